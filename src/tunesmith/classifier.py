@@ -1,0 +1,64 @@
+"""`TextClassifier`: a scikit-learn estimator over every method, for notebooks, pipelines and cross-validation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from tunesmith import recipe as recipes
+from tunesmith.errors import DataError
+from tunesmith.pipeline.job import Job
+from tunesmith.pipeline.methods import METHODS
+from tunesmith.runs import Run
+from tunesmith.types import Example, Splits
+
+
+class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Fit any method on texts and labels in memory.
+
+    method: `linear`, `probe` or `encoder`. overrides: recipe settings such as `["train.learning_rate=1e-4"]`.
+    Texts are strings, or pairs of strings for pair tasks. Labels are strings or integers, and come back as they were.
+    No split is made: hold out data yourself, or use `tunesmith.compare`.
+    """
+
+    def __init__(self, method: str = "linear", overrides: Sequence[str] = (), seed: int = 42) -> None:
+        self.method = method
+        self.overrides = overrides
+        self.seed = seed
+
+    def fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> TextClassifier:
+        """Train on all rows."""
+        recipe = recipes.load({"method": self.method, "seed": self.seed}, self.overrides)
+        gold = np.asarray(list(labels))
+        rows = _examples(texts)
+        if len(rows) != len(gold):
+            raise DataError(f"{len(rows)} texts but {len(gold)} labels", do="give one label for each text")
+        self.classes_, indices = np.unique(gold, return_inverse=True)
+        names = tuple(str(label) for label in self.classes_.tolist())
+        train = tuple(Example(row.id, row.text, row.text_pair, names[i]) for row, i in zip(rows, indices, strict=True))
+        if len(names) < 2:
+            raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(recipe, Splits(train, (), (), names, {}), Run(Path(folder)))
+            self.predictor_ = METHODS[recipe.method].fit(job).predictor
+        return self
+
+    def predict_proba(self, texts: Iterable[Any]) -> Any:
+        """Probabilities: rows x classes, in the order of `classes_`."""
+        return np.array([prediction.probabilities for prediction in self.predictor_.predict(_examples(texts))])
+
+    def predict(self, texts: Iterable[Any]) -> Any:
+        """The most probable class of each row."""
+        return self.classes_[self.predict_proba(texts).argmax(axis=1)]
+
+
+def _examples(texts: Iterable[Any]) -> list[Example]:
+    return [
+        Example(f"row:{number}", row) if isinstance(row, str) else Example(f"row:{number}", *row)
+        for number, row in enumerate(texts)
+    ]

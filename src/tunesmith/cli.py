@@ -1,0 +1,270 @@
+"""The command line: arguments -> one pipeline function each; errors -> a few lines and exit code 2.
+
+Everything heavy is imported by the command that needs it, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import __version__
+from tunesmith.console import say
+from tunesmith.errors import TunesmithError
+
+Args = argparse.Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except TunesmithError as error:
+        if args.debug:
+            raise
+        say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments; docs/cli.md is generated from it."""
+    root = argparse.ArgumentParser(
+        prog="tunesmith", description="Fine-tune a text model and know whether it was worth it.",
+        epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",
+    )  # fmt: skip
+    root.add_argument("--version", action="version", version=f"tunesmith {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (run, text, add) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add(command)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(run=run)
+    return root
+
+
+# --- commands
+
+
+def _quickstart(args: Args) -> None:
+    from tunesmith.pipeline.quickstart import quickstart
+
+    _show_comparison(quickstart(args.overrides, methods=_names(args.methods)))
+
+
+def _init(args: Args) -> None:
+    from tunesmith.recipe.document import init
+
+    print(init(args.task), end="")
+
+
+def _check(args: Args) -> None:
+    from tunesmith.pipeline.check import check, describe
+
+    found = check(args.recipe, args.overrides)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else describe(found))
+
+
+def _train(args: Args) -> None:
+    from tunesmith import recipe as recipes
+
+    if args.dry_run:
+        print(recipes.dump(recipes.load(args.recipe, args.overrides)), end="")
+        return
+    from tunesmith.pipeline.train import train
+
+    run = train(args.recipe, args.overrides, run_dir=args.run_dir, quiet=args.quiet)
+    if not args.quiet:
+        _show_run(run)
+
+
+def _evaluate(args: Args) -> None:
+    from tunesmith.pipeline.predict import evaluate
+
+    scores = evaluate(args.run_dir, source=args.data)
+    print(json.dumps(scores, indent=2, ensure_ascii=False) if args.json else _headline(scores))
+
+
+def _predict(args: Args) -> None:
+    from tunesmith.pipeline.predict import predict, table
+
+    output = Path(args.output) if args.output else None
+    rows = predict(args.run_dir, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
+    text = table(rows, output.suffix if output else ".jsonl")
+    if output:
+        output.write_text(text, encoding="utf-8", newline="")
+        say(f"wrote {len(rows):,} predictions to {output}")
+    else:
+        print(text, end="")
+
+
+def _compare(args: Args) -> None:
+    from tunesmith.pipeline.compare import compare
+
+    named = {"data.text": args.text, "data.text_pair": args.text_pair, "data.label": args.label}
+    columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
+    sources = [word for word in args.sources if not _is_override(word)]
+    overrides = [word for word in args.sources if _is_override(word)]
+    _show_comparison(compare(sources, columns + overrides, methods=_names(args.methods)))
+
+
+def _runs(args: Args) -> None:
+    from tunesmith import runs
+
+    if args.action == "list":
+        print("\n".join(_run_line(run) for run in runs.listing(args.path or "runs")) or "no runs")
+    else:
+        _show_run(runs.find(args.path or "."))
+
+
+def _doctor(args: Args) -> None:
+    import yaml
+
+    from tunesmith.pipeline.doctor import doctor
+
+    found = doctor()
+    print(
+        json.dumps(found, indent=2) if args.json else yaml.safe_dump(found, sort_keys=False, allow_unicode=True), end=""
+    )
+
+
+# --- their arguments
+
+
+def _add_nothing(command: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
+
+
+def _add_methods(command: argparse.ArgumentParser) -> None:
+    text = "methods to compare, separated by commas (default: %(default)s)"
+    command.add_argument("--methods", default="linear,probe,encoder", help=text)
+
+
+def _add_quickstart(command: argparse.ArgumentParser) -> None:
+    _add_methods(command)
+    _add_overrides(command)
+
+
+def _add_init(command: argparse.ArgumentParser) -> None:
+    command.add_argument("task", choices=["classification"], help="what is learned")
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="recipe file (YAML)")
+    _add_overrides(command)
+    _add_json(command)
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="recipe file (YAML)")
+    _add_overrides(command)
+    command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+    command.add_argument("--run-dir", help="put the run here instead of a new folder in output_dir")
+    command.add_argument("--quiet", action="store_true", help="do not repeat the data's changes, nor print the scores")
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN", help="run directory")
+    command.add_argument("--data", help="labelled data to predict and score instead of the stored test predictions")
+    _add_json(command)
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN", help="run directory")
+    command.add_argument("--text", action="append", default=[], help="a text; may be given several times")
+    command.add_argument("--text-pair", action="append", default=[], help="the second text, once for each --text")
+    command.add_argument("--data", help="predict every row of a file, folder, hub data set or asset")
+    command.add_argument(
+        "--top-k", type=int, default=1, metavar="K", help="show the K best labels (default: %(default)s)"
+    )
+    command.add_argument("--output", metavar="FILE", help="write to a .csv or .jsonl file instead of the screen")
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="one data source or recipe; or several recipes; or run directories; then section.name=value settings",
+    )  # fmt: skip
+    command.add_argument("--text", help="column with the text")
+    command.add_argument("--text-pair", help="column with the second text")
+    command.add_argument("--label", help="column with the label")
+    _add_methods(command)
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", choices=["list", "show"], help="list the runs in a folder, or show one")
+    command.add_argument("path", nargs="?", help="folder with runs (list; default: runs), or run directory (show)")
+
+
+Command = tuple[Callable[[Args], None], str, Callable[[argparse.ArgumentParser], None]]
+
+COMMANDS: dict[str, Command] = {
+    "quickstart": (_quickstart, "compare three methods on BBC News: a complete run in minutes", _add_quickstart),
+    "init": (_init, "print a commented recipe that runs as it is", _add_init),
+    "check": (_check, "look at the data as training would see it", _add_check),
+    "train": (_train, "train, evaluate and report one recipe", _add_train),
+    "evaluate": (_evaluate, "score a run again, or on new labelled data", _add_evaluate),
+    "predict": (_predict, "label texts with a trained run", _add_predict),
+    "compare": (_compare, "compare methods, recipes or finished runs on one frozen split", _add_compare),
+    "runs": (_runs, "list runs, or show one", _add_runs),
+    "doctor": (_doctor, "show hardware, versions, extras and which number format pays", _add_json),
+}
+
+
+# --- what they print
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _show_comparison(comparison: Any) -> None:
+    from tunesmith.evaluation import terminal
+
+    print(terminal.table(comparison.content))
+    print(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
+
+
+def _show_run(run: Any) -> None:
+    manifest = run.manifest
+    print(f"{manifest['name']}: {manifest['description']}")
+    if (run.path / "scores.json").exists():
+        print(_headline(run.read("scores.json")))
+    print(f"run: {run.path}")
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    lines = [f"on {scores['rows']:,} rows, with {scores['confidence']:.0%} intervals:"]
+    for name, value in scores["headline"].items():
+        lines.append(f"  {name:18} {value['value']:.4f}  [{value['low']:.4f}, {value['high']:.4f}]")
+    return "\n".join(lines)
+
+
+def _run_line(run: Any) -> str:
+    manifest = run.manifest
+    scores = run.path / "scores.json"
+    accuracy = f"{run.read('scores.json')['headline']['accuracy']['value']:.4f}" if scores.exists() else "-"
+    return f"{run.path}  {manifest.get('name', '?'):8} accuracy {accuracy}  {manifest['data']['source']}"

@@ -1,0 +1,94 @@
+"""Which examples a step learns from, and how they lie in memory: the first decides the result, the second the cost."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunesmith.data.encode import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples padded to one length. inputs: name -> B x T; labels: B; ids: where the rows came from."""
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch({name: t.to(device) for name, t in self.inputs.items()}, self.labels.to(device), self.ids)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws each step's examples: every example once an epoch, in an order that depends on (seed, epoch) alone."""
+
+    num_examples: int
+    step_size: int
+    """Examples of one optimizer step, over all processes; the last step of an epoch has what is left."""
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_examples / self.step_size)
+
+    def draw(self, step: int) -> list[int]:
+        """Indices of the examples of a step, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _order(self.num_examples, self.seed, epoch)
+        return [int(i) for i in order[position * self.step_size : (position + 1) * self.step_size]]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(num_examples: int, seed: int, epoch: int) -> Any:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_examples)
+
+
+def token_budget(setting: int | str, device: torch.device) -> int:
+    """Tokens in memory at once. `auto`: what was fastest on two cores (docs/decisions.md), more for accelerators."""
+    if isinstance(setting, int):
+        return setting
+    return 1024 if device.type == "cpu" else 16_384
+
+
+def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Positions by similar length, longest first, in groups of rows x longest <= max_tokens (one row always fits)."""
+    groups: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def collate(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
+    """Pad rows to the longest of them, on the tokenizer's side."""
+    padded = tokenizer.pad([row.inputs for row in rows], return_tensors="pt", return_attention_mask=True, verbose=False)
+    return Batch(dict(padded), torch.tensor([row.label for row in rows]), tuple(row.id for row in rows))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one process learns from in each step: its share of the step's examples, in micro-batches."""
+
+    rows: Sequence[Encoded]
+    sampler: Sampler
+    tokenizer: Any
+    max_tokens: int
+    rank: int = 0
+    processes: int = 1
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, counted from 0."""
+        drawn = sorted(self.sampler.draw(step), key=lambda i: (-len(self.rows[i]), i))
+        mine = [self.rows[i] for i in drawn[self.rank :: self.processes]]  # dealt by length: similar work for all
+        groups = plan([len(row) for row in mine], self.max_tokens)
+        return [collate([mine[i] for i in group], self.tokenizer) for group in groups]

@@ -1,0 +1,70 @@
+"""From a recipe to the frozen splits that every method shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tunesmith.data import duplicates, examples, sources, splits
+from tunesmith.data.rows import PARTS, Bad, Given, merge
+from tunesmith.errors import DataError
+from tunesmith.recipe.sections import Data, Split
+from tunesmith.types import Change, Example, Splits
+
+
+def read(data: Data, split: Split, seed: int) -> Splits:
+    """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
+    drafts = examples.collect(sources.tables(data, split), data, split)
+    if not drafts.given.get("train"):
+        examples.settle(drafts.bad, data.on_bad_rows, len(drafts.bad))
+        raise DataError("no rows are left in train", found=_sizes(drafts.given), do="check the data and split.train")
+    given, doubled = duplicates.resolve(examples.name_labels(drafts), split.duplicates)
+    missing = splits.to_make(given, split)
+    kept, unlearnable, remarks = examples.check_labels(given, making=bool(missing))
+    total = sum(map(len, drafts.given.values())) + len(drafts.bad)
+    dropped = examples.settle([*drafts.bad, *unlearnable], data.on_bad_rows, total)
+    _check_parts(kept)
+    whole, short = splits.cut(kept, missing, seed)
+    final, left_out = splits.sample(whole, split.max_samples, seed)
+    changes = (*drafts.changes, *dropped, *doubled, *remarks, *short, *left_out)
+    return _freeze(final, drafts.label_names, missing, changes)
+
+
+def read_unlabelled(data: Data) -> tuple[tuple[Example, ...], tuple[Change, ...]]:
+    """Rows to predict, from `data.path`. A label is kept where there is one and never asked for."""
+    drafts = examples.collect(sources.tables(data, Split()), data, Split(), labelled=False)
+    total = sum(map(len, drafts.given.values())) + len(drafts.bad)
+    dropped = examples.settle(drafts.bad, data.on_bad_rows, total)
+    given = examples.name_labels(drafts, strict=False)
+    rows = tuple(row for part in PARTS for row in given.get(part, ()))
+    if not rows:
+        raise DataError("no rows are left to predict", found=_dropped(drafts.bad))
+    return rows, merge([*drafts.changes, *dropped])
+
+
+def _freeze(given: Given, names: tuple[str, ...] | None, made: Iterable[str], changes: Iterable[Change]) -> Splits:
+    return Splits(
+        train=given["train"],
+        validation=given.get("validation", ()),
+        test=given.get("test", ()),
+        labels=examples.label_order(given["train"], names),
+        fingerprints=splits.fingerprints(given),
+        made=tuple(part for part in PARTS if part in made),
+        changes=merge(changes),
+    )
+
+
+def _check_parts(given: Given) -> None:
+    empty = [part for part, rows in given.items() if not rows]
+    if empty:
+        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(given), do="check the data")
+    labels = {row.label for row in given["train"]}
+    if len(labels) == 1:
+        raise DataError("train has a single label", found=repr(labels.pop()), do="check data.label and the rows")
+
+
+def _sizes(given: Given) -> str:
+    return ", ".join(f"{len(rows)} rows in {part}" for part, rows in given.items()) or "no rows"
+
+
+def _dropped(bad: Iterable[Bad]) -> str:
+    return ", ".join(f"{change.what} {change.count}" for change in examples.settle(list(bad), "drop", 0))

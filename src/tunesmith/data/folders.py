@@ -1,0 +1,106 @@
+"""Tables from folders: a folder a class, a folder a split, or a file a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from tunesmith.data import formats
+from tunesmith.data.files import File, decode, load
+from tunesmith.data.rows import FIRST, Item, Row, Table, listed, part_names
+from tunesmith.errors import DataError
+from tunesmith.recipe.sections import Split
+from tunesmith.types import Change
+
+TEXT_SUFFIXES = (".txt", ".text")
+UNLABELLED = "unsup"
+"""aclImdb's folder of reviews without a label."""
+
+
+def tables(folder: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
+    """Tables by part. Ids are paths within the folder."""
+    entries = sorted(entry for entry in _entries(folder) if not entry.name.startswith("."))
+    names = part_names(split)
+    files = [entry for entry in entries if entry.is_file() and formats.format_of(entry)]
+    if by_file := _by_part(folder, files, names):
+        return {part: formats.table(path, path.name, encodings, wanted) for part, path in by_file.items()}
+    folders = [entry for entry in entries if entry.is_dir()]
+    by_folder = _by_part(folder, folders, names)
+    if by_folder and all(_class_folders(path) for path in by_folder.values()):
+        return {part: _class_table(path, folder, encodings) for part, path in by_folder.items()}
+    if _class_folders(folder):
+        return {"train": _class_table(folder, folder, encodings)}
+    raise DataError(
+        f"{folder}: no data found in this folder",
+        expected="a folder of .txt files for each class, or train and test folders of such, or train.csv and test.csv",
+        found=listed(entry.name + ("/" if entry.is_dir() else "") for entry in entries),
+        do="give the path of a file, or of the folder that holds the classes",
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read", found=str(error.strerror or error)) from error
+
+
+def _by_part(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
+    """The entry of each part; nothing where there is none for train."""
+    found: dict[str, Path] = {}
+    for part, accepted in names.items():
+        matches = [entry for entry in entries if _stem(entry) in accepted]
+        if len(matches) > 1:
+            raise DataError(
+                f"{folder}: several candidates for {part}",
+                found=listed(entry.name for entry in matches),
+                do=f"keep one, or name it, for instance data.{part}={matches[0]}",
+            )
+        if matches:
+            found[part] = matches[0]
+    return found if "train" in found else {}
+
+
+def _stem(entry: Path) -> str:
+    """`train` for `train.csv.gz`."""
+    suffix = None if entry.is_dir() else formats.format_of(entry)
+    return entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
+
+
+def _is_text(path: Path) -> bool:
+    """`.txt`, or a bare number as in 20 newsgroups."""
+    return path.suffix.lower() in TEXT_SUFFIXES or path.name.isdecimal()
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    """Folders with text files in them, by name; `unsup` is none."""
+    folders = sorted(entry for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return [entry for entry in folders if entry.name != UNLABELLED and any(map(_is_text, _entries(entry)))]
+
+
+def _class_table(folder: Path, root: Path, encodings: str) -> Table:
+    classes = _class_folders(folder)
+    items = chain(_ignored(folder, classes, root), *(_texts(path, root, encodings) for path in classes))
+    name = folder.relative_to(root).as_posix() if folder != root else root.name
+    return Table(name, ("text", "label"), items, implied=True)
+
+
+def _ignored(folder: Path, classes: list[Path], root: Path) -> Iterator[Item]:
+    inside = [entry for path in classes for entry in _entries(path) if not _is_text(entry)]
+    beside = [entry for entry in _entries(folder) if entry not in classes and entry.name != UNLABELLED]
+    ignored = sorted(entry.relative_to(root).as_posix() for entry in inside + beside if entry.name[0] != ".")
+    if ignored:
+        yield Change("ignored: not a text file in a class folder", len(ignored), tuple(ignored[:FIRST]))
+    if (folder / UNLABELLED).is_dir():
+        count = len(_entries(folder / UNLABELLED))
+        yield Change("ignored: files without a label in `unsup`", count, ())
+
+
+def _texts(folder: Path, root: Path, encodings: str) -> Iterator[Item]:
+    for path in sorted(filter(_is_text, _entries(folder))):
+        name = path.relative_to(root).as_posix()
+        text = decode(File(name, load(path, name), encodings))
+        yield from (replace(change, where=(name,)) for change in text.changes)
+        yield Row(name, {"text": text.whole(), "label": folder.name})

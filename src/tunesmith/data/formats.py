@@ -1,0 +1,226 @@
+"""Tables from files: csv, tsv, json, jsonl, parquet. A format is one function and one row in `FORMATS`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith.data.files import File, Text, decode, load
+from tunesmith.data.rows import Bad, Item, Row, Table, listed
+from tunesmith.errors import DataError
+from tunesmith.types import Change
+
+LARGEST_FIELD = 2**31 - 1
+DOUBLED_QUOTE = re.compile(r'(?:^|\t)"[^"\t\r\n]*""', re.MULTILINE)
+Record = tuple[int, int, list[str]]
+"""First line, last line and fields of a row; lines count from 1."""
+
+
+def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table:
+    """The rows of one file. `name` stands for the file in ids and messages."""
+    suffix = format_of(path)
+    if suffix is None:
+        raise DataError(
+            f"{name}: a kind of file that cannot be read",
+            expected=f"{listed(FORMATS)}, each also with .gz",
+            do="convert the file, or rename it if the name misleads",
+        )
+    return FORMATS[suffix](File(name, load(path, name), encodings, frozenset(wanted)))
+
+
+def format_of(path: Path) -> str | None:
+    """`.csv` for `reviews.csv.gz`; None for a name that promises nothing we read."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+
+
+def read_csv(file: File) -> Table:
+    """Comma-separated values as RFC 4180 has them: quotes around a field, doubled quotes inside."""
+    text = decode(file)
+    return _table(text, _records(text, delimiter=",", quoted=True))
+
+
+def read_tsv(file: File) -> Table:
+    """Tab-separated values. Quotes are plain characters, unless the file is evidently quoted (`_is_quoted`)."""
+    text = decode(file)
+    return _table(text, _records(text, delimiter="\t", quoted=_is_quoted(text)))
+
+
+def _is_quoted(text: Text) -> bool:
+    """Are a TSV's quotes markup?
+
+    GLUE's TSVs hold bare, unbalanced quotes that belong to the text; pandas quotes fields with tabs, line breaks or
+    quotes in them. Quotes are markup if the header has them, or if the file is well-formed when read with quotes
+    and either has fewer ragged rows that way, or doubles quotes within a quoted field.
+    """
+    header = next((line for line in text.lines() if line.strip()), "")
+    if header.startswith('"') or '\t"' in header:
+        return True
+    if b'"' not in text.content:
+        return False
+    try:
+        ragged = _count_ragged(_records(text, delimiter="\t", quoted=True))
+    except DataError:
+        return False
+    plain = _count_ragged(_records(text, delimiter="\t", quoted=False))
+    return ragged < plain or DOUBLED_QUOTE.search(text.whole()) is not None
+
+
+def _count_ragged(records: Iterator[Record]) -> int:
+    widths = [len(fields) for _, _, fields in records if not _is_blank(fields)]
+    return sum(width != widths[0] for width in widths)
+
+
+def _records(text: Text, *, delimiter: str, quoted: bool) -> Iterator[Record]:
+    csv.field_size_limit(LARGEST_FIELD)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(text.lines(), delimiter=delimiter, quoting=quoting, strict=True)
+    start = 1
+    try:
+        for fields in reader:
+            yield start, reader.line_num, fields
+            start = reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "end of data" in str(error)
+        raise DataError(
+            f"{text.name}:{start}: {'a quote is opened and never closed' if unclosed else 'broken quotes'}",
+            found=f"{error}, up to line {reader.line_num}",
+            do="put quotes around the whole field and double those inside it",
+        ) from error
+
+
+def _is_blank(fields: list[str]) -> bool:
+    return not fields or (len(fields) == 1 and not fields[0].strip())
+
+
+def _table(text: Text, records: Iterator[Record]) -> Table:
+    start, header = next(((start, fields) for start, _, fields in records if not _is_blank(fields)), (1, []))
+    if not header:
+        raise DataError(f"{text.name}: no rows", found="an empty file")
+    _refuse_repeated(f"{text.name}:{start}", header)
+    return Table(text.name, tuple(header), chain(text.changes, _rows(text.name, header, records)))
+
+
+def _refuse_repeated(where: str, columns: Iterable[str]) -> None:
+    repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
+    if repeated:
+        do = "give every column its own name"
+        raise DataError(f"{where}: column names that stand twice: {listed(map(repr, repeated))}", do=do)
+
+
+def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[Item]:
+    width = len(header)
+    for start, end, fields in records:
+        if len(fields) == width and fields:
+            yield Row(f"{name}:{start}", dict(zip(header, fields, strict=True)))
+        elif _is_blank(fields):
+            yield Change("skipped: blank line", 1, (f"{name}:{start}",))
+        else:
+            note = f"{len(fields)} fields instead of {width}"
+            yield Bad("ragged row", f"{name}:{start}", note + (f", up to line {end}" if end > start else ""))
+
+
+def read_json(file: File) -> Table:
+    """An array of objects, or an object whose one list of objects is the table, as in `{"data": [...]}`."""
+    text = decode(file)
+    whole = text.whole()
+    if not whole.strip():
+        raise DataError(f"{file.name}: no rows", found="an empty file")
+    try:
+        content = json.loads(whole)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and whole.lstrip().startswith("{"):
+            return read_jsonl(file)  # one object a line, under the wrong name
+        where = f"{file.name}:{error.lineno}:{error.colno}"
+        raise DataError(f"{where}: broken JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file.name}: broken JSON", found=str(error)) from error
+    return _json_table(file.name, text.changes, _json_rows(file.name, content))
+
+
+def _json_rows(name: str, content: Any) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    values = content.values() if isinstance(content, dict) else ()
+    lists = [value for value in values if isinstance(value, list) and all(isinstance(row, dict) for row in value)]
+    if len(lists) != 1:
+        raise DataError(
+            f"{name}: no table in this JSON",
+            expected="an array of objects, or an object with exactly one such array",
+            found=f"an object with {len(lists)} such arrays" if isinstance(content, dict) else type(content).__name__,
+        )
+    return lists[0]
+
+
+def _json_table(name: str, changes: tuple[Change, ...], rows: list[Any]) -> Table:
+    columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
+    items = (
+        Row(f"{name}:row {number}", row)
+        if isinstance(row, dict)
+        else Bad("row that is not an object", f"{name}:row {number}", type(row).__name__)
+        for number, row in enumerate(rows, 1)
+    )
+    return Table(name, tuple(columns), chain(changes, items))
+
+
+def read_jsonl(file: File) -> Table:
+    """One JSON object a line."""
+    text = decode(file)
+    items = [_json_line(line, f"{file.name}:{number}") for number, line in enumerate(text.lines(), 1)]
+    columns = dict.fromkeys(key for item in items if isinstance(item, Row) for key in item.values)
+    if not columns and any(isinstance(item, Bad) for item in items):
+        first = next(item for item in items if isinstance(item, Bad))
+        raise DataError(f"{first.id}: broken JSON line: {first.note}", found="not one line with a JSON object")
+    return Table(file.name, tuple(columns), chain(text.changes, items))
+
+
+def _json_line(line: str, where: str) -> Item:
+    if not line.strip():
+        return Change("skipped: blank line", 1, (where,))
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Bad("broken JSON line", where, f"{error.msg}, column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return Bad("broken JSON line", where, type(error).__name__)
+    return Row(where, row) if isinstance(row, dict) else Bad("broken JSON line", where, "not an object")
+
+
+def read_parquet(file: File) -> Table:
+    """Parquet, column by column; rows count from 1."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        parquet = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.content))
+        columns = tuple(parquet.schema_arrow.names)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _broken_parquet(file.name, error) from error
+    _refuse_repeated(file.name, columns)
+    used = [column for column in columns if column in file.wanted]
+    return Table(file.name, columns, _parquet_rows(file.name, parquet, used) if used else ())
+
+
+def _parquet_rows(name: str, parquet: Any, used: list[str]) -> Iterator[Item]:
+    import pyarrow
+
+    number = 0
+    try:
+        for batch in parquet.iter_batches(batch_size=4096, columns=used):
+            for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - the count goes on
+                yield Row(f"{name}:row {number}", values)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _broken_parquet(f"{name}: after row {number}", error) from error
+
+
+def _broken_parquet(name: str, error: Exception) -> DataError:
+    return DataError(f"{name}: broken Parquet file", found=str(error).split("\n")[0], do="fetch or write it again")
+
+
+FORMATS = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json, ".parquet": read_parquet}

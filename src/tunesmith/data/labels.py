@@ -1,0 +1,47 @@
+"""Label names <-> indices, weights and probabilities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.errors import RecipeError
+from tunesmith.types import Example, Prediction
+
+
+def class_weights(
+    examples: Sequence[Example], labels: Sequence[str], setting: str | Mapping[str, float]
+) -> NDArray[np.float64]:
+    """One weight per label: 1 each, inverse to frequency (mean 1 over the examples), or as given."""
+    if isinstance(setting, Mapping):
+        if unknown := sorted(set(setting) - set(labels)):
+            raise RecipeError(
+                f"train.class_weights names {', '.join(unknown)}",
+                expected=", ".join(labels),
+                do="use the labels of the data",
+            )
+        return np.array([setting.get(label, 1.0) for label in labels])
+    if setting == "none":
+        return np.ones(len(labels))
+    counts = Counter(example.label for example in examples)
+    return np.array([len(examples) / (len(labels) * counts[label]) for label in labels])
+
+
+def indices(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
+    """The index of each example's label."""
+    index = {label: i for i, label in enumerate(labels)}
+    return [index[str(example.label)] for example in examples]
+
+
+def predictions(
+    examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
+) -> list[Prediction]:
+    """Rows of probabilities (examples x labels) -> predictions."""
+    best = probabilities.argmax(axis=1)
+    return [
+        Prediction(example.id, labels[winner], tuple(row.tolist()))
+        for example, winner, row in zip(examples, best, probabilities, strict=True)
+    ]

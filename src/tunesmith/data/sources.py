@@ -1,0 +1,97 @@
+"""Where rows come from: files, folders, assets from PyPI, data sets on a hub."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from tunesmith.data import folders, formats, hub
+from tunesmith.data.rows import PARTS, Columns, Table, listed
+from tunesmith.errors import DataError
+from tunesmith.recipe.sections import Data, Split
+
+ASSET = "pypi:"
+
+
+def tables(data: Data, split: Split) -> dict[str, Table]:
+    """Raw tables by part. A single table is called train, also where a column says what its rows are."""
+    wanted = Columns.of(data, split).settings().values()
+    if data.path and Path(data.path).expanduser().is_file():
+        data = data.model_copy(update={"path": None, "train": data.path})
+    found = {} if data.train else _one_source(data, split, wanted)
+    found |= _given_files(data, wanted)
+    if split.column and len(found) > 1:
+        raise DataError(
+            "split.column needs a single table",
+            found=f"{len(found)} tables: {listed(table.name for table in found.values())}",
+            do="leave out split.column, or give one file with data.path",
+        )
+    return found
+
+
+def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+    source = data.path
+    if not source:
+        raise DataError("no data", expected="a source of rows", do="set data.path, or data.train and data.test")
+    if source.startswith(ASSET):
+        return _asset(source, data, split, wanted)
+    path = Path(source).expanduser()
+    if path.exists():
+        return _local(path, split, data.encoding, wanted)
+    if _looks_like_a_path(source):
+        raise _missing("data.path", path)
+    return hub.tables(data, split, wanted)
+
+
+def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
+    if path.is_dir():
+        return folders.tables(path, split, encodings, wanted)
+    return {"train": formats.table(path, path.name, encodings, wanted)}
+
+
+def _asset(source: str, data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+    from tunesmith import assets
+
+    asset = assets.fetch(source)
+    untouched = data.encoding == Data.model_fields["encoding"].default
+    encodings = asset.encoding if asset.encoding and untouched else data.encoding
+    return _local(Path(asset.path), split, encodings, wanted)
+
+
+def _looks_like_a_path(source: str) -> bool:
+    """A hub id is `name` or `owner/name`; anything else, or anything with a file's suffix, was meant as a path."""
+    known = formats.format_of(Path(source)) is not None or source.endswith(".gz")
+    return known or source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1
+
+
+def _given_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:
+    given = {part: Path(source).expanduser() for part in PARTS if (source := getattr(data, part))}
+    for part, path in given.items():
+        if not path.exists():
+            raise _missing(f"data.{part}", path)
+    twice = [path for path, count in Counter(path.resolve() for path in given.values()).items() if count > 1]
+    if twice:
+        raise DataError(f"{twice[0]}: one file given for two splits", do="give each split its own file")
+    names = short_names(list(given.values()))
+    return {part: formats.table(path, names[path], data.encoding, wanted) for part, path in given.items()}
+
+
+def short_names(paths: list[Path]) -> dict[Path, str]:
+    """As few last parts of each path as tell them all apart."""
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        names = {path: "/".join(path.parts[-depth:]) for path in paths}
+        if len(set(names.values())) == len(names):
+            return names
+    return {path: str(path) for path in paths}
+
+
+def _missing(setting: str, path: Path) -> DataError:
+    try:
+        there = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return DataError(f"{setting}: no such file: {path}", found=f"no folder {path.parent}", do="check the path")
+    close = get_close_matches(path.name, there, n=3, cutoff=0.6)
+    do = f"did you mean {listed(str(path.parent / name) for name in close)}?" if close else "check the path"
+    return DataError(f"{setting}: no such file: {path}", do=do)

@@ -1,0 +1,46 @@
+"""Every error a user can cause or meet.
+
+    TunesmithError
+    ├── RecipeError       a recipe or an override is wrong
+    ├── DataError         the data is missing, broken or contradicts itself
+    ├── ModelError        a model cannot be loaded, or does not fit the task
+    ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
+    ├── RunError          a run directory is missing, damaged, or not comparable
+    └── MissingExtra      an optional package is not installed
+
+The command line prints these without a traceback and exits with 2; every other exception is a bug and keeps
+its traceback. A message says what was expected, what was found and what to do.
+"""
+
+
+class TunesmithError(Exception):
+    """A problem the user can mend. `do` says how."""
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", do: str = "") -> None:
+        parts = [problem]
+        parts += [f"  {name}: {text}" for name, text in (("expected", expected), ("found", found), ("do", do)) if text]
+        super().__init__("\n".join(parts))
+
+
+class RecipeError(TunesmithError):
+    """A recipe, an override or a command-line argument is wrong."""
+
+
+class DataError(TunesmithError):
+    """The data is missing, broken or contradicts itself; the message names file and line."""
+
+
+class ModelError(TunesmithError):
+    """A model or tokenizer cannot be loaded, or does not fit the task."""
+
+
+class TrainingError(TunesmithError):
+    """Training cannot go on."""
+
+
+class RunError(TunesmithError):
+    """A run directory is missing, damaged, or cannot be compared with another."""
+
+
+class MissingExtra(TunesmithError):
+    """An optional package is not installed; the message has the command that adds it."""

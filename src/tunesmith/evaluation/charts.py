@@ -1,0 +1,175 @@
+"""Small inline SVG pictures for the report: no library, no script; colours come from the style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, inf, isfinite, log10, sqrt
+from statistics import fmean
+from typing import Any
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+WIDTH, LEFT, RIGHT = 360, 42, 350
+MOST_POINTS = 240
+"""A line of more points is thinned to means of neighbours: no screen shows more and the file stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale from the first to the last of its ticks."""
+
+    ticks: tuple[float, ...]
+
+    def share(self, value: float) -> float:
+        """Where `value` lies, from 0 (first tick) to 1 (last tick); what lies outside goes to the edge."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return min(1.0, max(0.0, (value - low) / (high - low)))
+
+    def labels(self) -> list[tuple[float, str]]:
+        """Each tick's share of the way and its text."""
+        digits = max(0, -floor(log10(self.ticks[1] - self.ticks[0]) + 1e-9))
+        return [(self.share(tick), f"{tick:,.{digits}f}".replace("-", "−")) for tick in self.ticks]
+
+
+def axis(values: Iterable[float], *, steps: int = 4, least: float = 1e-6, low: float = -inf, high: float = inf) -> Axis:
+    """Round ticks around `values`: about `steps` of them, at least `least` wide, never outside low..high."""
+    finite = [value for value in values if isfinite(value)] or [0.0, 1.0]
+    start, end = min(finite), max(finite)
+    margin = max(0.0, least - (end - start)) / 2
+    start, end = max(low, start - margin), min(high, end + margin)
+    step = _round_step((end - start or 1.0) / steps)
+    first = floor(start / step + 1e-9)
+    last = max(first + 1, ceil(end / step - 1e-9))
+    return Axis(tuple(round(tick * step, 10) for tick in range(first, last + 1)))
+
+
+def _round_step(step: float) -> float:
+    power: float = 10.0 ** floor(log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+
+
+def interval(estimate: Mapping[str, Any], scale: Axis, title: str) -> Markup:
+    """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
+    low, value, high = (100 * scale.share(estimate[end]) for end in ("low", "value", "high"))
+    return Markup(
+        '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
+        '<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
+        '<circle class="dot" cx="{value:.2f}%" cy="50%" r="4.5"/></svg>'
+    ).format(title=title, grid=_grid(scale), low=low, value=value, high=high)
+
+
+def _grid(scale: Axis) -> Markup:
+    line = Markup('<line class="{name}" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="100%"/>')
+    places = [(100 * scale.share(tick), "zero" if tick == 0 else "grid") for tick in scale.ticks]
+    return Markup("").join(line.format(name=name, x=x) for x, name in places)
+
+
+def ticks(scale: Axis) -> Markup:
+    """The tick labels that belong to a column of `interval` strips."""
+    text = Markup('<text x="{x:.2f}%" y="11" text-anchor="middle">{label}</text>')
+    labels = Markup("").join(text.format(x=100 * share, label=label) for share, label in scale.labels())
+    return Markup('<svg class="scale" aria-hidden="true">{labels}</svg>').format(labels=labels)
+
+
+def calibration(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
+    """Reliability diagram: accuracy over confidence, a dot's area for its rows; below, the rows in each bin."""
+    top, bottom = 10, 220
+    unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    most = max((b["count"] for b in bins), default=0) or 1
+    filled = [b for b in bins if b["count"] and b["confidence"] is not None and b["accuracy"] is not None]
+    points = [(_across(b["confidence"], unit), _up(b["accuracy"], unit, top, bottom)) for b in filled]
+    sizes = [2.5 + 6 * sqrt(b["count"] / most) for b in filled]
+    body = [
+        _frame(unit, unit, top, bottom),
+        Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top),
+        _line(points, "line thin"),
+        _dots(points, sizes),
+        *(_bar(b, most, unit) for b in bins),
+        _text(LEFT, 336, "rows per bin", "start"),
+        _text(RIGHT, 336, "confidence →", "end"),
+    ]
+    return _picture(342, title, body)
+
+
+def _bar(one: Mapping[str, Any], most: int, unit: Axis) -> Markup:
+    floor_y, tallest = 322, 54
+    left, right = _across(one["low"], unit) + 1.5, _across(one["high"], unit) - 1.5
+    height = tallest * one["count"] / most
+    count = f"{one['count']:,}" if one["count"] < 10_000 else f"{one['count'] / 1000:.0f} k"
+    bar = Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+    label = _text((left + right) / 2, floor_y - height - 4, count) if one["count"] else Markup("")
+    return bar.format(left, floor_y - height, right - left, height) + label
+
+
+def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Markup:
+    """Training loss over steps and, in a panel of its own below, the validation metric."""
+    names = {"loss": "training loss", "validation": f"validation {losses['validation_metric']}".replace("_", " ")}
+    panels = [(name, list(losses[key] or [])) for key, name in names.items() if losses[key]]
+    steps = axis([step for _, points in panels for step, _ in points], low=0)
+    tall = 276 / max(1, len(panels))
+    body = []
+    for place, (name, points) in enumerate(panels):
+        top = 26 + place * tall
+        body.append(_panel(points, name, steps, (top, top + tall - 46)))
+        if best_step is not None:
+            rule = Markup('<line class="ideal" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
+            body.append(rule.format(_across(best_step, steps), top, top + tall - 46))
+    return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
+
+
+def _panel(points: Sequence[Point], name: str, steps: Axis, box: tuple[float, float]) -> Markup:
+    top, bottom = box
+    values = axis([value for _, value in points], steps=3)
+    places = [(_across(step, steps), _up(value, values, top, bottom)) for step, value in _thin(points)]
+    dots = _dots(places, [3.0] * len(places)) if len(places) <= 40 else Markup("")
+    parts = [_frame(steps, values, top, bottom), _line(places, "line"), dots, _text(LEFT, top - 10, name, "start")]
+    return Markup("").join(parts)
+
+
+def _thin(points: Sequence[Point]) -> list[Point]:
+    width = ceil(len(points) / MOST_POINTS) or 1
+    groups = [points[start : start + width] for start in range(0, len(points), width)]
+    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
+
+
+def _across(value: float, scale: Axis) -> float:
+    return LEFT + (RIGHT - LEFT) * scale.share(value)
+
+
+def _up(value: float, scale: Axis, top: float, bottom: float) -> float:
+    return bottom - (bottom - top) * scale.share(value)
+
+
+def _frame(x: Axis, y: Axis, top: float, bottom: float) -> Markup:
+    line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+    parts = []
+    for share, label in y.labels():
+        height = bottom - (bottom - top) * share
+        parts += [line.format(LEFT, height, RIGHT, height), _text(LEFT - 6, height + 3.5, label, "end")]
+    for share, label in x.labels():
+        place = LEFT + (RIGHT - LEFT) * share
+        parts += [line.format(place, bottom, place, bottom + 4), _text(place, bottom + 16, label)]
+    return Markup("").join(parts)
+
+
+def _line(points: Sequence[Point], name: str) -> Markup:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(name, path)
+
+
+def _dots(points: Sequence[Point], sizes: Sequence[float]) -> Markup:
+    dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>')
+    return Markup("").join(dot.format(x, y, size) for (x, y), size in zip(points, sizes, strict=True))
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+
+
+def _picture(height: int, title: str, body: Sequence[Markup]) -> Markup:
+    return Markup(
+        '<svg class="picture" viewBox="0 0 {} {}" role="img" aria-label="{title}"><title>{title}</title>{}</svg>'
+    ).format(WIDTH, height, Markup("").join(body), title=title)

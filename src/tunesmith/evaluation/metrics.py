@@ -1,0 +1,335 @@
+"""Scores of predictions, defined as in scikit-learn (zero_division=0), each headline with its interval.
+
+Every metric is made of sums over rows. The sums are taken over a matrix of row numbers, so that the rows as they
+are and thousands of resamples go through the same few lines. Shapes: N rows, K labels, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.errors import RunError
+from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
+from tunesmith.recipe.sections import Evaluate
+from tunesmith.types import Prediction
+
+HIGHER_IS_BETTER = {
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "mcc": True,
+    "log_loss": False,
+    "brier": False,
+    "ece": False,
+}
+"""The headline metrics, in the order of a report, and which way is better."""
+
+BINS = 10
+"""Equal-width bins of the top probability, (low, high] as in Guo et al. 2017."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Predictions against gold labels as columns of length N; labels are places in `labels`."""
+
+    labels: tuple[str, ...]
+    gold: Index
+    predicted: Index
+    hit: Index
+    """The gold label where the prediction is right, else K: counting it counts the diagonal of the confusion."""
+    confidence: Floats
+    """The top probability."""
+    log_loss: Floats
+    squared_error: Floats
+    """Summed over the K probabilities: 0 to 2."""
+
+    @property
+    def right(self) -> Index:
+        """1 where the prediction is right, else 0."""
+        right: Index = (self.gold == self.predicted).astype(np.intp)
+        return right
+
+    @property
+    def bins(self) -> Index:
+        """The calibration bin of each row."""
+        places: Index = np.searchsorted(np.arange(1, BINS) / BINS, self.confidence, side="left")
+        return places
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows per label, B x K: the margins and the diagonal of B confusion matrices, enough for every metric here."""
+
+    gold: Floats
+    predicted: Floats
+    right: Floats
+
+
+def score(
+    gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str], settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Everything a report says of one method's predictions, ready for scores.json; equal inputs give equal bits.
+
+    `headline` has a Wilson interval for accuracy and percentile bootstrap intervals over rows for the others.
+    Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold.
+    """
+    table = tabulate(gold, predictions, labels)
+    counts = count(table, every_row(table))
+    return {
+        "rows": len(table.gold),
+        "labels": list(table.labels),
+        "confidence": settings.confidence,
+        "headline": _headline_with_intervals(table, settings, seed),
+        "averages": _averages(counts),
+        "per_class": _per_class(table.labels, counts),
+        "confusion": _confusion(table),
+        "calibration": _calibration(table),
+    }
+
+
+def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
+    """The headline metrics without intervals: cheap enough for every evaluation during training."""
+    return _headline(tabulate(gold, predictions, labels))
+
+
+def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> Table:
+    """The columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
+    _check_lengths(gold, predictions, labels)
+    truth = _places(gold, labels, "gold label")
+    predicted = _places([prediction.label for prediction in predictions], labels, "predicted label")
+    probabilities = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
+    _check_probabilities(probabilities, predictions)
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
+    tiny = np.finfo(np.float64).eps
+    return Table(
+        labels=tuple(labels),
+        gold=truth,
+        predicted=predicted,
+        hit=np.where(truth == predicted, truth, len(labels)),
+        confidence=probabilities.max(axis=1),
+        log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
+        squared_error=((probabilities - np.eye(len(labels))[truth]) ** 2).sum(axis=1),
+    )
+
+
+def _check_lengths(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
+    if not gold or len(gold) != len(predictions):
+        raise RunError(
+            "the predictions do not fit the rows",
+            expected="at least one row, and one prediction per row",
+            found=f"{len(gold)} rows and {len(predictions)} predictions",
+            do="predict the split again with this run's model",
+        )
+    for prediction in predictions:
+        if len(prediction.probabilities) != len(labels):
+            raise RunError(
+                f"the prediction of {prediction.id} does not fit the labels",
+                expected=f"{len(labels)} probabilities, one per label",
+                found=str(len(prediction.probabilities)),
+                do="score predictions with the labels of the run that made them",
+            )
+
+
+def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Prediction]) -> None:
+    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
+    sums = probabilities_NK.sum(axis=1)
+    good = (np.abs(sums - 1) < 1e-3) & (probabilities_NK >= 0).all(axis=1)
+    if not good.all():
+        place = int(np.argmin(good))
+        raise RunError(
+            f"the probabilities of {predictions[place].id} are none",
+            expected="numbers from 0 to 1 that sum to 1",
+            found=f"sum {sums[place]:.6g}, least {probabilities_NK[place].min():.6g}",
+            do="look for non-finite values in the model, or for damage in the predictions file",
+        )
+
+
+def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
+    place = {label: number for number, label in enumerate(labels)}
+    unknown = sorted(set(names) - place.keys())
+    if unknown:
+        raise RunError(
+            f"{what} {unknown[0]!r} is not among the labels",
+            expected=", ".join(labels[:10]) + (", ..." if len(labels) > 10 else ""),
+            found=", ".join(unknown[:10]),
+            do="score predictions with the labels of the run that made them",
+        )
+    return np.array([place[name] for name in names], dtype=np.intp)
+
+
+# Sums over drawn rows, and the metrics made of them.
+
+
+def count(table: Table, draws_BN: Index) -> Counts:
+    """Rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
+    K = len(table.labels)
+    return Counts(
+        gold=_sums(table.gold[draws_BN], K),
+        predicted=_sums(table.predicted[draws_BN], K),
+        right=_sums(table.hit[draws_BN], K + 1)[:, :K],
+    )
+
+
+def _sums(places_BN: Index, width: int, weights_BN: Floats | None = None) -> Floats:
+    """B x width: how often (or with what total weight) each place occurs in each line."""
+    B = len(places_BN)
+    cells = places_BN + np.arange(0, B * width, width, dtype=np.intp)[:, None]
+    weights = None if weights_BN is None else weights_BN.ravel()
+    return np.bincount(cells.ravel(), weights, minlength=B * width).reshape(B, width).astype(np.float64)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Part / whole, and 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _total(values_BK: Floats | npt.NDArray[np.bool_]) -> Floats:
+    total: Floats = values_BK.sum(axis=1)
+    return total
+
+
+def _f1(counts: Counts) -> Floats:
+    return _ratio(2 * counts.right, counts.gold + counts.predicted)
+
+
+def accuracy(counts: Counts) -> Floats:
+    """Share of rows that are right."""
+    return _total(counts.right) / _total(counts.gold)
+
+
+def balanced_accuracy(counts: Counts) -> Floats:
+    """Mean recall of the labels that occur in gold."""
+    return _total(_ratio(counts.right, counts.gold)) / _total(counts.gold > 0)
+
+
+def macro_f1(counts: Counts) -> Floats:
+    """Mean F1 of the labels that occur in gold or predictions, as f1_score(average="macro") without `labels`."""
+    return _total(_f1(counts)) / _total(counts.gold + counts.predicted > 0)
+
+
+def mcc(counts: Counts) -> Floats:
+    """Matthews' correlation for K labels (Gorodkin 2004); 0 where gold or predictions are constant."""
+    rows = _total(counts.gold)
+    shared = _total(counts.right) * rows - _total(counts.gold * counts.predicted)
+    spread_gold = rows**2 - _total(counts.gold**2)
+    spread_predicted = rows**2 - _total(counts.predicted**2)
+    return _ratio(shared, np.sqrt(spread_gold * spread_predicted))
+
+
+def ece(table: Table, draws_BN: Index) -> Floats:
+    """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - right)| / N."""
+    gaps_BN = (table.confidence - table.right)[draws_BN]
+    return _total(np.abs(_sums(table.bins[draws_BN], BINS, gaps_BN))) / len(draws_BN[0])
+
+
+COUNTED: dict[str, Callable[[Counts], Floats]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "mcc": mcc,
+}
+"""The metrics that need only counts."""
+
+
+def measure(table: Table, draws_BN: Index) -> dict[str, Floats]:
+    """The headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
+
+    `log_loss` is the mean of -ln p(gold), in nats; `brier` the mean over rows of the squared errors summed over
+    the labels (Brier 1950, 0 to 2; for two labels twice scikit-learn's binary form).
+    """
+    counts = count(table, draws_BN)
+    return {name: metric(counts) for name, metric in COUNTED.items()} | {
+        "log_loss": table.log_loss[draws_BN].mean(axis=1),
+        "brier": table.squared_error[draws_BN].mean(axis=1),
+        "ece": ece(table, draws_BN),
+    }
+
+
+def every_row(table: Table) -> Index:
+    """Every row once: 1 x N."""
+    return np.arange(len(table.gold), dtype=np.intp)[None, :]
+
+
+def _headline(table: Table) -> dict[str, float]:
+    return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
+
+
+# The parts of scores.json.
+
+
+def _headline_with_intervals(table: Table, settings: Evaluate, seed: int) -> dict[str, dict[str, Any]]:
+    N, confidence = len(table.gold), settings.confidence
+    resampled = bootstrap(lambda draws: measure(table, draws), N, settings.bootstrap_samples, seed)
+    entries = {}
+    for name, value in _headline(table).items():
+        wilsons = name == "accuracy"
+        low, high = (
+            wilson(int(table.right.sum()), N, confidence) if wilsons else percentile(value, resampled[name], confidence)
+        )
+        entries[name] = {"value": value, "low": low, "high": high, "interval": "wilson" if wilsons else "bootstrap"}
+    return entries
+
+
+def _averages(counts: Counts) -> dict[str, dict[str, float]]:
+    present = counts.gold + counts.predicted > 0
+    # Each row has one gold and one predicted label, so all three micro averages are the accuracy.
+    micro = float(accuracy(counts)[0])
+    columns = {
+        "precision": _ratio(counts.right, counts.predicted),
+        "recall": _ratio(counts.right, counts.gold),
+        "f1": _f1(counts),
+    }
+    return {
+        name: {
+            "macro": float(values[present].mean()),
+            "micro": micro,
+            "weighted": float((values * counts.gold).sum() / counts.gold.sum()),
+        }
+        for name, values in columns.items()
+    }
+
+
+def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, dict[str, float | int]]:
+    precision = _ratio(counts.right, counts.predicted)[0]
+    recall = _ratio(counts.right, counts.gold)[0]
+    f1 = _f1(counts)[0]
+    return {
+        label: {
+            "precision": float(precision[k]),
+            "recall": float(recall[k]),
+            "f1": float(f1[k]),
+            "support": int(counts.gold[0, k]),
+            "predicted": int(counts.predicted[0, k]),
+        }
+        for k, label in enumerate(labels)
+    }
+
+
+def _confusion(table: Table) -> list[list[int]]:
+    """K x K row counts: gold down, predictions across."""
+    K = len(table.labels)
+    cells = np.bincount(table.gold * K + table.predicted, minlength=K * K)
+    return [[int(cell) for cell in row] for row in cells.reshape(K, K)]
+
+
+def _calibration(table: Table) -> list[dict[str, float | int | None]]:
+    bins = []
+    for place in range(BINS):
+        inside = table.bins == place
+        rows = int(inside.sum())
+        bins.append(
+            {
+                "low": place / BINS,
+                "high": (place + 1) / BINS,
+                "count": rows,
+                "confidence": float(table.confidence[inside].mean()) if rows else None,
+                "accuracy": float(table.right[inside].mean()) if rows else None,
+            }
+        )
+    return bins

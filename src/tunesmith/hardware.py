@@ -1,0 +1,100 @@
+"""The machine under a run: what it is, and what a piece of work cost on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy", "tokenizers", "safetensors")
+
+
+class Stopwatch:
+    """Wall-clock seconds of named pieces of work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and hardware, for the manifest."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "device": device,
+        "packages": versions(PACKAGES),
+        "git": _git_revision(),
+    }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions; packages that are not installed are left out. Nothing is imported."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process has held so far, in MB (on CUDA: of device memory as well)."""
+    peak = _peak_resident_mb()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak += torch.cuda.max_memory_allocated() / 2**20
+    return peak
+
+
+def _peak_resident_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory before exec as well
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """The revision of the working folder, so that a recipe kept in git can be found again."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

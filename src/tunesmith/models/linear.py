@@ -1,0 +1,184 @@
+"""Bag of words and logistic regression: the baseline, and the head of a probe. The only door to scikit-learn's models.
+
+scikit-learn learns the vocabulary, the weights of the n-grams and the regression; what it learned is stored as
+safetensors + JSON, and predicting needs numpy alone (importing scikit-learn takes longer than predicting does).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from tunesmith.data import labels as names
+from tunesmith.errors import TrainingError
+from tunesmith.recipe import Linear
+from tunesmith.types import Example, Fitted, Prediction
+
+Floats = NDArray[np.float64]
+WORD = re.compile(r"(?u)\b\w\w+\b")
+WEIGHTS, SETTINGS = "linear.safetensors", "linear.json"
+CHUNK = 4096
+"""Texts scored at once: bounds the memory of the scores of many classes."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Multinomial logistic regression. weight: classes x features, bias: classes (for two classes, of the second)."""
+
+    weight: Floats
+    bias: Floats
+
+    @classmethod
+    def fit(cls, features: Any, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
+        """Fit on rows of features (sparse or dense) with one weight per class."""
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(C=settings.C, max_iter=settings.max_iter)
+        model.fit(features, gold, sample_weight=weights[np.asarray(gold)])
+        return cls(model.coef_, model.intercept_)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Rows of class scores (without bias) -> rows of probabilities."""
+        logits = scores + self.bias
+        if logits.shape[1] == 1:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float64)
+
+    def tensors(self) -> dict[str, Any]:
+        return {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+
+
+@dataclass(frozen=True)
+class BagOfWords:
+    """Text -> the n-grams it is counted by, as scikit-learn's analyzers `word` and `char_wb` define them."""
+
+    settings: Linear
+
+    def __call__(self, example: Example) -> list[str]:
+        """All n-grams of an example. Those of the second text are marked, so that the two texts stay apart."""
+        grams = self._grams(example.text)
+        if example.text_pair is not None:
+            grams += [f"2|{gram}" for gram in self._grams(example.text_pair)]
+        return grams
+
+    def _grams(self, text: str) -> list[str]:
+        text = text.lower() if self.settings.lowercase else text
+        words = self.settings.word_ngrams
+        chars = self.settings.char_ngrams
+        grams = _word_ngrams(WORD.findall(text), *words) if words else []
+        return grams + ([f"c|{gram}" for gram in _char_ngrams(text, *chars)] if chars else [])
+
+
+def _word_ngrams(words: list[str], shortest: int, longest: int) -> list[str]:
+    grams = list(words) if shortest == 1 else []
+    for n in range(max(shortest, 2), longest + 1):
+        grams += [" ".join(gram) for gram in zip(*(words[i:] for i in range(n)), strict=False)]
+    return grams
+
+
+def _char_ngrams(text: str, shortest: int, longest: int) -> list[str]:
+    grams = []
+    for word in (f" {word} " for word in text.split()):
+        for n in range(shortest, longest + 1):
+            grams += [word[i : i + n] for i in range(max(1, len(word) - n + 1))]
+            if n >= len(word):  # a short word counts once, whole
+                break
+    return grams
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """A Predictor: n-gram weights times regression weights."""
+
+    labels: tuple[str, ...]
+    settings: Linear
+    vocabulary: Mapping[str, int]
+    idf: Floats | None
+    """Inverse document frequency of each n-gram; None where plain counts are used."""
+    regression: Regression
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example; a text without any known n-gram gets the classes' prior."""
+        found = []
+        for start in range(0, len(examples), CHUNK):
+            chunk = examples[start : start + CHUNK]
+            found += names.predictions(chunk, self._probabilities(chunk), self.labels)
+        return found
+
+    def _probabilities(self, examples: Sequence[Example]) -> Floats:
+        analyze = BagOfWords(self.settings)
+        columns = self.regression.weight.T  # features x classes: one row per n-gram
+        scores = np.zeros((len(examples), columns.shape[1]))
+        for row, example in enumerate(examples):
+            counts = Counter(index for gram in analyze(example) if (index := self.vocabulary.get(gram)) is not None)
+            if counts:
+                indices = np.fromiter(sorted(counts), dtype=np.int64)
+                values = self._values(indices, np.array([counts[i] for i in indices], dtype=np.float64))
+                scores[row] = values @ columns[indices]
+        return self.regression.probabilities(scores)
+
+    def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
+        if self.idf is None:
+            return counts
+        values = (1 + np.log(counts)) * self.idf[indices]
+        return np.asarray(values / np.linalg.norm(values), dtype=np.float64)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        idf = {} if self.idf is None else {"idf": self.idf}
+        save_file(self.regression.tensors() | idf, folder / WEIGHTS)
+        settings = self.settings.model_dump(mode="json")
+        vocabulary = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
+        content = {"labels": self.labels, "settings": settings, "vocabulary": vocabulary}
+        (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> LinearClassifier:
+        """The classifier that `save` wrote; it predicts the same to the last bit."""
+        content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+        vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
+        regression = Regression(tensors["weight"], tensors["bias"])
+        return cls(tuple(content["labels"]), Linear(**content["settings"]), vocabulary, tensors.get("idf"), regression)
+
+
+def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> Fitted:
+    """Learn a bag-of-words classifier. weights: one per label, in their order."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+    count = CountVectorizer(
+        analyzer=BagOfWords(settings), min_df=settings.min_df, max_features=settings.max_features, dtype=np.float64
+    )
+    features = _counted(count, examples, settings)
+    idf = None
+    if settings.vectorizer == "tfidf":
+        transform = TfidfTransformer(sublinear_tf=True)
+        features = transform.fit_transform(features)
+        idf = transform.idf_
+    regression = Regression.fit(features, names.indices(examples, labels), settings, weights)
+    vocabulary = {gram: int(index) for gram, index in count.vocabulary_.items()}
+    parameters = regression.weight.size + regression.bias.size
+    predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
+    return Fitted(predictor, parameters, parameters, {"ngrams": len(vocabulary)})
+
+
+def _counted(count: Any, examples: Sequence[Example], settings: Linear) -> Any:
+    """The count matrix; with few texts `min_df` may leave nothing, and then every n-gram counts."""
+    try:
+        return count.fit_transform(examples)
+    except ValueError as error:
+        raise TrainingError(
+            "no n-gram of the training texts is left to count",
+            found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
+            do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
+        ) from error

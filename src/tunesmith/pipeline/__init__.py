@@ -1,0 +1,1 @@
+"""The only package that knows all stages. Each command is one function here."""

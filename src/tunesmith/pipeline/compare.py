@@ -1,0 +1,119 @@
+"""`tunesmith compare`: several methods, recipes or finished runs on one frozen split, in one report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith import data, recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import RecipeError, TunesmithError
+from tunesmith.evaluation import report
+from tunesmith.pipeline import reporting
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+
+METHODS = ("linear", "probe", "encoder")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found, and where its report lies."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        return str(self.content["verdict"])
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+
+def compare(
+    sources: Sequence[str | Path | Recipe],
+    overrides: Sequence[str] = (),
+    *,
+    methods: Sequence[str] = METHODS,
+) -> Comparison:
+    """Compare methods on one data source, or several recipes, or finished runs.
+
+    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods`; or several
+    recipes, trained as they are; or run directories, compared as they are. Every training is a process of its own, so
+    that peak memory is that method's alone.
+    """
+    if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
+        finished = [runs.find(str(source)) for source in sources]
+        recipe = finished[0].recipe
+        return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
+    plans = _plans(sources, overrides, methods)
+    _check_data([recipe for _, recipe in plans])
+    folder = runs.create(plans[0][1].output_dir, "compare", _title(plans[0][1]))
+    finished = [_train_apart(recipe, folder.path / name) for name, recipe in plans]
+    return _report(folder, finished, plans[0][1])
+
+
+def _plans(
+    sources: Sequence[str | Path | Recipe], overrides: Sequence[str], methods: Sequence[str]
+) -> list[tuple[str, Recipe]]:
+    """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
+    if len(sources) == 1:
+        base = _recipe(sources[0], overrides)
+        if len(set(methods)) != len(methods) or not methods:
+            raise RecipeError("compare needs different methods", found=", ".join(methods) or "none")
+        return [(method, recipes.load(base, [f"method={method}"])) for method in methods]
+    loaded = [_recipe(source, overrides) for source in sources]
+    return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
+
+
+def _check_data(planned: Sequence[Recipe]) -> None:
+    """Read the data before anything trains, and say once what reading changed."""
+    checked: list[tuple[Any, ...]] = []
+    for recipe in planned:
+        key = (recipe.data, recipe.split, recipe.seed)
+        if key not in checked:
+            checked.append(key)
+            for line in summary.lines(data.read(*key).changes):
+                say(f"data: {line}")
+
+
+def _recipe(source: str | Path | Recipe, overrides: Sequence[str]) -> Recipe:
+    if isinstance(source, Recipe) or str(source).endswith((".yaml", ".yml")):
+        return recipes.load(source, overrides)
+    return recipes.load({"data": {"path": str(source)}}, overrides)
+
+
+def _title(recipe: Recipe) -> str:
+    return Path((recipe.data.path or recipe.data.train or "").removeprefix("pypi:")).name.split(".")[0]
+
+
+def _train_apart(recipe: Recipe, folder: Path) -> Run:
+    """Train in a process of its own. What it says goes to the same screen."""
+    folder.mkdir(parents=True)
+    plan = folder / "recipe.yaml"
+    plan.write_text(recipes.dump(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "tunesmith", "train", str(plan), "--run-dir", str(folder), "--quiet"]
+    done = subprocess.run(command, check=False)  # noqa: S603
+    if done.returncode:
+        raise TunesmithError(
+            f"training {recipe.method} failed (exit code {done.returncode}); the reason stands above",
+            do=f"mend it and try that method alone: tunesmith train {plan}",
+        )
+    return Run(folder)
+
+
+def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
+    content = reporting.build(finished, recipe.evaluate, recipe.seed)
+    folder.write("comparison.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    folder.write("report.md", report.markdown(content))
+    folder.write("report.html", report.html(content))
+    say(f"compared {len(finished)} runs in {folder.path}")
+    return Comparison(folder.path, content)

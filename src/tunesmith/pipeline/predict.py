@@ -1,0 +1,155 @@
+"""`tunesmith predict` and `tunesmith evaluate`: what a finished run says of texts, and how well."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import data, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.evaluation import metrics
+from tunesmith.pipeline.methods import load_predictor
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Example, Prediction
+
+Row = dict[str, Any]
+
+
+def predict(
+    run: str | Path | Run,
+    texts: Sequence[str] = (),
+    *,
+    text_pairs: Sequence[str] = (),
+    source: str | None = None,
+    top_k: int = 1,
+) -> list[Row]:
+    """What a run says of some texts, or of every row of a data source.
+
+    Gives rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
+    probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
+    """
+    found = run if isinstance(run, Run) else runs.find(run)
+    examples = _from_source(found.recipe, source) if source else _from_texts(texts, text_pairs)
+    _check_pairs(examples, found)
+    predictor = load_predictor(found)
+    if not 1 <= top_k <= len(predictor.labels):
+        raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
+    predictions = predictor.predict(examples)
+    return [
+        _row(example, prediction, predictor.labels, top_k)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+
+
+def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, Any]:
+    """Score a run again from its stored predictions (no model needed), or on a new labelled source.
+
+    New data is predicted and written to the run as `predictions/<name>.jsonl` and `scores-<name>.json`.
+    """
+    found = run if isinstance(run, Run) else runs.find(run)
+    recipe = found.recipe
+    if source is None:
+        predictions, gold = found.predictions("test")
+        labels = found.manifest["data"]["labels"]
+        scores = metrics.score(gold, predictions, labels, recipe.evaluate, recipe.seed)
+        found.write("scores.json", scores)
+        return scores
+    examples = _from_source(recipe, source)
+    predictor = load_predictor(found)
+    gold = _gold(examples, predictor.labels)
+    name = Path(source).name.split(".")[0]
+    if name in ("test", "validation"):
+        name = f"new-{name}"  # the run's own splits keep their files
+    predictions = predictor.predict(examples)
+    found.write_predictions(name, predictions, gold)
+    scores = metrics.score(gold, predictions, predictor.labels, recipe.evaluate, recipe.seed)
+    found.write(f"scores-{name}.json", scores)
+    return scores
+
+
+def table(rows: Sequence[Row], suffix: str) -> str:
+    """Prediction rows as CSV or JSON Lines."""
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if suffix != ".csv":
+        raise RecipeError(
+            f"cannot write {suffix or 'a file without ending'}", expected="a name that ends in .csv or .jsonl"
+        )
+    out = io.StringIO()
+    flat = [
+        {key: value for key, value in row.items() if key != "scores"} | _flat(row.get("scores", {})) for row in rows
+    ]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def _flat(scores: dict[str, float]) -> dict[str, Any]:
+    ranked = enumerate(scores.items(), 1)
+    return {
+        key: value
+        for rank, (label, score) in ranked
+        for key, value in ((f"label_{rank}", label), (f"score_{rank}", score))
+    }
+
+
+def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k: int) -> Row:
+    row: Row = {"id": example.id, "text": example.text}
+    if example.text_pair is not None:
+        row["text_pair"] = example.text_pair
+    row |= {"label": prediction.label, "score": max(prediction.probabilities)}
+    if top_k > 1:
+        ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+        row["scores"] = dict(ranked[:top_k])
+    return row
+
+
+def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
+    if not texts:
+        raise DataError("nothing to predict", do="give texts (--text) or a data source (--data)")
+    if pairs and len(pairs) != len(texts):
+        raise DataError(f"{len(texts)} texts but {len(pairs)} second texts", do="give one second text for each text")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise DataError(f"text {number} is empty", do="give a text with at least one word")
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
+    return [Example(f"text:{n}", text, pair) for n, (text, pair) in enumerate(zip(texts, seconds, strict=True), 1)]
+
+
+def _from_source(recipe: Recipe, source: str) -> list[Example]:
+    """Rows of a new source, read as the run's own data was: same columns, same encoding, same policy."""
+    update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
+    examples, changes = data.read_unlabelled(recipe.data.model_copy(update=update))
+    for line in summary.lines(changes):
+        say(f"data: {line}")
+    return list(examples)
+
+
+def _check_pairs(examples: Sequence[Example], run: Run) -> None:
+    trained = run.recipe.data.text_pair is not None
+    if examples and (examples[0].text_pair is not None) != trained:
+        expected = "two texts" if trained else "one text"
+        raise DataError(
+            f"{run.path} was trained on {expected} a row", do="give --text-pair" if trained else "leave --text-pair out"
+        )
+
+
+def _gold(examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
+    missing = [example.id for example in examples if example.label is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} rows have no label: {', '.join(missing[:5])}", do="use `tunesmith predict`, or add labels"
+        )
+    unknown = sorted({str(example.label) for example in examples} - set(labels))
+    if unknown:
+        raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(labels))
+    return [str(example.label) for example in examples]

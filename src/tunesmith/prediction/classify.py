@@ -1,0 +1,155 @@
+"""Predictors over neural models: a fine-tuned classifier, and a frozen encoder with logistic regression."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from tunesmith.console import track
+from tunesmith.data import batches, labels as names
+from tunesmith.data.batches import Batch
+from tunesmith.data.encode import encode
+from tunesmith.models import load
+from tunesmith.models.linear import Regression
+from tunesmith.recipe import Linear, Model, Probe
+from tunesmith.types import Change, Example, Fitted, Prediction
+
+Floats = NDArray[np.float64]
+BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model with its tokenizer: examples in, rows of numbers out."""
+
+    model: nn.Module
+    tokenizer: load.Tokenizer
+    max_length: int
+    max_tokens: int | str = "auto"
+    """Tokens in memory at once, padding included."""
+
+    def rows(
+        self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
+    ) -> tuple[Floats, list[Change]]:
+        """`read(model output, batch)` for every example, in the order given, and what `max_length` cut.
+
+        Computed in batches of similar length, so that little of a batch is padding.
+        """
+        self.model.eval()
+        encoded, changes = encode(examples, self.tokenizer, self.max_length)
+        found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        budget = batches.token_budget(self.max_tokens, self.device)
+        for positions in track(batches.plan([len(one) for one in encoded], budget), title):
+            batch = batches.collate([encoded[i] for i in positions], self.tokenizer).to(self.device)
+            with torch.inference_mode():
+                output = read(self.model(**batch.inputs), batch)
+            for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
+                found[position] = row
+        return np.array(found, dtype=np.float64), changes
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True)
+class EncoderClassifier:
+    """A Predictor: a fine-tuned sequence classifier."""
+
+    labels: tuple[str, ...]
+    encoder: Encoder
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        if not examples:
+            return []
+        logits, _ = self.encoder.rows(examples, lambda output, batch: output.logits, "predict")
+        return names.predictions(examples, _softmax(logits), self.labels)
+
+    def save(self, folder: Path) -> None:
+        """Plain Hugging Face files; the label names are in config.json, max_length in tokenizer_config.json."""
+        self.encoder.tokenizer.model_max_length = self.encoder.max_length
+        load.save(folder, self.encoder.model, self.encoder.tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path) -> EncoderClassifier:
+        model, tokenizer = load.saved_classifier(folder)
+        config: Any = model.config
+        labels = tuple(config.id2label[index] for index in range(config.num_labels))
+        return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length))
+
+
+@dataclass(frozen=True)
+class ProbeClassifier:
+    """A Predictor: logistic regression on a frozen encoder's embeddings."""
+
+    labels: tuple[str, ...]
+    encoder: Encoder
+    settings: Probe
+    regression: Regression
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        if not examples:
+            return []
+        features, _ = embed(self.encoder, examples, self.settings)
+        return names.predictions(
+            examples, self.regression.probabilities(features @ self.regression.weight.T), self.labels
+        )
+
+    def save(self, folder: Path) -> None:
+        self.encoder.tokenizer.model_max_length = self.encoder.max_length
+        load.save(folder / BODY, self.encoder.model, self.encoder.tokenizer)
+        save_file(self.regression.tensors(), folder / HEAD)
+        content = {"labels": self.labels, "settings": self.settings.model_dump(mode="json")}
+        (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ProbeClassifier:
+        content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        model = Model(name_or_path=str(folder / BODY))
+        tokenizer = load.tokenizer(model)
+        encoder = Encoder(load.body(model), tokenizer, tokenizer.model_max_length)
+        tensors = load_file(folder / HEAD)
+        regression = Regression(tensors["weight"], tensors["bias"])
+        return cls(tuple(content["labels"]), encoder, Probe(**content["settings"]), regression)
+
+
+def fit_probe(encoder: Encoder, examples: Sequence[Example], labels: tuple[str, ...], settings: Probe,
+              regression: Linear, weights: Floats) -> Fitted:  # fmt: skip
+    """Embed the training texts once and fit the regression on them. weights: one per label."""
+    features, cut = embed(encoder, examples, settings)
+    head = Regression.fit(features, names.indices(examples, labels), regression, weights)
+    trainable = head.weight.size + head.bias.size
+    total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
+    notes = {"device": str(encoder.device), "cut": sum(change.count for change in cut)}
+    return Fitted(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
+
+
+def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[Change]]:
+    """One embedding per example (examples x hidden size), and what `max_length` cut."""
+
+    def pool(output: Any, batch: Batch) -> torch.Tensor:
+        hidden_BTD = output.last_hidden_state
+        mask_BT = batch.inputs["attention_mask"].to(hidden_BTD.dtype)
+        if settings.pooling == "cls":
+            first_B = batch.inputs["attention_mask"].argmax(dim=1)  # behind the padding, where that is on the left
+            return torch.as_tensor(hidden_BTD[torch.arange(len(first_B), device=first_B.device), first_B])
+        return torch.as_tensor((hidden_BTD * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1, keepdim=True))
+
+    features, cut = encoder.rows(examples, pool, "embed")
+    if settings.normalize:
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features, cut
+
+
+def _softmax(logits: Floats) -> Floats:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))

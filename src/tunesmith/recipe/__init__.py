@@ -1,0 +1,8 @@
+"""The recipe: what a run does, completely."""
+
+from tunesmith.recipe.load import dump, fields, load
+from tunesmith.recipe.sections import Data, Evaluate, Linear, Model, Probe, Recipe, Section, Split, Train
+
+__all__ = [
+    "Data", "Evaluate", "Linear", "Model", "Probe", "Recipe", "Section", "Split", "Train", "dump", "fields", "load",
+]  # fmt: skip

@@ -1,0 +1,118 @@
+"""The recipe explained: the commented file of `init`, and docs/recipe.md. Both come from the sections themselves."""
+
+from __future__ import annotations
+
+import textwrap
+import typing
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from tunesmith.recipe.load import ALIASES
+from tunesmith.recipe.sections import Recipe
+
+STARTS = {
+    "classification": {
+        "data.path": "pypi:bbc-news",
+        "model.max_length": 128,
+        "train.num_train_epochs": 1.0,
+        "train.learning_rate": 2e-4,
+    }
+}
+"""What a new recipe of each task sets, so that it runs as it is."""
+
+
+def init(task: str) -> str:
+    """A commented recipe with every setting, ready to run."""
+    head = [
+        f"# A tunesmith recipe for {task}. It runs as it is:  tunesmith train recipe.yaml",
+        "# Point data.path at your own file and name its columns. Every other line may be left out:",
+        "# what stands here is the default, unless marked [set]. On the command line: learning_rate=1e-4",
+        "",
+    ]
+    return "\n".join([*head, *_commented(Recipe, "", STARTS[task])]) + "\n"
+
+
+def reference() -> str:
+    """docs/recipe.md: every setting with its values, default and meaning."""
+    parts = [
+        "# Recipe reference",
+        "",
+        "Generated from `src/tunesmith/recipe/sections.py` by `make docs`. A recipe is a YAML file with these.",
+        "On the command line each can follow as `section.name=value`, or `name=value` where only one section has it.",
+        "",
+    ]
+    top = {name: field for name, field in Recipe.model_fields.items() if not _section(field)}
+    parts += ["## Top level", "", *_table(top)]
+    for name, field in Recipe.model_fields.items():
+        if section := _section(field):
+            parts += ["", f"## {name}", "", section.__doc__ or "", "", *_table(section.model_fields)]
+    parts += [
+        "",
+        "## Names from other tools",
+        "",
+        "Accepted anywhere, and said aloud:",
+        "",
+        "| name | means |",
+        "|---|---|",
+    ]
+    parts += [f"| `{alias}` | `{name}` |" for alias, name in ALIASES.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    indent = "  " if prefix else ""
+    for name, field in model.model_fields.items():
+        if section := _section(field):
+            lines += ["", f"# {section.__doc__}", f"{name}:", *_commented(section, f"{name}.", start)]
+            continue
+        key = prefix + name
+        mark = "[set] " if key in start else ""
+        text = f"{mark}{field.description} ({values(field.annotation, field.metadata)})"
+        lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 110)]
+        lines.append(f"{indent}{name}: {_yaml(start.get(key, field.default))}")
+    return lines
+
+
+def _table(fields: Any) -> list[str]:
+    rows = ["| setting | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in fields.items():
+        kinds = values(field.annotation, field.metadata).replace("|", "\\|")
+        rows.append(f"| `{name}` | {kinds} | `{_yaml(field.default)}` | {field.description} |")
+    return rows
+
+
+def _section(field: Any) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _yaml(value: Any) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def values(kind: Any, bounds: Any = ()) -> str:
+    """What a setting may be, in words."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return values(inside[0], inside[1:])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inside)
+    if origin in (typing.Union, UnionType):
+        return " or ".join(values(one) for one in inside)
+    if origin is tuple:
+        return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
+    if origin is dict:
+        return "`{label: weight}`"
+    word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}[kind]
+    return " ".join([word, *_limits(bounds)])
+
+
+def _limits(bounds: Any) -> list[str]:
+    flat = [limit for bound in bounds for limit in getattr(bound, "metadata", [bound])]
+    signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+    return [f"{sign} {getattr(limit, name)}" for limit in flat for name, sign in signs if hasattr(limit, name)]

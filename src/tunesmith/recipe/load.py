@@ -1,0 +1,247 @@
+"""From YAML and overrides to a checked, frozen Recipe: load -> check -> resolve -> dump."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tunesmith.console import say
+from tunesmith.errors import RecipeError
+from tunesmith.recipe.sections import Recipe
+
+ALIASES = {
+    "base_model": "model.name_or_path",
+    "model_name_or_path": "model.name_or_path",
+    "cutoff_len": "model.max_length",
+    "max_seq_length": "model.max_length",
+    "sequence_len": "model.max_length",
+    "micro_batch_size": "train.per_device_train_batch_size",
+    "batch_size": "train.per_device_train_batch_size",
+    "num_epochs": "train.num_train_epochs",
+    "epochs": "train.num_train_epochs",
+    "lr": "train.learning_rate",
+    "lr_scheduler": "train.lr_scheduler_type",
+    "val_size": "split.validation_size",
+    "val_set_size": "split.validation_size",
+    "dataset": "data.path",
+    "dataset_name": "data.path",
+}
+"""Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, and said aloud."""
+
+Tree = dict[str, Any]
+
+
+def load(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `source` (a file, a nested mapping, or a Recipe) with `key=value` overrides on top.
+
+    Raises RecipeError with every problem at once: unknown keys (with the nearest name), wrong values, broken YAML.
+    """
+    tree, lines = _read(source)
+    problems: list[str] = []
+    tree = _renamed(tree, problems)
+    for override in overrides:
+        _apply(tree, override, problems)
+    recipe = _check(tree, lines, problems)
+    if problems or recipe is None:
+        name = str(source) if isinstance(source, (str, Path)) else "the recipe"
+        raise RecipeError("\n".join([f"{name}: {len(problems)} problem(s)", *(f"  {problem}" for problem in problems)]))
+    return _resolve(recipe)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every setting spelled out; `load` gives back the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting as (`section.name`, pydantic field), in the order of the file."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{name}.")
+        else:
+            yield prefix + name, field
+
+
+# --- load
+
+
+def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Tree, dict[str, int]]:
+    if isinstance(source, Recipe):
+        return source.model_dump(mode="json"), {}
+    if isinstance(source, Mapping):
+        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()}, {}
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3, 0.5)
+        do = f"did you mean {' or '.join(near)}?" if near else "write one with `tunesmith init classification`"
+        raise RecipeError(f"no such recipe: {path}", do=do) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {path}", found=str(error), do="give a YAML file in UTF-8") from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, name: str) -> tuple[Tree, dict[str, int]]:
+    """The tree of a YAML text, and the line of every key in it."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise RecipeError(
+            f"{where}: not YAML", found=str(getattr(error, "problem", error)), do="mend the line"
+        ) from error
+    if node is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError(f"{name}: not a recipe", expected="settings such as `method: linear`", found=node.tag)
+    return tree, dict(_lines(node, name))
+
+
+def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise RecipeError(
+                f"{name}:{line}: {prefix}{key.value} stands twice", found=f"first on line {seen[key.value]}"
+            )
+        seen[key.value] = line
+        yield prefix + key.value, line
+        if isinstance(value, yaml.MappingNode):
+            yield from _lines(value, name, f"{prefix}{key.value}.")
+
+
+def _renamed(tree: Tree, problems: list[str]) -> Tree:
+    """The tree with well-known aliases, at top level or in a section, moved to their own names."""
+    result: Tree = {}
+    for key, value in tree.items():
+        if key in Recipe.model_fields and isinstance(value, dict):
+            result.setdefault(key, {}).update({k: v for k, v in value.items() if not _is_alias(k, key)})
+            for inner in (k for k in value if _is_alias(k, key)):
+                _place(result, inner, value[inner], problems)
+        elif _is_alias(key, ""):
+            _place(result, key, value, problems)
+        else:
+            result[key] = value
+    return result
+
+
+def _is_alias(key: object, section: str) -> bool:
+    known = Recipe.model_fields[section].annotation if section else None
+    own = known.model_fields if isinstance(known, type) and issubclass(known, BaseModel) else Recipe.model_fields
+    return key in ALIASES and key not in own
+
+
+def _place(tree: Tree, alias: str, value: Any, problems: list[str]) -> None:
+    section, name = ALIASES[alias].split(".")
+    if isinstance(tree.get(section), dict) and name in tree[section]:
+        problems.append(f"{alias} and {section}.{name} say the same thing twice: keep one")
+    say(f"note: {alias} means {section}.{name} here")
+    tree.setdefault(section, {})[name] = value
+
+
+def _apply(tree: Tree, override: str, problems: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        problems.append(f"{override}: an override is written section.name=value")
+        return
+    path = _path(key.strip(), problems)
+    if path is None:
+        return
+    value = _value(text)
+    for section in path[:-1]:
+        tree[section] = dict(tree.get(section) or {})
+        tree = tree[section]
+    tree[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    """The value of an override, read as YAML; what is no YAML, or only looks like a mapping, is plain text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
+
+
+def _path(key: str, problems: list[str]) -> list[str] | None:
+    """The place of a setting: `train.learning_rate`, an alias, or a bare name that only one section has."""
+    names = [name for name, _ in fields()]
+    if key in names or any(key.startswith(f"{name}.") for name in names):
+        return key.split(".")
+    if key in ALIASES:
+        say(f"note: {key} means {ALIASES[key]} here")
+        return ALIASES[key].split(".")
+    homes = [name for name in names if name.split(".")[-1] == key]
+    if len(homes) == 1:
+        return homes[0].split(".")
+    problems.append(f"{key}: stands in {' and '.join(homes)}: say which" if homes else _unknown(key))
+    return None
+
+
+# --- check
+
+
+def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe | None:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        seen = set()
+        for item in error.errors():
+            key = _setting(item["loc"])
+            if key not in seen:
+                seen.add(key)
+                line = f"line {lines[key]}: " if key in lines else ""
+                problems.append(line + _explain(key, item))
+        return None
+
+
+def _setting(loc: tuple[int | str, ...]) -> str:
+    """The setting that a pydantic location is about; locations inside a union or a list end at the setting."""
+    parts = [str(part) for part in loc]
+    depth = 2 if parts and parts[0] in {name.split(".")[0] for name, _ in fields() if "." in name} else 1
+    return ".".join(parts[:depth])
+
+
+def _explain(key: str, item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return _unknown(key)
+    message = item["msg"].removeprefix("Value error, ")
+    value = item["input"]
+    found = "" if isinstance(value, (dict, BaseModel)) else f", not {value!r}"
+    return f"{key}: {message[0].lower() + message[1:]}{found}"
+
+
+def _unknown(key: str) -> str:
+    names = [name for name, _ in fields()] + list(Recipe.model_fields)
+    near = difflib.get_close_matches(key, names, 1, 0.6)
+    if not near:  # the right name in the wrong section, or without one
+        by_last = {name.split(".")[-1]: name for name in names}
+        near = [by_last[last] for last in difflib.get_close_matches(key.split(".")[-1], by_last, 1, 0.7)]
+    return f"{key}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+# --- resolve
+
+
+def _resolve(recipe: Recipe) -> Recipe:
+    """Existing local paths made absolute, so that a stored recipe works from any folder."""
+    data = {key: _absolute(getattr(recipe.data, key)) for key in ("path", "train", "validation", "test")}
+    model = {"name_or_path": _absolute(recipe.model.name_or_path)}
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    local = Path(path).expanduser() if path else None
+    return str(local.resolve()) if local and local.exists() else path

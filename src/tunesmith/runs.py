@@ -1,0 +1,179 @@
+"""The run directory: what it is called, what lies in it, and how files get there whole.
+
+    recipe.yaml         the resolved recipe
+    manifest.json       versions, hardware, seed, data fingerprints, costs, notes
+    metrics.jsonl       one line per logged step or evaluation, appended
+    checkpoints/        of methods that train in steps
+    model/              the trained predictor
+    predictions/        validation.jsonl and test.jsonl
+    scores.json         every figure of the test split, with intervals
+    training_loss.png  report.html  report.md  README.md
+
+It is the only interface between the stages: evaluation, reports and serving read a run and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith import recipe as recipes
+from tunesmith.errors import RunError
+from tunesmith.types import Prediction
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory on disk."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def recipe(self) -> recipes.Recipe:
+        return recipes.load(self.path / "recipe.yaml")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.read(MANIFEST)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of this run."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no {name}", do="let the run finish, or train again") from None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.path / name} is damaged", found=str(error), do="train again") from error
+        return content
+
+    def write(self, name: str, content: str | dict[str, Any]) -> Path:
+        """Write a text or a JSON file; readers see the old file or the new one, never half of it."""
+        text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        return write_whole(self.path / name, text.encode("utf-8"))
+
+    def note(self, **entries: Any) -> None:
+        """Add entries to the manifest."""
+        known = self.manifest if (self.path / MANIFEST).exists() else {}
+        self.write(MANIFEST, known | entries)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        return list(_json_lines(self.path / "metrics.jsonl"))
+
+    def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
+        lines = [
+            json.dumps(asdict(prediction) | {"gold": label}, ensure_ascii=False)
+            for prediction, label in zip(predictions, gold, strict=True)
+        ]
+        write_whole(self.path / "predictions" / f"{split}.jsonl", ("\n".join(lines) + "\n").encode("utf-8"))
+
+    def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
+        """What the run predicted for a split, and the gold labels."""
+        rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
+        if not rows:
+            raise RunError(f"{self.path} has no predictions for the {split} split", do="let the run finish")
+        found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
+        return found, [row["gold"] for row in rows]
+
+
+def create(output_dir: str | Path, *words: str) -> Run:
+    """A new, empty run directory `<output_dir>/<time>_<words>`; never one that exists."""
+    name = "_".join([time.strftime("%Y-%m-%d_%H-%M-%S"), *(_slug(word) for word in words)])
+    for attempt in range(1, 1000):
+        path = Path(output_dir) / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not Path(output_dir).is_dir():
+                raise RunError(f"output_dir {output_dir} is not a folder", do="set output_dir to a folder") from None
+            continue
+        except OSError as error:
+            raise RunError(
+                f"cannot make a run directory in {output_dir}", found=str(error), do="set output_dir"
+            ) from error
+        return Run(path)
+    raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
+
+
+def use(path: str | Path) -> Run:
+    """A given folder as run directory: new, or without a run in it."""
+    run = Run(Path(path))
+    if (run.path / MANIFEST).exists():
+        raise RunError(f"{path} holds a run already", do="give another --run-dir")
+    run.path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def find(path: str | Path) -> Run:
+    """The run at `path`. Raises RunError where there is none."""
+    folder = Path(path)
+    if (folder / MANIFEST).is_file():
+        return Run(folder)
+    inside = [str(run.path) for run in listing(folder)] if folder.is_dir() else []
+    raise RunError(
+        f"{path} is not a run directory",
+        expected=f"a folder with {MANIFEST}",
+        found=f"runs inside it: {', '.join(inside[:5])}"
+        if inside
+        else "a folder without one"
+        if folder.is_dir()
+        else "nothing",
+        do="see `tunesmith runs list`",
+    )
+
+
+def listing(output_dir: str | Path) -> list[Run]:
+    """Every run under a folder, oldest first; the runs of a comparison lie one level deeper."""
+    root = Path(output_dir)
+    found = [*root.glob(f"*/{MANIFEST}"), *root.glob(f"*/*/{MANIFEST}")]
+    return [Run(file.parent) for file in sorted(found)]
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file through a temporary neighbour and a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    return path
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _slug(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.")[:40] or "x"
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                if line.endswith("\n"):
+                    raise RunError(f"{path} is damaged", found=f"not JSON: {line[:60]!r}", do="train again") from None

@@ -1,0 +1,41 @@
+"""Losses return a sum; their count is known before the forward pass, so one division per step is exact.
+
+However a step's examples are laid out (micro-batches, processes), sum / global count and its gradient stay the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from tunesmith.data.batches import Batch
+
+
+class Loss(Protocol):
+    """What the loop minimises: the sum of `total` over a step's batches, divided by the sum of `count`."""
+
+    def count(self, batch: Batch) -> float:
+        """How much the batch weighs: its number of examples or tokens, or the sum of their weights."""
+        ...
+
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss summed over the batch, a scalar with a gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy of class logits; weights: one per class (torch's weighted mean: divided by the sum of weights)."""
+
+    weights: torch.Tensor
+
+    def count(self, batch: Batch) -> float:
+        return float(self.weights[batch.labels.cpu()].sum())
+
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits_BK = model(**batch.inputs).logits.float()
+        weights = self.weights.to(logits_BK.device, logits_BK.dtype)
+        return nn.functional.cross_entropy(logits_BK, batch.labels, weight=weights, reduction="sum")

@@ -1,0 +1,89 @@
+"""The nouns that every module speaks of. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text (or pair of texts), with its label where it is known."""
+
+    id: str
+    """Where the row stands, for people and for joins: `reviews.csv:18`, `sport/004.txt`, `train:17` on a hub."""
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+    """The label's name; integers in the data are turned into names when the data is read."""
+    group: str | None = None
+    """Rows of one group never lie in two splits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that reading did to the data, or saw in it: never silent, always counted."""
+
+    what: str
+    """For people: `dropped: empty text`, `read as cp1252 instead of utf-8`, `same text in train and test`."""
+    count: int
+    where: tuple[str, ...] = ()
+    """The ids of the first few rows concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The frozen split that every method of a comparison shares."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    labels: tuple[str, ...]
+    """Every label of `train`, in the order of the probabilities in a `Prediction`."""
+    fingerprints: dict[str, str]
+    """SHA-256 over the rows (texts and labels) of each split, in order; `data` is the hash over all of them."""
+    made: tuple[str, ...] = ()
+    """The names of the splits that were cut here; the others came with the data."""
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a predictor says of one example."""
+
+    id: str
+    label: str
+    probabilities: tuple[float, ...]
+    """One per label, in the order of `Predictor.labels`; they sum to 1."""
+
+
+class Predictor(Protocol):
+    """What every method hands over: the only thing evaluation, serving and `predict` know of a model."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the probabilities."""
+        ...
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example, in the order given; the labels of the examples are not looked at."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything that predicting needs into `folder`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained predictor and what training it was like."""
+
+    predictor: Predictor
+    parameters: int
+    """Parameters that predicting uses."""
+    trainable: int
+    """Parameters that training changed."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Anything worth keeping in the manifest: steps, best step, device, truncated rows."""

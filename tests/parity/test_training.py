@@ -1,0 +1,200 @@
+"""The loop against the textbook, and what must not change a result: accumulation, layout, batch size, a second run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_scheduler
+
+from tests import tiny
+from tunesmith.data.batches import Feed, Sampler, collate
+from tunesmith.data.encode import encode
+from tunesmith.errors import TrainingError
+from tunesmith.models import load
+from tunesmith.recipe import Evaluate, Model, Train
+from tunesmith.training import loop, losses, optim
+from tunesmith.types import Example
+
+LABELS = tuple(tiny.WORDS)
+Models = Callable[[str], Path]
+
+
+def setup(folder: Path, rows: int = 37) -> tuple[nn.Module, load.Tokenizer, list]:
+    settings = Model(name_or_path=str(folder))
+    tokenizer = load.tokenizer(settings)
+    model = load.sequence_classifier(settings, tokenizer, LABELS, seed=1)
+    examples = [Example(f"row:{i}", text, label=label) for i, (text, label) in enumerate(tiny.texts(rows))]
+    encoded, _ = encode(examples, tokenizer, 64, LABELS)
+    return model, tokenizer, encoded
+
+
+def run(
+    model: nn.Module, tokenizer, encoded, settings: Train, steps: int, weights=None, max_tokens=None
+) -> list[loop.Step]:
+    size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    feed = Feed(encoded, Sampler(len(encoded), size, 7), tokenizer, max_tokens or 4096)
+    loss = losses.Classification(torch.ones(len(LABELS)) if weights is None else weights)
+    course = loop.Course.plan(
+        feed.sampler.steps_per_epoch,
+        settings.model_copy(update={"max_steps": steps}),
+        Evaluate(eval_strategy="no"),
+        True,
+    )
+    return list(loop.steps(model, feed, loss, settings, Accelerator(cpu=True), course, dict))
+
+
+def no_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def textbook(model: nn.Module, tokenizer, encoded, settings: Train, steps: int) -> list[float]:
+    """The loop as every tutorial has it: one padded batch, the model's own mean loss, AdamW, a scheduler."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+    named = list(model.named_parameters())
+    plain = [p for n, p in named if "bias" in n or id(p) in norms]
+    decayed = [p for n, p in named if not ("bias" in n or id(p) in norms)]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    warmup = int(np.ceil(settings.warmup_ratio * steps))
+    scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, warmup, steps)
+    sampler = Sampler(len(encoded), settings.per_device_train_batch_size, 7)
+    found = []
+    model.train()
+    for step in range(steps):
+        batch = collate([encoded[i] for i in sampler.draw(step)], tokenizer)
+        loss = model(**batch.inputs, labels=batch.labels).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_losses_equal_the_textbook_loop(tiny_models: Models, shape: str) -> None:
+    name = "constant_with_warmup" if shape == "constant" else shape
+    settings = Train(per_device_train_batch_size=8, learning_rate=1e-3, lr_scheduler_type=shape, weight_decay=0.1)
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    no_dropout(model)
+    theirs = textbook(
+        copy.deepcopy(model), tokenizer, encoded, settings.model_copy(update={"lr_scheduler_type": name}), 12
+    )
+    ours = [step.loss for step in run(model, tokenizer, encoded, settings, 12, max_tokens=60)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def gradients(model: nn.Module, feed: Feed, weights: torch.Tensor) -> torch.Tensor:
+    loss = losses.Classification(weights)
+    accelerator = Accelerator(cpu=True)
+    loop._backward(model, feed(0), loss, accelerator)
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("family", ["bert", "xlnet", "gpt2"])
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.2, 1.0, 3.0]])
+def test_layout_does_not_change_gradients(tiny_models: Models, family: str, weights: list[float]) -> None:
+    """One batch of 16, or micro-batches of 1, 2, ... rows: gradients equal within 1e-5 relative."""
+    model, tokenizer, encoded = setup(tiny_models(family))
+    no_dropout(model).train()
+    feeds = [Feed(encoded, Sampler(len(encoded), 16, 3), tokenizer, tokens) for tokens in (10_000, 64, 1)]
+    counts = [len(feed(0)) for feed in feeds]
+    assert counts[0] == 1 < counts[1] < counts[2] == 16
+    one, some, each = (gradients(model, feed, torch.tensor(weights)) for feed in feeds)
+    for other in (some, each):
+        assert (one - other).norm() / one.norm() < 1e-5
+
+
+def test_accumulation_is_a_larger_batch(tiny_models: Models) -> None:
+    """16 x 1, 4 x 4 and 1 x 16 give the same losses, the short last step of an epoch included."""
+    found = []
+    for size, accumulate in ((16, 1), (4, 4), (1, 16)):
+        model, tokenizer, encoded = setup(tiny_models("bert"))
+        settings = Train(per_device_train_batch_size=size, gradient_accumulation_steps=accumulate, learning_rate=1e-3)
+        found.append([step.loss for step in run(no_dropout(model), tokenizer, encoded, settings, 7)])
+    assert found[0] == found[1] == found[2]
+
+
+def test_class_weights_are_torchs_weighted_mean(tiny_models: Models) -> None:
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    no_dropout(model).train()
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    feed = Feed(encoded, Sampler(len(encoded), 12, 3), tokenizer, 50)
+    ours = loop._backward(model, feed(0), losses.Classification(weights), Accelerator(cpu=True))
+    batch = collate([encoded[i] for i in feed.sampler.draw(0)], tokenizer)
+    theirs = nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels, weight=weights)
+    assert ours == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tiny_models: Models, one_thread: None) -> None:
+    """Dropout on: two runs agree to the last bit, and the head depends on the seed alone."""
+    settings = Train(per_device_train_batch_size=8, learning_rate=1e-3)
+    states = []
+    for _ in range(2):
+        model, tokenizer, encoded = setup(tiny_models("bert"))
+        run(model, tokenizer, encoded, settings, 6)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    place = Model(name_or_path=str(tiny_models("bert")))
+    heads = [load.sequence_classifier(place, tokenizer, LABELS, seed).classifier.weight for seed in (1, 2, 1)]
+    assert torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[1])
+
+
+@pytest.mark.parametrize("what", ["none", "embeddings", "body"])
+def test_freeze_keeps_what_it_names(tiny_models: Models, what: str) -> None:
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    before = copy.deepcopy(model.state_dict())
+    optim.freeze(model, what)
+    run(model, tokenizer, encoded, Train(learning_rate=1e-2, warmup_ratio=0.0), 3)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    frozen = {"none": (), "embeddings": ("bert.embeddings.word", "bert.embeddings.position"), "body": ("bert.",)}[what]
+    assert not any(name.startswith(frozen) for name in changed if frozen)
+    assert "classifier.weight" in changed
+    assert (optim.count(model)[1] == optim.count(model)[0]) is (what == "none")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_are_never_touched_by_a_bad_loss(tiny_models: Models, bad: float) -> None:
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    with torch.no_grad():
+        model.classifier.bias[0] = bad
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TrainingError, match=r"step 1: loss (nan|inf)[\s\S]*row:"):
+        run(model, tokenizer, encoded, Train(), 3)
+    assert all(
+        torch.equal(
+            before[name],
+            value,
+        )
+        or name == "classifier.bias"
+        for name, value in model.state_dict().items()
+    )
+
+
+def test_early_stopping_and_best(tiny_models: Models) -> None:
+    """Evaluations 0.5, 0.7, 0.6, 0.6 with patience 2 stop after the fourth; the second is the best."""
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    course = loop.Course(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
+    feed = Feed(encoded, Sampler(len(encoded), 8, 0), tokenizer, 4096)
+    loss = losses.Classification(torch.ones(3))
+    steps = list(
+        loop.steps(model, feed, loss, Train(), Accelerator(cpu=True), course, lambda: {"macro_f1": next(values)})
+    )
+    assert [step.number for step in steps if step.scores] == [2, 4, 6, 8]
+    assert [step.number for step in steps if step.is_best] == [2, 4]
+    assert len(steps) == 8

@@ -1,0 +1,89 @@
+"""Tiny models of real architectures with tokenizers of their kind, built on the spot; and texts they can learn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+WORDS = {
+    "sport": ["goal", "match", "team", "coach", "league", "score"],
+    "tech": ["chip", "code", "server", "phone", "data", "robot"],
+    "world": ["election", "treaty", "border", "minister", "summit", "vote"],
+}
+FILLER = ["the", "a", "of", "in", "on", "with", "and", "for", "new", "last", "first", "great", "small", "big", "old"]
+
+BERT_LIKE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZES: dict[str, dict[str, Any]] = {
+    "bert": BERT_LIKE | {"max_position_embeddings": 128},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128},
+    "roberta": BERT_LIKE | {"max_position_embeddings": 130, "pad_token_id": 0},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
+    "deberta": BERT_LIKE
+    | {"max_position_embeddings": 128, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
+       "pooler_hidden_size": 32},
+    "modernbert": BERT_LIKE
+    | {"max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
+       "sep_token_id": 3, "attn_implementation": "eager"},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": 3, "eos_token_id": 3},
+}  # fmt: skip
+TEMPLATES = {
+    "xlnet": ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
+    "gpt2": ("$A", "$A $B"),
+}
+DEFAULT_TEMPLATE = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
+
+
+def texts(rows: int, seed: int = 0, labels: Sequence[str] = tuple(WORDS)) -> list[tuple[str, str]]:
+    """(text, label) pairs of unequal lengths: two words of the label among fillers, and sometimes a wrong one."""
+    draw = random.Random(seed)
+    found = []
+    for number in range(rows):
+        label = labels[number % len(labels)]
+        words = draw.choices(WORDS[label], k=2) + draw.choices(FILLER, k=draw.randint(2, 14))
+        if draw.random() < 0.3:
+            words += draw.choices(WORDS[draw.choice(labels)], k=1)
+        draw.shuffle(words)
+        found.append((" ".join([*words, str(number)]), label))
+    return found
+
+
+def tokenizer(family: str) -> Any:
+    """A word-level tokenizer with the special tokens and the padding side of a family."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({w for ws in WORDS.values() for w in ws}), *FILLER]
+    vocabulary = {word: index for index, word in enumerate(words + [str(digit) for digit in range(100)])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    single, pair = TEMPLATES.get(family, DEFAULT_TEMPLATE)
+    raw.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    types = [] if family in ("gpt2", "distilbert", "roberta", "modernbert") else ["token_type_ids"]
+    special = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
+    if family != "gpt2":
+        special |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    side = "left" if family == "xlnet" else "right"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        padding_side=side,
+        model_max_length=128,
+        model_input_names=["input_ids", *types, "attention_mask"],
+        **special,
+    )
+
+
+def model(family: str, folder: Path, **changes: Any) -> Path:
+    """A folder with a random model of a family and its tokenizer, as a download from a hub would be."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    words = tokenizer(family)
+    config = AutoConfig.for_model(family, vocab_size=len(words), **SIZES[family] | changes)
+    AutoModel.from_config(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder

@@ -1,0 +1,180 @@
+"""The metrics are scikit-learn's, to 1e-12, and scores.json has the agreed shape."""
+
+import json
+import time
+import warnings
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from tunesmith.errors import RunError
+from tunesmith.evaluation import metrics
+from tunesmith.recipe.sections import Evaluate
+from tunesmith.types import Prediction
+
+FEW = Evaluate(bootstrap_samples=100)
+CLOSE = {"rel": 1e-12, "abs": 1e-12}
+
+
+def draw(seed, rows, K, missing=0):
+    """Rows of random difficulty: gold, predictions, labels. `missing` labels never occur in gold, some nowhere."""
+    generator = np.random.default_rng(seed)
+    labels = [f"label {k:03d}" for k in range(K)]
+    gold = generator.permutation(K)[: max(1, K - missing)][generator.integers(max(1, K - missing), size=rows)]
+    logits = generator.normal(size=(rows, K)) * generator.choice([0.5, 3, 30])
+    logits[np.arange(rows), gold] += generator.choice([0, 2, 5])
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    predictions = [
+        Prediction(str(n), labels[int(row.argmax())], tuple(row.tolist())) for n, row in enumerate(probabilities)
+    ]
+    return [labels[k] for k in gold], predictions, labels
+
+
+def sets():
+    shapes = np.random.default_rng(0)
+    for seed in range(280):
+        K = int(shapes.integers(2, 9))
+        yield seed, int(shapes.integers(1, 60)), K, int(shapes.integers(0, K))
+    for seed in range(20):
+        yield seed, int(shapes.integers(100, 400)), 151, int(shapes.integers(0, 100))
+
+
+def test_headline_is_scikit_learns():
+    for shape in sets():
+        gold, predictions, labels = draw(*shape)
+        assert metrics.headline(gold, predictions, labels) == pytest.approx(
+            headline_by_sklearn(gold, predictions, labels), **CLOSE
+        ), shape
+
+
+def headline_by_sklearn(gold, predictions, labels):
+    predicted = [prediction.label for prediction in predictions]
+    probabilities = np.array([prediction.probabilities for prediction in predictions])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about classes that are missing, which is the point here
+        return {
+            "accuracy": sk.accuracy_score(gold, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(gold, predicted),
+            "macro_f1": sk.f1_score(gold, predicted, average="macro", zero_division=0),
+            "mcc": sk.matthews_corrcoef(gold, predicted),
+            "log_loss": sk.log_loss(gold, y_proba=probabilities, labels=labels),
+            "brier": brier_by_sklearn(gold, probabilities, labels),
+            "ece": ece_by_hand(gold, predictions),
+        }
+
+
+def brier_by_sklearn(gold, probabilities, labels):
+    if len(labels) == 2:
+        return 2 * sk.brier_score_loss(np.array(gold) == labels[1], probabilities[:, 1], labels=[False, True])
+    return sk.brier_score_loss(gold, probabilities, labels=labels, scale_by_half=False)
+
+
+def ece_by_hand(gold, predictions):
+    top = np.array([max(prediction.probabilities) for prediction in predictions])
+    right = np.array([prediction.label == label for prediction, label in zip(predictions, gold, strict=True)])
+    inside = [(top > low / 10) & (top <= (low + 1) / 10) for low in range(10)]
+    return sum(rows.mean() * abs(top[rows].mean() - right[rows].mean()) for rows in inside if rows.any())
+
+
+def test_tables_are_scikit_learns():
+    for shape in list(sets())[::4]:
+        gold, predictions, labels = draw(*shape)
+        predicted = [prediction.label for prediction in predictions]
+        scores = metrics.score(gold, predictions, labels, FEW, seed=1)
+        assert scores["confusion"] == sk.confusion_matrix(gold, predicted, labels=labels).tolist()
+        for average in ("macro", "micro", "weighted"):
+            expected = sk.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)[:3]
+            found = [scores["averages"][name][average] for name in ("precision", "recall", "f1")]
+            assert found == pytest.approx(expected, **CLOSE)
+        each = sk.precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
+        for name, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
+            assert [entry[name] for entry in scores["per_class"].values()] == pytest.approx(values, **CLOSE)
+        assert [entry["predicted"] for entry in scores["per_class"].values()] == [predicted.count(k) for k in labels]
+
+
+def test_resampled_metrics_are_those_of_the_resampled_rows():
+    gold, predictions, labels = draw(5, 40, 4)
+    table = metrics.tabulate(gold, predictions, labels)
+    draws = np.random.default_rng(1).integers(40, size=(6, 40))
+    found = metrics.measure(table, draws)
+    for place, rows in enumerate(draws):
+        expected = metrics.headline([gold[n] for n in rows], [predictions[n] for n in rows], labels)
+        assert {name: values[place] for name, values in found.items()} == pytest.approx(expected, **CLOSE)
+
+
+def test_score_has_the_agreed_shape_and_equal_bits():
+    gold, predictions, labels = draw(3, 200, 3)
+    scores = metrics.score(gold, predictions, labels, FEW, seed=11)
+    assert json.dumps(scores, allow_nan=False) == json.dumps(metrics.score(gold, predictions, labels, FEW, seed=11))
+    assert list(scores) == [
+        "rows",
+        "labels",
+        "confidence",
+        "headline",
+        "averages",
+        "per_class",
+        "confusion",
+        "calibration",
+    ]
+    assert (scores["rows"], scores["labels"], scores["confidence"]) == (200, labels, 0.95)
+    assert list(scores["headline"]) == list(metrics.HIGHER_IS_BETTER)
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in scores["headline"].values())
+    kinds = {name: entry["interval"] for name, entry in scores["headline"].items()}
+    assert kinds.pop("accuracy") == "wilson"
+    assert set(kinds.values()) == {"bootstrap"}
+    point = {name: entry["value"] for name, entry in scores["headline"].items()}
+    assert point == metrics.headline(gold, predictions, labels)
+    other = metrics.score(gold, predictions, labels, FEW, seed=12)["headline"]
+    assert other["macro_f1"]["low"] != scores["headline"]["macro_f1"]["low"]
+    assert other["accuracy"] == scores["headline"]["accuracy"]
+
+
+def test_perfect_predictions():
+    predictions = [Prediction(str(n), "ab"[n % 2], (1.0 - n % 2, float(n % 2))) for n in range(50)]
+    found = metrics.headline(["ab"[n % 2] for n in range(50)], predictions, "ab")
+    best = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "mcc": 1, "log_loss": 0, "brier": 0, "ece": 0}
+    assert found == pytest.approx(best, abs=1e-15)
+
+
+def test_one_row_and_a_certain_error_stay_finite():
+    scores = metrics.score(["a"], [Prediction("1", "b", (0.0, 1.0))], ["a", "b"], FEW, seed=0)
+    assert scores["headline"]["log_loss"]["value"] == pytest.approx(36.04, abs=0.01)
+    assert scores["headline"]["brier"]["value"] == 2
+    assert scores["headline"]["accuracy"]["low"] == 0
+
+
+def test_calibration_bins_are_closed_above():
+    tops = [0.6, 0.6, 0.7, 0.71, 1.0]
+    predictions = [Prediction(str(n), "a", (top, 1 - top)) for n, top in enumerate(tops)]
+    bins = metrics.score(["a", "b", "a", "a", "a"], predictions, ["a", "b"], FEW, seed=0)["calibration"]
+    assert [entry["count"] for entry in bins] == [0, 0, 0, 0, 0, 2, 1, 1, 0, 1]
+    assert bins[5] == {"low": 0.5, "high": 0.6, "count": 2, "confidence": 0.6, "accuracy": 0.5}
+    assert bins[0] == {"low": 0.0, "high": 0.1, "count": 0, "confidence": None, "accuracy": None}
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "message"),
+    [
+        ([], None, "0 rows and 0 predictions"),
+        (["a", "a"], Prediction("7", "a", (1.0, 0.0)), "2 rows and 1 predictions"),
+        (["c"], Prediction("7", "a", (1.0, 0.0)), "gold label 'c' is not among the labels"),
+        (["a"], Prediction("7", "c", (1.0, 0.0)), "predicted label 'c' is not among the labels"),
+        (["a"], Prediction("7", "a", (1.0,)), "the prediction of 7 does not fit the labels"),
+        (["a"], Prediction("7", "a", (0.4, 0.4)), "the probabilities of 7 are none"),
+        (["a"], Prediction("7", "a", (1.5, -0.5)), "the probabilities of 7 are none"),
+        (["a"], Prediction("7", "a", (float("nan"), 1.0)), "the probabilities of 7 are none"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(gold, prediction, message):
+    with pytest.raises(RunError, match=message):
+        metrics.headline(gold, [prediction] if prediction else [], ["a", "b"])
+
+
+@pytest.mark.parametrize(("rows", "K"), [(12_500, 2), (5_500, 151)])
+def test_two_thousand_resamples_take_seconds(rows, K):
+    data = draw(0, rows, K)
+    start = time.process_time()
+    metrics.score(*data, Evaluate(), seed=0)
+    assert time.process_time() - start < 5

@@ -1,0 +1,137 @@
+"""Recipes: defaults, aliases, overrides, and every problem named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunesmith import recipe as recipes
+from tunesmith.errors import RecipeError
+from tunesmith.recipe import document
+from tunesmith.recipe.load import ALIASES
+
+
+def problems(source: object, overrides: list[str] | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(source, overrides or [])  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_dump_and_load_give_the_same_recipe() -> None:
+    recipe = recipes.load({"method": "linear"}, ["train.class_weights={a: 2, b: 1}", "linear.char_ngrams=[2, 4]"])
+    assert recipes.load(yaml.safe_load(recipes.dump(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name", "value"),
+    [
+        ("train.learning_rate=1e-4", "train", "learning_rate", 1e-4),
+        ("learning_rate=1e-4", "train", "learning_rate", 1e-4),
+        ("lr=1e-4", "train", "learning_rate", 1e-4),
+        ("cutoff_len=64", "model", "max_length", 64),
+        ("eval_strategy=no", "evaluate", "eval_strategy", "no"),
+        ("class_weights=no", "train", "class_weights", "none"),
+        ("train.class_weights.spam=3", "train", "class_weights", {"spam": 3.0}),
+        ("report_to=tensorboard", "evaluate", "report_to", ("tensorboard",)),
+        ("report_to=none", "evaluate", "report_to", ()),
+        ("data.text=Review: text", "data", "text", "Review: text"),
+        ("validation_size=100", "split", "validation_size", 100),
+        ("max_grad_norm=0", "train", "max_grad_norm", 0.0),
+    ],
+)
+def test_overrides(override: str, section: str, name: str, value: object) -> None:
+    assert getattr(getattr(recipes.load({}, [override]), section), name) == value
+
+
+def test_aliases_are_said_aloud_and_reach_real_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {name for name, _ in recipes.fields()}
+    assert set(ALIASES.values()) <= names
+    recipe = recipes.load({"num_epochs": 2, "train": {"micro_batch_size": 4}, "model": {"base_model": "x/y"}})
+    assert (recipe.train.num_train_epochs, recipe.train.per_device_train_batch_size) == (2, 4)
+    assert recipe.model.name_or_path == "x/y"
+    assert "num_epochs means train.num_train_epochs" in capsys.readouterr().err
+
+
+def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None:
+    text = "method: encodr\ntrain:\n  learning_rte: 1\n  num_train_epochs: -3\nmodle:\n  max_length: 3\n"
+    message = problems(write(tmp_path, text), ["seed=x", "max_lenth=4", "nonsense"])
+    for part in (
+        "7 problem(s)",
+        "line 1: method: input should be 'linear', 'probe' or 'encoder'",
+        "line 3: train.learning_rte: no such setting; did you mean train.learning_rate?",
+        "line 4: train.num_train_epochs: input should be greater than 0",
+        "line 5: modle: no such setting; did you mean model?",
+        "seed: input should be a valid integer",
+        "max_lenth: no such setting; did you mean model.max_length?",
+        "nonsense: an override is written section.name=value",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train: [1, 2", "recipe.yaml:1: not YAML"),
+        ("seed: 1\nseed: 2\n", "recipe.yaml:2: seed stands twice"),
+        ("- a\n- b\n", "not a recipe"),
+        ("train:\n  lr: 1\n  learning_rate: 2\n", "lr and train.learning_rate say the same thing twice"),
+        ("data: {path: a.csv, train: b.csv}\n", "path and train exclude each other"),
+        ("data: {test: b.csv}\n", "validation and test need train"),
+        ("linear: {word_ngrams: [3, 1]}\n", "1 <= shortest <= longest"),
+        ("linear: {word_ngrams: null}\n", "cannot both be null"),
+        ("!!python/object/apply:os.system ['true']\n", "not"),
+        ("train: 3\n", "train"),
+        ("? [a, b]\n: 1\n", "recipe.yaml"),
+    ],
+)
+def test_broken_recipes(tmp_path: Path, text: str, part: str) -> None:
+    assert part in problems(write(tmp_path, text))
+
+
+def test_an_ambiguous_bare_name_is_refused() -> None:
+    assert "stands in data.train and split.train" in problems({}, ["train=x.csv"]) or "train" in problems(
+        {}, ["test=x"]
+    )
+    assert "stands in data.test and split.test: say which" in problems({}, ["test=x"])
+
+
+def test_missing_file_suggests_a_neighbour(tmp_path: Path) -> None:
+    write(tmp_path, "seed: 1\n")
+    assert "did you mean recipe.yaml" in problems(tmp_path / "recipes.yaml")
+
+
+def test_an_empty_recipe_is_the_defaults(tmp_path: Path) -> None:
+    assert recipes.load(write(tmp_path, "# nothing\n")) == recipes.Recipe()
+
+
+def test_local_paths_become_absolute(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    recipe = recipes.load({}, ["data.path=a.csv"])
+    assert recipe.data.path == str(tmp_path / "a.csv")
+
+
+def test_every_setting_is_explained() -> None:
+    assert [name for name, field in recipes.fields() if not field.description] == []
+
+
+def test_the_starter_loads_and_differs_from_the_defaults_only_where_it_says_so(tmp_path: Path) -> None:
+    text = document.init("classification")
+    started, default = (dict(_flat(r.model_dump())) for r in (recipes.load(write(tmp_path, text)), recipes.Recipe()))
+    differing = {name for name in started if started[name] != default[name]}
+    assert differing == set(document.STARTS["classification"])
+    assert text.count("[set] ") == len(differing)
+
+
+def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for key, value in tree.items():
+        found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return found

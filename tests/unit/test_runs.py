@@ -1,0 +1,77 @@
+"""Run directories: never overwritten, never half written, found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith import runs
+from tunesmith.errors import RunError
+from tunesmith.types import Prediction
+
+
+def test_create_never_reuses_a_folder(tmp_path: Path) -> None:
+    made = [runs.create(tmp_path / "runs", "linear", "a b/../c") for _ in range(5)]
+    assert len({run.path for run in made}) == 5
+    assert all(run.path.parent == tmp_path / "runs" for run in made)
+
+
+def test_output_dir_that_is_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(RunError, match="output_dir"):
+        runs.create(tmp_path / "runs", "x")
+
+
+def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    predictions = [Prediction("a:1", "né", (1 / 3, 2 / 3)), Prediction("b", "x", (0.1 + 0.2, 1e-300))]
+    run.write_predictions("test", predictions, ["né", "y"])
+    assert run.predictions("test") == (predictions, ["né", "y"])
+    with pytest.raises(RunError, match="no predictions for the validation"):
+        run.predictions("validation")
+
+
+def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.use(tmp_path / "run")
+    run.write("scores.json", {"a": 1})
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        run.write("scores.json", {"a": 2})
+    assert run.read("scores.json") == {"a": 1}
+
+
+def test_metrics_survive_a_cut_last_line_but_not_damage_inside(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    run.log({"step": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.metrics() == [{"step": 1}]
+    (run.path / "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+    with pytest.raises(RunError, match="damaged"):
+        run.metrics()
+
+
+def test_find_and_listing(tmp_path: Path) -> None:
+    for place in ("runs/one", "runs/compare/linear"):
+        runs.use(tmp_path / place).note(name="linear")
+    assert [str(run.path.relative_to(tmp_path)) for run in runs.listing(tmp_path / "runs")] == [
+        "runs/compare/linear",
+        "runs/one",
+    ]
+    assert runs.find(tmp_path / "runs/one").manifest == {"name": "linear"}
+    with pytest.raises(RunError, match=r"runs inside it: .*linear"):
+        runs.find(tmp_path / "runs/compare")
+    with pytest.raises(RunError, match="found: nothing"):
+        runs.find(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="holds a run already"):
+        runs.use(tmp_path / "runs/one")
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    run.note(name="x")
+    (run.path / "manifest.json").write_text(json.dumps({"a": 1})[:-1])
+    with pytest.raises(RunError, match=r"manifest.json is damaged"):
+        _ = run.manifest
