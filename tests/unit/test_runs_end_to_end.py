@@ -1,0 +1,103 @@
+"""Whole runs: the same bits twice, the best weights kept, trackers fed, plain Hugging Face files left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests import tiny
+
+import tunesmith
+from tunesmith.pipeline.methods import load_predictor
+from tunesmith.runs import Run
+from tunesmith.types import Example
+
+Models = Callable[[str], Path]
+FAST = ["bootstrap_samples=100", "per_device_train_batch_size=16", "learning_rate=3e-3"]
+
+
+def train(method: str, reviews: Path, models: Models, *overrides: str) -> Run:
+    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(models("bert"))}}
+    return tunesmith.train(source, [*FAST, *overrides])
+
+
+@pytest.mark.parametrize("method", ["linear", "probe", "encoder"])
+def test_the_same_recipe_gives_the_same_bits(method: str, reviews: Path, tiny_models: Models) -> None:
+    runs = [train(method, reviews, tiny_models, "max_steps=6") for _ in range(2)]
+    assert (runs[0].path / "scores.json").read_bytes() == (runs[1].path / "scores.json").read_bytes()
+    weights = [sorted(run.model.rglob("*.safetensors")) for run in runs]
+    assert weights[0]
+    for first, second in zip(*weights, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    other = train(method, reviews, tiny_models, "max_steps=6", "seed=43")
+    assert other.manifest["data"]["fingerprint"] != runs[0].manifest["data"]["fingerprint"]
+
+
+def test_the_best_weights_are_the_ones_kept(reviews: Path, tiny_models: Models) -> None:
+    """What `model/` predicts on validation is the best evaluation of the log, not the last one."""
+    settings = ["num_train_epochs=6", "eval_strategy=steps", "eval_steps=4", "metric_for_best_model=log_loss"]
+    run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
+    logged = {line["step"]: line["validation_log_loss"] for line in run.metrics() if "validation_log_loss" in line}
+    best = min(logged, key=logged.__getitem__)
+    assert best != max(logged), "this seed should get worse at the end; choose another"
+    assert run.manifest["notes"]["best_step"] == best
+    assert run.manifest["validation"]["log_loss"] == pytest.approx(logged[best], rel=1e-6)
+    last = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant",
+                 "load_best_model_at_end=false")  # fmt: skip
+    assert last.manifest["validation"]["log_loss"] == pytest.approx(logged[max(logged)], rel=1e-6)
+
+
+def test_early_stopping_ends_the_run(reviews: Path, tiny_models: Models) -> None:
+    settings = ["num_train_epochs=50", "eval_strategy=steps", "eval_steps=2", "early_stopping_patience=3"]
+    run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
+    notes = run.manifest["notes"]
+    assert notes["steps"] == notes["best_step"] + 6 < 50 * 11
+
+
+def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> None:
+    for method in ("linear", "encoder"):
+        run = train(method, reviews, tiny_models, "validation_size=0", "test_size=0", "max_steps=2")
+        assert not (run.path / "scores.json").exists()
+        assert run.manifest["validation"] is None
+        assert tunesmith.predict(run, ["the goal"])[0]["label"] in tiny.WORDS
+
+
+def test_tensorboard_gets_the_curve(reviews: Path, tiny_models: Models) -> None:
+    run = train("encoder", reviews, tiny_models, "max_steps=12", "report_to=tensorboard", "logging_steps=5")
+    assert list(run.path.rglob("events.out.tfevents.*"))
+
+
+def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Models) -> None:
+    from transformers import pipeline
+
+    run = train("encoder", reviews, tiny_models, "max_steps=4")
+    texts = [text for text, _ in tiny.texts(20, seed=5)]
+    theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
+    ours = load_predictor(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
+    labels = run.manifest["data"]["labels"]
+    for rows, prediction in zip(theirs, ours, strict=True):
+        scores = {row["label"]: row["score"] for row in rows}
+        np.testing.assert_allclose([scores[label] for label in labels], prediction.probabilities, atol=1e-5)
+
+
+def test_what_was_cut_is_in_the_manifest(reviews: Path, tiny_models: Models) -> None:
+    for method in ("probe", "encoder"):
+        run = train(method, reviews, tiny_models, "max_length=6", "max_steps=1")
+        assert run.manifest["notes"]["cut"] > 0.9 * run.manifest["data"]["splits"]["train"]["rows"]
+
+
+@pytest.mark.real
+def test_minilm_on_bbc_news() -> None:
+    """The quickstart's own assets, smaller: MiniLM learns five topics from 200 articles."""
+    from tunesmith.errors import DataError
+    from tunesmith.pipeline.quickstart import RECIPE
+
+    try:
+        run = tunesmith.train(RECIPE, ["method=probe", "max_length=48", "max_samples=200"])
+    except DataError as error:
+        pytest.skip(f"assets are out of reach: {error}")
+    scores = json.loads((run.path / "scores.json").read_text())
+    assert scores["headline"]["accuracy"]["value"] > 0.9
