@@ -15,6 +15,7 @@ WORDS = {
 FILLER = ["the", "a", "of", "in", "on", "with", "and", "for", "new", "last", "first", "great", "small", "big", "old"]
 
 BERT_LIKE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+DECODER_LIKE = BERT_LIKE | {"max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SIZES: dict[str, dict[str, Any]] = {
     "bert": BERT_LIKE | {"max_position_embeddings": 128},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 128},
@@ -27,6 +28,10 @@ SIZES: dict[str, dict[str, Any]] = {
     | {"max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
        "sep_token_id": 3, "attn_implementation": "eager"},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": 3, "eos_token_id": 3},
+    "llama": DECODER_LIKE | {"num_key_value_heads": 1},
+    "qwen3": DECODER_LIKE | {"num_key_value_heads": 1, "head_dim": 16},
+    "opt": DECODER_LIKE | {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "gpt_neox": DECODER_LIKE,
 }  # fmt: skip
 TEMPLATES = {
     "xlnet": ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
@@ -87,3 +92,13 @@ def model(family: str, folder: Path, **changes: Any) -> Path:
     AutoModel.from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+def causal(family: str, attention: str = "sdpa", **changes: Any) -> Any:
+    """A random causal language model of a family, without dropout; families not in SIZES bring their sizes along."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{"vocab_size": 50} | SIZES.get(family, {}) | changes)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
 from tunesmith import recipe as recipes
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.methods import METHODS
 from tunesmith.runs import Run
@@ -33,7 +34,18 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> TextClassifier:
         """Train on all rows."""
-        recipe = recipes.load({"method": self.method, "seed": self.seed}, self.overrides)
+        recipe = recipes.load({"engine": {"save_strategy": "no"}}, self.overrides)
+        plain = recipes.Recipe()
+        if (recipe.data, recipe.split, recipe.method, recipe.seed) != (
+            plain.data,
+            plain.split,
+            plain.method,
+            plain.seed,
+        ):
+            raise RecipeError(
+                "overrides of data, split, method or seed", do="texts come to fit; method and seed are arguments"
+            )
+        recipe = recipes.load(recipe, [f"method={self.method}", f"seed={self.seed}"])
         gold = np.asarray(list(labels))
         rows = _examples(texts)
         if len(rows) != len(gold):
@@ -44,13 +56,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(names) < 2:
             raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(recipe, Splits(train, (), (), names, {}), Run(Path(folder)))
+            run = Run(Path(folder))
+            run.note(status="running")
+            job = Job(recipe, Splits(train, (), (), names, {}), run)
             self.predictor_ = METHODS[recipe.method].fit(job).predictor
         return self
 
     def predict_proba(self, texts: Iterable[Any]) -> Any:
         """Probabilities: rows x classes, in the order of `classes_`."""
-        return np.array([prediction.probabilities for prediction in self.predictor_.predict(_examples(texts))])
+        check_is_fitted(self)
+        rows = [prediction.probabilities for prediction in self.predictor_.predict(_examples(texts))]
+        return np.array(rows).reshape(len(rows), len(self.classes_))
 
     def predict(self, texts: Iterable[Any]) -> Any:
         """The most probable class of each row."""
@@ -58,7 +74,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _examples(texts: Iterable[Any]) -> list[Example]:
-    return [
-        Example(f"row:{number}", row) if isinstance(row, str) else Example(f"row:{number}", *row)
-        for number, row in enumerate(texts)
-    ]
+    return [_example(number, row) for number, row in enumerate(texts)]
+
+
+def _example(number: int, row: Any) -> Example:
+    parts = (row,) if isinstance(row, str) else tuple(row) if isinstance(row, (tuple, list, np.ndarray)) else ()
+    if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise DataError(f"row {number} is no text", expected="a text, or a pair of texts", found=repr(row)[:80])
+    return Example(f"row:{number}", *parts)

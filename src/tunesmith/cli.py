@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.console import say
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import Interrupted, TunesmithError
 
 Args = argparse.Namespace
 
@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         args.run(args)
+    except Interrupted as stop:
+        say(str(stop))
+        return 128 + stop.signal
     except TunesmithError as error:
         if args.debug:
             raise
@@ -77,15 +80,17 @@ def _check(args: Args) -> None:
 
 
 def _train(args: Args) -> None:
-    from tunesmith import recipe as recipes
+    from tunesmith import hardware, recipe as recipes
 
+    if args.resume and args.recipe:  # without a recipe the first setting stands in its place
+        args.recipe, args.overrides = None, [args.recipe, *args.overrides]
     if args.dry_run:
-        print(recipes.dump(recipes.load(args.recipe, args.overrides)), end="")
+        print(recipes.dump(recipes.load(args.recipe or {}, args.overrides)), end="")
         return
     from tunesmith.pipeline.train import train
 
-    run = train(args.recipe, args.overrides, run_dir=args.run_dir, quiet=args.quiet)
-    if not args.quiet:
+    run = train(args.recipe, args.overrides, run_dir=args.run_dir, resume=args.resume, quiet=args.quiet)
+    if not args.quiet and hardware.is_main_process():
         _show_run(run)
 
 
@@ -97,9 +102,11 @@ def _evaluate(args: Args) -> None:
 
 
 def _predict(args: Args) -> None:
-    from tunesmith.pipeline.predict import predict, table
+    from tunesmith.pipeline.predict import check_output, predict, table
 
     output = Path(args.output) if args.output else None
+    if output:
+        check_output(output)
     rows = predict(args.run_dir, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
     text = table(rows, output.suffix if output else ".jsonl")
     if output:
@@ -155,8 +162,7 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
 
 
 def _add_methods(command: argparse.ArgumentParser) -> None:
-    text = "methods to compare, separated by commas (default: %(default)s)"
-    command.add_argument("--methods", default="linear,probe,encoder", help=text)
+    command.add_argument("--methods", help="methods to compare, separated by commas (default: all)")
 
 
 def _add_quickstart(command: argparse.ArgumentParser) -> None:
@@ -175,9 +181,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", help="recipe file (YAML)")
+    command.add_argument("recipe", nargs="?", help="recipe file (YAML); left out with --resume")
     _add_overrides(command)
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+    command.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     command.add_argument("--run-dir", help="put the run here instead of a new folder in output_dir")
     command.add_argument("--quiet", action="store_true", help="do not repeat the data's changes, nor print the scores")
 
@@ -233,8 +240,8 @@ COMMANDS: dict[str, Command] = {
 # --- what they print
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _is_override(word: str) -> bool:
@@ -257,7 +264,7 @@ def _show_run(run: Any) -> None:
 
 
 def _headline(scores: dict[str, Any]) -> str:
-    lines = [f"on {scores['rows']:,} rows, with {scores['confidence']:.0%} intervals:"]
+    lines = [f"on {scores['rows']:,} rows, with {100 * scores['confidence']:g}% intervals:"]
     for name, value in scores["headline"].items():
         lines.append(f"  {name:18} {value['value']:.4f}  [{value['low']:.4f}, {value['high']:.4f}]")
     return "\n".join(lines)

@@ -6,7 +6,8 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
-    └── MissingExtra      an optional package is not installed
+    ├── MissingExtra      an optional package is not installed
+    └── Interrupted       a signal ended training; a checkpoint was written
 
 The command line prints these without a traceback and exits with 2; every other exception is a bug and keeps
 its traceback. A message says what was expected, what was found and what to do.
@@ -44,3 +45,11 @@ class RunError(TunesmithError):
 
 class MissingExtra(TunesmithError):
     """An optional package is not installed; the message has the command that adds it."""
+
+
+class Interrupted(TunesmithError):
+    """A signal ended training; a checkpoint was written. The exit code is 128 + signal."""
+
+    def __init__(self, problem: str, signal: int, *, do: str) -> None:
+        super().__init__(problem, do=do)
+        self.signal = signal

@@ -14,11 +14,13 @@ It is the only interface between the stages: evaluation, reports and serving rea
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from tunesmith.errors import RunError
 from tunesmith.types import Prediction
 
 MANIFEST = "manifest.json"
+HASHES = "hashes.json"
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,28 @@ class Run:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
         return list(_json_lines(self.path / "metrics.jsonl"))
 
+    def cut_metrics(self, lines: int) -> None:
+        """Keep the first lines of metrics.jsonl: what a resumed run will log again goes."""
+        if not (self.path / "metrics.jsonl").exists():
+            return
+        kept = [json.dumps(entry) for entry in self.metrics()[:lines]]
+        write_whole(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
+
     def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
         lines = [
             json.dumps(asdict(prediction) | {"gold": label}, ensure_ascii=False)
             for prediction, label in zip(predictions, gold, strict=True)
         ]
-        write_whole(self.path / "predictions" / f"{split}.jsonl", ("\n".join(lines) + "\n").encode("utf-8"))
+        write_whole(
+            self.path / "predictions" / f"{split}.jsonl", "".join(f"{line}\n" for line in lines).encode("utf-8")
+        )
 
     def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
         """What the run predicted for a split, and the gold labels."""
         rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
         if not rows:
-            raise RunError(f"{self.path} has no predictions for the {split} split", do="let the run finish")
+            do = "let the run finish; without such rows give data to score (--data)"
+            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
         found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
         return found, [row["gold"] for row in rows]
 
@@ -115,8 +128,8 @@ def create(output_dir: str | Path, *words: str) -> Run:
 def use(path: str | Path) -> Run:
     """A given folder as run directory: new, or without a run in it."""
     run = Run(Path(path))
-    if (run.path / MANIFEST).exists():
-        raise RunError(f"{path} holds a run already", do="give another --run-dir")
+    if run.path.exists() and (found := sorted(file.name for file in run.path.iterdir() if file.name != "recipe.yaml")):
+        raise RunError(f"{path} is not empty", found=", ".join(found[:5]), do="give another --run-dir")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
 
@@ -149,13 +162,96 @@ def listing(output_dir: str | Path) -> list[Run]:
 def write_whole(path: Path, content: bytes) -> Path:
     """Write a file through a temporary neighbour and a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.partial")
     with scratch.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
     return path
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Write a folder through a temporary neighbour, a hash manifest and a rename: readers see it whole or not at all.
+
+    Raises RunError where the disk fails; what was at `target` before is then still there.
+    """
+    scratch = target.with_name(f".{target.name}.partial")  # what a crash leaves is overwritten by the next try
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+        fill(scratch)
+        hashes = {
+            str(file.relative_to(scratch)): _digest(file) for file in sorted(scratch.rglob("*")) if file.is_file()
+        }
+        write_whole(scratch / HASHES, json.dumps(hashes, indent=2).encode())
+        _sync_tree(scratch)
+        _swap(scratch, target)
+        _sync(target.parent)
+    except OSError as error:
+        free = shutil.disk_usage(target.parent).free / 2**20
+        raise RunError(
+            f"cannot save {target}",
+            found=f"{error}; {free:.0f} MB free",
+            do="free some space, then resume; older files are intact",
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder; what is left if that is interrupted does not look like one that is whole."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted writes and deletions left behind."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `write_folder` wrote, or None where every file is as it was."""
+    try:
+        hashes: dict[str, str] = json.loads((folder / HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{HASHES} is missing or damaged"
+    for name, digest in hashes.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _digest(file) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(scratch: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    scratch.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def size(folder: Path) -> int:

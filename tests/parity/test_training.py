@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch import nn
 from transformers import get_scheduler
 
 from tests import tiny
-from tunesmith.data.batches import Feed, Sampler, collate
-from tunesmith.data.encode import encode
+from tunesmith.data.batches import Batch, Feed, Sampler, collate
+from tunesmith.data.encode import IGNORE, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import load
 from tunesmith.recipe import Evaluate, Model, Train
@@ -41,13 +42,12 @@ def run(
     size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     feed = Feed(encoded, Sampler(len(encoded), size, 7), tokenizer, max_tokens or 4096)
     loss = losses.Classification(torch.ones(len(LABELS)) if weights is None else weights)
-    course = loop.Course.plan(
-        feed.sampler.steps_per_epoch,
-        settings.model_copy(update={"max_steps": steps}),
-        Evaluate(eval_strategy="no"),
-        True,
-    )
-    return list(loop.steps(model, feed, loss, settings, Accelerator(cpu=True), course, dict))
+    evaluate = Evaluate(eval_strategy="no")
+    limited = settings.model_copy(update={"max_steps": steps})
+    course = loop.Course.plan(feed.sampler.steps_per_epoch, limited, evaluate, higher_is_better=True)
+    accelerator = Accelerator(cpu=True)
+    state = loop.begin(model, settings, course, accelerator)
+    return list(loop.steps(state, feed, loss, settings, accelerator, course, dict))
 
 
 def no_dropout(model: nn.Module) -> nn.Module:
@@ -161,9 +161,13 @@ def test_freeze_keeps_what_it_names(tiny_models: Models, what: str) -> None:
     optim.freeze(model, what)
     run(model, tokenizer, encoded, Train(learning_rate=1e-2, warmup_ratio=0.0), 3)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    frozen = {"none": (), "embeddings": ("bert.embeddings.word", "bert.embeddings.position"), "body": ("bert.",)}[what]
+    frozen = {
+        "none": (),
+        "embeddings": ("bert.embeddings.word", "bert.embeddings.position"),
+        "body": ("bert.encoder", "bert.embeddings"),
+    }[what]
     assert not any(name.startswith(frozen) for name in changed if frozen)
-    assert "classifier.weight" in changed
+    assert {"classifier.weight", "bert.pooler.dense.weight"} <= changed
     assert (optim.count(model)[1] == optim.count(model)[0]) is (what == "none")
 
 
@@ -192,9 +196,46 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
     course = loop.Course(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
     feed = Feed(encoded, Sampler(len(encoded), 8, 0), tokenizer, 4096)
     loss = losses.Classification(torch.ones(3))
-    steps = list(
-        loop.steps(model, feed, loss, Train(), Accelerator(cpu=True), course, lambda: {"macro_f1": next(values)})
-    )
+    accelerator = Accelerator(cpu=True)
+    state = loop.begin(model, Train(), course, accelerator)
+    evaluate = lambda: {"macro_f1": next(values)}  # noqa: E731
+    steps = list(loop.steps(state, feed, loss, Train(), accelerator, course, evaluate))
     assert [step.number for step in steps if step.scores] == [2, 4, 6, 8]
     assert [step.number for step in steps if step.is_best] == [2, 4]
     assert len(steps) == 8
+
+
+def test_a_step_without_labels_is_skipped_and_counted(tiny_models: Models) -> None:
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    bare = [dataclasses.replace(row, label=IGNORE) if i % 2 else row for i, row in enumerate(encoded)]
+    feed = Feed(bare, Sampler(len(bare), 1, 0), tokenizer, 4096)
+    course = loop.Course(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
+    accelerator = Accelerator(cpu=True)
+    state = loop.begin(model, Train(), course, accelerator)
+    steps = list(loop.steps(state, feed, losses.Classification(torch.ones(3)), Train(), accelerator, course, dict))
+    assert state.skipped == sum(step.skipped for step in steps) == len(bare) // 2
+    assert state.scheduler.last_epoch == len(bare) - state.skipped
+
+
+def test_out_of_memory_halves_the_budget_once(
+    tiny_models: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A forward pass over more than 100 tokens fails: the run goes on with 80, and has the losses of a free run."""
+    settings = Train(per_device_train_batch_size=8, learning_rate=1e-3)
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    free = [
+        step.loss for step in run(copy.deepcopy(no_dropout(model)), tokenizer, encoded, settings, 4, max_tokens=160)
+    ]
+    total = losses.Classification.total
+
+    def limited(self: losses.Classification, model: nn.Module, batch: Batch) -> torch.Tensor:
+        if batch.inputs["input_ids"].numel() > 100:
+            raise torch.OutOfMemoryError("no more")
+        return total(self, model, batch)
+
+    monkeypatch.setattr(losses.Classification, "total", limited)
+    found = [step.loss for step in run(model, tokenizer, encoded, settings, 4, max_tokens=160)]
+    np.testing.assert_allclose(found, free, rtol=1e-5)
+    assert capsys.readouterr().err.count("out of memory") == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        run(model, tokenizer, encoded, settings, 4, max_tokens=100_000)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from hypothesis import given, settings, strategies as st
 
 from tests import tiny
 from tunesmith.data.batches import Feed, Sampler, collate, plan
-from tunesmith.data.encode import IGNORE, encode
+from tunesmith.data.encode import IGNORE, Encoded, encode
 from tunesmith.types import Example
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
@@ -41,26 +39,16 @@ def test_plan_keeps_the_budget_and_every_row(lengths: list[int], most: int) -> N
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 20))
 def test_processes_share_a_step_without_gap_or_overlap(processes: int, size: int) -> None:
-    rows = [SimpleNamespace(inputs={"input_ids": [1] * (i % 7 + 1)}) for i in range(23)]
-    encoded = [_Row(f"r{i}", row.inputs) for i, row in enumerate(rows)]
+    """A process without an example gets a row without a label, which adds nothing but takes part."""
+    encoded = [Encoded(f"r{i}", {"input_ids": [1] * (i % 7 + 1)}, label=0) for i in range(23)]
     sampler = Sampler(len(encoded), size, 0)
     words = tiny.tokenizer("bert")
     for step in range(sampler.steps_per_epoch):
-        ids = [
-            name
-            for rank in range(processes)
-            for batch in Feed(encoded, sampler, words, 20, rank, processes)(step)
-            for name in batch.ids
-        ]
-        assert sorted(ids) == sorted(f"r{i}" for i in sampler.draw(step))
-
-
-class _Row:
-    def __init__(self, name: str, inputs: dict[str, list[int]]) -> None:
-        self.id, self.inputs, self.label = name, inputs, 0
-
-    def __len__(self) -> int:
-        return len(self.inputs["input_ids"])
+        shares = [Feed(encoded, sampler, words, 20, rank, processes)(step) for rank in range(processes)]
+        assert all(shares)
+        labels = [(name, label) for share in shares for batch in share
+                  for name, label in zip(batch.ids, batch.labels.tolist(), strict=True)]  # fmt: skip
+        assert sorted(name for name, label in labels if label != IGNORE) == sorted(f"r{i}" for i in sampler.draw(step))
 
 
 def test_encoding_counts_what_it_cuts() -> None:

@@ -37,8 +37,9 @@ def run(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Pa
 def test_a_run_holds_exactly_these_files(run: Path) -> None:
     found = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
     assert found == [
-        "README.md", "manifest.json", "model/linear.json", "model/linear.safetensors", "predictions/test.jsonl",
-        "predictions/validation.jsonl", "recipe.yaml", "report.html", "report.md", "scores.json", "worst.json",
+        "README.md", "manifest.json", "model/hashes.json", "model/linear.json", "model/linear.safetensors",
+        "predictions/test.jsonl", "predictions/validation.jsonl", "recipe.yaml", "report.html", "report.md",
+        "scores.json", "worst.json",
     ]  # fmt: skip
     manifest = runs.find(run).manifest
     assert manifest["data"]["splits"]["test"]["rows"] == 48

@@ -29,6 +29,7 @@ def splits(rows: int = 150, pair: bool = False, labels: tuple[str, ...] = LABELS
 def fit(method: str, data: Splits, models: Models, folder: Path, *overrides: str) -> Fitted:
     settings = [f"method={method}", f"model.name_or_path={models('bert')}", "learning_rate=3e-3", "linear.min_df=1"]
     run = runs.use(folder / "run")
+    run.note(status="running")
     return METHODS[method].fit(Job(recipes.load({}, [*settings, *overrides]), data, run))
 
 
@@ -67,7 +68,7 @@ def test_reloaded_predicts_the_same_bits(
     data = splits(60, pair, labels)
     predictor = fit(method, data, tiny_models, tmp_path, "max_steps=2").predictor
     predictor.save(tmp_path / "saved")
-    reloaded = METHODS[method].load(tmp_path / "saved")
+    reloaded = METHODS[method].load(tmp_path / "saved", False)
     assert reloaded.labels == predictor.labels == labels
     assert reloaded.predict(data.test) == predictor.predict(data.test)
     suffixes = {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()}

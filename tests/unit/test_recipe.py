@@ -96,6 +96,29 @@ def test_broken_recipes(tmp_path: Path, text: str, part: str) -> None:
     assert part in problems(write(tmp_path, text))
 
 
+def test_labels_may_be_numbers_and_sections_empty(tmp_path: Path) -> None:
+    text = "train:\nlr: 1e-3\ndata:\n  label_names: [0, 1]\n"
+    recipe = recipes.load(write(tmp_path, text), ["train.class_weights={0: 1, 1: 2}"])
+    assert recipe.train.class_weights == {"0": 1.0, "1": 2.0}
+    assert recipe.data.label_names == ("0", "1")
+    assert recipe.train.learning_rate == 1e-3
+    assert "in quotes" in problems({}, ["data.label_names=[no, yes]"])
+
+
+@pytest.mark.parametrize("order", ["lr: 1\ntrain: {learning_rate: 2}\n", "train: {learning_rate: 2}\nlr: 1\n"])
+def test_an_alias_beside_its_setting_is_refused_in_any_order(tmp_path: Path, order: str) -> None:
+    assert "say the same thing twice" in problems(write(tmp_path, order))
+
+
+@pytest.mark.parametrize("text", ["model: bert\n", "model: bert\ncutoff_len: 128\n", "train: {class_weights: none}\n"])
+def test_overrides_over_wrong_shapes_never_crash(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    if "class_weights" in text:
+        assert recipes.load(path, ["train.class_weights.pos=3"]).train.class_weights == {"pos": 3.0}
+    else:
+        assert recipes.load(path, ["model.max_length=3"]).model.max_length == 3 or problems(path)
+
+
 def test_an_ambiguous_bare_name_is_refused() -> None:
     assert "stands in data.train and split.train" in problems({}, ["train=x.csv"]) or "train" in problems(
         {}, ["test=x"]

@@ -123,6 +123,60 @@ def test_the_model_card_has_valid_front_matter() -> None:
     assert "tunesmith predict" in text
 
 
+def test_the_hub_can_read_the_card() -> None:
+    from huggingface_hub import ModelCard
+
+    made = content(1)
+    made["methods"][0]["name"] = "encoder"
+    data = ModelCard(report.card(made)).data
+    assert data.library_name == "transformers"
+    accuracy = made["methods"][0]["scores"]["headline"]["accuracy"]["value"]
+    assert data.eval_results[0].metric_value == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_cut_texts_are_told_on_the_page_and_in_the_card() -> None:
+    made = content(1)
+    assert re.search(r"<dt>Texts cut to fit</dt><dd>3</dd>", report.html(made))
+    assert "3 texts were longer than the model's input and were cut." in report.card(made)
+
+
+def test_labels_named_like_python_attributes_are_only_labels() -> None:
+    made = content(2, labels=("__class__", "items", "values"))
+    page = report.html(made)
+    assert all(label in page for label in made["data"]["labels"])
+    assert "built-in method" not in page
+
+
+def test_empty_bins_missing_numbers_and_a_single_evaluation_can_be_shown() -> None:
+    made = content(2)
+    for method in made["methods"]:
+        method["scores"]["calibration"][0] |= {"count": 0, "confidence": None, "accuracy": None}
+        method["costs"] = dict.fromkeys(method["costs"])
+    made["methods"][1]["curve"] = {"loss": [], "validation": [[47, 0.5]], "validation_metric": "macro_f1"}
+    made["data"] |= {"changes": [], "made": []}
+    page = report.html(made)
+    assert "Nothing: no row was dropped" in page
+    assert "validation macro F1" in page
+    assert "0.500000" not in page  # the axis around one value has short ticks
+    assert "–" in report.markdown(made)
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (report.seconds(0.04), "40 ms"), (report.seconds(0.42), "0.4 s"), (report.seconds(12.3), "12 s"),
+        (report.seconds(59.7), "1 min"), (report.seconds(200), "3 min 20 s"), (report.seconds(7500), "2 h 5 min"),
+        (report.count(50_000), "50,000"), (report.count(120_400), "120 k"), (report.count(999_999), "1.0 M"),
+        (report.count(22_713_216), "22.7 M"), (report.count(1_300_000_000), "1.3 B"),
+        (report.megabytes(0.04), "40 kB"), (report.megabytes(1.21), "1.2 MB"), (report.megabytes(1400), "1.4 GB"),
+        (report.chance(0.0001), "< 0.001"), (report.chance(0.042), "0.042"), (report.chance(0.31), "0.31"),
+        (report.signed(-0.0001), "0.000"), (report.signed(-0.012), "−0.012"), (report.percent(0.004), "0.4%"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_for_people(shown: str, text: str) -> None:
+    assert shown == text
+
+
 def test_the_terminal_table_keeps_each_method_on_one_line() -> None:
     made = content(3)
     lines = terminal.table(made, width=92).splitlines()

@@ -65,7 +65,7 @@ def test_find_and_listing(tmp_path: Path) -> None:
         runs.find(tmp_path / "runs/compare")
     with pytest.raises(RunError, match="found: nothing"):
         runs.find(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="is not empty"):
         runs.use(tmp_path / "runs/one")
 
 

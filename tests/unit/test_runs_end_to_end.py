@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests import tiny
+from safetensors.torch import load_file, save_file
 
 import tunesmith
+from tests import tiny
+from tunesmith import data
+from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.pipeline.methods import load_predictor
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -63,6 +67,85 @@ def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> 
         assert not (run.path / "scores.json").exists()
         assert run.manifest["validation"] is None
         assert tunesmith.predict(run, ["the goal"])[0]["label"] in tiny.WORDS
+
+
+def test_runs_without_test_rows_say_so(reviews: Path, tiny_models: Models) -> None:
+    run = train("linear", reviews, tiny_models, "validation_size=0", "test_size=0")
+    with pytest.raises(RunError, match="no predictions for the test split"):
+        tunesmith.evaluate(run)
+    with pytest.raises(RecipeError, match="needs a test split"):
+        tunesmith.compare([str(reviews)], ["test_size=0"])
+
+
+def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> None:
+    """What is saved is float32, and predicts as the model in memory did."""
+    for precision in ("no", "bf16", "auto", "no"):
+        run = train(
+            "encoder", reviews, tiny_models, "max_steps=3", f"mixed_precision={precision}", "num_train_epochs=1"
+        )
+        used = run.manifest["notes"]["mixed_precision"]
+        assert used == precision or precision == "auto"
+        stored, _ = run.predictions("test")
+        again = load_predictor(run).predict(
+            [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
+        )
+        assert again == stored
+
+
+def rows_of(run: Run) -> tuple[Example, ...]:
+    recipe = run.recipe
+    return data.read(recipe.data, recipe.split, recipe.seed).test
+
+
+def test_gradient_checkpointing_changes_no_weight(reviews: Path, tiny_models: Models) -> None:
+    runs = [
+        train("encoder", reviews, tiny_models, "max_steps=4", f"gradient_checkpointing={on}") for on in (True, False)
+    ]
+    first, second = (load_file(run.model / "model.safetensors") for run in runs)
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-6
+
+
+def test_a_body_with_missing_weights_is_refused(reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    """Renamed tensors would leave the pretrained part random, and it would merely look bad."""
+    folder = shutil.copytree(tiny_models("bert"), tmp_path / "odd")
+    tensors = {f"xx.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for method in ("probe", "encoder"):
+        with pytest.raises(ModelError, match="do not have all weights"):
+            train(method, reviews, lambda _: folder)
+
+
+def test_a_body_without_pooler_gives_the_same_bits(reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_models("bert"), tmp_path / "bare")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if "pooler" not in n}, folder / "model.safetensors", {"format": "pt"})
+    for method in ("probe", "encoder"):
+        one, two = (train(method, reviews, lambda _: folder, "max_steps=2") for _ in range(2))
+        for first, second in zip(*(sorted(run.model.rglob("*.safetensors")) for run in (one, two)), strict=True):
+            assert first.read_bytes() == second.read_bytes()
+
+
+def test_check_uses_the_models_own_limit(
+    reviews: Path, tiny_models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reviews.open("a") as file:
+        file.write(f"{'goal ' * 300},sport\n")
+    source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(tiny_models("bert")), "max_length": 5000}}
+    tokens = tunesmith.check(source)["tokens"]
+    assert (tokens["max_length"], tokens["cut"]) == (128, 1)
+    assert "this model reads 128 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("family", "limit"), [("roberta", 128), ("xlnet", 128), ("gpt2", 128), ("modernbert", 128)])
+def test_long_inputs_stay_within_the_models_positions(
+    family: str, limit: int, tiny_models: Models, tmp_path: Path, reviews: Path
+) -> None:
+    """RoBERTa's table of 130 positions reads 129 tokens at most here (padding index 0); the tokenizer says 128."""
+    from tunesmith.models import load
+    from tunesmith.recipe import Model
+
+    settings = Model(name_or_path=str(tiny_models(family)), max_length=5000)
+    assert load.longest_input(settings, load.tokenizer(settings)) == limit
 
 
 def test_tensorboard_gets_the_curve(reviews: Path, tiny_models: Models) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from tunesmith.data.encode import Encoded
+from tunesmith.data.encode import IGNORE, Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +90,11 @@ class Feed:
         """The micro-batches of a step, counted from 0."""
         drawn = sorted(self.sampler.draw(step), key=lambda i: (-len(self.rows[i]), i))
         mine = [self.rows[i] for i in drawn[self.rank :: self.processes]]  # dealt by length: similar work for all
+        if not mine:  # every process takes part in the exchange of gradients: a row without a label adds nothing
+            mine = [replace(self.rows[drawn[-1]], label=IGNORE)]
         groups = plan([len(row) for row in mine], self.max_tokens)
         return [collate([mine[i] for i in group], self.tokenizer) for group in groups]
+
+    def smaller(self) -> Feed:
+        """The same examples in micro-batches of half the tokens."""
+        return replace(self, max_tokens=max(1, self.max_tokens // 2))

@@ -25,7 +25,7 @@ def read(data: Data, split: Split, seed: int) -> Splits:
     _check_parts(kept)
     whole, short = splits.cut(kept, missing, seed)
     final, left_out = splits.sample(whole, split.max_samples, seed)
-    changes = (*drafts.changes, *dropped, *doubled, *remarks, *short, *left_out)
+    changes = (*drafts.changes, *dropped, *doubled, *remarks, *short, *left_out, *_grouped(final, split.group))
     return _freeze(final, drafts.label_names, missing, changes)
 
 
@@ -35,10 +35,24 @@ def read_unlabelled(data: Data) -> tuple[tuple[Example, ...], tuple[Change, ...]
     total = sum(map(len, drafts.given.values())) + len(drafts.bad)
     dropped = examples.settle(drafts.bad, data.on_bad_rows, total)
     given = examples.name_labels(drafts, strict=False)
-    rows = tuple(row for part in PARTS for row in given.get(part, ()))
+    parts = [part for part in PARTS if given.get(part)]
+    chosen = ["test"] if "test" in parts and len(parts) > 1 else parts
+    rows = tuple(row for part in chosen for row in given[part])
+    left = [Change(f"left out: rows of {part}, as the source has a test split", len(given[part]))
+            for part in parts if part not in chosen]  # fmt: skip
     if not rows:
         raise DataError("no rows are left to predict", found=_dropped(drafts.bad))
-    return rows, merge([*drafts.changes, *dropped])
+    return rows, merge([*drafts.changes, *dropped, *left])
+
+
+def _grouped(given: Given, column: str | None) -> list[Change]:
+    """Rows of one group are alike, and intervals take rows as independent: better said than overlooked."""
+    test = given.get("test", ())
+    groups = len({row.group for row in test})
+    if column is None or groups == len(test):
+        return []
+    what = f"test rows lie in {groups} groups of {column}: intervals take rows as independent and are too narrow"
+    return [Change(what, len(test))]
 
 
 def _freeze(given: Given, names: tuple[str, ...] | None, made: Iterable[str], changes: Iterable[Change]) -> Splits:

@@ -30,6 +30,19 @@ class Encoded:
         return len(self.inputs["input_ids"])
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """Token ids of one text for a causal model, and which of them are learned; not padded."""
+
+    id: str
+    ids: list[int]
+    labels: list[int]
+    """Per token its id where it is learned, else IGNORE; the token before a learned one predicts it."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 def encode(
     examples: Sequence[Example], tokenizer: Any, max_length: int, labels: Sequence[str] = ()
 ) -> tuple[list[Encoded], list[Change]]:

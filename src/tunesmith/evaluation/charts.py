@@ -76,7 +76,7 @@ def ticks(scale: Axis) -> Markup:
 
 def calibration(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
     """Reliability diagram: accuracy over confidence, a dot's area for its rows; below, the rows in each bin."""
-    top, bottom = 10, 220
+    top, bottom = 26, 226
     unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     most = max((b["count"] for b in bins), default=0) or 1
     filled = [b for b in bins if b["count"] and b["confidence"] is not None and b["accuracy"] is not None]
@@ -88,14 +88,15 @@ def calibration(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
         _line(points, "line thin"),
         _dots(points, sizes),
         *(_bar(b, most, unit) for b in bins),
-        _text(LEFT, 336, "rows per bin", "start"),
-        _text(RIGHT, 336, "confidence →", "end"),
+        _text(LEFT, 12, "accuracy ↑", "start"),
+        _text(LEFT, 342, "rows per bin", "start"),
+        _text(RIGHT, 342, "confidence →", "end"),
     ]
-    return _picture(342, title, body)
+    return _picture(348, title, body)
 
 
 def _bar(one: Mapping[str, Any], most: int, unit: Axis) -> Markup:
-    floor_y, tallest = 322, 54
+    floor_y, tallest = 328, 54
     left, right = _across(one["low"], unit) + 1.5, _across(one["high"], unit) - 1.5
     height = tallest * one["count"] / most
     count = f"{one['count']:,}" if one["count"] < 10_000 else f"{one['count'] / 1000:.0f} k"
@@ -106,9 +107,9 @@ def _bar(one: Mapping[str, Any], most: int, unit: Axis) -> Markup:
 
 def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Markup:
     """Training loss over steps and, in a panel of its own below, the validation metric."""
-    names = {"loss": "training loss", "validation": f"validation {losses['validation_metric']}".replace("_", " ")}
+    names = {"loss": "training loss", "validation": f"validation {_spoken(losses['validation_metric'])}"}
     panels = [(name, list(losses[key] or [])) for key, name in names.items() if losses[key]]
-    steps = axis([step for _, points in panels for step, _ in points], low=0)
+    steps = axis([0.0, *(step for _, points in panels for step, _ in points)], least=1, low=0)
     tall = 276 / max(1, len(panels))
     body = []
     for place, (name, points) in enumerate(panels):
@@ -120,9 +121,13 @@ def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Mar
     return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
 
 
+def _spoken(metric: str) -> str:
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
 def _panel(points: Sequence[Point], name: str, steps: Axis, box: tuple[float, float]) -> Markup:
     top, bottom = box
-    values = axis([value for _, value in points], steps=3)
+    values = axis([value for _, value in points], steps=3, least=0.02)
     places = [(_across(step, steps), _up(value, values, top, bottom)) for step, value in _thin(points)]
     dots = _dots(places, [3.0] * len(places)) if len(places) <= 40 else Markup("")
     parts = [_frame(steps, values, top, bottom), _line(places, "line"), dots, _text(LEFT, top - 10, name, "start")]

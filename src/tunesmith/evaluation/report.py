@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 Report = Mapping[str, Any]
-"""What `comparison.json` holds; see docs for its keys."""
+"""What `comparison.json` holds; `pipeline.reporting.build` makes it."""
 
 FULL_MATRIX = 25
 """With more classes than this a confusion matrix cannot be read: its largest cells are listed instead."""
@@ -113,6 +113,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.0095 or share == 0 else f"{100 * share:.1g}%"
 
 
+def level(confidence: float) -> str:
+    """95%, 99.5%: never rounded."""
+    return f"{100 * confidence:g}%"
+
+
 def seconds(value: float | None) -> str:
     """40 ms, 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if value is None or not isfinite(value):
@@ -181,7 +186,7 @@ def _environment() -> SandboxedEnvironment:
     made = SandboxedEnvironment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for shown in (metric, signed, chance, percent, seconds, count, megabytes):
+    for shown in (metric, signed, chance, percent, seconds, count, megabytes, level):
         made.filters[shown.__name__] = shown
     made.globals.update(charts=charts, confusions=confusions, weakest=weakest, floor=floor)
     made.globals.update(names=NAMES, lower_is_better=LOWER_IS_BETTER, full_matrix=FULL_MATRIX)
@@ -341,12 +346,12 @@ def _hub_name(source: str) -> str:
 
 
 def _metric_table(scores: Mapping[str, Any]) -> str:
-    level = percent(scores["confidence"])
+    confidence = level(scores["confidence"])
     rows = (
         [_directed(n), metric(e["value"]), f"[{metric(e['low'])}, {metric(e['high'])}]"]
         for n, e in scores["headline"].items()
     )
-    return _table([f"On {scores['rows']:,} test rows", "Value", f"{level} interval"], rows)
+    return _table([f"On {scores['rows']:,} test rows", "Value", f"{confidence} interval"], rows)
 
 
 def _usage_parts(method: Mapping[str, Any]) -> list[str]:
@@ -364,8 +369,8 @@ def _limits(report: Report, method: Mapping[str, Any]) -> str:
         "It knows only the labels above and always answers one of them, also for a text that fits none.",
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
     ]
-    if method["notes"].get("truncated"):
-        lines.append(f"{method['notes']['truncated']:,} texts were longer than the model's input and were cut.")
+    if method["notes"].get("cut"):
+        lines.append(f"{method['notes']['cut']:,} texts were longer than the model's input and were cut.")
     rare = [label for label in report["data"]["labels"] if method["scores"]["per_class"][label]["support"] < 20]
     if rare:
         lines.append(f"Fewer than 20 test rows, so the scores say little about: {_listing(rare)}.")

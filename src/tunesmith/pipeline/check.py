@@ -52,11 +52,9 @@ def _tokens(recipe: Recipe, splits: Splits) -> dict[str, Any]:
     from tunesmith.data.encode import encode
     from tunesmith.models import load
 
-    rows, _ = encode([*splits.train, *splits.validation, *splits.test], load.tokenizer(recipe.model), 10**9)
+    tokenizer = load.tokenizer(recipe.model)
+    limit = load.longest_input(recipe.model, tokenizer)
+    rows, _ = encode([*splits.train, *splits.validation, *splits.test], tokenizer, 10**9)
     lengths = [len(row) for row in rows]
-    limit = recipe.model.max_length
-    return summary.quantiles(lengths) | {
-        "max_length": limit,
-        "cut": sum(length > limit for length in lengths),
-        "rows": len(rows),
-    }
+    cut = sum(length > limit for length in lengths)
+    return summary.quantiles(lengths) | {"max_length": limit, "cut": cut, "rows": len(rows)}

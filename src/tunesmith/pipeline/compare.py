@@ -16,10 +16,10 @@ from tunesmith.data import summary
 from tunesmith.errors import RecipeError, TunesmithError
 from tunesmith.evaluation import report
 from tunesmith.pipeline import reporting
+from tunesmith.pipeline.methods import METHODS
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-
-METHODS = ("linear", "probe", "encoder")
+from tunesmith.types import Splits
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,19 @@ def compare(
     sources: Sequence[str | Path | Recipe],
     overrides: Sequence[str] = (),
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
-    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods`; or several
-    recipes, trained as they are; or run directories, compared as they are. Every training is a process of its own, so
-    that peak memory is that method's alone.
+    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: all);
+    or several recipes, trained as they are; or run directories, compared as they are. Every training is a process of
+    its own, so that peak memory is that method's alone.
     """
+    if not sources:
+        raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
+        if overrides or methods:
+            raise RecipeError("finished runs are compared as they are", do="leave settings and --methods out")
         finished = [runs.find(str(source)) for source in sources]
         recipe = finished[0].recipe
         return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
@@ -62,27 +66,34 @@ def compare(
 
 
 def _plans(
-    sources: Sequence[str | Path | Recipe], overrides: Sequence[str], methods: Sequence[str]
+    sources: Sequence[str | Path | Recipe], overrides: Sequence[str], methods: Sequence[str] | None
 ) -> list[tuple[str, Recipe]]:
     """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
     if len(sources) == 1:
         base = _recipe(sources[0], overrides)
-        if len(set(methods)) != len(methods) or not methods:
-            raise RecipeError("compare needs different methods", found=", ".join(methods) or "none")
-        return [(method, recipes.load(base, [f"method={method}"])) for method in methods]
+        chosen = tuple(METHODS) if methods is None else tuple(methods)
+        if len(set(chosen)) != len(chosen) or not chosen:
+            raise RecipeError("compare needs different methods", found=", ".join(chosen) or "none")
+        return [(method, recipes.load(base, [f"method={method}"])) for method in chosen]
+    if methods:
+        raise RecipeError("several recipes bring their own methods", do="leave --methods out")
     loaded = [_recipe(source, overrides) for source in sources]
     return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
 
 
 def _check_data(planned: Sequence[Recipe]) -> None:
-    """Read the data before anything trains, and say once what reading changed."""
-    checked: list[tuple[Any, ...]] = []
+    """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
+    checked: dict[str, Splits] = {}
     for recipe in planned:
-        key = (recipe.data, recipe.split, recipe.seed)
+        key = repr((recipe.data, recipe.split, recipe.seed))
         if key not in checked:
-            checked.append(key)
-            for line in summary.lines(data.read(*key).changes):
+            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed)
+            if not splits.test:
+                raise RecipeError("a comparison needs a test split", do="set split.test_size above 0")
+            for line in summary.lines(splits.changes):
                 say(f"data: {line}")
+    if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
+        raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 
 
 def _recipe(source: str | Path | Recipe, overrides: Sequence[str]) -> Recipe:

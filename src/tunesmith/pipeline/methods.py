@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith.errors import RunError
 from tunesmith.pipeline.job import Job
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -20,13 +21,25 @@ class Method:
     """One way to learn a classifier."""
 
     describe: Callable[[Recipe], str]
+    prepare: Callable[[Recipe], None]
+    """Imports libraries and fetches files, so that the time of `fit` is training alone."""
     fit: Callable[[Job], Fitted]
-    load: Callable[[Path], Predictor]
+    load: Callable[[Path, bool], Predictor]
+    """From a model folder; the flag says whether code that came with the model may run."""
 
 
 def load_predictor(run: Run) -> Predictor:
     """The predictor that a finished run trained."""
-    return METHODS[run.manifest["method"]].load(run.model)
+    manifest = run.manifest
+    if manifest["status"] != "finished":
+        raise RunError(f"{run.path} has not finished", do=f"go on with it: tunesmith train --resume {run.path}")
+    return METHODS[manifest["method"]].load(run.model, manifest["trust_remote_code"])
+
+
+def _prepare_linear(recipe: Recipe) -> None:
+    from tunesmith.models import linear
+
+    linear.prepare()
 
 
 def _fit_linear(job: Job) -> Fitted:
@@ -35,30 +48,41 @@ def _fit_linear(job: Job) -> Fitted:
     return linear.fit(job.splits.train, job.splits.labels, job.recipe.linear, job.weights())
 
 
-def _load_linear(folder: Path) -> Predictor:
+def _load_linear(folder: Path, trust_remote_code: bool) -> Predictor:
     from tunesmith.models.linear import LinearClassifier
 
     return LinearClassifier.load(folder)
 
 
-def _fit_probe(job: Job) -> Fitted:
-    from accelerate import Accelerator
+def _prepare_probe(recipe: Recipe) -> None:
+    from tunesmith.models import linear, load
 
+    linear.prepare()
+    load.prepare(recipe.model)
+
+
+def _fit_probe(job: Job) -> Fitted:
     from tunesmith.models import load
     from tunesmith.prediction import classify
 
     recipe, splits = job.recipe, job.splits
-    device = Accelerator().device
-    body, tokenizer = load.body(recipe.model).to(device), load.tokenizer(recipe.model)
-    limit = load.longest_input(body, tokenizer, recipe.model.max_length)
-    encoder = classify.Encoder(body, tokenizer, limit, recipe.train.max_tokens_per_micro_batch)
+    tokenizer = load.tokenizer(recipe.model)
+    body, limit = load.body(recipe.model, recipe.seed), load.longest_input(recipe.model, tokenizer)
+    encoder = classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
     return classify.fit_probe(encoder, splits.train, splits.labels, recipe.probe, recipe.linear, job.weights())
 
 
-def _load_probe(folder: Path) -> Predictor:
+def _load_probe(folder: Path, trust_remote_code: bool) -> Predictor:
     from tunesmith.prediction.classify import ProbeClassifier
 
-    return ProbeClassifier.load(folder)
+    return ProbeClassifier.load(folder, trust_remote_code)
+
+
+def _prepare_encoder(recipe: Recipe) -> None:
+    from tunesmith.models import load
+    from tunesmith.pipeline import finetune  # noqa: F401
+
+    load.prepare(recipe.model)
 
 
 def _fit_encoder(job: Job) -> Fitted:
@@ -67,10 +91,10 @@ def _fit_encoder(job: Job) -> Fitted:
     return finetune.fit(job)
 
 
-def _load_encoder(folder: Path) -> Predictor:
+def _load_encoder(folder: Path, trust_remote_code: bool) -> Predictor:
     from tunesmith.prediction.classify import EncoderClassifier
 
-    return EncoderClassifier.load(folder)
+    return EncoderClassifier.load(folder, trust_remote_code)
 
 
 def _describe_linear(recipe: Recipe) -> str:
@@ -97,7 +121,7 @@ def _model(recipe: Recipe) -> str:
 
 
 METHODS = {
-    "linear": Method(_describe_linear, _fit_linear, _load_linear),
-    "probe": Method(_describe_probe, _fit_probe, _load_probe),
-    "encoder": Method(_describe_encoder, _fit_encoder, _load_encoder),
+    "linear": Method(_describe_linear, _prepare_linear, _fit_linear, _load_linear),
+    "probe": Method(_describe_probe, _prepare_probe, _fit_probe, _load_probe),
+    "encoder": Method(_describe_encoder, _prepare_encoder, _fit_encoder, _load_encoder),
 }

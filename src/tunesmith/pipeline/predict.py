@@ -36,6 +36,8 @@ def predict(
     probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
     """
     found = run if isinstance(run, Run) else runs.find(run)
+    if source and texts:
+        raise RecipeError("texts and a data source exclude each other", do="give one of them")
     examples = _from_source(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
     predictor = load_predictor(found)
@@ -74,18 +76,20 @@ def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, A
     return scores
 
 
+def check_output(path: Path) -> None:
+    """Refuse an output file that could not be written, before the work and not after it."""
+    if path.suffix not in (".csv", ".jsonl"):
+        raise RecipeError(f"cannot write {path}", expected="a name that ends in .csv or .jsonl")
+    if not path.parent.is_dir():
+        raise RecipeError(f"cannot write {path}", found=f"no folder {path.parent}", do="make the folder first")
+
+
 def table(rows: Sequence[Row], suffix: str) -> str:
     """Prediction rows as CSV or JSON Lines."""
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if suffix != ".csv":
-        raise RecipeError(
-            f"cannot write {suffix or 'a file without ending'}", expected="a name that ends in .csv or .jsonl"
-        )
     out = io.StringIO()
-    flat = [
-        {key: value for key, value in row.items() if key != "scores"} | _flat(row.get("scores", {})) for row in rows
-    ]
+    flat = [{k: v for k, v in row.items() if k != "scores"} | _flat(row.get("scores", {})) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     writer = csv.DictWriter(out, names)
     writer.writeheader()
@@ -114,6 +118,8 @@ def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k:
 
 
 def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
+    if isinstance(texts, str) or isinstance(pairs, str):
+        raise DataError("texts is one string", expected="a list of texts", do="write [text]")
     if not texts:
         raise DataError("nothing to predict", do="give texts (--text) or a data source (--data)")
     if pairs and len(pairs) != len(texts):

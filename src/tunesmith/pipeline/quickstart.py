@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith import recipe as recipes
-from tunesmith.pipeline.compare import METHODS, Comparison, compare
+from tunesmith.pipeline.compare import Comparison, compare
 
 RECIPE = {
     "data": {"path": "pypi:bbc-news"},
@@ -15,6 +15,6 @@ RECIPE = {
 """2,225 news articles, 5 topics; the first 96 tokens of each, so that two cores need minutes."""
 
 
-def quickstart(overrides: Sequence[str] = (), *, methods: Sequence[str] = METHODS) -> Comparison:
+def quickstart(overrides: Sequence[str] = (), *, methods: Sequence[str] | None = None) -> Comparison:
     """Compare linear, probe and encoder on BBC News."""
     return compare([recipes.load(RECIPE, overrides)], methods=methods)

@@ -26,6 +26,7 @@ def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
     _check_same_split(runs, manifests)
     names = _names(manifests)
     methods = [_method(run, manifest, name) for run, manifest, name in zip(runs, manifests, names, strict=True)]
+    _check_same_confidence(methods)
     stored = {name: run.predictions("test") for name, run in zip(names, runs, strict=True)}
     gold = next(iter(stored.values()))[1]
     predictions = {name: found for name, (found, _) in stored.items()}
@@ -34,7 +35,7 @@ def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
     return {
         "title": Path(data["source"].removeprefix("pypi:")).name,
         "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": shlex.join(["tunesmith", *sys.argv[1:]]),
+        "command": _command(),
         "version": __version__,
         "verdict": comparison.verdict(methods, pairs),
         "data": data,
@@ -74,6 +75,12 @@ def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> lis
     ]
 
 
+def _command() -> str:
+    """The command line that led here, if it was ours."""
+    ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
+    return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
+
+
 def _check_same_split(runs: Sequence[Run], manifests: Sequence[dict[str, Any]]) -> None:
     """Only methods that were trained and tested on the same rows can be compared."""
     first = manifests[0]["data"]
@@ -89,6 +96,13 @@ def _check_same_split(runs: Sequence[Run], manifests: Sequence[dict[str, Any]]) 
                 found=f"different {', '.join(differing)}",
                 do="train both with the same data, split and seed",
             )
+
+
+def _check_same_confidence(methods: Sequence[dict[str, Any]]) -> None:
+    levels = {method["scores"]["confidence"] for method in methods}
+    if len(levels) > 1:
+        found = ", ".join(f"{level:g}" for level in sorted(levels))
+        raise RunError("the runs have intervals of different confidence", found=found, do="train them with one level")
 
 
 def _names(manifests: Sequence[dict[str, Any]]) -> list[str]:

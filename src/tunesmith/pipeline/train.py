@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith import __version__, data, hardware, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
+from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline import reporting
 from tunesmith.pipeline.job import Job
@@ -21,30 +22,110 @@ Source = str | Path | Mapping[str, Any] | Recipe
 
 
 def train(
-    source: Source, overrides: Sequence[str] = (), *, run_dir: str | Path | None = None, quiet: bool = False
+    source: Source | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
     source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
-    folder to use instead of a time-stamped one under `output_dir`. quiet: do not say what reading changed in the data.
+    folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
+    it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
     """
-    recipe = recipes.load(source, overrides)
+    recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
     splits = data.read(recipe.data, recipe.split, recipe.seed)
-    for line in () if quiet else summary.lines(splits.changes):
-        say(f"data: {line}")
-    run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
-    run.write("recipe.yaml", recipes.dump(recipe))
+    if run is None:
+        for line in () if quiet else summary.lines(splits.changes):
+            say(f"data: {line}")
+        run = _open(recipe, run_dir)
+    elif run.manifest["status"] == "finished":
+        say(f"{run.path} has finished already")
+        return run
+    else:
+        _check_data(splits, run)
     return fit(recipe, splits, run)
 
 
 def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
     """Train on splits that were read already."""
-    watch = hardware.Stopwatch()
     method = METHODS[recipe.method]
+    if hardware.is_main_process():
+        _note_start(recipe, splits, run)
+    method.prepare(recipe)
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows, {len(splits.labels)} labels")
+    watch = hardware.Stopwatch()
     with watch.time("train"):
         fitted = method.fit(Job(recipe, splits, run))
-    fitted.predictor.save(run.model)
+    if hardware.is_main_process():
+        runs.write_folder(run.model, fitted.predictor.save)
+        _finish(recipe, splits, run, fitted, watch)
+    return run
+
+
+def _loaded(source: Source | None, overrides: Sequence[str]) -> Recipe:
+    if source is None:
+        raise RecipeError("nothing to train", do="give a recipe, or a run to go on with (--resume RUN)")
+    return recipes.load(source, overrides)
+
+
+def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+    """The recipe and the run to go on with. Only what cannot change the result may be set anew."""
+    if source is not None:
+        raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
+    if other := [word for word in overrides if not word.startswith("engine.")]:
+        raise RecipeError(
+            f"a resumed run keeps its settings: {', '.join(other)}", do="start a new run for other settings"
+        )
+    run = runs.find(resume)
+    return recipes.load(run.recipe, overrides), run
+
+
+def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
+    """The run directory; where several processes train, the first one makes it and tells the others."""
+    run = None
+    if hardware.is_main_process():
+        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
+        run.write("recipe.yaml", recipes.dump(recipe))
+    if hardware.num_processes() > 1:
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        PartialState()
+        (path,) = broadcast_object_list([run and str(run.path)])
+        run = Run(Path(path))
+    assert run is not None
+    return run
+
+
+def _check_data(splits: Splits, run: Run) -> None:
+    before = run.manifest["data"]["fingerprint"]
+    if before != splits.fingerprints["data"]:
+        raise RunError(
+            f"the data of {run.path} has changed since it began",
+            expected=f"fingerprint {before[:12]}",
+            found=splits.fingerprints["data"][:12],
+            do="restore the data, or start a new run",
+        )
+
+
+def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
+    run.note(
+        tunesmith=__version__,
+        name=recipe.method,
+        method=recipe.method,
+        description=METHODS[recipe.method].describe(recipe),
+        seed=recipe.seed,
+        trust_remote_code=recipe.model.trust_remote_code,
+        data=summary.summarize(splits, source_name(recipe)),
+        status="running",
+    )
+
+
+def _finish(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted, watch: hardware.Stopwatch) -> None:
+    """Predict the held-out splits, score and report. The test split is looked at here and nowhere else."""
     validation = _score_validation(recipe, splits, run, fitted)
     with watch.time("predict"):
         predictions = fitted.predictor.predict(splits.test)
@@ -54,12 +135,6 @@ def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
         run.write("scores.json", metrics.score(gold, predictions, splits.labels, recipe.evaluate, recipe.seed))
     run.write("worst.json", {"worst": reporting.worst(splits.test, predictions)})
     run.note(
-        tunesmith=__version__,
-        name=recipe.method,
-        method=recipe.method,
-        description=method.describe(recipe),
-        seed=recipe.seed,
-        data=summary.summarize(splits, source_name(recipe)),
         validation=validation,
         costs=_costs(watch, fitted, len(splits.test), run),
         notes=fitted.notes,
@@ -67,7 +142,6 @@ def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
         status="finished",
     )
     reporting.write_run(run)
-    return run
 
 
 def _score_validation(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted) -> dict[str, float] | None:
@@ -82,7 +156,7 @@ def _score_validation(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted) 
 def _costs(watch: hardware.Stopwatch, fitted: Fitted, num_predicted: int, run: Run) -> dict[str, float | None]:
     predicting = watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None
     return {
-        "train_seconds": watch.seconds["train"],
+        "train_seconds": max(watch.seconds["train"], fitted.notes.get("seconds", 0.0)),  # a resumed run has both parts
         "seconds_per_1000": predicting,
         "peak_memory_mb": hardware.peak_memory_mb(),
         "parameters": fitted.parameters,

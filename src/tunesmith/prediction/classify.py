@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from tunesmith.console import track
+from tunesmith.console import say, track
 from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
+from tunesmith.data.summary import lines
+from tunesmith.errors import ModelError
 from tunesmith.models import load
 from tunesmith.models.linear import Regression
 from tunesmith.recipe import Linear, Model, Probe
@@ -54,6 +56,8 @@ class Encoder:
                 output = read(self.model(**batch.inputs), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row
+        for line in lines(changes):
+            say(f"{title}: {line}")
         return np.array(found, dtype=np.float64), changes
 
     @property
@@ -80,8 +84,8 @@ class EncoderClassifier:
         load.save(folder, self.encoder.model, self.encoder.tokenizer)
 
     @classmethod
-    def load(cls, folder: Path) -> EncoderClassifier:
-        model, tokenizer = load.saved_classifier(folder)
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> EncoderClassifier:
+        model, tokenizer = load.saved_classifier(folder, trust_remote_code)
         config: Any = model.config
         labels = tuple(config.id2label[index] for index in range(config.num_labels))
         return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length))
@@ -112,9 +116,9 @@ class ProbeClassifier:
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> ProbeClassifier:
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> ProbeClassifier:
         content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        model = Model(name_or_path=str(folder / BODY))
+        model = Model(name_or_path=str(folder / BODY), trust_remote_code=trust_remote_code)
         tokenizer = load.tokenizer(model)
         encoder = Encoder(load.body(model), tokenizer, tokenizer.model_max_length)
         tensors = load_file(folder / HEAD)
@@ -125,12 +129,24 @@ class ProbeClassifier:
 def fit_probe(encoder: Encoder, examples: Sequence[Example], labels: tuple[str, ...], settings: Probe,
               regression: Linear, weights: Floats) -> Fitted:  # fmt: skip
     """Embed the training texts once and fit the regression on them. weights: one per label."""
+    _check_readable(encoder, examples[:1], settings)
     features, cut = embed(encoder, examples, settings)
     head = Regression.fit(features, names.indices(examples, labels), regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
-    notes = {"device": str(encoder.device), "cut": sum(change.count for change in cut)}
+    notes = {"device": str(encoder.device)} | cut_notes(cut)
     return Fitted(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
+
+
+def _check_readable(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> None:
+    """Refuse models that do not turn token ids into one hidden state a token."""
+    try:
+        embed(encoder, examples, settings)
+    except (AttributeError, TypeError, ValueError) as error:
+        name = type(encoder.model).__name__
+        raise ModelError(
+            f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
+        ) from error
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[Change]]:
@@ -148,6 +164,11 @@ def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tup
     if settings.normalize:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features, cut
+
+
+def cut_notes(changes: Sequence[Change]) -> dict[str, Any]:
+    """How many training rows were cut, and the first of them, for the manifest."""
+    return {"cut": sum(change.count for change in changes), "cut_rows": [name for c in changes for name in c.where]}
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -121,18 +121,23 @@ def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tupl
 
 
 def _renamed(tree: Tree, problems: list[str]) -> Tree:
-    """The tree with well-known aliases, at top level or in a section, moved to their own names."""
-    result: Tree = {}
+    """The tree with well-known aliases, at top level or in a section, moved to their own names; empty sections go."""
+    sections = {key: value for key, value in tree.items() if _is_section(key) and isinstance(value, dict)}
+    result: Tree = {key: value for key, value in tree.items() if not (_is_section(key) and value is None)}
+    result = {key: value for key, value in result.items() if key not in sections and not _is_alias(key, "")}
+    result |= {key: {k: v for k, v in value.items() if not _is_alias(k, key)} for key, value in sections.items()}
     for key, value in tree.items():
-        if key in Recipe.model_fields and isinstance(value, dict):
-            result.setdefault(key, {}).update({k: v for k, v in value.items() if not _is_alias(k, key)})
-            for inner in (k for k in value if _is_alias(k, key)):
-                _place(result, inner, value[inner], problems)
-        elif _is_alias(key, ""):
+        if _is_alias(key, ""):
             _place(result, key, value, problems)
-        else:
-            result[key] = value
+        for inner in value if key in sections else ():
+            if _is_alias(inner, key):
+                _place(result, inner, value[inner], problems)
     return result
+
+
+def _is_section(key: object) -> bool:
+    field = Recipe.model_fields.get(str(key))
+    return field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def _is_alias(key: object, section: str) -> bool:
@@ -143,10 +148,12 @@ def _is_alias(key: object, section: str) -> bool:
 
 def _place(tree: Tree, alias: str, value: Any, problems: list[str]) -> None:
     section, name = ALIASES[alias].split(".")
-    if isinstance(tree.get(section), dict) and name in tree[section]:
+    if not isinstance(tree.setdefault(section, {}), dict):
+        return  # the section itself is wrong, and is named by the check
+    if name in tree[section]:
         problems.append(f"{alias} and {section}.{name} say the same thing twice: keep one")
     say(f"note: {alias} means {section}.{name} here")
-    tree.setdefault(section, {})[name] = value
+    tree[section][name] = value
 
 
 def _apply(tree: Tree, override: str, problems: list[str]) -> None:
@@ -159,7 +166,8 @@ def _apply(tree: Tree, override: str, problems: list[str]) -> None:
         return
     value = _value(text)
     for section in path[:-1]:
-        tree[section] = dict(tree.get(section) or {})
+        inside = tree.get(section)
+        tree[section] = dict(inside) if isinstance(inside, dict) else {}
         tree = tree[section]
     tree[path[-1]] = value
 

@@ -12,8 +12,21 @@ def _no_as_text(value: Any) -> Any:
     return "no" if value is False else value
 
 
-def _no_as_none(value: Any) -> Any:
+def _weights(value: Any) -> Any:
+    """A bare `no` means none; labels that YAML reads as numbers are names all the same."""
+    if isinstance(value, dict):
+        return {_label(key): weight for key, weight in value.items()}
     return "none" if value is False or value is None else value
+
+
+def _labels(value: Any) -> Any:
+    return [_label(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
+    return str(value) if isinstance(value, int) else value
 
 
 def _as_list(value: Any) -> Any:
@@ -69,7 +82,7 @@ class Data(Section):
     """Column with the second text, for sentence pairs."""
     label: str = "label"
     """Column with the label: strings or integers."""
-    label_names: tuple[str, ...] | None = None
+    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(_labels)] = None
     """Names for integer labels, in order from 0; a hub data set brings its own."""
     encoding: str = "utf-8"
     """Of text files. A list such as `utf-8,cp1252` is tried in order, file by file; the second choice is counted."""
@@ -161,8 +174,6 @@ class Train(Section):
     """Examples of a step on one device; the step's total is this x accumulation x processes."""
     gradient_accumulation_steps: Count = 1
     """Multiplies the examples of a step."""
-    max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
-    """Most tokens, padding included, in memory at once; changes speed and memory, never the result."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "linear"
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Fraction = 0.1
@@ -173,10 +184,25 @@ class Train(Section):
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """What stays as pretrained: nothing (full training), the embeddings, or the whole body (only the head learns)."""
-    class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(_no_as_none)] = "none"
+    class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(_weights)] = "none"
     """Weights of the classes in the loss, for every method: `balanced` (inverse frequency) or `{label: weight}`."""
-    mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_no_as_text)] = "no"
-    """Autocast of the forward pass; `tunesmith doctor` measures what pays on this machine."""
+
+
+class Engine(Section):
+    """How the work of training is done: speed, memory and safety. Of these only the precision can change a result."""
+
+    max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
+    """Most tokens, padding included, in memory at once; `auto` suits the device. Halved once if memory runs out."""
+    mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(_no_as_text)] = "no"
+    """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(_no_as_text)] = "epoch"
+    """Write a checkpoint to resume from after each epoch, every `save_steps` steps, or only when interrupted."""
+    save_steps: Count = 500
+    """Steps between checkpoints where `save_strategy` is `steps`."""
+    save_total_limit: Count = 2
+    """Checkpoints to keep; the newest good one is never deleted, and the best weights lie in `model/`."""
 
 
 class Evaluate(Section):
@@ -219,4 +245,5 @@ class Recipe(Section):
     linear: Linear = Linear()
     probe: Probe = Probe()
     train: Train = Train()
+    engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()

@@ -1,23 +1,31 @@
-"""The one training loop: a generator of steps without I/O. Saving, logging and showing belong to its consumer."""
+"""The one training loop: a generator of steps without I/O. Saving, logging and showing belong to its consumer.
+
+What a step learns from is a function of (seed, epoch, step), and its dropout of (seed, step, process): a run that goes
+on from a `TrainState` draws what the uninterrupted run would have drawn.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tunesmith.data.batches import Batch
+from tunesmith.console import warn
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Evaluate, Train
 from tunesmith.training import optim
-from tunesmith.training.losses import Loss
+from tunesmith.training.losses import AnyBatch, Loss
 
 Scores = Mapping[str, float]
+Kind = TypeVar("Kind", bound=AnyBatch)
+Given = TypeVar("Given", bound=AnyBatch, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ class Step:
     grad_norm: float
     """Before clipping."""
     learning_rate: float
+    skipped: bool = False
+    """Nothing in the step could be learned: no label in it, or a gradient beyond fp16; the weights stayed."""
     scores: Scores | None = None
     """Of the validation split, where this step was followed by an evaluation."""
     is_best: bool = False
@@ -58,55 +68,117 @@ class Course:
     def evaluates(self, number: int) -> bool:
         return self.eval_every is not None and (number % self.eval_every == 0 or number == self.num_steps)
 
+    def patient_no_more(self, age: int) -> bool:
+        """True after so many evaluations without a better one that training stops early."""
+        return self.patience is not None and age >= self.patience
+
     def better(self, scores: Scores, best: float | None) -> bool:
         value = scores[self.metric]
         return best is None or (value > best if self.higher_is_better else value < best)
 
 
+@dataclass
+class TrainState:
+    """Everything that changes while training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler | None = None
+    """Of fp16 only."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float | None = None
+    """Best value of the deciding metric so far."""
+    age: int = 0
+    """Evaluations since then."""
+    skipped: int = 0
+    """Steps in which nothing could be learned."""
+
+
+class Batches(Protocol[Given]):
+    """Where micro-batches come from."""
+
+    def __call__(self, step: int) -> Sequence[Given]:
+        """This process's micro-batches of a step, counted from 0."""
+        ...
+
+    def smaller(self) -> Batches[Given]:
+        """The same examples in smaller micro-batches."""
+        ...
+
+
+def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accelerator) -> TrainState:
+    """The state before the first step: a fresh optimizer and schedule."""
+    optimizer = optim.adamw(model, settings)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
+    return TrainState(model, optimizer, scheduler, accelerator.scaler)
+
+
 def steps(
-    model: nn.Module,
-    batches: Callable[[int], Sequence[Batch]],
-    loss: Loss,
+    state: TrainState,
+    batches: Batches[Kind],
+    loss: Loss[Kind],
     settings: Train,
     accelerator: Accelerator,
     course: Course,
     evaluate: Callable[[], Scores],
+    seed: int = 0,
 ) -> Iterator[Step]:
-    """Train `model` in place, yielding after each optimizer step.
+    """Train `state.model` in place from `state.step` on, yielding after each step, when `state` is up to date.
 
-    batches: step (from 0) -> this process's micro-batches of it. evaluate: called in eval mode, as `course` says.
+    evaluate: scores of the validation split, called in eval mode as `course` says.
 
     Raises TrainingError before the weights are touched where loss or gradient is not finite.
     """
-    optimizer = accelerator.prepare_optimizer(optim.adamw(model, settings))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, optim.schedule(settings, course.num_steps))
-    wrapped = accelerator.prepare_model(model)
-    model.train()
-    best, age = None, 0  # the best value so far, and evaluations since
-    for number in range(1, course.num_steps + 1):
-        micro = batches(number - 1)
-        mean = _backward(wrapped, micro, loss, accelerator)
+    optimizer = accelerator.prepare_optimizer(state.optimizer)
+    wrapped = accelerator.prepare_model(state.model)
+    state.model.train()
+    while state.step < course.num_steps and not course.patient_no_more(state.age):
+        number = state.step + 1
+        _seed(seed, number, accelerator.process_index)
+        rate = float(state.optimizer.param_groups[0]["lr"])
+        batches, micro, mean = _learn(wrapped, batches, state.step, loss, accelerator)
         norm = _clip(wrapped, settings.max_grad_norm, accelerator)
         _check_finite(number, mean, norm, micro, accelerator)
-        rate = float(scheduler.get_last_lr()[0])
-        optimizer.step()
-        if not optimizer.step_was_skipped:
-            scheduler.step()
+        skipped = mean is None
+        if not skipped:
+            optimizer.step()
+            skipped = optimizer.step_was_skipped
+        if not skipped:
+            state.scheduler.step()
         optimizer.zero_grad()
-        if not course.evaluates(number):
-            yield Step(number, mean, norm, rate)
-            continue
-        scores = _evaluated(model, evaluate)
-        is_best = course.better(scores, best)
-        best, age = (scores[course.metric], 0) if is_best else (best, age + 1)
-        yield Step(number, mean, norm, rate, scores, is_best)
-        if course.patience is not None and age >= course.patience:
-            return
+        state.step, state.skipped = number, state.skipped + skipped
+        step = Step(number, mean or 0.0, norm, rate, skipped)
+        yield _evaluated(step, state, course, evaluate) if course.evaluates(number) else step
 
 
-def _backward(model: nn.Module, micro: Sequence[Batch], loss: Loss, accelerator: Accelerator) -> float:
-    """Gradients of the step's mean loss, over all micro-batches and processes; gives the mean."""
+def _seed(seed: int, number: int, process: int) -> None:
+    """Dropout is drawn from (seed, step, process): nothing to save, and evaluations cannot shift it."""
+    (word,) = np.random.SeedSequence([seed, number, process]).generate_state(1, np.uint64)
+    torch.manual_seed(int(word))
+
+
+def _learn(
+    model: nn.Module, batches: Batches[Kind], step: int, loss: Loss[Kind], accelerator: Accelerator
+) -> tuple[Batches[Kind], Sequence[Kind], float | None]:
+    """Gradients of one step, and its mean loss; with half the tokens in memory, once, where memory runs out."""
+    micro = batches(step)
+    try:
+        return batches, micro, _backward(model, micro, loss, accelerator)
+    except torch.OutOfMemoryError:
+        model.zero_grad()
+        batches = batches.smaller()
+        warn("out of memory: going on with half of engine.max_tokens_per_micro_batch, which changes no result")
+        micro = batches(step)
+        return batches, micro, _backward(model, micro, loss, accelerator)
+
+
+def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], accelerator: Accelerator) -> float | None:
+    """Gradients of the step's mean loss, over all micro-batches and processes; gives the mean, or None for nothing."""
     count = _summed(sum(loss.count(batch) for batch in micro), accelerator)
+    if not count:
+        return None
     total = 0.0
     for index, batch in enumerate(micro):
         last = index == len(micro) - 1
@@ -130,21 +202,27 @@ def _clip(model: nn.Module, max_norm: float, accelerator: Accelerator) -> float:
     return float(accelerator.clip_grad_norm_(model.parameters(), max_norm or math.inf))
 
 
-def _check_finite(number: int, loss: float, norm: float, micro: Sequence[Batch], accelerator: Accelerator) -> None:
-    if math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler is not None):
+def _check_finite(
+    number: int, loss: float | None, norm: float, micro: Sequence[AnyBatch], accelerator: Accelerator
+) -> None:
+    if loss is None or (math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler is not None)):
         return  # with fp16 the scaler skips steps whose gradient overflowed, and lowers its scale
     ids = [name for batch in micro for name in batch.ids]
     raise TrainingError(
         f"step {number}: loss {loss}, gradient norm {norm}; the weights were not touched",
         expected="finite numbers",
         found=f"examples {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
-        do="lower train.learning_rate, set train.max_grad_norm=1, or train with train.mixed_precision=no",
+        do="lower train.learning_rate, set train.max_grad_norm=1, or train with engine.mixed_precision=no",
     )
 
 
-def _evaluated(model: nn.Module, evaluate: Callable[[], Scores]) -> Scores:
-    model.eval()
+def _evaluated(step: Step, state: TrainState, course: Course, evaluate: Callable[[], Scores]) -> Step:
+    """The step with the scores after it; keeps count of the best."""
+    state.model.eval()
     try:
-        return evaluate()
+        scores = evaluate()
     finally:
-        model.train()
+        state.model.train()
+    is_best = course.better(scores, state.best)
+    state.best, state.age = (scores[course.metric], 0) if is_best else (state.best, state.age + 1)
+    return replace(step, scores=scores, is_best=is_best)

@@ -15,18 +15,21 @@ NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm")
 
 
 def freeze(model: nn.Module, what: str) -> None:
-    """Take `embeddings`, the whole `body`, or `none` of the parameters out of training.
+    """Take the `embeddings` (token, position, type tables), the whole `body`, or `none` of the model out of training.
 
-    The body is the model's base model; everything else (pooling, projection, classifier) is its head.
+    The body is the base model without its pooler; the pooler, projections and the classifier are the head.
     """
     if what == "none":
         return
     base = getattr(model, getattr(model, "base_model_prefix", ""), None)
     if not isinstance(base, nn.Module):
         raise ModelError(f"{type(model).__name__} does not say which part is its body", do="set train.freeze=none")
-    for module in base.modules():
-        if what == "body" or isinstance(module, nn.Embedding):
-            module.requires_grad_(False)
+    for name, module in base.named_modules():
+        parts = name.split(".")
+        table = isinstance(module, nn.Embedding) and "encoder" not in parts  # DeBERTa's relative positions stay
+        if table if what == "embeddings" else "pooler" not in parts:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def count(model: nn.Module) -> tuple[int, int]:

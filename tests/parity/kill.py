@@ -1,0 +1,104 @@
+"""Kill training at random moments, go on, and compare with the run that was left alone. Run by test_resume.py.
+
+    python -m tests.parity.kill KILLS SEED FOLDER
+
+Children are forked after the imports, so that a training takes a second; each is killed with SIGKILL after a random
+delay (in a step, an evaluation, a save), some of them twice, then resumed to its end. Prints one JSON line per kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import tunesmith.pipeline.finetune  # noqa: F401 - so that the children need not
+from tests import tiny
+from tests.conftest import write_csv
+from tunesmith.pipeline.train import train
+
+SETTINGS = [
+    "method=encoder", "num_train_epochs=4", "per_device_train_batch_size=8", "gradient_accumulation_steps=2",
+    "learning_rate=3e-3", "eval_strategy=steps", "eval_steps=5", "save_strategy=steps", "save_steps=3",
+    "logging_steps=4", "save_total_limit=3", "bootstrap_samples=100", "max_tokens_per_micro_batch=60",
+    "lr_scheduler_type=cosine",
+]  # fmt: skip
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run in a fork whose output goes nowhere; gives its process id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(os.open("errors.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def finish(work: Callable[[], object]) -> None:
+    assert os.waitpid(in_child(work), 0)[1] == 0, Path("errors.log").read_text()
+
+
+def killed(work: Callable[[], object], delay: float) -> bool:
+    """Whether the kill came before the end."""
+    child = in_child(work)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def digest(run: Path) -> dict[str, str]:
+    """Hashes of all that must be equal: weights, optimizer, metrics, predictions, scores."""
+    files = [*run.glob("model/*"), *run.glob("checkpoints/*/*.safetensors"), *run.glob("predictions/*.jsonl")]
+    files += [run / "metrics.jsonl", run / "scores.json"]
+    return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+
+
+def main(kills: int, seed: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    source = {
+        "data": {"path": str(write_csv(folder / "reviews.csv", tiny.texts(200)))},
+        "model": {"name_or_path": str(tiny.model("bert", folder / "model"))},
+    }
+    start = time.monotonic()
+    finish(lambda: train(source, SETTINGS, run_dir="whole", quiet=True))
+    length = time.monotonic() - start
+    expected = digest(Path("whole"))
+    assert sum("optimizer" in name for name in expected) == 3
+    draw = random.Random(seed)
+    for number in range(kills):
+        run = f"run-{number}"
+        begin, resume = partial(train, source, SETTINGS, run_dir=run, quiet=True), partial(train, resume=run)
+        delays = [draw.uniform(0.02, 1.0) * length for _ in range(draw.choice([1, 1, 2]))]
+        hits = [killed(begin, delays[0])]
+        hits += [killed(resume, delay) for delay in delays[1:] if begun(run)]
+        done = len(list(Path(run, "checkpoints").glob("step-*")))
+        if begun(run):
+            finish(resume)
+        else:  # killed before there was a run: begin again
+            finish(begin)
+        print(json.dumps({"hits": sum(hits), "checkpoints": done, "equal": digest(Path(run)) == expected}), flush=True)
+
+
+def begun(run: str) -> bool:
+    return Path(run, "manifest.json").exists()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
