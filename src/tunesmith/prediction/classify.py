@@ -18,7 +18,6 @@ from tunesmith.console import say, track
 from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
-from tunesmith.data.summary import lines
 from tunesmith.errors import ModelError
 from tunesmith.models import load
 from tunesmith.models.linear import Regression
@@ -56,8 +55,8 @@ class Encoder:
                 output = read(self.model(**batch.inputs), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row
-        for line in lines(changes):
-            say(f"{title}: {line}")
+        for change in changes:
+            say(f"{title}: {change.count:,} of {len(examples):,} texts {change.what}")
         return np.array(found, dtype=np.float64), changes
 
     @property
