@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "tunesmith"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "types", "console", "hardware"},
+    {"errors", "types", "console", "hardware", "processes"},
     {"recipe"},
     {"runs", "assets"},
     {"data"},

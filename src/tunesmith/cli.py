@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TunesmithError as error:
         if args.debug:
             raise
-        say(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         say("interrupted")
@@ -80,7 +80,7 @@ def _check(args: Args) -> None:
 
 
 def _train(args: Args) -> None:
-    from tunesmith import hardware, recipe as recipes
+    from tunesmith import processes, recipe as recipes
 
     if args.resume and args.recipe:  # without a recipe the first setting stands in its place
         args.recipe, args.overrides = None, [args.recipe, *args.overrides]
@@ -90,7 +90,7 @@ def _train(args: Args) -> None:
     from tunesmith.pipeline.train import train
 
     run = train(args.recipe, args.overrides, run_dir=args.run_dir, resume=args.resume, quiet=args.quiet)
-    if not args.quiet and hardware.is_main_process():
+    if not args.quiet and processes.is_main():
         _show_run(run)
 
 

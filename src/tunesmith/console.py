@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from tunesmith import processes
+
 Item = TypeVar("Item")
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
@@ -22,8 +24,9 @@ class Meter(Protocol):
 
 
 def say(text: str) -> None:
-    """Tell the user something worth knowing."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user something worth knowing; of several processes the first one speaks."""
+    if processes.is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

@@ -67,16 +67,6 @@ def peak_memory_mb() -> float:
     return peak
 
 
-def is_main_process() -> bool:
-    """False for all but the first of the processes that a launcher started; only that one writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def num_processes() -> int:
-    """How many processes a launcher started; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _peak_resident_mb() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's memory before exec as well

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import PartialState
 from torch import nn
 
-from tunesmith import assets
+from tunesmith import assets, processes
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, ModelError
 from tunesmith.recipe import Model
@@ -75,7 +74,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
             output_loading_info=True,
         )
     _check_body(settings, report, "")
-    return model.to(device()), tokenizer(settings)
+    return model.to(processes.device()), tokenizer(settings)
 
 
 def body(settings: Model, seed: int = 0) -> nn.Module:
@@ -91,13 +90,7 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
             *_place(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
         )
     _check_body(settings, report, "")
-    return cast(nn.Module, model.to(device()))
-
-
-def device() -> torch.device:
-    """Where models run: this process's accelerator, else the CPU."""
-    found: torch.device = PartialState().device
-    return found
+    return cast(nn.Module, model.to(processes.device()))
 
 
 def prepare(settings: Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from tunesmith import __version__, assets, hardware
+from tunesmith import __version__, assets, hardware, processes
 
 EXTRAS = {
     "tokenizers": ("sentencepiece", "google.protobuf"),
@@ -19,10 +19,9 @@ def doctor() -> dict[str, Any]:
     """Hardware, versions, extras (with the command that adds a missing one), and the speed of number formats."""
     import torch
 
-    from tunesmith.models import load
     from tunesmith.training import precision
 
-    device = load.device()
+    device = processes.device()
     extras = {name: _extra(name, modules) for name, modules in EXTRAS.items()}
     trackers = {name: "installed" if _installed(name) else f"missing: pip install {name}" for name in TRACKERS}
     return {

@@ -32,7 +32,7 @@ def fit(job: Job) -> Fitted:
         encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
         predictor = EncoderClassifier(splits.labels, encoder)
         rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
-        feed = _feed(rows, recipe, tokenizer, accelerator)
+        feed = _feed(rows, job, tokenizer, accelerator)
         course = _course(recipe, feed.sampler.steps_per_epoch, bool(splits.validation))
         state = loop.begin(model, recipe.train, course, accelerator)
         session = Session(job, accelerator, course, feed.sampler.steps_per_epoch, predictor.save)
@@ -59,12 +59,22 @@ def fit(job: Job) -> Fitted:
     return Fitted(predictor, total, trainable, notes)
 
 
-def _feed(rows: list[Encoded], recipe: Recipe, tokenizer: load.Tokenizer, accelerator: Accelerator) -> batches.Feed:
-    train, processes = recipe.train, accelerator.num_processes
-    size = train.per_device_train_batch_size * train.gradient_accumulation_steps * processes
-    sampler = batches.Sampler(len(rows), size, recipe.seed)
-    budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
-    return batches.Feed(rows, sampler, tokenizer, budget, accelerator.process_index, processes)
+def _feed(rows: list[Encoded], job: Job, tokenizer: load.Tokenizer, accelerator: Accelerator) -> batches.Feed:
+    sampler = batches.Sampler(len(rows), _step_size(job, accelerator), job.recipe.seed)
+    budget = batches.token_budget(job.recipe.engine.max_tokens_per_micro_batch, accelerator.device)
+    return batches.Feed(rows, sampler, tokenizer, budget, accelerator.process_index, accelerator.num_processes)
+
+
+def _step_size(job: Job, accelerator: Accelerator) -> int:
+    """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
+    train = job.recipe.train
+    size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
+    known = int(job.run.manifest.get("step_size", size))
+    if known != size:
+        say(f"note: this run learns from {known} examples a step, shared by {accelerator.num_processes} process(es)")
+    elif accelerator.is_main_process:
+        job.run.note(step_size=size)
+    return known
 
 
 def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.Course:

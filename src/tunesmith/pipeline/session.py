@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 
-from tunesmith import runs
+from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra
 from tunesmith.pipeline import interruption
@@ -125,6 +125,7 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
         )
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     accelerator = Accelerator(
+        cpu=processes.on_cpu(),
         mixed_precision=_precision(job),
         log_with=wanted or None,
         project_dir=job.run.path,
@@ -145,7 +146,7 @@ def _precision(job: Job) -> str:
         return setting
     known = job.run.manifest.get("precision")
     if known is None:
-        known = precision.measure(PartialState().device)
+        known = precision.measure(processes.device())
         job.run.note(precision=known)
         say(f"precision: {known['mixed_precision']} (bfloat16 is {known['bfloat16_speedup']} times as fast here)")
     return str(known["mixed_precision"])

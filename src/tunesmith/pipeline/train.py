@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, data, hardware, recipe as recipes, runs
+from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
@@ -52,14 +52,14 @@ def train(
 def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
     """Train on splits that were read already."""
     method = METHODS[recipe.method]
-    if hardware.is_main_process():
+    if processes.is_main():
         _note_start(recipe, splits, run)
     method.prepare(recipe)
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows, {len(splits.labels)} labels")
     watch = hardware.Stopwatch()
     with watch.time("train"):
         fitted = method.fit(Job(recipe, splits, run))
-    if hardware.is_main_process():
+    if processes.is_main():
         runs.write_folder(run.model, fitted.predictor.save)
         _finish(recipe, splits, run, fitted, watch)
     return run
@@ -85,19 +85,12 @@ def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]
 
 def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
     """The run directory; where several processes train, the first one makes it and tells the others."""
-    run = None
-    if hardware.is_main_process():
+    path = ""
+    if processes.is_main():
         run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
         run.write("recipe.yaml", recipes.dump(recipe))
-    if hardware.num_processes() > 1:
-        from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
-
-        PartialState()
-        (path,) = broadcast_object_list([run and str(run.path)])
-        run = Run(Path(path))
-    assert run is not None
-    return run
+        path = str(run.path)
+    return Run(Path(processes.agree(path)))
 
 
 def _check_data(splits: Splits, run: Run) -> None:

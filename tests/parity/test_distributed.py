@@ -1,0 +1,98 @@
+"""Two processes learn what one does; the readable twin of the loop gives the same losses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import tunesmith
+from tests import tiny
+from tests.conftest import write_csv
+from tunesmith.runs import Run
+
+Models = Callable[[str], Path]
+ROOT = Path(__file__).parents[2]
+SETTINGS = ["num_train_epochs=2", "bootstrap_samples=100", "logging_steps=1", "learning_rate=1e-3", "eval_steps=3",
+            "eval_strategy=steps"]  # fmt: skip
+
+
+def launch(*words: object) -> None:
+    """`torchrun --nproc_per_node 2 -m tunesmith ...`: what `accelerate launch` starts on GPUs.
+
+    (`accelerate launch --cpu --num_processes 2` of 1.15 starts a single process unless there is an mpirun.)
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "-m", "tunesmith", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_models: Models) -> Path:
+    """61 training rows: the last step of an epoch has 1 row for 2 processes with batches of 2 x 5."""
+    texts = write_csv(tmp_path / "reviews.csv", tiny.texts(80))
+    folder = tiny.model("bert", tmp_path / "model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    content = {"data": {"path": str(texts)}, "model": {"name_or_path": str(folder)},
+               "split": {"test_size": 10, "validation_size": 9}}  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def losses(run: Run) -> list[float]:
+    return [line["loss"] for line in run.metrics() if "loss" in line]
+
+
+def test_two_processes_give_the_losses_of_one(recipe: Path, tmp_path: Path) -> None:
+    """10 examples a step: by one process, or 5 each by two; the curve agrees within 1e-5, and one process writes."""
+    alone = tunesmith.train(recipe, [*SETTINGS, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
+    launch("train", recipe, *SETTINGS, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two")
+    both = Run(tmp_path / "two")
+    assert len(losses(alone)) == len(losses(both)) == 14
+    np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
+    assert both.manifest["notes"]["processes"] == 2
+    assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
+    assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_of_two_processes_is_finished_by_any_number(processes: int, recipe: Path, tmp_path: Path) -> None:
+    """From its checkpoint of step 12: the last losses are those of the whole run, and so is the model."""
+    words = [*SETTINGS, "per_device_train_batch_size=5", "save_strategy=steps", "save_steps=4"]
+    launch("train", recipe, *words, "--run-dir", tmp_path / "whole")
+    run = Run(tmp_path / "whole")
+    before, scores = losses(run), run.read("scores.json")
+    run.note(status="running")
+    if processes == 2:
+        launch("train", "--resume", run.path)
+    else:
+        tunesmith.train(resume=run.path)
+    np.testing.assert_allclose(losses(run), before, rtol=1e-5)
+    assert losses(run)[:12] == before[:12]
+    assert run.read("scores.json")["confusion"] == scores["confusion"]
+
+
+def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Models) -> None:
+    """examples/loop.py, dropout included, to the last digit that float32 sums keep."""
+    spec = importlib.util.spec_from_file_location("loop", ROOT / "examples" / "loop.py")
+    assert spec
+    assert spec.loader
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    rows = tiny.texts(100)
+    table = write_csv(tmp_path / "reviews.csv", rows)
+    settings = ["num_train_epochs=1", "learning_rate=5e-5", "max_length=128", "validation_size=0", "test_size=0"]
+    source = {"data": {"path": str(table)}, "model": {"name_or_path": str(tiny_models("bert"))}}
+    run = tunesmith.train(source, [*settings, "logging_steps=1"])
+    theirs = example.train([text for text, _ in rows], [label for _, label in rows], str(tiny_models("bert")))
+    np.testing.assert_allclose(losses(run), theirs, rtol=1e-6)
