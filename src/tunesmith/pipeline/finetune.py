@@ -54,7 +54,7 @@ def fit(job: Job) -> Fitted:
         "best_step": session.best_step,
         "skipped": state.skipped,
         **cut_notes(cut),
-        "seconds": session.seconds,
+        "earlier_seconds": session.earlier,
     }
     return Fitted(predictor, total, trainable, notes)
 

@@ -35,8 +35,8 @@ class Session:
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
-    seconds: float = 0.0
-    """Spent before this process took over."""
+    earlier: float = 0.0
+    """Seconds of training before this process took over."""
 
     @property
     def checkpoints(self) -> Path:
@@ -50,21 +50,20 @@ class Session:
             self.job.run.cut_metrics(notes["metrics"])
         if found is None:
             return
-        self.losses, self.best_step, self.seconds = notes["losses"], notes["best_step"], notes["seconds"]
+        self.losses, self.best_step, self.earlier = notes["losses"], notes["best_step"], notes["seconds"]
         if notes["threads"] != torch.get_num_threads():
             warn(f"{notes['threads']} threads before, {torch.get_num_threads()} now: the last bits may differ")
         say(f"resuming at step {state.step} of {self.course.num_steps} ({found.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
         """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
-        start = time.perf_counter() - self.seconds
+        start = time.perf_counter()
         with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
                 self._record(step)
-                self.seconds = time.perf_counter() - start
                 if wish.signal or self._saves(step.number):
-                    self._save(state)
+                    self._save(state, self.earlier + time.perf_counter() - start)
                 if wish.signal:
                     raise Interrupted(
                         f"stopped at step {step.number} of {self.course.num_steps}",
@@ -99,12 +98,12 @@ class Session:
         every = {"epoch": self.steps_per_epoch, "steps": engine.save_steps, "no": None}[engine.save_strategy]
         return every is not None and number % every == 0 and number < self.course.num_steps
 
-    def _save(self, state: loop.TrainState) -> None:
+    def _save(self, state: loop.TrainState, seconds: float) -> None:
         if self.accelerator.is_main_process:
             notes: dict[str, Any] = {
                 "losses": self.losses,
                 "best_step": self.best_step,
-                "seconds": self.seconds,
+                "seconds": seconds,
                 "metrics": len(self.job.run.metrics()),
                 "threads": torch.get_num_threads(),
             }

@@ -59,6 +59,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
     watch = hardware.Stopwatch()
     with watch.time("train"):
         fitted = method.fit(Job(recipe, splits, run))
+    earlier = fitted.notes.pop("earlier_seconds", 0.0)  # before the run was interrupted
+    watch.seconds["train"] += earlier
     if processes.is_main():
         runs.write_folder(run.model, fitted.predictor.save)
         _finish(recipe, splits, run, fitted, watch)
@@ -149,7 +151,7 @@ def _score_validation(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted) 
 def _costs(watch: hardware.Stopwatch, fitted: Fitted, num_predicted: int, run: Run) -> dict[str, float | None]:
     predicting = watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None
     return {
-        "train_seconds": max(watch.seconds["train"], fitted.notes.get("seconds", 0.0)),  # a resumed run has both parts
+        "train_seconds": watch.seconds["train"],
         "seconds_per_1000": predicting,
         "peak_memory_mb": hardware.peak_memory_mb(),
         "parameters": fitted.parameters,
