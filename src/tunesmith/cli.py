@@ -22,7 +22,7 @@ Args = argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
-    args = parser().parse_args(argv)
+    args = _parse(argv)
     try:
         args.run(args)
     except Interrupted as stop:
@@ -39,6 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> Args:
+    """The arguments. argparse takes words behind an option for strangers; settings may stand anywhere."""
+    root = parser()
+    args, strangers = root.parse_known_args(argv)
+    words = getattr(args, "overrides", getattr(args, "sources", None))
+    if words is None or any(word.startswith("-") for word in strangers):
+        if strangers:
+            root.error(f"unrecognized arguments: {' '.join(strangers)}")
+        return args
+    words += strangers
+    return args
 
 
 def parser() -> argparse.ArgumentParser:

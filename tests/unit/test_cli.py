@@ -58,6 +58,22 @@ def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
+def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text("method: probe\n")
+    for words in (
+        ["--dry-run", "r.yaml", "lr=2e-3"],
+        ["r.yaml", "lr=2e-3", "--dry-run"],
+        ["r.yaml", "--dry-run", "lr=2e-3"],
+    ):
+        tunesmith("train", *words)
+        assert yaml.safe_load(capsys.readouterr().out)["train"]["learning_rate"] == 2e-3
+    tunesmith("compare", reviews, "--methods", "linear", "max_samples=30", *FAST)
+    assert "30 test rows" in capsys.readouterr().out
+    for words in (["train", "r.yaml", "--dri-run"], ["runs", "list", "a", "b"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(words)
+
+
 def test_predict_texts_and_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     tunesmith("predict", run, "--text", "the goal of the team", "--text", "a robot with data", "--top-k", 2)
