@@ -129,7 +129,7 @@ def test_the_hub_can_read_the_card() -> None:
     made = content(1)
     made["methods"][0]["name"] = "encoder"
     data = ModelCard(report.card(made)).data
-    assert data.library_name == "transformers"
+    assert data.to_dict()["library_name"] == "transformers"
     accuracy = made["methods"][0]["scores"]["headline"]["accuracy"]["value"]
     assert data.eval_results[0].metric_value == pytest.approx(accuracy, abs=1e-4)
 
