@@ -59,6 +59,7 @@ def test_early_stopping_ends_the_run(reviews: Path, tiny_models: Models) -> None
     run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
     notes = run.manifest["notes"]
     assert notes["steps"] == notes["best_step"] + 6 < 50 * 11
+    assert [line["step"] for line in run.metrics() if "loss" in line][-1] == notes["steps"]
 
 
 def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> None:

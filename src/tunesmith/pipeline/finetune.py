@@ -42,10 +42,11 @@ def fit(job: Job) -> Fitted:
             state, feed, loss, recipe.train, accelerator, course, lambda: _validate(predictor, job), recipe.seed
         )
         session.follow(steps, state)
-        accelerator.wait_for_everyone()
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
-    if session.best_step not in (None, state.step):
-        predictor = EncoderClassifier.load(job.run.model, recipe.model.trust_remote_code)
+        accelerator.wait_for_everyone()
+        if session.best_step not in (None, state.step):
+            predictor = EncoderClassifier.load(job.run.model, recipe.model.trust_remote_code)
+        accelerator.wait_for_everyone()  # the first process goes on to write where the others have just read
     notes = {
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,

@@ -61,7 +61,7 @@ class Session:
         with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
-                self._record(step)
+                self._record(step, last=step.number == self.course.num_steps or self.course.patient_no_more(state.age))
                 if wish.signal or self._saves(step.number):
                     self._save(state, self.earlier + time.perf_counter() - start)
                 if wish.signal:
@@ -73,20 +73,23 @@ class Session:
         if state.skipped:
             warn(f"{state.skipped} step(s) had nothing to learn and were skipped")
 
-    def _record(self, step: loop.Step) -> None:
+    def _record(self, step: loop.Step, last: bool) -> None:
         if not step.skipped:
             self.losses.append(step.loss)
-        every, last = self.job.recipe.evaluate.logging_steps, step.number == self.course.num_steps
+        every = self.job.recipe.evaluate.logging_steps
         if self.losses and (step.number == 1 or step.number % every == 0 or last):
-            mean = sum(self.losses) / len(self.losses)
-            self._log(step, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
-            self.losses.clear()
+            self._log_losses(step)
         if step.scores is not None:
             self._log(step, {f"validation_{name}": value for name, value in step.scores.items()})
         if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
             self.best_step = step.number
             if self.accelerator.is_main_process:
                 runs.write_folder(self.job.run.model, self.write_model)
+
+    def _log_losses(self, step: loop.Step) -> None:
+        mean = sum(self.losses) / len(self.losses)
+        self._log(step, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
+        self.losses.clear()
 
     def _log(self, step: loop.Step, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
