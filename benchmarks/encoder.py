@@ -11,6 +11,7 @@ import csv
 import gzip
 import json
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -109,6 +110,7 @@ def our_block(steps: Iterator[loop.Step], feed: batches.Feed, count: int, blocks
         next(steps)
     seconds = time.perf_counter() - start
     blocks.append(Block(seconds, count, summed([our_work(feed, step) for step in range(done, done + count)])))
+    print(f"round {len(blocks) - 1}: ours {seconds / count:.2f} s a step", file=sys.stderr, flush=True)
 
 
 def trainer(model: nn.Module, data: Materials, args: Any, folder: str) -> Any:

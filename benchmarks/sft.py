@@ -92,6 +92,7 @@ class Turns(TrainerCallback):
             return
         seconds = time.perf_counter() - self.start
         self.blocks.append(Block(seconds, self.steps, summed(self.work[-self.steps :])))
+        print(f"round {len(self.blocks) - 1}: theirs {seconds / self.steps:.2f} s a step", file=sys.stderr, flush=True)
         if state.global_step < self.last:
             self.ours()
         self.start = time.perf_counter()
@@ -437,6 +438,7 @@ def our_block(
     losses += [next(steps).loss for _ in range(count)]
     seconds = time.perf_counter() - start
     blocks.append(Block(seconds, count, summed([our_work(feed, step) for step in range(done, done + count)])))
+    print(f"round {len(blocks) - 1}: ours {seconds / count:.2f} s a step", file=sys.stderr, flush=True)
 
 
 def alone(args: Any) -> dict[str, float]:
