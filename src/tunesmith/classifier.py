@@ -35,16 +35,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> TextClassifier:
         """Train on all rows."""
         recipe = recipes.load({"engine": {"save_strategy": "no"}}, self.overrides)
-        plain = recipes.Recipe()
-        if (recipe.data, recipe.split, recipe.method, recipe.seed) != (
-            plain.data,
-            plain.split,
-            plain.method,
-            plain.seed,
-        ):
-            raise RecipeError(
-                "overrides of data, split, method or seed", do="texts come to fit; method and seed are arguments"
-            )
+        plain, fixed = recipes.Recipe(), ("data", "split", "method", "seed")
+        if any(getattr(recipe, name) != getattr(plain, name) for name in fixed):
+            do = "texts come to fit; method and seed are arguments"
+            raise RecipeError(f"overrides of {', '.join(fixed)} mean nothing here", do=do)
         recipe = recipes.load(recipe, [f"method={self.method}", f"seed={self.seed}"])
         gold = np.asarray(list(labels))
         rows = _examples(texts)

@@ -118,8 +118,10 @@ def test_all_checkpoints_damaged_starts_again(half_done: Path, tmp_path: Path) -
     assert same(half_done, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "replace"])
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+@pytest.mark.parametrize(("call", "at"), [("fsync", 1), ("fsync", 4), ("replace", 1), ("rename", 1), ("rename", 2)])
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int
+) -> None:
     """Whichever call of a save fails: a clear error, the old folder whole, nothing half-written left behind."""
     target = tmp_path / "step-00000001"
     runs.write_folder(target, fill)
@@ -135,7 +137,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch:
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole(*arguments)
 
-    at = 1
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, failing)
         with pytest.raises(RunError, match=r"cannot save .*[\s\S]*No space left[\s\S]*MB free"):

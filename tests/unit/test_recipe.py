@@ -110,13 +110,14 @@ def test_an_alias_beside_its_setting_is_refused_in_any_order(tmp_path: Path, ord
     assert "say the same thing twice" in problems(write(tmp_path, order))
 
 
-@pytest.mark.parametrize("text", ["model: bert\n", "model: bert\ncutoff_len: 128\n", "train: {class_weights: none}\n"])
-def test_overrides_over_wrong_shapes_never_crash(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path, text)
-    if "class_weights" in text:
-        assert recipes.load(path, ["train.class_weights.pos=3"]).train.class_weights == {"pos": 3.0}
-    else:
-        assert recipes.load(path, ["model.max_length=3"]).model.max_length == 3 or problems(path)
+@pytest.mark.parametrize("text", ["model: bert\n", "model: bert\ncutoff_len: 128\n"])
+def test_a_section_of_the_wrong_shape_is_named_and_not_replaced(tmp_path: Path, text: str) -> None:
+    assert "line 1: model: input should be" in problems(write(tmp_path, text), ["model.max_length=3"])
+
+
+def test_an_override_may_turn_a_word_into_weights(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {class_weights: none}\n")
+    assert recipes.load(path, ["train.class_weights.pos=3"]).train.class_weights == {"pos": 3.0}
 
 
 def test_an_ambiguous_bare_name_is_refused() -> None:

@@ -167,6 +167,8 @@ def _apply(tree: Tree, override: str, problems: list[str]) -> None:
     value = _value(text)
     for section in path[:-1]:
         inside = tree.get(section)
+        if _is_section(section) and inside is not None and not isinstance(inside, dict):
+            return  # the section itself is wrong, and is named by the check
         tree[section] = dict(inside) if isinstance(inside, dict) else {}
         tree = tree[section]
     tree[path[-1]] = value
