@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs clean
+.PHONY: quickstart test check lint types docs bench clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -22,6 +22,19 @@ types: .venv/installed-check
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
 
+# Wants three files, named in BENCH_INSTRUCTIONS, BENCH_AG_NEWS_TRAIN and BENCH_AG_NEWS_TEST: see benchmarks/README.md.
+# Twenty minutes on two quiet cores; BENCH_FLAGS="--rounds 1 --steps 1" is for trying.
+bench: .venv/installed-bench
+	$(BIN)/python benchmarks/sft.py $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/sft.py --batch 32 --steps 1 --rounds 5 $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/sft.py --method lora $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/sft.py --memory $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/sft.py --memory --batch 32 $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/encoder.py $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/encoder.py --peer grouped $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/encoder.py --memory $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/encoder.py --growth 160 --rounds 2 $(BENCH_FLAGS)
+
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -29,6 +42,10 @@ docs: .venv/installed
 
 .venv/installed-check: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[check]'
+	touch $@
+
+.venv/installed-bench: .venv/installed benchmarks/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	touch $@
 
 clean:

@@ -30,7 +30,9 @@ MAY_SEE = {("pipeline", "__init__"), ("hardware", "__init__"), ("cli", "__init__
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {
-    "transformers": {"models/load.py"},
+    "transformers": {"models/load.py", "models/gguf.py", "models/quantize.py", "models/architectures.py"},
+    "peft": {"models/adapters.py"},
+    "bitsandbytes": {"models/quantize.py"},
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
     "pyarrow": {"data/formats.py"},

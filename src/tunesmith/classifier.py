@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from tunesmith import recipe as recipes
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline.job import Job
-from tunesmith.pipeline.methods import METHODS
+from tunesmith.pipeline.methods import METHODS, variants
 from tunesmith.runs import Run
 from tunesmith.types import Example, Splits
 
@@ -22,7 +22,7 @@ from tunesmith.types import Example, Splits
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Fit any method on texts and labels in memory.
 
-    method: `linear`, `probe` or `encoder`. overrides: recipe settings such as `["train.learning_rate=1e-4"]`.
+    method: `linear`, `probe`, `encoder`, or `generator:lora` and its like. overrides: recipe settings such as `["train.learning_rate=1e-4"]`.
     Texts are strings, or pairs of strings for pair tasks. Labels are strings or integers, and come back as they were.
     No split is made: hold out data yourself, or use `tunesmith.compare`.
     """
@@ -34,12 +34,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> TextClassifier:
         """Train on all rows."""
-        recipe = recipes.load({"engine": {"save_strategy": "no"}}, self.overrides)
-        plain, fixed = recipes.Recipe(), ("data", "split", "method", "seed")
-        if any(getattr(recipe, name) != getattr(plain, name) for name in fixed):
+        chosen = [f"{key}={value}" for key, value in variants(self.method).items()]
+        recipe = recipes.load({"engine": {"save_strategy": "no"}, "seed": self.seed}, [*chosen, *self.overrides])
+        plain = recipes.load({"seed": self.seed}, chosen)
+        if any(getattr(recipe, name) != getattr(plain, name) for name in ("data", "split", "method", "seed", "task")):
             do = "texts come to fit; method and seed are arguments"
-            raise RecipeError(f"overrides of {', '.join(fixed)} mean nothing here", do=do)
-        recipe = recipes.load(recipe, [f"method={self.method}", f"seed={self.seed}"])
+            raise RecipeError("overrides of data, split, task, method and seed mean nothing here", do=do)
         gold = np.asarray(list(labels))
         rows = _examples(texts)
         if len(rows) != len(gold):

@@ -89,7 +89,7 @@ def _check(args: Args) -> None:
     from tunesmith.pipeline.check import check, describe
 
     found = check(args.recipe, args.overrides)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else describe(found))
+    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else describe(found, colours=sys.stdout.isatty()))
 
 
 def _train(args: Args) -> None:
@@ -115,18 +115,50 @@ def _evaluate(args: Args) -> None:
 
 
 def _predict(args: Args) -> None:
+    from tunesmith import runs
+    from tunesmith.pipeline import respond
     from tunesmith.pipeline.predict import check_output, predict, table
 
     output = Path(args.output) if args.output else None
     if output:
         check_output(output)
-    rows = predict(args.run_dir, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
+    run = runs.find(args.run_dir)
+    rows = predict(run, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
+    if run.recipe.task == "instruction" and (args.data or output):
+        for path in respond.write(rows, run, args.data, output):
+            say(f"wrote {len(rows):,} answers to {path}")
+        return
     text = table(rows, output.suffix if output else ".jsonl")
     if output:
         output.write_text(text, encoding="utf-8", newline="")
         say(f"wrote {len(rows):,} predictions to {output}")
     else:
         print(text, end="")
+
+
+def _chat(args: Args) -> None:
+    from tunesmith import recipe as recipes, runs
+    from tunesmith.pipeline.respond import Chat
+
+    run = runs.find(args.run_dir)
+    chat = Chat(run, recipes.load(run.recipe, args.overrides).generate, args.system)
+    say("a line is a question; /reset forgets what was said, /exit or the end of input leaves")
+    while (line := _line()) is not None:
+        if line == "/reset":
+            chat.reset()
+        elif line:
+            for piece in chat.ask(line):
+                print(piece, end="", flush=True)
+            print()
+
+
+def _line() -> str | None:
+    """The next line that somebody types, or None at the end."""
+    try:
+        line = input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+    return None if line in ("/exit", "/quit") else line
 
 
 def _compare(args: Args) -> None:
@@ -175,7 +207,7 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
 
 
 def _add_methods(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--methods", help="methods to compare, separated by commas (default: all)")
+    command.add_argument("--methods", help="methods to compare, separated by commas, such as linear,encoder,generator:lora")
 
 
 def _add_quickstart(command: argparse.ArgumentParser) -> None:
@@ -216,7 +248,15 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--top-k", type=int, default=1, metavar="K", help="show the K best labels (default: %(default)s)"
     )
-    command.add_argument("--output", metavar="FILE", help="write to a .csv or .jsonl file instead of the screen")
+    command.add_argument(
+        "--output", metavar="FILE", help="write to a .csv or .jsonl file; answers to a JSON file's rows also to .json"
+    )
+
+
+def _add_chat(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN", help="run directory of an instruction run")
+    command.add_argument("--system", help="a system message")
+    command.add_argument("overrides", nargs="*", metavar="generate.name=value", help="such as generate.do_sample=true")
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
@@ -243,7 +283,8 @@ COMMANDS: dict[str, Command] = {
     "check": (_check, "look at the data as training would see it", _add_check),
     "train": (_train, "train, evaluate and report one recipe", _add_train),
     "evaluate": (_evaluate, "score a run again, or on new labelled data", _add_evaluate),
-    "predict": (_predict, "label texts with a trained run", _add_predict),
+    "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
+    "chat": (_chat, "talk to a model that answers instructions", _add_chat),
     "compare": (_compare, "compare methods, recipes or finished runs on one frozen split", _add_compare),
     "runs": (_runs, "list runs, or show one", _add_runs),
     "doctor": (_doctor, "show hardware, versions, extras and which number format pays", _add_json),

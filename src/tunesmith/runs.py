@@ -88,20 +88,25 @@ class Run:
         write_whole(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
-        lines = [
-            json.dumps(asdict(prediction) | {"gold": label}, ensure_ascii=False)
-            for prediction, label in zip(predictions, gold, strict=True)
-        ]
-        write_whole(
-            self.path / "predictions" / f"{split}.jsonl", "".join(f"{line}\n" for line in lines).encode("utf-8")
-        )
+        pairs = zip(predictions, gold, strict=True)
+        self.write_rows(split, [asdict(prediction) | {"gold": label} for prediction, label in pairs])
+
+    def write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
+        """What was predicted for each row of a split, as JSON Lines."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """The lines that `write_rows` wrote. Raises RunError where there are none."""
+        found = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
+        if not found:
+            do = "let the run finish; without such rows give data to score (--data)"
+            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
+        return found
 
     def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
         """What the run predicted for a split, and the gold labels."""
-        rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
-        if not rows:
-            do = "let the run finish; without such rows give data to score (--data)"
-            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
+        rows = self.rows(split)
         found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
         return found, [row["gold"] for row in rows]
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    input: str = ""
+    """What an instruction is about, where the data keeps it apart, as Alpaca does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text (or pair of texts), with its label where it is known."""
+    """One text (or pair of texts) with its label where it is known; or one conversation."""
 
     id: str
     """Where the row stands, for people and for joins: `reviews.csv:18`, `sport/004.txt`, `train:17` on a hub."""
@@ -20,6 +30,9 @@ class Example:
     """The label's name; integers in the data are turned into names when the data is read."""
     group: str | None = None
     """Rows of one group never lie in two splits."""
+    messages: tuple[Message, ...] = ()
+    """Of task `instruction`: the turns. `text` is then all before the last answer, which is what may not lie in two
+    splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,19 @@ class Prediction:
     label: str
     probabilities: tuple[float, ...]
     """One per label, in the order of `Predictor.labels`; they sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a generator answered."""
+
+    id: str
+    text: str
+    """Without template and special tokens."""
+    tokens: int
+    """Generated, the end token included."""
+    ended: bool
+    """The model ended the answer itself; false where `max_new_tokens` did."""
 
 
 class Predictor(Protocol):

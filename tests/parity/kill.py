@@ -1,6 +1,6 @@
 """Kill training at random moments, go on, and compare with the run that was left alone. Run by test_resume.py.
 
-    python -m tests.parity.kill KILLS SEED FOLDER
+    python -m tests.parity.kill KIND KILLS SEED FOLDER
 
 Children are forked after the imports, so that a training takes a second; each is killed with SIGKILL after a random
 delay (in a step, an evaluation, a save), some of them twice, then resumed to its end. Prints one JSON line per kill.
@@ -21,17 +21,24 @@ from pathlib import Path
 
 import torch
 
-import tunesmith.pipeline.finetune  # noqa: F401 - so that the children need not
+import tunesmith.pipeline.encoders
+import tunesmith.pipeline.generators  # noqa: F401 - so that the children need not
 from tests import tiny
-from tests.conftest import write_csv
 from tunesmith.pipeline.train import train
 
 SETTINGS = [
-    "method=encoder", "num_train_epochs=4", "per_device_train_batch_size=8", "gradient_accumulation_steps=2",
+    "num_train_epochs=4", "per_device_train_batch_size=8", "gradient_accumulation_steps=2",
     "learning_rate=3e-3", "eval_strategy=steps", "eval_steps=5", "save_strategy=steps", "save_steps=3",
     "logging_steps=4", "save_total_limit=3", "bootstrap_samples=100", "max_tokens_per_micro_batch=60",
     "lr_scheduler_type=cosine",
 ]  # fmt: skip
+ANSWERS = ["task=instruction", "num_samples=1", "max_responses=2", "max_new_tokens=4", "template=alpaca-short"]
+KINDS = {
+    "encoder": ("bert", ["method=encoder"]),
+    "lora": ("llama", ["method=generator", "adapter.kind=lora", "adapter.r=4", "lora_dropout=0.2"]),
+    "causal": ("gpt2", ANSWERS),
+}
+"""What is trained: model family (each with dropout) and settings."""
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -69,23 +76,30 @@ def digest(run: Path) -> dict[str, str]:
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
 
-def main(kills: int, seed: int, folder: Path) -> None:
+def write(folder: Path, kind: str) -> dict[str, object]:
+    """Data and a model; the recipe's part that names them."""
+    rows, family = tiny.texts(200), KINDS[kind][0]
+    model = tiny.model(family, folder / "model") if kind == "encoder" else tiny.generator(family, folder / "model")
+    path = folder / "rows.json"
+    path.write_text(json.dumps([{"instruction": "What is this about?", "input": text, "output": label, "text": text,
+                                 "label": label} for text, label in rows]))  # fmt: skip
+    return {"data": {"path": str(path)}, "model": {"name_or_path": str(model)}}
+
+
+def main(kind: str, kills: int, seed: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.chdir(folder)
-    source = {
-        "data": {"path": str(write_csv(folder / "reviews.csv", tiny.texts(200)))},
-        "model": {"name_or_path": str(tiny.model("bert", folder / "model"))},
-    }
-    finish(lambda: train(source, SETTINGS, run_dir="whole", quiet=True))
+    source, settings = write(folder, kind), [*SETTINGS, *KINDS[kind][1]]
+    finish(lambda: train(source, settings, run_dir="whole", quiet=True))
     start = time.monotonic()
-    finish(lambda: train(source, SETTINGS, run_dir="timed", quiet=True))
+    finish(lambda: train(source, settings, run_dir="timed", quiet=True))
     length = time.monotonic() - start
     expected = digest(Path("whole"))
     assert sum("optimizer" in name for name in expected) == 3
     draw = random.Random(seed)
     for number in range(kills):
         run = f"run-{number}"
-        begin, resume = partial(train, source, SETTINGS, run_dir=run, quiet=True), partial(train, resume=run)
+        begin, resume = partial(train, source, settings, run_dir=run, quiet=True), partial(train, resume=run)
         delays = [draw.uniform(0.02, 0.9) * length for _ in range(draw.choice([1, 1, 2]))]
         hits = [killed(begin, delays[0])]
         hits += [killed(resume, delay) for delay in delays[1:] if begun(run)]
@@ -102,4 +116,4 @@ def begun(run: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

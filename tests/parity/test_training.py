@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import get_scheduler
 
 from tests import tiny
 from tunesmith.data.batches import Batch, Feed, Sampler, collate
-from tunesmith.data.encode import IGNORE, encode
+from tunesmith.data.encode import IGNORE, EncodedText, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import load
 from tunesmith.recipe import Evaluate, Model, Train
-from tunesmith.training import loop, losses, optim
+from tunesmith.training import causal, loop, losses, optim
 from tunesmith.types import Example
 
 LABELS = tuple(tiny.WORDS)
@@ -239,3 +240,126 @@ def test_out_of_memory_halves_the_budget_once(
     assert capsys.readouterr().err.count("out of memory") == 1
     with pytest.raises(torch.OutOfMemoryError):
         run(model, tokenizer, encoded, settings, 4, max_tokens=100_000)
+
+
+# ---- causal models
+
+
+ROWS = [
+    ([5, 6, 7, 8, 9], [IGNORE, IGNORE, 7, 8, 9]),
+    ([5, 6, 7, 4], [IGNORE, IGNORE, 7, 4]),
+    ([9, 4, 4], [IGNORE, 4, 4]),
+]
+TEXTS = [EncodedText(f"row:{i}", ids, labels) for i, (ids, labels) in enumerate(ROWS)]
+MULTIQUERY = tiny.DECODER_LIKE | {"num_key_value_heads": 1}
+LAST_WORD = {
+    "gemma2": MULTIQUERY | {"head_dim": 16, "final_logit_softcapping": 0.05},
+    "cohere": MULTIQUERY | {"logit_scale": 0.0625},
+    "granite": MULTIQUERY | {"logits_scaling": 8.0},
+}
+"""Models that do something to the logits after the head."""
+
+
+def own_loss(model: nn.Module) -> torch.Tensor:
+    """Every row alone, through the model's own forward."""
+    parts = [
+        nn.functional.cross_entropy(
+            model(torch.tensor([ids])).logits[0, :-1], torch.tensor(labels[1:]), ignore_index=IGNORE, reduction="sum"
+        )
+        for ids, labels in ROWS
+    ]
+    return torch.stack(parts).sum()
+
+
+@pytest.mark.parametrize("family", LAST_WORD)
+def test_logits_changed_after_the_head_are_found_and_learned(family: str) -> None:
+    """The padded loss through the model's own forward equals the textbook's; the head's alone would be wrong."""
+    model = tiny.causal(family, "eager", **LAST_WORD[family])
+    assert not causal.head_decides(model, TEXTS[0].ids)
+    expected, batch = own_loss(model), causal.pad(TEXTS, 0)
+    wrong = causal.PaddedCausal().total(model, batch)
+    total = causal.PaddedCausal(through_model=True).total(model, batch)
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert abs(wrong.item() - expected.item()) > 1e-4
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, found, wanted in zip(names, *(autograd(model, loss) for loss in (total, expected)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def autograd(model: nn.Module, loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+
+
+def test_a_cap_is_found_while_logits_are_small() -> None:
+    """Gemma 2's cap of 30 does nothing to the logits of a fresh model, and much to those of a trained one."""
+    model = tiny.causal("gemma2", "eager", **LAST_WORD["gemma2"] | {"final_logit_softcapping": 30.0})
+    assert not causal.head_decides(model, TEXTS[0].ids)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gpt_neox", "qwen3"])
+def test_heads_that_decide(family: str) -> None:
+    model = tiny.causal(family)
+    model.train()
+    assert causal.head_decides(model, TEXTS[0].ids)
+    assert not model.lm_head._forward_pre_hooks if hasattr(model, "lm_head") else True
+
+
+class Biased(nn.Linear):
+    """The same as a plain head, but not of its class: its gradients are left to autograd."""
+
+
+@pytest.mark.parametrize("form", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_made_with_the_logits_are_autograds(bias: bool, frozen: bool, form: torch.dtype) -> None:
+    """A head, frozen or not, with shared places, in chunks: loss and gradients; in bfloat16 within its resolution."""
+    torch.manual_seed(0)
+    plain, other = nn.Linear(8, 50, bias=bias, dtype=form), Biased(8, 50, bias=bias, dtype=form)
+    other.load_state_dict(plain.state_dict())
+    index = torch.tensor([0, 0, 0, 1, 3, 3, 6])
+    ids = torch.tensor([4, 4, 7, 1, 2, 3, 49])
+    seen = []
+    for head in (plain.requires_grad_(not frozen), other.requires_grad_(not frozen)):
+        torch.manual_seed(1)
+        hidden = torch.randn(7, 8, dtype=form, requires_grad=True)
+        total = causal.sum_cross_entropy(head, hidden, index, ids, chunk=3)
+        (total * 0.37).backward()
+        seen.append([total, hidden.grad, head.weight.grad, head.bias.grad if bias else None])
+    assert (seen[0][2] is None) is frozen
+    rtol, atol = (1e-12, 1e-13) if form == torch.float64 else (2e-2, 2e-2)
+    for found, wanted in zip(*seen, strict=True):
+        assert (found is None) is (wanted is None)
+        if found is not None:
+            torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol)
+    assert seen[0][0].dtype == (torch.float64 if form == torch.float64 else torch.float32)
+
+
+def test_a_tied_embedding_has_one_dense_gradient() -> None:
+    """The input embedding's part is added to the head's in place; the model is left as it was."""
+    model = tiny.causal("llama", tie_word_embeddings=True)
+    untied = tiny.causal("llama", tie_word_embeddings=False)
+    untied.load_state_dict(model.state_dict())
+    batch = causal.pack(TEXTS)
+    for one in (model, untied):
+        for _ in range(2):  # a second micro-batch adds to the first's
+            causal.PackedCausal().total(one, batch).backward()
+    embedding = model.get_input_embeddings()
+    assert not embedding._forward_hooks
+    wanted = untied.lm_head.weight.grad + untied.get_input_embeddings().weight.grad
+    torch.testing.assert_close(embedding.weight.grad, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_autocast_around_the_loss_leaves_classification_alone(tiny_models: Models) -> None:
+    """Its model ran under autocast already; logits and cross-entropy are float32: the same loss to the last bit."""
+    model, tokenizer, encoded = setup(tiny_models("bert"))
+    feed = Feed(encoded, Sampler(len(encoded), 16, 3), tokenizer, 64)
+    loss = losses.Classification(torch.ones(3))
+    AcceleratorState._reset_state(True)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    wrapped = accelerator.prepare_model(no_dropout(model))
+    outside = loss.total(wrapped, feed(0)[0])
+    with accelerator.autocast():
+        inside = loss.total(wrapped, feed(0)[0])
+    AcceleratorState._reset_state(True)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)

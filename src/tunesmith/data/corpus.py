@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from tunesmith.data import duplicates, examples, sources, splits
-from tunesmith.data.rows import PARTS, Bad, Given, merge
+from tunesmith.data import conversations, duplicates, examples, sources, splits
+from tunesmith.data.rows import PARTS, Bad, Columns, Given, merge
 from tunesmith.errors import DataError
 from tunesmith.recipe.sections import Data, Split
 from tunesmith.types import Change, Example, Splits
 
 
-def read(data: Data, split: Split, seed: int) -> Splits:
+def read(data: Data, split: Split, seed: int, task: str = "classification") -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
-    drafts = examples.collect(sources.tables(data, split), data, split)
+    drafts = _collect(data, split, task)
     if not drafts.given.get("train"):
         examples.settle(drafts.bad, data.on_bad_rows, len(drafts.bad))
         raise DataError("no rows are left in train", found=_sizes(drafts.given), do="check the data and split.train")
@@ -22,16 +23,16 @@ def read(data: Data, split: Split, seed: int) -> Splits:
     kept, unlearnable, remarks = examples.check_labels(given, making=bool(missing))
     total = sum(map(len, drafts.given.values())) + len(drafts.bad)
     dropped = examples.settle([*drafts.bad, *unlearnable], data.on_bad_rows, total)
-    _check_parts(kept)
+    _check_parts(kept, task)
     whole, short = splits.cut(kept, missing, seed)
     final, left_out = splits.sample(whole, split.max_samples, seed)
     changes = (*drafts.changes, *dropped, *doubled, *remarks, *short, *left_out, *_grouped(final, split.group))
     return _freeze(final, drafts.label_names, missing, changes)
 
 
-def read_unlabelled(data: Data) -> tuple[tuple[Example, ...], tuple[Change, ...]]:
-    """Rows to predict, from `data.path`. A label is kept where there is one and never asked for."""
-    drafts = examples.collect(sources.tables(data, Split()), data, Split(), labelled=False)
+def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Example, ...], tuple[Change, ...]]:
+    """Rows to predict, from `data.path`. A label or answer is kept where there is one and never asked for."""
+    drafts = _collect(data, Split(), task, required=False)
     total = sum(map(len, drafts.given.values())) + len(drafts.bad)
     dropped = examples.settle(drafts.bad, data.on_bad_rows, total)
     given = examples.name_labels(drafts, strict=False)
@@ -43,6 +44,18 @@ def read_unlabelled(data: Data) -> tuple[tuple[Example, ...], tuple[Change, ...]
     if not rows:
         raise DataError("no rows are left to predict", found=_dropped(drafts.bad))
     return rows, merge([*drafts.changes, *dropped, *left])
+
+
+def _collect(data: Data, split: Split, task: str, *, required: bool = True) -> examples.Drafts:
+    """Read all tables as the task has them."""
+    wanted = Columns.of(data, split)
+    if task == "instruction":
+        tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
+        drafts = examples.collect(tables, split, conversations.Conversations(wanted, data.format, required))
+        return replace(drafts, label_names=None)
+    drafts = examples.collect(sources.tables(data, split, wanted.settings().values()), split,
+                              examples.Labelled(wanted, required))  # fmt: skip
+    return replace(drafts, label_names=data.label_names or drafts.label_names)
 
 
 def _grouped(given: Given, column: str | None) -> list[Change]:
@@ -67,12 +80,12 @@ def _freeze(given: Given, names: tuple[str, ...] | None, made: Iterable[str], ch
     )
 
 
-def _check_parts(given: Given) -> None:
+def _check_parts(given: Given, task: str) -> None:
     empty = [part for part, rows in given.items() if not rows]
     if empty:
         raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(given), do="check the data")
     labels = {row.label for row in given["train"]}
-    if len(labels) == 1:
+    if len(labels) == 1 and task == "classification":
         raise DataError("train has a single label", found=repr(labels.pop()), do="check data.label and the rows")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from tunesmith.data import cells
+from tunesmith.data.cells import Unfit
 from tunesmith.data.rows import (
     FIRST,
     OTHER_NAMES,
@@ -25,7 +25,7 @@ from tunesmith.data.rows import (
     shortened,
 )
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe.sections import Split
 from tunesmith.types import Change, Example
 
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")
@@ -43,23 +43,60 @@ class Drafts:
     label_names: tuple[str, ...] | None = None
 
 
-class _Unfit(Exception):
-    """Why a row is no example."""
+class Reading(Protocol):
+    """How the rows of a task become examples."""
 
-    def __init__(self, reason: str, note: str = "") -> None:
-        self.reason, self.note = reason, note
+    def columns(self, table: Table) -> Columns:
+        """The columns to read of a table. Raises DataError where it lacks one."""
+        ...
+
+    def example(self, row: Row, columns: Columns) -> Example:
+        """The example of one row. Raises Unfit where it is none."""
+        ...
+
+    def remarks(self, row: Row, columns: Columns) -> Iterable[Change]:
+        """What was read otherwise than it stands there."""
+        ...
 
 
-def collect(tables: Mapping[str, Table], data: Data, split: Split, *, labelled: bool = True) -> Drafts:
-    """Read all tables to their ends. Unlabelled rows are examples too where `labelled` is false."""
-    wanted = Columns.of(data, split)
-    _check_columns(tables.values(), wanted, labelled)
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts, or pairs of texts, with labels; without one too where `required` is false."""
+
+    wanted: Columns
+    required: bool = True
+
+    def columns(self, table: Table) -> Columns:
+        columns = self.wanted.within(table)
+        settings = columns.settings()
+        if not self.required:
+            del settings["data.label"]
+        check_columns(table, settings)
+        return columns
+
+    def example(self, row: Row, columns: Columns) -> Example:
+        values = row.values
+        text = cells.text(values.get(columns.text), "text")
+        pair = None if columns.text_pair is None else cells.text(values.get(columns.text_pair), "text_pair")
+        value = values.get(columns.label)
+        label = cells.label(value) if self.required or not cells.is_null(value) else None
+        return Example(row.id, text, pair, label, cells.group(values, columns.group))
+
+    def remarks(self, row: Row, columns: Columns) -> Iterator[Change]:
+        for column in (columns.text, columns.text_pair):
+            if column is not None and not isinstance(row.values[column], str):
+                yield Change(f"numbers read as text in column {column}", 1, (row.id,))
+
+
+def collect(tables: Mapping[str, Table], split: Split, reading: Reading) -> Drafts:
+    """Read all tables to their ends."""
+    columns = _columns(tables, reading)
     drafts: dict[str, list[Example]] = {part: [] for part in PARTS if part in tables or split.column}
     bad: list[Bad] = []
     changes: list[Change] = []
     for part, table in tables.items():
         before = sum(map(len, drafts.values())), len(bad)
-        for item in _items(table, part, wanted.within(table), split, labelled):
+        for item in _items(table, part, columns[part], split, reading):
             if isinstance(item, Bad):
                 bad.append(item)
             elif isinstance(item, Change):
@@ -67,24 +104,34 @@ def collect(tables: Mapping[str, Table], data: Data, split: Split, *, labelled: 
             else:
                 drafts[item[0]].append(item[1])
         _check_rows(table, sum(map(len, drafts.values())) - before[0], bad[before[1] :], part)
-    names = data.label_names or next((table.label_names for table in tables.values() if table.label_names), None)
+    names = next((table.label_names for table in tables.values() if table.label_names), None)
     given = {part: tuple(examples) for part, examples in drafts.items() if examples or part in tables}
     return Drafts(given, bad, changes, names)
 
 
-def _check_columns(tables: Iterable[Table], wanted: Columns, labelled: bool) -> None:
+def _columns(tables: Mapping[str, Table], reading: Reading) -> dict[str, Columns]:
+    """The columns of every table; those that are missing are told of all tables at once."""
+    found: dict[str, Columns] = {}
     problems: list[str] = []
-    for table in tables:
-        asked = wanted.within(table).settings()
-        if not labelled:
-            del asked["data.label"]
-        missing = {setting: column for setting, column in asked.items() if column not in table.columns}
-        if missing and not table.columns:
-            raise DataError(f"{table.name}: no rows")
-        if missing:
-            problems.append(f"{table.name} has the columns {listed(table.columns)}; {_advice(missing, table.columns)}")
+    for part, table in tables.items():
+        try:
+            found[part] = reading.columns(table)
+        except DataError as error:
+            if not table.columns:
+                raise
+            problems.append(str(error))
     if problems:
         raise DataError("columns are missing\n  " + "\n  ".join(problems))
+    return found
+
+
+def check_columns(table: Table, asked: Mapping[str, str]) -> None:
+    """Refuse a table without a column that a setting asks for (column by setting)."""
+    missing = {setting: column for setting, column in asked.items() if column not in table.columns}
+    if missing and not table.columns:
+        raise DataError(f"{table.name}: no rows")
+    if missing:
+        raise DataError(f"{table.name} has the columns {listed(table.columns)}; {_advice(missing, table.columns)}")
 
 
 def _advice(missing: Mapping[str, str], columns: Sequence[str]) -> str:
@@ -108,7 +155,7 @@ def _check_rows(table: Table, good: int, bad: Sequence[Bad], part: str) -> None:
 
 
 def _items(
-    table: Table, part: str, columns: Columns, split: Split, labelled: bool
+    table: Table, part: str, columns: Columns, split: Split, reading: Reading
 ) -> Iterator[tuple[str, Example] | Bad | Change]:
     parts = _parts_by_name(split) if columns.split else {}
     for item in table.items:
@@ -117,11 +164,13 @@ def _items(
             continue
         try:
             where = _part(item.values.get(columns.split), parts) if columns.split else part
-            example = _example(item, columns, labelled)
-        except _Unfit as unfit:
+            example = reading.example(item, columns)
+        except Unfit as unfit:
             yield Bad(unfit.reason, item.id, unfit.note)
             continue
-        yield from _remarks(item, columns)
+        yield from reading.remarks(item, columns)
+        if columns.group is not None and example.group is None:
+            yield Change("no group: the row stands alone", 1, (item.id,))
         if where:
             yield where, example
         else:
@@ -139,68 +188,8 @@ def _part(value: Any, parts: Mapping[str, str]) -> str:
     name = "" if value is None else str(value).strip()
     part = parts.get(name.lower())
     if part is None:
-        raise _Unfit("unknown name in split.column", shortened(name))
+        raise Unfit("unknown name in split.column", shortened(name))
     return part
-
-
-def _remarks(row: Row, columns: Columns) -> Iterator[Change]:
-    for column in (columns.text, columns.text_pair):
-        if column is not None and not isinstance(row.values[column], str):
-            yield Change(f"numbers read as text in column {column}", 1, (row.id,))
-    if columns.group is not None and _group(row.values.get(columns.group)) is None:
-        yield Change("no group: the row stands alone", 1, (row.id,))
-
-
-def _example(row: Row, columns: Columns, labelled: bool) -> Example:
-    values = row.values
-    text = _text(values.get(columns.text), "text")
-    pair = None if columns.text_pair is None else _text(values.get(columns.text_pair), "text_pair")
-    value = values.get(columns.label)
-    label = _label(value) if labelled or not _is_null(value) else None
-    group = None if columns.group is None else _group(values.get(columns.group))
-    return Example(row.id, text, pair, label, group)
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (value == "" or str(value).isspace())
-
-
-def _text(value: Any, role: str) -> str:
-    if isinstance(value, str):
-        if not value or value.isspace():
-            raise _Unfit(f"empty {role}")
-        return _sound(value, role)
-    if _is_null(value):
-        raise _Unfit(f"null {role}")
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return str(value)
-    raise _Unfit(f"{role} that is neither a string nor a number", type(value).__name__)
-
-
-def _sound(text: str, role: str) -> str:
-    """JSON can hold half a character (a lone surrogate), which nothing can write or tokenize."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise _Unfit(f"{role} with half a character (a lone surrogate)", f"at character {error.start}") from None
-    return text
-
-
-def _label(value: Any) -> str:
-    if _is_null(value):
-        raise _Unfit("missing label")
-    if isinstance(value, str):
-        return _sound(value, "label")
-    if isinstance(value, bool | int):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    raise _Unfit("label that is neither a string nor a whole number", type(value).__name__)
-
-
-def _group(value: Any) -> str | None:
-    return None if _is_null(value) else str(value)
 
 
 def name_labels(drafts: Drafts, *, strict: bool = True) -> Given:
@@ -247,7 +236,7 @@ def _refuse_unnamed(rows: Sequence[Example], names: tuple[str, ...]) -> None:
 def check_labels(given: Given, *, making: bool) -> tuple[Given, list[Bad], list[Change]]:
     """Take out rows whose label cannot be learned: unseen in train, or on a single row where splits are to be made."""
     counts = Counter(row.label for row in given["train"])
-    single = {label for label, count in counts.items() if count == 1}
+    single = {label for label, count in counts.items() if count == 1 and label is not None}
     changes = []
     if single and not making:
         ids = tuple(row.id for row in given["train"] if row.label in single)

@@ -8,16 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tunesmith.data import folders, formats, hub
-from tunesmith.data.rows import PARTS, Columns, Table, listed
+from tunesmith.data.rows import PARTS, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.recipe.sections import Data, Split
 
 ASSET = "pypi:"
 
 
-def tables(data: Data, split: Split) -> dict[str, Table]:
-    """Raw tables by part. A single table is called train, also where a column says what its rows are."""
-    wanted = Columns.of(data, split).settings().values()
+def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+    """Raw tables by part. A single table is called train, also where a column says what its rows are.
+
+    wanted: the columns that will be read, where a file lets us leave the others alone.
+    """
     if data.path and Path(data.path).expanduser().is_file():
         data = data.model_copy(update={"path": None, "train": data.path})
     found = {} if data.train else _one_source(data, split, wanted)

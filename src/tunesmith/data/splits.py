@@ -205,7 +205,7 @@ def _sampled(rows: tuple[Example, ...], most: int, draw: random.Random, *, least
 
 
 def fingerprints(given: Mapping[str, Sequence[Example]]) -> dict[str, str]:
-    """SHA-256 of each split: a JSON line of text, text_pair and label a row. `data` is the hash of the three."""
+    """SHA-256 of each split: a JSON line of text, text_pair and label (or of the turns) a row. `data` is the hash of the three."""
     hashes = {part: fingerprint(given.get(part, ())) for part in PARTS}
     return {**hashes, "data": hashlib.sha256("\n".join(hashes.values()).encode()).hexdigest()}
 
@@ -213,6 +213,12 @@ def fingerprints(given: Mapping[str, Sequence[Example]]) -> dict[str, str]:
 def fingerprint(rows: Iterable[Example]) -> str:
     """The hash of one split; ids and groups are no part of it."""
     digest = hashlib.sha256()
-    for line in chain.from_iterable((json.dumps([row.text, row.text_pair, row.label]), "\n") for row in rows):
+    for line in chain.from_iterable((json.dumps(_content(row)), "\n") for row in rows):
         digest.update(line.encode("ascii"))
     return digest.hexdigest()
+
+
+def _content(row: Example) -> list[object]:
+    if row.messages:
+        return [[turn.role, turn.content, turn.input] for turn in row.messages]
+    return [row.text, row.text_pair, row.label]

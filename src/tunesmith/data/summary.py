@@ -37,6 +37,8 @@ def _figures(rows: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _length(row: Example) -> int:
+    if row.messages:
+        return sum(len(turn.content) + len(turn.input) for turn in row.messages)
     return len(row.text) + len(row.text_pair or "")
 
 

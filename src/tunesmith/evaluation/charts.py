@@ -67,10 +67,11 @@ def _grid(scale: Axis) -> Markup:
     return Markup("").join(line.format(name=name, x=x) for x, name in places)
 
 
-def ticks(scale: Axis) -> Markup:
-    """The tick labels that belong to a column of `interval` strips."""
+def ticks(scale: Axis, percent: bool = False) -> Markup:
+    """The tick labels that belong to a column of `interval` strips; shares may be written as 50%."""
     text = Markup('<text x="{x:.2f}%" y="11" text-anchor="middle">{label}</text>')
-    labels = Markup("").join(text.format(x=100 * share, label=label) for share, label in scale.labels())
+    written = [(scale.share(tick), f"{100 * tick:.4g}%") for tick in scale.ticks] if percent else scale.labels()
+    labels = Markup("").join(text.format(x=100 * share, label=label) for share, label in written)
     return Markup('<svg class="scale" aria-hidden="true">{labels}</svg>').format(labels=labels)
 
 
@@ -119,6 +120,47 @@ def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Mar
             rule = Markup('<line class="ideal" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
             body.append(rule.format(_across(best_step, steps), top, top + tall - 46))
     return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
+
+
+def laid_over(methods: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """One picture of all training losses, one of the validation metric; none where nothing trained in steps.
+
+    Methods without steps have a level line at their validation score. Runs that were judged by different metrics
+    share no second picture.
+    """
+    curves = [(place, method["curve"]) for place, method in enumerate(methods) if method["curve"]]
+    metrics = {found["validation_metric"] for _, found in curves}
+    losses = [(place, found["loss"]) for place, found in curves if found["loss"]]
+    pictures = [_overlay(losses, [], "training loss")] if losses else []
+    judged = [(place, found["validation"]) for place, found in curves if found["validation"]]
+    if judged and len(metrics) == 1:
+        (metric,) = metrics
+        still = [(p, (m["validation"] or {}).get(metric)) for p, m in enumerate(methods) if not m["curve"]]
+        levels = [(place, float(value)) for place, value in still if value is not None]
+        pictures.append(_overlay(judged, levels, f"validation {_spoken(metric)}"))
+    return pictures
+
+
+def key(place: int) -> Markup:
+    """The line of the method at `place`, for a legend."""
+    line = Markup('<svg class="key m{} d{}" viewBox="0 0 26 8" aria-hidden="true">{}</svg>')
+    return line.format(place % 10, place % 4, _line([(1, 4), (25, 4)], "line"))
+
+
+def _overlay(series: Sequence[tuple[int, Sequence[Point]]], levels: Sequence[tuple[int, float]], name: str) -> Markup:
+    top, bottom = 26, 246
+    steps = axis([0.0, *(step for _, points in series for step, _ in points)], least=1, low=0)
+    heights = [value for _, points in series for _, value in points] + [value for _, value in levels]
+    values = axis(heights, least=0.02)
+    lines = [(place, _thin(points), True) for place, points in series]
+    lines += [(place, [(0, value), (steps.ticks[-1], value)], False) for place, value in levels]
+    body = [_frame(steps, values, top, bottom), _text(LEFT, 12, name, "start"), _text(RIGHT, 280, "step →", "end")]
+    for place, points, dotted in lines:
+        places = [(_across(step, steps), _up(value, values, top, bottom)) for step, value in points]
+        dots = _dots(places, [3.0] * len(places)) if dotted and len(places) <= 40 else Markup("")
+        group = Markup('<g class="m{} d{}">{}{}</g>')
+        body.append(group.format(place % 10, place % 4, _line(places, "line"), dots))
+    return _picture(286, f"{name} of {len(lines)} methods over steps", body)
 
 
 def _spoken(metric: str) -> str:

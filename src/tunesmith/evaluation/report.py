@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+
+from tunesmith.evaluation.markdown import data_parts, environment_table, hub_name, listing, plain, sign, table
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -36,25 +37,24 @@ NOTHING = "–"
 
 def html(report: Report) -> str:
     """One self-contained page, without scripts and without any request to the outside."""
-    return _environment().get_template("report.html.j2").render(report=report, **_axes(report))
+    return templates().get_template("report.html.j2").render(report=report, **_axes(report))
 
 
 def markdown(report: Report) -> str:
     """The tables that matter, for a terminal, a pull request or an issue."""
     several = len(report["methods"]) > 1
     parts = [
-        f"# {_plain(report['title'])}",
-        f"**{_plain(report['verdict'])}**",
+        f"# {plain(report['title'])}",
+        f"**{plain(report['verdict'])}**",
         f"## {'Comparison' if several else 'Scores and costs'}",
         _score_table(report["methods"]),
         _floor_sentence(report["data"]),
-        _cost_table(report["methods"]),
+        cost_table(report["methods"]),
     ]
     if report["pairs"]:
         parts += ["## Pairs", _pair_table(report["pairs"])]
-    parts += ["## Data", *_data_parts(report["data"])]
-    made = f"Made with tunesmith {_plain(report['version'])} on {_plain(report['created'])}: {_code(report['command'])}"
-    return "\n\n".join([*parts, made]) + "\n"
+    parts += ["## Data", *data_parts(report["data"])]
+    return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
 def card(report: Report) -> str:
@@ -67,22 +67,22 @@ def card(report: Report) -> str:
     labels = data["labels"]
     parts = [
         f"---\n{front}---",
-        f"# {_plain(report['title'])}: {_plain(method['name'])}",
-        f"{_plain(method['description'])}. It gives a text one of {len(labels)} labels: {_listing(labels)}.",
-        f"{_plain(report['verdict'])}",
+        f"# {plain(report['title'])}: {plain(method['name'])}",
+        f"{plain(method['description'])}. It gives a text one of {len(labels)} labels: {listing(labels)}.",
+        f"{plain(report['verdict'])}",
         "## Scores",
         _metric_table(method["scores"]),
         _floor_sentence(data),
         *_usage_parts(method),
         "## Data",
-        *_data_parts(data),
+        *data_parts(data),
         "## Limits",
         _limits(report, method),
         "## Costs",
-        _cost_table([method]),
+        cost_table([method]),
         "## Environment",
-        _environment_table(report["environment"]),
-        f"Made with tunesmith {_plain(report['version'])} on {_plain(report['created'])}: {_code(report['command'])}",
+        environment_table(report["environment"]),
+        sign(report),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -111,6 +111,13 @@ def chance(p: float | None) -> str:
 def percent(share: float) -> str:
     """98%, 0.4%; nothing that is more than none is shown as none."""
     return f"{100 * share:.0f}%" if share >= 0.0095 or share == 0 else f"{100 * share:.1g}%"
+
+
+def share(value: float | None) -> str:
+    """99.1%; all and none without decimals, and nothing else looks like them."""
+    if value is None:
+        return NOTHING
+    return f"{min(99.9, max(0.1, 100 * value)):.1f}%" if 0 < value < 1 else f"{100 * value:.0f}%"
 
 
 def level(confidence: float) -> str:
@@ -158,6 +165,24 @@ def megabytes(value: float | None) -> str:
     return f"{value / 1000:,.1f} GB"
 
 
+def training(costs: Mapping[str, Any]) -> str:
+    """How long training took; what was not trained needed none, whatever loading it took."""
+    return "none" if costs["trainable"] == 0 else seconds(costs["train_seconds"])
+
+
+def trained(costs: Mapping[str, Any]) -> str:
+    """How many parameters training changed: none; 1,925 (0.0085%)."""
+    total, learned = costs["parameters"], costs["trainable"]
+    if not (total and learned):
+        return NOTHING if learned is None else "none"
+    return f"{count(learned)} ({part(learned / total)})"
+
+
+def part(whole: float) -> str:
+    """A share of parameters, which may be small: 0.21%, 1.5%, 100%."""
+    return f"{100 * whole:.0f}%" if whole >= 0.0995 else f"{100 * whole:.2g}%"
+
+
 # What the page and the tables draw from the scores.
 
 
@@ -166,7 +191,9 @@ def _axes(report: Report) -> dict[str, Any]:
 
     scores = [method["scores"]["headline"][name] for method in report["methods"] for name in ("accuracy", "macro_f1")]
     gaps = [pair[name] for pair in report["pairs"] for name in ("accuracy_difference", "macro_f1_difference")]
+    trained_in_steps = [method for method in report["methods"] if method["curve"]]
     return {
+        "pictures": charts.laid_over(report["methods"]) if len(trained_in_steps) > 1 else [],
         "score_axis": charts.axis([s[end] for s in scores for end in ("low", "high")], least=0.04, low=0, high=1),
         "gap_axis": charts.axis(
             [0.0, *(gap[end] for gap in gaps for end in ("low", "high"))], least=0.02, low=-1, high=1
@@ -175,8 +202,8 @@ def _axes(report: Report) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> SandboxedEnvironment:
-    """Every text is escaped, unknown names are errors, and the template can call nothing but what is given here."""
+def templates() -> SandboxedEnvironment:
+    """For all pages: texts are escaped, unknown names are errors, and only what is given here can be called."""
     from jinja2 import PackageLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -186,7 +213,7 @@ def _environment() -> SandboxedEnvironment:
     made = SandboxedEnvironment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for shown in (metric, signed, chance, percent, seconds, count, megabytes, level):
+    for shown in (metric, signed, chance, percent, seconds, count, megabytes, level, share, training, trained):
         made.filters[shown.__name__] = shown
     made.globals.update(charts=charts, confusions=confusions, weakest=weakest, floor=floor)
     made.globals.update(names=NAMES, lower_is_better=LOWER_IS_BETTER, full_matrix=FULL_MATRIX)
@@ -225,60 +252,40 @@ def floor(data: Mapping[str, Any]) -> tuple[str, float] | None:
 # Markdown.
 
 
-def _plain(text: object) -> str:
-    """Text from the data on one line, with nothing left in it that Markdown, HTML or a table would act on."""
-    return re.sub(r"([\\`*<>\[\]|&~$])", r"\\\1", " ".join(str(text).split()))
-
-
-def _code(text: object) -> str:
-    """In backticks; a backtick or a pipe inside would end the code or the table's cell."""
-    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "\\|") + "`"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column is text, the others are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _estimate(estimate: Mapping[str, Any]) -> str:
     return f"{metric(estimate['value'])} [{metric(estimate['low'])}, {metric(estimate['high'])}]"
 
 
-def _listing(labels: Sequence[str], most: int = 25) -> str:
-    shown = ", ".join(_plain(label) for label in labels[:most])
-    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
-
-
 def _score_table(methods: Sequence[Mapping[str, Any]]) -> str:
     shown = [name for name in NAMES if name in methods[0]["scores"]["headline"]]
-    rows = ([_plain(m["name"]), *(_estimate(m["scores"]["headline"][name]) for name in shown)] for m in methods)
-    return _table(["Method", *(_directed(name) for name in shown)], rows)
+    rows = ([plain(m["name"]), *(_estimate(m["scores"]["headline"][name]) for name in shown)] for m in methods)
+    return table(["Method", *(_directed(name) for name in shown)], rows)
 
 
 def _directed(name: str) -> str:
     return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
 
 
-def _cost_table(methods: Sequence[Mapping[str, Any]]) -> str:
-    head = ["Method", "Training", "1,000 predictions", "Peak memory", "Parameters", "Trained", "Size"]
-    return _table(head, ([_plain(method["name"]), *_costs(method["costs"])] for method in methods))
+def cost_table(methods: Sequence[Mapping[str, Any]], predicted: str = "predictions") -> str:
+    """What each method took, for Markdown."""
+    head = ["Method", "Training", f"1,000 {predicted}", "Peak memory", "Parameters", "Trained", "Size"]
+    return table(head, ([plain(method["name"]), *_costs(method["costs"])] for method in methods))
 
 
 def _costs(costs: Mapping[str, Any]) -> list[str]:
-    times = [seconds(costs["train_seconds"]), seconds(costs["seconds_per_1000"]), megabytes(costs["peak_memory_mb"])]
-    return [*times, count(costs["parameters"]), count(costs["trainable"]), megabytes(costs["size_mb"])]
+    times = [training(costs), seconds(costs["seconds_per_1000"]), megabytes(costs["peak_memory_mb"])]
+    return [*times, count(costs["parameters"]), trained(costs), megabytes(costs["size_mb"])]
 
 
 def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> str:
     head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Told apart"]
-    return _table(head, map(_pair_row, pairs))
+    return table(head, map(_pair_row, pairs))
 
 
 def _pair_row(pair: Mapping[str, Any]) -> list[str]:
     accuracy, f1, test = pair["accuracy_difference"], pair["macro_f1_difference"], pair["mcnemar"]
     return [
-        f"{_plain(pair['a'])} − {_plain(pair['b'])}",
+        f"{plain(pair['a'])} − {plain(pair['b'])}",
         f"{signed(accuracy['value'])} [{signed(accuracy['low'])}, {signed(accuracy['high'])}]",
         chance(test["p"]),
         chance(test["p_holm"]),
@@ -291,26 +298,7 @@ def _pair_row(pair: Mapping[str, Any]) -> list[str]:
 
 def _floor_sentence(data: Mapping[str, Any]) -> str:
     known = floor(data)
-    return f"Always answering {_plain(known[0])} would reach an accuracy of {metric(known[1])}." if known else ""
-
-
-def _data_parts(data: Mapping[str, Any]) -> list[str]:
-    head = ["Split", "Rows", "Median characters", "95% below", "Longest", "Fingerprint"]
-    rows = ([name, *_split_row(split)] for name, split in data["splits"].items())
-    made = f" Cut here: {', '.join(data['made'])}." if data["made"] else " Every split came with the data."
-    changes = "\n".join(f"- {_plain(c['what'])}: {c['count']:,}{_where(c['where'])}" for c in data["changes"])
-    source = f"Source: {_code(data['source'])}, fingerprint {_code(data['fingerprint'][:12])}.{made}"
-    return [source, _table(head, rows), *([changes] if changes else [])]
-
-
-def _split_row(split: Mapping[str, Any]) -> list[str]:
-    lengths = split["characters"]
-    sizes = (split["rows"], lengths["median"], lengths["p95"], lengths["max"])
-    return [*(f"{size:,.0f}" for size in sizes), _code(split["fingerprint"][:12])]
-
-
-def _where(ids: Sequence[str]) -> str:
-    return f" ({', '.join(_code(one) for one in ids)})" if ids else ""
+    return f"Always answering {plain(known[0])} would reach an accuracy of {metric(known[1])}." if known else ""
 
 
 # The model card.
@@ -318,7 +306,7 @@ def _where(ids: Sequence[str]) -> str:
 
 def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
     task = {"type": "text-classification", "name": "Text classification"}
-    source = {"name": str(report["title"]), "type": _hub_name(report["data"]["source"]), "split": "test"}
+    source = {"name": str(report["title"]), "type": hub_name(report["data"]["source"]), "split": "test"}
     result = {"task": task, "dataset": source, "metrics": _card_metrics(method["scores"]["headline"])}
     library = {"library_name": "transformers"} if method["name"] == "encoder" else {}
     return {
@@ -338,20 +326,13 @@ def _card_metrics(headline: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _hub_name(source: str) -> str:
-    """The hub takes only `name` or `owner/name` as a data set's type."""
-    if re.fullmatch(r"(?:[\w-]+/)?[\w.-]+", source, re.ASCII):
-        return source
-    return re.sub(r"[^\w.]+", "-", source, flags=re.ASCII).strip("-.") or "unknown"
-
-
 def _metric_table(scores: Mapping[str, Any]) -> str:
     confidence = level(scores["confidence"])
     rows = (
         [_directed(n), metric(e["value"]), f"[{metric(e['low'])}, {metric(e['high'])}]"]
         for n, e in scores["headline"].items()
     )
-    return _table([f"On {scores['rows']:,} test rows", "Value", f"{confidence} interval"], rows)
+    return table([f"On {scores['rows']:,} test rows", "Value", f"{confidence} interval"], rows)
 
 
 def _usage_parts(method: Mapping[str, Any]) -> list[str]:
@@ -373,11 +354,5 @@ def _limits(report: Report, method: Mapping[str, Any]) -> str:
         lines.append(f"{method['notes']['cut']:,} texts were longer than the model's input and were cut.")
     rare = [label for label in report["data"]["labels"] if method["scores"]["per_class"][label]["support"] < 20]
     if rare:
-        lines.append(f"Fewer than 20 test rows, so the scores say little about: {_listing(rare)}.")
+        lines.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _environment_table(environment: Mapping[str, Any]) -> str:
-    flat = {key: value for key, value in environment.items() if key != "packages" and value is not None}
-    rows = [[key.replace("_", " "), _plain(value)] for key, value in {**flat, **environment["packages"]}.items()]
-    return _table(["What", "Version or value"], rows)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from tunesmith import data, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, TunesmithError
-from tunesmith.evaluation import report
 from tunesmith.pipeline import reporting
-from tunesmith.pipeline.methods import METHODS
+from tunesmith.pipeline.methods import variants
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -38,17 +36,22 @@ class Comparison:
         return self.path / "report.html"
 
 
+Source = str | Path | Mapping[str, Any] | Recipe
+DEFAULT = {"classification": ("linear", "probe", "encoder"), "instruction": ("generator:untuned", "generator")}
+"""What is compared where no methods are named."""
+
+
 def compare(
-    sources: Sequence[str | Path | Recipe],
+    sources: Sequence[Source],
     overrides: Sequence[str] = (),
     *,
     methods: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
-    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: all);
-    or several recipes, trained as they are; or run directories, compared as they are. Every training is a process of
-    its own, so that peak memory is that method's alone.
+    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: see
+    DEFAULT; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
+    directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
     """
     if not sources:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
@@ -66,15 +69,15 @@ def compare(
 
 
 def _plans(
-    sources: Sequence[str | Path | Recipe], overrides: Sequence[str], methods: Sequence[str] | None
+    sources: Sequence[Source], overrides: Sequence[str], methods: Sequence[str] | None
 ) -> list[tuple[str, Recipe]]:
     """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
     if len(sources) == 1:
-        base = _recipe(sources[0], overrides)
-        chosen = tuple(METHODS) if methods is None else tuple(methods)
+        chosen = DEFAULT[_recipe(sources[0], overrides).task] if methods is None else tuple(methods)
         if len(set(chosen)) != len(chosen) or not chosen:
             raise RecipeError("compare needs different methods", found=", ".join(chosen) or "none")
-        return [(method, recipes.load(base, [f"method={method}"])) for method in chosen]
+        settings = {method: [f"{key}={value}" for key, value in variants(method).items()] for method in chosen}
+        return [(method.replace(":", "-"), _recipe(sources[0], [*overrides, *settings[method]])) for method in chosen]
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
     loaded = [_recipe(source, overrides) for source in sources]
@@ -87,7 +90,7 @@ def _check_data(planned: Sequence[Recipe]) -> None:
     for recipe in planned:
         key = repr((recipe.data, recipe.split, recipe.seed))
         if key not in checked:
-            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed)
+            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
             if not splits.test:
                 raise RecipeError("a comparison needs a test split", do="set split.test_size above 0")
             for line in summary.lines(splits.changes):
@@ -96,8 +99,8 @@ def _check_data(planned: Sequence[Recipe]) -> None:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 
 
-def _recipe(source: str | Path | Recipe, overrides: Sequence[str]) -> Recipe:
-    if isinstance(source, Recipe) or str(source).endswith((".yaml", ".yml")):
+def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
+    if isinstance(source, (Recipe, Mapping)) or str(source).endswith((".yaml", ".yml")):
         return recipes.load(source, overrides)
     return recipes.load({"data": {"path": str(source)}}, overrides)
 
@@ -123,8 +126,6 @@ def _train_apart(recipe: Recipe, folder: Path) -> Run:
 
 def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
     content = reporting.build(finished, recipe.evaluate, recipe.seed)
-    folder.write("comparison.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    folder.write("report.md", report.markdown(content))
-    folder.write("report.html", report.html(content))
+    reporting.write_comparison(folder, content)
     say(f"compared {len(finished)} runs in {folder.path}")
     return Comparison(folder.path, content)

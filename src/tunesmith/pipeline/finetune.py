@@ -1,51 +1,73 @@
-"""Fine-tuning an encoder: model, rows and loss for the loop, and the predictor that comes of it."""
+"""Training by gradient, whatever the method: a model, its rows and its loss go through the one loop."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
 from accelerate import Accelerator
+from torch import nn
 
 from tunesmith.console import say
-from tunesmith.data import batches
-from tunesmith.data.encode import Encoded, encode
-from tunesmith.evaluation import metrics
-from tunesmith.models import load
+from tunesmith.data.batches import Sampler
+from tunesmith.evaluation import metrics, responses
+from tunesmith.models import adapters, load
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.session import Session, accelerated
-from tunesmith.prediction.classify import Encoder, EncoderClassifier, cut_notes
 from tunesmith.recipe import Recipe
-from tunesmith.training import loop, losses, optim
+from tunesmith.training import compilation, loop, optim
+from tunesmith.training.losses import Loss
 from tunesmith.types import Fitted
 
 
-def fit(job: Job) -> Fitted:
+class Feed(loop.Batches[Any], Protocol):
+    """Micro-batches of the examples that a sampler draws."""
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a method brings to the loop."""
+
+    model: nn.Module
+    feed: Feed
+    loss: Loss[Any]
+    evaluate: Callable[[int], loop.Scores]
+    """Scores of the validation split, given the steps done."""
+    result: Any
+    """The predictor or generator around the model, as it learns."""
+    reload: Callable[[Path], Any]
+    """The same from a folder that it was saved in."""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
     """Train as the recipe says; `model/` of the run holds the best weights so far at any time."""
-    recipe, splits = job.recipe, job.splits
+    recipe = job.recipe
     with accelerated(job) as accelerator:
-        tokenizer = load.tokenizer(recipe.model)
-        model = load.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed).to(accelerator.device)
-        if recipe.engine.gradient_checkpointing:
-            load.checkpoint_activations(model)
-        optim.freeze(model, recipe.train.freeze)
-        total, trainable = optim.count(model)
-        limit = load.longest_input(recipe.model, tokenizer)
-        encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
-        predictor = EncoderClassifier(splits.labels, encoder)
-        rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
-        feed = _feed(rows, job, tokenizer, accelerator)
-        course = _course(recipe, feed.sampler.steps_per_epoch, bool(splits.validation))
+        tuning = prepare(job, accelerator)
+        model, sampler = tuning.model, tuning.feed.sampler
+        course = _course(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
+        parameters, trainable = adapters.count(model)
+        say(f"{adapters.describe(model)} on {accelerator.device}")
+        _lay_out(model, recipe, course, accelerator)
         state = loop.begin(model, recipe.train, course, accelerator)
-        session = Session(job, accelerator, course, feed.sampler.steps_per_epoch, predictor.save)
+        session = Session(job, accelerator, course, sampler.steps_per_epoch, tuning.result.save)
         session.resume(state)
-        loss = losses.Classification(torch.from_numpy(job.weights()))
         steps = loop.steps(
-            state, feed, loss, recipe.train, accelerator, course, lambda: _validate(predictor, job), recipe.seed
-        )
+            state, tuning.feed, tuning.loss, recipe.train, accelerator, course,
+            lambda: tuning.evaluate(state.step), recipe.seed,
+        )  # fmt: skip
         session.follow(steps, state)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
         accelerator.wait_for_everyone()
+        result = tuning.result
         if session.best_step not in (None, state.step):
-            predictor = EncoderClassifier.load(job.run.model, recipe.model.trust_remote_code)
+            result = tuning.reload(job.run.model)
         accelerator.wait_for_everyone()  # the first process goes on to write where the others have just read
     notes = {
         "device": str(accelerator.device),
@@ -54,19 +76,13 @@ def fit(job: Job) -> Fitted:
         "steps": state.step,
         "best_step": session.best_step,
         "skipped": state.skipped,
-        **cut_notes(cut),
         "earlier_seconds": session.earlier,
+        **tuning.notes,
     }
-    return Fitted(predictor, total, trainable, notes)
+    return Fitted(result, parameters, trainable, notes)
 
 
-def _feed(rows: list[Encoded], job: Job, tokenizer: load.Tokenizer, accelerator: Accelerator) -> batches.Feed:
-    sampler = batches.Sampler(len(rows), _step_size(job, accelerator), job.recipe.seed)
-    budget = batches.token_budget(job.recipe.engine.max_tokens_per_micro_batch, accelerator.device)
-    return batches.Feed(rows, sampler, tokenizer, budget, accelerator.process_index, accelerator.num_processes)
-
-
-def _step_size(job: Job, accelerator: Accelerator) -> int:
+def step_size(job: Job, accelerator: Accelerator) -> int:
     """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
     train = job.recipe.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
@@ -78,6 +94,17 @@ def _step_size(job: Job, accelerator: Accelerator) -> int:
     return known
 
 
+def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator: Accelerator) -> None:
+    """What changes how a model computes, and nothing that it computes."""
+    if recipe.engine.gradient_checkpointing:
+        load.checkpoint_activations(model)
+    pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device)
+    if recipe.engine.compile:
+        say(why)
+    if pays:
+        compilation.compile_layers(model)
+
+
 def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.Course:
     settings = recipe.evaluate
     if not has_validation:
@@ -85,10 +112,5 @@ def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    higher = metrics.HIGHER_IS_BETTER[settings.metric_for_best_model]
+    higher = (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[settings.metric_for_best_model]
     return loop.Course.plan(steps_per_epoch, recipe.train, settings, higher)
-
-
-def _validate(predictor: EncoderClassifier, job: Job) -> loop.Scores:
-    rows = job.splits.validation
-    return metrics.headline([str(row.label) for row in rows], predictor.predict(rows), job.splits.labels)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tunesmith.errors import RunError
+from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.job import Job
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -24,16 +25,18 @@ class Method:
     prepare: Callable[[Recipe], None]
     """Imports libraries and fetches files, so that the time of `fit` is training alone."""
     fit: Callable[[Job], Fitted]
-    load: Callable[[Path, bool], Predictor]
-    """From a model folder; the flag says whether code that came with the model may run."""
+    load: Callable[[Path, Recipe], Any]
+    """From a model folder and the run's recipe: a Predictor, or of task `instruction` a Generator."""
+    name: Callable[[Recipe], str] = lambda recipe: recipe.method
+    """What the method is called in a comparison."""
 
 
-def load_predictor(run: Run) -> Predictor:
-    """The predictor that a finished run trained."""
+def load_result(run: Run) -> Any:
+    """What a finished run trained: a Predictor, or of task `instruction` a Generator."""
     manifest = run.manifest
     if manifest["status"] != "finished":
         raise RunError(f"{run.path} has not finished", do=f"go on with it: tunesmith train --resume {run.path}")
-    return METHODS[manifest["method"]].load(run.model, manifest["trust_remote_code"])
+    return METHODS[manifest["method"]].load(run.model, run.recipe)
 
 
 def _prepare_linear(recipe: Recipe) -> None:
@@ -48,7 +51,7 @@ def _fit_linear(job: Job) -> Fitted:
     return linear.fit(job.splits.train, job.splits.labels, job.recipe.linear, job.weights())
 
 
-def _load_linear(folder: Path, trust_remote_code: bool) -> Predictor:
+def _load_linear(folder: Path, recipe: Recipe) -> Predictor:
     from tunesmith.models.linear import LinearClassifier
 
     return LinearClassifier.load(folder)
@@ -72,29 +75,41 @@ def _fit_probe(job: Job) -> Fitted:
     return classify.fit_probe(encoder, splits.train, splits.labels, recipe.probe, recipe.linear, job.weights())
 
 
-def _load_probe(folder: Path, trust_remote_code: bool) -> Predictor:
+def _load_probe(folder: Path, recipe: Recipe) -> Predictor:
     from tunesmith.prediction.classify import ProbeClassifier
 
-    return ProbeClassifier.load(folder, trust_remote_code)
+    return ProbeClassifier.load(folder, recipe.model.trust_remote_code)
 
 
-def _prepare_encoder(recipe: Recipe) -> None:
+def _prepare_tuning(recipe: Recipe) -> None:
     from tunesmith.models import load
-    from tunesmith.pipeline import finetune  # noqa: F401
+    from tunesmith.pipeline import encoders, generators  # noqa: F401
 
     load.prepare(recipe.model)
 
 
 def _fit_encoder(job: Job) -> Fitted:
-    from tunesmith.pipeline import finetune
+    from tunesmith.pipeline import encoders, finetune
 
-    return finetune.fit(job)
+    return finetune.fit(job, encoders.prepare)
 
 
-def _load_encoder(folder: Path, trust_remote_code: bool) -> Predictor:
+def _load_encoder(folder: Path, recipe: Recipe) -> Predictor:
     from tunesmith.prediction.classify import EncoderClassifier
 
-    return EncoderClassifier.load(folder, trust_remote_code)
+    return EncoderClassifier.load(folder, recipe.model.trust_remote_code)
+
+
+def _fit_generator(job: Job) -> Fitted:
+    from tunesmith.pipeline import finetune, generators
+
+    return finetune.fit(job, generators.prepare) if _learns(job.recipe) else generators.untuned(job)
+
+
+def _load_generator(folder: Path, recipe: Recipe) -> Any:
+    from tunesmith.pipeline import generators
+
+    return generators.reload(recipe, folder)
 
 
 def _describe_linear(recipe: Recipe) -> str:
@@ -108,12 +123,36 @@ def _describe_probe(recipe: Recipe) -> str:
     return f"frozen {_model(recipe)} ({recipe.probe.pooling} pooling) + logistic regression"
 
 
-def _describe_encoder(recipe: Recipe) -> str:
+def _describe_tuned(recipe: Recipe) -> str:
+    if not _learns(recipe):
+        return f"untuned {_model(recipe)}"
     part = {"none": "fine-tuned", "embeddings": "fine-tuned (embeddings frozen)", "body": "head trained on frozen"}
+    how = {"none": part[recipe.train.freeze], "lora": "LoRA beside", "qlora": "LoRA beside 4-bit"}[recipe.adapter.kind]
+    rank = "" if recipe.adapter.kind == "none" else f", r {recipe.adapter.r}"
     length = (
         f"{recipe.train.max_steps} steps" if recipe.train.max_steps else f"{recipe.train.num_train_epochs:g} epoch(s)"
     )
-    return f"{part[recipe.train.freeze]} {_model(recipe)}, {length}"
+    return f"{how} {_model(recipe)}{rank}, {length}"
+
+
+def _learns(recipe: Recipe) -> bool:
+    return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
+
+
+def _variant(recipe: Recipe) -> str:
+    """The method's name in a comparison: `generator:lora`, and plain `encoder` where it is trained in full."""
+    kind = recipe.adapter.kind if _learns(recipe) else "untuned"
+    full = "" if recipe.method == "encoder" else ":full"
+    return recipe.method + (full if kind == "none" else f":{kind}")
+
+
+def variants(method: str) -> dict[str, str]:
+    """The settings behind `generator:lora` and its like. Raises RecipeError for what is none."""
+    name, _, kind = method.partition(":")
+    known = VARIANTS if name in ("encoder", "generator") else {"": {}}
+    if name not in METHODS or kind not in known or (name, kind) == ("encoder", "untuned"):
+        raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"]))
+    return {"method": name, **known[kind]}
 
 
 def _model(recipe: Recipe) -> str:
@@ -123,5 +162,14 @@ def _model(recipe: Recipe) -> str:
 METHODS = {
     "linear": Method(_describe_linear, _prepare_linear, _fit_linear, _load_linear),
     "probe": Method(_describe_probe, _prepare_probe, _fit_probe, _load_probe),
-    "encoder": Method(_describe_encoder, _prepare_encoder, _fit_encoder, _load_encoder),
+    "encoder": Method(_describe_tuned, _prepare_tuning, _fit_encoder, _load_encoder, _variant),
+    "generator": Method(_describe_tuned, _prepare_tuning, _fit_generator, _load_generator, _variant),
 }
+VARIANTS = {
+    "": {},
+    "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
+    "full": {"adapter.kind": "none"},
+    "lora": {"adapter.kind": "lora"},
+    "qlora": {"adapter.kind": "qlora"},
+}
+"""What follows a method's name behind a colon -> settings."""

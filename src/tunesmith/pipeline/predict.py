@@ -13,8 +13,9 @@ from tunesmith import data, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import DataError, RecipeError, RunError
-from tunesmith.evaluation import metrics
-from tunesmith.pipeline.methods import load_predictor
+from tunesmith.evaluation import metrics, responses
+from tunesmith.pipeline import respond
+from tunesmith.pipeline.methods import load_result
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -34,13 +35,16 @@ def predict(
 
     Gives rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
     probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
+    Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`.
     """
     found = run if isinstance(run, Run) else runs.find(run)
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
+    if found.recipe.task == "instruction":
+        return respond.respond(found, texts, source=source)
     examples = _from_source(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
-    predictor = load_predictor(found)
+    predictor = load_result(found)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     predictions = predictor.predict(examples)
@@ -57,6 +61,8 @@ def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, A
     """
     found = run if isinstance(run, Run) else runs.find(run)
     recipe = found.recipe
+    if recipe.task == "instruction":
+        return _evaluate_answers(found, source)
     if source is None:
         predictions, gold = found.predictions("test")
         labels = found.manifest["data"]["labels"]
@@ -64,7 +70,7 @@ def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, A
         found.write("scores.json", scores)
         return scores
     examples = _from_source(recipe, source)
-    predictor = load_predictor(found)
+    predictor = load_result(found)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):
@@ -76,10 +82,18 @@ def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, A
     return scores
 
 
+def _evaluate_answers(run: Run, source: str | None) -> dict[str, Any]:
+    if source is not None:
+        raise RecipeError("new data of an instruction run is answered by `tunesmith predict`", do="leave --data out")
+    scores = responses.score(run.rows("test"), run.recipe.evaluate, run.recipe.seed)
+    run.write("scores.json", scores)
+    return scores
+
+
 def check_output(path: Path) -> None:
     """Refuse an output file that could not be written, before the work and not after it."""
-    if path.suffix not in (".csv", ".jsonl"):
-        raise RecipeError(f"cannot write {path}", expected="a name that ends in .csv or .jsonl")
+    if path.suffix not in (".csv", ".jsonl", ".json"):
+        raise RecipeError(f"cannot write {path}", expected="a name that ends in .csv or .jsonl; answers also in .json")
     if not path.parent.is_dir():
         raise RecipeError(f"cannot write {path}", found=f"no folder {path.parent}", do="make the folder first")
 

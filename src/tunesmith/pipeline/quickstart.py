@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith import recipe as recipes
 from tunesmith.pipeline.compare import Comparison, compare
 
 RECIPE = {
@@ -17,4 +16,4 @@ RECIPE = {
 
 def quickstart(overrides: Sequence[str] = (), *, methods: Sequence[str] | None = None) -> Comparison:
     """Compare linear, probe and encoder on BBC News."""
-    return compare([recipes.load(RECIPE, overrides)], methods=methods)
+    return compare([RECIPE], overrides, methods=methods)

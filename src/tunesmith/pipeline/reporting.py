@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tunesmith import __version__
 from tunesmith.errors import RunError
-from tunesmith.evaluation import comparison, report
+from tunesmith.evaluation import answers, comparison, paired, report
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -21,27 +24,23 @@ WORST = 10
 
 
 def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
-    """The report of finished runs as one dict, ready for JSON. Raises RunError where their splits differ."""
+    """The report of finished runs as one dict, ready for JSON. Raises RunError where their tasks or splits differ."""
     manifests = [run.manifest for run in runs]
+    task = _task(runs, manifests)
     _check_same_split(runs, manifests)
     names = _names(manifests)
     methods = [_method(run, manifest, name) for run, manifest, name in zip(runs, manifests, names, strict=True)]
     _check_same_confidence(methods)
-    stored = {name: run.predictions("test") for name, run in zip(names, runs, strict=True)}
-    gold = next(iter(stored.values()))[1]
-    predictions = {name: found for name, (found, _) in stored.items()}
     data = manifests[0]["data"]
-    pairs = comparison.compare(gold, predictions, data["labels"], settings, seed) if len(runs) > 1 else []
     return {
+        "task": task,
         "title": Path(data["source"].removeprefix("pypi:")).name,
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "command": _command(),
         "version": __version__,
-        "verdict": comparison.verdict(methods, pairs),
         "data": data,
-        "methods": methods,
-        "pairs": pairs,
         "environment": manifests[0]["environment"] | {"seed": seed},
+        **TASKS[task].compare(runs, methods, settings, seed),
     }
 
 
@@ -53,9 +52,20 @@ def write_run(run: Run) -> None:
     if (run.path / "scores.json").exists():
         recipe = run.recipe
         content = build([run], recipe.evaluate, recipe.seed)
-        run.write("report.html", report.html(content))
-        run.write("report.md", report.markdown(content))
-        run.write("README.md", report.card(content))
+        _write_pages(run, content)
+        run.write("README.md", TASKS[content["task"]].pages.card(content))
+
+
+def write_comparison(folder: Run, content: dict[str, Any]) -> None:
+    """What `build` made of several runs, as comparison.json, report.html and report.md."""
+    folder.write("comparison.json", content)
+    _write_pages(folder, content)
+
+
+def _write_pages(folder: Run, content: dict[str, Any]) -> None:
+    pages = TASKS[content["task"]].pages
+    folder.write("report.md", pages.markdown(content))
+    folder.write("report.html", pages.html(content))
 
 
 def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -79,6 +89,19 @@ def _command() -> str:
     """The command line that led here, if it was ours."""
     ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
     return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
+
+
+def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
+    """What all the runs are about; runs from before there were tasks classify."""
+    tasks = [str(manifest.get("task", "classification")) for manifest in manifests]
+    if len(set(tasks)) > 1:
+        raise RunError(
+            "runs of different tasks cannot be compared",
+            expected=f"only runs of task {tasks[0]}, as {runs[0].path}",
+            found=", ".join(f"{run.path} ({task})" for run, task in zip(runs, tasks, strict=True) if task != tasks[0]),
+            do="compare runs of one task",
+        )
+    return tasks[0]
 
 
 def _check_same_split(runs: Sequence[Run], manifests: Sequence[dict[str, Any]]) -> None:
@@ -123,9 +146,76 @@ def _method(run: Run, manifest: dict[str, Any], name: str) -> dict[str, Any]:
         "validation": manifest["validation"],
         "costs": manifest["costs"],
         "curve": _curve(run),
-        "worst": run.read("worst.json")["worst"],
         "notes": manifest["notes"],
     }
+
+
+def _compare_labels(
+    runs: Sequence[Run], methods: Sequence[dict[str, Any]], settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Of classification: each method's worst mistakes, pairs, and the verdict."""
+    methods = [method | run.read("worst.json") for run, method in zip(runs, methods, strict=True)]
+    stored = {method["name"]: run.predictions("test") for run, method in zip(runs, methods, strict=True)}
+    gold = next(iter(stored.values()))[1]
+    predictions = {name: found for name, (found, _) in stored.items()}
+    labels = runs[0].manifest["data"]["labels"]
+    pairs = comparison.compare(gold, predictions, labels, settings, seed) if len(runs) > 1 else []
+    return {"verdict": comparison.verdict(methods, pairs), "methods": methods, "pairs": pairs}
+
+
+def _compare_answers(
+    runs: Sequence[Run], methods: Sequence[dict[str, Any]], settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Of instructions: how each answered on the way, pairs, the verdict, and answers to lay side by side."""
+    methods = [method | _answering(run) for run, method in zip(runs, methods, strict=True)]
+    rows = {method["name"]: run.rows("test") for run, method in zip(runs, methods, strict=True)}
+    compared = paired.compare(rows, settings, seed)
+    best, base = paired.rank(methods, compared["losses"])
+    return {
+        "verdict": paired.verdict(methods, compared),
+        "methods": methods,
+        "pairs": compared.pop("pairs"),
+        "compared": compared,
+        "shown": paired.choose(rows, compared, best, base, seed),
+    }
+
+
+def _answering(run: Run) -> dict[str, Any]:
+    """What the report says of a generator beyond its scores."""
+    recipe = run.recipe
+    generate, name = recipe.generate, recipe.model.name_or_path
+    on_hub = re.fullmatch(r"[\w-]+/[\w.-]+", name, re.ASCII) and not Path(name).exists()
+    return {
+        "samples": _samples(run),
+        "saved": _saved(run),
+        "base_model": name if on_hub else None,
+        "settings": {
+            "model": name,
+            "template": recipe.prompt.template,
+            "max_length": recipe.model.max_length,
+            "max_new_tokens": generate.max_new_tokens,
+            "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",
+        },
+        "recipe": (run.path / "recipe.yaml").read_text(encoding="utf-8"),
+    }
+
+
+def _saved(run: Run) -> str:
+    """What lies in model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
+    if (run.model / "adapter_config.json").exists():
+        return "adapter"
+    return "model" if run.manifest["costs"]["trainable"] else "tokenizer"
+
+
+def _samples(run: Run) -> list[dict[str, Any]]:
+    """Per validation prompt the answers at each evaluation, in the order of the steps."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in run.metrics():
+        for one in line.get("samples", ()):
+            asked = {"id": one["id"], "prompt": one["prompt"], "reference": one["reference"], "answers": []}
+            answered = {"step": line["step"], "response": one["response"]}
+            found.setdefault(one["id"], asked)["answers"].append(answered)
+    return list(found.values())
 
 
 def _curve(run: Run) -> dict[str, Any] | None:
@@ -143,7 +233,7 @@ def _curve(run: Run) -> dict[str, Any] | None:
 
 
 def _plot(curve: dict[str, Any], path: Path) -> None:
-    """training_loss.png: the loss, and the deciding metric on a second axis."""
+    """training_loss.png: the loss; beside a validation loss, or with the deciding metric on a second axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -152,8 +242,24 @@ def _plot(curve: dict[str, Any], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss", title="Training loss")
     axes.spines[["top", "right"]].set_visible(False)
     if curve["validation"]:
-        right = axes.twinx()
-        right.plot(*zip(*curve["validation"], strict=True), "o-", color="#b5541c", label="validation")
-        right.set_ylabel(f"validation {curve['validation_metric']}", color="#b5541c")
-        right.spines["top"].set_visible(False)
+        same = curve["validation_metric"] == "loss"
+        where = axes if same else axes.twinx()
+        where.plot(*zip(*curve["validation"], strict=True), "o-", color="#b5541c", label="validation loss")
+        if same:
+            axes.legend(frameon=False)
+        else:
+            where.set_ylabel(f"validation {curve['validation_metric']}", color="#b5541c")
+            where.spines["top"].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True)
+class Task:
+    """How the runs of one task are reported."""
+
+    compare: Callable[[Sequence[Run], Sequence[dict[str, Any]], Evaluate, int], dict[str, Any]]
+    pages: ModuleType
+    """Has `html`, `markdown` and `card`."""
+
+
+TASKS = {"classification": Task(_compare_labels, report), "instruction": Task(_compare_answers, answers)}

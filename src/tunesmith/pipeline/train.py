@@ -10,10 +10,10 @@ from tunesmith import __version__, data, hardware, processes, recipe as recipes,
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
-from tunesmith.evaluation import metrics
 from tunesmith.pipeline import reporting
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.methods import METHODS
+from tunesmith.pipeline.outcomes import OUTCOMES
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Fitted, Splits
@@ -36,7 +36,7 @@ def train(
     it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
     """
     recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
-    splits = data.read(recipe.data, recipe.split, recipe.seed)
+    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     if run is None:
         for line in () if quiet else summary.lines(splits.changes):
             say(f"data: {line}")
@@ -51,19 +51,20 @@ def train(
 
 def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
     """Train on splits that were read already."""
-    method = METHODS[recipe.method]
+    method, job = METHODS[recipe.method], Job(recipe, splits, run)
     if processes.is_main():
         _note_start(recipe, splits, run)
     method.prepare(recipe)
-    say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows, {len(splits.labels)} labels")
+    labels = f", {len(splits.labels)} labels" if splits.labels else ""
+    say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
     watch = hardware.Stopwatch()
     with watch.time("train"):
-        fitted = method.fit(Job(recipe, splits, run))
+        fitted = method.fit(job)
     earlier = fitted.notes.pop("earlier_seconds", 0.0)  # before the run was interrupted
     watch.seconds["train"] += earlier
     if processes.is_main():
         runs.write_folder(run.model, fitted.predictor.save)
-        _finish(recipe, splits, run, fitted, watch)
+        _finish(job, fitted, watch)
     return run
 
 
@@ -109,7 +110,8 @@ def _check_data(splits: Splits, run: Run) -> None:
 def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
     run.note(
         tunesmith=__version__,
-        name=recipe.method,
+        name=METHODS[recipe.method].name(recipe),
+        task=recipe.task,
         method=recipe.method,
         description=METHODS[recipe.method].describe(recipe),
         seed=recipe.seed,
@@ -119,33 +121,17 @@ def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
     )
 
 
-def _finish(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted, watch: hardware.Stopwatch) -> None:
-    """Predict the held-out splits, score and report. The test split is looked at here and nowhere else."""
-    validation = _score_validation(recipe, splits, run, fitted)
-    with watch.time("predict"):
-        predictions = fitted.predictor.predict(splits.test)
-    gold = [str(example.label) for example in splits.test]
-    run.write_predictions("test", predictions, gold)
-    if splits.test:
-        run.write("scores.json", metrics.score(gold, predictions, splits.labels, recipe.evaluate, recipe.seed))
-    run.write("worst.json", {"worst": reporting.worst(splits.test, predictions)})
-    run.note(
-        validation=validation,
-        costs=_costs(watch, fitted, len(splits.test), run),
+def _finish(job: Job, fitted: Fitted, watch: hardware.Stopwatch) -> None:
+    """Predict and score the held-out splits, and report."""
+    outcome = OUTCOMES[job.recipe.task](job, fitted, watch)
+    job.run.note(
+        validation=outcome["validation"],
+        costs=_costs(watch, fitted, outcome["predicted"], job.run),
         notes=fitted.notes,
         environment=hardware.environment(fitted.notes.get("device", "cpu")),
         status="finished",
     )
-    reporting.write_run(run)
-
-
-def _score_validation(recipe: Recipe, splits: Splits, run: Run, fitted: Fitted) -> dict[str, float] | None:
-    if not splits.validation:
-        return None
-    predictions = fitted.predictor.predict(splits.validation)
-    gold = [str(example.label) for example in splits.validation]
-    run.write_predictions("validation", predictions, gold)
-    return metrics.headline(gold, predictions, splits.labels)
+    reporting.write_run(job.run)
 
 
 def _costs(watch: hardware.Stopwatch, fitted: Fitted, num_predicted: int, run: Run) -> dict[str, float | None]:

@@ -1,15 +1,34 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.load import dump, fields, load
-from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Section, Split, Train
+from tunesmith.recipe.sections import (
+    Adapter,
+    Data,
+    Engine,
+    Evaluate,
+    Generate,
+    Linear,
+    Model,
+    Predict,
+    Probe,
+    Prompt,
+    Recipe,
+    Section,
+    Split,
+    Train,
+)
 
 __all__ = [
+    "Adapter",
     "Data",
     "Engine",
     "Evaluate",
+    "Generate",
     "Linear",
     "Model",
+    "Predict",
     "Probe",
+    "Prompt",
     "Recipe",
     "Section",
     "Split",

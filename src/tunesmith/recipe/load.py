@@ -30,6 +30,19 @@ ALIASES = {
     "val_set_size": "split.validation_size",
     "dataset": "data.path",
     "dataset_name": "data.path",
+    "lora_rank": "adapter.r",
+    "lora_r": "adapter.r",
+    "lora_target": "adapter.target_modules",
+    "lora_target_modules": "adapter.target_modules",
+    "bnb_4bit_quant_type": "adapter.quant_type",
+    "bnb_4bit_use_double_quant": "adapter.double_quant",
+    "bnb_4bit_compute_dtype": "adapter.compute_dtype",
+    "drop_rate": "model.dropout",
+    "torch_dtype": "model.dtype",
+    "torch_compile": "engine.compile",
+    "compile": "engine.compile",
+    "train_on_inputs": "prompt.train_on_prompt",
+    "allowed_max_length": "model.max_length",
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, and said aloud."""
 
@@ -73,7 +86,7 @@ def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[
 
 def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Tree, dict[str, int]]:
     if isinstance(source, Recipe):
-        return source.model_dump(mode="json"), {}
+        return source.model_dump(mode="json", exclude_unset=True), {}
     if isinstance(source, Mapping):
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()}, {}
     path = Path(source)
@@ -245,11 +258,16 @@ def _unknown(key: str) -> str:
 
 def _resolve(recipe: Recipe) -> Recipe:
     """Existing local paths made absolute, so that a stored recipe works from any folder."""
-    data = {key: _absolute(getattr(recipe.data, key)) for key in ("path", "train", "validation", "test")}
-    model = {"name_or_path": _absolute(recipe.model.name_or_path)}
-    return recipe.model_copy(
-        update={"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
-    )
+    places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
+    places["prompt"] = ("template",)
+    update = {}
+    for name, keys in places.items():
+        section = getattr(recipe, name)
+        paths = {key: _absolute(getattr(section, key)) for key in keys}
+        changed = {key: path for key, path in paths.items() if path != getattr(section, key)}
+        if changed:
+            update[name] = section.model_copy(update=changed)
+    return recipe.model_copy(update=update)
 
 
 def _absolute(path: str | None) -> str | None:

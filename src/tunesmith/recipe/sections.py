@@ -29,6 +29,14 @@ def _label(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def _label_keys(value: Any) -> Any:
+    return {_label(key): text for key, text in value.items()} if isinstance(value, dict) else value
+
+
+def _no_as_none(value: Any) -> Any:
+    return "none" if value is False or value is None else value
+
+
 def _as_list(value: Any) -> Any:
     """One name alone is a list of one; `none` is the empty list."""
     if isinstance(value, str):
@@ -36,6 +44,8 @@ def _as_list(value: Any) -> Any:
     return value or ()
 
 
+GENERATOR = "pypi:smollm2-135m-instruct"
+"""The causal language model that `generator` has unless another is named."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[int, Field(ge=0)] | Fraction
 Positive = Annotated[float, Field(gt=0)]
@@ -49,14 +59,28 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The pretrained model under `probe` and `encoder`; `linear` needs none."""
+    """The pretrained model under `probe`, `encoder` and `generator`; `linear` needs none."""
 
     name_or_path: str = "pypi:all-minilm-l6-v2"
-    """A hub id, a local folder, or a `pypi:` asset (models that come in a PyPI wheel, no hub needed)."""
+    """A hub id, a local folder, a GGUF file, or a `pypi:` asset (models that come in a PyPI wheel, no hub needed).
+    Unless set, `generator` takes `pypi:smollm2-135m-instruct`."""
+    generator: str | None = None
+    """In a comparison: the causal language model under `generator`, where `name_or_path` is an encoder."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; give a commit to pin it."""
     max_length: Annotated[int, Field(ge=2)] = 256
-    """Longest input in tokens, special tokens included; what is cut is counted and reported."""
+    """Longest input in tokens, special tokens included; what is cut is counted and reported. Unless set, 1024 for
+    task `instruction`."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Number format of the weights in training. With `bfloat16` the optimizer keeps float32 copies; `auto` measures
+    both on the device and takes the faster."""
+    from_config: dict[str, Any] | None = None
+    """An architecture of your own with random weights, such as `{model_type: gpt2, n_layer: 4, n_embd: 256}`; only
+    the tokenizer then comes from `name_or_path`."""
+    state_dict: str | None = None
+    """Weights for this architecture from a `.pth` file (`torch.save` of a state dict)."""
+    dropout: Fraction | None = None
+    """Sets every dropout of the architecture; null keeps the model's own."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
 
@@ -84,6 +108,9 @@ class Data(Section):
     """Column with the label: strings or integers."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(_labels)] = None
     """Names for integer labels, in order from 0; a hub data set brings its own."""
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant"] = "auto"
+    """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
+    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns."""
     encoding: str = "utf-8"
     """Of text files. A list such as `utf-8,cp1252` is tried in order, file by file; the second choice is counted."""
     on_bad_rows: Literal["error", "drop"] = "error"
@@ -161,13 +188,59 @@ class Probe(Section):
     """Scale every embedding to unit length."""
 
 
+class Prompt(Section):
+    """How a `generator` is asked: the template, and for classification the instruction and the labels' texts."""
+
+    template: str = "auto"
+    """`alpaca`, `alpaca-short` (one preamble, with and without input), `human-assistant`, `classify`, `chat` (the
+    tokenizer's own), `plain`, or a Jinja file. `auto` is `classify` for classification; for instructions `chat` where
+    the tokenizer has a template, else `alpaca`."""
+    system: str | None = None
+    """A system message before every conversation that has none."""
+    instruction: str | None = None
+    """What is asked of each text in classification; `{labels}` stands for the labels' texts. Null asks for the class,
+    and names the labels where they are few."""
+    label_texts: Annotated[dict[str, str], BeforeValidator(_label_keys)] = {}
+    """The answer that stands for a label (verbalizer), such as `{neg: negative}`; others are answered by their name."""
+    train_on_prompt: bool = False
+    """Learn the prompt's tokens too, not only the answers."""
+    truncation: Literal["truncate", "drop", "error"] = "truncate"
+    """Of conversations over `model.max_length`: shorten the prompt (an answer never loses its end), leave out, or
+    stop. Counted in every case."""
+
+
+class Adapter(Section):
+    """Training of small matrices beside frozen weights (PEFT), for `encoder` and `generator`."""
+
+    kind: Annotated[Literal["none", "lora", "qlora"], BeforeValidator(_no_as_none)] = "none"
+    """Full training, LoRA, or LoRA on weights in 4 bits (bitsandbytes)."""
+    r: Count = 16
+    """Rank of the matrices."""
+    lora_alpha: Positive = 32
+    """Scale: the update is multiplied by lora_alpha / r."""
+    lora_dropout: Fraction = 0.05
+    """Dropout before the matrices."""
+    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("all-linear",)
+    """Names of the modules that get matrices; `all-linear` is every linear layer but the head."""
+    use_dora: bool = False
+    """Weight-decomposed LoRA: direction and magnitude learn apart."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r) instead."""
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """4-bit format of `qlora`."""
+    double_quant: bool = True
+    """Of `qlora`: quantize the quantization constants too."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of `qlora`: the number format that the 4-bit weights are multiplied in."""
+
+
 class Train(Section):
-    """Training of `encoder`. Names and meanings are those of Hugging Face's TrainingArguments."""
+    """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
     learning_rate: Positive = 5e-5
-    """Peak learning rate of AdamW."""
-    num_train_epochs: Positive = 3.0
-    """Passes over the training split; fractions work."""
+    """Peak learning rate of AdamW. Unless set, 2e-4 with an adapter."""
+    num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
+    """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
     max_steps: Count | None = None
     """Stop after so many optimizer steps, whatever the epochs."""
     per_device_train_batch_size: Count = 16
@@ -195,6 +268,11 @@ class Engine(Section):
     """Most tokens, padding included, in memory at once; `auto` suits the device. Halved once if memory runs out."""
     mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(_no_as_text)] = "no"
     """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """How causal models lay out a step: one row in which shared prefixes are computed once, or padded rows. `auto`
+    packs where the model gives the same logits, and says so where it does not."""
+    compile: Literal["auto"] | bool = False
+    """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(_no_as_text)] = "epoch"
@@ -212,14 +290,19 @@ class Evaluate(Section):
     """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
     eval_steps: Count = 100
     """Steps between evaluations where `eval_strategy` is `steps`."""
-    metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss"] = "macro_f1"
-    """What decides which checkpoint is best and when to stop early; measured on validation."""
+    metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "loss"] = "macro_f1"
+    """What decides which checkpoint is best and when to stop early; measured on validation. Instructions have `loss`,
+    the mean over the answers' tokens."""
+    num_samples: Annotated[int, Field(ge=0)] = 3
+    """Validation prompts of task `instruction` that are answered at each evaluation, for the log and the report."""
     load_best_model_at_end: bool = True
     """End with the best checkpoint instead of the last."""
     early_stopping_patience: Count | None = None
     """Stop after so many evaluations without a better one."""
     logging_steps: Count = 10
     """Steps between lines in metrics.jsonl and on the screen."""
+    max_responses: Annotated[int, Field(ge=0)] | None = None
+    """Test prompts of task `instruction` that are answered after training; null for all."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(_as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -228,13 +311,45 @@ class Evaluate(Section):
     """Resamples behind bootstrap intervals and tests."""
 
 
+class Predict(Section):
+    """How a `generator` classifies."""
+
+    mode: Literal["score", "constrained", "free"] = "score"
+    """`score` every label's text in one forward pass; or generate, `constrained` to the labels' texts or `free`, where
+    what is no label counts as invalid."""
+    normalize_length: bool = True
+    """Divide a label's log-probability by its number of tokens."""
+    calibrate: bool = False
+    """Divide by what the model says of an empty text (contextual calibration)."""
+
+
+class Generate(Section):
+    """How answers are generated. Greedy unless `do_sample` is set."""
+
+    max_new_tokens: Count = 256
+    """Longest answer in tokens."""
+    do_sample: bool = False
+    """Draw tokens instead of taking the most likely one; the recipe's seed makes it repeatable."""
+    temperature: Positive = 1.0
+    """Of sampling: below 1 sharper, above 1 flatter."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of sampling: from the smallest set of tokens with this much probability."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Of sampling: from the most likely tokens only; 0 for all."""
+    repetition_penalty: Positive = 1.0
+    """Above 1 makes tokens that were used less likely."""
+    batch_size: Count = 8
+    """Prompts answered at once."""
+
+
 class Recipe(Section):
     """One run, completely: the same recipe and seed give the same scores and weights on the same machine."""
 
-    task: Literal["classification"] = "classification"
-    """What is learned."""
-    method: Literal["linear", "probe", "encoder"] = "encoder"
-    """How: bag of words + logistic regression, frozen encoder + logistic regression, or a fine-tuned encoder."""
+    task: Literal["classification", "instruction"] = "classification"
+    """What is learned: labels of texts, or answers to instructions."""
+    method: Literal["linear", "probe", "encoder", "generator"] = "encoder"
+    """How: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned encoder, or a causal
+    language model that answers a prompt. Instructions need, and by default have, `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Of splits, initialisation, order and dropout."""
     output_dir: str = "runs"
@@ -244,6 +359,51 @@ class Recipe(Section):
     split: Split = Split()
     linear: Linear = Linear()
     probe: Probe = Probe()
+    prompt: Prompt = Prompt()
+    adapter: Adapter = Adapter()
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    predict: Predict = Predict()
+    generate: Generate = Generate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dependent_defaults(cls, tree: Any) -> Any:
+        """Defaults that follow from other settings, where the recipe has none of its own."""
+        if not isinstance(tree, dict):
+            return tree
+        tree = dict(tree)
+        if tree.get("task") == "instruction":
+            tree.setdefault("method", "generator")
+            _default(tree, "model", "max_length", 1024)
+            _default(tree, "evaluate", "metric_for_best_model", "loss")
+        if tree.get("method") == "generator":
+            _default(tree, "model", "name_or_path", GENERATOR)
+            if generator := _given(tree, "model", "generator"):
+                tree["model"]["name_or_path"] = generator
+        if _given(tree, "adapter", "kind") in ("lora", "qlora"):
+            _default(tree, "train", "learning_rate", 2e-4)
+        return tree
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        by_loss = self.evaluate.metric_for_best_model == "loss"
+        if self.task == "instruction" and self.method != "generator":
+            raise ValueError(f"task instruction needs method generator, not {self.method}")
+        if by_loss != (self.task == "instruction"):
+            raise ValueError("evaluate.metric_for_best_model is loss for task instruction, and for no other")
+        if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
+            raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        return self
+
+
+def _given(tree: dict[str, Any], section: str, name: str) -> Any:
+    inside = tree.get(section)
+    return inside.get(name) if isinstance(inside, dict) else None
+
+
+def _default(tree: dict[str, Any], section: str, name: str, value: Any) -> None:
+    inside = tree.get(section) or {}
+    if isinstance(inside, dict):
+        tree[section] = {name: value} | inside

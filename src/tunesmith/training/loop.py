@@ -109,8 +109,14 @@ class Batches(Protocol[Given]):
 
 
 def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accelerator) -> TrainState:
-    """The state before the first step: a fresh optimizer and schedule."""
+    """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for formats that clash."""
     optimizer = optim.adamw(model, settings)
+    if accelerator.scaler is not None and isinstance(optimizer, optim.MasterAdamW):
+        raise TrainingError(
+            "engine.mixed_precision=fp16 scales the loss for gradients in float32",
+            found="weights of 16 bits",
+            do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
+        )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
     return TrainState(model, optimizer, scheduler, accelerator.scaler)
 
@@ -183,7 +189,8 @@ def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], acceler
     for index, batch in enumerate(micro):
         last = index == len(micro) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            part = loss.total(model, batch.to(accelerator.device))
+            with accelerator.autocast():  # accelerate itself wraps the model's forward only, and losses run heads too
+                part = loss.total(model, batch.to(accelerator.device))
             # Data-parallel training averages gradients over the processes; the product undoes that.
             accelerator.backward(part * (accelerator.num_processes / count))
         total += part.item()

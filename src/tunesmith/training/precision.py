@@ -7,32 +7,54 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 WORTH_IT = 1.2
 """bfloat16 must be this many times faster than float32: it has 8 bits of mantissa, and speed is all it offers."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_dtype(setting: str, device: torch.device) -> tuple[torch.dtype, dict[str, Any] | None]:
+    """The number format of the weights for `model.dtype`, and what was measured where the setting is `auto`."""
+    if setting != "auto":
+        return DTYPES[setting], None
+    measured = measure(device)
+    return DTYPES[measured["dtype"]], measured
 
 
 def measure(device: torch.device, size: int = 512, rounds: int = 9) -> dict[str, Any]:
-    """Time one feed-forward block, forward and backward, in float32 and under bfloat16 autocast, in turn.
+    """Time a feed-forward block, forward and backward: float32, bfloat16 autocast, bfloat16 weights, in turn.
 
-    Gives milliseconds for each (medians), the median of the pairwise ratios, and the setting that follows from them.
+    Gives milliseconds for each (medians), the medians of the ratios round by round, and the settings that follow.
     """
     state = torch.random.get_rng_state()
-    layers = (torch.nn.Linear(size, 4 * size), torch.nn.GELU(), torch.nn.Linear(4 * size, size))
-    block = torch.nn.Sequential(*layers).to(device)
-    inputs = torch.ones(1024, size, device=device)
+    full, half = (_block(size).to(device, dtype) for dtype in DTYPES.values())
     torch.random.set_rng_state(state)
-    pairs = [(_seconds(block, inputs, False), _seconds(block, inputs, True)) for _ in range(rounds)][2:]  # warm-up
-    ratio = statistics.median(full / half for full, half in pairs)
+    inputs = torch.ones(1024, size, device=device)
+    turns = [
+        (_seconds(full, inputs, False), _seconds(full, inputs, True), _seconds(half, inputs.bfloat16(), False))
+        for _ in range(rounds)
+    ][2:]  # the first warm up
+    autocast = statistics.median(plain / cast for plain, cast, _ in turns)
+    weights = statistics.median(plain / pure for plain, _, pure in turns)
+    columns = zip(*turns, strict=True)
+    float32_ms, bfloat16_ms, weights_ms = (round(1000 * statistics.median(column), 2) for column in columns)
     return {
-        "float32_ms": round(1000 * statistics.median(full for full, _ in pairs), 2),
-        "bfloat16_ms": round(1000 * statistics.median(half for _, half in pairs), 2),
-        "bfloat16_speedup": round(ratio, 2),
-        "mixed_precision": "bf16" if ratio > WORTH_IT else "no",
+        "float32_ms": float32_ms,
+        "bfloat16_ms": bfloat16_ms,
+        "bfloat16_weights_ms": weights_ms,
+        "bfloat16_speedup": round(autocast, 2),
+        "bfloat16_weights_speedup": round(weights, 2),
+        "mixed_precision": "bf16" if autocast > WORTH_IT else "no",
+        "dtype": "bfloat16" if weights > WORTH_IT else "float32",
     }
 
 
-def _seconds(block: torch.nn.Module, inputs: torch.Tensor, half: bool) -> float:
+def _block(size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+
+
+def _seconds(block: nn.Module, inputs: torch.Tensor, half: bool) -> float:
     start = time.perf_counter()
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         loss = block(inputs).float().square().mean()

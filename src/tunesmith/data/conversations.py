@@ -1,0 +1,187 @@
+"""Conversations from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts. A format is a row here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from tunesmith.data import cells
+from tunesmith.data.cells import Unfit
+from tunesmith.data.rows import Columns, Row, Table, listed
+from tunesmith.errors import DataError
+from tunesmith.types import Change, Example, Message
+
+Values = Mapping[str, Any]
+Turn = tuple[str, str, str]
+"""Role, content, and an instruction's input."""
+ROLES = {
+    "system": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+}  # fmt: skip
+MARKER = re.compile(r"###\s*(Human|User|Assistant|System)\s*:", re.IGNORECASE)
+HELD_APART = ("output", "response", "completion")
+"""Columns with the last answer: what rows to predict may lack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write conversations. columns: what a table must have, each under one of several names."""
+
+    columns: tuple[tuple[str, ...], ...]
+    turns: Callable[[Values], list[Turn]]
+    """The turns of one row, as they stand there."""
+
+    def fits(self, columns: Iterable[str], required: bool) -> bool:
+        """Whether a table's columns, or a row's keys, have all that is needed."""
+        asked = [names for names in self.columns if required or names[0] not in HELD_APART]
+        return all(set(names) & set(columns) for names in asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """Reads the rows of task `instruction`. Without `required` a row may end with a question, as rows to predict do."""
+
+    wanted: Columns
+    format: str = "auto"
+    required: bool = True
+
+    def columns(self, table: Table) -> Columns:
+        self._check(table)
+        return self.wanted
+
+    def example(self, row: Row, columns: Columns) -> Example:
+        messages, _ = self._messages(row)
+        answered = messages[-1].role == "assistant"
+        opening = "\n\n".join(map(whole, messages[:-1] if answered else messages))
+        return Example(row.id, opening, group=cells.group(row.values, columns.group), messages=messages)
+
+    def remarks(self, row: Row, columns: Columns) -> Iterator[Change]:
+        for what in self._messages(row)[1]:
+            yield Change(what, 1, (row.id,))
+
+    def _messages(self, row: Row) -> tuple[tuple[Message, ...], list[str]]:
+        name = self.format if self.format != "auto" else detect(row.values, self.required)
+        if name is None:
+            raise Unfit("neither a question nor an answer")
+        return conversation(FORMATS[name].turns(row.values), self.required)
+
+    def _check(self, table: Table) -> None:
+        known = FORMATS if self.format == "auto" else {self.format: FORMATS[self.format]}
+        if any(form.fits(table.columns, self.required) for form in known.values()):
+            return
+        if not table.columns:
+            raise DataError(f"{table.name}: no rows")
+        ways = "; ".join(f"{', '.join(map('/'.join, form.columns))} ({name})" for name, form in known.items())
+        found = f"{table.name} has the columns {listed(table.columns)}"
+        raise DataError(f"{found}, which is no conversation", expected=ways, do="rename them, or set data.format")
+
+
+def detect(columns: Iterable[str], required: bool = True) -> str | None:
+    """The first format that a table's columns, or a row's keys, have all of."""
+    return next((name for name, form in FORMATS.items() if form.fits(columns, required)), None)
+
+
+def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Message, ...], list[str]]:
+    """Turns as messages: perhaps a system message, then questions and answers in turn; and what was left out.
+
+    Raises Unfit where turns are empty, out of order, or nothing is answered.
+    """
+    notes: list[str] = []
+    messages = [_message(*turn) for turn in turns]
+    start = 1 if messages and messages[0].role == "system" else 0
+    if len(messages) > start and messages[start].role == "assistant":
+        del messages[start]
+        notes.append("left out: an answer before the first question")
+    if required and messages and messages[-1].role == "user":
+        messages.pop()
+        notes.append("left out: a last question without an answer")
+    roles = [message.role for message in messages[start:]]
+    if not roles or (required and len(roles) < 2):
+        raise Unfit("nothing is answered" if required else "nothing is asked")
+    if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(roles)):
+        raise Unfit("turns out of order", " ".join(roles[:8]))
+    return tuple(messages), notes
+
+
+def whole(message: Message) -> str:
+    """A message with its input behind it, for templates and people that do not keep them apart."""
+    return f"{message.content}\n\n{message.input}" if message.input else message.content
+
+
+def _message(role: str, content: Any, context: Any) -> Message:
+    name = ROLES.get(str(role).strip().lower())
+    if name is None:
+        raise Unfit("a role that cannot be learned", repr(role)[:40])
+    known = cast(Literal["system", "user", "assistant"], name)
+    about = "" if cells.is_null(context) else cells.text(context, "input")
+    return Message(known, cells.text(content, f"{name} turn"), about)
+
+
+def _first(values: Values, *names: str) -> Any:
+    return next((values[name] for name in names if not cells.is_null(values.get(name))), None)
+
+
+def _alpaca(values: Values) -> list[Turn]:
+    turns = _opening(values)
+    for pair in values.get("history") or ():
+        turns += [("user", pair[0], ""), ("assistant", pair[1], "")]
+    turns.append(("user", values.get("instruction"), _first(values, "input", "context")))
+    return _answered(turns, values, "output", "response")
+
+
+def _prompt_completion(values: Values) -> list[Turn]:
+    prompt, completion = values.get("prompt"), _first(values, "completion", "response")
+    if isinstance(prompt, list):
+        return [*_listed_turns(prompt), *(_listed_turns(completion) if isinstance(completion, list) else ())]
+    return _answered([*_opening(values), ("user", prompt, "")], values, "completion", "response")
+
+
+def _answered(turns: list[Turn], values: Values, *names: str) -> list[Turn]:
+    """With the answer, unless the row has no column for one."""
+    return [*turns, ("assistant", _first(values, *names), "")] if set(names) & set(values) else turns
+
+
+def _opening(values: Values) -> list[Turn]:
+    system = _first(values, "system")
+    return [] if system is None else [("system", system, "")]
+
+
+def _messages(values: Values) -> list[Turn]:
+    return [*_opening(values), *_listed_turns(values.get("messages"))]
+
+
+def _sharegpt(values: Values) -> list[Turn]:
+    return [*_opening(values), *_listed_turns(values.get("conversations"))]
+
+
+def _listed_turns(turns: Any) -> list[Turn]:
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise Unfit("turns that are no list of objects", type(turns).__name__)
+    return [(_first(turn, "role", "from"), _first(turn, "content", "value"), turn.get("input")) for turn in turns]
+
+
+def _human_assistant(values: Values) -> list[Turn]:
+    text = cells.text(values.get("text"), "text")
+    before, *parts = MARKER.split(text)
+    if not parts:
+        raise Unfit("text without `### Human:` and `### Assistant:`")
+    turns = [(role, content.strip(), "") for role, content in zip(parts[::2], parts[1::2], strict=True)]
+    return [("system", before.strip(), ""), *turns] if before.strip() else turns
+
+
+FORMATS = {
+    "messages": Format((("messages",),), _messages),
+    "sharegpt": Format((("conversations",),), _sharegpt),
+    "alpaca": Format((("instruction",), ("output", "response")), _alpaca),
+    "prompt-completion": Format((("prompt",), ("completion", "response")), _prompt_completion),
+    "human-assistant": Format((("text",),), _human_assistant),
+}
+"""In the order in which a table is tried; data sets with `messages` often hold their first prompt once more."""
+COLUMNS = (
+    "messages", "conversations", "instruction", "input", "context", "output", "response", "prompt", "completion", "text",
+    "system", "history",
+)  # fmt: skip
+"""Every column that some format reads."""

@@ -1,0 +1,286 @@
+"""Small matrices beside frozen weights: LoRA (arXiv:2106.09685) and its kin. The only door to peft."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from tunesmith.errors import ModelError
+from tunesmith.models import quantize
+from tunesmith.recipe import Adapter
+
+Task = Literal["causal", "classification"]
+TASK_TYPES = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS"}
+CONFIG = "adapter_config.json"
+ALL_LINEAR = "all-linear"
+NEW_TOKENS = 16
+"""Tokens that `prove` lets both models write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an adapter's folder says about the model under it."""
+
+    base: str
+    revision: str | None
+    settings: dict[str, Any]
+    """The config.json of the model that was trained."""
+
+
+def attach(
+    model: nn.Module, settings: Adapter, task: Task, base_name: str, seed: int, revision: str | None = None
+) -> nn.Module:
+    """The model with LoRA matrices, which alone learn; in classification also the head, which is trained in full.
+
+    Their first values depend on the seed alone. base_name: what the adapter's files say they belong to; anything that
+    `load` resolves. Rows of the embedding that were added for new tokens learn too, and are saved with the adapter.
+    Raises ModelError where a target module does not exist, or the model's weights are not those of its name.
+    """
+    if getattr(model, "own_weights", False):
+        raise ModelError(
+            "an adapter is saved without the weights under it, and these come from no name",
+            found="model.from_config or model.state_dict beside an adapter",
+            do="train in full (adapter.kind=none), or save the model first and name its folder",
+        )
+    targets = _targets(model, settings.target_modules)
+    config = _peft().LoraConfig(
+        task_type=TASK_TYPES[task],
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=ALL_LINEAR if ALL_LINEAR in settings.target_modules else list(settings.target_modules),
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
+        fan_in_fan_out=any(_is_turned(module) for module in targets),
+        modules_to_save=heads(model) if task == "classification" else None,
+        trainable_token_indices=_new_tokens(model),
+        revision=revision,
+    )
+    torch.manual_seed(seed)
+    adapted = _wrap(model, config)
+    # peft writes where the files lay; a name leads there on other machines too
+    config.base_model_name_or_path = str(Path(base_name).resolve()) if Path(base_name).exists() else base_name
+    return adapted
+
+
+def describe(model: nn.Module) -> str:
+    """Such as `2,097,152 of 1,013,878,784 parameters learn (0.2068%)`."""
+    total, learning = count(model)
+    return f"{learning:,} of {total:,} parameters learn ({learning / max(1, total):.4%})"
+
+
+def count(model: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters; shared ones count once, and weights in 4 bits as the numbers they stand for.
+
+    Of modules that an adapter trains in full there are two copies; the one that is not used does not count.
+    """
+    idle = {id(parameter) for name, parameter in model.named_parameters() if ".original_module." in name}
+    sizes = [(quantize.size(p), p.requires_grad) for p in model.parameters() if id(p) not in idle]
+    return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+
+
+def save(folder: Path, model: Any) -> None:
+    """The adapter alone (adapter_config.json, adapter_model.safetensors), and the config.json of the model under it."""
+    card = folder / "README.md"
+    before = card.read_bytes() if card.exists() else None
+    model.save_pretrained(folder, save_embedding_layers=False)
+    # peft writes a form to be filled in; a folder keeps what it had
+    card.unlink(missing_ok=True)
+    if before is not None:
+        card.write_bytes(before)
+    model.get_base_model().config.save_pretrained(folder)
+
+
+def saved(folder: Path) -> Saved | None:
+    """What a folder that `save` (or peft) wrote says; None where the folder holds no adapter."""
+    if not (folder / CONFIG).is_file():
+        return None
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        path = folder / "config.json"
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return Saved(found["base_model_name_or_path"], found.get("revision"), settings)
+    except (ValueError, KeyError) as error:
+        raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
+
+
+def load(model: nn.Module, folder: Path) -> nn.Module:
+    """The model with the adapter in `folder`, ready to predict."""
+    peft = _peft()
+    with _quiet():
+        found: nn.Module = peft.PeftModel.from_pretrained(model, folder)
+    return found.eval()
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """A plain transformers model that computes what the adapted one does; the adapted one is left as it is.
+
+    Weights in 4 bits are first written out as the float32 values they stand for: those are what the adapter learned
+    beside. Merging into 4 bits would round the adapter's work away.
+    """
+    adapted = _unwrapped(model)
+    whole: Any = _in_full(adapted) if quantize.is_quantized(adapted) else copy.deepcopy(adapted)
+    with _quiet():
+        merged: Any = whole.merge_and_unload(safe_merge=True)
+    for mark in ("peft_config", "_hf_peft_config_loaded"):
+        if mark in vars(merged):
+            delattr(merged, mark)
+    return cast(nn.Module, merged.requires_grad_(True).train(model.training))
+
+
+def prove(merged: nn.Module, adapted: nn.Module, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Compare two models on token sequences, each run alone and without dropout.
+
+    max_logit_difference: the largest absolute difference of two logits. same_answers: whether every greedy
+    continuation of 16 tokens, or of a classifier every label, is the same.
+    """
+    device = next(merged.parameters()).device
+    worst, same = 0.0, True
+    with _evaluating(merged), _evaluating(adapted), torch.no_grad():
+        for sequence in sequences:
+            ids_1L = torch.tensor([list(sequence)], device=device)
+            one, other = (model(input_ids=ids_1L).logits.float() for model in (merged, adapted))
+            worst = max(worst, float((one - other).abs().nan_to_num(nan=float("inf")).max()))
+            same = same and _answer(merged, ids_1L, one) == _answer(adapted, ids_1L, other)
+    return {"max_logit_difference": worst, "same_answers": same, "sequences": len(sequences)}
+
+
+def _answer(model: Any, ids_1L: torch.Tensor, logits: torch.Tensor) -> list[int]:
+    """A classifier's label, or the tokens of a greedy continuation, as many as the model has positions for."""
+    if logits.ndim == 2:
+        return [int(logits.argmax())]
+    limit = getattr(model.config, "max_position_embeddings", None) or ids_1L.shape[1] + NEW_TOKENS
+    steps = max(1, min(NEW_TOKENS, limit - ids_1L.shape[1] + 1))
+    written: list[int] = []
+    for _ in range(steps):
+        written.append(int(logits[0, -1].argmax()))
+        if len(written) < steps:
+            ids_1L = torch.cat([ids_1L, ids_1L.new_tensor([written[-1:]])], dim=1)
+            logits = model(input_ids=ids_1L).logits
+    return written
+
+
+def heads(model: nn.Module) -> list[str]:
+    """Names of the modules that a classifier's head consists of: all with weights beside the body, and its pooler.
+
+    Many files lack the pooler: it is then as random as the rest of the head, and must be learned and saved like it.
+    """
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    body = getattr(model, prefix, None)
+    if not isinstance(body, nn.Module):
+        raise ModelError(f"{type(model).__name__} does not say which part is its body")
+    beside = [
+        name for name, child in model.named_children() if child is not body and any(True for _ in child.parameters())
+    ]
+    return beside + ([f"{prefix}.pooler"] if isinstance(getattr(body, "pooler", None), nn.Module) else [])
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers (GPT-2's turned ones too) by name, without the head."""
+    output = cast(Any, model).get_output_embeddings()
+    head = [] if output is not None else heads(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or _is_turned(module))
+        and module is not output
+        and not any(f"{name}.".startswith(f"{part}.") for part in head)
+    }
+
+
+def _targets(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The modules that a recipe's names mean; each name must mean one at least."""
+    known = _linear(model)
+    found = []
+    for target in names:
+        meant = [m for name, m in known.items() if target == ALL_LINEAR or f".{name}".endswith(f".{target}")]
+        if not meant:
+            short = sorted({name.rsplit(".", 1)[-1] for name in known})
+            near = difflib.get_close_matches(target, short, 1)
+            raise ModelError(
+                f"adapter.target_modules: {type(model).__name__} has no linear layer {target!r}",
+                expected=f"{ALL_LINEAR}, or some of: {', '.join(short)}",
+                do=f"did you mean {near[0]!r}?" if near else "use one of these",
+            )
+        found += meant
+    return found
+
+
+def _is_turned(module: nn.Module) -> bool:
+    """GPT-2's Conv1D: a linear layer whose weight is in x out."""
+    return type(module).__name__ == "Conv1D"
+
+
+def _new_tokens(model: nn.Module) -> dict[str, list[int]] | None:
+    """Rows that `load` added to the embedding, by the module's name; of an output with rows of its own too."""
+    added = int(getattr(model, "added_tokens", 0))
+    if not added:
+        return None
+    network = cast(Any, model)
+    tables = [network.get_input_embeddings(), network.get_output_embeddings()]
+    if tables[1] is None or tables[1].weight is tables[0].weight:
+        tables.pop()  # what is tied learns with the input's rows
+    rows = tables[0].weight.shape[0]
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(table)]: list(range(rows - added, rows)) for table in tables}
+
+
+def _wrap(model: nn.Module, config: Any) -> nn.Module:
+    with _quiet():
+        return cast(nn.Module, _peft().get_peft_model(cast(Any, model), config))
+
+
+def _peft() -> Any:
+    with quantize.quiet():  # peft imports bitsandbytes where it is installed
+        import peft
+    return peft
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    if not hasattr(model, "merge_and_unload"):
+        raise ModelError(f"{type(model).__name__} has no adapter to merge")
+    return model
+
+
+def _in_full(adapted: Any) -> nn.Module:
+    """The same adapter beside the float32 values of the 4-bit weights."""
+    state = _peft().get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    config = copy.deepcopy(adapted.peft_config["default"])
+    config.inference_mode = False
+    base = quantize.dequantize(copy.deepcopy(adapted).unload())
+    config.fan_in_fan_out = any(_is_turned(module) for module in base.modules())
+    whole = _wrap(base, config)
+    _peft().set_peft_model_state_dict(whole, state)
+    return whole
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what peft says of transformers' old names, and of settings that follow from the layer's kind."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
+        warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path` was renamed", UserWarning)
+        yield
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,160 @@
+"""Weights in 4 bits (QLoRA, arXiv:2305.14314). The only door to bitsandbytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith import processes
+from tunesmith.recipe import Adapter
+
+INSTALL = "pip install 'tunesmith[qlora]'"
+
+
+def config(settings: Adapter) -> Any:
+    """How transformers loads weights in 4 bits; the output embedding, and what is tied to it, stay as they are.
+
+    `load.sequence_classifier` adds its head to what stays.
+    """
+    from transformers import BitsAndBytesConfig
+
+    with quiet():
+        import bitsandbytes  # noqa: F401
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=settings.quant_type,
+            bnb_4bit_use_double_quant=settings.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, settings.compute_dtype),
+        )
+
+
+def recall(saved: dict[str, Any]) -> Any | None:
+    """The same from the config.json of a model that was trained so; None where it was not."""
+    from transformers import BitsAndBytesConfig
+
+    found = saved.get("quantization_config") or {}
+    if not found.get("load_in_4bit"):
+        return None
+    with quiet():
+        import bitsandbytes  # noqa: F401
+    return BitsAndBytesConfig.from_dict(found)
+
+
+def usable() -> str | None:
+    """None if 4-bit training works on this machine, else the reason why not. It is tried, not believed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return f"bitsandbytes is not installed ({INSTALL})"
+    try:
+        return _try(processes.device())
+    except Exception as error:  # drivers and missing libraries fail in many ways; any of them is the answer
+        return f"bitsandbytes fails here ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+
+
+def _try(device: torch.device) -> str | None:
+    import warnings
+
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")
+        import bitsandbytes
+
+        layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    layer.weight.data = torch.linspace(-1, 1, 64 * 32).view(32, 64)
+    layer = settle(layer.to(device))
+    x_BD = torch.ones(2, 64, device=device, requires_grad=True)
+    with torch.no_grad():
+        before_BD = layer.eval()(x_BD)
+    after_BD = layer.train()(x_BD)
+    after_BD.sum().backward()
+    if x_BD.grad is None or not bool(x_BD.grad.isfinite().all()):
+        return "gradients do not pass through 4-bit layers on this device"
+    if not torch.allclose(before_BD, after_BD, atol=1e-4):
+        return "4-bit layers give one result in training and another in evaluation on this device"
+    return None
+
+
+def settle(model: nn.Module) -> nn.Module:
+    """Make 4-bit layers compute the same in training and in evaluation; returns the model.
+
+    On CPUs with AVX512-BF16 the first evaluation would repack the weights for inference: their scales are rounded to
+    bfloat16, and no gradient passes through them any more. What stays in full is copied out of the file it was read
+    from: one tensor that lies in it keeps all of the file, and so the full weights, in memory.
+    """
+    if is_quantized(model):
+        for parameter in model.parameters():
+            if _state(parameter) is None:
+                parameter.data = parameter.data.clone()
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  a plain attribute, no tensor
+    return model
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether some of the weights are in 4 bits."""
+    return any(_state(parameter) is not None for parameter in model.parameters())
+
+
+def size(parameter: nn.Parameter) -> int:
+    """Numbers that a parameter stands for: two to a byte in 4 bits, where `numel` counts the bytes."""
+    state = _state(parameter)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def dequantize(model: nn.Module) -> nn.Module:
+    """Replace 4-bit layers, in place, by float32 layers of the kind they were made from, with the same values."""
+    import bitsandbytes
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            model.set_submodule(name, _plain(module, weight.float()))
+    _forget(model)
+    return model
+
+
+def _plain(module: Any, weight: torch.Tensor) -> nn.Module:
+    """The layer that a 4-bit layer replaced: GPT-2's Conv1D is a linear layer with its weight turned around."""
+    if getattr(module, "source_cls", nn.Linear) is nn.Linear:
+        with torch.device("meta"):
+            layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+    else:
+        layer, weight = module.source_cls(module.out_features, module.in_features), weight.T.contiguous()
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if module.bias is not None:
+        layer.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
+    return layer.train(module.training)
+
+
+def _forget(model: Any) -> None:
+    """Take away the marks by which transformers and peft know a model in 4 bits."""
+    for mark in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit"):
+        if mark in vars(model):
+            delattr(model, mark)
+    for inner in model.modules():
+        settings = getattr(inner, "config", None)
+        for mark in ("quantization_config", "_is_quantized"):
+            if mark in vars(settings or type("", (), {})()):
+                delattr(settings, mark)
+
+
+def _state(parameter: Any) -> Any | None:
+    return getattr(parameter, "quant_state", None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Importing bitsandbytes says, on some CPUs, that a kernel for inference is missing: `settle` does without it."""
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

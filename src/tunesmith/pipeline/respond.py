@@ -1,0 +1,122 @@
+"""`tunesmith predict` of an instruction run, and `tunesmith chat`: what a generator answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith import data, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.pipeline.methods import load_result
+from tunesmith.recipe import Generate, Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message
+
+Row = dict[str, Any]
+GENERATED = "generated_predictions.jsonl"
+FIELD = "model_response"
+
+
+def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[Row]:
+    """Answers to prompts, or to every row of a source: id, prompt, response, tokens, ended; reference where known."""
+    examples = _from_source(run.recipe, source) if source else [_example(n, text) for n, text in enumerate(prompts, 1)]
+    if not examples:
+        raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
+    questions = [row.messages[:-1] if row.messages[-1].role == "assistant" else row.messages for row in examples]
+    recipe = run.recipe
+    answers = load_result(run).respond([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    return [
+        {"id": row.id, "prompt": row.text, "response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
+        | ({"reference": row.messages[-1].content} if row.messages[-1].role == "assistant" else {})
+        for row, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
+    """Answers as files: JSON Lines, and for a JSON file of rows the same rows with `model_response` added.
+
+    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with_answers = _with_answers(rows, source)
+    if output is not None and output.suffix == ".json":
+        if with_answers is None:
+            raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl")
+        return [runs.write_whole(output, with_answers)]
+    if output is not None:
+        return [runs.write_whole(output, lines.encode())]
+    written = [run.write(GENERATED, lines)]
+    if with_answers is not None and source is not None:
+        written.append(runs.write_whole(run.path / f"{Path(source).stem}-with-responses.json", with_answers))
+    return written
+
+
+@dataclass
+class Chat:
+    """A conversation with a run's model."""
+
+    run: Run
+    settings: Generate
+    system: str | None = None
+    messages: list[Message] = field(default_factory=list)
+    turns: int = 0
+
+    def __post_init__(self) -> None:
+        if self.run.recipe.task != "instruction":
+            raise RunError(f"{self.run.path} was not trained to answer", do="use `tunesmith predict`")
+        self.generator = load_result(self.run)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages = [Message("system", self.system)] if self.system else []
+
+    def ask(self, text: str) -> Iterator[str]:
+        """The answer in pieces, as it is made; it is remembered, as far as it was read."""
+        if not text.strip():
+            raise DataError("an empty question", do="write something")
+        self.messages.append(Message("user", text))
+        self.turns += 1
+        said: list[str] = []
+        try:
+            for piece in self.generator.stream(self.messages, self.settings, self.run.recipe.seed + self.turns - 1):
+                said.append(piece)
+                yield piece
+        finally:
+            self.messages.append(Message("assistant", "".join(said)))
+
+
+def _example(number: int, text: str) -> Example:
+    if not text.strip():
+        raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
+    return Example(f"prompt:{number}", text, messages=(Message("user", text),))
+
+
+def _from_source(recipe: Recipe, source: str) -> list[Example]:
+    update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
+    examples, changes = data.read_unlabelled(recipe.data.model_copy(update=update), recipe.task)
+    for line in summary.lines(changes):
+        say(f"data: {line}")
+    return list(examples)
+
+
+def _with_answers(rows: Sequence[Row], source: str | None) -> bytes | None:
+    """The rows of a JSON file as they were, each with its answer; None where the source is no such file."""
+    path = Path(source).expanduser() if source else None
+    if path is None or path.suffix != ".json" or not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(content, list):
+        return None
+    answers = {row["id"]: row["response"] for row in rows}
+    whole = [
+        item | ({FIELD: answers[name]} if (name := f"{path.name}:row {number}") in answers else {})
+        if isinstance(item, dict) else item
+        for number, item in enumerate(content, 1)
+    ]  # fmt: skip
+    return (json.dumps(whole, indent=4, ensure_ascii=False) + "\n").encode()

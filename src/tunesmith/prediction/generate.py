@@ -1,0 +1,376 @@
+"""Answers of a causal language model: to many prompts at once, several to one prompt, or as they are written.
+
+Every prompt has the same answer whatever stands beside it in a batch. The library's loop always takes the likeliest
+token; where tokens are drawn, `Draw` has chosen them before, each row with its own numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tunesmith import processes
+from tunesmith.console import say, track
+from tunesmith.data import fitting
+from tunesmith.data.prompts import Conversation, Ids, Prompter
+from tunesmith.errors import ModelError
+from tunesmith.models import load
+from tunesmith.recipe.sections import Generate, Model
+from tunesmith.types import Message, Response
+
+SETTINGS = "prompt.json"
+PLAIN = {
+    "do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0, "min_new_tokens": None, "min_length": 0, "use_cache": True,
+    "return_dict_in_generate": False,
+}  # fmt: skip
+"""What a model's own generation settings may say otherwise: the recipe decides."""
+SLACK = 4
+"""Tokens more than letters in a marker, to look back for it: special tokens have none."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A causal language model that answers conversations."""
+
+    model: nn.Module
+    prompter: Prompter
+    max_length: int
+    """Most tokens of prompt and answer together; the model's positions are a limit too."""
+    base: Model | None = None
+    """Of a model that was not tuned: where it came from. Its weights are then not saved again."""
+
+    def respond(
+        self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
+    ) -> list[Response]:
+        """One answer a conversation, in the order given. Sampled ones depend on the seed and the prompt alone.
+
+        An answer has at most `max_new_tokens`, and at most half of `max_length`; longer prompts are shortened and
+        counted aloud. It ends with the template's end token; where a model goes on with the template's next turn
+        instead, it is cut there and has not `ended`.
+        """
+        prompts = self.encode(conversations, self.room(settings))
+        found: list[Ids] = [[]] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
+        for group in track(groups, "answer"):
+            answers = self._generate([_Row(prompts[i]) for i in group], settings, seed)
+            for position, ids in zip(group, answers, strict=True):
+                found[position] = ids
+        return [self._response(name, ids) for name, ids in zip(names, found, strict=True)]
+
+    def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
+        """Several answers to one conversation, whose prompt is computed once; the first is that of `respond`."""
+        (prompt,) = self.encode([conversation], self.room(settings))
+        found: list[Response] = []
+        for start in range(0, number, settings.batch_size):
+            rows = [_Row(prompt, i) for i in range(start, min(start + settings.batch_size, number))]
+            answers = self._generate(rows, settings, seed, past_key_values=self._read(prompt[:-1], len(rows)))
+            found += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
+        return found
+
+    def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
+        """The answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
+        (prompt,) = self.encode([messages], self.room(settings))
+        tokens = _Tokens()
+        thread = threading.Thread(
+            target=tokens.fill, args=(self._generate, [_Row(prompt)], settings, seed), daemon=True
+        )
+        thread.start()
+        ids: Ids = []
+        shown = ""
+        try:
+            for token in tokens:
+                ids.append(token)
+                text = self._settled(ids)
+                if len(text) > len(shown) and text.startswith(shown):
+                    yield text[len(shown) :]
+                    shown = text
+            if rest := self._text(ids)[len(shown) :]:
+                yield rest
+        finally:
+            tokens.closed.set()
+            thread.join()
+
+    def encode(self, conversations: Sequence[Conversation], room: int, aloud: bool = True) -> list[Ids]:
+        """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud."""
+        prompts, cut = fitting.encode_openings(conversations, self.prompter, self.limit - room)
+        if cut and aloud:
+            say(f"note: {len(cut):,} of {len(prompts):,} prompts were shortened to {self.limit - room} tokens")
+        return prompts
+
+    def room(self, settings: Generate) -> int:
+        """Most tokens of an answer: of a short `max_length`, half belongs to the prompt."""
+        return max(1, min(settings.max_new_tokens, self.limit // 2))
+
+    @property
+    def limit(self) -> int:
+        """Most tokens of prompt and answer that `max_length` and the model's positions allow."""
+        config: Any = self.model.config
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return min(self.max_length, positions) if isinstance(positions, int) and positions > 0 else self.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def save(self, folder: Path) -> None:
+        """Plain Hugging Face files and prompt.json; of a model that was not tuned, no weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.base is None:
+            load.save(folder, self.model, self.prompter.tokenizer)
+        else:
+            self.prompter.tokenizer.save_pretrained(folder)
+        base = None if self.base is None else self.base.model_dump(mode="json")
+        write_settings(folder, {"system": self.prompter.system, "max_length": self.max_length, "base": base})
+
+    @classmethod
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> Generator:
+        """What `save` wrote; the template comes with the tokenizer. Raises ModelError where files are missing."""
+        content = read_settings(folder)
+        if content["base"] is None:
+            base = None
+            model, tokenizer = load.saved_causal_lm(folder, trust_remote_code)
+        else:
+            base = Model(**content["base"] | {"trust_remote_code": trust_remote_code})
+            tokenizer = load.tokenizer(Model(name_or_path=str(folder), trust_remote_code=trust_remote_code))
+            model = load.causal_lm(base, tokenizer, 0).eval().to(processes.device())
+        return cls(model, Prompter(tokenizer, content["system"]), content["max_length"], base)
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        """Tokens behind which there is no more answer: the end tokens, and special ones that the template writes."""
+        tokenizer = self.prompter.tokenizer
+        text = "".join(text for text, _ in self.prompter.pieces([Message("user", "a"), Message("assistant", "b")]))
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in text}
+        return sorted({*self.prompter.end_ids, *special})
+
+    @cached_property
+    def _markers(self) -> list[str]:
+        """The template's headings in plain letters (`### Human:`), with a newline where they begin a line."""
+        turns = [Message("user", "q1q"), Message("assistant", "a1a"), Message("user", "q2q", "i2i")]
+        special = [str(token) for token in self.prompter.tokenizer.added_tokens_decoder.values() if token.special]
+        text = self.prompter.opening(turns).partition("a1a")[2]
+        for token in special:
+            text = text.removeprefix(token)
+        turn, _, rest = text.partition("q2q")
+        between, _, answer = rest.partition("i2i")
+        headings = [
+            one for one in (turn, between, answer) if one.strip() and not any(token in one for token in special)
+        ]
+        return [("\n" if one.startswith("\n") else "") + one.strip() for one in headings]
+
+    def _response(self, name: str, ids: Ids) -> Response:
+        return Response(name, self._text(ids), len(ids), bool(ids) and ids[-1] in self.prompter.end_ids)
+
+    def _text(self, ids: Ids) -> str:
+        """The answer for people."""
+        return self._before_marker(self._decode(ids)).strip()
+
+    def _decode(self, ids: Ids) -> str:
+        tokenizer = self.prompter.tokenizer
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _before_marker(self, text: str) -> str:
+        whole = "\n" + text  # the answer's own first line begins a line too
+        return whole[: min((at for marker in self._markers if (at := whole.find(marker)) >= 0), default=len(whole))][1:]
+
+    def _settled(self, ids: Ids) -> str:
+        """As much of `_text` as later tokens cannot change: no half letters, no space or heading that may go on."""
+        text = self._before_marker(self._decode(ids))
+        ends = [len(text.rstrip().rstrip("\ufffd").rstrip())]
+        for marker in self._markers:
+            ends += [len(text) - n for n in range(1, len(marker)) if ("\n" + text).endswith(marker[:n])]
+        return text[: max(0, min(ends))].strip()
+
+    def _read(self, ids: Ids, rows: int) -> Any | None:
+        """What the model keeps of a prompt, computed once, for so many rows."""
+        if not ids:
+            return None
+        self.model.eval()
+        with torch.inference_mode():
+            kept = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=True).past_key_values
+            kept.batch_repeat_interleave(rows)
+        return kept
+
+    def _generate(
+        self, rows: Sequence[_Row], settings: Generate, seed: int, tokens: _Tokens | None = None, **more: Any
+    ) -> list[Ids]:
+        """The answers' ids: up to and with the first stop, or the last letter of a heading."""
+        self.model.eval()
+        width = max(len(row.prompt) for row in rows)
+        pad = self.prompter.tokenizer.pad_token_id
+        ids_BT = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.device)
+        mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
+        stop = _Stop(width, self._markers, self._decode, tokens.closed if tokens else None)
+        plain = not settings.do_sample and settings.repetition_penalty == 1
+        with torch.inference_mode():
+            found_BT = self.model.generate(  # type: ignore[operator]
+                input_ids=ids_BT,
+                attention_mask=mask_BT.to(self.device),
+                max_new_tokens=self.room(settings),
+                eos_token_id=self._stops,
+                pad_token_id=pad,
+                stopping_criteria=[stop],
+                logits_processor=[] if plain else [Draw.of(rows, width, settings, seed)],
+                streamer=tokens,
+                **PLAIN,
+                **more,
+            )
+        return [self._cut(row, stop.ends.get(i, len(row))) for i, row in enumerate(found_BT[:, width:].tolist())]
+
+    def _cut(self, ids: Ids, end: int) -> Ids:
+        return ids[: min([i + 1 for i, token in enumerate(ids) if token in self._stops] + [end])]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One answer to be written. number: of several to one prompt."""
+
+    prompt: Ids
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Chooses next tokens where not simply the likeliest is wanted: a `logits processor` of the library.
+
+    Its own penalty does not see padding, as the library's does, and its numbers belong to a row, not to a batch: so a
+    row gets the same tokens in every batch.
+    """
+
+    settings: Generate
+    pads: list[int]
+    """How many of a row's first tokens are padding."""
+    numbers: list[np.random.Generator]
+
+    @classmethod
+    def of(cls, rows: Sequence[_Row], width: int, settings: Generate, seed: int) -> Draw:
+        """For rows padded on the left to `width`. A row's numbers follow from seed, prompt and its own number."""
+        keys = [[seed, row.number, zlib.crc32(np.array(row.prompt, np.int64).tobytes())] for row in rows]
+        pads = [width - len(row.prompt) for row in rows]
+        return cls(settings, pads, [np.random.Generator(np.random.PCG64(key)) for key in keys])
+
+    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """Scores whose largest is the token to take."""
+        scores_BV = self._penalize(ids_BT, scores_BV)
+        if not self.settings.do_sample:
+            return scores_BV
+        weights_BV = self._weights(scores_BV).cumsum(-1)
+        draws_B1 = torch.tensor([[one.random()] for one in self.numbers], dtype=torch.float64, device=ids_BT.device)
+        chosen_B1 = torch.searchsorted(weights_BV, draws_B1 * weights_BV[:, -1:], right=True)
+        return torch.full_like(scores_BV, -torch.inf).scatter_(1, chosen_B1, 0.0)
+
+    def _penalize(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """Keskar et al. 2019: what was used is divided by the penalty where positive, else multiplied."""
+        penalty = self.settings.repetition_penalty
+        if penalty == 1:
+            return scores_BV
+        scores_BV = scores_BV.clone()
+        for row, pads in enumerate(self.pads):
+            used = ids_BT[row, pads:].unique()
+            scores = scores_BV[row, used]
+            scores_BV[row, used] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        return scores_BV
+
+    def _weights(self, scores_BV: torch.Tensor) -> torch.Tensor:
+        """What each token is drawn with, not normalised; in the order of the vocabulary, which near-ties leave alone."""
+        weights_BV = (scores_BV.double() / self.settings.temperature).softmax(-1)
+        if self.settings.top_k:
+            kept = weights_BV.topk(min(self.settings.top_k, weights_BV.shape[1])).values[:, -1:]
+            weights_BV = weights_BV.where(weights_BV >= kept, 0.0)
+        if self.settings.top_p < 1:
+            sorted_BV, order_BV = weights_BV.sort(descending=True)
+            before_BV = sorted_BV.cumsum(-1) - sorted_BV
+            out_BV = before_BV >= self.settings.top_p * sorted_BV.sum(-1, keepdim=True)
+            weights_BV = weights_BV.masked_fill(torch.zeros_like(out_BV).scatter_(1, order_BV, out_BV), 0.0)
+        return weights_BV
+
+
+@dataclass
+class _Stop:
+    """Ends rows at a heading of the template, and all of them when nobody listens: a `stopping criterion`."""
+
+    start: int
+    markers: Sequence[str]
+    decode: Callable[[Ids], str]
+    closed: threading.Event | None
+
+    def __post_init__(self) -> None:
+        self.ends: dict[int, int] = {}
+        """Tokens of rows that ended so."""
+
+    def __call__(self, ids_BT: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        if self.closed is not None and self.closed.is_set():
+            return torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+        if self.markers:
+            length = ids_BT.shape[1] - self.start
+            window = max(map(len, self.markers)) + SLACK
+            for row, ids in enumerate(ids_BT[:, max(self.start, ids_BT.shape[1] - window) :].tolist()):
+                if row not in self.ends and self._found(ids, length <= window):
+                    self.ends[row] = length
+        return torch.tensor([row in self.ends for row in range(len(ids_BT))], device=ids_BT.device)
+
+    def _found(self, ids: Ids, from_start: bool) -> bool:
+        text = ("\n" if from_start else "") + self.decode(ids)
+        return any(marker in text for marker in self.markers)
+
+
+class _Tokens:
+    """Tokens on their way from the thread that generates them: a `streamer`."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self._queue: SimpleQueue[int | BaseException | None] = SimpleQueue()
+        self._prompt_seen = False
+
+    def fill(self, generate: Callable[..., list[Ids]], *args: Any) -> None:
+        """Run in the thread: generate, and hand any error on."""
+        try:
+            generate(*args, tokens=self)
+            self._queue.put(None)
+        except BaseException as error:  # raised again where the tokens are read
+            self._queue.put(error)
+
+    def put(self, ids: torch.Tensor) -> None:
+        """Called by the library: first with the prompt, then with each token."""
+        if self._prompt_seen:
+            self._queue.put(int(ids.flatten()[0]))
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Called by the library behind the last token; `fill` says so itself."""
+
+    def __iter__(self) -> Iterator[int]:
+        while (one := self._queue.get()) is not None:
+            if isinstance(one, BaseException):
+                raise one
+            yield one
+
+
+def write_settings(folder: Path, changes: dict[str, Any]) -> None:
+    """Add to prompt.json, which lies beside the weights."""
+    path = folder / SETTINGS
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(content | changes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What prompt.json says. Raises ModelError where there is none."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ModelError(f"{folder} has no {SETTINGS}", expected="the folder of a generator that tunesmith saved")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,181 @@
+"""A generator as a classifier: how likely it finds each label's text behind the question, or what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.console import say, warn
+from tunesmith.data import labels as names
+from tunesmith.data.prompts import Ids, Question
+from tunesmith.errors import ModelError
+from tunesmith.prediction import scoring
+from tunesmith.prediction.generate import Generator, read_settings, write_settings
+from tunesmith.recipe.sections import Generate, Predict
+from tunesmith.types import Example, Prediction
+
+Floats = npt.NDArray[np.float64]
+INVALID = ""
+"""The label of a prediction where mode `free` wrote no label's text; its probabilities are all equal."""
+CONTENT_FREE = ("N/A", "[MASK]", "...")
+"""Texts that say nothing. Not the empty one of the paper: templates leave out the heading of an empty input."""
+MORE = 3
+"""Tokens that mode `free` may write beyond the longest label."""
+ROWS = 16
+"""Prompts that mode `free` answers at once."""
+
+
+@dataclass(frozen=True)
+class LabelClassifier:
+    """A Predictor: a causal language model that is asked for the label."""
+
+    generator: Generator
+    question: Question
+    settings: Predict
+    max_tokens: int | str = "auto"
+    """Tokens in memory at once."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the probabilities."""
+        return self.question.labels
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example, by the mode of the recipe.
+
+        `score`: probabilities are a softmax over the labels' log-probabilities, end token included, each divided by
+        its number of tokens where `normalize_length` is set. `constrained`: the label is what greedy generation gives
+        where only labels can be written, the probabilities are those of drawing so. `free`: what was written has all
+        probability; where that is no label, the label is INVALID and all labels are equally likely.
+        """
+        if not examples:
+            return []
+        if self.settings.mode == "free":
+            return self._read(examples)
+        edges_BE = self._edges(examples, "predict")
+        if self.settings.mode == "score":
+            return names.predictions(examples, self._probabilities(edges_BE), self.labels)
+        chosen = self._tree.greedy(edges_BE)
+        rows = _softmax(self._tree.total(self._tree.confined(edges_BE)))
+        found = zip(examples, chosen, rows.tolist(), strict=True)
+        return [Prediction(example.id, self.labels[k], tuple(row)) for example, k, row in found]
+
+    def save(self, folder: Path) -> None:
+        """The generator's files; labels, question and settings are in prompt.json."""
+        self.generator.save(folder)
+        question = {"labels": self.labels, "texts": self.question.texts, "instruction": self.question.instruction}
+        write_settings(folder, {"question": question, "predict": self.settings.model_dump(mode="json")})
+
+    @classmethod
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> LabelClassifier:
+        """What `save` wrote. Raises ModelError for the folder of a generator that answers instructions."""
+        content = read_settings(folder)
+        if "question" not in content:
+            raise ModelError(f"the generator in {folder} is no classifier", do="use it with task instruction")
+        asked = content["question"]
+        question = Question(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
+        return cls(Generator.load(folder, trust_remote_code), question, Predict(**content["predict"]))
+
+    @cached_property
+    def _answers(self) -> list[Ids]:
+        """Every label's tokens. They do not depend on the text: tried on two."""
+        asked = [self.question.ask(example) for example in _content_free()[:2]]
+        first, second = (self.generator.prompter.encode_answers(one, self.question.texts) for one in asked)
+        if first != second:
+            raise ModelError(
+                "this chat template writes an answer in another way for another question",
+                do="choose another prompt.template, or predict.mode=free",
+            )
+        return first
+
+    @cached_property
+    def _tree(self) -> scoring.Tree:
+        return scoring.Tree.of(self._answers)
+
+    @cached_property
+    def _reads_trees(self) -> bool:
+        """Whether the model gives its own log-probabilities for a tree; said aloud, once, where it does not."""
+        long = Example("long", "a " * self.generator.limit)
+        prompts = self._prompts([*_content_free()[:2], long], aloud=False)
+        tried = sorted(self._answers, key=len)
+        reason = scoring.disagrees(self.generator.model, prompts, [tried[0], *tried[1:][-2:]])
+        if reason:
+            warn(f"labels are scored one by one, which is slow: {reason}")
+        return reason is None
+
+    @cached_property
+    def _bias(self) -> Floats:
+        """What the labels get for texts that say nothing, K."""
+        edges_BE = self._edges(_content_free(), "calibrate")
+        mean_K: Floats = _softmax(self._scores(edges_BE)).mean(axis=0)
+        return mean_K
+
+    def _edges(self, examples: Sequence[Example], title: str) -> Floats:
+        score = scoring.score if self._reads_trees else scoring.score_padded
+        return score(self.generator.model, self._prompts(examples), self._tree, self.max_tokens, title)
+
+    def _prompts(self, examples: Sequence[Example], aloud: bool = True) -> list[Ids]:
+        longest = max(map(len, self._answers))
+        asked = [self.question.ask(example) for example in examples]
+        return self.generator.encode(asked, longest, aloud)
+
+    def _scores(self, edges_BE: Floats) -> Floats:
+        """Log-probability of each label, B x K; a token's mean of it where length is normalised."""
+        lengths_K = np.array([len(ids) for ids in self._answers])
+        return self._tree.total(edges_BE) / (lengths_K if self.settings.normalize_length else 1)
+
+    def _probabilities(self, edges_BE: Floats) -> Floats:
+        scores_BK = self._scores(edges_BE)
+        # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
+        return _softmax(scores_BK - np.log(self._bias) if self.settings.calibrate else scores_BK)
+
+    def _read(self, examples: Sequence[Example]) -> list[Prediction]:
+        """Mode `free`: match what is written to the labels' texts."""
+        settings = Generate(max_new_tokens=max(map(len, self._answers)) + MORE, batch_size=ROWS)
+        asked = [self.question.ask(example) for example in examples]
+        written = self.generator.respond([example.id for example in examples], asked, settings, 0)
+        found = [self._predicted(one.id, self._matched(one.text)) for one in written]
+        if count := count_invalid(found):
+            say(
+                f"note: {count:,} of {len(found):,} answers are no label: {_first(found, [one.text for one in written])}"
+            )
+        return found
+
+    def _matched(self, text: str) -> int | None:
+        """The label whose text this is; capitals count only where texts differ in nothing else."""
+        folded = [one.casefold() for one in self.question.texts]
+        text = text.strip()
+        if text in self.question.texts:
+            return self.question.texts.index(text)
+        return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
+
+    def _predicted(self, name: str, label: int | None) -> Prediction:
+        count = len(self.labels)
+        if label is None:
+            return Prediction(name, INVALID, (1 / count,) * count)
+        return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count)))
+
+
+def count_invalid(predictions: Sequence[Prediction]) -> int:
+    """How many are no label."""
+    return sum(prediction.label == INVALID for prediction in predictions)
+
+
+def _first(predictions: Sequence[Prediction], texts: Sequence[str]) -> str:
+    """A few of the texts that are no label."""
+    texts = [text for prediction, text in zip(predictions, texts, strict=True) if prediction.label == INVALID]
+    return ", ".join(repr(text[:40]) for text in texts[:3])
+
+
+def _content_free() -> list[Example]:
+    return [Example(text, text) for text in CONTENT_FREE]
+
+
+def _softmax(scores_BK: Floats) -> Floats:
+    odds_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
+    return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True))

@@ -1,0 +1,69 @@
+"""How well a generator foresees given answers: the loss of their tokens, conversation by conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.console import track, warn
+from tunesmith.data import batches, fitting
+from tunesmith.data.encode import IGNORE, EncodedText
+from tunesmith.data.prompts import Conversation
+from tunesmith.models import packing
+from tunesmith.prediction.generate import Generator
+
+Loss = tuple[float, int]
+"""Cross-entropy in nats, summed over the answers' tokens, and their number."""
+
+
+def losses(
+    generator: Generator, names: Sequence[str], conversations: Sequence[Conversation], max_tokens: int | str = "auto"
+) -> list[Loss]:
+    """One loss a conversation, in the order given; (0, 0) where an answer alone is too long, which is said aloud."""
+    limits = [generator.limit] * len(names)
+    numbers = [str(number) for number in range(len(names))]
+    rows, changes = fitting.encode(numbers, conversations, generator.prompter, limits, "truncate")
+    for change in changes:
+        warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
+    found: list[Loss] = [(0.0, 0)] * len(names)
+    for row, loss in zip(rows, _losses(generator.model, rows, max_tokens), strict=True):
+        found[int(row.id)] = loss
+    return found
+
+
+def _losses(model: nn.Module, rows: Sequence[EncodedText], max_tokens: int | str) -> list[Loss]:
+    if not rows:
+        return []
+    model.eval()
+    ids, labels = [row.ids for row in rows], [row.labels for row in rows]
+    device = next(model.parameters()).device
+    found: list[Loss] = [(0.0, 0)] * len(rows)
+    with torch.inference_mode():
+        if packing.disagrees(model, ids, labels):
+            return [_alone(model, row, device) for row in track(rows, "loss")]
+        for group in track(packing.plan(ids, batches.token_budget(max_tokens, device)), "loss"):
+            packed = packing.pack([ids[i] for i in group], [labels[i] for i in group]).to(device)
+            hidden = packing.unpack(packing.hidden_states(model, packed), packed)
+            for i, hidden_LD in zip(group, hidden, strict=True):
+                places, targets = _targets(labels[i], device)
+                found[i] = _summed(packing.head(model)(hidden_LD[places]), targets)
+    return found
+
+
+def _alone(model: Any, row: EncodedText, device: torch.device) -> Loss:
+    places, targets = _targets(row.labels, device)
+    return _summed(model(input_ids=torch.tensor([row.ids], device=device)).logits[0, places], targets)
+
+
+def _targets(labels: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places that predict something, and what."""
+    learned = [i for i, label in enumerate(labels) if i and label != IGNORE]
+    places = torch.tensor([i - 1 for i in learned], dtype=torch.long, device=device)
+    return places, torch.tensor([labels[i] for i in learned], dtype=torch.long, device=device)
+
+
+def _summed(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> Loss:
+    return float(nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum")), len(targets_N)

@@ -1,0 +1,60 @@
+"""`torch.compile` of a model's repeated layers, and whether a run is long enough to pay for it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from tunesmith.errors import TrainingError
+
+WORTH_IT = 2000
+"""Steps from which `auto` compiles; docs/engine.md has what was measured."""
+COMPILERS = ("g++", "clang++")
+
+
+def pays(setting: bool | str, num_steps: int, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile for a run of so many steps, and why, to be said: `engine.compile` as a decision.
+
+    Raises TrainingError where true asks for it on a CPU without a C++ compiler.
+    """
+    missing = device.type == "cpu" and not any(map(shutil.which, COMPILERS))
+    if missing and setting is True:
+        raise TrainingError(
+            "engine.compile=true makes C++ code on a CPU",
+            expected=f"a compiler: {' or '.join(COMPILERS)}",
+            found="none",
+            do="install g++ (Debian: apt install g++), or set engine.compile=false",
+        )
+    if setting != "auto":
+        return bool(setting), f"engine.compile is {str(setting).lower()}"
+    if missing:
+        return False, "not compiled: no C++ compiler"
+    if num_steps < WORTH_IT:
+        return False, f"not compiled: it would not pay in {num_steps} steps (from {WORTH_IT})"
+    return True, f"compiled: it pays in {num_steps} steps (from {WORTH_IT})"
+
+
+def compile_layers(model: nn.Module) -> int:
+    """Compile each repeated layer in place; gives their number. The code is made when they first run.
+
+    All lengths share one compilation, and so do all layers, which differ in their weights alone. What is outside of
+    them (embeddings, head, losses) stays as it is, hooks included; names in the state dict do not change.
+    """
+    layers = list(_layers(model))
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return len(layers)
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Members of the outermost lists of two or more modules of one class."""
+    inside: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and id(module) not in inside:
+            kinds = {type(member) for member in module}
+            if len(module) > 1 and len(kinds) == 1:
+                inside.update(id(part) for part in module.modules())
+                yield from module

@@ -1,0 +1,238 @@
+"""Weights in bfloat16 on float32 masters: nothing small is lost, a resumed run is the same, curves follow float32's."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from tests import tiny
+from tunesmith.data.batches import Sampler
+from tunesmith.data.encode import IGNORE, EncodedText
+from tunesmith.errors import TrainingError
+from tunesmith.recipe import Train
+from tunesmith.training import causal, checkpoint, loop, optim, precision
+
+ROOT = Path(__file__).parents[2]
+TRAIN = Train(learning_rate=2e-3, weight_decay=0.1, warmup_ratio=0.1, lr_scheduler_type="cosine")
+ROWS = [
+    EncodedText(f"row:{i}", [5 + i % 7, 6, *range(10 + i % 5, 20)], [IGNORE, IGNORE, *range(10 + i % 5, 20)])
+    for i in range(23)
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps its settings for the process."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def network(family: str = "llama", dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    dropout = {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1} if family == "gpt2" else {}
+    made: nn.Module = tiny.causal(family, **dropout).to(dtype)
+    return made
+
+
+class Training:
+    """The loop over packed rows, begun and perhaps gone on with."""
+
+    def __init__(self, model: nn.Module, steps: int, precision: str = "no") -> None:
+        self.course = loop.Course(steps, None, "", False, None)
+        self.accelerator = Accelerator(cpu=True, mixed_precision=precision)
+        self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
+
+    def run(self, until: int) -> list[float]:
+        feed = causal.PackedFeed(ROWS, Sampler(len(ROWS), 4, 0), 60)
+        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
+        return [next(steps).loss for _ in range(until - self.state.step)]
+
+
+# ---- the optimizer
+
+
+def test_steps_below_the_weights_resolution_add_up() -> None:
+    """A weight of 1 has bfloat16 neighbours 0.0039 below: 100 steps of 1e-4 move it, though none of them alone does."""
+    layer = nn.Linear(1, 1, bias=False).bfloat16()
+    nn.init.ones_(layer.weight)
+    plain = torch.optim.AdamW([nn.Parameter(layer.weight.detach().clone())], lr=1e-4, weight_decay=0.0)
+    masters = optim.adamw(layer, Train(learning_rate=1e-4, weight_decay=0.0))
+    seen = []
+    for _ in range(100):
+        for optimizer, weight in ((plain, plain.param_groups[0]["params"][0]), (masters, layer.weight)):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        seen.append(layer.weight.item())
+    assert plain.param_groups[0]["params"][0].item() == 1.0  # lost
+    assert seen[0] == 1.0
+    assert masters.param_groups[0]["params"][0].item() == pytest.approx(0.99, abs=1e-5)
+    assert layer.weight.item() == torch.tensor(0.99).bfloat16().item()
+
+
+def test_only_weights_of_16_bits_have_masters() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).bfloat16(), nn.Linear(4, 4).bfloat16().requires_grad_(False))
+    optimizer = optim.adamw(model, Train())
+    assert isinstance(optimizer, optim.MasterAdamW)
+    assert [weight.shape for weight, _ in optimizer.pairs] == [(4, 4), (4,)]
+    assert all(p.dtype == torch.float32 for group in optimizer.param_groups for p in group["params"])
+    model[1].requires_grad_(False)
+    assert not isinstance(optim.adamw(model, Train()), optim.MasterAdamW)  # as LoRA in float32 on bfloat16
+
+
+def test_float32_steps_are_adamws() -> None:
+    """Masters that see the same gradients as a float32 model take the same steps, to the last bit."""
+    layer = nn.Linear(8, 8)
+    layer.weight.data = layer.weight.data.bfloat16().float()
+    half = copy.deepcopy(layer).bfloat16()
+    layer.bias.data = half.bias.data.float()
+    pair = [(one, optim.adamw(one, TRAIN)) for one in (layer, half)]
+    for step in range(5):
+        gradient = torch.randn(8, 8, generator=torch.Generator().manual_seed(step)).bfloat16()
+        for model, optimizer in pair:
+            model.weight.grad = gradient.to(model.weight.dtype)
+            optimizer.step()
+            assert model.weight.grad is None or model is layer
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(pair[0][1].param_groups[0]["params"][0], pair[1][1].param_groups[0]["params"][0])
+    assert torch.equal(half.weight, layer.weight.bfloat16())
+
+
+def test_state_dict_returns_the_masters_exactly() -> None:
+    """Through accelerate too, which loads an optimizer's own state back when it prepares it; before and after steps."""
+    training = Training(network(), 4)
+    before = [p.clone() for p in training.state.optimizer.param_groups[0]["params"]]
+    training.accelerator.prepare_optimizer(training.state.optimizer)
+    assert all(map(torch.equal, before, training.state.optimizer.param_groups[0]["params"]))
+    assert "exp_avg" not in training.state.optimizer.state_dict()["state"][0]
+    training.run(3)
+    content = copy.deepcopy(training.state.optimizer.state_dict())
+    other = Training(network(), 4).state.optimizer
+    other.load_state_dict(content)
+    for index, slots in other.state_dict()["state"].items():
+        assert set(slots) == {"step", "exp_avg", "exp_avg_sq", "master"}
+        assert all(slots[name].dtype == torch.float32 for name in slots)
+        assert all(torch.equal(slots[name], content["state"][index][name]) for name in slots)
+
+
+# ---- the loop
+
+
+@pytest.mark.parametrize("mixed", ["no", "bf16"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_resumed_is_bit_identical(family: str, mixed: str, tmp_path: Path, one_thread: None) -> None:
+    """8 steps, against 4, a checkpoint, a fresh model and 4 more: weights, masters and Adam's state; dropout on."""
+    whole = Training(network(family), 8, mixed)
+    losses = whole.run(8)
+    first = Training(network(family), 8, mixed)
+    assert first.run(4) == losses[:4]
+    saved = checkpoint.save(tmp_path, first.state, {}, 1)
+    second = Training(network(family), 8, mixed)
+    checkpoint.load(saved, second.state)
+    assert second.run(8) == losses[4:]
+    for name, weight in whole.state.model.state_dict().items():
+        assert weight.dtype == torch.bfloat16 or "bias" in name
+        assert torch.equal(weight, second.state.model.state_dict()[name]), name
+    slots, others = (state.optimizer.state_dict()["state"] for state in (whole.state, second.state))
+    assert all(torch.equal(slots[i][name], others[i][name]) for i in slots for name in slots[i])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_curves_follow_float32s(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 steps, loss 3.9 to below 1: each within 0.01 of float32 weights (0.003 seen); without masters, 0.1 above."""
+    exact = network(family, torch.float32)
+    losses = Training(copy.deepcopy(exact), 100).run(100)
+    half = exact.bfloat16()
+    found = Training(copy.deepcopy(half), 100).run(100)
+    assert losses[0] > 3.8
+    assert losses[-1] < 1.0
+    np.testing.assert_allclose(found, losses, atol=0.01)
+    monkeypatch.setattr(optim, "MasterAdamW", torch.optim.AdamW)
+    assert Training(half, 100).run(100)[-1] > losses[-1] + 0.1
+
+
+def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(TrainingError, match=r"set model\.dtype=float32"):
+        loop.begin(network(), TRAIN, loop.Course(1, None, "", False, None), accelerator)
+
+
+# ---- the choice
+
+
+def test_dtype_is_as_set_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    assert precision.resolve_dtype("float32", device) == (torch.float32, None)
+    assert precision.resolve_dtype("bfloat16", device) == (torch.bfloat16, None)
+    measured = precision.measure(device, size=32, rounds=3)
+    assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
+    monkeypatch.setattr(precision, "measure", lambda device: {"dtype": "bfloat16"})
+    assert precision.resolve_dtype("auto", device) == (torch.bfloat16, {"dtype": "bfloat16"})
+
+
+# ---- the head under autocast
+
+
+def test_the_head_runs_in_the_format_of_autocast() -> None:
+    """Its product in bfloat16, the softmax in float32: gradients in float32 that point the same way."""
+    model = network(dtype=torch.float32)
+    batch = causal.pack(ROWS[:6])
+    seen = []
+    for mixed in ("no", "bf16"):
+        AcceleratorState._reset_state(True)
+        accelerator = Accelerator(cpu=True, mixed_precision=mixed)
+        wrapped = accelerator.prepare_model(copy.deepcopy(model))
+        loop._backward(wrapped, [batch], causal.PackedCausal(), accelerator)
+        seen.append(torch.cat([p.grad.flatten() for p in wrapped.parameters()]))
+        with accelerator.autocast():
+            assert causal._format(model.lm_head.weight) == (torch.bfloat16 if mixed == "bf16" else torch.float32)
+            assert causal.PackedCausal().total(model, batch).dtype == torch.float32
+    assert seen[1].dtype == torch.float32
+    assert torch.cosine_similarity(*seen, dim=0) > 0.999
+
+
+# ---- two processes
+
+WORKER = """
+import sys, torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from tests.parity.test_precision import TRAIN, ROWS, network
+from tunesmith.data.batches import Sampler
+from tunesmith.training import causal, loop
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+course = loop.Course(6, None, "", False, None)
+state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
+feed = causal.PackedFeed(ROWS, Sampler(len(ROWS), 4, 0), 60, accelerator.process_index, accelerator.num_processes)
+losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
+same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
+assert torch.equal(same[0], same[-1])
+if accelerator.is_main_process:
+    print(*losses)
+"""
+
+
+def losses_of(processes: int, family: str) -> list[float]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launcher, "--no-python", sys.executable, "-c", WORKER, family]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [float(word) for word in done.stdout.split()]
+
+
+def test_two_processes_follow_one() -> None:
+    """Gradients are summed in bfloat16, in another order: losses within 1%; both processes hold the same weights."""
+    np.testing.assert_allclose(losses_of(2, "llama"), losses_of(1, "llama"), rtol=1e-2)
