@@ -107,7 +107,11 @@ def causal(family: str, attention: str = "sdpa", **changes: Any) -> Any:
 def generator(family: str, folder: Path, **changes: Any) -> Path:
     """A folder with a random causal language model of a family that reads and writes bytes."""
     words = byte_tokenizer()
-    special = {"pad_token_id": words.pad_token_id, "bos_token_id": words.eos_token_id, "eos_token_id": words.eos_token_id}
+    special = {
+        "pad_token_id": words.pad_token_id,
+        "bos_token_id": words.eos_token_id,
+        "eos_token_id": words.eos_token_id,
+    }
     positions = {"n_positions" if family == "gpt2" else "max_position_embeddings": 512}
     causal(family, **special | positions | {"vocab_size": len(words)} | changes).save_pretrained(folder)
     words.save_pretrained(folder)

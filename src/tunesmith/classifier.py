@@ -22,8 +22,9 @@ from tunesmith.types import Example, Splits
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Fit any method on texts and labels in memory.
 
-    method: `linear`, `probe`, `encoder`, or `generator:lora` and its like. overrides: recipe settings such as `["train.learning_rate=1e-4"]`.
-    Texts are strings, or pairs of strings for pair tasks. Labels are strings or integers, and come back as they were.
+    method: `linear`, `probe`, `encoder`, or `generator:lora` and its like. overrides: recipe settings such as
+    `["train.learning_rate=1e-4"]`. Texts are strings, or pairs of strings for pair tasks. Labels are strings or
+    integers, and come back as they were.
     No split is made: hold out data yourself, or use `tunesmith.compare`.
     """
 

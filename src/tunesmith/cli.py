@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.console import say
-from tunesmith.errors import Interrupted, TunesmithError
+from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 
 Args = argparse.Namespace
 
@@ -89,7 +89,9 @@ def _check(args: Args) -> None:
     from tunesmith.pipeline.check import check, describe
 
     found = check(args.recipe, args.overrides)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else describe(found, colours=sys.stdout.isatty()))
+    print(
+        json.dumps(found, indent=2, ensure_ascii=False) if args.json else describe(found, colours=sys.stdout.isatty())
+    )
 
 
 def _train(args: Args) -> None:
@@ -102,7 +104,15 @@ def _train(args: Args) -> None:
         return
     from tunesmith.pipeline.train import train
 
-    run = train(args.recipe, args.overrides, run_dir=args.run_dir, resume=args.resume, quiet=args.quiet)
+    if args.seeds:
+        from tunesmith.pipeline.seeds import repeat
+
+        print(repeat(args.recipe, args.overrides, _numbers(args.seeds), run_dir=args.run_dir).read_text("report.md"))
+        return
+    run = train(
+        args.recipe, args.overrides, run_dir=args.run_dir, resume=args.resume, quiet=args.quiet,
+        closed_test=args.closed_test,
+    )  # fmt: skip
     if not args.quiet and processes.is_main():
         _show_run(run)
 
@@ -168,7 +178,20 @@ def _compare(args: Args) -> None:
     columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
     sources = [word for word in args.sources if not _is_override(word)]
     overrides = [word for word in args.sources if _is_override(word)]
-    _show_comparison(compare(sources, columns + overrides, methods=_names(args.methods)))
+    seeds = _numbers(args.seeds) if args.seeds else None
+    _show_comparison(compare(sources, columns + overrides, methods=_names(args.methods), seeds=seeds))
+
+
+def _sweep(args: Args) -> None:
+    from tunesmith.pipeline.sweep import sweep
+
+    folder = sweep(
+        args.recipe, args.overrides, sampler=args.sampler, trials=args.trials, storage=args.storage,
+        sweep_dir=args.sweep_dir,
+    )  # fmt: skip
+    if (folder.path / "report.md").exists():
+        print(folder.read_text("report.md"))
+        print(f"report: {folder.path / 'report.html'}")
 
 
 def _runs(args: Args) -> None:
@@ -207,7 +230,9 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
 
 
 def _add_methods(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--methods", help="methods to compare, separated by commas, such as linear,encoder,generator:lora")
+    command.add_argument(
+        "--methods", help="methods to compare, separated by commas, such as linear,encoder,generator:lora"
+    )
 
 
 def _add_quickstart(command: argparse.ArgumentParser) -> None:
@@ -232,6 +257,28 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     command.add_argument("--run-dir", help="put the run here instead of a new folder in output_dir")
     command.add_argument("--quiet", action="store_true", help="do not repeat the data's changes, nor print the scores")
+    command.add_argument("--closed-test", action="store_true", help="leave the test split alone")
+    _add_seeds(command)
+
+
+def _add_seeds(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", metavar="S,S,...", help="repeat with each seed on one split: mean and spread")
+
+
+def _add_sweep(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="recipe file (YAML)")
+    command.add_argument(
+        "overrides",
+        nargs="+",
+        metavar="name=a,b,c",
+        help="name=a,b,c or name=low..high is searched, name=value is fixed",
+    )
+    command.add_argument(
+        "--sampler", choices=["grid", "random", "tpe"], default="grid", help="how (default: %(default)s)"
+    )
+    command.add_argument("--trials", type=int, metavar="N", help="trials in all (default: the whole grid, else 20)")
+    command.add_argument("--storage", metavar="URL", help="Optuna storage that several workers share")
+    command.add_argument("--sweep-dir", help="the sweep's folder; give it again to go on, or to another worker")
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -268,6 +315,7 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--text-pair", help="column with the second text")
     command.add_argument("--label", help="column with the label")
     _add_methods(command)
+    _add_seeds(command)
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:
@@ -286,12 +334,20 @@ COMMANDS: dict[str, Command] = {
     "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
     "chat": (_chat, "talk to a model that answers instructions", _add_chat),
     "compare": (_compare, "compare methods, recipes or finished runs on one frozen split", _add_compare),
+    "sweep": (_sweep, "train with many settings, ranked on validation", _add_sweep),
     "runs": (_runs, "list runs, or show one", _add_runs),
     "doctor": (_doctor, "show hardware, versions, extras and which number format pays", _add_json),
 }
 
 
 # --- what they print
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"--seeds {text}", expected="whole numbers, such as 1,2,3") from None
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -61,6 +61,10 @@ class Run:
             raise RunError(f"{self.path / name} is damaged", found=str(error), do="train again") from error
         return content
 
+    def read_text(self, name: str) -> str:
+        """A text file of this run."""
+        return (self.path / name).read_text(encoding="utf-8")
+
     def write(self, name: str, content: str | dict[str, Any]) -> Path:
         """Write a text or a JSON file; readers see the old file or the new one, never half of it."""
         text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -104,9 +104,10 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained predictor and what training it was like."""
+    """What came of training, and what training was like."""
 
-    predictor: Predictor
+    predictor: Any
+    """A Predictor; of task `instruction` a Generator (prediction/generate.py)."""
     parameters: int
     """Parameters that predicting uses."""
     trainable: int

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.unit.test_report import HOSTILE, Balance
+from tests.unit.test_report import HOSTILE, Balance, content as classified
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
-from tunesmith.evaluation import answers, paired, responses, terminal
+from tunesmith.evaluation import answers, paired, report, responses, terminal
 from tunesmith.pipeline import reporting
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
@@ -214,6 +214,14 @@ def test_what_cannot_be_told_apart_is_said_with_what_it_saves(tmp_path: Path) ->
     assert "generator:lora trained 3.8 times faster and changed 1.6% of the parameters." in content["verdict"]
 
 
+def test_what_the_cheaper_of_several_equals_saves_is_said_of_a_pair(tmp_path: Path) -> None:
+    losses = {"generator:untuned": 1.7, "generator:full": 1.5, "generator:lora": 1.5}
+    equal = [made(tmp_path, name, rows=5, loss=loss) for name, loss in losses.items()]
+    verdict = reporting.build(equal, SETTINGS, 42)["verdict"]
+    assert "cannot be told from generator:untuned (p = " in verdict
+    assert re.search(r"; generator:lora trained 3.8 times faster than generator:full and changed 1.6% of", verdict)
+
+
 def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
     same = [made(tmp_path / "same", name, loss=2.3) for name in ("generator:untuned", "generator:full")]
     for run, shift in zip(same, (0.0, -1e-3), strict=True):
@@ -270,9 +278,11 @@ def test_pairs_follow_from_rows_and_seed_alone() -> None:
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
     shutil.copytree(pair[0].path, tmp_path / "other")
-    Run(tmp_path / "other").note(task="classification")
-    with pytest.raises(RunError, match="different tasks"):
-        reporting.build([pair[0], Run(tmp_path / "other")], SETTINGS, 42)
+    older = Run(tmp_path / "other")
+    older.write("manifest.json", {key: value for key, value in older.manifest.items() if key != "task"})
+    with pytest.raises(RunError, match="different tasks") as caught:
+        reporting.build([pair[0], older], SETTINGS, 42)
+    assert f"{older.path} (classification)" in str(caught.value)
     pair[1].write_rows("test", pair[1].rows("test")[1:])
     with pytest.raises(RunError, match="the same rows"):
         reporting.build(pair, SETTINGS, 42)
@@ -349,6 +359,19 @@ def test_the_terminal_table_keeps_each_method_on_one_line(tmp_path: Path) -> Non
         (line,) = [line for line in lines if method["name"] in line]
         assert f"{method['scores']['headline']['loss']['high']:.3f}]" in line
     assert [line.endswith("2.1 M (1.6%)") for line in lines].count(True) == 1
+
+
+def test_classification_has_curves_over_each_other_and_what_was_trained() -> None:
+    content = classified(3)  # the first method does not train in steps
+    page = report.html(content)
+    section = re.search(r'<section id="training".*?</section>', page, re.DOTALL)
+    assert section
+    training, validation = re.findall(r'<svg class="picture".*?</svg>', section[0], re.DOTALL)
+    assert (training.count("<polyline"), validation.count("<polyline")) == (2, 3)
+    assert "<small>trained: 1,925 (0.0085%)</small>" in page
+    assert "| 1,925 (0.0085%) |" in report.markdown(content)
+    assert 'id="training"' not in report.html(classified(2))
+    assert "accuracy" in terminal.table(content)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.comparison import compare, verdict
 from tunesmith.evaluation.intervals import holm, mcnemar_exact, wilson
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
 SETTINGS = Evaluate(bootstrap_samples=500)

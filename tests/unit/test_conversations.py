@@ -54,9 +54,7 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
     (example,) = load(tmp_path, [row]).train
     assert example.messages == messages
     assert example.label is None
-    assert example.text == "\n\n".join(
-        f"{m.content}\n\n{m.input}" if m.input else m.content for m in messages[:-1]
-    )
+    assert example.text == "\n\n".join(f"{m.content}\n\n{m.input}" if m.input else m.content for m in messages[:-1])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tunesmith.data import read, read_unlabelled
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 from tunesmith.types import Splits
 
 GIVEN = Split(validation_size=0, test_size=0)

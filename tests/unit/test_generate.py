@@ -1,4 +1,4 @@
-"""Generated answers: the same whatever stands beside them, streamed or not, reloaded or not; never with template text."""
+"""Generated answers: the same whatever stands beside them, streamed or not, reloaded or not; without template text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from tests import tiny
 from tunesmith.data.prompts import TEMPLATES, Prompter
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction.generate import Generator
-from tunesmith.recipe.sections import Generate, Model, Prompt
+from tunesmith.recipe import Generate, Model, Prompt
 from tunesmith.types import Message
 
 FAMILIES = ["llama", "gpt2", "opt", "gpt_neox"]
-CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}[SEP]\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}[SEP]\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 GREEDY = Generate(max_new_tokens=12)
 DRAWN = Generate(max_new_tokens=12, do_sample=True, temperature=1.2, top_p=0.95, top_k=200, repetition_penalty=1.3)
 
@@ -95,7 +98,8 @@ def test_equals_the_likeliest_token_after_token() -> None:
         (ids,) = one.prompter.encode_openings(asked(text))
         start = len(ids)
         while len(ids) - start < 12 and ids[-1] not in one.prompter.end_ids:
-            ids.append(int(one.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            with torch.no_grad():
+                ids.append(int(one.model(torch.tensor([ids])).logits[0, -1].argmax()))
         (response,) = one.respond([text], asked(text), GREEDY, 0)
         assert response.tokens == len(ids) - start
         assert response.text == one.prompter.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()

@@ -18,7 +18,7 @@ from tunesmith.models import adapters
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import INVALID, LabelClassifier, count_invalid
-from tunesmith.recipe.sections import Adapter, Predict, Prompt
+from tunesmith.recipe import Adapter, Predict, Prompt
 from tunesmith.types import Example, Prediction
 
 MANY = ("1", "2", "22", "2 of a kind", "negative", "negation", "Ü", "positive")
@@ -40,7 +40,8 @@ def naive(one: LabelClassifier, example: Example, normalize: bool = True) -> lis
     for text in one.question.texts:
         (prompt,) = prompter.encode_openings([one.question.ask(example)])
         (answer,) = prompter.encode_answers(one.question.ask(example), [text])
-        logs = one.generator.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        with torch.no_grad():
+            logs = one.generator.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         each = [float(logs[len(prompt) + i - 1, token]) for i, token in enumerate(answer)]
         scores.append(sum(each) / (len(each) if normalize else 1))
     odds = np.exp(np.array(scores) - max(scores))
@@ -107,7 +108,7 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
     attention = "sdpa" if family in FAMILIES else "eager"
     model = tiny.causal(family, attention, vocab_size=len(words), **sizes | {"max_position_embeddings": 512})
     prompter = Prompter.of(Prompt(template="classify"), words, "classification")
-    one = LabelClassifier(Generator(model, prompter, 200), Question.of(Prompt(), MANY), Predict())
+    one = LabelClassifier(Generator(model, prompter, 300), Question.of(Prompt(), MANY), Predict())
     found = one.predict(EXAMPLES[:3])
     assert one._reads_trees == reads
     assert np.abs(rows(found) - [naive(one, example) for example in EXAMPLES[:3]]).max() < 1e-5

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
 FEW = Evaluate(bootstrap_samples=100)

@@ -15,16 +15,15 @@ from tunesmith.recipe import Prompt
 from tunesmith.types import Example, Message
 
 
-
-def U(text: str, about: str = "") -> Message:
+def user(text: str, about: str = "") -> Message:
     return Message("user", text, about)
 
 
-def A(text: str) -> Message:
+def assistant(text: str) -> Message:
     return Message("assistant", text)
 
 
-TALK = [U("Add.", "2+2"), A("4"), U("And?"), A("5")]
+TALK = [user("Add.", "2+2"), assistant("4"), user("And?"), assistant("5")]
 ALPACA = "Below is an instruction that describes a task"
 REQUEST = ". Write a response that appropriately completes the request.\n\n"
 CHATML = (
@@ -37,7 +36,9 @@ LLAMA2 = (
 )
 
 
-def prompter(template: str = "alpaca", task: str = "instruction", chat: str | None = None, **settings: object) -> Prompter:
+def prompter(
+    template: str = "alpaca", task: str = "instruction", chat: str | None = None, **settings: object
+) -> Prompter:
     tokenizer = tiny.byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = chat
@@ -81,12 +82,12 @@ def test_every_template_to_the_token(template: str, text: str, answers: list[str
 
 
 def test_alpaca_without_input_has_the_other_preamble() -> None:
-    ((ids, _),) = (made := prompter("alpaca")).encode([[U("Go."), A("Yes.")]])
+    ((ids, _),) = (made := prompter("alpaca")).encode([[user("Go."), assistant("Yes.")]])
     assert made.tokenizer.decode(ids) == ALPACA + REQUEST + "### Instruction:\nGo.\n\n### Response:\nYes.<eos>"
 
 
 def test_system_messages() -> None:
-    talk = [Message("system", "Be kind."), U("Go."), A("Yes.")]
+    talk = [Message("system", "Be kind."), user("Go."), assistant("Yes.")]
     for template, start in (("alpaca", "Be kind.\n\n### Instruction:"), ("classify", "Be kind.\n\n### Instruction:"),
                             ("human-assistant", "Be kind.\n\n### Human:"), ("plain", "Be kind.Go.")):  # fmt: skip
         assert prompter(template).opening(talk[:-1]).startswith(start)
@@ -115,9 +116,13 @@ def test_the_saved_tokenizer_makes_the_same_prompt_for_everybody(template: str, 
     made = prompter(template, chat=CHATML)
     made.tokenizer.save_pretrained(tmp_path)
     other = AutoTokenizer.from_pretrained(tmp_path)
-    turns = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "On."}]
+    turns = [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "On."},
+    ]
     ids = other.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
-    assert ids == made.encode_openings([[U("Go."), A("Yes."), U("On.")]])[0]
+    assert ids == made.encode_openings([[user("Go."), assistant("Yes."), user("On.")]])[0]
 
 
 @pytest.mark.parametrize("chat", [CHATML, LLAMA2])
@@ -143,7 +148,7 @@ def _words(draw: random.Random) -> str:
 def test_a_tokenizer_that_merges_across_the_border() -> None:
     tokenizer = tiny.byte_tokenizer(["### Response:\nyes " * 5, "abc"])
     made = Prompter.of(Prompt(template="plain"), tokenizer, "instruction")
-    messages = [U("### Response:\n"), A("yes")]
+    messages = [user("### Response:\n"), assistant("yes")]
     whole = tokenizer("### Response:\nyes", add_special_tokens=False)["input_ids"]
     ((ids, labels),) = made.encode([messages])
     assert ids[: len(whole)] != whole, "the test needs a tokenizer that merges here"
@@ -186,7 +191,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
 def test_a_template_that_refuses_a_conversation_is_named() -> None:
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
     with pytest.raises(DataError, match="no system"):
-        prompter("chat", chat=strict).encode([[Message("system", "a"), U("b"), A("c")]])
+        prompter("chat", chat=strict).encode([[Message("system", "a"), user("b"), assistant("c")]])
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
@@ -208,7 +213,7 @@ def test_train_on_prompt_learns_everything() -> None:
 def test_a_jinja_file_is_sandboxed_and_keeps_input_apart(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text("{% for m in messages %}{{ m.content }}|{{ m.input or '' }}{{ eos_token }}{% endfor %}")
-    assert prompter(str(path)).opening([U("a", "b")]) == "a|b<eos>"
+    assert prompter(str(path)).opening([user("a", "b")]) == "a|b<eos>"
     path.write_text("{{ messages.__class__.__mro__ }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     with pytest.raises(DataError, match="refuses"):
         prompter(str(path))
@@ -227,9 +232,9 @@ def test_auto_chooses_by_task_and_tokenizer() -> None:
 def test_questions_about_labels() -> None:
     asked = Question.of(Prompt(), ["neg", "pos"])
     row = Example("r:1", "fine", label="pos")
-    assert asked.answered(row) == [U("Classify the following text as one of: neg, pos.", "fine"), A("pos")]
+    assert asked.answered(row) == [user("Classify the following text as one of: neg, pos.", "fine"), assistant("pos")]
     mine = Question.of(Prompt(instruction="Good? {labels}", label_texts={"pos": "yes"}), ["neg", "pos"])
-    assert mine.answered(row) == [U("Good? neg, yes", "fine"), A("yes")]
+    assert mine.answered(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
     many = Question.of(Prompt(), [f"label {i}" for i in range(30)])
     assert "label 3" not in many.instruction
     pair = Question.of(Prompt(), ["a", "b"]).ask(Example("r:2", "one", "two"))

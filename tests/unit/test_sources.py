@@ -16,7 +16,7 @@ import pytest
 from tunesmith.data import read, read_unlabelled
 from tunesmith.data.sources import short_names
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 from tunesmith.types import Example
 
 NOTHING_MADE = Split(validation_size=0, test_size=0)

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 from tunesmith.data import duplicates, read, splits
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 from tunesmith.types import Example, Splits
 
 SIZES = st.fixed_dictionaries(

@@ -1,4 +1,4 @@
-"""Conversations from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts. A format is a row here."""
+"""Conversations from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts, one row each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tunesmith.errors import DataError
 from tunesmith.types import Change, Example, Message
 
 Values = Mapping[str, Any]
-Turn = tuple[str, str, str]
-"""Role, content, and an instruction's input."""
+Turn = tuple[Any, Any, Any]
+"""Role, content, and an instruction's input, as they stand in the row."""
 ROLES = {
     "system": "system",
     "user": "user", "human": "user", "prompter": "user",
@@ -111,7 +111,7 @@ def whole(message: Message) -> str:
     return f"{message.content}\n\n{message.input}" if message.input else message.content
 
 
-def _message(role: str, content: Any, context: Any) -> Message:
+def _message(role: Any, content: Any, context: Any) -> Message:
     name = ROLES.get(str(role).strip().lower())
     if name is None:
         raise Unfit("a role that cannot be learned", repr(role)[:40])
@@ -181,7 +181,7 @@ FORMATS = {
 }
 """In the order in which a table is tried; data sets with `messages` often hold their first prompt once more."""
 COLUMNS = (
-    "messages", "conversations", "instruction", "input", "context", "output", "response", "prompt", "completion", "text",
-    "system", "history",
+    "messages", "conversations", "instruction", "input", "context", "output", "response", "prompt", "completion",
+    "text", "system", "history",
 )  # fmt: skip
 """Every column that some format reads."""

@@ -8,13 +8,14 @@ from dataclasses import replace
 from tunesmith.data import conversations, duplicates, examples, sources, splits
 from tunesmith.data.rows import PARTS, Bad, Columns, Given, merge
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 from tunesmith.types import Change, Example, Splits
 
 
 def read(data: Data, split: Split, seed: int, task: str = "classification") -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
     drafts = _collect(data, split, task)
+    seed = seed if split.seed is None else split.seed
     if not drafts.given.get("train"):
         examples.settle(drafts.bad, data.on_bad_rows, len(drafts.bad))
         raise DataError("no rows are left in train", found=_sizes(drafts.given), do="check the data and split.train")

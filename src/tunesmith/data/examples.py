@@ -25,7 +25,7 @@ from tunesmith.data.rows import (
     shortened,
 )
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Split
+from tunesmith.recipe import Split
 from tunesmith.types import Change, Example
 
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")

@@ -21,8 +21,8 @@ def encode(
 ) -> tuple[list[EncodedText], list[Change]]:
     """Whole conversations, to learn from. names: their ids. limits: most tokens of each, the answer included.
 
-    policy: `truncate` shortens the prompt, `drop` leaves the row out, `error` raises DataError. A row whose answer alone
-    is too long is left out by either of the first two.
+    policy: `truncate` shortens the prompt, `drop` leaves the row out, `error` raises DataError. A row whose answer
+    alone is too long is left out by either of the first two.
     """
     kept: list[EncodedText] = []
     cut: list[str] = []
@@ -39,7 +39,9 @@ def encode(
                 )  # fmt: skip
             found = row if fits else None
             if not fits and policy == "truncate":
-                found = _fitted(messages, limit, prompter, lambda one: prompter.encode([one])[0], lambda pair: len(pair[0]))
+                found = _fitted(
+                    messages, limit, prompter, lambda one: prompter.encode([one])[0], lambda pair: len(pair[0])
+                )
                 cut += [name] if found else []
             if found:
                 kept.append(EncodedText(name, *found))
@@ -63,7 +65,8 @@ def encode_openings(
                 fitted = _fitted(messages, limit, prompter, lambda one: prompter.encode_openings([one])[0], len)
                 if fitted is None:
                     raise DataError(
-                        f"the prompt around a text has more than {limit} tokens", do="raise model.max_length, or ask less"
+                        f"the prompt around a text has more than {limit} tokens",
+                        do="raise model.max_length, or ask less",
                     )
                 ids = fitted
             found.append(ids)

@@ -11,7 +11,7 @@ from tunesmith.data import formats
 from tunesmith.data.files import File, decode, load
 from tunesmith.data.rows import FIRST, Item, Row, Table, listed, part_names
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Split
+from tunesmith.recipe import Split
 from tunesmith.types import Change
 
 TEXT_SUFFIXES = (".txt", ".text")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.data.rows import Item, Row, Table, listed, part_names
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 
 
 def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:

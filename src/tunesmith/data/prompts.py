@@ -17,7 +17,7 @@ from typing import Any
 from tunesmith.data.conversations import whole
 from tunesmith.data.encode import IGNORE
 from tunesmith.errors import DataError, ModelError, RecipeError
-from tunesmith.recipe.sections import Prompt
+from tunesmith.recipe import Prompt
 from tunesmith.types import Example, Message
 
 Ids = list[int]
@@ -210,7 +210,11 @@ class Question:
     def ask(self, example: Example) -> list[Message]:
         """The question about one text or pair."""
         pair = example.text_pair
-        return [Message("user", self.instruction, example.text if pair is None else f"Text 1: {example.text}\nText 2: {pair}")]
+        return [
+            Message(
+                "user", self.instruction, example.text if pair is None else f"Text 1: {example.text}\nText 2: {pair}"
+            )
+        ]
 
     def answered(self, example: Example) -> list[Message]:
         """The question with its right answer."""
@@ -233,7 +237,8 @@ def shortened(messages: Conversation, over: int, prompter: Prompter) -> list[Mes
     ends = [end for _, end in given["offset_mapping"][:-over] if end < len(text)]  # tokens can share a character
     if not ends or not ends[-1]:
         return None
-    cut = replace(messages[place], **{name: text[: ends[-1]]})
+    shorter: dict[str, Any] = {name: text[: ends[-1]]}
+    cut = replace(messages[place], **shorter)
     return [*messages[:place], cut, *messages[place + 1 :]]
 
 
@@ -248,7 +253,9 @@ def _template(name: str, tokenizer: Any, task: str) -> str:
         name = "classify" if task == "classification" else "chat" if tokenizer.chat_template else "alpaca"
     if name == "chat":
         if not tokenizer.chat_template:
-            raise RecipeError("prompt.template is chat, but this tokenizer has no chat template", do="name another template")
+            raise RecipeError(
+                "prompt.template is chat, but this tokenizer has no chat template", do="name another template"
+            )
         return str(tokenizer.chat_template)
     if name in TEMPLATES:
         return _beginning(tokenizer) + TEMPLATES[name]

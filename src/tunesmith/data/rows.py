@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 from tunesmith.types import Change, Example
 
 PARTS = ("train", "validation", "test")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith.data import folders, formats, hub
 from tunesmith.data.rows import PARTS, Table, listed
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Data, Split
+from tunesmith.recipe import Data, Split
 
 ASSET = "pypi:"
 

@@ -18,7 +18,7 @@ from itertools import chain
 from tunesmith.data.duplicates import text_key
 from tunesmith.data.rows import PARTS, Given
 from tunesmith.errors import DataError
-from tunesmith.recipe.sections import Split
+from tunesmith.recipe import Split
 from tunesmith.types import Change, Example
 
 
@@ -205,7 +205,7 @@ def _sampled(rows: tuple[Example, ...], most: int, draw: random.Random, *, least
 
 
 def fingerprints(given: Mapping[str, Sequence[Example]]) -> dict[str, str]:
-    """SHA-256 of each split: a JSON line of text, text_pair and label (or of the turns) a row. `data` is the hash of the three."""
+    """SHA-256 of each split: a JSON line a row, of text, text_pair and label or of the turns; `data` is that of all."""
     hashes = {part: fingerprint(given.get(part, ())) for part in PARTS}
     return {**hashes, "data": hashlib.sha256("\n".join(hashes.values()).encode()).hexdigest()}
 

@@ -129,7 +129,7 @@ def _axes(report: Report) -> dict[str, Any]:
             "loss": charts.axis(ends["loss"], steps=3, least=0.04, low=0),
             "ended": charts.axis(ends["ended"], steps=3, least=0.04, low=0, high=1),
         },
-        "gap_axis": charts.axis([0.0, *gaps], least=0.02),
+        "gap_axis": charts.axis([0.0, *gaps], steps=3, least=0.02),
     }
 
 

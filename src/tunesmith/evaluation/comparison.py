@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, bootstrap_p, holm, mcnemar_exact, percentile
 from tunesmith.evaluation.metrics import Table, accuracy, count, every_row, macro_f1, tabulate
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
 NOTABLE = 1.2

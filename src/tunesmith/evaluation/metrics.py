@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
 HIGHER_IS_BETTER = {

@@ -17,7 +17,7 @@ from tunesmith.evaluation.comparison import NOTABLE
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, bootstrap_p, holm, mcnemar_exact, percentile
 from tunesmith.evaluation.report import chance, level, part, share
 from tunesmith.evaluation.responses import SHARES
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 
 Rows = Sequence[Mapping[str, Any]]
 """The lines of predictions/test.jsonl, as `responses.score` describes them."""
@@ -223,7 +223,7 @@ def _undecided(by_name: Mapping[str, Figures], best: str, equals: Mapping[str, f
     if not rivals or not by_name[best]["costs"]["trainable"]:
         return f"{told}."
     cheap, dear = sorted([by_name[best], min(rivals, key=_seconds)], key=_seconds)
-    saved = _saving(cheap["costs"], dear["costs"])
+    saved = _saving(cheap["costs"], dear["costs"], "" if len(equals) == 1 else f" than {dear['name']}")
     return f"{told}; {cheap['name']} {saved}." if saved else f"{told}."
 
 
@@ -231,10 +231,10 @@ def _seconds(method: Figures) -> float:
     return float(method["costs"]["train_seconds"] or 0)
 
 
-def _saving(cheap: Figures, dear: Figures) -> str:
+def _saving(cheap: Figures, dear: Figures, than: str) -> str:
     """What the cheaper of two that were trained saves, where it is notable."""
     ours, theirs = cheap["train_seconds"] or 0, dear["train_seconds"] or 0
-    faster = f"trained {theirs / ours:.1f} times faster" if ours and theirs > NOTABLE * ours else ""
+    faster = f"trained {theirs / ours:.1f} times faster{than}" if ours and theirs > NOTABLE * ours else ""
     fewer = dear["trainable"] > NOTABLE * cheap["trainable"]
     changed = f"changed {part(cheap['trainable'] / cheap['parameters'])} of the parameters" if fewer else ""
     return " and ".join(filter(None, [faster, changed]))

@@ -1,4 +1,4 @@
-"""Scores of generated answers, each with its interval. Rows are those of predictions/test.jsonl of an instruction run."""
+"""Scores of generated answers, each with its interval: rows are those of an instruction run's predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
-from tunesmith.recipe.sections import Evaluate
+from tunesmith.recipe import Evaluate
 
 Row = Mapping[str, Any]
 """id, prompt, reference; loss (summed over the reference's learned tokens) and learned (their number); where the prompt

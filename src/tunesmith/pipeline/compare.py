@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 from tunesmith import data, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
-from tunesmith.errors import RecipeError, TunesmithError
-from tunesmith.pipeline import reporting
+from tunesmith.errors import RecipeError
+from tunesmith.pipeline import apart, reporting, seeds as repeats
 from tunesmith.pipeline.methods import variants
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -46,26 +44,39 @@ def compare(
     overrides: Sequence[str] = (),
     *,
     methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
     sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: see
     DEFAULT; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
     directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
+    seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     """
     if not sources:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
-        if overrides or methods:
-            raise RecipeError("finished runs are compared as they are", do="leave settings and --methods out")
+        if overrides or methods or seeds:
+            raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
         finished = [runs.find(str(source)) for source in sources]
         recipe = finished[0].recipe
         return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
     plans = _plans(sources, overrides, methods)
     _check_data([recipe for _, recipe in plans])
     folder = runs.create(plans[0][1].output_dir, "compare", _title(plans[0][1]))
-    finished = [_train_apart(recipe, folder.path / name) for name, recipe in plans]
-    return _report(folder, finished, plans[0][1])
+    if seeds is None:
+        finished = [apart.train(recipe, folder.path / name) for name, recipe in plans]
+        return _report(folder, finished, plans[0][1])
+    repeated = [_repeat(recipe, folder.path / name, seeds) for name, recipe in plans]
+    spread = {name: repeats.spread(found) for (name, _), found in zip(plans, repeated, strict=True)}
+    folder.write("seeds.json", {"seeds": list(seeds), "scores": spread})
+    say(f"over {len(seeds)} seeds:\n{repeats.table(spread)}")
+    return _report(folder, [found[0] for found in repeated], plans[0][1])
+
+
+def _repeat(recipe: Recipe, folder: Path, seeds: Sequence[int]) -> list[Run]:
+    planned = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
+    return [apart.train(one, folder / f"seed-{one.seed}") for one in planned]
 
 
 def _plans(
@@ -107,21 +118,6 @@ def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
 
 def _title(recipe: Recipe) -> str:
     return Path((recipe.data.path or recipe.data.train or "").removeprefix("pypi:")).name.split(".")[0]
-
-
-def _train_apart(recipe: Recipe, folder: Path) -> Run:
-    """Train in a process of its own. What it says goes to the same screen."""
-    folder.mkdir(parents=True)
-    plan = folder / "recipe.yaml"
-    plan.write_text(recipes.dump(recipe), encoding="utf-8")
-    command = [sys.executable, "-m", "tunesmith", "train", str(plan), "--run-dir", str(folder), "--quiet"]
-    done = subprocess.run(command, check=False)  # noqa: S603
-    if done.returncode:
-        raise TunesmithError(
-            f"training {recipe.method} failed (exit code {done.returncode}); the reason stands above",
-            do=f"mend it and try that method alone: tunesmith train {plan}",
-        )
-    return Run(folder)
 
 
 def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:

@@ -17,7 +17,7 @@ from tunesmith.models import adapters, load
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.session import Session, accelerated
 from tunesmith.recipe import Recipe
-from tunesmith.training import compilation, loop, optim
+from tunesmith.training import compilation, loop
 from tunesmith.training.losses import Loss
 from tunesmith.types import Fitted
 

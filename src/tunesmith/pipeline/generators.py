@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -56,7 +56,7 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     model = load.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
     model = weights.shape(model, plan, recipe, "causal").to(accelerator.device)
     limit = load.longest_input(recipe.model, tokenizer)
-    result = _result(Generator(model, prompter, limit), recipe, job)
+    result = _result(Generator(model, replace(prompter, train_on_prompt=False), limit), recipe, job)
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, prompter, limit)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
@@ -93,7 +93,8 @@ def encode(
     return fitting.encode(names, [question.answered(example) for example in examples], prompter, limits, policy)
 
 
-def _result(generator: Generator, recipe: Recipe, job: Job) -> Generator | LabelClassifier:
+def _result(generator: Generator, recipe: Recipe, job: Job) -> Any:
+    """The generator itself, or for classification the predictor around it."""
     if recipe.task == "instruction":
         return generator
     question = Question.of(recipe.prompt, job.splits.labels)
@@ -111,7 +112,9 @@ def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, d
         return "engine.layout"
     reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
     if reason and recipe.engine.layout == "packed":
-        raise RecipeError(f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto")
+        raise RecipeError(
+            f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
+        )
     if reason:
         warn(f"rows are padded, not packed: {reason}")
     return reason
@@ -120,14 +123,16 @@ def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, d
 def _layout(
     rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, unpackable: str | None
 ) -> tuple[causal.PackedFeed | causal.PaddedFeed, Any]:
-    engine, pad_id = job.recipe.engine, model.config.pad_token_id
+    engine, config = job.recipe.engine, cast(Any, model.config)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if unpackable is None:
         return causal.PackedFeed(rows, sampler, budget, *place), causal.PackedCausal()
     own_logits = not causal.head_decides(model, rows[0].ids)
-    return causal.PaddedFeed(rows, sampler, pad_id, budget, *place), causal.PaddedCausal(through_model=own_logits)
+    return causal.PaddedFeed(rows, sampler, config.pad_token_id, budget, *place), causal.PaddedCausal(
+        through_model=own_logits
+    )
 
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:

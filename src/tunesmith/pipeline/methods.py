@@ -151,7 +151,9 @@ def variants(method: str) -> dict[str, str]:
     name, _, kind = method.partition(":")
     known = VARIANTS if name in ("encoder", "generator") else {"": {}}
     if name not in METHODS or kind not in known or (name, kind) == ("encoder", "untuned"):
-        raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"]))
+        raise RecipeError(
+            f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
+        )
     return {"method": name, **known[kind]}
 
 

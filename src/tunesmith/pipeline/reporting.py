@@ -34,9 +34,9 @@ def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
     data = manifests[0]["data"]
     return {
         "task": task,
-        "title": Path(data["source"].removeprefix("pypi:")).name,
+        "title": title(runs[0]),
         "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": _command(),
+        "command": command(),
         "version": __version__,
         "data": data,
         "environment": manifests[0]["environment"] | {"seed": seed},
@@ -46,9 +46,9 @@ def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
 
 def write_run(run: Run) -> None:
     """The report, the model card and the loss plot of one run."""
-    curve = _curve(run)
-    if curve:
-        _plot(curve, run.path / "training_loss.png")
+    learned = curve(run)
+    if learned:
+        _plot(learned, run.path / "training_loss.png")
     if (run.path / "scores.json").exists():
         recipe = run.recipe
         content = build([run], recipe.evaluate, recipe.seed)
@@ -85,7 +85,12 @@ def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> lis
     ]
 
 
-def _command() -> str:
+def title(run: Run) -> str:
+    """What a page about this run is called: after its data."""
+    return Path(run.manifest["data"]["source"].removeprefix("pypi:")).name
+
+
+def command() -> str:
     """The command line that led here, if it was ours."""
     ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
     return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
@@ -145,7 +150,7 @@ def _method(run: Run, manifest: dict[str, Any], name: str) -> dict[str, Any]:
         "scores": run.read("scores.json"),
         "validation": manifest["validation"],
         "costs": manifest["costs"],
-        "curve": _curve(run),
+        "curve": curve(run),
         "notes": manifest["notes"],
     }
 
@@ -218,7 +223,7 @@ def _samples(run: Run) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _curve(run: Run) -> dict[str, Any] | None:
+def curve(run: Run) -> dict[str, Any] | None:
     """Loss and deciding metric over the steps, of methods that train in steps."""
     lines = run.metrics()
     if not lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline import reporting
 from tunesmith.pipeline.job import Job
-from tunesmith.pipeline.methods import METHODS
+from tunesmith.pipeline.methods import METHODS, load_result
 from tunesmith.pipeline.outcomes import OUTCOMES
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -28,12 +29,14 @@ def train(
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = False,
+    closed_test: bool = False,
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
     source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
     folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
     it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
+    closed_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
     recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
@@ -46,10 +49,10 @@ def train(
         return run
     else:
         _check_data(splits, run)
-    return fit(recipe, splits, run)
+    return fit(recipe, splits, run, closed_test=closed_test)
 
 
-def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
+def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) -> Run:
     """Train on splits that were read already."""
     method, job = METHODS[recipe.method], Job(recipe, splits, run)
     if processes.is_main():
@@ -64,7 +67,22 @@ def fit(recipe: Recipe, splits: Splits, run: Run) -> Run:
     watch.seconds["train"] += earlier
     if processes.is_main():
         runs.write_folder(run.model, fitted.predictor.save)
-        _finish(job, fitted, watch)
+        _finish(replace(job, splits=replace(splits, test=())) if closed_test else job, fitted, watch)
+    return run
+
+
+def open_test(run: Run) -> Run:
+    """Predict and score the test split of a run that was trained with `closed_test`. Others are left as they are."""
+    if (run.path / "scores.json").exists():
+        return run
+    recipe = run.recipe
+    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    _check_data(splits, run)
+    costs = run.manifest["costs"]
+    fitted = Fitted(load_result(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
+    watch = hardware.Stopwatch()
+    watch.seconds["train"] = costs["train_seconds"]
+    _finish(Job(recipe, splits, run), fitted, watch)
     return run
 
 

@@ -41,7 +41,9 @@ def plan(job: Job, device: torch.device) -> Plan:
             adapter = adapter.model_copy(update={"kind": "lora"})
             notes["fallback"] = f"lora instead of qlora: {reason}"
     if adapter.kind != "none" and recipe.train.freeze != "none":
-        raise RecipeError("train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out")
+        raise RecipeError(
+            "train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out"
+        )
     dtype = torch.float32 if quantization else _dtype(job, device)
     return Plan(adapter, dtype, quantization, {"dtype": str(dtype).removeprefix("torch."), **notes})
 
@@ -58,10 +60,11 @@ def shape(model: nn.Module, plan: Plan, recipe: Recipe, task: adapters.Task) -> 
 
 def _dtype(job: Job, device: torch.device) -> torch.dtype:
     """What `auto` measured stays in the manifest, for a resumed run to have it too."""
-    setting = job.recipe.model.dtype
     known = job.run.manifest.get("weights")
-    if setting == "auto" and known is None:
-        _, known = precision.resolve_dtype(setting, device)
-        job.run.note(weights=known)
-        say(f"weights: {known['dtype']} (bfloat16 is {known['bfloat16_weights_speedup']} times as fast here)")
-    return precision.DTYPES[known["dtype"] if setting == "auto" else setting]
+    if known is not None:
+        return precision.DTYPES[known["dtype"]]
+    dtype, measured = precision.resolve_dtype(job.recipe.model.dtype, device)
+    if measured is not None:
+        job.run.note(weights=measured)
+        say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
+    return dtype

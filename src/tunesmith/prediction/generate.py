@@ -26,7 +26,7 @@ from tunesmith.data import fitting
 from tunesmith.data.prompts import Conversation, Ids, Prompter
 from tunesmith.errors import ModelError
 from tunesmith.models import load
-from tunesmith.recipe.sections import Generate, Model
+from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
 SETTINGS = "prompt.json"
@@ -280,13 +280,13 @@ class Draw:
             return scores_BV
         scores_BV = scores_BV.clone()
         for row, pads in enumerate(self.pads):
-            used = ids_BT[row, pads:].unique()
+            used = torch.unique(ids_BT[row, pads:])
             scores = scores_BV[row, used]
             scores_BV[row, used] = torch.where(scores < 0, scores * penalty, scores / penalty)
         return scores_BV
 
     def _weights(self, scores_BV: torch.Tensor) -> torch.Tensor:
-        """What each token is drawn with, not normalised; in the order of the vocabulary, which near-ties leave alone."""
+        """What each token is drawn with, not normalised; by id and not by size, whose order near-ties could change."""
         weights_BV = (scores_BV.double() / self.settings.temperature).softmax(-1)
         if self.settings.top_k:
             kept = weights_BV.topk(min(self.settings.top_k, weights_BV.shape[1])).values[:, -1:]

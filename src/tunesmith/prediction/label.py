@@ -16,7 +16,7 @@ from tunesmith.data.prompts import Ids, Question
 from tunesmith.errors import ModelError
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
-from tunesmith.recipe.sections import Generate, Predict
+from tunesmith.recipe import Generate, Predict
 from tunesmith.types import Example, Prediction
 
 Floats = npt.NDArray[np.float64]
@@ -141,9 +141,8 @@ class LabelClassifier:
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
         found = [self._predicted(one.id, self._matched(one.text)) for one in written]
         if count := count_invalid(found):
-            say(
-                f"note: {count:,} of {len(found):,} answers are no label: {_first(found, [one.text for one in written])}"
-            )
+            some = [repr(one.text[:40]) for one, label in zip(written, found, strict=True) if label.label == INVALID]
+            say(f"note: {count:,} of {len(found):,} answers are no label: {', '.join(some[:3])}")
         return found
 
     def _matched(self, text: str) -> int | None:
@@ -164,12 +163,6 @@ class LabelClassifier:
 def count_invalid(predictions: Sequence[Prediction]) -> int:
     """How many are no label."""
     return sum(prediction.label == INVALID for prediction in predictions)
-
-
-def _first(predictions: Sequence[Prediction], texts: Sequence[str]) -> str:
-    """A few of the texts that are no label."""
-    texts = [text for prediction, text in zip(predictions, texts, strict=True) if prediction.label == INVALID]
-    return ", ".join(repr(text[:40]) for text in texts[:3])
 
 
 def _content_free() -> list[Example]:

@@ -1,9 +1,9 @@
 """How likely a causal language model finds each of several answers, exactly and with all that is shared computed once.
 
 The answers form a prefix tree. A row of a batch is a prompt followed by the tree's nodes, each of which attends to the
-prompt and its ancestors; the beginning that all prompts have in common (an instruction) is computed once and kept. As in
-models/packing.py every hidden state equals that of the sequence run alone; here rows hold one example each, since in a
-row of many, attention between examples is computed only to be thrown away.
+prompt and its ancestors; the beginning that all prompts have in common (an instruction) is computed once and kept. As
+in models/packing.py every hidden state equals that of the sequence run alone; here rows hold one example each, since in
+a row of many, attention between examples is computed only to be thrown away.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -116,8 +115,7 @@ def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int 
     """Log-probabilities of a tree's edges behind each prompt, B x E. max_tokens: in memory at once, or `auto`."""
     model.eval()
     budget = batches.token_budget(max_tokens, _device(model))
-    shared = commonprefix([*prompts, max(prompts, key=len)[:-1]]) if len(prompts) > 1 else []
-    shared = shared[: min(map(len, prompts)) - 1]
+    shared = _shared(prompts)
     found_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     with torch.inference_mode():
         kept = _read(model, shared) if shared else None
@@ -126,7 +124,9 @@ def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int 
             lengths = [len(ids) - len(shared) + len(part.nodes) for ids in prompts]
             groups = batches.plan(lengths, min(budget, _row_limit(model, part, max(lengths))))
             for group in track(groups, title):
-                found_BE[np.ix_(group, part.edges)] = row.run(model, [prompts[i][len(shared) :] for i in group])
+                found_BE[np.array(group)[:, None], part.edges] = row.run(
+                    model, [prompts[i][len(shared) :] for i in group]
+                )
     return found_BE
 
 
@@ -223,6 +223,15 @@ class _Rows:
         return mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
 
 
+def _shared(prompts: Sequence[Ids]) -> Ids:
+    """What all prompts begin with; of each prompt something is left, and one prompt shares nothing."""
+    if len(prompts) < 2:
+        return []
+    first, last = min(prompts), max(prompts)  # between these two lie all others
+    count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: min(count, *(len(ids) - 1 for ids in prompts))]
+
+
 def _parts(tree: Tree, max_nodes: int) -> list[Part]:
     """The whole tree, or, where it does not fit into a row, its nodes in groups."""
     sees_NN = tree.sees()
@@ -242,7 +251,7 @@ def _renumbered(places: Ints, nodes: Ints) -> Ints:
 
 def _row_limit(model: nn.Module, part: Part, longest: int) -> int:
     """Tokens of as many rows as have LOGITS logits at most."""
-    vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator, assignment]
+    vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
     return longest * max(1, LOGITS // (vocabulary * (len(part.nodes) + 1)))
 
 

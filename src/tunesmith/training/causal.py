@@ -182,11 +182,11 @@ class _Joint:
 
     armed: bool = False
     """The embedding ran, and will hand the gradient on."""
-    grad_VD: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
     def take(self) -> torch.Tensor | None:
-        grad_VD, self.grad_VD = self.grad_VD, None
-        return grad_VD
+        found, self.gradient = self.gradient, None
+        return found
 
 
 @contextmanager
@@ -287,7 +287,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad = ctx.grads.pop(0)
             grads.append(None if grad is None else grad.mul_(factor))
         if ctx.joint is not None and ctx.joint.armed:
-            ctx.joint.grad_VD, grads[1] = grads[1], None
+            ctx.joint.gradient, grads[1] = grads[1], None
         return *grads, None, None, None, None
 
 

@@ -1,0 +1,59 @@
+"""What settings are made of: the base of all sections, kinds of numbers, and what YAML reads in another way than meant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def no_as_text(value: Any) -> Any:
+    """YAML reads a bare `no` as false; where a setting has the word `no`, false means it."""
+    return "no" if value is False else value
+
+
+def weights(value: Any) -> Any:
+    """A bare `no` means none; labels that YAML reads as numbers are names all the same."""
+    if isinstance(value, dict):
+        return {_label(key): weight for key, weight in value.items()}
+    return "none" if value is False or value is None else value
+
+
+def labels(value: Any) -> Any:
+    """A list of labels."""
+    return [_label(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
+    return str(value) if isinstance(value, int) else value
+
+
+def label_keys(value: Any) -> Any:
+    """A mapping by label."""
+    return {_label(key): text for key, text in value.items()} if isinstance(value, dict) else value
+
+
+def no_as_none(value: Any) -> Any:
+    """A bare `no`, or nothing, means none."""
+    return "none" if value is False or value is None else value
+
+
+def as_list(value: Any) -> Any:
+    """One name alone is a list of one; `none` is the empty list."""
+    if isinstance(value, str):
+        return () if value == "none" else (value,)
+    return value or ()
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[int, Field(ge=0)] | Fraction
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Settings of one concern: unknown keys are errors, values cannot be changed after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
