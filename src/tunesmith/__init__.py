@@ -11,13 +11,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "TextClassifier": "tunesmith.classifier",
+    "chat": "tunesmith.pipeline.respond",
     "check": "tunesmith.pipeline.check",
     "compare": "tunesmith.pipeline.compare",
     "doctor": "tunesmith.pipeline.doctor",
     "evaluate": "tunesmith.pipeline.predict",
     "init": "tunesmith.recipe.document",
+    "merge": "tunesmith.pipeline.merge",
     "predict": "tunesmith.pipeline.predict",
     "quickstart": "tunesmith.pipeline.quickstart",
+    "sweep": "tunesmith.pipeline.sweep",
     "train": "tunesmith.pipeline.train",
 }
 

@@ -147,17 +147,15 @@ def _predict(args: Args) -> None:
 
 
 def _chat(args: Args) -> None:
-    from tunesmith import recipe as recipes, runs
-    from tunesmith.pipeline.respond import Chat
+    from tunesmith.pipeline.respond import chat
 
-    run = runs.find(args.run_dir)
-    chat = Chat(run, recipes.load(run.recipe, args.overrides).generate, args.system)
+    talk = chat(args.run_dir, args.overrides, system=args.system)
     say("a line is a question; /reset forgets what was said, /exit or the end of input leaves")
     while (line := _line()) is not None:
         if line == "/reset":
-            chat.reset()
+            talk.reset()
         elif line:
-            for piece in chat.ask(line):
+            for piece in talk.ask(line):
                 print(piece, end="", flush=True)
             print()
 
@@ -180,6 +178,12 @@ def _compare(args: Args) -> None:
     overrides = [word for word in args.sources if _is_override(word)]
     seeds = _numbers(args.seeds) if args.seeds else None
     _show_comparison(compare(sources, columns + overrides, methods=_names(args.methods), seeds=seeds))
+
+
+def _merge(args: Args) -> None:
+    from tunesmith.pipeline.merge import merge
+
+    print(json.dumps(merge(args.run_dir, args.output), indent=2))
 
 
 def _sweep(args: Args) -> None:
@@ -241,7 +245,7 @@ def _add_quickstart(command: argparse.ArgumentParser) -> None:
 
 
 def _add_init(command: argparse.ArgumentParser) -> None:
-    command.add_argument("task", choices=["classification"], help="what is learned")
+    command.add_argument("task", choices=["classification", "instruction"], help="what is learned")
 
 
 def _add_check(command: argparse.ArgumentParser) -> None:
@@ -300,6 +304,11 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_merge(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN", help="run directory with an adapter")
+    command.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the full model")
+
+
 def _add_chat(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_dir", metavar="RUN", help="run directory of an instruction run")
     command.add_argument("--system", help="a system message")
@@ -334,6 +343,7 @@ COMMANDS: dict[str, Command] = {
     "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
     "chat": (_chat, "talk to a model that answers instructions", _add_chat),
     "compare": (_compare, "compare methods, recipes or finished runs on one frozen split", _add_compare),
+    "merge": (_merge, "write a run's adapter into a full model, with proof", _add_merge),
     "sweep": (_sweep, "train with many settings, ranked on validation", _add_sweep),
     "runs": (_runs, "list runs, or show one", _add_runs),
     "doctor": (_doctor, "show hardware, versions, extras and which number format pays", _add_json),

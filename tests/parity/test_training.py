@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch._dynamo.utils import counters
 from transformers import get_scheduler
 
 from tests import tiny
@@ -21,7 +23,7 @@ from tunesmith.data.encode import IGNORE, EncodedText, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import load
 from tunesmith.recipe import Evaluate, Model, Train
-from tunesmith.training import causal, loop, losses, optim
+from tunesmith.training import causal, compilation, loop, losses, optim
 from tunesmith.types import Example
 
 LABELS = tuple(tiny.WORDS)
@@ -363,3 +365,78 @@ def test_autocast_around_the_loss_leaves_classification_alone(tiny_models: Model
     AcceleratorState._reset_state(True)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
+
+
+# ---- compiled layers
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(8, 8), nn.Dropout(0.1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden + self.dropout(torch.tanh(self.linear(hidden)))
+
+
+class Stack(nn.Module):
+    """Blocks of one class, and a list of other things."""
+
+    def __init__(self, blocks: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Block() for _ in range(blocks)])
+        self.others = nn.ModuleList([nn.Linear(8, 8), nn.Tanh()])
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for layer in [*self.layers, *self.others]:
+            hidden = layer(hidden)
+        return hidden
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_layers_are_made_once_and_change_nothing() -> None:
+    """One piece of code for all layers and lengths, one more for eval; losses and gradients of the plain model."""
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    plain = no_dropout(Stack())
+    model = copy.deepcopy(plain)
+    assert compilation.compile_layers(model) == 4
+    assert list(model.state_dict()) == list(plain.state_dict())
+    for number, length in enumerate([5, 9, 3, 12, 7, 6]):
+        rows = torch.randn(length, 8)
+        found, expected = model(rows).square().sum(), plain(rows).square().sum()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        for one, other in zip(autograd(model, found), autograd(plain, expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        model.train(number % 2 == 0)
+        plain.train(number % 2 == 0)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_dropout_of_compiled_layers_is_seeded() -> None:
+    torch.manual_seed(0)
+    model = Stack()
+    compilation.compile_layers(model)
+    rows, seen = torch.ones(6, 8), []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        seen.append(model(rows))
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_what_is_compiled_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, many = torch.device("cpu"), compilation.WORTH_IT
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: "/usr/bin/g++")
+    assert [compilation.pays(setting, 1, cpu)[0] for setting in (True, False, "auto")] == [True, False, False]
+    assert compilation.pays("auto", many, cpu)[0]
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    assert compilation.pays("auto", many, cpu) == (False, "not compiled: no C++ compiler")
+    assert not compilation.pays(False, many, cpu)[0]
+    with pytest.raises(TrainingError, match=r"install g\+\+"):
+        compilation.pays(True, many, cpu)

@@ -1,4 +1,4 @@
-"""Rows of every format become the same conversations; what cannot be one is named; what is too long is cut or counted."""
+"""Rows of every format become the same conversations; what cannot be one is named; what is too long is cut."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_reloaded_predicts_the_same_bits(
     data = splits(60, pair, labels)
     predictor = fit(method, data, tiny_models, tmp_path, "max_steps=2").predictor
     predictor.save(tmp_path / "saved")
-    reloaded = METHODS[method].load(tmp_path / "saved", False)
+    reloaded = METHODS[method].load(tmp_path / "saved", recipes.Recipe())
     assert reloaded.labels == predictor.labels == labels
     assert reloaded.predict(data.test) == predictor.predict(data.test)
     suffixes = {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()}

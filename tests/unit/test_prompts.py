@@ -61,8 +61,8 @@ def learned(made: Prompter, messages: list[Message]) -> list[str]:
     ("template", "text", "answers"),
     [
         ("alpaca", ALPACA + ", paired with an input that provides further context" + REQUEST
-         + "### Instruction:\nAdd.\n\n### Input:\n2+2\n\n### Response:\n4<eos>\n\n### Instruction:\nAnd?\n\n### Response:\n"
-         "5<eos>", ["4<eos>", "5<eos>"]),
+         + "### Instruction:\nAdd.\n\n### Input:\n2+2\n\n### Response:\n4<eos>\n\n### Instruction:\nAnd?\n\n"
+         "### Response:\n5<eos>", ["4<eos>", "5<eos>"]),
         ("alpaca-short", ALPACA + REQUEST + "### Instruction:\nAdd.\n\n### Input:\n2+2\n\n### Response:\n4<eos>\n\n"
          "### Instruction:\nAnd?\n\n### Response:\n5<eos>", ["4<eos>", "5<eos>"]),
         ("classify", "### Instruction:\nAdd.\n\n### Input:\n2+2\n\n### Response:\n4<eos>\n\n### Instruction:\nAnd?\n\n"

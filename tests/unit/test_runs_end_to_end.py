@@ -15,7 +15,7 @@ import tunesmith
 from tests import tiny
 from tunesmith import data
 from tunesmith.errors import ModelError, RecipeError, RunError
-from tunesmith.pipeline.methods import load_predictor
+from tunesmith.pipeline.methods import load_result
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -87,9 +87,7 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         used = run.manifest["notes"]["mixed_precision"]
         assert used == precision or precision == "auto"
         stored, _ = run.predictions("test")
-        again = load_predictor(run).predict(
-            [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
-        )
+        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
         assert again == stored
 
 
@@ -160,7 +158,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
     run = train("encoder", reviews, tiny_models, "max_steps=4")
     texts = [text for text, _ in tiny.texts(20, seed=5)]
     theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
-    ours = load_predictor(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
+    ours = load_result(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
     labels = run.manifest["data"]["labels"]
     for rows, prediction in zip(theirs, ours, strict=True):
         scores = {row["label"]: row["score"] for row in rows}

@@ -10,6 +10,7 @@ from tunesmith import __version__, assets, hardware, processes
 EXTRAS = {
     "tokenizers": ("sentencepiece", "google.protobuf"),
     "track": ("tensorboard",),
+    "sweep": ("optuna",),
     "qlora": ("bitsandbytes",),
 }
 """Extra -> modules it brings, as pyproject.toml has them."""

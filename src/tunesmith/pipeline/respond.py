@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith import data, runs
+from tunesmith import data, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import DataError, RecipeError, RunError
@@ -89,6 +89,12 @@ class Chat:
                 yield piece
         finally:
             self.messages.append(Message("assistant", "".join(said)))
+
+
+def chat(run: str | Path | Run, overrides: Sequence[str] = (), *, system: str | None = None) -> Chat:
+    """A conversation with a run's model. overrides: of the `generate` section, such as `generate.do_sample=true`."""
+    found = run if isinstance(run, Run) else runs.find(run)
+    return Chat(found, recipes.load(found.recipe, overrides).generate, system)
 
 
 def _example(number: int, text: str) -> Example:

@@ -273,8 +273,8 @@ def _row(trial: Any, folder: Run) -> dict[str, Any]:
 
 def _ended(study: Any) -> int:
     """Different settings that were tried to their end, or failed."""
-    return len({trial.user_attrs["run"] for trial in study.trials if trial.state.is_finished() and "run" in trial.user_attrs
-                and trial.state.name in ("COMPLETE", "FAIL") and not _retried(study, trial)})  # fmt: skip
+    ended = [trial for trial in study.trials if trial.state.name in ("COMPLETE", "FAIL") and not _retried(study, trial)]
+    return len({trial.user_attrs["run"] for trial in ended if "run" in trial.user_attrs})
 
 
 def _retried(study: Any, trial: Any) -> bool:

@@ -19,15 +19,25 @@ STARTS = {
         "model.max_length": 128,
         "train.num_train_epochs": 1.0,
         "train.learning_rate": 2e-4,
-    }
+    },
+    "instruction": {
+        "task": "instruction",
+        "method": "generator",
+        "data.path": "instructions.json",
+        "model.name_or_path": "pypi:smollm2-135m-instruct",
+        "model.max_length": 1024,
+        "train.num_train_epochs": 1.0,
+        "evaluate.metric_for_best_model": "loss",
+    },
 }
-"""What a new recipe of each task sets, so that it runs as it is."""
+"""What a new recipe of each task sets; that of classification runs as it is."""
 
 
 def init(task: str) -> str:
     """A commented recipe with every setting, ready to run."""
+    start = "It runs as it is:" if task == "classification" else "With your data in data.path:"
     head = [
-        f"# A tunesmith recipe for {task}. It runs as it is:  tunesmith train recipe.yaml",
+        f"# A tunesmith recipe for {task}. {start}  tunesmith train recipe.yaml",
         "# Point data.path at your own file and name its columns. Every other line may be left out:",
         "# what stands here is the default, unless marked [set]. On the command line: learning_rate=1e-4",
         "",
@@ -71,9 +81,9 @@ def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> li
             continue
         key = prefix + name
         mark = "[set] " if key in start else ""
-        text = f"{mark}{field.description} ({values(field.annotation, field.metadata)})"
+        text = f"{mark}{' '.join(field.description.split())} ({values(field.annotation, field.metadata)})"
         lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 110)]
-        lines.append(f"{indent}{name}: {_yaml(start.get(key, field.default))}")
+        lines.append(f"{indent}{name}: {_yaml(start.get(key, _default(field)))}")
     return lines
 
 
@@ -81,13 +91,18 @@ def _table(fields: Any) -> list[str]:
     rows = ["| setting | values | default | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
         kinds = values(field.annotation, field.metadata).replace("|", "\\|")
-        rows.append(f"| `{name}` | {kinds} | `{_yaml(field.default)}` | {field.description} |")
+        meaning = " ".join(field.description.split())
+        rows.append(f"| `{name}` | {kinds} | `{_yaml(_default(field))}` | {meaning} |")
     return rows
 
 
 def _section(field: Any) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _default(field: Any) -> Any:
+    return field.get_default(call_default_factory=True)
 
 
 def _yaml(value: Any) -> str:
@@ -107,9 +122,13 @@ def values(kind: Any, bounds: Any = ()) -> str:
     if origin is tuple:
         return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
     if origin is dict:
-        return "`{label: weight}`"
+        return {float: "`{label: weight}`", str: "`{label: text}`"}.get(_plain(inside[1]), "`{name: value}`")
     word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}[kind]
     return " ".join([word, *_limits(bounds)])
+
+
+def _plain(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _limits(bounds: Any) -> list[str]:

@@ -19,9 +19,9 @@ class Prompt(Section):
     system: str | None = None
     """A system message before every conversation that has none."""
     instruction: str | None = None
-    """What is asked of each text in classification; `{labels}` stands for the labels' texts. Null asks for the class,
-    and names the labels where they are few."""
-    label_texts: Annotated[dict[str, str], BeforeValidator(label_keys)] = {}
+    """What is asked of each text in classification; `{labels}` stands for the texts of the labels. Null asks for the
+    class, and names the labels where they are few."""
+    label_texts: Annotated[dict[str, str], BeforeValidator(label_keys)] = Field(default={})
     """The answer that stands for a label (verbalizer), such as `{neg: negative}`; others are answered by their name."""
     train_on_prompt: bool = False
     """Learn the prompt's tokens too, not only the answers."""

@@ -1,4 +1,4 @@
-"""What settings are made of: the base of all sections, kinds of numbers, and what YAML reads in another way than meant."""
+"""What settings are made of: the base of all sections, kinds of numbers, and what YAML misreads."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import nn
 
 from tunesmith.console import warn
@@ -26,6 +26,9 @@ from tunesmith.training.losses import AnyBatch, Loss
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind", bound=AnyBatch)
 Given = TypeVar("Given", bound=AnyBatch, covariant=True)
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways of accelerate to train that this loop was not made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +112,32 @@ class Batches(Protocol[Given]):
 
 
 def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accelerator) -> TrainState:
-    """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for formats that clash."""
+    """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for what cannot train."""
     optimizer = optim.adamw(model, settings)
+    _check_formats(optimizer, accelerator)
+    _check_distribution(accelerator)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
+    return TrainState(model, optimizer, scheduler, accelerator.scaler)
+
+
+def _check_formats(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
     if accelerator.scaler is not None and isinstance(optimizer, optim.MasterAdamW):
         raise TrainingError(
             "engine.mixed_precision=fp16 scales the loss for gradients in float32",
             found="weights of 16 bits",
             do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
         )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
-    return TrainState(model, optimizer, scheduler, accelerator.scaler)
+
+
+def _check_distribution(accelerator: Accelerator) -> None:
+    """Sharded weights would be saved in pieces, and heads run outside the forward that gathers them: docs/engine.md."""
+    if accelerator.distributed_type in SHARDED:
+        raise TrainingError(
+            f"accelerate is set to {accelerator.distributed_type.name}, which shards the weights",
+            expected="one process, or data-parallel processes with whole weights each",
+            do="launch with examples/accelerate/ddp.yaml; where memory is short: adapter.kind=lora or qlora, "
+            "engine.gradient_checkpointing=true, or model.dtype=bfloat16",
+        )
 
 
 def steps(

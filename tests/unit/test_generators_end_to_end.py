@@ -1,0 +1,186 @@
+"""Generators through the pipeline, as a user would run them: instruction tuning, and classification by a generator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tunesmith
+from tests import tiny
+from tunesmith.errors import RecipeError, RunError
+from tunesmith.pipeline import respond
+from tunesmith.pipeline.check import check, describe
+from tunesmith.runs import Run
+
+QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "logging_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.generator("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(60)]
+    path = tmp_path_factory.mktemp("data") / "pairs.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def instruct(model: Path, pairs: Path, *more: str, **where: Any) -> Run:
+    source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
+    return tunesmith.train(source, [*QUICK, "max_steps=4", "eval_strategy=steps", "eval_steps=2", *more], **where)
+
+
+def classify(model: Path, reviews: Path, *more: str, **where: Any) -> Run:
+    source = {"method": "generator", "data": {"path": str(reviews)}, "model": {"name_or_path": str(model)}}
+    return tunesmith.train(source, [*QUICK, "max_steps=4", *more], **where)
+
+
+def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: Path) -> None:
+    run = instruct(model, pairs, run_dir=tmp_path / "run")
+    manifest, scores = run.manifest, run.read("scores.json")
+    assert manifest["task"] == "instruction"
+    assert manifest["name"] == "generator:full"
+    assert manifest["notes"]["layout"] == "packed"
+    assert manifest["notes"]["adapter"].endswith("(100.0000%)")
+    assert set(scores["headline"]) == {"loss", "perplexity", "ended", "exact_match", "empty", "tokens"}
+    rows = run.rows("test")
+    assert scores["headline"]["loss"]["value"] == pytest.approx(
+        sum(row["loss"] for row in rows) / sum(row["learned"] for row in rows)
+    )
+    assert all({"id", "prompt", "reference", "response", "ended", "tokens"} <= set(row) for row in rows)
+    samples = [line for line in run.metrics() if "samples" in line]
+    assert [line["step"] for line in samples] == [2, 4]
+    assert len(samples[0]["samples"]) == 1
+    for name in ("report.html", "report.md", "README.md", "training_loss.png", "model/chat_template.jinja"):
+        assert (run.path / name).stat().st_size > 0
+
+
+def test_the_test_loss_is_the_plain_one(model: Path, pairs: Path, tmp_path: Path) -> None:
+    """As transformers computes it from labels, row by row, on the files that were saved."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = instruct(model, pairs, run_dir=tmp_path / "run")
+    saved = AutoModelForCausalLM.from_pretrained(run.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    source = {row["input"]: row for row in json.loads(pairs.read_text())}
+    for row in run.rows("test")[:5]:
+        given = source[row["prompt"].split("\n\n")[1]]
+        turns = [{"role": "user", "content": given["instruction"], "input": given["input"]}]
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+        answer = tokenizer(given["output"] + tokenizer.eos_token)["input_ids"]
+        labels = torch.tensor([[-100] * len(prompt) + answer])
+        with torch.no_grad():
+            loss = saved(input_ids=torch.tensor([prompt + answer]), labels=labels).loss
+        assert row["learned"] == len(answer)
+        assert row["loss"] == pytest.approx(float(loss) * len(answer), rel=1e-4)
+
+
+def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Path) -> None:
+    losses = []
+    for layout in ("packed", "padded"):
+        run = instruct(model, pairs, f"engine.layout={layout}", run_dir=tmp_path / layout)
+        assert run.manifest["notes"]["layout"].startswith(layout)
+        losses.append([line["loss"] for line in run.metrics() if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_models_that_cannot_be_packed_are_padded_aloud(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bloom = tiny.generator("bloom", tmp_path / "bloom", hidden_size=32, n_layer=2, n_head=2)
+    run = instruct(bloom, pairs, run_dir=tmp_path / "run")
+    assert "rows are padded, not packed" in capsys.readouterr().err
+    assert run.manifest["notes"]["layout"].startswith("padded: ")
+    with pytest.raises(RecipeError, match="does not suit"):
+        instruct(bloom, pairs, "engine.layout=packed", run_dir=tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_what_was_trained_answers_as_it_did(kind: str, model: Path, pairs: Path, tmp_path: Path) -> None:
+    run = instruct(model, pairs, f"adapter.kind={kind}", run_dir=tmp_path / "run")
+    before = {row["prompt"]: row["response"] for row in run.rows("test")}
+    rows = tunesmith.predict(run, source=str(pairs))
+    assert {row["prompt"]: row["response"] for row in rows if row["prompt"] in before} == before
+    chat = respond.Chat(run, run.recipe.generate)
+    prompt = rows[0]["prompt"]
+    (alone,) = tunesmith.predict(run, [prompt])
+    assert "".join(chat.ask(prompt)) == alone["response"]
+    assert [turn.role for turn in chat.messages] == ["user", "assistant"]
+    written = respond.write(rows, run, str(pairs), None)
+    assert [path.name for path in written] == ["generated_predictions.jsonl", "pairs-with-responses.json"]
+    again = json.loads(written[1].read_text())
+    assert [{k: v for k, v in row.items() if k != "model_response"} for row in again] == json.loads(pairs.read_text())
+    assert [row["model_response"] for row in again] == [row["response"] for row in rows]
+
+
+def test_an_untuned_model_stores_its_name_alone(model: Path, pairs: Path, tmp_path: Path) -> None:
+    run = instruct(model, pairs, "max_steps=null", "num_train_epochs=0", run_dir=tmp_path / "run")
+    assert run.manifest["name"] == "generator:untuned"
+    assert run.manifest["costs"]["trainable"] == 0
+    assert not list(run.model.glob("*.safetensors"))
+    first = run.rows("test")[0]
+    (row,) = tunesmith.predict(run, source=str(pairs))[:1]
+    assert row["response"] is not None
+    assert first["response"] in {r["response"] for r in tunesmith.predict(run, source=str(pairs))}
+
+
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_a_generator_classifies(kind: str, model: Path, reviews: Path, tmp_path: Path) -> None:
+    run = classify(model, reviews, f"adapter.kind={kind}", "learning_rate=3e-3", run_dir=tmp_path / "run")
+    scores = run.read("scores.json")
+    assert 0 <= scores["headline"]["accuracy"]["value"] <= 1
+    stored, _ = run.predictions("test")
+    texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
+    again = tunesmith.predict(run, texts, top_k=3)
+    assert [row["label"] for row in again] == [prediction.label for prediction in stored]
+    assert [row["score"] for row in again] == pytest.approx([max(p.probabilities) for p in stored], abs=1e-5)
+    assert (run.model / "adapter_model.safetensors").exists() == (kind == "lora")
+
+
+def test_a_generator_learns_to_name_labels(model: Path, reviews: Path, tmp_path: Path) -> None:
+    run = classify(model, reviews, "max_steps=80", "learning_rate=1e-2", "eval_strategy=no", run_dir=tmp_path / "run")
+    assert run.read("scores.json")["headline"]["accuracy"]["value"] > 0.8
+
+
+def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
+    folder = tiny.model("distilbert", tmp_path / "model")
+    source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}, "adapter": {"kind": "lora"}}
+    run = tunesmith.train(source, [*QUICK, "max_steps=3"], run_dir=tmp_path / "run")
+    assert run.manifest["name"] == "encoder:lora"
+    assert run.manifest["costs"]["trainable"] < run.manifest["costs"]["parameters"] / 2
+    stored, _ = run.predictions("test")
+    texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
+    assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
+
+
+def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="class_weights"):
+        classify(model, reviews, "class_weights=balanced", run_dir=tmp_path / "a")
+    with pytest.raises(RecipeError, match="freeze"):
+        classify(model, reviews, "freeze=body", "adapter.kind=lora", run_dir=tmp_path / "b")
+    with pytest.raises(RecipeError, match="needs method generator"):
+        instruct(model, pairs, "method=encoder", run_dir=tmp_path / "c")
+    run = classify(model, reviews, run_dir=tmp_path / "d")
+    with pytest.raises(RunError, match="not trained to answer"):
+        respond.Chat(run, run.recipe.generate)
+
+
+def test_check_shows_what_is_learned(model: Path, pairs: Path) -> None:
+    source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
+    found = check(source, ["template=alpaca-short", "max_length=170"])
+    assert found["tokens"]["cut"] > 0
+    assert 0 < found["tokens"]["learned"] < 0.2
+    first = found["rendered"][0]
+    assert [learned for _, learned in first["pieces"]] == [False, True]
+    assert first["pieces"][1][0].endswith("<eos>")
+    plain, coloured = describe(found), describe(found, colours=True)
+    assert f"[[{first['pieces'][1][0]}]]" in plain
+    assert f"\033[1;32m{first['pieces'][1][0]}\033[0m" in coloured
+    assert "of the tokens are learned" in plain
