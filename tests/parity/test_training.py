@@ -394,7 +394,7 @@ class Stack(nn.Module):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # torch._dynamo trips over its own
 def test_compiled_layers_are_made_once_and_change_nothing() -> None:
     """One piece of code for all layers and lengths, one more for eval; losses and gradients of the plain model."""
     torch._dynamo.reset()
@@ -417,7 +417,7 @@ def test_compiled_layers_are_made_once_and_change_nothing() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # torch._dynamo trips over its own
 def test_dropout_of_compiled_layers_is_seeded() -> None:
     torch.manual_seed(0)
     model = Stack()

@@ -74,10 +74,11 @@ def sweep(
     plan.check()
     folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
     folder.path.mkdir(parents=True, exist_ok=True)
-    study = _study(plan, folder, storage)
-    if (left := plan.total - _ended(study)) > 0:
-        say(f"sweep: {left} of {plan.total} trials to go, in {folder.path}")
-        _optimize(study, plan, folder)
+    with _optuna_quiet():
+        study = _study(plan, folder, storage)
+        if (left := plan.total - _ended(study)) > 0:
+            say(f"sweep: {left} of {plan.total} trials to go, in {folder.path}")
+            _optimize(study, plan, folder)
     return _finish(study, plan, folder)
 
 
@@ -169,10 +170,7 @@ class _Plan:
 
 def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     """The study of this folder, begun or gone on with."""
-    try:
-        import optuna
-    except ImportError:
-        raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
+    import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage or f"sqlite:///{(folder.path / 'study.db').resolve()}"
@@ -183,15 +181,14 @@ def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
     }
-    again = optuna.storages.RetryFailedTrialCallback()
-    with _optuna_quiet():
-        kept = optuna.storages.RDBStorage(
-            url, heartbeat_interval=HEARTBEAT, grace_period=SILENCE, heartbeat_stale_trial_callback=again
-        )
-        study = optuna.create_study(
-            storage=kept, sampler=samplers[plan.sampler](), study_name=folder.path.resolve().name,
-            direction="maximize" if plan.higher_is_better else "minimize", load_if_exists=True,
-        )  # fmt: skip
+    again = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    kept = optuna.storages.RDBStorage(
+        url, heartbeat_interval=HEARTBEAT, grace_period=SILENCE, heartbeat_stale_trial_callback=again
+    )
+    study = optuna.create_study(
+        storage=kept, sampler=samplers[plan.sampler](), study_name=folder.path.resolve().name,
+        direction="maximize" if plan.higher_is_better else "minimize", load_if_exists=True,
+    )  # fmt: skip
     known = study.user_attrs.get("plan")
     if known not in (None, plan.identity()):
         raise RunError(
@@ -217,8 +214,7 @@ def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
         if _ended(study) >= plan.total:
             study.stop()
 
-    with _optuna_quiet():
-        study.optimize(objective, callbacks=[enough], catch=(TunesmithError,))
+    study.optimize(objective, callbacks=[enough], catch=(TunesmithError,))
 
 
 def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
@@ -306,7 +302,10 @@ def _optuna_quiet() -> Iterator[None]:
     """Without what Optuna says of its newer features being experimental."""
     import warnings
 
-    import optuna
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -25,7 +25,7 @@ from tunesmith.console import say, track
 from tunesmith.data import fitting
 from tunesmith.data.prompts import Conversation, Ids, Prompter
 from tunesmith.errors import ModelError
-from tunesmith.models import load
+from tunesmith.models import load, products
 from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
@@ -200,7 +200,7 @@ class Generator:
         if not ids:
             return None
         self.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), products.fast():
             kept = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=True).past_key_values
             kept.batch_repeat_interleave(rows)
         return kept
@@ -216,7 +216,7 @@ class Generator:
         mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
         stop = _Stop(width, self._markers, self._decode, tokens.closed if tokens else None)
         plain = not settings.do_sample and settings.repetition_penalty == 1
-        with torch.inference_mode():
+        with torch.inference_mode(), products.fast():
             found_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=ids_BT,
                 attention_mask=mask_BT.to(self.device),

@@ -81,7 +81,7 @@ def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> li
             continue
         key = prefix + name
         mark = "[set] " if key in start else ""
-        text = f"{mark}{' '.join(field.description.split())} ({values(field.annotation, field.metadata)})"
+        text = f"{mark}{_meaning(field)} ({values(field.annotation, field.metadata)})"
         lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 110)]
         lines.append(f"{indent}{name}: {_yaml(start.get(key, _default(field)))}")
     return lines
@@ -91,7 +91,7 @@ def _table(fields: Any) -> list[str]:
     rows = ["| setting | values | default | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
         kinds = values(field.annotation, field.metadata).replace("|", "\\|")
-        meaning = " ".join(field.description.split())
+        meaning = _meaning(field)
         rows.append(f"| `{name}` | {kinds} | `{_yaml(_default(field))}` | {meaning} |")
     return rows
 
@@ -99,6 +99,10 @@ def _table(fields: Any) -> list[str]:
 def _section(field: Any) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _meaning(field: Any) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _default(field: Any) -> Any:
