@@ -52,7 +52,7 @@ class Sides:
         )
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Token ids, and the order: by length, as both sides want it."""
+        """Token ids of the questions."""
         return self.ours._prompts(examples, aloud=False)
 
     def score(self, examples: Sequence[Example]) -> Answers:
@@ -150,8 +150,8 @@ def side_by_side(sides: dict[str, Callable[[Any], Answers]], blocks: Sequence[Se
 def read(path: Path, rows: int) -> list[Example]:
     """So many rows of a CSV file with columns `text` and `label`, drawn with a fixed seed."""
     csv.field_size_limit(2**30)
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
         found = [Example(str(i), row["text"], label=row["label"]) for i, row in enumerate(csv.DictReader(file))]
     return random.Random(0).sample(found, min(rows, len(found)))  # noqa: S311
 
@@ -200,9 +200,8 @@ def many(model: Any, tokenizer: Any, args: Any) -> dict[str, Any]:
     found = side_by_side(ways, split(examples, args.many_rounds), args)
     mine = np.array([one.probabilities for one in sides.ours.predict(examples[:2])])
     odds = np.exp(sides.harness_scores(examples[:2], args.harness_batch))
-    found["tunesmith, " + f"{len(labels)} labels"]["largest difference of a probability"] = float(
-        np.abs(mine - odds / odds.sum(axis=1, keepdims=True)).max()
-    )
+    difference = np.abs(mine - odds / odds.sum(axis=1, keepdims=True)).max()
+    print(f"largest difference of two probabilities: {difference:.1e} of {mine.max():.2g}")
     return found
 
 
@@ -236,7 +235,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--many-rounds", type=int, default=4)
     parser.add_argument("--batches", type=int, nargs="*", default=[8, 16], help="of generate")
     parser.add_argument("--harness-batch", type=int, default=16)
-    parser.add_argument("--template", default="auto")
+    parser.add_argument("--template", default="chat", help="of the prompts; what an untuned model understands best")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--autocast", action="store_true", help="bfloat16 products on all sides")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine shared with others")

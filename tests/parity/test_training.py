@@ -405,7 +405,7 @@ def test_compiled_layers_are_made_once_and_change_nothing() -> None:
     assert compilation.compile_layers(model) == 4
     assert list(model.state_dict()) == list(plain.state_dict())
     for number, length in enumerate([5, 9, 3, 12, 7, 6]):
-        rows = torch.randn(length, 8)
+        rows = torch.randn(length, 8, requires_grad=True)  # as embeddings are
         found, expected = model(rows).square().sum(), plain(rows).square().sum()
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
         for one, other in zip(autograd(model, found), autograd(plain, expected), strict=True):

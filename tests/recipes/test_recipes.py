@@ -20,8 +20,13 @@ HUB = {
     "rte-distilbert": ("glue", "distilbert/distilbert-base-cased", "distilbert"),
     "imdb-logreg": ("stanfordnlp/imdb", None, None),
     "imdb-gpt2": ("stanfordnlp/imdb", "openai-community/gpt2", "gpt2"),
+    "guanaco-opt-sft": ("timdettmers/openassistant-guanaco", "facebook/opt-350m", "opt"),
+    "amazon-pythia-qlora": ("amazon_polarity", "EleutherAI/pythia-1b-deduped", "gpt_neox"),
+    "alpaca-gpt2": ("vicgalle/alpaca-gpt4", "openai-community/gpt2", "gpt2"),
+    "instructions-gpt2-medium": ("instruction-data.json", "openai-community/gpt2-medium", "gpt2"),
 }
-CASES = [(name, family) for name, (_, _, family) in HUB.items()]
+GENERATORS = ["guanaco-opt-sft", "amazon-pythia-qlora", "alpaca-gpt2", "instructions-gpt2-medium"]
+CASES = [(name, family) for name, (_, _, family) in HUB.items() if name not in GENERATORS]
 CASES += [("ag-news-distilbert", family) for family in ("bert", "roberta", "xlnet", "deberta", "modernbert")]
 
 
@@ -88,3 +93,66 @@ def test_runs(
     predicted = tunesmith.predict(run, ["the goal"], text_pairs=["a match"] if "rte" in name else [], top_k=3)
     assert sum(predicted[0]["scores"].values()) == pytest.approx(1)
     json.dumps(predicted)
+
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+ROWS = {
+    "guanaco-opt-sft": [{"text": "### Human: What is it?### Assistant: A test.### Human: Why?### Assistant: To know."}],
+    "amazon-pythia-qlora": [{"content": "good: it works", "label": 1}, {"content": "bad: it broke", "label": 0}],
+    "alpaca-gpt2": [{"instruction": "Add.", "input": "2+2", "output": "4"}],
+    "instructions-gpt2-medium": [{"instruction": "Go.", "input": "", "output": "Gone."}],
+}
+"""A row of each kind; the tests use real ones where they are at hand."""
+FILES = {
+    "guanaco-opt-sft": "guanaco_1k/train.jsonl.gz",
+    "amazon-pythia-qlora": "amazon_polarity/train.csv.gz",
+    "alpaca-gpt2": "alpaca_gpt4_1k/train.jsonl.gz",
+    "instructions-gpt2-medium": "llms_from_scratch_ch07/instruction-data.json",
+}
+
+
+def rows_of(name: str, folder: Path) -> Path:
+    """Rows as the recipe's data set has them: the first 60 short ones of a real one, or made up."""
+    import csv
+    import gzip
+
+    source = REAL / FILES[name]
+    if not source.exists():
+        rows = [row | {"id": number} for number, row in enumerate(ROWS[name] * (60 // len(ROWS[name])))]
+    elif source.name.endswith(".csv.gz"):
+        with gzip.open(source, "rt", encoding="utf-8") as file:
+            rows = [{"content": row["text"], "label": int(row["label"])} for row in csv.DictReader(file)]
+    elif source.suffix == ".gz":
+        with gzip.open(source, "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+    else:
+        rows = json.loads(source.read_text(encoding="utf-8"))
+    path = folder / "rows.json"
+    short = [row for row in rows if len(json.dumps(row)) < 360]  # bytes are tokens here
+    path.write_text(json.dumps(short[:60]))
+    return path
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_run(name: str, tmp_path: Path) -> None:
+    """A tiny model of the recipe's own architecture, and rows of its own kind."""
+    model = tiny.generator(HUB[name][2], tmp_path / "model")  # type: ignore[arg-type]
+    names = ["data.label_names=[negative, positive]"] if name == "amazon-pythia-qlora" else []
+    run = tunesmith.train(
+        FOLDER / f"{name}.yaml",
+        [f"data.path={rows_of(name, tmp_path)}", f"model.name_or_path={model}", "max_steps=2", "max_length=512",
+         "test_size=6", "validation_size=6", "bootstrap_samples=100", "max_new_tokens=4", "on_bad_rows=drop", *names,
+         f"output_dir={tmp_path}"],
+    )  # fmt: skip
+    scores = run.read("scores.json")
+    assert scores["rows"] == 6
+    recipe, notes = run.recipe, run.manifest["notes"]
+    assert notes["layout"] == "packed"
+    assert (run.model / "chat_template.jinja").exists()
+    if name == "amazon-pythia-qlora":
+        assert (recipe.adapter.r, recipe.adapter.lora_alpha, recipe.adapter.lora_dropout) == (16, 32, 0.05)
+        assert recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps == 16
+        assert set(run.manifest["data"]["labels"]) == {"negative", "positive"}
+        assert (run.model / "adapter_model.safetensors").exists()
+    if name == "instructions-gpt2-medium":
+        assert (recipe.seed, recipe.train.weight_decay, recipe.train.learning_rate) == (123, 0.1, 5e-5)

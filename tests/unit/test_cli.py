@@ -122,7 +122,7 @@ def test_check_shows_labels_lengths_and_changes(
     assert "reviews.csv:" in capsys.readouterr().err
     tunesmith("check", recipe, "on_bad_rows=drop", "max_length=8")
     shown = capsys.readouterr().out
-    for part in ("empty text", "train ", "(made here)", "sport", "rows are cut at model.max_length=8"):
+    for part in ("empty text", "train ", "(made here)", "sport", "rows are over model.max_length=8"):
         assert part in shown
 
 

@@ -94,7 +94,7 @@ def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Pa
 def test_models_that_cannot_be_packed_are_padded_aloud(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bloom = tiny.generator("bloom", tmp_path / "bloom", hidden_size=32, n_layer=2, n_head=2)
+    bloom = tiny.generator("bloom", tmp_path / "bloom", attention="eager", hidden_size=32, n_layer=2, n_head=2)
     run = instruct(bloom, pairs, run_dir=tmp_path / "run")
     assert "rows are padded, not packed" in capsys.readouterr().err
     assert run.manifest["notes"]["layout"].startswith("padded: ")
@@ -144,9 +144,15 @@ def test_a_generator_classifies(kind: str, model: Path, reviews: Path, tmp_path:
     assert (run.model / "adapter_model.safetensors").exists() == (kind == "lora")
 
 
-def test_a_generator_learns_to_name_labels(model: Path, reviews: Path, tmp_path: Path) -> None:
-    run = classify(model, reviews, "max_steps=80", "learning_rate=1e-2", "eval_strategy=no", run_dir=tmp_path / "run")
-    assert run.read("scores.json")["headline"]["accuracy"]["value"] > 0.8
+def test_a_generator_learns_to_name_labels(reviews: Path, tmp_path: Path) -> None:
+    """Of words, which a tiny model learns sooner than letters; each label is answered by one of them."""
+    words = tiny.tokenizer("llama")
+    tiny.causal("llama", vocab_size=len(words)).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    texts = "label_texts={sport: goal, tech: chip, world: vote}"
+    settings = ["max_steps=100", "learning_rate=1e-2", "eval_strategy=no", "template=plain", texts]
+    run = classify(tmp_path / "model", reviews, *settings, run_dir=tmp_path / "run")
+    assert run.read("scores.json")["headline"]["accuracy"]["value"] > 0.9
 
 
 def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs:
 
 def test_check_shows_what_is_learned(model: Path, pairs: Path) -> None:
     source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
-    found = check(source, ["template=alpaca-short", "max_length=170"])
+    found = check(source, ["template=alpaca-short", "max_length=230"])
     assert found["tokens"]["cut"] > 0
     assert 0 < found["tokens"]["learned"] < 0.2
     first = found["rendered"][0]

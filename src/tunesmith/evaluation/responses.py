@@ -52,6 +52,8 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
 
 
 def _losses(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
+    if not (rows := [row for row in rows if row["learned"]]):  # those whose answer is too long have no loss
+        return {}
     sums_N = np.array([row["loss"] for row in rows], np.float64)
     counts_N = np.array([row["learned"] for row in rows], np.float64)
 

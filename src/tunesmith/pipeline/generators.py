@@ -17,7 +17,7 @@ from tunesmith.console import say, warn
 from tunesmith.data import batches, fitting
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import Conversation, Prompter, Question
-from tunesmith.errors import RecipeError
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation import metrics
 from tunesmith.models import adapters, load, packing
 from tunesmith.pipeline import weights
@@ -60,6 +60,8 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, prompter, limit)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
+    if not rows:
+        raise DataError("no training row is left", do="raise model.max_length")
     reason = _unpackable(model, rows, recipe, plan.dtype)
     feed, loss = _layout(rows, job, accelerator, model, reason)
     evaluate = _Validation(job, result, loss, feed) if recipe.task == "instruction" else _classified(result, job)
