@@ -65,6 +65,26 @@ def test_two_processes_give_the_losses_of_one(recipe: Path, tmp_path: Path) -> N
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
 
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_two_processes_pack_what_one_packs(kind: str, tmp_path: Path) -> None:
+    """Instruction tuning, 10 conversations a step: packed by one process, or dealt to two; the last step has 1 row."""
+    rows = [{"instruction": "Topic?", "input": text, "output": label} for text, label in tiny.texts(80)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    content = {"task": "instruction", "data": {"path": str(tmp_path / "rows.json")}, "adapter": {"kind": kind},
+               "model": {"name_or_path": str(tiny.generator("llama", tmp_path / "model"))},
+               "split": {"test_size": 10, "validation_size": 9}}  # fmt: skip
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    words = [*SETTINGS, "max_new_tokens=2", "num_samples=1", "max_responses=1", "lora_dropout=0"]
+    alone = tunesmith.train(recipe, [*words, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
+    launch("train", recipe, *words, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two")
+    both = Run(tmp_path / "two")
+    assert len(losses(alone)) == len(losses(both)) == 14
+    np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
+    assert both.manifest["notes"]["layout"] == "packed"
+    assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_of_two_processes_is_finished_by_any_number(processes: int, recipe: Path, tmp_path: Path) -> None:
     """From its checkpoint of step 12: the last losses are those of the whole run, and so is the model."""
