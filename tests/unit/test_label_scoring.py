@@ -14,7 +14,7 @@ from tests import tiny
 from tests.unit.test_generate import FAMILIES, byte_tokenizer, generator, scripted
 from tunesmith.data.prompts import Prompter, Question
 from tunesmith.errors import ModelError
-from tunesmith.models import adapters
+from tunesmith.models import adapters, products
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import INVALID, LabelClassifier, count_invalid
@@ -213,3 +213,27 @@ def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
 
 def test_nothing_to_predict_gives_nothing() -> None:
     assert classifier().predict([]) == []
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_faster_product_is_the_same_product(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only where no gradient is wanted."""
+    taken: list[int] = []
+    multiply = products._multiply
+    monkeypatch.setattr(products, "_is_faster", lambda _: True)
+    monkeypatch.setattr(products, "_multiply", lambda *args: (taken.append(1), multiply(*args))[1])
+    torch.manual_seed(0)
+    layer, rows_BTD = torch.nn.Linear(48, 32, bias=bias), torch.randn(3, 5, 48)
+    with products.fast():
+        learning = layer(rows_BTD)
+        assert learning.requires_grad
+        assert not taken
+        with torch.inference_mode():
+            found = layer(rows_BTD)
+            layer(rows_BTD[0, :1])
+            layer.double()(rows_BTD.double())
+    assert len(taken) == 1
+    assert torch.allclose(found, learning, atol=1e-6)
+    with torch.no_grad():
+        layer.float()(rows_BTD)
+    assert len(taken) == 1

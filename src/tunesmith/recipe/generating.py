@@ -37,7 +37,7 @@ class Adapter(Section):
     """Full training, LoRA, or LoRA on weights in 4 bits (bitsandbytes)."""
     r: Count = 16
     """Rank of the matrices."""
-    lora_alpha: Positive = 32
+    lora_alpha: Positive = 32.0
     """Scale: the update is multiplied by lora_alpha / r."""
     lora_dropout: Fraction = 0.05
     """Dropout before the matrices."""
