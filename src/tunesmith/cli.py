@@ -384,7 +384,8 @@ def _show_run(run: Any) -> None:
 
 
 def _headline(scores: dict[str, Any]) -> str:
-    lines = [f"on {scores['rows']:,} rows, with {100 * scores['confidence']:g}% intervals:"]
+    invalid = f", {scores['invalid']:,} of them given no label" if scores.get("invalid") else ""
+    lines = [f"on {scores['rows']:,} rows{invalid}, with {100 * scores['confidence']:g}% intervals:"]
     for name, value in scores["headline"].items():
         lines.append(f"  {name:18} {value['value']:.4f}  [{value['low']:.4f}, {value['high']:.4f}]")
     return "\n".join(lines)

@@ -62,6 +62,10 @@ class Splits:
     changes: tuple[Change, ...] = ()
 
 
+NO_LABEL = ""
+"""The label of a prediction that is none: a generator wrote something else. It is wrong whatever the gold label is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a predictor says of one example."""

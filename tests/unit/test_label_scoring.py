@@ -17,9 +17,9 @@ from tunesmith.errors import ModelError
 from tunesmith.models import adapters, products
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
-from tunesmith.prediction.label import INVALID, LabelClassifier, count_invalid
+from tunesmith.prediction.label import LabelClassifier, count_invalid
 from tunesmith.recipe import Adapter, Predict, Prompt
-from tunesmith.types import Example, Prediction
+from tunesmith.types import NO_LABEL, Example, Prediction
 
 MANY = ("1", "2", "22", "2 of a kind", "negative", "negation", "Ü", "positive")
 """Tokens are bytes here: single tokens, one the beginning of another, shared beginnings, split letters."""
@@ -164,9 +164,9 @@ def test_constrained_is_what_the_library_generates(family: str, labels: tuple[st
         ("ü ", "Ü"),
         (" NEGATIVE\n", "negative"),
         ("2", "2"),
-        ("2 of", INVALID),
-        ("negative.", INVALID),
-        ("", INVALID),
+        ("2 of", NO_LABEL),
+        ("negative.", NO_LABEL),
+        ("", NO_LABEL),
     ],
 )
 def test_free_takes_a_label_or_nothing(written: str, label: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,14 +174,14 @@ def test_free_takes_a_label_or_nothing(written: str, label: str, capsys: pytest.
     scripted(one.generator, written)
     (found,) = one.predict(EXAMPLES[:1])
     assert found.label == label
-    assert max(found.probabilities) == (1 / len(MANY) if label == INVALID else 1)
+    assert max(found.probabilities) == (1 / len(MANY) if label == NO_LABEL else 1)
     assert math.isclose(sum(found.probabilities), 1)
-    assert count_invalid([found]) == (label == INVALID)
-    assert ("1 of 1 answers are no label" in capsys.readouterr().err) == (label == INVALID)
+    assert count_invalid([found]) == (label == NO_LABEL)
+    assert ("1 of 1 answers are no label" in capsys.readouterr().err) == (label == NO_LABEL)
 
 
 def test_capitals_count_where_only_they_differ() -> None:
-    for written, label in (("US", "US"), ("us", "us"), ("Us", INVALID)):
+    for written, label in (("US", "US"), ("us", "us"), ("Us", NO_LABEL)):
         one = classifier(labels=("US", "us"), mode="free")
         scripted(one.generator, written)
         assert one.predict(EXAMPLES[:1])[0].label == label
@@ -213,27 +213,3 @@ def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
 
 def test_nothing_to_predict_gives_nothing() -> None:
     assert classifier().predict([]) == []
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_faster_product_is_the_same_product(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And only where no gradient is wanted."""
-    taken: list[int] = []
-    multiply = products._multiply
-    monkeypatch.setattr(products, "_is_faster", lambda _: True)
-    monkeypatch.setattr(products, "_multiply", lambda *args: (taken.append(1), multiply(*args))[1])
-    torch.manual_seed(0)
-    layer, rows_BTD = torch.nn.Linear(48, 32, bias=bias), torch.randn(3, 5, 48)
-    with products.fast():
-        learning = layer(rows_BTD)
-        assert learning.requires_grad
-        assert not taken
-        with torch.inference_mode():
-            found = layer(rows_BTD)
-            layer(rows_BTD[0, :1])
-            layer.double()(rows_BTD.double())
-    assert len(taken) == 1
-    assert torch.allclose(found, learning, atol=1e-6)
-    with torch.no_grad():
-        layer.float()(rows_BTD)
-    assert len(taken) == 1

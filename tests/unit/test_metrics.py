@@ -1,6 +1,7 @@
 """The metrics are scikit-learn's, to 1e-12, and scores.json has the agreed shape."""
 
 import json
+import random
 import time
 import warnings
 
@@ -110,6 +111,7 @@ def test_score_has_the_agreed_shape_and_equal_bits():
     assert json.dumps(scores, allow_nan=False) == json.dumps(metrics.score(gold, predictions, labels, FEW, seed=11))
     assert list(scores) == [
         "rows",
+        "invalid",
         "labels",
         "confidence",
         "headline",
@@ -178,3 +180,22 @@ def test_two_thousand_resamples_take_seconds(rows, K):
     start = time.process_time()
     metrics.score(*data, Evaluate(), seed=0)
     assert time.process_time() - start < 5
+
+
+def test_rows_without_a_label_are_wrong_as_a_class_of_their_own_would_be() -> None:
+    """Against scikit-learn, which sees one more predicted class."""
+
+    chosen = random.Random(3)
+    gold = chosen.choices("ab", k=60)
+    said = chosen.choices(["a", "b", ""], k=60)
+    rows = [Prediction(str(i), one, (0.5, 0.5)) for i, one in enumerate(said)]
+    found = metrics.score(gold, rows, ["a", "b"], Evaluate(bootstrap_samples=100), 1)
+    assert found["invalid"] == said.count("")
+    headline = {name: one["value"] for name, one in found["headline"].items()}
+    assert headline["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))
+    assert headline["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, said))
+    assert headline["macro_f1"] == pytest.approx(sk.f1_score(gold, said, labels=["a", "b"], average="macro"))
+    assert found["averages"]["precision"]["micro"] == pytest.approx(
+        sk.precision_score(gold, said, labels=["a", "b"], average="micro")
+    )
+    assert sum(map(sum, found["confusion"])) == 60 - said.count("")

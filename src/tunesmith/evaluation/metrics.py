@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
 from tunesmith.recipe import Evaluate
-from tunesmith.types import Prediction
+from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
     "accuracy": True,
@@ -35,7 +35,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Predictions against gold labels as columns of length N; labels are places in `labels`."""
+    """Predictions against gold labels as columns of length N; labels are places in `labels`, K for no label."""
 
     labels: tuple[str, ...]
     gold: Index
@@ -76,12 +76,14 @@ def score(
     """Everything a report says of one method's predictions, ready for scores.json; equal inputs give equal bits.
 
     `headline` has a Wilson interval for accuracy and percentile bootstrap intervals over rows for the others.
-    Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold.
+    Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold. `invalid`
+    is the number of rows that were given no label.
     """
     table = tabulate(gold, predictions, labels)
     counts = count(table, every_row(table))
     return {
         "rows": len(table.gold),
+        "invalid": int((table.predicted == len(table.labels)).sum()),
         "labels": list(table.labels),
         "confidence": settings.confidence,
         "headline": _headline_with_intervals(table, settings, seed),
@@ -101,7 +103,7 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
     """The columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
     _check_lengths(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
-    predicted = _places([prediction.label for prediction in predictions], labels, "predicted label")
+    predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
     probabilities = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     _check_probabilities(probabilities, predictions)
     of_truth = probabilities[np.arange(len(truth)), truth]
@@ -171,7 +173,7 @@ def count(table: Table, draws_BN: Index) -> Counts:
     K = len(table.labels)
     return Counts(
         gold=_sums(table.gold[draws_BN], K),
-        predicted=_sums(table.predicted[draws_BN], K),
+        predicted=_sums(table.predicted[draws_BN], K + 1)[:, :K],
         right=_sums(table.hit[draws_BN], K + 1)[:, :K],
     )
 
@@ -218,7 +220,8 @@ def mcc(counts: Counts) -> Floats:
     rows = _total(counts.gold)
     shared = _total(counts.right) * rows - _total(counts.gold * counts.predicted)
     spread_gold = rows**2 - _total(counts.gold**2)
-    spread_predicted = rows**2 - _total(counts.predicted**2)
+    unlabelled = rows - _total(counts.predicted)  # a class of its own, as in scikit-learn
+    spread_predicted = rows**2 - _total(counts.predicted**2) - unlabelled**2
     return _ratio(shared, np.sqrt(spread_gold * spread_predicted))
 
 
@@ -278,20 +281,19 @@ def _headline_with_intervals(table: Table, settings: Evaluate, seed: int) -> dic
 
 def _averages(counts: Counts) -> dict[str, dict[str, float]]:
     present = counts.gold + counts.predicted > 0
-    # Each row has one gold and one predicted label, so all three micro averages are the accuracy.
-    micro = float(accuracy(counts)[0])
+    whole = Counts(*(_total(part)[:, None] for part in (counts.gold, counts.predicted, counts.right)))
     columns = {
-        "precision": _ratio(counts.right, counts.predicted),
-        "recall": _ratio(counts.right, counts.gold),
-        "f1": _f1(counts),
+        "precision": (_ratio(counts.right, counts.predicted), _ratio(whole.right, whole.predicted)),
+        "recall": (_ratio(counts.right, counts.gold), _ratio(whole.right, whole.gold)),
+        "f1": (_f1(counts), _f1(whole)),
     }
     return {
         name: {
             "macro": float(values[present].mean()),
-            "micro": micro,
+            "micro": float(micro[0, 0]),  # the accuracy, where every row is given a label
             "weighted": float((values * counts.gold).sum() / counts.gold.sum()),
         }
-        for name, values in columns.items()
+        for name, (values, micro) in columns.items()
     }
 
 
@@ -312,10 +314,10 @@ def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, dict[str, flo
 
 
 def _confusion(table: Table) -> list[list[int]]:
-    """K x K row counts: gold down, predictions across."""
+    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
     K = len(table.labels)
-    cells = np.bincount(table.gold * K + table.predicted, minlength=K * K)
-    return [[int(cell) for cell in row] for row in cells.reshape(K, K)]
+    cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
+    return [[int(cell) for cell in row[:K]] for row in cells.reshape(K, K + 1)]
 
 
 def _calibration(table: Table) -> list[dict[str, float | int | None]]:

@@ -1,7 +1,7 @@
 """Linear layers by oneDNN where it multiplies faster than torch's choice, MKL: about twice as fast on AMD's processors.
 
-Only float32 on the CPU and only without gradients, for torch gives oneDNN's product none. Results differ from MKL's by
-rounding, as those of another batch size do.
+Only float32 on the CPU. Results differ from MKL's by rounding, as those of another batch size do; so a run keeps the
+way that it began with.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 FEW = 4
@@ -23,13 +24,18 @@ FASTER = 0.75
 
 
 @contextmanager
-def fast() -> Iterator[None]:
-    """Within this, linear layers take the faster way; by one trial a process."""
-    if not _is_faster(torch.get_num_threads()):
+def fast(wanted: bool | None = None) -> Iterator[None]:
+    """Within this, linear layers take the faster way. wanted: what `are_faster` said before, instead of a trial now."""
+    if not (are_faster() if wanted is None else wanted):
         yield
         return
     with _Products():
         yield
+
+
+def are_faster() -> bool:
+    """Whether oneDNN's products are worth taking on this machine, by one trial a process."""
+    return _is_faster(torch.get_num_threads())
 
 
 class _Products(TorchFunctionMode):
@@ -48,12 +54,39 @@ def _fits(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     kinds = {type(one) for one in (input, weight, bias) if one is not None}
     plain = kinds <= {torch.Tensor, nn.Parameter} and weight.device.type == "cpu" and weight.ndim == 2
     floats = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and floats and not torch.is_grad_enabled() and input.numel() >= FEW * input.shape[-1]
+    return plain and floats and input.numel() >= FEW * input.shape[-1]
 
 
 def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (input, weight, bias)):
+        return cast(torch.Tensor, _Learned.apply(input, weight, bias))  # type: ignore[no-untyped-call]
+    return _product(input, weight, bias)
+
+
+def _product(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return found
+
+
+class _Learned(torch.autograd.Function):
+    """The product with its gradients, which are products too; torch gives oneDNN's none."""
+
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(input, weight)
+        return _product(input, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        input, weight = ctx.saved_tensors
+        of_input, of_weight, of_bias = ctx.needs_input_grad
+        grad_NO, input_NI = grad.reshape(-1, grad.shape[-1]), input.reshape(-1, input.shape[-1])
+        return (
+            _product(grad_NO, weight.t().contiguous()).view_as(input) if of_input else None,
+            _product(grad_NO.t().contiguous(), input_NI.t().contiguous()) if of_weight else None,
+            grad_NO.sum(0) if of_bias else None,
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,13 +95,13 @@ def _is_faster(threads: int) -> bool:
     with torch.inference_mode():
         rows, weight = torch.full((128, 512), 0.5), torch.full((512, 512), 0.5)
         try:
-            if not torch.allclose(_multiply(rows, weight), nn.functional.linear(rows, weight)):
+            if not torch.allclose(_product(rows, weight), nn.functional.linear(rows, weight)):
                 return False
         except (RuntimeError, AttributeError):  # a torch without oneDNN
             return False
         ours, usual = [], []
         for _ in range(7):
-            ours.append(_seconds(_multiply, rows, weight))
+            ours.append(_seconds(_product, rows, weight))
             usual.append(_seconds(nn.functional.linear, rows, weight))
     return min(ours) < FASTER * min(usual)
 

@@ -13,7 +13,7 @@ from torch import nn
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics, responses
-from tunesmith.models import adapters, load
+from tunesmith.models import adapters, load, products
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.session import Session, accelerated
 from tunesmith.recipe import Recipe
@@ -62,7 +62,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
             state, tuning.feed, tuning.loss, recipe.train, accelerator, course,
             lambda: tuning.evaluate(state.step), recipe.seed,
         )  # fmt: skip
-        session.follow(steps, state)
+        with products.fast(_products(job)):
+            session.follow(steps, state)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
         accelerator.wait_for_everyone()
         result = tuning.result
@@ -94,11 +95,21 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     return known
 
 
+def _products(job: Job) -> bool:
+    """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
+    known = job.run.manifest.get("fast_products")
+    if known is None:
+        known = not job.recipe.engine.compile and products.are_faster()
+        job.run.note(fast_products=known)
+    return bool(known)
+
+
 def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator: Accelerator) -> None:
     """What changes how a model computes, and nothing that it computes."""
     if recipe.engine.gradient_checkpointing:
         load.checkpoint_activations(model)
-    pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device)
+    causal = recipe.method == "generator"
+    pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
     if recipe.engine.compile:
         say(why)
     if pays:

@@ -113,6 +113,8 @@ def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, d
     if recipe.engine.layout == "padded":
         return "engine.layout"
     reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
+    if reason is None and not causal.head_decides(model, rows[0].ids):
+        reason = "its logits are changed after the head"
     if reason and recipe.engine.layout == "packed":
         raise RecipeError(
             f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"

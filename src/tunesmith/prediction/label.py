@@ -17,11 +17,9 @@ from tunesmith.errors import ModelError
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
 from tunesmith.recipe import Generate, Predict
-from tunesmith.types import Example, Prediction
+from tunesmith.types import NO_LABEL, Example, Prediction
 
 Floats = npt.NDArray[np.float64]
-INVALID = ""
-"""The label of a prediction where mode `free` wrote no label's text; its probabilities are all equal."""
 CONTENT_FREE = ("N/A", "[MASK]", "...")
 """Texts that say nothing. Not the empty one of the paper: templates leave out the heading of an empty input."""
 MORE = 3
@@ -51,7 +49,7 @@ class LabelClassifier:
         `score`: probabilities are a softmax over the labels' log-probabilities, end token included, each divided by
         its number of tokens where `normalize_length` is set. `constrained`: the label is what greedy generation gives
         where only labels can be written, the probabilities are those of drawing so. `free`: what was written has all
-        probability; where that is no label, the label is INVALID and all labels are equally likely.
+        probability; where that is no label, the label is NO_LABEL and all labels are equally likely.
         """
         if not examples:
             return []
@@ -141,7 +139,7 @@ class LabelClassifier:
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
         found = [self._predicted(one.id, self._matched(one.text)) for one in written]
         if count := count_invalid(found):
-            some = [repr(one.text[:40]) for one, label in zip(written, found, strict=True) if label.label == INVALID]
+            some = [repr(one.text[:40]) for one, label in zip(written, found, strict=True) if label.label == NO_LABEL]
             say(f"note: {count:,} of {len(found):,} answers are no label: {', '.join(some[:3])}")
         return found
 
@@ -156,13 +154,13 @@ class LabelClassifier:
     def _predicted(self, name: str, label: int | None) -> Prediction:
         count = len(self.labels)
         if label is None:
-            return Prediction(name, INVALID, (1 / count,) * count)
+            return Prediction(name, NO_LABEL, (1 / count,) * count)
         return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count)))
 
 
 def count_invalid(predictions: Sequence[Prediction]) -> int:
     """How many are no label."""
-    return sum(prediction.label == INVALID for prediction in predictions)
+    return sum(prediction.label == NO_LABEL for prediction in predictions)
 
 
 def _content_free() -> list[Example]:

@@ -10,14 +10,17 @@ from torch import nn
 
 from tunesmith.errors import TrainingError
 
-WORTH_IT = 2000
+WORTH_IT = {"cpu": 500}
 """Steps from which `auto` compiles; docs/engine.md has what was measured."""
+ELSEWHERE = 2000
+"""The same on devices where nothing was measured."""
 COMPILERS = ("g++", "clang++")
 
 
-def pays(setting: bool | str, num_steps: int, device: torch.device) -> tuple[bool, str]:
+def pays(setting: bool | str, num_steps: int, device: torch.device, causal: bool = False) -> tuple[bool, str]:
     """Whether to compile for a run of so many steps, and why, to be said: `engine.compile` as a decision.
 
+    causal: the model is a causal language model; compiled encoders were slower on a CPU.
     Raises TrainingError where true asks for it on a CPU without a C++ compiler.
     """
     missing = device.type == "cpu" and not any(map(shutil.which, COMPILERS))
@@ -32,9 +35,12 @@ def pays(setting: bool | str, num_steps: int, device: torch.device) -> tuple[boo
         return bool(setting), f"engine.compile is {str(setting).lower()}"
     if missing:
         return False, "not compiled: no C++ compiler"
-    if num_steps < WORTH_IT:
-        return False, f"not compiled: it would not pay in {num_steps} steps (from {WORTH_IT})"
-    return True, f"compiled: it pays in {num_steps} steps (from {WORTH_IT})"
+    if device.type == "cpu" and not causal:
+        return False, "not compiled: on a CPU that makes encoders slower"
+    least = WORTH_IT.get(device.type, ELSEWHERE)
+    if num_steps < least:
+        return False, f"not compiled: it would not pay in {num_steps} steps (from {least})"
+    return True, f"compiled: it pays in {num_steps} steps (from {least})"
 
 
 def compile_layers(model: nn.Module) -> int:

@@ -1,0 +1,50 @@
+"""Linear layers by oneDNN compute what torch's do, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tunesmith.models import products
+
+try:
+    products._product(torch.ones(4, 8), torch.ones(8, 8))
+except (RuntimeError, AttributeError):
+    pytest.skip("this torch has no oneDNN", allow_module_level=True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6, 16), (3, 5, 16), (2, 3, 4, 16)])
+def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, rows = nn.Linear(16, 24, bias=bias), torch.randn(shape)
+    found = []
+    for wanted in (True, False):
+        layer.zero_grad()
+        given = rows.clone().requires_grad_()
+        with products.fast(wanted):
+            out = layer(given)
+        assert ("Learned" in type(out.grad_fn).__name__) == wanted
+        out.square().sum().backward()
+        found.append([out.detach(), given.grad, *(p.grad for p in layer.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    layer = nn.Linear(8, 8).requires_grad_(False)
+    given = torch.randn(4, 8, requires_grad=True)
+    with products.fast(True):
+        layer(given).sum().backward()
+    assert layer.weight.grad is None
+    assert given.grad is not None
+
+
+def test_other_formats_and_few_rows_go_torchs_way() -> None:
+    with products.fast(True):
+        for rows in (torch.randn(3, 8, requires_grad=True), torch.randn(8, 8, dtype=torch.float64, requires_grad=True)):
+            layer = nn.Linear(8, 8, dtype=rows.dtype)
+            assert "Learned" not in type(layer(rows).grad_fn).__name__
+        with torch.autocast("cpu", torch.bfloat16):
+            assert "Learned" not in type(nn.Linear(8, 8)(torch.randn(8, 8)).grad_fn).__name__
