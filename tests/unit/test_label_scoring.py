@@ -14,7 +14,7 @@ from tests import tiny
 from tests.unit.test_generate import FAMILIES, byte_tokenizer, generator, scripted
 from tunesmith.data.prompts import Prompter, Question
 from tunesmith.errors import ModelError
-from tunesmith.models import adapters, products
+from tunesmith.models import adapters
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, count_invalid
