@@ -312,7 +312,10 @@ def _place(settings: Model) -> tuple[str]:
     """Where the files are: a folder or a hub id. Assets are fetched, and GGUF files unpacked, at first use."""
     name = settings.name_or_path
     place = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
-    return (str(gguf.unpack(Path(place).resolve())) if place.endswith(gguf.SUFFIX) else place,)
+    if not place.endswith(gguf.SUFFIX):
+        return (place,)
+    with _quiet():
+        return (str(gguf.unpack(Path(place).resolve())),)
 
 
 def _source(settings: Model) -> dict[str, Any]:
