@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
-from tunesmith.models import quantize
+from tunesmith.models import packing, quantize
 from tunesmith.recipe import Adapter
 
 Task = Literal["causal", "classification"]
@@ -147,7 +147,7 @@ def prove(merged: nn.Module, adapted: nn.Module, sequences: Sequence[Sequence[in
     """
     device = next(merged.parameters()).device
     worst, largest, same = 0.0, 0.0, True
-    with _evaluating(merged), _evaluating(adapted), torch.no_grad():
+    with packing.evaluating(merged), packing.evaluating(adapted), torch.no_grad():
         for sequence in sequences:
             ids_1L = torch.tensor([list(sequence)], device=device)
             one, other = (model(input_ids=ids_1L).logits.float() for model in (merged, adapted))
@@ -275,15 +275,3 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
         warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path` was renamed", UserWarning)
         yield
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

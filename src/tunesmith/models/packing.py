@@ -146,7 +146,7 @@ def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: fl
     if window and reach > window:
         return f"its layers look back {window} tokens, and a sequence has {reach}"
     try:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             difference = _difference(model, *_probes(sequences, labels))
     except Exception as error:  # any model may be tried here; whatever it raises is the answer
         return f"it cannot run a packed row ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
@@ -289,7 +289,7 @@ def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout; afterwards every module is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 FEW = 4
 """With fewer rows a product only waits for its weights, and MKL waits less."""
+LARGE = 2**16
+"""Weights with fewer numbers are not worth it: oneDNN compiles a product for every new shape, some milliseconds each."""
 FASTER = 0.75
 """Share of MKL's time that oneDNN may take at most to be used: well away from noise on either side."""
 
@@ -54,7 +56,7 @@ def _fits(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     kinds = {type(one) for one in (input, weight, bias) if one is not None}
     plain = kinds <= {torch.Tensor, nn.Parameter} and weight.device.type == "cpu" and weight.ndim == 2
     floats = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and floats and input.numel() >= FEW * input.shape[-1]
+    return plain and floats and weight.numel() >= LARGE and input.numel() >= FEW * input.shape[-1]
 
 
 def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
