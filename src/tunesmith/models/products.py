@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 FEW = 4
 """With fewer rows a product only waits for its weights, and MKL waits less."""
 LARGE = 2**16
-"""Weights with fewer numbers are not worth it: oneDNN compiles a product for every new shape, some milliseconds each."""
+"""Weights with fewer numbers are not worth it: oneDNN compiles a product for every shape, in milliseconds."""
 FASTER = 0.75
 """Share of MKL's time that oneDNN may take at most to be used: well away from noise on either side."""
 
