@@ -97,7 +97,7 @@ def test_runs(
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 ROWS = {
-    "guanaco-opt-sft": [{"text": "### Human: What is it?### Assistant: A test.### Human: Why?### Assistant: To know."}],
+    "guanaco-opt-sft": [{"text": "### Human: What is it?### Assistant: A test.### Human: Why?### Assistant: To know"}],
     "amazon-pythia-qlora": [{"content": "good: it works", "label": 1}, {"content": "bad: it broke", "label": 0}],
     "alpaca-gpt2": [{"instruction": "Add.", "input": "2+2", "output": "4"}],
     "instructions-gpt2-medium": [{"instruction": "Go.", "input": "", "output": "Gone."}],
@@ -118,7 +118,8 @@ def rows_of(name: str, folder: Path) -> Path:
 
     source = REAL / FILES[name]
     if not source.exists():
-        rows = [row | {"id": number} for number, row in enumerate(ROWS[name] * (60 // len(ROWS[name])))]
+        made = enumerate(ROWS[name] * (60 // len(ROWS[name])))
+        rows = [{k: f"{v} {n}" if isinstance(v, str) and v else v for k, v in row.items()} for n, row in made]
     elif source.name.endswith(".csv.gz"):
         with gzip.open(source, "rt", encoding="utf-8") as file:
             rows = [{"content": row["text"], "label": int(row["label"])} for row in csv.DictReader(file)]
