@@ -97,12 +97,12 @@ def test_runs(
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 ROWS = {
-    "guanaco-opt-sft": [{"text": "### Human: What is it?### Assistant: A test.### Human: Why?### Assistant: To know"}],
-    "amazon-pythia-qlora": [{"content": "good: it works", "label": 1}, {"content": "bad: it broke", "label": 0}],
-    "alpaca-gpt2": [{"instruction": "Add.", "input": "2+2", "output": "4"}],
-    "instructions-gpt2-medium": [{"instruction": "Go.", "input": "", "output": "Gone."}],
+    "guanaco-opt-sft": [{"text": "### Human: What is @?### Assistant: A test.### Human: Why?### Assistant: To know"}],
+    "amazon-pythia-qlora": [{"content": "good: @ works", "label": 1}, {"content": "bad: @ broke", "label": 0}],
+    "alpaca-gpt2": [{"instruction": "Add.", "input": "2+@", "output": "4"}],
+    "instructions-gpt2-medium": [{"instruction": "Go @.", "input": "", "output": "Gone."}],
 }
-"""A row of each kind; the tests use real ones where they are at hand."""
+"""A row of each kind, with a number for @; the tests use real ones where they are at hand."""
 FILES = {
     "guanaco-opt-sft": "guanaco_1k/train.jsonl.gz",
     "amazon-pythia-qlora": "amazon_polarity/train.csv.gz",
@@ -119,7 +119,7 @@ def rows_of(name: str, folder: Path) -> Path:
     source = REAL / FILES[name]
     if not source.exists():
         made = enumerate(ROWS[name] * (60 // len(ROWS[name])))
-        rows = [{k: f"{v} {n}" if isinstance(v, str) and v else v for k, v in row.items()} for n, row in made]
+        rows = [{k: v.replace("@", str(n)) if isinstance(v, str) else v for k, v in row.items()} for n, row in made]
     elif source.name.endswith(".csv.gz"):
         with gzip.open(source, "rt", encoding="utf-8") as file:
             rows = [{"content": row["text"], "label": int(row["label"])} for row in csv.DictReader(file)]
