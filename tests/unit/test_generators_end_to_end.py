@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,36 @@ def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     stored, _ = run.predictions("test")
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
+
+
+def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = instruct(model, pairs, "adapter.kind=lora", "learning_rate=1e-2", run_dir=tmp_path / "run")
+    proof = tunesmith.merge(run, tmp_path / "merged")
+    assert proof["max_logit_difference"] < 1e-4
+    assert proof["same_answers"]
+    assert json.loads((tmp_path / "merged" / "merge.json").read_text()) == proof
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not hasattr(merged, "peft_config")
+    whole = instruct(model, pairs, run_dir=tmp_path / "whole")
+    with pytest.raises(RunError, match="no adapter"):
+        tunesmith.merge(whole, tmp_path / "other")
+    with pytest.raises(RunError, match="not empty"):
+        tunesmith.merge(run, tmp_path / "merged")
+
+
+def test_chat_on_the_command_line(
+    model: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.cli import main
+
+    run = instruct(model, pairs, run_dir=tmp_path / "run")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Name the topic.\n\n/reset\nName the topic.\n/exit\nnever read\n"))
+    capsys.readouterr()
+    assert main(["chat", str(run.path), "generate.max_new_tokens=4"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs: Path, tmp_path: Path) -> None:
