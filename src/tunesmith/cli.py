@@ -394,5 +394,6 @@ def _headline(scores: dict[str, Any]) -> str:
 def _run_line(run: Any) -> str:
     manifest = run.manifest
     scores = run.path / "scores.json"
-    accuracy = f"{run.read('scores.json')['headline']['accuracy']['value']:.4f}" if scores.exists() else "-"
-    return f"{run.path}  {manifest.get('name', '?'):8} accuracy {accuracy}  {manifest['data']['source']}"
+    headline = run.read("scores.json")["headline"] if scores.exists() else {}
+    first = next((f"{name} {found['value']:.4f}" for name, found in headline.items()), "no scores")
+    return f"{run.path}  {manifest.get('name', '?'):8} {first}  {manifest['data']['source']}"

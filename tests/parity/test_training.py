@@ -21,7 +21,7 @@ from tests import tiny
 from tunesmith.data.batches import Batch, Feed, Sampler, collate
 from tunesmith.data.encode import IGNORE, EncodedText, encode
 from tunesmith.errors import TrainingError
-from tunesmith.models import load
+from tunesmith.models import adapters, load
 from tunesmith.recipe import Evaluate, Model, Train
 from tunesmith.training import causal, compilation, loop, losses, optim
 from tunesmith.types import Example
@@ -171,7 +171,7 @@ def test_freeze_keeps_what_it_names(tiny_models: Models, what: str) -> None:
     }[what]
     assert not any(name.startswith(frozen) for name in changed if frozen)
     assert {"classifier.weight", "bert.pooler.dense.weight"} <= changed
-    assert (optim.count(model)[1] == optim.count(model)[0]) is (what == "none")
+    assert (adapters.count(model)[1] == adapters.count(model)[0]) is (what == "none")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

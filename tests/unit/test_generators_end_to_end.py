@@ -195,6 +195,11 @@ def test_chat_on_the_command_line(
     assert main(["chat", str(run.path), "generate.max_new_tokens=4"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
+    loss = run.read("scores.json")["headline"]["loss"]["value"]
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert f"loss {loss:.4f}" in capsys.readouterr().out
+    assert main(["evaluate", str(run.path)]) == 0
+    assert f"{loss:.4f}" in capsys.readouterr().out
 
 
 def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs: Path, tmp_path: Path) -> None:

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith import data, runs
-from tunesmith.console import say
-from tunesmith.data import summary
+from tunesmith import runs
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics, responses
 from tunesmith.pipeline import respond
 from tunesmith.pipeline.methods import load_result
-from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
 
@@ -42,7 +39,7 @@ def predict(
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     if found.recipe.task == "instruction":
         return respond.respond(found, texts, source=source)
-    examples = _from_source(found.recipe, source) if source else _from_texts(texts, text_pairs)
+    examples = respond.new_rows(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
     predictor = load_result(found)
     if not 1 <= top_k <= len(predictor.labels):
@@ -69,7 +66,7 @@ def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, A
         scores = metrics.score(gold, predictions, labels, recipe.evaluate, recipe.seed)
         found.write("scores.json", scores)
         return scores
-    examples = _from_source(recipe, source)
+    examples = respond.new_rows(recipe, source)
     predictor = load_result(found)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]
@@ -143,15 +140,6 @@ def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
             raise DataError(f"text {number} is empty", do="give a text with at least one word")
     seconds: Sequence[str | None] = pairs or [None] * len(texts)
     return [Example(f"text:{n}", text, pair) for n, (text, pair) in enumerate(zip(texts, seconds, strict=True), 1)]
-
-
-def _from_source(recipe: Recipe, source: str) -> list[Example]:
-    """Rows of a new source, read as the run's own data was: same columns, same encoding, same policy."""
-    update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
-    examples, changes = data.read_unlabelled(recipe.data.model_copy(update=update))
-    for line in summary.lines(changes):
-        say(f"data: {line}")
-    return list(examples)
 
 
 def _check_pairs(examples: Sequence[Example], run: Run) -> None:

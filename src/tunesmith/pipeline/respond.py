@@ -24,7 +24,7 @@ FIELD = "model_response"
 
 def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[Row]:
     """Answers to prompts, or to every row of a source: id, prompt, response, tokens, ended; reference where known."""
-    examples = _from_source(run.recipe, source) if source else [_example(n, text) for n, text in enumerate(prompts, 1)]
+    examples = new_rows(run.recipe, source) if source else [_example(n, text) for n, text in enumerate(prompts, 1)]
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [row.messages[:-1] if row.messages[-1].role == "assistant" else row.messages for row in examples]
@@ -103,7 +103,8 @@ def _example(number: int, text: str) -> Example:
     return Example(f"prompt:{number}", text, messages=(Message("user", text),))
 
 
-def _from_source(recipe: Recipe, source: str) -> list[Example]:
+def new_rows(recipe: Recipe, source: str) -> list[Example]:
+    """Rows of a new source, read as the run's own data was: same columns, same encoding, same policy."""
     update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
     examples, changes = data.read_unlabelled(recipe.data.model_copy(update=update), recipe.task)
     for line in summary.lines(changes):

@@ -33,12 +33,6 @@ def freeze(model: nn.Module, what: str) -> None:
                 parameter.requires_grad_(False)
 
 
-def count(model: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters; shared ones count once."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
-
-
 class MasterAdamW(torch.optim.AdamW):
     """AdamW for weights of 16 bits, on float32 copies ("masters"): the groups hold these, not the model's weights.
 
