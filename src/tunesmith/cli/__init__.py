@@ -1,0 +1,69 @@
+"""The command line: arguments -> one pipeline function each; errors -> a few lines and exit code 2.
+
+Everything heavy is imported by the command that needs it, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tunesmith import __version__
+from tunesmith.cli import looking, training, using
+from tunesmith.cli.shared import Args, Command
+from tunesmith.console import say
+from tunesmith.errors import Interrupted, TunesmithError
+
+COMMANDS: dict[str, Command] = training.COMMANDS | using.COMMANDS | looking.COMMANDS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    args = _parse(argv)
+    try:
+        args.run(args)
+    except Interrupted as stop:
+        say(str(stop))
+        return 128 + stop.signal
+    except TunesmithError as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> Args:
+    """The arguments. argparse takes words behind an option for strangers; settings may stand anywhere."""
+    root = parser()
+    args, strangers = root.parse_known_args(argv)
+    words = getattr(args, "overrides", getattr(args, "sources", None))
+    if words is None or any(word.startswith("-") for word in strangers):
+        if strangers:
+            root.error(f"unrecognized arguments: {' '.join(strangers)}")
+        return args
+    words += strangers
+    return args
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments; docs/cli.md is generated from it."""
+    root = argparse.ArgumentParser(
+        prog="tunesmith", description="Fine-tune a text model and know whether it was worth it.",
+        epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",
+    )  # fmt: skip
+    root.add_argument("--version", action="version", version=f"tunesmith {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (run, text, add) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add(command)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(run=run)
+    return root

@@ -1,0 +1,47 @@
+"""What the commands share: arguments, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+Args = argparse.Namespace
+Command = tuple[Callable[[Args], None], str, Callable[[argparse.ArgumentParser], None]]
+"""What it does, in words too, and what adds its arguments."""
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """The flag that asks for JSON."""
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_overrides(command: argparse.ArgumentParser) -> None:
+    """Settings behind the other arguments."""
+    command.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
+
+
+def show_comparison(comparison: Any) -> None:
+    """Table, verdict, and where the page is."""
+    from tunesmith.evaluation import terminal
+
+    print(terminal.table(comparison.content))
+    print(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
+
+
+def show_run(run: Any) -> None:
+    """Name, scores and place of a run."""
+    manifest = run.manifest
+    print(f"{manifest['name']}: {manifest['description']}")
+    if (run.path / "scores.json").exists():
+        print(headline(run.read("scores.json")))
+    print(f"run: {run.path}")
+
+
+def headline(scores: dict[str, Any]) -> str:
+    """Scores with their intervals, a line each."""
+    invalid = f", {scores['invalid']:,} of them given no label" if scores.get("invalid") else ""
+    lines = [f"on {scores['rows']:,} rows{invalid}, with {100 * scores['confidence']:g}% intervals:"]
+    for name, value in scores["headline"].items():
+        lines.append(f"  {name:18} {value['value']:.4f}  [{value['low']:.4f}, {value['high']:.4f}]")
+    return "\n".join(lines)
