@@ -17,11 +17,15 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from tests import tiny
+from tunesmith import recipe as recipes
 from tunesmith.data.batches import Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
+from tunesmith.pipeline.job import Job
 from tunesmith.recipe import Train
+from tunesmith.runs import Run
 from tunesmith.training import causal, checkpoint, loop, optim, precision
+from tunesmith.types import Splits
 
 ROOT = Path(__file__).parents[2]
 TRAIN = Train(learning_rate=2e-3, weight_decay=0.1, warmup_ratio=0.1, lr_scheduler_type="cosine")
@@ -137,7 +141,7 @@ def test_resumed_is_bit_identical(family: str, mixed: str, tmp_path: Path, one_t
     losses = whole.run(8)
     first = Training(network(family), 8, mixed)
     assert first.run(4) == losses[:4]
-    saved = checkpoint.save(tmp_path, first.state, {}, 1)
+    saved = checkpoint.save(tmp_path, checkpoint.snapshot(first.state), {}, 1)
     second = Training(network(family), 8, mixed)
     checkpoint.load(saved, second.state)
     assert second.run(8) == losses[4:]
@@ -172,14 +176,15 @@ def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
 # ---- the choice
 
 
-def test_dtype_is_as_set_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = torch.device("cpu")
-    assert precision.resolve_dtype("float32", device) == (torch.float32, None)
-    assert precision.resolve_dtype("bfloat16", device) == (torch.bfloat16, None)
-    measured = precision.measure(device, size=32, rounds=3)
+def test_what_is_measured_decides_once(tmp_path: Path) -> None:
+    """`auto` of weights and of mixed precision: one measurement, kept in the manifest for a resumed run."""
+    measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
     assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
-    monkeypatch.setattr(precision, "measure", lambda device: {"dtype": "bfloat16"})
-    assert precision.resolve_dtype("auto", device) == (torch.bfloat16, {"dtype": "bfloat16"})
+    run = Run(tmp_path)
+    run.note(status="running")
+    job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
+    first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
+    assert first == again == measured
 
 
 # ---- the head under autocast

@@ -7,6 +7,7 @@ way that it began with.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+KEPT = "64"
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN, and of torch's layer above it
+    os.environ.setdefault(_cache, KEPT)
+"""Compiled products that are kept. Each number of rows has its own, of megabytes; the usual 1,024 hold gigabytes. The
+libraries look when they first multiply, so that this has to stand before."""
 FEW = 4
 """With fewer rows a product only waits for its weights, and MKL waits less."""
 LARGE = 2**16

@@ -17,7 +17,7 @@ from tunesmith.models import adapters, load, products
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.session import Session, accelerated
 from tunesmith.recipe import Recipe
-from tunesmith.training import compilation, loop
+from tunesmith.training import compilation, loop, sharding
 from tunesmith.training.losses import Loss
 from tunesmith.types import Fitted
 
@@ -64,6 +64,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
         )  # fmt: skip
         with products.fast(_products(job)):
             session.follow(steps, state)
+        sharding.gather(model)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
         accelerator.wait_for_everyone()
         result = tuning.result
@@ -73,6 +74,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
     notes = {
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
+        "sharded": sharding.is_sharded(model),
         "mixed_precision": accelerator.mixed_precision,
         "steps": state.step,
         "best_step": session.best_step,
@@ -87,21 +89,15 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
     train = job.recipe.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
-    known = int(job.run.manifest.get("step_size", size))
+    known = int(job.settled("step_size", lambda: size))
     if known != size:
         say(f"note: this run learns from {known} examples a step, shared by {accelerator.num_processes} process(es)")
-    elif accelerator.is_main_process:
-        job.run.note(step_size=size)
     return known
 
 
 def _products(job: Job) -> bool:
     """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    known = job.run.manifest.get("fast_products")
-    if known is None:
-        known = not job.recipe.engine.compile and products.are_faster()
-        job.run.note(fast_products=known)
-    return bool(known)
+    return bool(job.settled("fast_products", lambda: not job.recipe.engine.compile and products.are_faster()))
 
 
 def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator: Accelerator) -> None:
@@ -112,7 +108,7 @@ def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator:
     pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
     if recipe.engine.compile:
         say(why)
-    if pays:
+    if pays and not sharding.asked_for():
         compilation.compile_layers(model)
 
 

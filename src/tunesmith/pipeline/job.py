@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith import processes
 from tunesmith.data import labels
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -22,3 +25,14 @@ class Job:
     def weights(self) -> Any:
         """The class weights, one per label."""
         return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
+
+    def settled(self, name: str, settle: Callable[[], Any]) -> Any:
+        """What the first process settled once: the same in all processes, and in a run that is resumed.
+
+        settle: gives something that is ready for JSON; it stays in the manifest under `name`.
+        """
+        known = self.run.manifest.get(name)
+        if known is None and processes.is_main():
+            known = settle()
+            self.run.note(**{name: known})
+        return json.loads(processes.agree(json.dumps(known)))

@@ -19,7 +19,7 @@ from tunesmith.console import meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra
 from tunesmith.pipeline import interruption
 from tunesmith.pipeline.job import Job
-from tunesmith.training import checkpoint, loop, precision
+from tunesmith.training import checkpoint, loop, precision, sharding
 
 
 @dataclass
@@ -61,7 +61,8 @@ class Session:
         with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
-                self._record(step, last=step.number == self.course.num_steps or self.course.patient_no_more(state.age))
+                last = step.number == self.course.num_steps or self.course.patient_no_more(state.age)
+                self._record(step, state, last)
                 if wish.signal or self._saves(step.number):
                     self._save(state, self.earlier + time.perf_counter() - start)
                 if wish.signal:
@@ -73,7 +74,7 @@ class Session:
         if state.skipped:
             warn(f"{state.skipped} step(s) had nothing to learn and were skipped")
 
-    def _record(self, step: loop.Step, last: bool) -> None:
+    def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
         if not step.skipped:
             self.losses.append(step.loss)
         every = self.job.recipe.evaluate.logging_steps
@@ -83,8 +84,9 @@ class Session:
             self._log(step, {f"validation_{name}": value for name, value in step.scores.items()})
         if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
             self.best_step = step.number
-            if self.accelerator.is_main_process:
-                runs.write_folder(self.job.run.model, self.write_model)
+            with sharding.gathered(state.model):
+                if self.accelerator.is_main_process:
+                    runs.write_folder(self.job.run.model, self.write_model)
 
     def _log_losses(self, step: loop.Step) -> None:
         mean = sum(self.losses) / len(self.losses)
@@ -102,6 +104,7 @@ class Session:
         return every is not None and number % every == 0 and number < self.course.num_steps
 
     def _save(self, state: loop.TrainState, seconds: float) -> None:
+        content = checkpoint.snapshot(state)
         if self.accelerator.is_main_process:
             notes: dict[str, Any] = {
                 "losses": self.losses,
@@ -110,7 +113,7 @@ class Session:
                 "metrics": len(self.job.run.metrics()),
                 "threads": torch.get_num_threads(),
             }
-            checkpoint.save(self.checkpoints, state, notes, self.job.recipe.engine.save_total_limit)
+            checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
         self.accelerator.wait_for_everyone()
 
 
@@ -146,9 +149,6 @@ def _precision(job: Job) -> str:
     setting = job.recipe.engine.mixed_precision
     if setting != "auto":
         return setting
-    known = job.run.manifest.get("precision")
-    if known is None:
-        known = precision.measure(processes.device())
-        job.run.note(precision=known)
-        say(f"precision: {known['mixed_precision']} (bfloat16 is {known['bfloat16_speedup']} times as fast here)")
-    return str(known["mixed_precision"])
+    measured = job.settled("precision", lambda: precision.measure(processes.device()))
+    say(f"precision: {measured['mixed_precision']} (bfloat16 is {measured['bfloat16_speedup']} times as fast here)")
+    return str(measured["mixed_precision"])

@@ -59,12 +59,9 @@ def shape(model: nn.Module, plan: Plan, recipe: Recipe, task: adapters.Task) -> 
 
 
 def _dtype(job: Job, device: torch.device) -> torch.dtype:
-    """What `auto` measured stays in the manifest, for a resumed run to have it too."""
-    known = job.run.manifest.get("weights")
-    if known is not None:
-        return precision.DTYPES[known["dtype"]]
-    dtype, measured = precision.resolve_dtype(job.recipe.model.dtype, device)
-    if measured is not None:
-        job.run.note(weights=measured)
-        say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
-    return dtype
+    setting = job.recipe.model.dtype
+    if setting != "auto":
+        return precision.DTYPES[setting]
+    measured = job.settled("precision", lambda: precision.measure(device))
+    say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
+    return precision.DTYPES[measured["dtype"]]

@@ -226,6 +226,7 @@ class Generator:
                 stopping_criteria=[stop],
                 logits_processor=[] if plain else [Draw.of(rows, width, settings, seed)],
                 streamer=tokens,
+                synced_gpus=False,  # a sharded model is whole while it is evaluated, by one process perhaps
                 **PLAIN,
                 **more,
             )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from tunesmith.errors import TrainingError
+from tunesmith.models import layers
 
 WORTH_IT = {"cpu": 500}
 """Steps from which `auto` compiles; docs/engine.md has what was measured."""
@@ -49,18 +49,7 @@ def compile_layers(model: nn.Module) -> int:
     All lengths share one compilation, and so do all layers, which differ in their weights alone. What is outside of
     them (embeddings, head, losses) stays as it is, hooks included; names in the state dict do not change.
     """
-    layers = list(_layers(model))
-    for layer in layers:
+    found = list(layers.repeated(model))
+    for layer in found:
         layer.compile(dynamic=True)
-    return len(layers)
-
-
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Members of the outermost lists of two or more modules of one class."""
-    inside: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and id(module) not in inside:
-            kinds = {type(member) for member in module}
-            if len(module) > 1 and len(kinds) == 1:
-                inside.update(id(part) for part in module.modules())
-                yield from module
+    return len(found)

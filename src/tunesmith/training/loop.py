@@ -14,21 +14,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from torch import nn
 
 from tunesmith.console import warn
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Evaluate, Train
-from tunesmith.training import optim
+from tunesmith.training import optim, sharding
 from tunesmith.training.losses import AnyBatch, Loss
 
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind", bound=AnyBatch)
 Given = TypeVar("Given", bound=AnyBatch, covariant=True)
-
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Ways of accelerate to train that this loop was not made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,8 @@ class TrainState:
     """Everything that changes while training."""
 
     model: nn.Module
+    wrapped: nn.Module
+    """The model as it is called: itself, or within what shares it among processes."""
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler | None = None
@@ -113,11 +112,14 @@ class Batches(Protocol[Given]):
 
 def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accelerator) -> TrainState:
     """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for what cannot train."""
+    sharding.check(model, accelerator)
+    if sharding.asked_for():
+        sharding.shard(model, accelerator.device)
+    wrapped = model if sharding.is_sharded(model) else accelerator.prepare_model(model)
     optimizer = optim.adamw(model, settings)
     _check_formats(optimizer, accelerator)
-    _check_distribution(accelerator)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
-    return TrainState(model, optimizer, scheduler, accelerator.scaler)
+    return TrainState(model, wrapped, optimizer, scheduler, accelerator.scaler)
 
 
 def _check_formats(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
@@ -126,17 +128,6 @@ def _check_formats(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -
             "engine.mixed_precision=fp16 scales the loss for gradients in float32",
             found="weights of 16 bits",
             do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
-        )
-
-
-def _check_distribution(accelerator: Accelerator) -> None:
-    """Sharded weights would be saved in pieces, and heads run outside the forward that gathers them: docs/engine.md."""
-    if accelerator.distributed_type in SHARDED:
-        raise TrainingError(
-            f"accelerate is set to {accelerator.distributed_type.name}, which shards the weights",
-            expected="one process, or data-parallel processes with whole weights each",
-            do="launch with examples/accelerate/ddp.yaml; where memory is short: adapter.kind=lora or qlora, "
-            "engine.gradient_checkpointing=true, or model.dtype=bfloat16",
         )
 
 
@@ -157,14 +148,13 @@ def steps(
     Raises TrainingError before the weights are touched where loss or gradient is not finite.
     """
     optimizer = accelerator.prepare_optimizer(state.optimizer)
-    wrapped = accelerator.prepare_model(state.model)
     state.model.train()
     while state.step < course.num_steps and not course.patient_no_more(state.age):
         number = state.step + 1
         _seed(seed, number, accelerator.process_index)
         rate = float(state.optimizer.param_groups[0]["lr"])
-        batches, micro, mean = _learn(wrapped, batches, state.step, loss, accelerator)
-        norm = _clip(wrapped, settings.max_grad_norm, accelerator)
+        batches, micro, mean = _learn(state.wrapped, batches, state.step, loss, accelerator)
+        norm = _clip(state.model, settings.max_grad_norm, accelerator)
         _check_finite(number, mean, norm, micro, accelerator)
         skipped = mean is None
         if not skipped:
@@ -192,6 +182,8 @@ def _learn(
     try:
         return batches, micro, _backward(model, micro, loss, accelerator)
     except torch.OutOfMemoryError:
+        if sharding.is_sharded(model):  # the other processes wait for this one
+            raise
         model.zero_grad()
         batches = batches.smaller()
         warn("out of memory: going on with half of engine.max_tokens_per_micro_batch, which changes no result")
@@ -205,15 +197,28 @@ def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], acceler
     if not count:
         return None
     total = 0.0
-    for index, batch in enumerate(micro):
-        last = index == len(micro) - 1
+    for batch, weight, last in _rounds(model, micro, accelerator):
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():  # accelerate itself wraps the model's forward only, and losses run heads too
-                part = loss.total(model, batch.to(accelerator.device))
-            # Data-parallel training averages gradients over the processes; the product undoes that.
+                part = weight * loss.total(model, batch.to(accelerator.device))
+            # Training by several processes averages gradients over them; the product undoes that.
             accelerator.backward(part * (accelerator.num_processes / count))
         total += part.item()
     return _summed(total, accelerator) / count
+
+
+def _rounds(model: nn.Module, micro: Sequence[Kind], accelerator: Accelerator) -> Iterator[tuple[Kind, float, bool]]:
+    """Micro-batches with their weight, and whether gradients are exchanged after them.
+
+    Shards are gathered by all processes together: who has fewer micro-batches than others runs one again, for nothing.
+    """
+    if not sharding.is_sharded(model):
+        yield from ((batch, 1.0, index == len(micro) - 1) for index, batch in enumerate(micro))
+        return
+    rounds = torch.tensor(len(micro), device=accelerator.device)
+    torch.distributed.all_reduce(rounds, torch.distributed.ReduceOp.MAX)
+    for index in range(int(rounds)):
+        yield micro[min(index, len(micro) - 1)], float(index < len(micro)), True
 
 
 def _summed(value: float, accelerator: Accelerator) -> float:
@@ -225,7 +230,8 @@ def _summed(value: float, accelerator: Accelerator) -> float:
 
 
 def _clip(model: nn.Module, max_norm: float, accelerator: Accelerator) -> float:
-    return float(accelerator.clip_grad_norm_(model.parameters(), max_norm or math.inf))
+    norm = accelerator.clip_grad_norm_(model.parameters(), max_norm or math.inf)
+    return float(sharding.whole(norm))
 
 
 def _check_finite(
@@ -246,7 +252,8 @@ def _evaluated(step: Step, state: TrainState, course: Course, evaluate: Callable
     """The step with the scores after it; keeps count of the best."""
     state.model.eval()
     try:
-        scores = evaluate()
+        with sharding.gathered(state.model):
+            scores = evaluate()
     finally:
         state.model.train()
     is_best = course.better(scores, state.best)

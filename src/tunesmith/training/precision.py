@@ -14,14 +14,6 @@ WORTH_IT = 1.2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def resolve_dtype(setting: str, device: torch.device) -> tuple[torch.dtype, dict[str, Any] | None]:
-    """The number format of the weights for `model.dtype`, and what was measured where the setting is `auto`."""
-    if setting != "auto":
-        return DTYPES[setting], None
-    measured = measure(device)
-    return DTYPES[measured["dtype"]], measured
-
-
 def measure(device: torch.device, size: int = 512, rounds: int = 9) -> dict[str, Any]:
     """Time a feed-forward block, forward and backward: float32, bfloat16 autocast, bfloat16 weights, in turn.
 

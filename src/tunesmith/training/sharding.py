@@ -1,0 +1,120 @@
+"""Weights, gradients and optimizer state in pieces, one a process: torch's FSDP2, asked for by accelerate's settings.
+
+Layers are gathered one by one while they run, and all at once (`gathered`) where a model is evaluated or written. The
+embeddings and the head stay gathered from forward to backward: causal losses use the head after the forward.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from tunesmith.errors import TrainingError
+from tunesmith.models import layers
+
+ENGINES = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Engines of accelerate that take the optimizer step themselves."""
+
+
+def asked_for() -> bool:
+    """Whether accelerate's settings say FSDP (accelerate itself would pass over them on a CPU)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+
+
+def check(model: nn.Module, accelerator: Accelerator) -> None:
+    """Raises TrainingError for settings of accelerate that this loop does not train with."""
+    if accelerator.distributed_type in ENGINES:
+        raise TrainingError(
+            f"accelerate is set to {accelerator.distributed_type.name}",
+            expected="a launch whose optimizer step is the loop's: loss and gradient are checked before it",
+            do="launch with examples/accelerate/fsdp2.yaml, which shards the same things",
+        )
+    if not asked_for():
+        return
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise TrainingError("accelerate is set to FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
+    if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
+        raise TrainingError(
+            "accelerate is set to fsdp_offload_params",
+            expected="weights on the device",
+            do="leave it out; where memory is short: adapter.kind=lora, engine.gradient_checkpointing=true",
+        )
+    if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
+        raise TrainingError(
+            "sharded weights have to be in float32",
+            found=", ".join(odd),
+            do="set model.dtype=float32 and engine.mixed_precision=bf16, without adapter.kind=qlora",
+        )
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Give each process its piece of every weight, in place. All processes have the same weights before."""
+    world = torch.distributed.get_world_size()
+    mesh = init_device_mesh(device.type, (world,))
+    for layer in layers.repeated(model):
+        fully_shard(layer, mesh=mesh, reshard_after_forward=_reshards())
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    # By default the backward pass gathers in the order of the forwards before it, the evaluation's included: those the
+    # first process alone may have run.
+    root, *parts = _parts(model)
+    for part, before in zip([root, *reversed(parts)], [*reversed(parts), *parts[:1]], strict=True):
+        part.set_modules_to_backward_prefetch([before])
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` was here."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Within, the model is whole in every process, for reading. To be entered by all of them."""
+    if not is_sharded(model):
+        yield
+        return
+    gather(model)
+    try:
+        yield
+    finally:
+        for part in _parts(model):
+            part.set_reshard_after_forward(part is not model and _reshards(), recurse=False)
+            part.reshard()
+
+
+def gather(model: nn.Module) -> None:
+    """Make the model whole in every process, to stay so."""
+    for part in _parts(model):
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    for module in model.modules():
+        module._state_dict_pre_hooks.clear()  # they would cut the weights up again
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with all its pieces. To be called by all processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, known to every process, cut as `model` is."""
+    if not isinstance(model, DTensor) or tensor.shape != model.shape:
+        return tensor
+    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
+
+
+def _parts(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def _reshards() -> bool:
+    """Whether layers are gathered again for the backward pass (ZeRO 3), or stay so from the forward (ZeRO 2)."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
