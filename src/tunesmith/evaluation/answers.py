@@ -31,6 +31,7 @@ def html(report: Report) -> str:
         "shares": SHARES,
         "shown_figures": figures.shown(report["methods"]),
         "by_name": _by_name(report),
+        "flaws": figures.flaws(report["methods"]),
         "spread": spread,
         "most_steps": STEPS,
     }
@@ -46,7 +47,7 @@ def markdown(report: Report) -> str:
     if report["pairs"]:
         parts += ["## Pairs", _pair_table(report)]
     if report["shown"]:
-        parts += ["## Answers", *_quotations(report["shown"][0])]
+        parts += ["## Answers", *_quotations(report["shown"][-1])]
     parts += ["## Form", _flaw_table(methods)]
     if report["task"] == "instruction":
         parts += ["## Data", *data_parts(report["data"])]
@@ -161,8 +162,11 @@ def _pair_row(pair: Mapping[str, Any], decides: str) -> list[str]:
 
 
 def _flaw_table(methods: Sequence[Mapping[str, Any]]) -> str:
-    flaws = [method["scores"]["flaws"] for method in methods]
-    rows = ([name.capitalize(), *(f"{found[name]['count']:,}" for found in flaws)] for name in flaws[0])
+    found = [method["scores"]["flaws"] for method in methods]
+    rows = (
+        [name.capitalize(), *(f"{one[name]['count']:,}" if name in one else NOTHING for one in found)]
+        for name in figures.flaws(methods)
+    )
     return table(["Flaw of form", *(plain(method["name"]) for method in methods)], rows)
 
 

@@ -60,6 +60,11 @@ def shown(methods: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in NAMES if any(name in method["scores"]["headline"] for method in methods)]
 
 
+def flaws(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The flaws of form that were looked for in any of the methods' answers."""
+    return list(dict.fromkeys(name for method in methods for name in method["scores"]["flaws"]))
+
+
 def difference(name: str, pair: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> str:
     """First minus second: +0.041 [+0.010, +0.072]; of shares the points of per cent, which have no interval."""
     tested = _tested(name, pair)

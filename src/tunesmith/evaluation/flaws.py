@@ -68,8 +68,12 @@ FLAWS: dict[str, Callable[[Row], bool]] = {
 
 
 def count(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """{flaw: {"count", "where"}}, all of FLAWS and answers that several different prompts were given."""
-    found = {name: [str(row["id"]) for row in rows if holds(row)] for name, holds in FLAWS.items()}
+    """{flaw: {"count", "where"}}, all of FLAWS and answers that several different prompts were given.
+
+    Whether an answer had not ended only some rows tell; without one of them that flaw is left out.
+    """
+    known = {name: holds for name, holds in FLAWS.items() if name != "not ended" or any("ended" in row for row in rows)}
+    found = {name: [str(row["id"]) for row in rows if holds(row)] for name, holds in known.items()}
     found["same answer to different prompts"] = [str(row["id"]) for row in _shared(rows)]
     return {name: {"count": len(ids), "where": ids[:SHOWN]} for name, ids in found.items()}
 

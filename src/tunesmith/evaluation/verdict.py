@@ -41,6 +41,7 @@ def _by_loss(methods: Sequence[Figures], compared: Figures) -> str:
         lead,
         f"{best} {'also ' if base in beaten else ''}beats {_with_p(others, max)}." if others else "",
         _undecided(by_name, best, equals, compared["rows"]) if equals else "",
+        _closeness(by_name, best, base, compared) if base else "",
         f"Nothing here shows that training was worth its cost: {base} did not train." if base in equals else "",
         "Training lowered the loss nowhere." if by_name[best]["costs"]["trainable"] == 0 else "",
         _measured(compared),
@@ -89,6 +90,20 @@ def _alone(method: Figures) -> str:
     interval = f"{level(scores['confidence'])} interval {loss['low']:.2f} to {loss['high']:.2f}"
     where = f"per token on {rows:,} test answers ({interval})"
     return f"{method['name']} has a loss of {loss['value']:.2f} {where}{_ends(method)}."
+
+
+def _closeness(by_name: Mapping[str, Figures], best: str, base: str, compared: Figures) -> str:
+    """A lower loss need not show in what is said."""
+    name = compared["closeness"]
+    (pair,) = (pair for pair in compared["pairs"] if {pair["a"], pair["b"]} == {best, base})
+    if name not in pair["differences"]:
+        return ""
+    before, after = (by_name[one]["scores"]["headline"][name]["value"] for one in (base, best))
+    p = pair["differences"][name]["p_holm"]
+    sure = p < 1 - by_name[best]["scores"]["confidence"]
+    way = ("further from" if after < before else "closer to") if sure else "no closer to"
+    figures = f"{NAMES[name]} {figure(name, before)} before, {figure(name, after)} after, {_p(p)}"
+    return f"What it says is {way} the references{'' if sure else ' as far as these rows can tell'} ({figures})."
 
 
 def _lowest(best: Figures, compared: Figures) -> str:

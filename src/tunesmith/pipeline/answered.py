@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tunesmith.data.rows import FIRST, merge
 from tunesmith.data.summary import lines
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import answers as pages, overlap, responses
-from tunesmith.pipeline import base, reporting
+from tunesmith.pipeline import reporting
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
 from tunesmith.types import Change
@@ -43,6 +43,10 @@ class Model:
     name: str
     source: str
     rows: Rows
+    costs: Mapping[str, Any] = field(
+        default_factory=lambda: dict.fromkeys(("train_seconds", "parameters", "trainable"))
+    )
+    """Of training; nothing is known of them where the answers come from a file."""
     changes: tuple[Change, ...] = ()
     """What reading them met."""
 
@@ -57,7 +61,12 @@ def compare(sources: Sequence[str | Path | Run], columns: Columns) -> dict[str, 
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
     settings, seed = _settings(sources)
     methods = [
-        {"name": model.name, "description": model.source, "scores": responses.score(model.rows, settings, seed)}
+        {
+            "name": model.name,
+            "description": model.source,
+            "costs": model.costs,
+            "scores": responses.score(model.rows, settings, seed),
+        }
         for model in models
     ]
     return {
@@ -89,15 +98,12 @@ def as_run(source: str | Path | Run) -> Run | None:
 
 
 def read(source: str | Path | Run, columns: Columns) -> list[Model]:
-    """The models whose answers a source holds: a run and its base model, or a file's columns of responses."""
+    """The models whose answers a source holds: a run's one, or those of a file's columns of responses."""
     run = as_run(source)
     if run is not None:
         if run.recipe.task != "instruction":
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
-        name = str(run.manifest["name"])
-        found = [Model(name, str(run.path), run.rows("test"))]
-        before = base.stored(run)
-        return [*found, Model(base.NAME, str(run.path), before)] if before else found
+        return [Model(str(run.manifest["name"]), str(run.path), run.rows("test"), run.manifest["costs"])]
     path = Path(str(source))
     answers = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction
@@ -106,7 +112,7 @@ def read(source: str | Path | Run, columns: Columns) -> list[Model]:
     named = {column: _short(column) if several else path.name.split(".")[0] for column in answers.models}
     first = next(iter(answers.models))
     return [
-        Model(named[column], str(path), rows, answers.changes if column == first else ())
+        Model(named[column], str(path), rows, changes=answers.changes if column == first else ())
         for column, rows in answers.models.items()
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline import answered, base, respond
+from tunesmith.pipeline import answered, base, reporting, respond
 from tunesmith.pipeline.methods import load_result
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -48,13 +48,13 @@ def evaluate(
         )
     if run is not None:
         run.write("scores.json", base.score(run))
-        if report is None:
-            return run.read("scores.json")
-    content = answered.compare(sources, columns)
+        content = reporting.build([run], run.recipe.evaluate, run.recipe.seed)
+    else:
+        content = answered.compare(sources, columns)
     if report is not None:
         answered.write(content, Path(report))
     if run is not None or len(content["methods"]) == 1:
-        return run.read("scores.json") if run is not None else dict(content["methods"][0]["scores"])
+        return dict(content["methods"][0]["scores"])
     found = {"models": {method["name"]: method["scores"] for method in content["methods"]}}
     return found | {name: content[name] for name in ("compared", "pairs", "verdict")}
 
