@@ -31,7 +31,7 @@ def figures(methods: Sequence[Method], pairs: Sequence[Mapping[str, Any]], width
         rows.append([written.directed(name), *found, *tested])
     said = [f"{report.level(scores['confidence'])} intervals; ↓ lower is better"]
     said += [f"{method['name']}: {flaws}" for method in methods if (flaws := _flaws(method["scores"]["flaws"]))]
-    return "\n".join([_drawn(head, rows, width), "", *said])
+    return "\n".join([_drawn(head, rows, width), *said])
 
 
 def _flaws(found: Mapping[str, Mapping[str, Any]]) -> str:
