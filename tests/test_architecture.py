@@ -38,6 +38,8 @@ DOORS = {
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
     "jinja2": {"evaluation/report.py"},
+    "rouge_score": {"evaluation/overlap.py"},
+    "sacrebleu": {"evaluation/overlap.py"},
 }
 """Heavy packages and the only files that may import them."""
 
@@ -45,7 +47,7 @@ WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
     "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
-    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
+    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.pipeline.evaluate",
 ]  # fmt: skip
 
 
@@ -158,7 +160,7 @@ def test_print_only_on_the_command_line(path: Path) -> None:
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_imports_without_torch(module: str) -> None:
-    heavy = {"torch", "transformers", "sklearn", "datasets", "scipy"}
+    heavy = {"torch", "transformers", "sklearn", "datasets", "scipy", "rouge_score", "sacrebleu"}
     code = f"import sys, {module}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

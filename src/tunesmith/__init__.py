@@ -15,7 +15,7 @@ _HOMES = {
     "check": "tunesmith.pipeline.check",
     "compare": "tunesmith.pipeline.compare",
     "doctor": "tunesmith.pipeline.doctor",
-    "evaluate": "tunesmith.pipeline.predict",
+    "evaluate": "tunesmith.pipeline.evaluate",
     "init": "tunesmith.recipe.document",
     "merge": "tunesmith.pipeline.merge",
     "predict": "tunesmith.pipeline.predict",

@@ -13,6 +13,7 @@ import torch
 import tunesmith
 from tests import tiny
 from tunesmith.errors import RecipeError, RunError
+from tunesmith.evaluation import responses
 from tunesmith.pipeline import respond
 from tunesmith.pipeline.check import check, describe
 from tunesmith.runs import Run
@@ -50,7 +51,7 @@ def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: P
     assert manifest["name"] == "generator:full"
     assert manifest["notes"]["layout"] == "packed"
     assert manifest["notes"]["adapter"].endswith("(100.0000%)")
-    assert set(scores["headline"]) == {"loss", "perplexity", "ended", "exact_match", "empty", "tokens"}
+    assert set(scores["headline"]) == set(responses.HIGHER_IS_BETTER)
     rows = run.rows("test")
     assert scores["headline"]["loss"]["value"] == pytest.approx(
         sum(row["loss"] for row in rows) / sum(row["learned"] for row in rows)
@@ -199,7 +200,7 @@ def test_chat_on_the_command_line(
     assert main(["runs", "list", str(tmp_path)]) == 0
     assert f"loss {loss:.4f}" in capsys.readouterr().out
     assert main(["evaluate", str(run.path)]) == 0
-    assert f"{loss:.4f}" in capsys.readouterr().out
+    assert f"{loss:.3f}" in capsys.readouterr().out
 
 
 def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs: Path, tmp_path: Path) -> None:

@@ -7,15 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-from tunesmith.cli.shared import Args, Command, add_json, headline
+from tunesmith.cli.shared import Args, Command, add_json, show_scores
 from tunesmith.console import say
 
 
 def _evaluate(args: Args) -> None:
-    from tunesmith.pipeline.predict import evaluate
+    from tunesmith.pipeline.evaluate import evaluate
 
-    scores = evaluate(args.run_dir, source=args.data)
-    print(json.dumps(scores, indent=2, ensure_ascii=False) if args.json else headline(scores))
+    columns = {"responses": args.response, "reference": args.reference, "instruction": args.instruction}
+    scores = evaluate(*args.sources, data=args.data, report=args.report, **columns)
+    print(json.dumps(scores, indent=2, ensure_ascii=False) if args.json else show_scores(scores))
 
 
 def _predict(args: Args) -> None:
@@ -70,8 +71,17 @@ def _line() -> str | None:
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run_dir", metavar="RUN", help="run directory")
-    command.add_argument("--data", help="labelled data to predict and score instead of the stored test predictions")
+    command.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="run directory, or a JSON, JSONL, CSV or Parquet file with instructions, references and responses",
+    )  # fmt: skip
+    command.add_argument("--data", help="labelled data for a classification run to predict and be scored on")
+    command.add_argument(
+        "--response", action="append", default=[], metavar="FIELD", help="a file's responses; once for each model"
+    )
+    command.add_argument("--reference", metavar="FIELD", help="a file's references")
+    command.add_argument("--instruction", metavar="FIELD", help="a file's instructions")
+    command.add_argument("--report", metavar="FILE.html", help="write a page about the answers, and its Markdown twin")
     add_json(command)
 
 
@@ -100,7 +110,7 @@ def _add_merge(command: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "evaluate": (_evaluate, "score a run again, or on new labelled data", _add_evaluate),
+    "evaluate": (_evaluate, "score runs again, a run on new labelled data, or files of answers", _add_evaluate),
     "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
     "chat": (_chat, "talk to a model that answers instructions", _add_chat),
     "merge": (_merge, "write a run's adapter into a full model, with proof", _add_merge),

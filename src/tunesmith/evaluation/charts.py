@@ -163,6 +163,41 @@ def _overlay(series: Sequence[tuple[int, Sequence[Point]]], levels: Sequence[tup
     return _picture(286, f"{name} of {len(lines)} methods over steps", body)
 
 
+def scatter(groups: Mapping[str, Mapping[str, Any]], across: str, up: str) -> Markup:
+    """Points of several groups, {name: {"points": [[x, y], ...]}}, both axes by factors, with the line x = y."""
+    top, bottom = 26, 246
+    points = [(place, x, y) for place, group in enumerate(groups.values()) for x, y in group["points"]]
+    most = max([2.0, *(value for _, x, y in points for value in (x, y))])
+    # 0, 1, 2, 5, 10, 20, ...: as far as needed; half way to the next tick is half the way
+    ends = [0.0, *(factor * 10.0**power for power in range(7) for factor in (1, 2, 5))]
+    scale = ends[: next(i for i, end in enumerate(ends) if end >= most) + 1]
+    body = [_frame_at(scale, top, bottom), _text(LEFT, 12, f"{up} ↑", "start"), _text(RIGHT, 280, f"{across} →", "end")]
+    body.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top))
+    dot = Markup('<circle class="point m{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>')
+    for place, x, y in points:
+        right, high = LEFT + (RIGHT - LEFT) * _between(x, scale), bottom - (bottom - top) * _between(y, scale)
+        body.append(dot.format(place % 10, right, high))
+    return _picture(286, f"{up} over {across}", body)
+
+
+def _frame_at(scale: Sequence[float], top: float, bottom: float) -> Markup:
+    """The same ticks on both axes, equally far apart."""
+    line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+    parts = []
+    for tick in scale:
+        share = _between(tick, scale)
+        height, place = bottom - (bottom - top) * share, LEFT + (RIGHT - LEFT) * share
+        parts += [line.format(LEFT, height, RIGHT, height), _text(LEFT - 6, height + 3.5, f"{tick:,.0f}", "end")]
+        parts += [line.format(place, bottom, place, bottom + 4), _text(place, bottom + 16, f"{tick:,.0f}")]
+    return Markup("").join(parts)
+
+
+def _between(value: float, scale: Sequence[float]) -> float:
+    """Where a value lies on a scale whose ticks are equally far apart, from 0 to 1."""
+    place = next((i for i, tick in enumerate(scale[1:]) if value <= tick), len(scale) - 2)
+    return (place + (value - scale[place]) / (scale[place + 1] - scale[place])) / (len(scale) - 1)
+
+
 def _spoken(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 

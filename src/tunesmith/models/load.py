@@ -249,6 +249,11 @@ def checkpoint_activations(model: nn.Module) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
 
 
+def release(model: nn.Module) -> None:
+    """Give back the memory of a model that has done its work, whoever still holds it; it cannot compute any more."""
+    model.to("meta")
+
+
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     """Plain Hugging Face files: config, safetensors, tokenizer. Of a model with an adapter, the adapter alone."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def untuned(job: Job) -> Fitted:
     """The model as it comes: nothing is trained, and nothing but its name is stored."""
     recipe = job.recipe
     tokenizer = load.tokenizer(recipe.model)
-    prompter = Prompter.of(recipe.prompt, tokenizer, recipe.task)
+    prompter = replace(Prompter.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
     model = load.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
     generator = Generator(model, prompter, load.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)

@@ -214,6 +214,9 @@ class Evaluate(Section):
     """Steps between lines in metrics.jsonl and on the screen."""
     max_responses: Annotated[int, Field(ge=0)] | None = None
     """Test prompts of task `instruction` that are answered after training; null for all."""
+    base: bool = True
+    """Let the model as it was before training answer the same test prompts of task `instruction`, for the report to
+    show what training gained. Off in `compare` unless set, as `generator:untuned` is a method there."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
