@@ -43,7 +43,7 @@ DOORS = {
 
 WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
-    "tunesmith.models.linear",
+    "tunesmith.data.answers", "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
     "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
 ]  # fmt: skip
