@@ -20,7 +20,7 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation"},
+    {"training", "prediction", "evaluation", "judging"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
@@ -37,7 +37,8 @@ DOORS = {
     "datasets": {"data/hub.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
-    "jinja2": {"evaluation/report.py"},
+    "jinja2": {"evaluation/report.py", "judging/asking.py"},
+    "httpx2": {"judging/endpoints.py"},
 }
 """Heavy packages and the only files that may import them."""
 
@@ -45,7 +46,8 @@ WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
     "tunesmith.data.answers", "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
-    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
+    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.judging.sitting",
+    "tunesmith.pipeline.judge", "tunesmith.pipeline.judge_scores", "tunesmith.pipeline.pseudo_label",
 ]  # fmt: skip
 
 

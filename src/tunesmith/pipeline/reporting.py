@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.errors import RunError
-from tunesmith.evaluation import answers, comparison, paired, report
+from tunesmith.evaluation import answers, comparison, judged, paired, report
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -93,7 +93,11 @@ def title(run: Run) -> str:
 def command() -> str:
     """The command line that led here, if it was ours."""
     ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
-    return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
+    return shlex.join(["tunesmith", *_without_secrets(sys.argv[1:])]) if ours else "tunesmith, from Python"
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    return [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in words]
 
 
 def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
@@ -193,6 +197,7 @@ def _answering(run: Run) -> dict[str, Any]:
     return {
         "samples": _samples(run),
         "saved": _saved(run),
+        "judged": judged.section(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,
