@@ -275,6 +275,24 @@ def test_a_fair_judge_of_pairs(tmp_path: Path) -> None:
         ask(server, answers(tmp_path / "one.json"), matter=Matter(pairwise=True))
 
 
+def test_more_seeds_and_judges_are_not_more_pairs(tmp_path: Path) -> None:
+    """One judge sees the first model ahead in every pair, the other only in half of them, else a tie."""
+
+    def act(request: Request) -> str:
+        right = str(2 * int(request.block("QUESTION").split()[2]))
+        first = right in request.block("RESPONSE A").replace(".", "").split()
+        unsure = request.body["model"] == "unsure" and int(right) % 4
+        return "Verdict: tie" if unsure else f"Verdict: {'A' if first else 'B'}"
+
+    settings = ("judge.model=[sure,unsure]", "judge.seeds=1,2", "judge.controls=0")
+    with serving(act) as server:
+        found = ask(server, answers(tmp_path / "said.json", **TWO), matter=Matter(pairwise=True), settings=settings)
+    (pair,) = found.content["pairs"]
+    assert (pair["rows"], pair["decided"], pair["wins"], pair["ties"]) == (20, 20, 20, 0)
+    assert pair["p"] == pytest.approx(2 * 0.5**20)
+    assert found.content["unscored"]["verdicts"] == 20 * 2 * 2 * 2
+
+
 def test_files_of_several_models_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
     rows = json.loads(answers(tmp_path / "a.json").read_text())
     (tmp_path / "b.json").write_text(json.dumps([row | {"response": "no"} for row in reversed(rows[5:])]))

@@ -70,7 +70,7 @@ def reliability(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def _pair(rows: Sequence[Verdict], settings: Evaluate, withheld: bool) -> dict[str, Any]:
     """Wins of either side; rate counts a tie as half a win, and its interval is Wilson's on that count."""
     a, b = rows[0]["models"]
-    settled = [_settled(both) for both in _orders(rows).values()]
+    settled = _per_place(rows)
     wins, losses, ties = (sum(one == side for one in settled) for side in (a, b, TIE))
     decided = wins + losses + ties
     rate = None
@@ -87,6 +87,20 @@ def wilson_of(successes: float, n: int, confidence: float) -> tuple[float, float
     """Wilson's interval where halves count: between those of the whole numbers on either side."""
     below, above = int(successes), int(successes + 0.5)
     return wilson(below, n, confidence)[0], wilson(above, n, confidence)[1]
+
+
+def _per_place(verdicts: Sequence[Verdict]) -> list[str | None]:
+    """Who won each row and turn: the side that more judges and seeds say won. They are no rows of their own."""
+    said: dict[tuple[Any, ...], list[str | None]] = defaultdict(list)
+    for (_, name, turn, _, _), both in _orders(verdicts).items():
+        said[name, turn].append(_settled(both))
+    a, b = verdicts[0]["models"]
+    found: list[str | None] = []
+    for votes in said.values():
+        ahead = votes.count(a) - votes.count(b)
+        known = any(vote is not None for vote in votes)
+        found.append((a if ahead > 0 else b if ahead < 0 else TIE) if known else None)
+    return found
 
 
 def _settled(both: Both) -> str | None:
