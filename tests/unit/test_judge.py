@@ -21,6 +21,7 @@ from tests.judge_server import Request, Server, completion, serving
 from tunesmith import cli
 from tunesmith.errors import DataError, JudgeError, RecipeError
 from tunesmith.judging import endpoints
+from tunesmith.pipeline import reporting
 from tunesmith.pipeline.judge import Judged, Matter, judge
 
 KEY = "sk-very-secret-0123456789"
@@ -358,6 +359,8 @@ def test_a_run_is_judged_by_its_stored_answers_and_its_report_says_so(answering:
     assert "What a judge says" in report
     assert "Can the judge be trusted?" in report
     assert "What a judge says" not in before
+    content = reporting.build([found.folder, found.folder], found.folder.recipe.evaluate, 1)  # as a comparison has it
+    assert json.loads(json.dumps(content)) == content
     assert {one.block("RESPONSE") for one in server.requests} >= {row["response"].strip("\n") for row in stored}
 
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.evaluation import judged
 from tunesmith.evaluation.markdown import code, data_parts, environment_table, hub_name, plain, sign, table
 from tunesmith.evaluation.report import (
     NOTHING,
@@ -44,6 +45,7 @@ def html(report: Report) -> str:
         "lower_is_better": LOWER_IS_BETTER,
         "figure": figure,
         "spread": spread,
+        "judged": judged.section,
         "most_steps": STEPS,
     }
     return templates().get_template("answers.html.j2").render(report=report, **given, **_axes(report))

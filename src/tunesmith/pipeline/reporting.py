@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.errors import RunError
-from tunesmith.evaluation import answers, comparison, judged, paired, report
+from tunesmith.evaluation import answers, comparison, paired, report
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -197,7 +197,7 @@ def _answering(run: Run) -> dict[str, Any]:
     return {
         "samples": _samples(run),
         "saved": _saved(run),
-        "judged": judged.section(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
+        "judged": run.read("judged.json") if (run.path / "judged.json").exists() else None,
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,
