@@ -20,7 +20,7 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation"},
+    {"training", "prediction", "evaluation", "judging"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
@@ -37,17 +37,20 @@ DOORS = {
     "datasets": {"data/hub.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
-    "jinja2": {"evaluation/report.py"},
+    "jinja2": {"evaluation/report.py", "judging/asking.py"},
     "rouge_score": {"evaluation/overlap.py"},
     "sacrebleu": {"evaluation/overlap.py"},
+    "httpx2": {"judging/endpoints.py"},
 }
 """Heavy packages and the only files that may import them."""
 
 WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
-    "tunesmith.models.linear",
+    "tunesmith.data.answers", "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
     "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.pipeline.evaluate",
+    "tunesmith.judging.sitting", "tunesmith.pipeline.judge", "tunesmith.pipeline.judge_scores",
+    "tunesmith.pipeline.pseudo_label",
 ]  # fmt: skip
 
 

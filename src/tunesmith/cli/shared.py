@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Args = argparse.Namespace
@@ -19,6 +20,11 @@ def add_json(command: argparse.ArgumentParser) -> None:
 def add_overrides(command: argparse.ArgumentParser) -> None:
     """Settings behind the other arguments."""
     command.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
+
+
+def is_override(word: str) -> bool:
+    """Whether a word is a setting and no file."""
+    return "=" in word and not Path(word).exists()
 
 
 def show_comparison(comparison: Any) -> None:

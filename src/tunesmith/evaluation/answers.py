@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from tunesmith.evaluation import figures
+from tunesmith.evaluation import figures, judged
 from tunesmith.evaluation.figures import NAMES, directed, estimate, signed
 from tunesmith.evaluation.markdown import code, data_parts, environment_table, hub_name, plain, sign, table
 from tunesmith.evaluation.report import NOTHING, Report, chance, cost_table, share, templates
@@ -33,6 +33,8 @@ def html(report: Report) -> str:
         "by_name": _by_name(report),
         "flaws": figures.flaws(report["methods"]),
         "spread": spread,
+        "judged": judged.section,
+        "seen": [row["id"] for group in report["shown"] for row in group["rows"]],
         "most_steps": STEPS,
     }
     return templates().get_template(page).render(report=report, **given, **_axes(report))
@@ -48,6 +50,9 @@ def markdown(report: Report) -> str:
         parts += ["## Pairs", _pair_table(report)]
     if report["shown"]:
         parts += ["## Answers", *_quotations(report["shown"][-1])]
+    for method in methods:
+        if method.get("judged"):
+            parts += [f"## A judge of {plain(method['name'])}", plain(judged.verdict(method["judged"]))]
     parts += ["## Form", _flaw_table(methods)]
     if report["task"] == "instruction":
         parts += ["## Data", *data_parts(report["data"])]
@@ -67,6 +72,7 @@ def card(report: Report) -> str:
         plain(report["verdict"]),
         "## Scores",
         figure_table(report),
+        *([plain(said)] if (said := judged.trusted(method.get("judged"))) else []),
         "## How to use",
         *_usage_parts(method),
         "## Data",

@@ -255,3 +255,53 @@ def _picture(height: int, title: str, body: Sequence[Markup]) -> Markup:
     return Markup(
         '<svg class="picture" viewBox="0 0 {} {}" role="img" aria-label="{title}"><title>{title}</title>{}</svg>'
     ).format(WIDTH, height, Markup("").join(body), title=title)
+
+
+def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
+    """Counts in bins of equal width from 0 to `high`; each bar has its count where all have room, else the highest."""
+    top, bottom = 26, 186
+    scale = Axis(tuple(high * tick / 5 for tick in range(6)))
+    most = max(counts, default=0) or 1
+    width = high / max(1, len(counts))
+    roomy = 6 * len(f"{most:,}") <= (RIGHT - LEFT) * width / high
+    bars = [
+        Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+            _across(place * width, scale) + 0.8,
+            bottom - (bottom - top) * count / most,
+            (RIGHT - LEFT) * width / high - 1.6,
+            (bottom - top) * count / most,
+        )
+        for place, count in enumerate(counts)
+    ]
+    labels = [
+        _text(_across((place + 0.5) * width, scale), bottom - (bottom - top) * count / most - 4, f"{count:,}")
+        for place, count in enumerate(counts)
+        if count and (roomy or count == most)
+    ]
+    marks = [_text(_across(tick, scale), bottom + 16, f"{tick:g}") for tick in scale.ticks]
+    base = Markup('<line class="zero" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, RIGHT, bottom, bottom)
+    return _picture(bottom + 30, title, [*bars, base, *labels, *marks])
+
+
+def trade_off(points: Sequence[Mapping[str, Any]], chosen: float | None, title: str) -> Markup:
+    """Precision over coverage with its interval as a band; a ring at the point that was `chosen` (a threshold)."""
+    top, bottom = 26, 226
+    unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    known = sorted((one for one in points if one["precision"]), key=lambda one: one["coverage"])
+    lows = [one["precision"]["low"] for one in known]
+    values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
+
+    def places(end: str) -> list[Point]:
+        return [(_across(one["coverage"], unit), _up(one["precision"][end], values, top, bottom)) for one in known]
+
+    outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*places("low"), *places("high")[::-1]])
+    sizes = [6.0 if one["threshold"] == chosen else 3.0 for one in known]
+    body = [
+        _frame(unit, values, top, bottom),
+        Markup('<polygon class="bar" points="{}"/>').format(outline),
+        _line(places("value"), "line"),
+        _dots(places("value"), sizes),
+        _text(LEFT, 12, "precision ↑", "start"),
+        _text(RIGHT, bottom + 34, "coverage →", "end"),
+    ]
+    return _picture(bottom + 40, title, body)

@@ -14,7 +14,7 @@ from tunesmith.console import say, warn
 from tunesmith.data import answers as files
 from tunesmith.data.rows import FIRST, merge
 from tunesmith.data.summary import lines
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import answers as pages, overlap, responses
 from tunesmith.pipeline import reporting
 from tunesmith.recipe import Evaluate
@@ -53,7 +53,7 @@ class Model:
 
 def compare(sources: Sequence[str | Path | Run], columns: Columns) -> dict[str, Any]:
     """The report on the answers in runs and files as one dict, ready for JSON; `methods` are the models."""
-    models, dropped = align(_named([model for source in sources for model in read(source, columns)]))
+    models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
         warn(line)
@@ -91,30 +91,50 @@ def write(content: Mapping[str, Any], page: Path) -> None:
 
 
 def as_run(source: str | Path | Run) -> Run | None:
-    """The run at a path; None for a file. Raises RunError for a folder that is no run."""
+    """The run at a path; None for a file. Raises RunError for a folder that is no run, DataError for nothing at all."""
     if isinstance(source, Run):
         return source
-    return None if Path(source).is_file() else runs.find(source)
+    place = Path(source).expanduser()
+    if not place.exists():
+        raise DataError(f"no such file: {source}", do="give a run directory, or a file of answers")
+    return None if place.is_file() else runs.find(place)
 
 
-def read(source: str | Path | Run, columns: Columns) -> list[Model]:
-    """The models whose answers a source holds: a run's one, or those of a file's columns of responses."""
+def read(source: str | Path | Run, columns: Columns, *, graded: bool = True) -> list[Model]:
+    """The models whose answers a source holds: a run's one, or those of a file's columns of responses.
+
+    graded: a file must have a column of references.
+    """
     run = as_run(source)
     if run is not None:
         if run.recipe.task != "instruction":
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
         return [Model(str(run.manifest["name"]), str(run.path), run.rows("test"), run.manifest["costs"])]
-    path = Path(str(source))
-    answers = files.read(
-        path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction
+    path = Path(str(source)).expanduser()
+    found = files.read(
+        path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
     )
-    several = len(answers.models) > 1
-    named = {column: _short(column) if several else path.name.split(".")[0] for column in answers.models}
-    first = next(iter(answers.models))
+    changes = [found.changes, *[()] * (len(found.models) - 1)]  # what was met concerns all, and is told once
     return [
-        Model(named[column], str(path), rows, changes=answers.changes if column == first else ())
-        for column, rows in answers.models.items()
+        Model(name, str(path), rows, changes=met)
+        for (name, rows), met in zip(found.models.items(), changes, strict=True)
     ]
+
+
+def scorable(model: Model) -> Model:
+    """Without rows that have no reference; a response that is missing in a file counts as an empty answer."""
+    ungraded = [row["id"] for row in model.rows if row["reference"] is None]
+    rows = [row for row in model.rows if row["reference"] is not None]
+    silent = [row["id"] for row in rows if row.get("response", "") is None]
+    if not rows:
+        raise DataError(f"{model.source}: no row with a reference", do="give a file with references")
+    reasons = {
+        f"left out of {model.name}: no reference": ungraded,
+        f"no response of {model.name}: counts as an empty answer": silent,
+    }
+    changes = (Change(reason, len(ids), tuple(ids[:FIRST])) for reason, ids in reasons.items() if ids)
+    filled = [row | {"response": "", "missing": True} if row.get("response", "") is None else row for row in rows]
+    return replace(model, rows=filled, changes=(*model.changes, *changes))
 
 
 def align(models: Sequence[Model]) -> tuple[list[Model], list[Change]]:
@@ -158,28 +178,20 @@ def _keyed(rows: Rows) -> dict[Key, dict[str, Any]]:
     return found
 
 
-def _named(models: Sequence[Model]) -> list[Model]:
+def named(models: Sequence[Model]) -> list[Model]:
     """Every model with a name of its own: where two share one, their sources are added."""
     for addition in (lambda model: f"{Path(model.source).name.split('.')[0]}: {model.name}", None):
         counts = Counter(model.name for model in models)
         numbers: Counter[str] = Counter()
-        named = []
+        renamed = []
         for model in models:
             name = model.name
             if counts[name] > 1:
                 numbers[name] += 1
                 name = addition(model) if addition else f"{name} {numbers[name]}"
-            named.append(replace(model, name=name))
-        models = named
+            renamed.append(replace(model, name=name))
+        models = renamed
     return list(models)
-
-
-def _short(column: str) -> str:
-    """`model 1` for `model 1 response`."""
-    name = column.replace("_", " ").strip()
-    for word in (" response", " answer", " output", " prediction"):
-        name = name.removesuffix(word)
-    return name or column
 
 
 def _settings(sources: Sequence[str | Path | Run]) -> tuple[Evaluate, int]:

@@ -94,7 +94,11 @@ def title(run: Run) -> str:
 def command() -> str:
     """The command line that led here, if it was ours."""
     ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
-    return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
+    return shlex.join(["tunesmith", *_without_secrets(sys.argv[1:])]) if ours else "tunesmith, from Python"
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    return [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in words]
 
 
 def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +180,7 @@ def _compare_answers(
     """Of instructions: how each answered on the way, pairs, the verdict, and answers to lay side by side."""
     methods = [method | _answering(run) for run, method in zip(runs, methods, strict=True)]
     rows = {method["name"]: run.rows("test") for run, method in zip(runs, methods, strict=True)}
-    if before := _shared_base(runs):
+    if before := shared_base(runs):
         place = next(place for place, run in enumerate(runs) if base.stored(run))
         methods.append(_base_method(runs[place], methods[place]))
         rows[base.NAME] = before
@@ -201,7 +205,7 @@ def side_by_side(
     }
 
 
-def _shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The base model's answers, where the runs that asked it asked the same one, and none of them is untuned itself."""
     found = [rows for run in runs if (rows := base.stored(run))]
     tuned = all(run.manifest["costs"]["trainable"] for run in runs)
@@ -233,6 +237,7 @@ def _answering(run: Run) -> dict[str, Any]:
     return {
         "samples": _samples(run),
         "saved": _saved(run),
+        "judged": run.read("judged.json") if (run.path / "judged.json").exists() else None,
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,

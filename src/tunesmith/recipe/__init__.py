@@ -1,6 +1,7 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judging import Judge
 from tunesmith.recipe.load import dump, fields, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
 from tunesmith.recipe.values import Section
@@ -11,6 +12,7 @@ __all__ = [
     "Engine",
     "Evaluate",
     "Generate",
+    "Judge",
     "Linear",
     "Model",
     "Predict",

@@ -127,7 +127,9 @@ def values(kind: Any, bounds: Any = ()) -> str:
         return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
     if origin is dict:
         return {float: "`{label: weight}`", str: "`{label: text}`"}.get(_plain(inside[1]), "`{name: value}`")
-    word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}[kind]
+    word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}.get(
+        kind, "text"
+    )
     return " ".join([word, *_limits(bounds)])
 
 
