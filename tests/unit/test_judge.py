@@ -22,10 +22,12 @@ from tests.judge_server import Request, Server, completion, serving
 from tests.unit.test_report import Balance
 from tunesmith import cli
 from tunesmith.errors import DataError, JudgeError, RecipeError
+from tunesmith.evaluation import answers as answers_report
 from tunesmith.judging import endpoints
 from tunesmith.judging.journal import file_name
 from tunesmith.pipeline import reporting
 from tunesmith.pipeline.judge import Judged, Matter, judge
+from tunesmith.runs import Run
 
 KEY = "sk-very-secret-0123456789"
 
@@ -416,6 +418,10 @@ def test_the_report_says_once_what_the_judge_says(tuned: Path) -> None:
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
+    twice = answers_report.html(reporting.build([Run(tuned), Run(tuned)], Run(tuned).recipe.evaluate, 1))
+    ids = re.findall(r'\bid="([^"]*)"', twice)
+    assert len(ids) == len(set(ids))
+    assert {"judged-1", "judged-2"} <= set(ids)
     cases = re.findall(r'<div class="asked"><h4>Prompt <code class="quiet">([^<]*)</code>', page[: places[2]])
     assert len(cases) == len(set(cases))
     assert ", shown above: generator:full 90.0 of 100, base 10.0 of 100." in page

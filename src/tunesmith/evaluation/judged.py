@@ -91,7 +91,8 @@ def _scores_in_words(content: Content) -> list[str]:
         return ["Nothing was judged."]
     said = [f"{one['name']} {points(one['headline']['value'])} {_range(one['headline'])}" for one in scored]
     most = max(one["scored"] for one in scored)
-    lines = [f"{_judges(content)} gives {', '.join(said)} of 100 points on {most:,} answers."]
+    gives = "gives" if len(content["judges"]) == 1 else "give"
+    lines = [f"{_judges(content)} {gives} {', '.join(said)} of 100 points on {most:,} answers."]
     for pair in content["pairs"]:
         if pair["distinguishable"]:
             above, below = (pair["a"], pair["b"]) if pair["value"] > 0 else (pair["b"], pair["a"])
