@@ -30,7 +30,13 @@ MAY_SEE = {("pipeline", "__init__"), ("hardware", "__init__"), ("cli", "__init__
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {
-    "transformers": {"models/load.py", "models/gguf.py", "models/quantize.py", "models/architectures.py"},
+    "transformers": {
+        "models/load.py",
+        "models/gguf.py",
+        "models/quantize.py",
+        "models/architectures.py",
+        "models/unpadding.py",
+    },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
     "sklearn": {"models/linear.py", "classifier.py"},

@@ -115,7 +115,7 @@ def test_a_run_of_two_processes_is_finished_by_any_number(
 
 
 def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Models) -> None:
-    """examples/loop.py, dropout included, to the last digit that float32 sums keep."""
+    """examples/loop.py, which pads, dropout included, to the last digit that float32 sums keep."""
     spec = importlib.util.spec_from_file_location("loop", ROOT / "examples" / "loop.py")
     assert spec
     assert spec.loader
@@ -123,8 +123,15 @@ def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Mo
     spec.loader.exec_module(example)
     rows = tiny.texts(100)
     table = write_csv(tmp_path / "reviews.csv", rows)
-    settings = ["num_train_epochs=1", "learning_rate=5e-5", "max_length=128", "validation_size=0", "test_size=0"]
+    settings = [
+        "num_train_epochs=1",
+        "learning_rate=5e-5",
+        "max_length=128",
+        "validation_size=0",
+        "test_size=0",
+        "layout=padded",
+    ]
     source = {"data": {"path": str(table)}, "model": {"name_or_path": str(tiny_models("bert"))}}
-    run = tunesmith.train(source, [*settings, "logging_steps=1"])
+    run = tunesmith.train(source, [*settings, "logging_steps=1", "layout=padded"])
     theirs = example.train([text for text, _ in rows], [label for _, label in rows], str(tiny_models("bert")))
     np.testing.assert_allclose(losses(run), theirs, rtol=1e-6)

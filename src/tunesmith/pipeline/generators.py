@@ -43,7 +43,8 @@ def untuned(job: Job) -> Fitted:
     model = load.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
     generator = Generator(model, prompter, load.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
-    return Fitted(_result(generator, recipe, job), total, 0, {"device": str(processes.device())})
+    notes = {"device": str(processes.device()), "template": prompter.template}
+    return Fitted(_result(generator, recipe, job), total, 0, notes)
 
 
 def prepare(job: Job, accelerator: Accelerator) -> Tuning:
@@ -68,6 +69,7 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     notes = {
         **plan.notes,
         "adapter": adapters.describe(model),
+        "template": prompter.template,
         "layout": "packed" if reason is None else f"padded: {reason}",
         **cut_notes(changes),
     }

@@ -241,7 +241,7 @@ def _answering(run: Run) -> dict[str, Any]:
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,
-            "template": recipe.prompt.template,
+            "template": run.manifest["notes"].get("template", recipe.prompt.template),
             "max_length": recipe.model.max_length,
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",

@@ -181,8 +181,8 @@ class Engine(Section):
     mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(no_as_text)] = "no"
     """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
     layout: Literal["auto", "packed", "padded"] = "auto"
-    """How causal models lay out a step: one row in which shared prefixes are computed once, or padded rows. `auto`
-    packs where the model gives the same logits, and says so where it does not."""
+    """How a step lies in memory: many texts in one row (of causal models, shared prefixes are computed once), or padded
+    rows. `auto` packs where the model gives the same logits, and says so where it does not; encoders on CPUs only."""
     compile: Literal["auto"] | bool = False
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
     gradient_checkpointing: bool = False
