@@ -115,7 +115,11 @@ def test_what_will_not_pass_stops_at_once_and_the_key_is_not_repeated(status: in
 
 
 def test_a_dead_endpoint_is_given_up() -> None:
-    with serving(lambda _: "drop") as server, pytest.raises(JudgeError, match="10 questions in a row had no reply"):
+    # after ten, or the few more that failed in the same moment
+    with (
+        serving(lambda _: "drop") as server,
+        pytest.raises(JudgeError, match=r"1[0-4] questions in a row had no reply"),
+    ):
         ask(server.url, 100, max_retries=0, concurrency=5)
     with pytest.raises(JudgeError, match="does not judge"):  # nobody listens there any more
         ask(server.url, 100, max_retries=0)

@@ -30,7 +30,7 @@ def model() -> Local:
         assets.fetch(MODEL)
     except TunesmithError as error:
         pytest.skip(str(error))
-    return Local(MODEL, recipes.load({}, ["judge.max_tokens=6"]))
+    return Local(MODEL, recipes.load({}, ["judge.max_tokens=6"]), "smollm2")
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_twenty_items_before_a_real_judge_over_http(said: Path, model: Local) ->
         again = judge(said, overrides=overrides)
         assert len(server.requests) == requests == 20
     content = found.content
-    lines = [json.loads(one) for one in (found.folder.path / "judgements" / "smollm2.jsonl").read_text().splitlines()]
+    (journal,) = (found.folder.path / "judgements").iterdir()
+    lines = [json.loads(one) for one in journal.read_text().splitlines()]
     assert len({line["key"] for line in lines}) == len(lines) == content["costs"]["questions"] == 20
     assert all(line["reply"] for line in lines)
     (scored,) = content["models"]
