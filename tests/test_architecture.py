@@ -20,7 +20,7 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation"},
+    {"training", "prediction", "evaluation", "exporting"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
@@ -35,6 +35,9 @@ DOORS = {
     "bitsandbytes": {"models/quantize.py"},
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
+    "gguf": {"exporting/gguf.py"},
+    "onnxruntime": {"exporting/onnx.py"},
+    "tokenizers": {"exporting/network.py", "exporting/standalone.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
     "jinja2": {"evaluation/report.py"},
@@ -45,7 +48,7 @@ WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
     "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
-    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
+    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.pipeline.export", "tunesmith.exporting.onnx",
 ]  # fmt: skip
 
 
