@@ -20,7 +20,7 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation", "judging"},
+    {"training", "prediction", "evaluation", "judging", "exporting"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
@@ -41,6 +41,9 @@ DOORS = {
     "bitsandbytes": {"models/quantize.py"},
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
+    "gguf": {"exporting/gguf.py"},
+    "onnxruntime": {"exporting/onnx.py"},
+    "tokenizers": {"exporting/network.py", "exporting/standalone.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
     "jinja2": {"evaluation/report.py", "judging/asking.py"},
@@ -57,6 +60,7 @@ WITHOUT_TORCH = [
     "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.pipeline.evaluate",
     "tunesmith.judging.sitting", "tunesmith.pipeline.judge", "tunesmith.pipeline.judge_scores",
     "tunesmith.pipeline.pseudo_label",
+    "tunesmith.pipeline.export", "tunesmith.exporting.onnx",
 ]  # fmt: skip
 
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from tunesmith.cli.shared import Args, Command, add_json, is_override, show_scores
 from tunesmith.console import say
 
+TARGETS = (
+    "safetensors", "adapter", "pth", "onnx", "onnx-int8", "torch-export", "torchscript", "gguf", "ollama",
+)  # fmt: skip
+"""As exporting/targets.py has them, which is not imported for a help text; a test holds them equal."""
+
 
 def _evaluate(args: Args) -> None:
     from tunesmith.pipeline.evaluate import evaluate
@@ -55,8 +60,15 @@ def _chat(args: Args) -> None:
             print()
 
 
+def _export(args: Args) -> None:
+    from tunesmith.pipeline.export import export
+
+    more = {"source": args.data, "rows": args.rows, "precision": args.precision, "allow_loss": args.allow_loss}
+    print(json.dumps(export(args.run_dir, args.to, args.output, **more), indent=2))
+
+
 def _merge(args: Args) -> None:
-    from tunesmith.pipeline.merge import merge
+    from tunesmith.pipeline.export import merge
 
     print(json.dumps(merge(args.run_dir, args.output), indent=2))
 
@@ -147,6 +159,20 @@ def _add_chat(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="generate.name=value", help="such as generate.do_sample=true")
 
 
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN", help="run directory")
+    command.add_argument("--to", required=True, metavar="TARGET", help=f"one of {', '.join(TARGETS)}")
+    command.add_argument("--output", metavar="FOLDER", help="new folder (default: RUN/export/TARGET)")
+    command.add_argument(
+        "--precision",
+        default="auto",
+        help="of the weights: float32, float16, bfloat16, q8_0 (default: the target's own)",
+    )
+    command.add_argument("--data", help="rows to compare on, instead of the run's own held-out ones")
+    command.add_argument("--rows", type=int, default=50, help="how many rows to compare on (default: %(default)s)")
+    command.add_argument("--allow-loss", action="store_true", help="keep rounded weights whatever they change")
+
+
 def _add_merge(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_dir", metavar="RUN", help="run directory with an adapter")
     command.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the full model")
@@ -192,5 +218,6 @@ COMMANDS: dict[str, Command] = {
     "chat": (_chat, "talk to a model that answers instructions", _add_chat),
     "judge": (_judge, "have answers scored or compared by a judge, and test the judge", _add_judge),
     "pseudo-label": (_pseudo_label, "label new rows where samples or runs agree", _add_pseudo_label),
+    "export": (_export, "write a run's model for other software, with proof", _add_export),
     "merge": (_merge, "write a run's adapter into a full model, with proof", _add_merge),
 }

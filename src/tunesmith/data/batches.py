@@ -6,12 +6,14 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from tunesmith.data.encode import IGNORE, Encoded
+
+if TYPE_CHECKING:  # plans are made without torch, too
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 def collate(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
     """Pad rows to the longest of them, on the tokenizer's side."""
+    import torch
+
     padded = tokenizer.pad([row.inputs for row in rows], return_tensors="pt", return_attention_mask=True, verbose=False)
     return Batch(dict(padded), torch.tensor([row.label for row in rows]), tuple(row.id for row in rows))
 
@@ -124,6 +128,8 @@ class Unpadded:
         return groups
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
+        import torch
+
         lengths = tuple(len(row) for row in rows)
         inputs = {name: torch.tensor([[i for row in rows for i in row.inputs[name]]]) for name in rows[0].inputs}
         inputs["position_ids"] = torch.cat([torch.arange(self.first, self.first + n) for n in lengths])[None]

@@ -204,7 +204,7 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
     ]
     result = {"task": task, "dataset": source, "metrics": metrics}
     return {
-        "library_name": "peft" if method["saved"] == "adapter" else "transformers",
+        "library_name": method.get("library", "peft" if method["saved"] == "adapter" else "transformers"),
         **({"base_model": method["base_model"]} if method["base_model"] else {}),
         "pipeline_tag": "text-generation",
         "tags": ["text-generation", "conversational", "tunesmith", str(method["name"])],
@@ -213,6 +213,8 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage_parts(method: Mapping[str, Any]) -> list[str]:
+    if "usage" in method:
+        return [method["usage"]]
     run = shlex.quote(method["run"])
     shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
     without = "or without tunesmith; the chat template is stored with the tokenizer:"

@@ -288,6 +288,21 @@ def longest_input(settings: Model, tokenizer: Tokenizer) -> int:
     return limit
 
 
+def from_gguf(path: Path) -> nn.Module:
+    """The model in a GGUF file as it is, in float32, to look at; to use it, give `causal_lm` the file's name."""
+    with _quiet():
+        return cast(nn.Module, gguf.read(path).eval())
+
+
+def stored_precision(settings: Model) -> str:
+    """What the weights in a model's files are stored in: `bfloat16`, `float16`, or `float32` where they do not say."""
+    from transformers import AutoConfig
+
+    with _explained(settings):
+        config = AutoConfig.from_pretrained(*_place(settings), **_source(settings))
+    return str(config.dtype or torch.float32).removeprefix("torch.")
+
+
 def _positions(model: nn.Module) -> list[int]:
     """Positions of a learned position table, or of the configuration; none where the model has no limit."""
     stated = getattr(model.config, "max_position_embeddings", None)

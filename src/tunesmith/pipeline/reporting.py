@@ -57,6 +57,18 @@ def write_run(run: Run) -> None:
         run.write("README.md", TASKS[content["task"]].pages.card(content))
 
 
+def card(run: Run, usage: str, library: str) -> str:
+    """The model card of an exported run. usage: how to use it, in Markdown. library: what reads it, as hubs name it."""
+    manifest = run.manifest
+    if not (run.path / "scores.json").exists():
+        head = f"# {title(run)}: {manifest['name']}\n\n{manifest['description']}. It was not tested.\n\n"
+        return f"{head}## How to use\n\n{usage}\n"
+    recipe = run.recipe
+    content = build([run], recipe.evaluate, recipe.seed)
+    content["methods"][0] |= {"usage": usage, "library": library, "saved": "adapter" if library == "peft" else "model"}
+    return str(TASKS[content["task"]].pages.card(content))
+
+
 def write_comparison(folder: Run, content: dict[str, Any]) -> None:
     """What `build` made of several runs, as comparison.json, report.html and report.md."""
     folder.write("comparison.json", content)
