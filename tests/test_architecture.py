@@ -20,13 +20,13 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation"},
+    {"training", "prediction", "evaluation", "serving"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
 ]
 """A module may import what stands above it, and its own package; stages (training, prediction, ...) not each other."""
-MAY_SEE = {("pipeline", "__init__"), ("hardware", "__init__"), ("cli", "__init__")}
+MAY_SEE = {("pipeline", "__init__"), ("serving", "__init__"), ("hardware", "__init__"), ("cli", "__init__")}
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {
@@ -38,6 +38,10 @@ DOORS = {
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
     "jinja2": {"evaluation/report.py"},
+    "fastapi": {"serving/app.py", "serving/handlers.py", "serving/documentation.py"},
+    "starlette": {"serving/app.py"},
+    "uvicorn": {"serving/listen.py"},
+    "prometheus_client": {"serving/metrics.py"},
 }
 """Heavy packages and the only files that may import them."""
 
@@ -46,6 +50,7 @@ WITHOUT_TORCH = [
     "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
     "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
+    "tunesmith.pipeline.serve", "tunesmith.serving.app", "tunesmith.serving.listen",
 ]  # fmt: skip
 
 

