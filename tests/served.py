@@ -40,7 +40,7 @@ class FakePredictor:
         self.batches.append([one.text for one in examples])
         time.sleep(self.seconds)
         if any("explode" in one.text for one in examples):
-            raise RuntimeError("secret details")
+            raise RuntimeError(f"secret: {examples[0].text}")
         return [self.alone(one.text + (one.text_pair or ""), one.id) for one in examples]
 
     def alone(self, text: str, name: str = "0") -> Prediction:

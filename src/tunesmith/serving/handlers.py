@@ -143,7 +143,8 @@ class Handlers:
         if room and model.most and room > model.most:
             raise Refusal.invalid(f"at most {model.most} tokens can be asked for", param="max_tokens")
         question = Question(prompt, body.generation(model.settings), body.number(), room)
-        self._note(request, model=model.name, texts=[str(prompt)])
+        texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
+        self._note(request, model=model.name, texts=texts)
         queue = self.queues[model.name]
         job = submit(queue, model.job(question, self.deadline()))
         answer = Answer(queue, job, Stops(body.stops()), self.guard.outlet(request.state.id))

@@ -1,6 +1,6 @@
 """Patterns in texts, and in texts that are still being written.
 
-`regex` (and not `re`) can say where the end of a text may be the beginning of a match. So a pattern is found whole
+`regex` (and not `re`) can say whether the end of a text may be the beginning of a match. So a pattern is found whole
 however a text arrives in pieces, and nothing that could become a match is given out before it is known.
 """
 
@@ -41,7 +41,7 @@ def _luhn(digits: str) -> bool:
 READY: dict[str, tuple[str, Callable[[str], bool] | None]] = {
     "email": (r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", None),
     "phone": (
-        r"(?<![\w+])(?:\+\d{1,3}(?:[ ./-]?\(?\d{1,5}\)?){2,5}|\(\d{2,5}\)[ -]?\d{3,5}(?:[ -]?\d{2,5}){0,2}"
+        r"(?<![\w+])(?:\+\d{1,3}(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,5}|\(\d{2,5}\)[ -]?\d{3,5}(?:[ -]?\d{2,5}){0,2}"
         r"|\d{3,5}[ ./-]\d{3,4}[ .-]\d{3,4})(?!\w)",
         lambda text: 7 <= sum(letter.isdigit() for letter in text) <= 15,
     ),
@@ -85,14 +85,18 @@ class Pattern:
         return cls("masked", compiled)
 
     def spans(self, text: str, start: int, whole: bool) -> tuple[list[Span], int]:
-        """Matches from `start` on, and from where on matches can still begin or change; whole: the text ends here."""
-        found: list[Span] = []
-        for match in self.compiled.finditer(text, start, partial=not whole, timeout=SECONDS):
-            if not whole and match.end() == len(text):
-                return found, match.start()
-            if match.end() > match.start() and (self.check is None or self.check(match.group())):
-                found.append(Span(match.start(), match.end(), self.name))
-        return found, len(text)
+        """Matches from `start` on, and the place from which on further text can make or change one.
+
+        whole: there is no further text.
+        """
+        found = [
+            Span(match.start(), match.end(), self.name)
+            for match in self.compiled.finditer(text, start, timeout=SECONDS)
+            if match.end() > match.start() and (self.check is None or self.check(match.group()))
+        ]
+        ends = range(0) if whole else range(start, len(text))
+        may_go_on = (i for i in ends if self.compiled.fullmatch(text, i, partial=True, timeout=SECONDS))
+        return found, next(may_go_on, len(text))
 
 
 def search(patterns: Sequence[Pattern], text: str, start: int = 0, whole: bool = True) -> tuple[list[Span], int]:
@@ -135,5 +139,5 @@ def repeats(text: str, most: int) -> int | None:
             same = place >= period and said[place] == said[place - period]
             runs[period] = runs[period] + 1 if same else 0
             if runs[period] >= period * most:
-                return words[place - period][1]
+                return words[place - period + 1][0]
     return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 """With at least one visible letter."""
@@ -14,6 +14,22 @@ class Wire(BaseModel):
     """Nothing is converted on the way, and nothing unknown is overlooked."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        """JSON can hold half a character (a lone surrogate), which nothing can tokenize or send back."""
+        for value in self.__dict__.values():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not text.isascii():
+                    _check_halves(text)
+        return self
+
+
+def _check_halves(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text has half a character (a lone surrogate)") from None
 
 
 class Input(Wire):
