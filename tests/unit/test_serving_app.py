@@ -173,7 +173,7 @@ def test_bodies_that_are_too_large() -> None:
             assert (answer.status_code, error(answer)["code"]) == (413, "too_large")
             answer = await one.post("/predict", content=chunks(), headers=headers)
             assert answer.status_code == 413
-            assert sent <= 12
+            assert sent <= 120
 
     run(main())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import json
@@ -117,6 +118,8 @@ class Gate:
         large = Refusal(413, f"the request has more than {self.max_body} bytes", "too_large", Connection="close")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.max_body:
+            if "expect" not in headers:  # who asks before sending is answered before sending
+                await self._discard(receive)
             raise large
         parts: list[bytes] = []
         size = 0
@@ -130,11 +133,23 @@ class Gate:
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > self.max_body:
+                        await self._discard(receive)
                         raise large
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Refusal(408, "the request did not come to its end", "too_slow", Connection="close") from None
         return b"".join(parts)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read some of what is not wanted: who is still sending when the door closes does not read the answer."""
+        left = 10 * self.max_body
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
     async def _refuse(self, refusal: Refusal, track: _Track) -> None:
         self.metrics.refused.labels(refusal.code).inc()
