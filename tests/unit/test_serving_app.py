@@ -97,6 +97,8 @@ def test_length_is_counted_and_limited() -> None:
         ("/v1/chat/completions", {"messages": message("a" * 300)}, 400, "context_length_exceeded"),
         ("/v1/chat/completions", {"messages": message("a"), "max_tokens": 199}, 400, "context_length_exceeded"),
         ("/v1/chat/completions", {"messages": message("a"), "model": "labels"}, 404, "model_not_found"),
+        ("/v1/chat/completions", {"messages": message("a"), "logprobs": 0.0}, 400, "invalid_request"),
+        ("/v1/chat/completions", {"messages": message("a"), "n": True}, 400, "invalid_request"),
         ("/v1/completions", {"prompt": ["a", "b"]}, 400, "invalid_request"),
         ("/v1/completions", {"prompt": "a", "echo": True}, 400, "invalid_request"),
         ("/prompt", {}, 400, "invalid_request"),

@@ -29,7 +29,8 @@ PROBLEMS: Responses = {
     }.items()
 }
 """What any route that works can answer instead."""
-STREAMED: Responses = PROBLEMS | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAMED: Responses = PROBLEMS | {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
 """The same, and a stream instead of JSON where the request has `stream`."""
 
 

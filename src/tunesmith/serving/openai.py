@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from tunesmith.recipe import Generate
 from tunesmith.serving.schemas import Wire
@@ -21,8 +21,18 @@ Finish = Literal["stop", "length", "content_filter"]
 Stop = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("only false is possible here")
+    return value
+
+
 Zero = Annotated[float, Field(ge=0, le=0)]
-"""A setting that cannot be changed here."""
+One = Annotated[int, Field(ge=1, le=1)]
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"const": False})]
+"""Settings that cannot be changed here. (A Literal would also take 0.0 for false, and true for 1.)"""
 
 
 class TextPart(Wire):
@@ -69,7 +79,7 @@ class Settings(Wire):
     """The answer ends before the first of these."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
+    n: One | None = None
     """Only one answer is written."""
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
@@ -100,10 +110,10 @@ class ChatRequest(Settings):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     """The newer name of `max_tokens`."""
-    logprobs: Literal[False] | None = None
+    logprobs: Off | None = None
     response_format: TextFormat | None = None
     metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
+    store: Off | None = None
 
 
 class TextFormat(Wire):
@@ -119,8 +129,8 @@ class CompletionRequest(Settings):
         Annotated[str, Field(min_length=1)]
         | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1)]
     )
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    echo: Off | None = None
+    best_of: One | None = None
     logprobs: Zero | None = None
     suffix: Literal[""] | None = None
 
