@@ -20,13 +20,13 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation", "judging", "exporting"},
+    {"training", "prediction", "evaluation", "judging", "exporting", "serving"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
 ]
 """A module may import what stands above it, and its own package; stages (training, prediction, ...) not each other."""
-MAY_SEE = {("pipeline", "__init__"), ("hardware", "__init__"), ("cli", "__init__")}
+MAY_SEE = {("pipeline", "__init__"), ("serving", "__init__"), ("hardware", "__init__"), ("cli", "__init__")}
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {
@@ -50,6 +50,10 @@ DOORS = {
     "rouge_score": {"evaluation/overlap.py"},
     "sacrebleu": {"evaluation/overlap.py"},
     "httpx2": {"judging/endpoints.py"},
+    "fastapi": {"serving/app.py", "serving/handlers.py", "serving/documentation.py"},
+    "starlette": {"serving/app.py"},
+    "uvicorn": {"serving/listen.py"},
+    "prometheus_client": {"serving/metrics.py"},
 }
 """Heavy packages and the only files that may import them."""
 
@@ -61,6 +65,7 @@ WITHOUT_TORCH = [
     "tunesmith.judging.sitting", "tunesmith.pipeline.judge", "tunesmith.pipeline.judge_scores",
     "tunesmith.pipeline.pseudo_label",
     "tunesmith.pipeline.export", "tunesmith.exporting.onnx",
+    "tunesmith.pipeline.serve", "tunesmith.serving.app", "tunesmith.serving.listen",
 ]  # fmt: skip
 
 

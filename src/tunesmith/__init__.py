@@ -24,6 +24,7 @@ _HOMES = {
     "predict": "tunesmith.pipeline.predict",
     "pseudo_label": "tunesmith.pipeline.pseudo_label",
     "quickstart": "tunesmith.pipeline.quickstart",
+    "serve": "tunesmith.pipeline.serve",
     "sweep": "tunesmith.pipeline.sweep",
     "train": "tunesmith.pipeline.train",
 }

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from tunesmith import processes
@@ -13,6 +14,7 @@ from tunesmith import processes
 Item = TypeVar("Item")
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
+_silent = ContextVar("silent", default=False)
 
 
 class Meter(Protocol):
@@ -25,13 +27,23 @@ class Meter(Protocol):
 
 def say(text: str) -> None:
     """Tell the user something worth knowing; of several processes the first one speaks."""
-    if processes.is_main():
+    if processes.is_main() and not _silent.get():
         print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Tell the user something that should not be overlooked."""
     say(f"warning: {text}")
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """While open, this thread shows neither messages nor progress: a server's log is not theirs."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
@@ -46,7 +58,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """A progress bar on a terminal; elsewhere a plain line every few seconds."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _silent.get():
         with _bar(title, total) as show:
             yield show
     else:

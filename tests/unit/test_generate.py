@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tunesmith.data.prompts import TEMPLATES, Prompter
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction.generate import Generator
 from tunesmith.recipe import Generate, Model, Prompt
-from tunesmith.types import Message
+from tunesmith.types import Message, Response
 
 FAMILIES = ["llama", "gpt2", "opt", "gpt_neox"]
 CHAT = (
@@ -123,8 +124,8 @@ def test_draws_as_often_as_the_model_says() -> None:
 
     scores_V = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
     settings = Generate(do_sample=True, temperature=0.7, top_k=4, top_p=0.9)
-    rows = [_Row([1, 2], number) for number in range(3000)]
-    draw = Draw.of(rows, 2, settings, 0)
+    rows = [_Row([1, 2], 0, number) for number in range(3000)]
+    draw = Draw.of(rows, 2, settings)
     taken = draw(torch.ones(3000, 2, dtype=torch.long), scores_V.expand(3000, -1)).argmax(-1)
     expected_V = (scores_V / 0.7).softmax(-1)
     expected_V[4:] = 0
@@ -262,3 +263,38 @@ def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_to_answer_gives_nothing() -> None:
     assert generator().respond([], [], GREEDY, 0) == []
+
+
+def written(one: Generator, texts: Sequence[str], rooms: Sequence[int], enough: dict[int, int] | None = None) -> Any:
+    """Pieces and responses of `write`. enough: pieces after which nobody listens, by position."""
+    pieces: dict[int, list[str]] = {row: [] for row in range(len(texts))}
+    responses: dict[int, Response] = {}
+
+    def heard(row: int, piece: str, response: Response | None) -> bool:
+        assert row not in responses
+        pieces[row].append(piece)
+        if response:
+            responses[row] = response
+        return len(pieces[row]) != (enough or {}).get(row)
+
+    prompts = [one.tokens(conversation) for conversation in asked(*texts)]
+    one.write(prompts, rooms, [1] * len(texts), DRAWN, heard)
+    return pieces, responses
+
+
+def test_written_together_is_answered_alone() -> None:
+    """Piece by piece, with a room of its own for each; what nobody hears any more ends."""
+    one = generator()
+    rooms = [3, 12, 7, 12, 12, 5]
+    texts = [f"{text} {number}" for number in range(2) for text in TEXTS[:3]]
+    pieces, responses = written(one, texts, rooms)
+    for row, room in enumerate(rooms):
+        settings = DRAWN.model_copy(update={"max_new_tokens": room})
+        (alone,) = one.respond(["a"], asked(texts[row]), settings, 1)
+        assert "".join(pieces[row]) == alone.text == responses[row].text
+        assert (responses[row].tokens, responses[row].ended) == (alone.tokens, alone.ended)
+    longest = max(range(6), key=lambda row: responses[row].tokens)
+    some, rest = written(one, texts, rooms, {longest: 2})
+    assert len(some[longest]) == 2
+    assert longest not in rest
+    assert {row: response for row, response in responses.items() if row != longest} == rest

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tunesmith.cli.shared import Args, Command, add_json, is_override, show_scores
 from tunesmith.console import say
+from tunesmith.errors import RecipeError
 
 TARGETS = (
     "safetensors", "adapter", "pth", "onnx", "onnx-int8", "torch-export", "torchscript", "gguf", "ollama",
@@ -109,6 +110,15 @@ def _pseudo_label(args: Args) -> None:
     )  # fmt: skip
     print(found.page.with_suffix(".md").read_text(encoding="utf-8"))
     print(f"kept: {found.kept}\nleft out: {found.left_out}\nreport: {found.page}")
+
+
+def _serve(args: Args) -> None:
+    from tunesmith.pipeline.serve import serve
+
+    found = [word for word in args.sources if not is_override(word)]
+    if not found:
+        raise RecipeError("nothing to serve", do="name a run directory")
+    serve(found, [word for word in args.sources if is_override(word)], recipe=args.recipe)
 
 
 def _line() -> str | None:
@@ -212,6 +222,14 @@ def _add_pseudo_label(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="FILE", help="a new .jsonl file (default: in the first run)")
 
 
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "sources", nargs="+", metavar="RUN",
+        help="run directories, served under their names; then serve.name=value settings such as port=8001",
+    )  # fmt: skip
+    command.add_argument("--recipe", metavar="FILE", help="take section serve of this recipe, not of the first run's")
+
+
 COMMANDS: dict[str, Command] = {
     "evaluate": (_evaluate, "score runs again, a run on new labelled data, or files of answers", _add_evaluate),
     "predict": (_predict, "label texts, or answer prompts, with a trained run", _add_predict),
@@ -219,5 +237,6 @@ COMMANDS: dict[str, Command] = {
     "judge": (_judge, "have answers scored or compared by a judge, and test the judge", _add_judge),
     "pseudo-label": (_pseudo_label, "label new rows where samples or runs agree", _add_pseudo_label),
     "export": (_export, "write a run's model for other software, with proof", _add_export),
+    "serve": (_serve, "answer requests over HTTP with trained runs", _add_serve),
     "merge": (_merge, "write a run's adapter into a full model, with proof", _add_merge),
 }

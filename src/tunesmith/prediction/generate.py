@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from tunesmith.data import fitting
 from tunesmith.data.prompts import Conversation, Ids, Prompter
 from tunesmith.errors import ModelError
 from tunesmith.models import load, products
+from tunesmith.prediction.streaming import Growing, Stop, Tokens, Watch
 from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
@@ -36,8 +36,10 @@ PLAIN = {
     "return_dict_in_generate": False,
 }  # fmt: skip
 """What a model's own generation settings may say otherwise: the recipe decides."""
-SLACK = 4
-"""Tokens more than letters in a marker, to look back for it: special tokens have none."""
+
+Prompt = Conversation | str
+"""What is to be answered: a conversation, or a text to go on from."""
+Heard = Callable[[int, str, Response | None], bool]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Generator:
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
         for group in track(groups, "answer"):
-            answers = self._generate([_Row(prompts[i]) for i in group], settings, seed)
+            answers = self._generate([_Row(prompts[i], seed) for i in group], settings)
             for position, ids in zip(group, answers, strict=True):
                 found[position] = ids
         return [self._response(name, ids) for name, ids in zip(names, found, strict=True)]
@@ -75,33 +77,60 @@ class Generator:
         (prompt,) = self.encode([conversation], self.room(settings))
         found: list[Response] = []
         for start in range(0, number, settings.batch_size):
-            rows = [_Row(prompt, i) for i in range(start, min(start + settings.batch_size, number))]
-            answers = self._generate(rows, settings, seed, past_key_values=self._read(prompt[:-1], len(rows)))
+            rows = [_Row(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
+            answers = self._generate(rows, settings, past_key_values=self._read(prompt[:-1], len(rows)))
             found += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
         return found
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """The answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
         (prompt,) = self.encode([messages], self.room(settings))
-        tokens = _Tokens()
+        tokens, answer = Tokens(), Growing(self._settled)
         thread = threading.Thread(
-            target=tokens.fill, args=(self._generate, [_Row(prompt)], settings, seed), daemon=True
+            target=tokens.fill, args=(self._generate, [_Row(prompt, seed)], settings), daemon=True
         )
         thread.start()
-        ids: Ids = []
-        shown = ""
         try:
             for token in tokens:
-                ids.append(token)
-                text = self._settled(ids)
-                if len(text) > len(shown) and text.startswith(shown):
-                    yield text[len(shown) :]
-                    shown = text
-            if rest := self._text(ids)[len(shown) :]:
+                if piece := answer.add(token):
+                    yield piece
+            if rest := answer.rest(self._text):
                 yield rest
         finally:
             tokens.closed.set()
             thread.join()
+
+    def write(
+        self, prompts: Sequence[Ids], rooms: Sequence[int], seeds: Sequence[int], settings: Generate, heard: Heard
+    ) -> None:
+        """Answers to prompts in ids, all at once, told piece by piece as they are written.
+
+        rooms: most tokens of each answer; with its prompt at most `limit`. `heard(position, piece, response)` gets each
+        further piece of an answer, also an empty one, in this thread; where it gives False, that answer ends. The last
+        piece comes with the whole response.
+        """
+        answers = [Growing(self._settled) for _ in prompts]
+
+        def told(row: int, token: int, last: bool) -> bool:
+            piece = answers[row].add(token)
+            if not last:
+                return heard(row, piece, None)
+            ids = self._cut(answers[row].ids, len(answers[row].ids))
+            return heard(row, piece + answers[row].rest(self._text), self._response(str(row), ids))
+
+        rows = [_Row(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        longest = settings.model_copy(update={"max_new_tokens": max(rooms)})
+        self._generate(rows, longest, Watch(rooms, self._stops, told), whole=True)
+
+    def opening(self, prompt: Prompt) -> str:
+        """The text that an answer follows: a conversation in its template, or a text as it is."""
+        return prompt if isinstance(prompt, str) else self.prompter.opening(prompt)
+
+    def tokens(self, prompt: Prompt) -> Ids:
+        """The ids of `opening`; a plain text begins as the tokenizer begins texts."""
+        if isinstance(prompt, str):
+            return list(self.prompter.tokenizer(prompt, verbose=False)["input_ids"])
+        return self.prompter.encode_openings([prompt])[0]
 
     def encode(self, conversations: Sequence[Conversation], room: int, aloud: bool = True) -> list[Ids]:
         """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud."""
@@ -212,25 +241,29 @@ class Generator:
         return kept
 
     def _generate(
-        self, rows: Sequence[_Row], settings: Generate, seed: int, tokens: _Tokens | None = None, **more: Any
-    ) -> list[Ids]:
-        """The answers' ids: up to and with the first stop, or the last letter of a heading."""
+        self, rows: Sequence[_Row], settings: Generate, tokens: Tokens | Watch | None = None, whole: bool = False,
+        **more: Any,
+    ) -> list[Ids]:  # fmt: skip
+        """The answers' ids: up to and with the first stop, or the last letter of a heading.
+
+        whole: `max_new_tokens` has been made to fit, and is not to be halved.
+        """
         self.model.eval()
         width = max(len(row.prompt) for row in rows)
         pad = self.prompter.tokenizer.pad_token_id
         ids_BT = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.device)
         mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
-        stop = _Stop(width, self._markers, self._decode, tokens.closed if tokens else None)
+        stop = Stop(width, self._markers, self._decode, tokens, tokens.ends if tokens else {})
         plain = not settings.do_sample and settings.repetition_penalty == 1
         with torch.inference_mode(), products.fast():
             found_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=ids_BT,
                 attention_mask=mask_BT.to(self.device),
-                max_new_tokens=self.room(settings),
+                max_new_tokens=settings.max_new_tokens if whole else self.room(settings),
                 eos_token_id=self._stops,
                 pad_token_id=pad,
                 stopping_criteria=[stop],
-                logits_processor=[] if plain else [Draw.of(rows, width, settings, seed)],
+                logits_processor=[] if plain else [Draw.of(rows, width, settings)],
                 streamer=tokens,
                 synced_gpus=False,  # a sharded model is whole while it is evaluated, by one process perhaps
                 **PLAIN,
@@ -247,6 +280,7 @@ class _Row:
     """One answer to be written. number: of several to one prompt."""
 
     prompt: Ids
+    seed: int
     number: int = 0
 
 
@@ -264,9 +298,9 @@ class Draw:
     numbers: list[np.random.Generator]
 
     @classmethod
-    def of(cls, rows: Sequence[_Row], width: int, settings: Generate, seed: int) -> Draw:
+    def of(cls, rows: Sequence[_Row], width: int, settings: Generate) -> Draw:
         """For rows padded on the left to `width`. A row's numbers follow from seed, prompt and its own number."""
-        keys = [[seed, row.number, zlib.crc32(np.array(row.prompt, np.int64).tobytes())] for row in rows]
+        keys = [[row.seed, row.number, zlib.crc32(np.array(row.prompt, np.int64).tobytes())] for row in rows]
         pads = [width - len(row.prompt) for row in rows]
         return cls(settings, pads, [np.random.Generator(np.random.PCG64(key)) for key in keys])
 
@@ -304,67 +338,6 @@ class Draw:
             out_BV = before_BV >= self.settings.top_p * sorted_BV.sum(-1, keepdim=True)
             weights_BV = weights_BV.masked_fill(torch.zeros_like(out_BV).scatter_(1, order_BV, out_BV), 0.0)
         return weights_BV
-
-
-@dataclass
-class _Stop:
-    """Ends rows at a heading of the template, and all of them when nobody listens: a `stopping criterion`."""
-
-    start: int
-    markers: Sequence[str]
-    decode: Callable[[Ids], str]
-    closed: threading.Event | None
-
-    def __post_init__(self) -> None:
-        self.ends: dict[int, int] = {}
-        """Tokens of rows that ended so."""
-
-    def __call__(self, ids_BT: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        if self.closed is not None and self.closed.is_set():
-            return torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
-        if self.markers:
-            length = ids_BT.shape[1] - self.start
-            window = max(map(len, self.markers)) + SLACK
-            for row, ids in enumerate(ids_BT[:, max(self.start, ids_BT.shape[1] - window) :].tolist()):
-                if row not in self.ends and self._found(ids, length <= window):
-                    self.ends[row] = length
-        return torch.tensor([row in self.ends for row in range(len(ids_BT))], device=ids_BT.device)
-
-    def _found(self, ids: Ids, from_start: bool) -> bool:
-        text = ("\n" if from_start else "") + self.decode(ids)
-        return any(marker in text for marker in self.markers)
-
-
-class _Tokens:
-    """Tokens on their way from the thread that generates them: a `streamer`."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-        self._queue: SimpleQueue[int | BaseException | None] = SimpleQueue()
-        self._prompt_seen = False
-
-    def fill(self, generate: Callable[..., list[Ids]], *args: Any) -> None:
-        """Run in the thread: generate, and hand any error on."""
-        try:
-            generate(*args, tokens=self)
-            self._queue.put(None)
-        except BaseException as error:  # raised again where the tokens are read
-            self._queue.put(error)
-
-    def put(self, ids: torch.Tensor) -> None:
-        """Called by the library: first with the prompt, then with each token."""
-        if self._prompt_seen:
-            self._queue.put(int(ids.flatten()[0]))
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        """Called by the library behind the last token; `fill` says so itself."""
-
-    def __iter__(self) -> Iterator[int]:
-        while (one := self._queue.get()) is not None:
-            if isinstance(one, BaseException):
-                raise one
-            yield one
 
 
 def write_settings(folder: Path, changes: dict[str, Any]) -> None:

@@ -79,6 +79,11 @@ class LabelClassifier:
         question = Question(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
         return cls(Generator.load(folder, trust_remote_code), question, Predict(**content["predict"]))
 
+    @property
+    def room(self) -> int:
+        """Tokens that are kept free behind a prompt for the longest label."""
+        return max(map(len, self._answers))
+
     @cached_property
     def _answers(self) -> list[Ids]:
         """Every label's tokens. They do not depend on the text: tried on two."""
@@ -118,9 +123,8 @@ class LabelClassifier:
         return score(self.generator.model, self._prompts(examples), self._tree, self.max_tokens, title)
 
     def _prompts(self, examples: Sequence[Example], aloud: bool = True) -> list[Ids]:
-        longest = max(map(len, self._answers))
         asked = [self.question.ask(example) for example in examples]
-        return self.generator.encode(asked, longest, aloud)
+        return self.generator.encode(asked, self.room, aloud)
 
     def _scores(self, edges_BE: Floats) -> Floats:
         """Log-probability of each label, B x K; a token's mean of it where length is normalised."""

@@ -4,6 +4,7 @@ from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judging import Judge
 from tunesmith.recipe.load import dump, fields, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
+from tunesmith.recipe.serving import Guard, Serve
 from tunesmith.recipe.values import Section
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Engine",
     "Evaluate",
     "Generate",
+    "Guard",
     "Judge",
     "Linear",
     "Model",
@@ -20,6 +22,7 @@ __all__ = [
     "Prompt",
     "Recipe",
     "Section",
+    "Serve",
     "Split",
     "Train",
     "dump",

@@ -58,7 +58,7 @@ def reference() -> str:
     parts += ["## Top level", "", *_table(top)]
     for name, field in Recipe.model_fields.items():
         if section := _section(field):
-            parts += ["", f"## {name}", "", section.__doc__ or "", "", *_table(section.model_fields)]
+            parts += _chapter(section, name)
     parts += [
         "",
         "## Names from other tools",
@@ -72,12 +72,23 @@ def reference() -> str:
     return "\n".join(parts) + "\n"
 
 
+def _chapter(section: type[BaseModel], name: str) -> list[str]:
+    """One section's table, and those of the sections in it."""
+    own = {key: field for key, field in section.model_fields.items() if not _section(field)}
+    parts = ["", f"## {name}", "", section.__doc__ or "", "", *_table(own)]
+    for key, field in section.model_fields.items():
+        if inside := _section(field):
+            parts += _chapter(inside, f"{name}.{key}")
+    return parts
+
+
 def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> list[str]:
     lines: list[str] = []
-    indent = "  " if prefix else ""
+    indent = "  " * prefix.count(".")
     for name, field in model.model_fields.items():
         if section := _section(field):
-            lines += ["", f"# {section.__doc__}", f"{name}:", *_commented(section, f"{name}.", start)]
+            lines += ["", f"{indent}# {section.__doc__}", f"{indent}{name}:"]
+            lines += _commented(section, f"{prefix}{name}.", start)
             continue
         key = prefix + name
         mark = "[set] " if key in start else ""
@@ -126,11 +137,18 @@ def values(kind: Any, bounds: Any = ()) -> str:
     if origin is tuple:
         return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
     if origin is dict:
-        return {float: "`{label: weight}`", str: "`{label: text}`"}.get(_plain(inside[1]), "`{name: value}`")
+        return {float: f"`{{label: {_weight(inside[1])}}}`", str: "`{label: text}`"}.get(
+            _plain(inside[1]), "`{name: value}`"
+        )
     word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}.get(
         kind, "text"
     )
     return " ".join([word, *_limits(bounds)])
+
+
+def _weight(kind: Any) -> str:
+    """What a number behind a label is."""
+    return "probability" if any("<= 1" in limit for limit in _limits(get_args(kind)[1:])) else "weight"
 
 
 def _plain(kind: Any) -> Any:

@@ -79,7 +79,7 @@ def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from fields(kind, f"{name}.")
+            yield from fields(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, field
 
@@ -236,7 +236,10 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
 def _setting(loc: tuple[int | str, ...]) -> str:
     """The setting that a pydantic location is about; locations inside a union or a list end at the setting."""
     parts = [str(part) for part in loc]
-    depth = 2 if parts and parts[0] in {name.split(".")[0] for name, _ in fields() if "." in name} else 1
+    sections = {name.rpartition(".")[0] for name, _ in fields()} - {""}
+    depth = 1
+    while ".".join(parts[:depth]) in sections and depth < len(parts):
+        depth += 1
     return ".".join(parts[:depth])
 
 
@@ -265,7 +268,7 @@ def _unknown(key: str) -> str:
 def _resolve(recipe: Recipe) -> Recipe:
     """Existing local paths made absolute, so that a stored recipe works from any folder."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
-    places |= {"prompt": ("template",), "judge": ("rubric",)}
+    places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)

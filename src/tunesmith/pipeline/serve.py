@@ -1,0 +1,124 @@
+"""`tunesmith serve`: trained runs behind HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.errors import MissingExtra, RecipeError, RunError
+from tunesmith.pipeline.methods import load_result
+from tunesmith.recipe import Serve
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message, Predictor
+
+EXPORT = "export/onnx"
+"""Where in a run an ONNX export lies."""
+
+
+def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
+    """Serve one run or several, each under its folder's name, until SIGTERM or Ctrl-C.
+
+    The settings are section `serve` of `recipe`, or else of the first run's own; overrides come on top.
+    """
+    try:
+        from tunesmith.serving import app, listen
+    except ImportError as error:
+        raise MissingExtra(
+            "serving needs fastapi, uvicorn and prometheus-client",
+            found=str(error),
+            do="pip install 'tunesmith[serve]'",
+        ) from None
+    found = [runs.find(path) for path in run_dirs]
+    settings = recipes.load(recipe or found[0].recipe, overrides).serve
+    keys = listen.keys(settings)
+    socket = listen.listen(settings)  # before the models are loaded: an address that is taken is told at once
+    handlers = load(found, settings)
+    host, port = socket.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    say(f"serving {', '.join(handlers.models)} at {address} (try it there in a browser; {address}/docs says how)")
+    listen.run(app.create(handlers, keys), settings, socket)
+
+
+def load(found: Sequence[Run], settings: Serve) -> Any:
+    """The handlers of some runs: their models loaded and tried once. Raises RunError where two have one name."""
+    from tunesmith.serving.handlers import Handlers
+
+    names = [run.path.resolve().name for run in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise RunError(f"two runs are called {', '.join(sorted(twice))}", do="rename one of the folders")
+    models = {name: _served(name, run, settings) for name, run in zip(names, found, strict=True)}
+    judge = _judge(settings)
+    handlers = Handlers(models, settings, judge)
+    _ = handlers.guard.blocked, handlers.guard.masked  # patterns that are none are told now
+    return handlers
+
+
+def engine(run: Run, settings: Serve) -> Predictor:
+    """What computes a classification run's labels, by `serve.engine`. Raises RunError where there is no such export."""
+    if settings.engine in ("auto", "torch"):
+        found: Predictor = load_result(run)
+        return found
+    if not (run.path / EXPORT).is_dir():
+        raise RunError(
+            f"{run.path} has no ONNX export", do=f"tunesmith export {run.path} --to onnx, or serve.engine=torch"
+        )
+    raise RunError(f"serve.engine={settings.engine} cannot be used yet", do="serve.engine=torch")
+
+
+def _judge(settings: Serve) -> Any:
+    """The guard's own classifier."""
+    if settings.guard.classifier is None:
+        return None
+    run = runs.find(settings.guard.classifier)
+    if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
+        raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
+    judge = _served("guard", run, settings)
+    if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
+        expected = ", ".join(judge.predictor.labels)
+        raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
+    return judge
+
+
+def _served(name: str, run: Run, settings: Serve) -> Any:
+    """One run as serving knows it. It answers once before it is asked: what is done at first use is done then."""
+    from tunesmith.serving.models import Chat, Classifier
+
+    recipe, created = run.recipe, int(time.time())
+    say(f"loading {run.path}")
+    if recipe.task == "instruction":
+        if settings.engine not in ("auto", "torch"):
+            raise RecipeError(f"serve.engine={settings.engine} computes classifiers", do="serve.engine=torch")
+        writer = load_result(run)
+        prompt = writer.tokens([Message("user", "Hello")])
+        writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        return Chat(name, writer, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created)
+    predictor = engine(run, settings)
+    pairs = recipe.data.text_pair is not None
+    predictor.predict([Example("first", "Hello", "Hello" if pairs else None)])
+    count, limit, opening = _reading(predictor)
+    return Classifier(name, predictor, pairs, count, limit, settings.max_input_tokens, opening, created)
+
+
+def _reading(
+    predictor: Any,
+) -> tuple[Callable[[Example], int] | None, int | None, Callable[[Example], str] | None]:
+    """How a predictor reads: what counts an input's tokens, how many it reads, and the prompt it makes, if any."""
+    encoder, generator = getattr(predictor, "encoder", None), getattr(predictor, "generator", None)
+    if encoder is not None:
+        return (
+            lambda one: len(encoder.tokenizer(one.text, one.text_pair, verbose=False)["input_ids"]),
+            encoder.max_length,
+            None,
+        )
+    if generator is not None:
+        question = predictor.question
+        return (
+            lambda one: len(generator.tokens(question.ask(one))),
+            generator.limit - predictor.room,
+            lambda one: str(generator.opening(question.ask(one))),
+        )
+    return None, None, None

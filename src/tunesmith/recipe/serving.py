@@ -1,0 +1,84 @@
+"""The settings of `tunesmith serve`. A run is served with those of its recipe; any can follow on the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tunesmith.recipe.values import Count, Positive, Section, as_list
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+
+
+class Guard(Section):
+    """What may go into a served model and come out of it."""
+
+    block: Patterns = ()
+    """Refuse inputs, and end answers, with one of these in them: `email`, `phone`, `card`, `key`, or a regular
+    expression."""
+    mask: Patterns = ()
+    """Replace these by their name, such as `[email]`, on the way in and on the way out; regular expressions by
+    `[masked]`."""
+    max_characters: Count | None = None
+    """Refuse longer inputs; longer answers end there."""
+    max_repeats: Count | None = None
+    """Refuse inputs, and end answers, in which the same words stand more often than this in a row."""
+    classifier: str | None = None
+    """Directory of a classification run that judges inputs and answers; a text is kept back until it has."""
+    thresholds: dict[str, Probability] = Field(default={})
+    """Labels of `classifier` that are not let through, with the probability from which on: `{toxic: 0.8}`."""
+    check: Literal["both", "inputs", "outputs"] = "both"
+    """Where the guard stands."""
+    audit_log: str | None = None
+    """File to which every action of the guard is appended as a line of JSON; without texts unless `log_texts`."""
+
+    @model_validator(mode="after")
+    def _judges(self) -> Guard:
+        if (self.classifier is None) != (not self.thresholds):
+            raise ValueError("guard.classifier and guard.thresholds need each other")
+        return self
+
+
+class Serve(Section):
+    """How a trained run is served."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Other than this machine's own needs a key."""
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8000
+    """Port to listen on; 0 takes a free one."""
+    key_env: str = "TUNESMITH_KEYS"
+    """Environment variable with the keys that clients must show as bearer tokens, separated by commas."""
+    key_file: str | None = None
+    """File with such keys, one a line."""
+    engine: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto"
+    """What computes a classifier: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
+    parity report is good."""
+    max_body_bytes: Count = 1_000_000
+    """Largest request."""
+    max_inputs: Count = 64
+    """Most inputs of one request to /predict."""
+    max_input_tokens: Count | None = None
+    """Refuse longer inputs. Null cuts what is longer than the model reads, as `predict` does, and says so."""
+    max_completion_tokens: Count | None = None
+    """Most tokens of an answer that a request may ask for; null for as many as the model has room for."""
+    queue_size: Count = 256
+    """Most inputs that wait, for each model; what comes then is refused with 429 and told when to try again."""
+    timeout_seconds: Positive = 60.0
+    """From the request to the last word of its answer; what takes longer is ended."""
+    drain_seconds: Positive = 30.0
+    """After SIGTERM or Ctrl-C: time for what was accepted to finish."""
+    max_batch_tokens: Count = 2048
+    """Most tokens, roughly, of inputs that are computed at once."""
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
+    """How long an input waits for others to be computed with."""
+    log_texts: bool = False
+    """Write inputs and answers to the log too."""
+    guard: Guard = Guard()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Serve:
+        if self.max_inputs > self.queue_size:
+            raise ValueError("serve.queue_size is smaller than max_inputs: such a request could never wait")
+        return self
