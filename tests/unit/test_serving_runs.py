@@ -119,7 +119,7 @@ def test_what_cannot_be_served_is_told(
 ) -> None:
     found = runs.find(linear)
     assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
-    with pytest.raises(RunError, match="ONNX"):
+    with pytest.raises(RunError, match="no onnx-int8 export"):
         engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):
         load([found, found], Serve())

@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith.errors import RunError
 from tunesmith.exporting.trained import Exported, Floats, Runner
 
+FILE = "parity.json"
 CHUNK = 8
 """Rows that the two sides compute in turns."""
 CLOSE = 1e-3
@@ -95,7 +96,7 @@ def summary(proof: dict[str, Any]) -> str:
 
 def write(proof: dict[str, Any], folder: Path) -> None:
     """parity.json."""
-    (folder / "parity.json").write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
 
 
 def _timed(run: Runner, rows: Sequence[Any]) -> tuple[list[Floats], float]:

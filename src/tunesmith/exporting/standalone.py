@@ -59,10 +59,19 @@ class StandaloneClassifier:
         odds_BK = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
         return names.predictions(examples, odds_BK / odds_BK.sum(axis=1, keepdims=True), self.labels)
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that the program reads; what is longer is cut."""
+        return self.tokenizer.truncation["max_length"] if self.tokenizer.truncation else None
+
+    def count(self, example: Example) -> int:
+        """Tokens of an example, those that would be cut included."""
+        (row,) = self.tokenizer.encode_batch([_pair(example)])
+        return len(row.ids) + sum(len(more.ids) for more in row.overflowing)
+
     def logits(self, examples: Sequence[Example]) -> list[Floats]:
         """The logits of each example, K; computed in batches of similar length, so that little of one is padding."""
-        pairs = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in examples]
-        rows = self.tokenizer.encode_batch(pairs)
+        rows = self.tokenizer.encode_batch([_pair(one) for one in examples])
         if cut := sum(bool(row.overflowing) for row in rows):
             limit = self.tokenizer.truncation["max_length"]
             say(f"predict: {cut:,} of {len(rows):,} texts cut at {limit} tokens (model.max_length)")
@@ -88,6 +97,10 @@ class StandaloneClassifier:
     def _padded(self, ids: list[int], length: int, fill: int) -> list[int]:
         pads = [fill] * (length - len(ids))
         return pads + ids if self.padding["direction"] == "left" else ids + pads
+
+
+def _pair(example: Example) -> str | tuple[str, str]:
+    return example.text if example.text_pair is None else (example.text, example.text_pair)
 
 
 def write_example(folder: Path, program: str, imports: str, load: str, run: str) -> None:
