@@ -39,6 +39,7 @@ DOORS = {
     },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
+    "deepspeed": {"training/zero.py"},
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},

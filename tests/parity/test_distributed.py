@@ -25,17 +25,24 @@ SETTINGS = ["num_train_epochs=2", "bootstrap_samples=100", "logging_steps=1", "l
             "eval_strategy=steps"]  # fmt: skip
 
 
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-"""What `accelerate launch --config_file examples/accelerate/fsdp2.yaml` tells its processes."""
+TELLS = {
+    "whole": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero1": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"},
+    "zero2": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+}
+"""What `accelerate launch --config_file examples/accelerate/fsdp2.yaml` and `deepspeed.yaml` tell their processes."""
+WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+WAYS = ["whole", "fsdp2", pytest.param("zero1", marks=WITH_DEEPSPEED), pytest.param("zero2", marks=WITH_DEEPSPEED)]
 
 
-def launch(*words: object, sharded: bool = False) -> None:
+def launch(*words: object, way: str = "whole") -> None:
     """`torchrun --nproc_per_node 2 -m tunesmith ...`: what `accelerate launch` starts on GPUs.
 
     (`accelerate launch --cpu --num_processes 2` of 1.15 starts a single process unless there is an mpirun.)
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (SHARDED if sharded else {})
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | TELLS[way]
     command = [*launcher, "-m", "tunesmith", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-9000:]
@@ -57,26 +64,27 @@ def losses(run: Run) -> list[float]:
     return [line["loss"] for line in run.metrics() if "loss" in line]
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_processes_give_the_losses_of_one(sharded: bool, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: Path) -> None:
     """10 examples a step: by one process, or 5 each by two; the curve agrees within 1e-5, and one process writes.
 
     Sharded (FSDP2) the second process of an epoch's last step, with 1 row, runs as often as the first all the same.
     """
     alone = tunesmith.train(recipe, [*SETTINGS, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
     words = ["per_device_train_batch_size=5", "max_tokens_per_micro_batch=40", "gradient_checkpointing=true"]
-    launch("train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two", sharded=sharded)
+    launch("train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two", way=way)
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
     assert both.manifest["notes"]["processes"] == 2
-    assert both.manifest["notes"]["sharded"] is sharded
+    assert both.manifest["notes"]["sharded"] is (way != "whole")
     assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
 
-@pytest.mark.parametrize(("kind", "sharded"), [("none", False), ("lora", False), ("none", True), ("lora", True)])
-def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) -> None:
     """Instruction tuning, 10 conversations a step: packed by one process, or dealt to two; the last step has 1 row."""
     rows = [{"instruction": "Topic?", "input": text, "output": label} for text, label in tiny.texts(80)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -87,7 +95,7 @@ def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: P
     recipe.write_text(yaml.safe_dump(content))
     words = [*SETTINGS, "max_new_tokens=2", "num_samples=1", "max_responses=1", "lora_dropout=0"]
     alone = tunesmith.train(recipe, [*words, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
-    launch("train", recipe, *words, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two", sharded=sharded)
+    launch("train", recipe, *words, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two", way=way)
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
@@ -95,18 +103,19 @@ def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: P
     assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("processes", "sharded"), [(1, False), (2, False), (1, True), (2, True)])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_of_two_processes_is_finished_by_any_number(
-    processes: int, sharded: bool, recipe: Path, tmp_path: Path
+    processes: int, way: str, recipe: Path, tmp_path: Path
 ) -> None:
     """From its checkpoint of step 12: the last losses are those of the whole run, and so is the model."""
     words = [*SETTINGS, "per_device_train_batch_size=5", "save_strategy=steps", "save_steps=4"]
-    launch("train", recipe, *words, "--run-dir", tmp_path / "whole", sharded=sharded)
+    launch("train", recipe, *words, "--run-dir", tmp_path / "whole", way=way)
     run = Run(tmp_path / "whole")
     before, scores = losses(run), run.read("scores.json")
     run.note(status="running")
     if processes == 2:
-        launch("train", "--resume", run.path, sharded=sharded)
+        launch("train", "--resume", run.path, way=way)
     else:
         tunesmith.train(resume=run.path)
     np.testing.assert_allclose(losses(run), before, rtol=1e-5)
