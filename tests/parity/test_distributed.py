@@ -36,16 +36,17 @@ WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is Non
 WAYS = ["whole", "fsdp2", pytest.param("zero1", marks=WITH_DEEPSPEED), pytest.param("zero2", marks=WITH_DEEPSPEED)]
 
 
-def launch(*words: object, way: str = "whole") -> None:
-    """`torchrun --nproc_per_node 2 -m tunesmith ...`: what `accelerate launch` starts on GPUs.
+def launch(*words: object, way: str = "whole", program: tuple[str, ...] = ("-m", "tunesmith")) -> str:
+    """`torchrun --nproc_per_node 2 -m tunesmith ...`, giving what it prints: what `accelerate launch` starts on GPUs.
 
     (`accelerate launch --cpu --num_processes 2` of 1.15 starts a single process unless there is an mpirun.)
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | TELLS[way]
-    command = [*launcher, "-m", "tunesmith", *map(str, words)]
+    command = [*launcher, *program, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-9000:]
+    return done.stdout
 
 
 @pytest.fixture
@@ -121,6 +122,52 @@ def test_a_run_of_two_processes_is_finished_by_any_number(
     np.testing.assert_allclose(losses(run), before, rtol=1e-5)
     assert losses(run)[:12] == before[:12]
     assert run.read("scores.json")["confusion"] == scores["confusion"]
+
+
+INFINITE = """
+import torch
+from accelerate import Accelerator
+from accelerate.utils import patch_environment
+from tunesmith import errors, processes, recipe
+from tunesmith.training import loop
+
+class Batch:
+    ids = ("row",)
+    def __init__(self, rows, power): self.inputs, self.power = torch.full((rows, 3), 0.5), power
+    def to(self, device): return self
+
+class Loss:
+    def count(self, batch): return len(batch.inputs)
+    def total(self, model, batch): return (model(batch.inputs) * 0.0).abs().pow(batch.power).sum()
+
+def batches(step):  # then nothing to learn, then the gradient of a root at 0 on the second process
+    return [Batch(0 if step == 1 else 2, 0.5 if step == 2 and accelerator.process_index else 1.0)]
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+with patch_environment(**processes.WITHOUT_DEEPSPEED):
+    accelerator = Accelerator(cpu=True)
+course, train = loop.Course(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
+state = loop.begin(model, train, course, accelerator)
+try:
+    for step in loop.steps(state, batches, Loss(), train, accelerator, course, dict):
+        before = [p.clone() for p in model.parameters()]
+        skipped = step.skipped
+except errors.TrainingError as error:
+    same = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    print("stopped", step.number, skipped, same, str(error).splitlines()[0])
+"""
+
+
+@pytest.mark.parametrize("way", ["whole", *WAYS[2:]])
+def test_no_process_steps_where_the_gradient_of_one_is_infinite(way: str, tmp_path: Path) -> None:
+    """The loss is finite, so only the gradient tells; all of them stop, with the weights of the step before."""
+    script = tmp_path / "infinite.py"
+    script.write_text(INFINITE)
+    lines = [line for line in launch(way=way, program=(str(script),)).splitlines() if line.startswith("stopped")]
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("stopped 2 True True step 3: loss 0.0, gradient norm")
 
 
 def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Models) -> None:
