@@ -256,10 +256,8 @@ def test_adapters_of_generators(adapted: Run, tmp_path: Path) -> None:
     for target in ("adapter", "safetensors", "pth", "gguf"):
         proof = tunesmith.export(adapted, target, tmp_path / target, rows=4)
         assert proof["agreement"] == 1
-    for target in ("adapter", "safetensors", "pth"):
-        assert as_the_card_says(tmp_path / target)
     answers = [as_the_card_says(tmp_path / target) for target in ("adapter", "safetensors")]
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] != ""
 
 
 def test_an_adapter_is_merged_in_the_precision_of_its_base(shared: Path, tmp_path: Path) -> None:
