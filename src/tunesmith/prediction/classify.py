@@ -19,7 +19,7 @@ from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
-from tunesmith.models import load, unpadding
+from tunesmith.models import load, products, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.recipe import Linear, Model, Probe
 from tunesmith.types import Change, Example, Fitted, Prediction
@@ -54,7 +54,7 @@ class Encoder:
         layout = self.layout or batches.Padded(self.tokenizer)
         for positions in track(layout.plan([len(one) for one in encoded], budget), title):
             batch = layout.collate([encoded[i] for i in positions]).to(self.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), products.fast():
                 output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row
