@@ -20,7 +20,7 @@ LAYERS = [
     {"runs", "assets"},
     {"data"},
     {"models"},
-    {"training", "prediction", "evaluation", "serving"},
+    {"training", "prediction", "evaluation", "judging", "exporting", "serving"},
     {"pipeline"},
     {"classifier", "cli"},
     {"__init__", "__main__"},
@@ -30,14 +30,27 @@ MAY_SEE = {("pipeline", "__init__"), ("serving", "__init__"), ("hardware", "__in
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {
-    "transformers": {"models/load.py", "models/gguf.py", "models/quantize.py", "models/architectures.py"},
+    "transformers": {
+        "models/load.py",
+        "models/gguf.py",
+        "models/quantize.py",
+        "models/architectures.py",
+        "models/unpadding.py",
+    },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
+    "deepspeed": {"training/zero.py"},
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
+    "gguf": {"exporting/gguf.py"},
+    "onnxruntime": {"exporting/onnx.py"},
+    "tokenizers": {"exporting/network.py", "exporting/standalone.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/reporting.py"},
-    "jinja2": {"evaluation/report.py"},
+    "jinja2": {"evaluation/report.py", "judging/asking.py"},
+    "rouge_score": {"evaluation/overlap.py"},
+    "sacrebleu": {"evaluation/overlap.py"},
+    "httpx2": {"judging/endpoints.py"},
     "fastapi": {"serving/app.py", "serving/handlers.py", "serving/documentation.py"},
     "starlette": {"serving/app.py"},
     "uvicorn": {"serving/listen.py"},
@@ -47,9 +60,12 @@ DOORS = {
 
 WITHOUT_TORCH = [
     "tunesmith", "tunesmith.cli", "tunesmith.recipe.document", "tunesmith.runs", "tunesmith.data",
-    "tunesmith.models.linear",
+    "tunesmith.data.answers", "tunesmith.models.linear",
     "tunesmith.evaluation.report", "tunesmith.evaluation.comparison", "tunesmith.pipeline.train",
-    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict",
+    "tunesmith.pipeline.compare", "tunesmith.pipeline.predict", "tunesmith.pipeline.evaluate",
+    "tunesmith.judging.sitting", "tunesmith.pipeline.judge", "tunesmith.pipeline.judge_scores",
+    "tunesmith.pipeline.pseudo_label",
+    "tunesmith.pipeline.export", "tunesmith.exporting.onnx",
     "tunesmith.pipeline.serve", "tunesmith.serving.app", "tunesmith.serving.listen",
 ]  # fmt: skip
 
@@ -163,7 +179,7 @@ def test_print_only_on_the_command_line(path: Path) -> None:
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_imports_without_torch(module: str) -> None:
-    heavy = {"torch", "transformers", "sklearn", "datasets", "scipy"}
+    heavy = {"torch", "transformers", "sklearn", "datasets", "scipy", "rouge_score", "sacrebleu"}
     code = f"import sys, {module}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -6,6 +6,7 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
+    ├── JudgeError        a judge cannot be reached, or refuses
     ├── MissingExtra      an optional package is not installed
     └── Interrupted       a signal ended training; a checkpoint was written
 
@@ -41,6 +42,10 @@ class TrainingError(TunesmithError):
 
 class RunError(TunesmithError):
     """A run directory is missing, damaged, or cannot be compared with another."""
+
+
+class JudgeError(TunesmithError):
+    """A judge cannot be reached, or refuses; what it said before is kept."""
 
 
 class MissingExtra(TunesmithError):

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import torch
 
 
+WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
+"""Environment to make accelerate's objects in: its own way with DeepSpeed would step in the backward pass."""
+
+
 def is_main() -> bool:
     """False for all but the first of the processes that a launcher started; only that one writes."""
     return os.environ.get("RANK", "0") == "0"
@@ -30,8 +34,10 @@ def on_cpu() -> bool:
 def device() -> torch.device:
     """Where models of this process run. Joins the other processes, if there are any."""
     from accelerate import PartialState
+    from accelerate.utils import patch_environment
 
-    found: torch.device = PartialState(cpu=on_cpu()).device
+    with patch_environment(**WITHOUT_DEEPSPEED):
+        found: torch.device = PartialState(cpu=on_cpu()).device
     return found
 
 

@@ -25,20 +25,28 @@ SETTINGS = ["num_train_epochs=2", "bootstrap_samples=100", "logging_steps=1", "l
             "eval_strategy=steps"]  # fmt: skip
 
 
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-"""What `accelerate launch --config_file examples/accelerate/fsdp2.yaml` tells its processes."""
+TELLS = {
+    "whole": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero1": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"},
+    "zero2": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+}
+"""What `accelerate launch --config_file examples/accelerate/fsdp2.yaml` and `deepspeed.yaml` tell their processes."""
+WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+WAYS = ["whole", "fsdp2", pytest.param("zero1", marks=WITH_DEEPSPEED), pytest.param("zero2", marks=WITH_DEEPSPEED)]
 
 
-def launch(*words: object, sharded: bool = False) -> None:
-    """`torchrun --nproc_per_node 2 -m tunesmith ...`: what `accelerate launch` starts on GPUs.
+def launch(*words: object, way: str = "whole", program: tuple[str, ...] = ("-m", "tunesmith")) -> str:
+    """`torchrun --nproc_per_node 2 -m tunesmith ...`, giving what it prints: what `accelerate launch` starts on GPUs.
 
     (`accelerate launch --cpu --num_processes 2` of 1.15 starts a single process unless there is an mpirun.)
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (SHARDED if sharded else {})
-    command = [*launcher, "-m", "tunesmith", *map(str, words)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | TELLS[way]
+    command = [*launcher, *program, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-9000:]
+    return done.stdout
 
 
 @pytest.fixture
@@ -57,26 +65,27 @@ def losses(run: Run) -> list[float]:
     return [line["loss"] for line in run.metrics() if "loss" in line]
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_processes_give_the_losses_of_one(sharded: bool, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: Path) -> None:
     """10 examples a step: by one process, or 5 each by two; the curve agrees within 1e-5, and one process writes.
 
     Sharded (FSDP2) the second process of an epoch's last step, with 1 row, runs as often as the first all the same.
     """
     alone = tunesmith.train(recipe, [*SETTINGS, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
     words = ["per_device_train_batch_size=5", "max_tokens_per_micro_batch=40", "gradient_checkpointing=true"]
-    launch("train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two", sharded=sharded)
+    launch("train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two", way=way)
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
     assert both.manifest["notes"]["processes"] == 2
-    assert both.manifest["notes"]["sharded"] is sharded
+    assert both.manifest["notes"]["sharded"] is (way != "whole")
     assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
 
-@pytest.mark.parametrize(("kind", "sharded"), [("none", False), ("lora", False), ("none", True), ("lora", True)])
-def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) -> None:
     """Instruction tuning, 10 conversations a step: packed by one process, or dealt to two; the last step has 1 row."""
     rows = [{"instruction": "Topic?", "input": text, "output": label} for text, label in tiny.texts(80)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -87,7 +96,7 @@ def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: P
     recipe.write_text(yaml.safe_dump(content))
     words = [*SETTINGS, "max_new_tokens=2", "num_samples=1", "max_responses=1", "lora_dropout=0"]
     alone = tunesmith.train(recipe, [*words, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
-    launch("train", recipe, *words, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two", sharded=sharded)
+    launch("train", recipe, *words, "per_device_train_batch_size=5", "--run-dir", tmp_path / "two", way=way)
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
@@ -95,18 +104,19 @@ def test_two_processes_pack_what_one_packs(kind: str, sharded: bool, tmp_path: P
     assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("processes", "sharded"), [(1, False), (2, False), (1, True), (2, True)])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_of_two_processes_is_finished_by_any_number(
-    processes: int, sharded: bool, recipe: Path, tmp_path: Path
+    processes: int, way: str, recipe: Path, tmp_path: Path
 ) -> None:
     """From its checkpoint of step 12: the last losses are those of the whole run, and so is the model."""
     words = [*SETTINGS, "per_device_train_batch_size=5", "save_strategy=steps", "save_steps=4"]
-    launch("train", recipe, *words, "--run-dir", tmp_path / "whole", sharded=sharded)
+    launch("train", recipe, *words, "--run-dir", tmp_path / "whole", way=way)
     run = Run(tmp_path / "whole")
     before, scores = losses(run), run.read("scores.json")
     run.note(status="running")
     if processes == 2:
-        launch("train", "--resume", run.path, sharded=sharded)
+        launch("train", "--resume", run.path, way=way)
     else:
         tunesmith.train(resume=run.path)
     np.testing.assert_allclose(losses(run), before, rtol=1e-5)
@@ -114,8 +124,54 @@ def test_a_run_of_two_processes_is_finished_by_any_number(
     assert run.read("scores.json")["confusion"] == scores["confusion"]
 
 
+INFINITE = """
+import torch
+from accelerate import Accelerator
+from accelerate.utils import patch_environment
+from tunesmith import errors, processes, recipe
+from tunesmith.training import loop
+
+class Batch:
+    ids = ("row",)
+    def __init__(self, rows, power): self.inputs, self.power = torch.full((rows, 3), 0.5), power
+    def to(self, device): return self
+
+class Loss:
+    def count(self, batch): return len(batch.inputs)
+    def total(self, model, batch): return (model(batch.inputs) * 0.0).abs().pow(batch.power).sum()
+
+def batches(step):  # then nothing to learn, then the gradient of a root at 0 on the second process
+    return [Batch(0 if step == 1 else 2, 0.5 if step == 2 and accelerator.process_index else 1.0)]
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+with patch_environment(**processes.WITHOUT_DEEPSPEED):
+    accelerator = Accelerator(cpu=True)
+course, train = loop.Course(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
+state = loop.begin(model, train, course, accelerator)
+try:
+    for step in loop.steps(state, batches, Loss(), train, accelerator, course, dict):
+        before = [p.clone() for p in model.parameters()]
+        skipped = step.skipped
+except errors.TrainingError as error:
+    same = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    print("stopped", step.number, skipped, same, str(error).splitlines()[0])
+"""
+
+
+@pytest.mark.parametrize("way", ["whole", *WAYS[2:]])
+def test_no_process_steps_where_the_gradient_of_one_is_infinite(way: str, tmp_path: Path) -> None:
+    """The loss is finite, so only the gradient tells; all of them stop, with the weights of the step before."""
+    script = tmp_path / "infinite.py"
+    script.write_text(INFINITE)
+    lines = [line for line in launch(way=way, program=(str(script),)).splitlines() if line.startswith("stopped")]
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("stopped 2 True True step 3: loss 0.0, gradient norm")
+
+
 def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Models) -> None:
-    """examples/loop.py, dropout included, to the last digit that float32 sums keep."""
+    """examples/loop.py, which pads, dropout included, to the last digit that float32 sums keep."""
     spec = importlib.util.spec_from_file_location("loop", ROOT / "examples" / "loop.py")
     assert spec
     assert spec.loader
@@ -123,8 +179,15 @@ def test_the_readable_loop_gives_the_same_losses(tmp_path: Path, tiny_models: Mo
     spec.loader.exec_module(example)
     rows = tiny.texts(100)
     table = write_csv(tmp_path / "reviews.csv", rows)
-    settings = ["num_train_epochs=1", "learning_rate=5e-5", "max_length=128", "validation_size=0", "test_size=0"]
+    settings = [
+        "num_train_epochs=1",
+        "learning_rate=5e-5",
+        "max_length=128",
+        "validation_size=0",
+        "test_size=0",
+        "layout=padded",
+    ]
     source = {"data": {"path": str(table)}, "model": {"name_or_path": str(tiny_models("bert"))}}
-    run = tunesmith.train(source, [*settings, "logging_steps=1"])
+    run = tunesmith.train(source, [*settings, "logging_steps=1", "layout=padded"])
     theirs = example.train([text for text, _ in rows], [label for _, label in rows], str(tiny_models("bert")))
     np.testing.assert_allclose(losses(run), theirs, rtol=1e-6)

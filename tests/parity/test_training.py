@@ -18,10 +18,10 @@ from torch._dynamo.utils import counters
 from transformers import get_scheduler
 
 from tests import tiny
-from tunesmith.data.batches import Batch, Feed, Sampler, collate
+from tunesmith.data.batches import Batch, Feed, Padded, Sampler, Unpadded, collate
 from tunesmith.data.encode import IGNORE, EncodedText, encode
 from tunesmith.errors import TrainingError
-from tunesmith.models import adapters, load
+from tunesmith.models import adapters, load, unpadding
 from tunesmith.recipe import Evaluate, Model, Train
 from tunesmith.training import causal, compilation, loop, losses, optim
 from tunesmith.types import Example
@@ -43,7 +43,7 @@ def run(
     model: nn.Module, tokenizer, encoded, settings: Train, steps: int, weights=None, max_tokens=None
 ) -> list[loop.Step]:
     size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    feed = Feed(encoded, Sampler(len(encoded), size, 7), tokenizer, max_tokens or 4096)
+    feed = Feed(encoded, Sampler(len(encoded), size, 7), Padded(tokenizer), max_tokens or 4096)
     loss = losses.Classification(torch.ones(len(LABELS)) if weights is None else weights)
     evaluate = Evaluate(eval_strategy="no")
     limited = settings.model_copy(update={"max_steps": steps})
@@ -113,12 +113,43 @@ def test_layout_does_not_change_gradients(tiny_models: Models, family: str, weig
     """One batch of 16, or micro-batches of 1, 2, ... rows: gradients equal within 1e-5 relative."""
     model, tokenizer, encoded = setup(tiny_models(family))
     no_dropout(model).train()
-    feeds = [Feed(encoded, Sampler(len(encoded), 16, 3), tokenizer, tokens) for tokens in (10_000, 64, 1)]
+    feeds = [Feed(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), tokens) for tokens in (10_000, 64, 1)]
     counts = [len(feed(0)) for feed in feeds]
     assert counts[0] == 1 < counts[1] < counts[2] == 16
     one, some, each = (gradients(model, feed, torch.tensor(weights)) for feed in feeds)
     for other in (some, each):
         assert (one - other).norm() / one.norm() < 1e-5
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
+def test_unpadded_rows_have_the_gradients_of_padded_ones(tiny_models: Models, family: str, checkpointed: bool) -> None:
+    """16 texts in one row, or in several: gradients of a padded batch within 1e-5 relative; the model still pads."""
+    model, tokenizer, encoded = setup(tiny_models(family))
+    no_dropout(model).train()
+    if checkpointed:
+        load.checkpoint_activations(model)
+    weights, sampler = torch.tensor([0.2, 1.0, 3.0]), Sampler(len(encoded), 16, 3)
+    padded = Feed(encoded, sampler, Padded(tokenizer), 10_000)
+    expected = gradients(model, padded, weights)
+    layout = unpadding.find(model, tokenizer)
+    assert isinstance(layout, Unpadded)
+    for tokens, batches in ((10_000, 1), (64, None), (1, 16)):
+        feed = Feed(encoded, sampler, layout, tokens)
+        assert batches is None or len(feed(0)) == batches
+        assert all(sum(batch.lengths) <= tokens or len(batch.ids) == 1 for batch in feed(0))
+        found = gradients(model, feed, weights)
+        assert (found - expected).norm() / expected.norm() < 1e-5
+    assert torch.equal(gradients(model, padded, weights), expected)
+
+
+@pytest.mark.parametrize("family", ["xlnet", "deberta", "gpt2"])
+def test_models_that_need_padding_say_why(tiny_models: Models, family: str) -> None:
+    """Relative positions, or a head at the last token; and the attention is as it was."""
+    model, tokenizer, _ = setup(tiny_models(family))
+    before = model.config._attn_implementation
+    assert isinstance(unpadding.find(model, tokenizer), str)
+    assert model.config._attn_implementation == before
 
 
 def test_accumulation_is_a_larger_batch(tiny_models: Models) -> None:
@@ -135,7 +166,7 @@ def test_class_weights_are_torchs_weighted_mean(tiny_models: Models) -> None:
     model, tokenizer, encoded = setup(tiny_models("bert"))
     no_dropout(model).train()
     weights = torch.tensor([0.5, 2.0, 1.0])
-    feed = Feed(encoded, Sampler(len(encoded), 12, 3), tokenizer, 50)
+    feed = Feed(encoded, Sampler(len(encoded), 12, 3), Padded(tokenizer), 50)
     ours = loop._backward(model, feed(0), losses.Classification(weights), Accelerator(cpu=True))
     batch = collate([encoded[i] for i in feed.sampler.draw(0)], tokenizer)
     theirs = nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels, weight=weights)
@@ -197,7 +228,7 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
     model, tokenizer, encoded = setup(tiny_models("bert"))
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
     course = loop.Course(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
-    feed = Feed(encoded, Sampler(len(encoded), 8, 0), tokenizer, 4096)
+    feed = Feed(encoded, Sampler(len(encoded), 8, 0), Padded(tokenizer), 4096)
     loss = losses.Classification(torch.ones(3))
     accelerator = Accelerator(cpu=True)
     state = loop.begin(model, Train(), course, accelerator)
@@ -211,7 +242,7 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
 def test_a_step_without_labels_is_skipped_and_counted(tiny_models: Models) -> None:
     model, tokenizer, encoded = setup(tiny_models("bert"))
     bare = [dataclasses.replace(row, label=IGNORE) if i % 2 else row for i, row in enumerate(encoded)]
-    feed = Feed(bare, Sampler(len(bare), 1, 0), tokenizer, 4096)
+    feed = Feed(bare, Sampler(len(bare), 1, 0), Padded(tokenizer), 4096)
     course = loop.Course(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
     accelerator = Accelerator(cpu=True)
     state = loop.begin(model, Train(), course, accelerator)
@@ -354,7 +385,7 @@ def test_a_tied_embedding_has_one_dense_gradient() -> None:
 def test_autocast_around_the_loss_leaves_classification_alone(tiny_models: Models) -> None:
     """Its model ran under autocast already; logits and cross-entropy are float32: the same loss to the last bit."""
     model, tokenizer, encoded = setup(tiny_models("bert"))
-    feed = Feed(encoded, Sampler(len(encoded), 16, 3), tokenizer, 64)
+    feed = Feed(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), 64)
     loss = losses.Classification(torch.ones(3))
     AcceleratorState._reset_state(True)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings, strategies as st
 
 from tests import tiny
-from tunesmith.data.batches import Feed, Sampler, collate, plan
+from tunesmith.data.batches import Feed, Padded, Sampler, collate, plan
 from tunesmith.data.encode import IGNORE, Encoded, encode
 from tunesmith.types import Example
 
@@ -44,7 +44,7 @@ def test_processes_share_a_step_without_gap_or_overlap(processes: int, size: int
     sampler = Sampler(len(encoded), size, 0)
     words = tiny.tokenizer("bert")
     for step in range(sampler.steps_per_epoch):
-        shares = [Feed(encoded, sampler, words, 20, rank, processes)(step) for rank in range(processes)]
+        shares = [Feed(encoded, sampler, Padded(words), 20, rank, processes)(step) for rank in range(processes)]
         assert all(shares)
         labels = [(name, label) for share in shares for batch in share
                   for name, label in zip(batch.ids, batch.labels.tolist(), strict=True)]  # fmt: skip

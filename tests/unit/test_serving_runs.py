@@ -21,6 +21,7 @@ from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.serve import engine, load
 from tunesmith.recipe import Serve
 from tunesmith.serving import app, listen
+from tunesmith.types import Example
 
 QUICK = ["evaluate.bootstrap_samples=100", "engine.save_strategy=no"]
 
@@ -114,12 +115,40 @@ def test_a_run_as_guard_of_another(linear: Path) -> None:
         load([runs.find(linear)], wrong)
 
 
+def test_the_fastest_export_that_holds_computes(
+    reviews: Path, tmp_path: Path, tiny_models: Callable[[str], Path]
+) -> None:
+    """`auto`: of exports in the run, if they were faster and said what the run says; else torch. All label alike."""
+    folder = encoder(tmp_path, reviews, tiny_models("bert"))
+    found = runs.find(folder)
+    plain = engine(found, Serve()).predict(rows := [Example("1", "the goal of the team"), Example("2", "w " * 99)])
+    tunesmith.export(folder, "onnx")
+    exported = engine(found, Serve(engine="onnx"))
+    assert type(exported).__name__ == "StandaloneClassifier"
+    for one, other in zip(plain, exported.predict(rows), strict=True):
+        assert one.label == other.label
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    file = folder / "export" / "onnx" / "parity.json"
+    proof = json.loads(file.read_text())
+    for speed, agreement, kind in ((2.0, 1.0, True), (0.5, 1.0, False), (2.0, 0.9, False)):
+        file.write_text(json.dumps(proof | {"speed": speed, "agreement": agreement}))
+        assert (type(engine(found, Serve())) is type(exported)) is kind
+    file.write_text(json.dumps(proof | {"speed": 2.0}))
+
+    async def main() -> None:
+        async with client(app.create(load([found], Serve()))) as one:
+            answer = await one.post("/predict", json={"inputs": [row.text for row in rows]})
+            assert [each["label"] for each in answer.json()["predictions"]] == [each.label for each in plain]
+
+    wait_for(main())
+
+
 def test_what_cannot_be_served_is_told(
     linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = runs.find(linear)
     assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
-    with pytest.raises(RunError, match="ONNX"):
+    with pytest.raises(RunError, match="no onnx-int8 export"):
         engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):
         load([found, found], Serve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Args = argparse.Namespace
@@ -21,6 +22,11 @@ def add_overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
 
 
+def is_override(word: str) -> bool:
+    """Whether a word is a setting and no file."""
+    return "=" in word and not Path(word).exists()
+
+
 def show_comparison(comparison: Any) -> None:
     """Table, verdict, and where the page is."""
     from tunesmith.evaluation import terminal
@@ -34,8 +40,24 @@ def show_run(run: Any) -> None:
     manifest = run.manifest
     print(f"{manifest['name']}: {manifest['description']}")
     if (run.path / "scores.json").exists():
-        print(headline(run.read("scores.json")))
+        print(show_scores(run.read("scores.json")))
     print(f"run: {run.path}")
+
+
+def show_scores(scores: dict[str, Any]) -> str:
+    """What `evaluate` gives, for people: one model's figures, or several models' side by side and the verdict."""
+    from tunesmith.evaluation import terminal
+
+    if "models" in scores:
+        models = [{"name": name, "scores": found} for name, found in scores["models"].items()]
+        return f"{terminal.figures(models, scores['pairs'])}\n\n{scores['verdict']}"
+    if "base" in scores:
+        pair = scores["base"]["pair"]
+        models = [{"name": pair["a"], "scores": scores}, {"name": pair["b"], "scores": scores["base"]}]
+        return terminal.figures(models, [pair])
+    if "flaws" in scores:
+        return terminal.figures([{"name": "score", "scores": scores}], [])
+    return headline(scores)
 
 
 def headline(scores: dict[str, Any]) -> str:

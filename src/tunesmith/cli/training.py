@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from tunesmith.cli.shared import Args, Command, add_json, add_overrides, show_comparison, show_run
+from tunesmith.cli.shared import Args, Command, add_json, add_overrides, is_override, show_comparison, show_run
 from tunesmith.errors import RecipeError
 
 
@@ -60,8 +59,8 @@ def _compare(args: Args) -> None:
 
     named = {"data.text": args.text, "data.text_pair": args.text_pair, "data.label": args.label}
     columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
-    sources = [word for word in args.sources if not _is_override(word)]
-    overrides = [word for word in args.sources if _is_override(word)]
+    sources = [word for word in args.sources if not is_override(word)]
+    overrides = [word for word in args.sources if is_override(word)]
     seeds = _numbers(args.seeds) if args.seeds else None
     show_comparison(compare(sources, columns + overrides, methods=_names(args.methods), seeds=seeds))
 
@@ -151,10 +150,6 @@ def _numbers(text: str) -> list[int]:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _is_override(word: str) -> bool:
-    return "=" in word and not Path(word).exists()
 
 
 COMMANDS: dict[str, Command] = {

@@ -6,24 +6,31 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from tunesmith.data.encode import IGNORE, Encoded
+
+if TYPE_CHECKING:  # plans are made without torch, too
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded to one length. inputs: name -> B x T; labels: B; ids: where the rows came from."""
+    """Examples padded to one length (B x T) or one behind the other (1 x T), and where they came from."""
 
     inputs: dict[str, torch.Tensor]
+    """What the model takes: B x T, or 1 x T."""
     labels: torch.Tensor
+    """B."""
     ids: tuple[str, ...]
+    lengths: tuple[int, ...] | None = None
+    """Tokens of each example in the one row; None where rows are padded."""
 
     def to(self, device: torch.device) -> Batch:
-        return Batch({name: t.to(device) for name, t in self.inputs.items()}, self.labels.to(device), self.ids)
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,62 @@ def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 def collate(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
     """Pad rows to the longest of them, on the tokenizer's side."""
+    import torch
+
     padded = tokenizer.pad([row.inputs for row in rows], return_tensors="pt", return_attention_mask=True, verbose=False)
     return Batch(dict(padded), torch.tensor([row.label for row in rows]), tuple(row.id for row in rows))
+
+
+class Layout(Protocol):
+    """How examples lie in memory."""
+
+    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """Positions in groups of at most `max_tokens`."""
+        ...
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """One batch of all rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows of similar lengths, padded to the longest of them."""
+
+    tokenizer: Any
+
+    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        return plan(lengths, max_tokens)
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        return collate(rows, self.tokenizer)
+
+
+@dataclass(frozen=True)
+class Unpadded:
+    """Examples one behind the other in one row, for models/unpadding.py. first: the position of a first token."""
+
+    first: int
+
+    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        groups: list[list[int]] = []
+        used = 0
+        for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            if groups and used + lengths[position] <= max_tokens:
+                groups[-1].append(position)
+                used += lengths[position]
+            else:
+                groups.append([position])
+                used = lengths[position]
+        return groups
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        import torch
+
+        lengths = tuple(len(row) for row in rows)
+        inputs = {name: torch.tensor([[i for row in rows for i in row.inputs[name]]]) for name in rows[0].inputs}
+        inputs["position_ids"] = torch.cat([torch.arange(self.first, self.first + n) for n in lengths])[None]
+        return Batch(inputs, torch.tensor([row.label for row in rows]), tuple(row.id for row in rows), lengths)
 
 
 @dataclass(frozen=True)
@@ -81,7 +142,7 @@ class Feed:
 
     rows: Sequence[Encoded]
     sampler: Sampler
-    tokenizer: Any
+    layout: Layout
     max_tokens: int
     rank: int = 0
     processes: int = 1
@@ -92,8 +153,8 @@ class Feed:
         mine = [self.rows[i] for i in drawn[self.rank :: self.processes]]  # dealt by length: similar work for all
         if not mine:  # every process takes part in the exchange of gradients: a row without a label adds nothing
             mine = [replace(self.rows[drawn[-1]], label=IGNORE)]
-        groups = plan([len(row) for row in mine], self.max_tokens)
-        return [collate([mine[i] for i in group], self.tokenizer) for group in groups]
+        groups = self.layout.plan([len(row) for row in mine], self.max_tokens)
+        return [self.layout.collate([mine[i] for i in group]) for group in groups]
 
     def smaller(self) -> Feed:
         """The same examples in micro-batches of half the tokens."""

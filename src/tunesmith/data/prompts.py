@@ -67,12 +67,15 @@ class Prompter:
     tokenizer: Any
     system: str | None = None
     train_on_prompt: bool = False
+    template: str = "chat"
+    """Which template is the tokenizer's: a name in TEMPLATES, a file, or `chat` for the one it came with."""
 
     @classmethod
     def of(cls, settings: Prompt, tokenizer: Any, task: str) -> Prompter:
         """The prompter of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError."""
-        tokenizer.chat_template = _template(settings.template, tokenizer, task)
-        found = cls(tokenizer, settings.system, settings.train_on_prompt)
+        name = _resolved(settings.template, tokenizer, task)
+        tokenizer.chat_template = _template(name, tokenizer)
+        found = cls(tokenizer, settings.system, settings.train_on_prompt, name)
         found.check()
         return found
 
@@ -248,9 +251,13 @@ def _joined(parts: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Ids]:
     return ids, labels
 
 
-def _template(name: str, tokenizer: Any, task: str) -> str:
-    if name == "auto":
-        name = "classify" if task == "classification" else "chat" if tokenizer.chat_template else "alpaca"
+def _resolved(name: str, tokenizer: Any, task: str) -> str:
+    if name != "auto":
+        return name
+    return "classify" if task == "classification" else "chat" if tokenizer.chat_template else "alpaca"
+
+
+def _template(name: str, tokenizer: Any) -> str:
     if name == "chat":
         if not tokenizer.chat_template:
             raise RecipeError(

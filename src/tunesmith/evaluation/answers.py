@@ -5,32 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
+from tunesmith.evaluation import figures, judged
+from tunesmith.evaluation.figures import NAMES, directed, estimate, signed
 from tunesmith.evaluation.markdown import code, data_parts, environment_table, hub_name, plain, sign, table
-from tunesmith.evaluation.report import (
-    NOTHING,
-    Report,
-    chance,
-    cost_table,
-    level,
-    metric,
-    share,
-    signed,
-    templates,
-)
-from tunesmith.evaluation.responses import HIGHER_IS_BETTER
+from tunesmith.evaluation.report import NOTHING, Report, chance, cost_table, share, templates
+from tunesmith.evaluation.responses import SHARES
 
-NAMES = {
-    "loss": "Loss",
-    "perplexity": "Perplexity",
-    "ended": "Ended",
-    "exact_match": "Exact match",
-    "empty": "Empty",
-    "tokens": "Mean length",
-}
-LOWER_IS_BETTER = [name for name, higher in HIGHER_IS_BETTER.items() if not higher]
-SHARES = ("ended", "exact_match", "empty")
 STEPS = 6
 """Of more evaluations than this the page shows the answers of some, the first and the last among them."""
 QUOTED = 280
@@ -39,38 +22,48 @@ QUOTED = 280
 
 def html(report: Report) -> str:
     """One self-contained page, without scripts and without any request to the outside."""
+    page = "answers.html.j2" if report["task"] == "instruction" else "answers.files.html.j2"
     given: dict[str, Any] = {
+        **{name: getattr(figures, name) for name in ("better", "difference", "directed", "figure", "interval")},
+        **{name: getattr(figures, name) for name in ("probability", "signed")},
         "names": NAMES,
-        "lower_is_better": LOWER_IS_BETTER,
-        "figure": figure,
+        "lower_is_better": figures.LOWER_IS_BETTER,
+        "shares": SHARES,
+        "shown_figures": figures.shown(report["methods"]),
+        "by_name": _by_name(report),
+        "flaws": figures.flaws(report["methods"]),
         "spread": spread,
+        "judged": judged.section,
+        "seen": [row["id"] for group in report["shown"] for row in group["rows"]],
         "most_steps": STEPS,
     }
-    return templates().get_template("answers.html.j2").render(report=report, **given, **_axes(report))
+    return templates().get_template(page).render(report=report, **given, **_axes(report))
 
 
 def markdown(report: Report) -> str:
     """The tables that matter and a few answers, for a terminal, a pull request or an issue."""
     methods = report["methods"]
-    parts = [
-        f"# {plain(report['title'])}",
-        f"**{plain(report['verdict'])}**",
-        f"## {'Comparison' if len(methods) > 1 else 'Scores and costs'}",
-        _score_table(methods),
-        cost_table(methods, "answers"),
-    ]
+    parts = [f"# {plain(report['title'])}", f"**{plain(report['verdict'])}**", "## Scores", figure_table(report)]
+    if report["task"] == "instruction":
+        parts += ["## Costs", cost_table(methods, "answers")]
     if report["pairs"]:
-        parts += ["## Pairs", _pair_table(report["pairs"])]
+        parts += ["## Pairs", _pair_table(report)]
     if report["shown"]:
         parts += ["## Answers", *_quotations(report["shown"][-1])]
-    return "\n\n".join([*parts, "## Data", *data_parts(report["data"]), sign(report)]) + "\n"
+    for method in methods:
+        if method.get("judged"):
+            parts += [f"## A judge of {plain(method['name'])}", plain(judged.verdict(method["judged"]))]
+    parts += ["## Form", _flaw_table(methods)]
+    if report["task"] == "instruction":
+        parts += ["## Data", *data_parts(report["data"])]
+    return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
 def card(report: Report) -> str:
-    """The model card (README.md) of a single run, in Hugging Face's form. Needs exactly one method."""
+    """The model card (README.md) of a single run, in Hugging Face's form. Of one method, perhaps beside its base."""
     import yaml
 
-    (method,) = report["methods"]
+    method = report["methods"][0]
     front = yaml.safe_dump(_front_matter(report, method), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{front}---",
@@ -78,7 +71,8 @@ def card(report: Report) -> str:
         f"{plain(method['description'])}. It answers instructions as those of its training data were answered.",
         plain(report["verdict"]),
         "## Scores",
-        _metric_table(method["scores"]),
+        figure_table(report),
+        *([plain(said)] if (said := judged.trusted(method.get("judged"))) else []),
         "## How to use",
         *_usage_parts(method),
         "## Data",
@@ -94,15 +88,6 @@ def card(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def figure(name: str, value: float | None) -> str:
-    """A headline figure for people: a loss 1.523, a share 99.1%, a perplexity or a number of tokens 4.59, 45.9, 459."""
-    if value is None:
-        return NOTHING
-    if name in SHARES:
-        return share(value)
-    return metric(value) if name == "loss" else f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
-
-
 def spread(samples: Sequence[Mapping[str, Any]], best_step: int | None) -> list[Mapping[str, Any]]:
     """At most STEPS of the answers to one prompt, evenly spread over the evaluations, the best step's among them."""
     last = len(samples) - 1
@@ -114,62 +99,81 @@ def spread(samples: Sequence[Mapping[str, Any]], best_step: int | None) -> list[
     return [samples[place] for place in places]
 
 
+def figure_table(report: Report) -> str:
+    """Every figure of every model, and of two models their difference, for Markdown."""
+    methods, pairs = report["methods"], report["pairs"]
+    one = pairs[0] if len(pairs) == 1 else None
+    head = [f"{methods[0]['scores']['answered']:,} answers", *(plain(method["name"]) for method in methods)]
+    rows = []
+    for name in figures.shown(methods):
+        found = [estimate(name, method["scores"]["headline"].get(name)) for method in methods]
+        tested = [figures.difference(name, one, _by_name(report)), figures.probability(name, one)] if one else []
+        rows.append([directed(name), *found, *tested])
+    return table([*head, *([f"{plain(one['a'])} − {plain(one['b'])}", "p"] if one else [])], rows)
+
+
+def _by_name(report: Report) -> dict[str, Any]:
+    return {method["name"]: method for method in report["methods"]}
+
+
 def _axes(report: Report) -> dict[str, Any]:
     from tunesmith.evaluation import charts
 
-    headlines = [method["scores"]["headline"] for method in report["methods"]]
-    ends = {
-        name: [head[name][end] for head in headlines if name in head for end in ("low", "high")]
-        for name in ("loss", "ended")
-    }
-    gaps = [pair["loss_difference"][end] for pair in report["pairs"] for end in ("low", "high")]
+    decides, closeness = report["compared"]["decided_by"], report["compared"]["closeness"]
+    strips = ("loss", "ended") if report["task"] == "instruction" else (closeness, "answer_only")
+    others = [name for name in ("rougeL", "chrf", "exact_match", "answer_only", "empty") if name not in strips]
+    found = [method["scores"]["headline"] for method in report["methods"]]
+    ends = {name: [head[name][end] for head in found if name in head for end in ("low", "high")] for name in strips}
+    least = {name: 4 if name == "chrf" else 0.04 for name in strips}
+    gaps = [_deciding(pair, decides)[end] for pair in report["pairs"] for end in ("low", "high")]
     return {
-        "pictures": charts.laid_over(report["methods"]),
-        "axes": {
-            "loss": charts.axis(ends["loss"], steps=3, least=0.04, low=0),
-            "ended": charts.axis(ends["ended"], steps=3, least=0.04, low=0, high=1),
-        },
+        "strips": strips,
+        "columns": others[:4],
+        "decides": decides,
+        "gap_name": f"Loss per {report['compared']['unit']}" if decides == "loss" else NAMES[decides],
+        "pictures": charts.laid_over([method for method in report["methods"] if "curve" in method]),
+        "axes": {name: charts.axis(ends[name], steps=3, least=least[name], low=0, high=_most(name)) for name in strips},
         "gap_axis": charts.axis([0.0, *gaps], steps=3, least=0.02),
     }
+
+
+def _most(name: str) -> float:
+    return inf if name == "loss" else 100 if name == "chrf" else 1
+
+
+def _deciding(pair: Mapping[str, Any], decides: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = pair["loss_difference"] if decides == "loss" else pair["differences"][decides]
+    return found
 
 
 # Markdown.
 
 
-def _estimate(name: str, estimate: Mapping[str, Any] | None) -> str:
-    return f"{figure(name, estimate['value'])} {_range(name, estimate)}" if estimate else NOTHING
+def _pair_table(report: Report) -> str:
+    decides = report["compared"]["decided_by"]
+    head = ["Pair", f"{NAMES[decides]} difference", "p", "p (Holm)", "Exact match: p (Holm)", "Told apart"]
+    return table(head, [_pair_row(pair, decides) for pair in report["pairs"]])
 
 
-def _range(name: str, estimate: Mapping[str, Any]) -> str:
-    return f"[{figure(name, estimate['low'])}, {figure(name, estimate['high'])}]"
-
-
-def _directed(name: str) -> str:
-    return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
-
-
-def _score_table(methods: Sequence[Mapping[str, Any]]) -> str:
-    rows = (
-        [plain(m["name"]), *(_estimate(name, m["scores"]["headline"].get(name)) for name in NAMES)] for m in methods
-    )
-    return table(["Method", *(_directed(name) for name in NAMES)], rows)
-
-
-def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> str:
-    head = ["Pair", "Loss difference", "p", "p (Holm)", "Ended: p (Holm)", "Exact match: p (Holm)", "Told apart"]
-    return table(head, map(_pair_row, pairs))
-
-
-def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    loss = pair["loss_difference"]
+def _pair_row(pair: Mapping[str, Any], decides: str) -> list[str]:
+    found = _deciding(pair, decides)
     return [
         f"{plain(pair['a'])} − {plain(pair['b'])}",
-        f"{signed(loss['value'])} [{signed(loss['low'])}, {signed(loss['high'])}]",
-        chance(loss["p"]),
-        chance(loss["p_holm"]),
-        *(chance(pair[name]["p_holm"]) if pair[name]["rows"] else NOTHING for name in ("ended", "exact_match")),
+        f"{signed(decides, found['value'])} [{signed(decides, found['low'])}, {signed(decides, found['high'])}]",
+        chance(found["p"]),
+        chance(found["p_holm"]),
+        chance(pair["exact_match"]["p_holm"]) if pair["exact_match"]["rows"] else NOTHING,
         "yes" if pair["distinguishable"] else "no",
     ]
+
+
+def _flaw_table(methods: Sequence[Mapping[str, Any]]) -> str:
+    found = [method["scores"]["flaws"] for method in methods]
+    rows = (
+        [name.capitalize(), *(f"{one[name]['count']:,}" if name in one else NOTHING for one in found)]
+        for name in figures.flaws(methods)
+    )
+    return table(["Flaw of form", *(plain(method["name"]) for method in methods)], rows)
 
 
 def _quotations(group: Mapping[str, Any]) -> list[str]:
@@ -200,7 +204,7 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
     ]
     result = {"task": task, "dataset": source, "metrics": metrics}
     return {
-        "library_name": "peft" if method["saved"] == "adapter" else "transformers",
+        "library_name": method.get("library", "peft" if method["saved"] == "adapter" else "transformers"),
         **({"base_model": method["base_model"]} if method["base_model"] else {}),
         "pipeline_tag": "text-generation",
         "tags": ["text-generation", "conversational", "tunesmith", str(method["name"])],
@@ -208,15 +212,9 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metric_table(scores: Mapping[str, Any]) -> str:
-    rows = (
-        [_directed(name), figure(name, one["value"]), _range(name, one)] for name, one in scores["headline"].items()
-    )
-    head = [f"On {scores['rows']:,} test rows, {scores['answered']:,} answered", "Value"]
-    return table([*head, f"{level(scores['confidence'])} interval"], rows)
-
-
 def _usage_parts(method: Mapping[str, Any]) -> list[str]:
+    if "usage" in method:
+        return [method["usage"]]
     run = shlex.quote(method["run"])
     shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
     without = "or without tunesmith; the chat template is stored with the tokenizer:"

@@ -163,6 +163,41 @@ def _overlay(series: Sequence[tuple[int, Sequence[Point]]], levels: Sequence[tup
     return _picture(286, f"{name} of {len(lines)} methods over steps", body)
 
 
+def scatter(groups: Mapping[str, Mapping[str, Any]], across: str, up: str) -> Markup:
+    """Points of several groups, {name: {"points": [[x, y], ...]}}, both axes by factors, with the line x = y."""
+    top, bottom = 26, 246
+    points = [(place, x, y) for place, group in enumerate(groups.values()) for x, y in group["points"]]
+    most = max([2.0, *(value for _, x, y in points for value in (x, y))])
+    # 0, 1, 2, 5, 10, 20, ...: as far as needed; half way to the next tick is half the way
+    ends = [0.0, *(factor * 10.0**power for power in range(7) for factor in (1, 2, 5))]
+    scale = ends[: next(i for i, end in enumerate(ends) if end >= most) + 1]
+    body = [_frame_at(scale, top, bottom), _text(LEFT, 12, f"{up} ↑", "start"), _text(RIGHT, 280, f"{across} →", "end")]
+    body.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top))
+    dot = Markup('<circle class="point m{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>')
+    for place, x, y in points:
+        right, high = LEFT + (RIGHT - LEFT) * _between(x, scale), bottom - (bottom - top) * _between(y, scale)
+        body.append(dot.format(place % 10, right, high))
+    return _picture(286, f"{up} over {across}", body)
+
+
+def _frame_at(scale: Sequence[float], top: float, bottom: float) -> Markup:
+    """The same ticks on both axes, equally far apart."""
+    line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+    parts = []
+    for tick in scale:
+        share = _between(tick, scale)
+        height, place = bottom - (bottom - top) * share, LEFT + (RIGHT - LEFT) * share
+        parts += [line.format(LEFT, height, RIGHT, height), _text(LEFT - 6, height + 3.5, f"{tick:,.0f}", "end")]
+        parts += [line.format(place, bottom, place, bottom + 4), _text(place, bottom + 16, f"{tick:,.0f}")]
+    return Markup("").join(parts)
+
+
+def _between(value: float, scale: Sequence[float]) -> float:
+    """Where a value lies on a scale whose ticks are equally far apart, from 0 to 1."""
+    place = next((i for i, tick in enumerate(scale[1:]) if value <= tick), len(scale) - 2)
+    return (place + (value - scale[place]) / (scale[place + 1] - scale[place])) / (len(scale) - 1)
+
+
 def _spoken(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 
@@ -220,3 +255,53 @@ def _picture(height: int, title: str, body: Sequence[Markup]) -> Markup:
     return Markup(
         '<svg class="picture" viewBox="0 0 {} {}" role="img" aria-label="{title}"><title>{title}</title>{}</svg>'
     ).format(WIDTH, height, Markup("").join(body), title=title)
+
+
+def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
+    """Counts in bins of equal width from 0 to `high`; each bar has its count where all have room, else the highest."""
+    top, bottom = 26, 186
+    scale = Axis(tuple(high * tick / 5 for tick in range(6)))
+    most = max(counts, default=0) or 1
+    width = high / max(1, len(counts))
+    roomy = 6 * len(f"{most:,}") <= (RIGHT - LEFT) * width / high
+    bars = [
+        Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+            _across(place * width, scale) + 0.8,
+            bottom - (bottom - top) * count / most,
+            (RIGHT - LEFT) * width / high - 1.6,
+            (bottom - top) * count / most,
+        )
+        for place, count in enumerate(counts)
+    ]
+    labels = [
+        _text(_across((place + 0.5) * width, scale), bottom - (bottom - top) * count / most - 4, f"{count:,}")
+        for place, count in enumerate(counts)
+        if count and (roomy or count == most)
+    ]
+    marks = [_text(_across(tick, scale), bottom + 16, f"{tick:g}") for tick in scale.ticks]
+    base = Markup('<line class="zero" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, RIGHT, bottom, bottom)
+    return _picture(bottom + 30, title, [*bars, base, *labels, *marks])
+
+
+def trade_off(points: Sequence[Mapping[str, Any]], chosen: float | None, title: str) -> Markup:
+    """Precision over coverage with its interval as a band; a ring at the point that was `chosen` (a threshold)."""
+    top, bottom = 26, 226
+    unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    known = sorted((one for one in points if one["precision"]), key=lambda one: one["coverage"])
+    lows = [one["precision"]["low"] for one in known]
+    values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
+
+    def places(end: str) -> list[Point]:
+        return [(_across(one["coverage"], unit), _up(one["precision"][end], values, top, bottom)) for one in known]
+
+    outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*places("low"), *places("high")[::-1]])
+    sizes = [6.0 if one["threshold"] == chosen else 3.0 for one in known]
+    body = [
+        _frame(unit, values, top, bottom),
+        Markup('<polygon class="bar" points="{}"/>').format(outline),
+        _line(places("value"), "line"),
+        _dots(places("value"), sizes),
+        _text(LEFT, 12, "precision ↑", "start"),
+        _text(RIGHT, bottom + 34, "coverage →", "end"),
+    ]
+    return _picture(bottom + 40, title, body)

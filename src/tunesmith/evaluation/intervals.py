@@ -46,6 +46,14 @@ def bootstrap(measure: Callable[[Index], dict[str, Floats]], rows: int, samples:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
+def sums(values_NC: Floats, draws_BN: Index) -> Floats:
+    """What each line of `draws_BN` sums up to: B x C. Of whole numbers exactly, in whatever order they are added."""
+    N = len(values_NC)
+    places_BN = draws_BN + np.arange(len(draws_BN), dtype=np.intp)[:, None] * N
+    times_BN = np.bincount(places_BN.ravel(), minlength=len(draws_BN) * N).reshape(len(draws_BN), N)
+    return times_BN.astype(np.float64) @ values_NC
+
+
 def percentile(value: float, resampled: Floats, confidence: float) -> tuple[float, float]:
     """Percentile interval of the bootstrap (Efron 1979), widened where needed to hold `value` itself.
 

@@ -308,9 +308,9 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
     task = {"type": "text-classification", "name": "Text classification"}
     source = {"name": str(report["title"]), "type": hub_name(report["data"]["source"]), "split": "test"}
     result = {"task": task, "dataset": source, "metrics": _card_metrics(method["scores"]["headline"])}
-    library = {"library_name": "transformers"} if method["name"] == "encoder" else {}
+    library = method.get("library", "transformers" if method["name"] == "encoder" else None)
     return {
-        **library,
+        **({"library_name": library} if library else {}),
         "pipeline_tag": "text-classification",
         "tags": ["text-classification", "tunesmith", str(method["name"])],
         "metrics": ["accuracy", "f1"],
@@ -336,6 +336,8 @@ def _metric_table(scores: Mapping[str, Any]) -> str:
 
 
 def _usage_parts(method: Mapping[str, Any]) -> list[str]:
+    if "usage" in method:
+        return ["## How to use", method["usage"]]
     shell = f"```sh\ntunesmith predict {shlex.quote(method['run'])} --text 'Some text'\n```"
     if method["name"] != "encoder":
         return ["## How to use", shell]

@@ -1,4 +1,4 @@
-"""Scores of generated answers, each with its interval: rows are those of an instruction run's predictions."""
+"""Scores of generated answers, each with its interval: of an instruction run's predictions, or of any file's rows."""
 
 from __future__ import annotations
 
@@ -7,25 +7,37 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.evaluation import flaws, overlap
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
 from tunesmith.recipe import Evaluate
 
 Row = Mapping[str, Any]
-"""id, prompt, reference; loss (summed over the reference's learned tokens) and learned (their number); where the prompt
-was answered also response, tokens and ended."""
+"""id, prompt, reference; where the prompt was answered response. Of a run also loss (summed over the reference's
+learned tokens), learned (their number), tokens and ended (of the response)."""
 HIGHER_IS_BETTER = {
     "loss": False,
     "perplexity": False,
-    "ended": True,
+    "rouge1": True,
+    "rouge2": True,
+    "rougeL": True,
+    "bleu": True,
+    "chrf": True,
+    "token_f1": True,
     "exact_match": True,
+    "ended": True,
+    "answer_only": True,
     "empty": False,
+    "length_ratio": True,
     "tokens": True,
 }
-"""The headline figures, in the order of a report, and which way is better (of `tokens`, neither)."""
+"""The headline figures, in the order of a report, and which way is better."""
+NEITHER = ("length_ratio", "tokens")
+"""Figures of which neither way is better."""
 SHARES: dict[str, Callable[[Row], bool]] = {
-    "ended": lambda row: bool(row["ended"]),
     "exact_match": lambda row: _plain(row["response"]) == _plain(row["reference"]),
-    "empty": lambda row: not row["response"].strip(),
+    "ended": lambda row: bool(row["ended"]),
+    "answer_only": flaws.answer_only,
+    "empty": flaws.empty,
 }
 """Figures that are a share of the answered rows, and what counts."""
 
@@ -33,16 +45,20 @@ SHARES: dict[str, Callable[[Row], bool]] = {
 def score(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
     """Everything a report says of one run's answers, ready for scores.json; equal inputs give equal bits.
 
-    `loss` is the mean over all learned tokens of the references, `perplexity` its exponential; their intervals are
-    percentile bootstrap over rows. Shares have Wilson intervals.
+    `loss` is the mean over all learned tokens of the references, `perplexity` its exponential. Intervals are Wilson's
+    for shares and percentile bootstrap over rows for the rest. What rows do not tell (a file has no loss) is left out.
+    `flaws` counts what is wrong with the form of answers.
     """
     answered = [row for row in rows if row.get("response") is not None]
+    found = _losses(rows, settings, seed) | _answers(answered, settings, seed)
     return {
         "rows": len(rows),
         "answered": len(answered),
-        "learned_tokens": sum(int(row["learned"]) for row in rows),
+        "missing": sum(bool(row.get("missing")) for row in rows),
+        "learned_tokens": sum(int(row.get("learned", 0)) for row in rows),
         "confidence": settings.confidence,
-        "headline": _losses(rows, settings, seed) | _answers(answered, settings, seed),
+        "headline": {name: found[name] for name in HIGHER_IS_BETTER if name in found},
+        "flaws": flaws.count(answered),
     }
 
 
@@ -52,7 +68,7 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
 
 
 def _losses(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
-    if not (rows := [row for row in rows if row["learned"]]):  # those whose answer is too long have no loss
+    if not (rows := [row for row in rows if row.get("learned")]):  # those whose answer is too long have no loss
         return {}
     sums_N = np.array([row["loss"] for row in rows], np.float64)
     counts_N = np.array([row["learned"] for row in rows], np.float64)
@@ -69,11 +85,19 @@ def _answers(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, An
         return {}
     found = {}
     for name, holds in SHARES.items():
+        if name == "ended" and not all("ended" in row for row in rows):
+            continue
         count = sum(holds(row) for row in rows)
         low, high = wilson(count, len(rows), settings.confidence)
         found[name] = {"value": count / len(rows), "low": low, "high": high}
-    tokens_N = np.array([row["tokens"] for row in rows], np.float64)
-    return found | _with_intervals(lambda draws_BN: {"tokens": tokens_N[draws_BN].mean(1)}, len(rows), settings, seed)
+    table = overlap.tabulate(rows)
+    tokens_N = np.array([row["tokens"] for row in rows], np.float64) if all("tokens" in row for row in rows) else None
+
+    def measure(draws_BN: Index) -> dict[str, Floats]:
+        lengths = {} if tokens_N is None else {"tokens": tokens_N[draws_BN].mean(1)}
+        return overlap.measure(table, draws_BN) | lengths
+
+    return found | _with_intervals(measure, len(rows), settings, seed)
 
 
 def _with_intervals(

@@ -122,6 +122,18 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
     return found.eval()
 
 
+def has_adapter(model: nn.Module) -> bool:
+    """Whether small matrices lie beside the model's weights."""
+    return hasattr(model, "disable_adapter")
+
+
+@contextmanager
+def off(model: nn.Module) -> Iterator[None]:
+    """For a while the adapted model computes what the model under it does."""
+    with cast(Any, model).disable_adapter():
+        yield
+
+
 def merge(model: nn.Module) -> nn.Module:
     """A plain transformers model that computes what the adapted one does; the adapted one is left as it is.
 

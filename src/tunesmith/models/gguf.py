@@ -10,8 +10,11 @@ import hashlib
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tunesmith import assets
 from tunesmith.console import say
@@ -59,17 +62,34 @@ def _write(path: Path, target: Path) -> None:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer
 
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
+    model = read(path)
+    with _explained(path):
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    del model.config._name_or_path  # the file's own title, which is no name that leads anywhere
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def read(path: Path) -> Any:
+    """The model in a GGUF file, in float32, without its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    with _explained(path):
+        return AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # a parser of foreign binary files: whatever it raises, the file is the matter
         raise ModelError(
             f"cannot read {path}",
@@ -77,6 +97,3 @@ def _convert(path: Path, folder: Path) -> None:
             found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}",
             do="give the model's Hugging Face files instead",
         ) from error
-    del model.config._name_or_path  # the file's own title, which is no name that leads anywhere
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

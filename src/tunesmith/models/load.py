@@ -249,6 +249,11 @@ def checkpoint_activations(model: nn.Module) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
 
 
+def release(model: nn.Module) -> None:
+    """Give back the memory of a model that has done its work, whoever still holds it; it cannot compute any more."""
+    model.to("meta")
+
+
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     """Plain Hugging Face files: config, safetensors, tokenizer. Of a model with an adapter, the adapter alone."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -281,6 +286,21 @@ def longest_input(settings: Model, tokenizer: Tokenizer) -> int:
     if limit < settings.max_length:
         say(f"note: model.max_length is {settings.max_length}, but this model reads {limit} tokens: that is used")
     return limit
+
+
+def from_gguf(path: Path) -> nn.Module:
+    """The model in a GGUF file as it is, in float32, to look at; to use it, give `causal_lm` the file's name."""
+    with _quiet():
+        return cast(nn.Module, gguf.read(path).eval())
+
+
+def stored_precision(settings: Model) -> str:
+    """What the weights in a model's files are stored in: `bfloat16`, `float16`, or `float32` where they do not say."""
+    from transformers import AutoConfig
+
+    with _explained(settings):
+        config = AutoConfig.from_pretrained(*_place(settings), **_source(settings))
+    return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
 def _positions(model: nn.Module) -> list[int]:

@@ -112,7 +112,7 @@ def unpack(hidden_TD: torch.Tensor, packed: Packed) -> list[torch.Tensor]:
 
 def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
     """What the head of a causal model would see, for each of the T places: T x D."""
-    dtype = _base(model).dtype
+    dtype = inner(model).dtype
     # Added to the scores of attention: understood by `sdpa` and by `eager`, which would add True as 1.
     mask_11TT = torch.zeros(packed.mask.shape, dtype=dtype, device=packed.mask.device)
     mask_11TT.masked_fill_(~packed.mask, torch.finfo(dtype).min)
@@ -123,15 +123,21 @@ def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
 def run_body(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """What the head of a causal model would see, B x T x D, from any inputs its forward takes."""
     hidden_BTD, _ = _run(model, inputs, slice(0, 1))
-    return hidden_BTD.to(_base(model).dtype)  # autocast may end in another type than the head's
+    return hidden_BTD.to(inner(model).dtype)  # autocast may end in another type than the head's
+
+
+def inner(model: nn.Module) -> Any:
+    """The transformers model inside whatever is wrapped around it."""
+    found: Any = model.module if isinstance(model, DistributedDataParallel) else model
+    return found.get_base_model() if hasattr(found, "get_base_model") else found
 
 
 def head(model: nn.Module) -> nn.Module:
     """The output embedding: N x D -> N x V."""
-    module: nn.Module | None = _base(model).get_output_embeddings()
+    module: nn.Module | None = inner(model).get_output_embeddings()
     if module is None:
         raise ModelError(
-            f"{type(_base(model)).__name__} has no output embedding", expected="a causal language model with a head"
+            f"{type(inner(model)).__name__} has no output embedding", expected="a causal language model with a head"
         )
     return module
 
@@ -223,12 +229,6 @@ def _fill(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> lis
     return groups
 
 
-def _base(model: nn.Module) -> Any:
-    """The transformers model inside whatever is wrapped around it."""
-    inner: Any = model.module if isinstance(model, DistributedDataParallel) else model
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-
-
 def _run(model: nn.Module, inputs: dict[str, torch.Tensor], keep: slice | list[int]) -> tuple[torch.Tensor, Any]:
     """The model's own forward with its head at the places `keep` only: hidden_BTD as the head got it, and the output.
 
@@ -246,13 +246,13 @@ def _run(model: nn.Module, inputs: dict[str, torch.Tensor], keep: slice | list[i
     finally:
         hook.remove()
     if not found:
-        raise ModelError(f"{type(_base(model)).__name__} does not call its output embedding in its forward")
+        raise ModelError(f"{type(inner(model)).__name__} does not call its output embedding in its forward")
     return found[0], output
 
 
 def _window(model: nn.Module) -> int | None:
     """How many tokens the model's layers look back, where its configuration has a limit."""
-    config = _base(model).config.get_text_config()
+    config = inner(model).config.get_text_config()
     limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return min((limit for limit in limits if limit), default=None)
 
@@ -274,7 +274,7 @@ def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], lis
 
 def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
     """The largest difference of two logits relative to the largest logit: packed against one by one."""
-    packed = pack(sequences, labels).to(_base(model).device)
+    packed = pack(sequences, labels).to(inner(model).device)
     output_head = head(model)
     worst, scale = torch.zeros(()), torch.zeros(())
     for ids, row, hidden_LD in zip(sequences, labels, unpack(hidden_states(model, packed), packed), strict=True):

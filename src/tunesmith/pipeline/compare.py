@@ -11,7 +11,7 @@ from tunesmith import data, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import apart, reporting, seeds as repeats
+from tunesmith.pipeline import apart, base, reporting, seeds as repeats
 from tunesmith.pipeline.methods import variants
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -112,8 +112,8 @@ def _check_data(planned: Sequence[Recipe]) -> None:
 
 def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
     if isinstance(source, (Recipe, Mapping)) or str(source).endswith((".yaml", ".yml")):
-        return recipes.load(source, overrides)
-    return recipes.load({"data": {"path": str(source)}}, overrides)
+        return base.unless_asked(recipes.load(source, overrides))
+    return base.unless_asked(recipes.load({"data": {"path": str(source)}}, overrides))
 
 
 def _title(recipe: Recipe) -> str:

@@ -12,6 +12,7 @@ EXTRAS = {
     "track": ("tensorboard",),
     "sweep": ("optuna",),
     "qlora": ("bitsandbytes",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 """Extra -> modules it brings, as pyproject.toml has them."""
 TRACKERS = ("wandb", "mlflow")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
+from tunesmith.errors import RecipeError
 from tunesmith.evaluation import metrics
 from tunesmith.models import adapters, load
 from tunesmith.pipeline import weights
 from tunesmith.pipeline.finetune import Tuning, step_size
 from tunesmith.pipeline.job import Job
-from tunesmith.prediction.classify import Encoder, EncoderClassifier, cut_notes
+from tunesmith.prediction.classify import Encoder, EncoderClassifier, cut_notes, layout_of
+from tunesmith.recipe import Recipe
 from tunesmith.training import losses
 from tunesmith.training.loop import Scores
 
@@ -25,20 +28,39 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     model = load.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
     model = weights.shape(model, plan, recipe, "classification").to(accelerator.device)
     limit = load.longest_input(recipe.model, tokenizer)
-    encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
+    layout, padded = _layout(model, tokenizer, recipe)
+    encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderClassifier(splits.labels, encoder)
     rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     return Tuning(
         model,
-        batches.Feed(rows, sampler, tokenizer, budget, accelerator.process_index, accelerator.num_processes),
+        batches.Feed(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
         losses.Classification(torch.from_numpy(job.weights())),
         lambda step: _validate(predictor, job),
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
-        {**plan.notes, "adapter": adapters.describe(model), **cut_notes(cut)},
+        {
+            **plan.notes,
+            "adapter": adapters.describe(model),
+            "layout": "unpadded" if padded is None else f"padded: {padded}",
+            **cut_notes(cut),
+        },
     )
+
+
+def _layout(model: nn.Module, tokenizer: load.Tokenizer, recipe: Recipe) -> tuple[batches.Layout, str | None]:
+    """Texts in one row where that gives the model's own logits, else padded; and why padded."""
+    engine = recipe.engine
+    if engine.layout == "padded" or engine.compile:
+        return batches.Padded(tokenizer), "engine.layout" if engine.layout == "padded" else "engine.compile"
+    layout, reason = layout_of(model, tokenizer)
+    if reason and engine.layout == "packed":
+        raise RecipeError(
+            f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
+        )
+    return layout, reason
 
 
 def _validate(predictor: EncoderClassifier, job: Job) -> Scores:

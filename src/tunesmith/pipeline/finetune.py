@@ -17,7 +17,7 @@ from tunesmith.models import adapters, load, products
 from tunesmith.pipeline.job import Job
 from tunesmith.pipeline.session import Session, accelerated
 from tunesmith.recipe import Recipe
-from tunesmith.training import compilation, loop, sharding
+from tunesmith.training import compilation, loop, sharding, zero
 from tunesmith.training.losses import Loss
 from tunesmith.types import Fitted
 
@@ -65,6 +65,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
         with products.fast(_products(job)):
             session.follow(steps, state)
         sharding.gather(model)
+        zero.release(state.wrapped)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
         accelerator.wait_for_everyone()
         result = tuning.result
@@ -74,7 +75,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
     notes = {
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
-        "sharded": sharding.is_sharded(model),
+        "sharded": sharding.is_sharded(model) or zero.is_engine(state.wrapped),
         "mixed_precision": accelerator.mixed_precision,
         "steps": state.step,
         "best_step": session.best_step,
@@ -108,7 +109,7 @@ def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator:
     pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
     if recipe.engine.compile:
         say(why)
-    if pays and not sharding.asked_for():
+    if pays and not (sharding.asked_for() or zero.asked_for()):
         compilation.compile_layers(model)
 
 

@@ -39,11 +39,12 @@ def untuned(job: Job) -> Fitted:
     """The model as it comes: nothing is trained, and nothing but its name is stored."""
     recipe = job.recipe
     tokenizer = load.tokenizer(recipe.model)
-    prompter = Prompter.of(recipe.prompt, tokenizer, recipe.task)
+    prompter = replace(Prompter.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
     model = load.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
     generator = Generator(model, prompter, load.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
-    return Fitted(_result(generator, recipe, job), total, 0, {"device": str(processes.device())})
+    notes = {"device": str(processes.device()), "template": prompter.template}
+    return Fitted(_result(generator, recipe, job), total, 0, notes)
 
 
 def prepare(job: Job, accelerator: Accelerator) -> Tuning:
@@ -68,6 +69,7 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     notes = {
         **plan.notes,
         "adapter": adapters.describe(model),
+        "template": prompter.template,
         "layout": "packed" if reason is None else f"padded: {reason}",
         **cut_notes(changes),
     }

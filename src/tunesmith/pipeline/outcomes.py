@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith import hardware
 from tunesmith.evaluation import metrics, responses
-from tunesmith.pipeline import reporting
+from tunesmith.pipeline import base, reporting, respond
 from tunesmith.pipeline.job import Job
 from tunesmith.types import Example, Fitted
 
@@ -35,33 +35,16 @@ def classification(job: Job, fitted: Fitted, watch: hardware.Stopwatch) -> dict[
 
 
 def instruction(job: Job, fitted: Fitted, watch: hardware.Stopwatch) -> dict[str, Any]:
-    """The loss of the validation and test answers, and the model's own answers to the test prompts."""
-    recipe, splits, run = job.recipe, job.splits, job.run
-    generator: Any = fitted.predictor
-    asked = splits.test[: recipe.evaluate.max_responses]
-    with watch.time("predict"):
-        questions = [row.messages[:-1] for row in asked]
-        answers = generator.respond([row.id for row in asked], questions, recipe.generate, recipe.seed)
-    rows = [_answer(row, loss) for row, loss in zip(splits.test, _losses(generator, splits.test), strict=True)]
-    for row, answer in zip(rows, answers, strict=False):
-        row |= {"response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
+    """The loss of the validation and test answers, and the model's own answers to the test prompts; and the base's."""
+    splits, run, generator = job.splits, job.run, fitted.predictor
+    rows = respond.answered_rows(generator, splits.test, job.recipe, watch)
     run.write_rows("test", rows)
+    held_out = respond.losses(generator, splits.validation)
+    base.answer(job, generator, fitted.trainable > 0, watch)
     if rows:
-        run.write("scores.json", responses.score(rows, recipe.evaluate, recipe.seed))
-    held_out = _losses(generator, splits.validation)
+        run.write("scores.json", base.score(run))
     validation = {"loss": responses.mean_loss(held_out)} if held_out else None
-    return {"validation": validation, "predicted": len(asked)}
-
-
-def _losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    from tunesmith.prediction import likelihood  # needs torch, which a linear model is trained without
-
-    return likelihood.losses(generator, [row.id for row in examples], [row.messages for row in examples])
-
-
-def _answer(row: Example, loss: tuple[float, int]) -> dict[str, Any]:
-    reference = row.messages[-1].content
-    return {"id": row.id, "prompt": row.text, "reference": reference, "loss": loss[0], "learned": loss[1]}
+    return {"validation": validation, "predicted": sum("response" in row for row in rows)}
 
 
 def _gold(examples: Sequence[Example]) -> list[str]:

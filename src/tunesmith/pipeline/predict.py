@@ -1,4 +1,4 @@
-"""`tunesmith predict` and `tunesmith evaluate`: what a finished run says of texts, and how well."""
+"""`tunesmith predict`: what a finished run says of texts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import runs
-from tunesmith.errors import DataError, RecipeError, RunError
-from tunesmith.evaluation import metrics, responses
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import respond
 from tunesmith.pipeline.methods import load_result
 from tunesmith.runs import Run
@@ -49,42 +48,6 @@ def predict(
         _row(example, prediction, predictor.labels, top_k)
         for example, prediction in zip(examples, predictions, strict=True)
     ]
-
-
-def evaluate(run: str | Path | Run, *, source: str | None = None) -> dict[str, Any]:
-    """Score a run again from its stored predictions (no model needed), or on a new labelled source.
-
-    New data is predicted and written to the run as `predictions/<name>.jsonl` and `scores-<name>.json`.
-    """
-    found = run if isinstance(run, Run) else runs.find(run)
-    recipe = found.recipe
-    if recipe.task == "instruction":
-        return _evaluate_answers(found, source)
-    if source is None:
-        predictions, gold = found.predictions("test")
-        labels = found.manifest["data"]["labels"]
-        scores = metrics.score(gold, predictions, labels, recipe.evaluate, recipe.seed)
-        found.write("scores.json", scores)
-        return scores
-    examples = respond.new_rows(recipe, source)
-    predictor = load_result(found)
-    gold = _gold(examples, predictor.labels)
-    name = Path(source).name.split(".")[0]
-    if name in ("test", "validation"):
-        name = f"new-{name}"  # the run's own splits keep their files
-    predictions = predictor.predict(examples)
-    found.write_predictions(name, predictions, gold)
-    scores = metrics.score(gold, predictions, predictor.labels, recipe.evaluate, recipe.seed)
-    found.write(f"scores-{name}.json", scores)
-    return scores
-
-
-def _evaluate_answers(run: Run, source: str | None) -> dict[str, Any]:
-    if source is not None:
-        raise RecipeError("new data of an instruction run is answered by `tunesmith predict`", do="leave --data out")
-    scores = responses.score(run.rows("test"), run.recipe.evaluate, run.recipe.seed)
-    run.write("scores.json", scores)
-    return scores
 
 
 def check_output(path: Path) -> None:
@@ -149,15 +112,3 @@ def _check_pairs(examples: Sequence[Example], run: Run) -> None:
         raise DataError(
             f"{run.path} was trained on {expected} a row", do="give --text-pair" if trained else "leave --text-pair out"
         )
-
-
-def _gold(examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
-    missing = [example.id for example in examples if example.label is None]
-    if missing:
-        raise DataError(
-            f"{len(missing)} rows have no label: {', '.join(missing[:5])}", do="use `tunesmith predict`, or add labels"
-        )
-    unknown = sorted({str(example.label) for example in examples} - set(labels))
-    if unknown:
-        raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(labels))
-    return [str(example.label) for example in examples]

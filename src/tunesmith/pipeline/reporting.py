@@ -14,7 +14,8 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.errors import RunError
-from tunesmith.evaluation import answers, comparison, paired, report
+from tunesmith.evaluation import answers, cases, comparison, lengths, paired, report, verdict
+from tunesmith.pipeline import base
 from tunesmith.recipe import Evaluate
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -56,6 +57,18 @@ def write_run(run: Run) -> None:
         run.write("README.md", TASKS[content["task"]].pages.card(content))
 
 
+def card(run: Run, usage: str, library: str) -> str:
+    """The model card of an exported run. usage: how to use it, in Markdown. library: what reads it, as hubs name it."""
+    manifest = run.manifest
+    if not (run.path / "scores.json").exists():
+        head = f"# {title(run)}: {manifest['name']}\n\n{manifest['description']}. It was not tested.\n\n"
+        return f"{head}## How to use\n\n{usage}\n"
+    recipe = run.recipe
+    content = build([run], recipe.evaluate, recipe.seed)
+    content["methods"][0] |= {"usage": usage, "library": library, "saved": "adapter" if library == "peft" else "model"}
+    return str(TASKS[content["task"]].pages.card(content))
+
+
 def write_comparison(folder: Run, content: dict[str, Any]) -> None:
     """What `build` made of several runs, as comparison.json, report.html and report.md."""
     folder.write("comparison.json", content)
@@ -93,7 +106,11 @@ def title(run: Run) -> str:
 def command() -> str:
     """The command line that led here, if it was ours."""
     ours = Path(sys.argv[0]).name in ("tunesmith", "__main__.py")
-    return shlex.join(["tunesmith", *sys.argv[1:]]) if ours else "tunesmith, from Python"
+    return shlex.join(["tunesmith", *_without_secrets(sys.argv[1:])]) if ours else "tunesmith, from Python"
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    return [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in words]
 
 
 def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
@@ -145,6 +162,7 @@ def _names(manifests: Sequence[dict[str, Any]]) -> list[str]:
 def _method(run: Run, manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return {
         "name": name,
+        "is_base": False,
         "run": str(run.path),
         "description": manifest["description"],
         "scores": run.read("scores.json"),
@@ -174,14 +192,52 @@ def _compare_answers(
     """Of instructions: how each answered on the way, pairs, the verdict, and answers to lay side by side."""
     methods = [method | _answering(run) for run, method in zip(runs, methods, strict=True)]
     rows = {method["name"]: run.rows("test") for run, method in zip(runs, methods, strict=True)}
+    if before := shared_base(runs):
+        place = next(place for place, run in enumerate(runs) if base.stored(run))
+        methods.append(_base_method(runs[place], methods[place]))
+        rows[base.NAME] = before
+    return side_by_side(methods, rows, settings, seed)
+
+
+def side_by_side(
+    methods: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]], settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """What a report says of models that answered the same prompts, apart from where they come from."""
     compared = paired.compare(rows, settings, seed)
-    best, base = paired.rank(methods, compared["losses"])
+    best, worse = verdict.rank(methods, compared)
     return {
-        "verdict": paired.verdict(methods, compared),
+        "verdict": verdict.said(methods, compared),
         "methods": methods,
         "pairs": compared.pop("pairs"),
         "compared": compared,
-        "shown": paired.choose(rows, compared, best, base, seed),
+        "shown": cases.choose(rows, compared, best, worse, seed),
+        "lengths": {
+            name: found for name, of in rows.items() if (found := lengths.describe(of, settings, seed)) is not None
+        },
+    }
+
+
+def shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The base model's answers, where the runs that asked it asked the same one, and none of them is untuned itself."""
+    found = [rows for run in runs if (rows := base.stored(run))]
+    tuned = all(run.manifest["costs"]["trainable"] for run in runs)
+    return found[0] if found and tuned and all(rows == found[0] for rows in found) else []
+
+
+def _base_method(run: Run, method: Mapping[str, Any]) -> dict[str, Any]:
+    """The base model as a method of the report: it cost no training and has no details of its own."""
+    costs = dict.fromkeys(method["costs"]) | {"parameters": method["costs"]["parameters"], "trainable": 0}
+    return {
+        "name": base.NAME,
+        "is_base": True,
+        "run": method["run"],
+        "description": f"the same model before training: {Path(run.recipe.model.name_or_path).name}",
+        "scores": run.read("scores.json")["base"],
+        "validation": None,
+        "costs": costs,
+        "curve": None,
+        "notes": {},
+        "samples": [],
     }
 
 
@@ -193,10 +249,11 @@ def _answering(run: Run) -> dict[str, Any]:
     return {
         "samples": _samples(run),
         "saved": _saved(run),
+        "judged": run.read("judged.json") if (run.path / "judged.json").exists() else None,
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,
-            "template": recipe.prompt.template,
+            "template": run.manifest["notes"].get("template", recipe.prompt.template),
             "max_length": recipe.model.max_length,
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith import data, recipe as recipes, runs
+from tunesmith import data, hardware, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import DataError, RecipeError, RunError
@@ -35,6 +35,33 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
         | ({"reference": row.messages[-1].content} if row.messages[-1].role == "assistant" else {})
         for row, answer in zip(examples, answers, strict=True)
     ]
+
+
+def answered_rows(
+    generator: Any, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
+) -> list[Row]:
+    """The rows of predictions/test.jsonl: the loss of every reference, and answers to the first `max_responses`.
+
+    watch: times the answering, as `predict`.
+    """
+    asked = examples[: recipe.evaluate.max_responses]
+    questions = [row.messages[:-1] for row in asked]
+    with (watch or hardware.Stopwatch()).time("predict"):
+        answers = generator.respond([row.id for row in asked], questions, recipe.generate, recipe.seed)
+    rows: list[Row] = [
+        {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "loss": loss, "learned": learned}
+        for row, (loss, learned) in zip(examples, losses(generator, examples), strict=True)
+    ]
+    for row, answer in zip(rows, answers, strict=False):
+        row |= {"response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
+    return rows
+
+
+def losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
+    """The loss of each conversation's last answer, summed over its tokens, and their number."""
+    from tunesmith.prediction import likelihood  # needs torch, which evaluation goes without
+
+    return likelihood.losses(generator, [row.id for row in examples], [row.messages for row in examples])
 
 
 def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:

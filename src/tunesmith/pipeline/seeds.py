@@ -28,11 +28,12 @@ def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, ru
 
 
 def settings(recipe: Recipe, seeds: Sequence[int]) -> list[list[str]]:
-    """The overrides of each repetition: its seed, and one split for all."""
+    """The overrides of each repetition: its seed, one split for all, and the base model (the same for all) once."""
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
         raise RecipeError("--seeds needs two seeds or more, all different", found=", ".join(map(str, seeds)))
     one = recipe.seed if recipe.split.seed is None else recipe.split.seed
-    return [[f"seed={seed}", f"split.seed={one}"] for seed in seeds]
+    fixed = [f"split.seed={one}"]
+    return [[f"seed={seed}", *fixed, *([] if seed == seeds[0] else ["evaluate.base=false"])] for seed in seeds]
 
 
 def spread(finished: Sequence[Run]) -> dict[str, dict[str, Any]]:

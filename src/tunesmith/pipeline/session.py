@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
@@ -129,14 +130,15 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
             do=f"pip install {' '.join(missing)}",
         )
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
-    accelerator = Accelerator(
-        cpu=processes.on_cpu(),
-        mixed_precision=_precision(job),
-        log_with=wanted or None,
-        project_dir=job.run.path,
-        # XLNet and others hold parameters that classification never uses
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    with patch_environment(**processes.WITHOUT_DEEPSPEED):
+        accelerator = Accelerator(
+            cpu=processes.on_cpu(),
+            mixed_precision=_precision(job),
+            log_with=wanted or None,
+            project_dir=job.run.path,
+            # XLNet and others hold parameters that classification never uses
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
     accelerator.init_trackers("tunesmith")
     try:
         yield accelerator

@@ -157,6 +157,7 @@ def _costs(watch: hardware.Stopwatch, fitted: Fitted, num_predicted: int, run: R
     return {
         "train_seconds": watch.seconds["train"],
         "seconds_per_1000": predicting,
+        "base_seconds": watch.seconds.get("base"),
         "peak_memory_mb": hardware.peak_memory_mb(),
         "parameters": fitted.parameters,
         "trainable": fitted.trainable,

@@ -19,7 +19,7 @@ from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
-from tunesmith.models import load
+from tunesmith.models import load, products, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.recipe import Linear, Model, Probe
 from tunesmith.types import Change, Example, Fitted, Prediction
@@ -37,6 +37,8 @@ class Encoder:
     max_length: int
     max_tokens: int | str = "auto"
     """Tokens in memory at once, padding included."""
+    layout: batches.Layout | None = None
+    """How texts lie in memory; None for padded."""
 
     def rows(
         self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
@@ -49,10 +51,11 @@ class Encoder:
         encoded, changes = encode(examples, self.tokenizer, self.max_length)
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         budget = batches.token_budget(self.max_tokens, self.device)
-        for positions in track(batches.plan([len(one) for one in encoded], budget), title):
-            batch = batches.collate([encoded[i] for i in positions], self.tokenizer).to(self.device)
-            with torch.inference_mode():
-                output = read(self.model(**batch.inputs), batch)
+        layout = self.layout or batches.Padded(self.tokenizer)
+        for positions in track(layout.plan([len(one) for one in encoded], budget), title):
+            batch = layout.collate([encoded[i] for i in positions]).to(self.device)
+            with torch.inference_mode(), products.fast():
+                output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row
         for change in changes:
@@ -87,7 +90,15 @@ class EncoderClassifier:
         model, tokenizer = load.saved_classifier(folder, trust_remote_code)
         config: Any = model.config
         labels = tuple(config.id2label[index] for index in range(config.num_labels))
-        return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length))
+        layout, _ = layout_of(model, tokenizer)
+        return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout))
+
+
+def layout_of(model: nn.Module, tokenizer: load.Tokenizer) -> tuple[batches.Layout, str | None]:
+    """The layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
+    device = next(model.parameters()).device
+    found = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
+    return (batches.Padded(tokenizer), found) if isinstance(found, str) else (found, None)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,12 @@ class Generator:
             model = load.causal_lm(base, tokenizer, 0).eval().to(processes.device())
         return cls(model, Prompter(tokenizer, content["system"]), content["max_length"], base)
 
+    @property
+    def stops(self) -> list[str]:
+        """What ends an answer, for other software: special tokens and the template's headings."""
+        tokens = self.prompter.tokenizer.convert_ids_to_tokens(self._stops)
+        return [*tokens, *(marker.strip() for marker in self._markers)]
+
     @cached_property
     def _stops(self) -> list[int]:
         """Tokens behind which there is no more answer: the end tokens, and special ones that the template writes."""

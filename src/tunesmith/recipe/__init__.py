@@ -1,6 +1,7 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judging import Judge
 from tunesmith.recipe.load import dump, fields, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
 from tunesmith.recipe.serving import Guard, Serve
@@ -13,6 +14,7 @@ __all__ = [
     "Evaluate",
     "Generate",
     "Guard",
+    "Judge",
     "Linear",
     "Model",
     "Predict",

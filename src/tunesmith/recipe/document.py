@@ -140,7 +140,9 @@ def values(kind: Any, bounds: Any = ()) -> str:
         return {float: f"`{{label: {_weight(inside[1])}}}`", str: "`{label: text}`"}.get(
             _plain(inside[1]), "`{name: value}`"
         )
-    word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}[kind]
+    word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}.get(
+        kind, "text"
+    )
     return " ".join([word, *_limits(bounds)])
 
 

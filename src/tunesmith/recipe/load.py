@@ -46,6 +46,9 @@ ALIASES = {
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, and said aloud."""
 
+SECRET = ("judge.api_key", "judge.url")
+"""Settings whose wrong values no message repeats."""
+
 Tree = dict[str, Any]
 
 
@@ -86,7 +89,9 @@ def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[
 
 def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Tree, dict[str, int]]:
     if isinstance(source, Recipe):
-        return source.model_dump(mode="json", exclude_unset=True), {}
+        tree = source.model_dump(mode="json", exclude_unset=True)
+        secret = {"judge": tree.get("judge", {}) | {"api_key": source.judge.api_key}} if source.judge.api_key else {}
+        return tree | secret, {}
     if isinstance(source, Mapping):
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()}, {}
     path = Path(source)
@@ -243,7 +248,8 @@ def _explain(key: str, item: Any) -> str:
         return _unknown(key)
     message = item["msg"].removeprefix("Value error, ")
     value = item["input"]
-    found = "" if isinstance(value, (dict, BaseModel)) else f", not {value!r}"
+    secret = isinstance(value, (dict, BaseModel)) or key in SECRET
+    found = "" if secret else f", not {value!r}"
     return f"{key}: {message[0].lower() + message[1:]}{found}"
 
 
@@ -262,7 +268,7 @@ def _unknown(key: str) -> str:
 def _resolve(recipe: Recipe) -> Recipe:
     """Existing local paths made absolute, so that a stored recipe works from any folder."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
-    places |= {"prompt": ("template",), "serve": ("key_file",)}
+    places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)

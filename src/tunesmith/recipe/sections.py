@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judging import Judge
 from tunesmith.recipe.serving import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
@@ -181,8 +182,8 @@ class Engine(Section):
     mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(no_as_text)] = "no"
     """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
     layout: Literal["auto", "packed", "padded"] = "auto"
-    """How causal models lay out a step: one row in which shared prefixes are computed once, or padded rows. `auto`
-    packs where the model gives the same logits, and says so where it does not."""
+    """How a step lies in memory: many texts in one row (of causal models, shared prefixes are computed once), or padded
+    rows. `auto` packs where the model gives the same logits, and says so where it does not; encoders on CPUs only."""
     compile: Literal["auto"] | bool = False
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
     gradient_checkpointing: bool = False
@@ -215,6 +216,9 @@ class Evaluate(Section):
     """Steps between lines in metrics.jsonl and on the screen."""
     max_responses: Annotated[int, Field(ge=0)] | None = None
     """Test prompts of task `instruction` that are answered after training; null for all."""
+    base: bool = True
+    """Let the model as it was before training answer the same test prompts of task `instruction`, for the report to
+    show what training gained. Off in `compare` unless set, as `generator:untuned` is a method there."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -247,6 +251,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
     generate: Generate = Generate()
+    judge: Judge = Judge()
     serve: Serve = Serve()
 
     @model_validator(mode="before")

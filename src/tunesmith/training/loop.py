@@ -20,7 +20,7 @@ from torch import nn
 from tunesmith.console import warn
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Evaluate, Train
-from tunesmith.training import optim, sharding
+from tunesmith.training import optim, sharding, zero
 from tunesmith.training.losses import AnyBatch, Loss
 
 Scores = Mapping[str, float]
@@ -115,9 +115,14 @@ def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accele
     sharding.check(model, accelerator)
     if sharding.asked_for():
         sharding.shard(model, accelerator.device)
-    wrapped = model if sharding.is_sharded(model) else accelerator.prepare_model(model)
-    optimizer = optim.adamw(model, settings)
-    _check_formats(optimizer, accelerator)
+    adamw = optim.adamw(model, settings)
+    _check_formats(adamw, accelerator)
+    optimizer: torch.optim.Optimizer = adamw
+    if zero.asked_for():
+        optimizer = zero.ZeroAdamW(model, adamw, settings.max_grad_norm, accelerator.autocast)
+        wrapped = optimizer.engine
+    else:
+        wrapped = model if sharding.is_sharded(model) else accelerator.prepare_model(model)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
     return TrainState(model, wrapped, optimizer, scheduler, accelerator.scaler)
 
@@ -147,14 +152,14 @@ def steps(
 
     Raises TrainingError before the weights are touched where loss or gradient is not finite.
     """
-    optimizer = accelerator.prepare_optimizer(state.optimizer)
+    optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)  # its state is by the weights
     state.model.train()
     while state.step < course.num_steps and not course.patient_no_more(state.age):
         number = state.step + 1
         _seed(seed, number, accelerator.process_index)
         rate = float(state.optimizer.param_groups[0]["lr"])
         batches, micro, mean = _learn(state.wrapped, batches, state.step, loss, accelerator)
-        norm = _clip(state.model, settings.max_grad_norm, accelerator)
+        norm = _clip(state, settings.max_grad_norm, accelerator) if mean is not None else 0.0
         _check_finite(number, mean, norm, micro, accelerator)
         skipped = mean is None
         if not skipped:
@@ -182,7 +187,7 @@ def _learn(
     try:
         return batches, micro, _backward(model, micro, loss, accelerator)
     except torch.OutOfMemoryError:
-        if sharding.is_sharded(model):  # the other processes wait for this one
+        if _together(model):  # the other processes wait for this one
             raise
         model.zero_grad()
         batches = batches.smaller()
@@ -198,27 +203,38 @@ def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], acceler
         return None
     total = 0.0
     for batch, weight, last in _rounds(model, micro, accelerator):
+        # Training by several processes averages gradients over them; the product undoes that.
+        scale = weight * accelerator.num_processes / count
+        batch = batch.to(accelerator.device)
+        if zero.is_engine(model):
+            total += weight * zero.backward(model, loss, batch, scale, last)
+            continue
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():  # accelerate itself wraps the model's forward only, and losses run heads too
-                part = weight * loss.total(model, batch.to(accelerator.device))
-            # Training by several processes averages gradients over them; the product undoes that.
-            accelerator.backward(part * (accelerator.num_processes / count))
-        total += part.item()
+                part = loss.total(model, batch)
+            accelerator.backward(part * scale)
+        total += weight * part.item()
     return _summed(total, accelerator) / count
 
 
 def _rounds(model: nn.Module, micro: Sequence[Kind], accelerator: Accelerator) -> Iterator[tuple[Kind, float, bool]]:
     """Micro-batches with their weight, and whether gradients are exchanged after them.
 
-    Shards are gathered by all processes together: who has fewer micro-batches than others runs one again, for nothing.
+    Shards are exchanged by all processes together: who has fewer micro-batches than others runs one again, for nothing.
     """
-    if not sharding.is_sharded(model):
+    if not _together(model):
         yield from ((batch, 1.0, index == len(micro) - 1) for index, batch in enumerate(micro))
         return
     rounds = torch.tensor(len(micro), device=accelerator.device)
     torch.distributed.all_reduce(rounds, torch.distributed.ReduceOp.MAX)
     for index in range(int(rounds)):
-        yield micro[min(index, len(micro) - 1)], float(index < len(micro)), True
+        last = sharding.is_sharded(model) or index == int(rounds) - 1
+        yield micro[min(index, len(micro) - 1)], float(index < len(micro)), last
+
+
+def _together(model: nn.Module) -> bool:
+    """Whether all processes take part in every backward pass."""
+    return sharding.is_sharded(model) or zero.is_engine(model)
 
 
 def _summed(value: float, accelerator: Accelerator) -> float:
@@ -229,8 +245,11 @@ def _summed(value: float, accelerator: Accelerator) -> float:
     return float(accelerator.reduce(tensor, "sum").item())
 
 
-def _clip(model: nn.Module, max_norm: float, accelerator: Accelerator) -> float:
-    norm = accelerator.clip_grad_norm_(model.parameters(), max_norm or math.inf)
+def _clip(state: TrainState, max_norm: float, accelerator: Accelerator) -> float:
+    """Clip the gradient; gives its norm before. ZeRO clips as it steps."""
+    if isinstance(state.optimizer, zero.ZeroAdamW):
+        return state.optimizer.norm()
+    norm = accelerator.clip_grad_norm_(state.model.parameters(), max_norm or math.inf)
     return float(sharding.whole(norm))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import IGNORE
+from tunesmith.models import unpadding
 
 
 class AnyBatch(Protocol):
@@ -54,7 +55,7 @@ class Classification:
         return float(self.weights[labels[labels != IGNORE]].sum())
 
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        logits_BK = model(**batch.inputs).logits.float()
+        logits_BK = unpadding.run(model, batch).logits.float()
         weights = self.weights.to(logits_BK.device, logits_BK.dtype)
         return nn.functional.cross_entropy(
             logits_BK, batch.labels, weight=weights, ignore_index=IGNORE, reduction="sum"

@@ -20,9 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunesmith.errors import TrainingError
 from tunesmith.models import layers
-
-ENGINES = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Engines of accelerate that take the optimizer step themselves."""
+from tunesmith.training import zero
 
 
 def asked_for() -> bool:
@@ -32,14 +30,27 @@ def asked_for() -> bool:
 
 def check(model: nn.Module, accelerator: Accelerator) -> None:
     """Raises TrainingError for settings of accelerate that this loop does not train with."""
-    if accelerator.distributed_type in ENGINES:
+    if accelerator.distributed_type == DistributedType.MEGATRON_LM:
         raise TrainingError(
-            f"accelerate is set to {accelerator.distributed_type.name}",
+            "accelerate is set to MEGATRON_LM",
             expected="a launch whose optimizer step is the loop's: loss and gradient are checked before it",
             do="launch with examples/accelerate/fsdp2.yaml, which shards the same things",
         )
-    if not asked_for():
+    if zero.asked_for():
+        zero.check(accelerator)
+    elif asked_for():
+        _check_fsdp()
+    else:
         return
+    if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
+        raise TrainingError(
+            "sharded training wants weights in float32",
+            found=", ".join(odd),
+            do="set model.dtype=float32 and engine.mixed_precision=bf16, without adapter.kind=qlora",
+        )
+
+
+def _check_fsdp() -> None:
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise TrainingError("accelerate is set to FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
     if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
@@ -47,12 +58,6 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
             "accelerate is set to fsdp_offload_params",
             expected="weights on the device",
             do="leave it out; where memory is short: adapter.kind=lora, engine.gradient_checkpointing=true",
-        )
-    if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
-        raise TrainingError(
-            "sharded weights have to be in float32",
-            found=", ".join(odd),
-            do="set model.dtype=float32 and engine.mixed_precision=bf16, without adapter.kind=qlora",
         )
 
 

@@ -1,0 +1,82 @@
+"""Questions of several turns and answers to them, in the files of MT-bench: `question.jsonl`, and one file a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.data import formats
+from tunesmith.data.answers import sound
+from tunesmith.data.rows import Row, listed
+from tunesmith.errors import DataError
+
+Turns = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, turn by turn, and a reference answer to each turn where there is one."""
+
+    id: str
+    turns: Turns
+    references: tuple[str | None, ...]
+    category: str = ""
+
+
+def read(path: str | Path, references: str | Path | None = None) -> list[Question]:
+    """The questions of a file: `question_id`, `turns`, and perhaps `category` and `reference`.
+
+    references: a file of reference answers in the form of a model's answers; a question's own come first.
+    """
+    given = answers(references)[1] if references else {}
+    found = []
+    for row in _rows(path):
+        asked = _texts(row, "turns")
+        name = str(row.values.get("question_id", row.id))
+        own = _texts(row, "reference") if row.values.get("reference") else given.get(name, ())
+        if len(own) not in (0, len(asked)):
+            raise DataError(f"{row.id}: {len(asked)} turns but {len(own)} references", do="mend the row")
+        found.append(Question(name, asked, own or (None,) * len(asked), str(row.values.get("category") or "")))
+    if len({one.id for one in found}) < len(found):
+        raise DataError(f"{path}: a question_id stands twice", do="give every question its own")
+    return found
+
+
+def answers(path: str | Path) -> tuple[str, dict[str, Turns]]:
+    """The model and its answers by question: `question_id`, `model_id`, and `turns` of the first of `choices`."""
+    found: dict[str, Turns] = {}
+    models: dict[str, None] = {}
+    for row in _rows(path):
+        choices = row.values.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else row.values
+        if not isinstance(first, Mapping):
+            raise DataError(f"{row.id}: choices that are no list of objects", do="mend the row")
+        name = str(row.values.get("question_id", row.id))
+        if name in found:
+            raise DataError(f"{row.id}: question {name} is answered twice", do="keep one of them")
+        found[name] = _texts(Row(row.id, first), "turns")
+        models[str(row.values.get("model_id", Path(path).stem))] = None
+    if len(models) > 1:
+        raise DataError(f"{path}: answers of several models", found=listed(models), do="give each model its own file")
+    return next(iter(models)), found
+
+
+def _rows(path: str | Path) -> list[Row]:
+    place = Path(path).expanduser()
+    if not place.is_file() or formats.format_of(place) not in (".json", ".jsonl"):
+        raise DataError(f"{path}: no JSON Lines file", do="give a file such as question.jsonl")
+    return sound(place)[1]
+
+
+def _texts(row: Row, name: str) -> Turns:
+    value: Any = row.values.get(name)
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise DataError(
+            f"{row.id}: no list of texts in {name!r}", found=f"the columns {listed(map(repr, row.values))}",
+            expected="question_id and turns; answers have them in choices",
+        )  # fmt: skip
+    return tuple(value)

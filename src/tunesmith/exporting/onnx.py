@@ -1,0 +1,101 @@
+"""Classifiers for ONNX Runtime, in float32 or with weights in 8 bits. The only door to onnx, onnxruntime, onnxscript.
+
+Reading back needs onnxruntime and tokenizers, not torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import MissingExtra, ModelError
+from tunesmith.exporting import standalone
+from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
+from tunesmith.exporting.trained import Exported, Floats, Trained
+
+MODEL = "model.onnx"
+QUANTIZED = ("MatMul", "Gemm", "Gather")
+"""Operators whose weights go into 8 bits: products, and embeddings, which are most of a small model's file."""
+
+
+def onnx(trained: Trained, folder: Path) -> Exported:
+    """The classifier as an ONNX graph in float32, with dynamic batch and sequence axes."""
+    _write(trained, folder, "onnx")
+    return Exported(load(folder).logits, "onnxruntime")
+
+
+def onnx_int8(trained: Trained, folder: Path) -> Exported:
+    """The same with weights in 8 bits, one scale a column; what is multiplied with them is rounded as it comes."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from tunesmith.exporting import network
+
+    graph = _write(trained, folder, "onnx-int8")
+    # The exporter notes the shape of every value, weights included. The quantizer turns weights around, keeps their
+    # notes, and then finds that they contradict: without notes it infers the shapes itself.
+    del graph.graph.value_info[:]
+    with network.tracing("onnx-int8"):
+        quantize_dynamic(
+            graph, folder / MODEL, op_types_to_quantize=list(QUANTIZED), per_channel=True, weight_type=QuantType.QInt8
+        )
+    return Exported(load(folder).logits, "onnxruntime", exact=False)
+
+
+def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
+    """The Predictor in a folder that `onnx` or `onnx_int8` wrote. threads: None for all that OMP_NUM_THREADS allows.
+
+    Raises ModelError where there is no such folder, MissingExtra without onnxruntime.
+    """
+    _require("onnxruntime")
+    import onnxruntime
+
+    if not (folder / MODEL).is_file():
+        raise ModelError(f"{folder} has no {MODEL}", do="tunesmith export RUN --to onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+
+    def call(inputs: Inputs) -> Floats:
+        logits_BK: Floats = session.run(["logits"], inputs)[0]
+        return logits_BK
+
+    return StandaloneClassifier.open(folder, [one.name for one in session.get_inputs()], call)
+
+
+def _write(trained: Trained, folder: Path, target: str) -> Any:
+    """model.onnx and all that belongs beside it; gives the graph."""
+    _require("onnx", "onnxscript", "onnxruntime")
+    import torch
+
+    from tunesmith.exporting import network
+
+    network.check(trained, target)
+    module, inputs = network.trace(trained, "eager")
+    with network.tracing(target):
+        program: Any = torch.onnx.export(
+            module,
+            inputs,
+            input_names=network.NAMES[: len(inputs)],
+            output_names=["logits"],
+            dynamic_shapes=tuple(network.AXES for _ in inputs),
+            dynamo=True,
+            verbose=False,
+        )
+        program.save(folder / MODEL)
+    network.write_beside(trained, folder)
+    standalone.write_example(
+        folder,
+        "onnxruntime",
+        "import numpy, onnxruntime",
+        f'session = onnxruntime.InferenceSession(folder / "{MODEL}")',
+        "logits = session.run(None, {one.name: numpy.array(given[one.name]) for one in session.get_inputs()})[0]",
+    )
+    return program.model_proto
+
+
+def _require(*modules: str) -> None:
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise MissingExtra(f"{', '.join(missing)} is not installed", do="pip install 'tunesmith[export]'")

@@ -1,0 +1,33 @@
+"""The export targets by name. A new one is a function and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from tunesmith.errors import RunError
+from tunesmith.exporting.trained import Exported, Trained
+
+Target = Callable[[Trained, Path], Exported]
+TARGETS = {
+    "safetensors": "files:safetensors",
+    "adapter": "files:adapter",
+    "pth": "files:pth",
+    "onnx": "onnx:onnx",
+    "onnx-int8": "onnx:onnx_int8",
+    "torch-export": "programs:torch_export",
+    "torchscript": "programs:torchscript",
+    "gguf": "gguf:gguf",
+    "ollama": "ollama:ollama",
+}
+"""Name -> module and function of this package, which is imported when it is used."""
+
+
+def find(name: str) -> Target:
+    """The function that writes a target. Raises RunError for a name that is none."""
+    if name not in TARGETS:
+        raise RunError(f"no export target {name!r}", expected=", ".join(TARGETS))
+    module, _, function = TARGETS[name].partition(":")
+    found: Target = getattr(import_module(f"tunesmith.exporting.{module}"), function)
+    return found

@@ -1,0 +1,78 @@
+"""The settings of `tunesmith judge`: which model judges, how it is asked, and what that may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from tunesmith.recipe.values import Count, Section, as_list
+
+
+def _without_secrets(url: str | None) -> str | None:
+    """Addresses are shown and stored, so none may carry a password or a key. The message does not repeat it."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    words = {word for name, _ in parse_qsl(parts.query, keep_blank_values=True) for word in name.lower().split("-")}
+    if parts.username or parts.password or words & {"key", "token", "secret", "sig", "apikey", "password"}:
+        raise ValueError("the address carries a password or a key: name its environment variable in api_key_env")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the address needs http:// or https:// and a host")
+    return url.rstrip("/")
+
+
+def _numbers(value: Any) -> Any:
+    """`1,2,3` on a command line, or one number alone, is a list."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(","))
+    return (value,) if isinstance(value, int) else value
+
+
+Price = Annotated[float, Field(ge=0)]
+
+
+class Judge(Section):
+    """Of `tunesmith judge`: which model judges answers, and how. Nothing here matters to training."""
+
+    api: Literal["openai", "ollama", "local"] = "openai"
+    """Chat completions as OpenAI has them (also Ollama's `/v1`, vLLM, llama.cpp), Ollama's own API, or a model in this
+    process."""
+    url: Annotated[str, AfterValidator(_without_secrets)] | None = None
+    """Base address of the endpoint, such as `https://api.openai.com/v1`. Null takes TUNESMITH_JUDGE_URL or
+    OPENAI_BASE_URL from the environment, else Ollama on this machine."""
+    model: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    """Name of the model at the endpoint; of `local` a hub id, folder, GGUF file or `pypi:` asset. Several judge one
+    after the other. Unset takes TUNESMITH_JUDGE_MODEL from the environment."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """The endpoint's key; better kept out of files, see `api_key_env`. It is never stored, logged or shown."""
+    api_key_env: str | None = None
+    """Environment variable with the key. Null takes TUNESMITH_JUDGE_KEY, and for OpenAI or OPENAI_BASE_URL also
+    OPENAI_API_KEY."""
+    rubric: str | None = None
+    """File with the criteria, or a Jinja template of the whole question; null has the one that comes with tunesmith."""
+    references: bool = True
+    """Show the judge the reference answer, where a row has one."""
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_numbers), Field(min_length=1)] = (1,)
+    """Each answer is judged once with each seed, always at temperature 0."""
+    max_tokens: Count = 512
+    """Longest reply of the judge; what is cut off there is unscored."""
+    constrained: bool = False
+    """Of a `local` judge: take the likeliest verdict instead of letting it write one."""
+    controls: Annotated[int, Field(ge=0)] = 5
+    """Rows of each kind (empty, `Sure!`, the reference, another row's reference) mixed in to test the judge."""
+    max_answers: Count | None = None
+    """Judge at most so many rows, drawn with the recipe's seed."""
+    concurrency: Count = 4
+    """Requests at once; of a `local` judge, prompts in a batch."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one request may take in all."""
+    max_retries: Annotated[int, Field(ge=0)] = 5
+    """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
+    extra: dict[str, Any] = Field(default={})
+    """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
+    input_price: Price | None = None
+    """Price of a million tokens read, for the report's costs."""
+    output_price: Price | None = None
+    """Price of a million tokens written."""
