@@ -157,21 +157,32 @@ def free() -> int:
 def throughput(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
     """Requests a second with so many clients that each wait for their answer, in turns."""
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
-    with ours(args) as (a, _), theirs(args) as (b, _):
+    work: dict[str, list[float]] = {"ours": [], "theirs": []}
+    with ours(args) as (a, mine), theirs(args) as (b, other):
         check_same(a, b, texts)
         for address in (a, b):
             asyncio.run(closed_loop(address, texts, args.clients, 2.0))  # warm
         for number in range(args.rounds):
-            sides = [("ours", a), ("theirs", b)]
-            for side, address in sides if number % 2 else sides[::-1]:
+            sides = [("ours", a, mine), ("theirs", b, other)]
+            for side, address, process in sides if number % 2 else sides[::-1]:
+                before = cpu(process)
                 rates[side].append(asyncio.run(closed_loop(address, texts, args.clients, args.seconds)))
-                print(f"{side}: {rates[side][-1]:.1f} texts/s", file=sys.stderr)
-    ratios = [one / other for one, other in zip(rates["ours"], rates["theirs"], strict=True)]
+                used = cpu(process) - before
+                work[side].append((args.clients + rates[side][-1] * args.seconds) / used)
+                print(f"{side}: {rates[side][-1]:.1f} texts/s, {work[side][-1]:.1f} a CPU second", file=sys.stderr)
+        batches = re.findall(r"tunesmith_batch_inputs_(?:sum|count).*? ([\d.]+)", httpx.get(f"{a}/metrics").text)
     return {
         "clients": args.clients, "peer": args.peer, "threads": os.environ.get("OMP_NUM_THREADS"),
         "texts_per_second": {side: round(statistics.median(found), 1) for side, found in rates.items()},
-        "ratio": {"median": round(statistics.median(ratios), 2), "rounds": [round(one, 2) for one in ratios]},
+        "ratio": ratios(rates), "texts_per_cpu_second": {s: round(statistics.median(w), 1) for s, w in work.items()},
+        "cpu_ratio": ratios(work), "our_mean_batch": round(float(batches[1]) / float(batches[0]), 1),
     }  # fmt: skip
+
+
+def ratios(found: dict[str, list[float]]) -> dict[str, Any]:
+    """Ours over theirs, round by round."""
+    rounds = [one / other for one, other in zip(found["ours"], found["theirs"], strict=True)]
+    return {"median": round(statistics.median(rounds), 2), "rounds": [round(one, 2) for one in rounds]}
 
 
 def check_same(a: str, b: str, texts: Sequence[str]) -> None:
@@ -250,8 +261,10 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
     """Twice the capacity, open loop; health and memory are watched from beside."""
     with ours(args) as (address, process):
         asyncio.run(closed_loop(address, texts, args.clients, 3.0))
+        used = cpu(process)
         capacity = asyncio.run(closed_loop(address, texts, args.clients, 8.0))
-        before = served(address)
+        normal = (8 * capacity + args.clients) / (cpu(process) - used)
+        before, used = served(address), cpu(process)
 
         async def load() -> Any:
             watch = asyncio.create_task(health(address, process))
@@ -265,7 +278,7 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
         watch_memory.clear()
         start = time.monotonic()
         found, times, memory = asyncio.run(load())
-        passed = time.monotonic() - start
+        passed, used = time.monotonic() - start, cpu(process) - used
         after = served(address)
         again = asyncio.run(closed_loop(address, texts, args.clients, 8.0))
     counts = Counter(str(status) for status, _ in found)
@@ -274,14 +287,20 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
         "capacity": round(capacity, 1), "capacity_after": round(again, 1), "sent": len(found), "answered": dict(counts),
         "server_counted": dict(after - before),
         "goodput_share": round(len(good) / passed / statistics.mean((capacity, again)), 2),
+        "goodput_share_by_cpu": round(len(good) / used / normal, 2),
         "accepted_p99_ms": quantile(good, 0.99), "health_ms": {"p50": quantile([(0, t) for t in times], 0.5),
         "p99": quantile([(0, t) for t in times], 0.99), "max": round(1000 * max(times), 1), "asked": len(times)},
-        "memory_mb": {"first": memory[0], "last": memory[-1], "max": max(memory)},
+        "memory_mb": [memory[len(memory) * part // 6] for part in range(6)] + [memory[-1]],
     }  # fmt: skip
 
 
 watch_times: list[float] = []
 watch_memory: list[float] = []
+
+
+def cpu(process: psutil.Process) -> float:
+    """Seconds of work of a process so far."""
+    return float(sum(process.cpu_times()[:2]))
 
 
 async def health(address: str, process: psutil.Process) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from tests.served import FakePredictor, FakeWriter, chat, classifier, client, gate, message, run
 from tests.unit.test_serving_app import answered, error, post
@@ -81,6 +82,7 @@ async def let_out(guard: Guard, pieces: Sequence[str]) -> tuple[list[str], str |
     return out, None
 
 
+@example(["+1415-555-2671", CARD[:-1] + "2", "@", "+49 170 1234567"], 0, ["phone"])  # it grows until it is none
 @given(PIECES, st.integers(0, 2**32), st.sampled_from([[], ["phone"], [r"SECRET \d+"]]))
 @settings(max_examples=300, deadline=None)
 def test_an_answer_in_pieces_is_the_whole_answer(parts: list[str], seed: int, block: list[str]) -> None:
@@ -93,7 +95,7 @@ def test_an_answer_in_pieces_is_the_whole_answer(parts: list[str], seed: int, bl
     out, reason = asyncio.run(let_out(guard, pieces))
     assert ("".join(out), reason) == ("".join(whole), why)
     if not block:
-        spans, _ = patterns.search(guard.masked, text[:90])
+        spans, _ = patterns.search(guard.patterns, text[:90])
         assert "".join(out) == patterns.mask(text[:90], spans)
     letters, reason = asyncio.run(let_out(guard, list(text)))
     assert ("".join(letters), reason) == ("".join(whole), why)
@@ -163,6 +165,8 @@ def test_answers_are_masked_and_ended(stream: bool) -> None:
     assert answered_with(ask("mask"), stream) == ("write to [email] or pay [card] today", "stop")
     assert answered_with(ask("block"), stream) == ("the key is ", "content_filter")
     assert answered_with(ask("long"), stream) == (("words " * 40)[:120], "length")
+    while len(writer.written) < 3:  # the last one is still ending when its answer has come
+        time.sleep(0.01)
     counts = [count for _, count in writer.written]
     assert counts[0] == len(texts["mask"]) + 1
     assert counts[1] < len(texts["block"]) + 1
@@ -224,6 +228,8 @@ def test_another_classifier_as_guard(stream: bool, tmp_path: Path) -> None:
     assert "rude" not in text
     assert texts["bad"].startswith(text)
     assert len(text) >= 100
+    while len(writer.written) < 2:
+        time.sleep(0.01)
     assert writer.written[-1][1] < len(texts["bad"].split()), "the model stops when its answer does"
     for path, body in (
         ("/predict", {"inputs": ["ok", "rude"]}),

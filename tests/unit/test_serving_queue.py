@@ -76,6 +76,14 @@ def test_what_waits_together_is_computed_together_and_nobody_waits_longer_than_t
         await asyncio.gather(*(job.result() for job in jobs))
         assert 0.2 <= time.monotonic() - start < 1
         assert model.batches == [[0, 1, 2, 3, 4]]
+        one = queue(model, tokens=100, wait=0.03)
+        start = time.monotonic()
+        one.submit(first := Job(0, kind="steady"))  # others keep coming, but the first waits no longer than that
+        more = asyncio.create_task(keep_coming(one))
+        await first.result()
+        assert 0.03 <= time.monotonic() - start < 0.6
+        more.cancel()
+        one = queue(model, tokens=100, wait=0.2)
         start = time.monotonic()
         jobs = [Job(number, inputs=2) for number in range(4)]  # the rows are full: no reason to wait
         for job in jobs:
@@ -84,6 +92,13 @@ def test_what_waits_together_is_computed_together_and_nobody_waits_longer_than_t
         assert time.monotonic() - start < 0.15
 
     asyncio.run(main())
+
+
+async def keep_coming(one: Queue) -> None:
+    """A job every ten milliseconds."""
+    while True:
+        one.submit(Job(1, kind="steady"))
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("more", [1, 3, 10])

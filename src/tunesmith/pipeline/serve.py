@@ -55,7 +55,7 @@ def load(found: Sequence[Run], settings: Serve) -> Any:
     models = {name: _served(name, run, settings) for name, run in zip(names, found, strict=True)}
     judge = _judge(settings)
     handlers = Handlers(models, settings, judge)
-    _ = handlers.guard.blocked, handlers.guard.masked  # patterns that are none are told now
+    _ = handlers.guard.patterns  # those that are none are told now
     return handlers
 
 

@@ -72,7 +72,8 @@ class Serve(Section):
     max_batch_tokens: Count = 2048
     """Most tokens, roughly, of inputs that are computed at once."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
-    """How long an input waits for others to be computed with."""
+    """How long a model that has nothing to do waits for one more input, to compute both together; at most eight times
+    in a row."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""
     guard: Guard = Guard()

@@ -71,20 +71,17 @@ class Guard:
     judge: Judge | None = None
 
     @cached_property
-    def blocked(self) -> list[Pattern]:
-        """What may not be in a text."""
-        return [Pattern.of(text) for text in self.settings.block]
-
-    @cached_property
-    def masked(self) -> list[Pattern]:
-        """What is replaced by its name."""
-        return [Pattern.of(text) for text in self.settings.mask]
+    def patterns(self) -> list[Pattern]:
+        """What may not be in a text, and what is replaced by its name. Raises RecipeError for what is no pattern."""
+        return [
+            *(Pattern.of(text, True) for text in self.settings.block), *(Pattern.of(text) for text in self.settings.mask)
+        ]  # fmt: skip
 
     @property
     def active(self) -> bool:
         """Whether there is any rule."""
         one = self.settings
-        return bool(self.blocked or self.masked or one.max_characters or one.max_repeats or self.judge)
+        return bool(self.patterns or one.max_characters or one.max_repeats or self.judge)
 
     async def inputs(self, texts: Sequence[str], request: str) -> list[str]:
         """The texts that may go in, masked. Raises Refusal for one that may not."""
@@ -128,11 +125,12 @@ class Guard:
         if repeated is not None and patterns.repeats(text, repeated) is not None:
             self._refuse(request, "max_repeats", text)
         try:
-            if found := patterns.search(self.blocked, text)[0]:
-                self._refuse(request, found[0].name, text)
-            spans, _ = patterns.search(self.masked, text)
+            spans, _ = patterns.search(self.patterns, text)
         except TimeoutError:
             self._refuse(request, "too_slow", text)
+        for span in spans:
+            if span.blocks:
+                self._refuse(request, span.name, text)
         for span in spans:
             self.audit.note(request, "input", "mask", span.name, text[span.start : span.end])
         return patterns.mask(text, spans)
@@ -170,17 +168,15 @@ class Outlet:
 
     def _scan(self, last: bool) -> Reason | None:
         """Move what is final to `safe`; says why the answer ends there, if it does."""
-        end, rule, stop = self._limits(last)
+        limit, rule, stop = self._limits(last)
         try:
-            blocked, settled = patterns.search(self.guard.blocked, self.text[:end], self.out, last or bool(stop))
-            masked, masked_end = patterns.search(self.guard.masked, self.text[:end], self.out, last or bool(stop))
+            spans, end = patterns.search(self.guard.patterns, self.text[:limit], self.out, last or bool(stop))
         except TimeoutError:
-            blocked, settled, masked, masked_end = [Span(self.out, end, "too_slow")], end, [], end
-        end = min(settled, masked_end)
+            spans, end = [Span(self.out, limit, "too_slow", blocks=True)], limit
+        blocked = next((span for span in spans if span.blocks), None)
+        masked = [span for span in spans if not span.blocks]
         if blocked:
-            end, rule, stop = min(end, blocked[0].start), blocked[0].name, "content_filter"
-        for span in masked:
-            end = span.start if span.start < end < span.end else end
+            end, rule, stop = patterns.before(masked, blocked.start), blocked.name, "content_filter"
         if stop:
             self.guard.audit.note(self.request, "output", "block" if blocked else "cut", rule, self.text[end:])
         self._move([span for span in masked if span.end <= end], end)

@@ -58,6 +58,9 @@ class Span:
     start: int
     end: int
     name: str
+    blocks: bool = False
+    counts: bool = True
+    """False where it only looks like one: what follows is still searched from behind it."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ class Pattern:
     name: str
     compiled: regex.Pattern[str]
     check: Callable[[str], bool] | None = None
+    blocks: bool = False
+    """A text with this is not let through; otherwise it is masked."""
 
     @classmethod
-    def of(cls, text: str) -> Pattern:
+    def of(cls, text: str, blocks: bool = False) -> Pattern:
         """One of READY by its name, or a regular expression. Raises RecipeError for what is none."""
         if text in READY:
             expression, check = READY[text]
-            return cls(text, regex.compile(expression), check)
+            return cls(text, regex.compile(expression), check, blocks)
         try:
             compiled = regex.compile(text)
         except regex.error as error:
@@ -82,50 +87,49 @@ class Pattern:
             ) from error
         if compiled.search(""):
             raise RecipeError(f"serve.guard: {text!r} matches the empty text", do="ask for at least one letter")
-        return cls("masked", compiled)
+        return cls("pattern" if blocks else "masked", compiled, None, blocks)
 
-    def spans(self, text: str, start: int, whole: bool) -> tuple[list[Span], int]:
-        """Matches from `start` on, and the place from which on further text can make or change one.
-
-        whole: there is no further text.
-        """
-        found = [
-            Span(match.start(), match.end(), self.name)
+    def spans(self, text: str, start: int) -> list[Span]:
+        """All that looks like it, from `start` on."""
+        return [
+            Span(match.start(), match.end(), self.name, self.blocks, self.check is None or self.check(match.group()))
             for match in self.compiled.finditer(text, start, timeout=SECONDS)
-            if match.end() > match.start() and (self.check is None or self.check(match.group()))
+            if match.end() > match.start()
         ]
-        ends = range(0) if whole else range(start, len(text))
-        may_go_on = (i for i in ends if self.compiled.fullmatch(text, i, partial=True, timeout=SECONDS))
-        return found, next(may_go_on, len(text))
+
+    def settled(self, text: str, start: int) -> int:
+        """The place from which on further text can make or change a match."""
+        places = range(start, len(text))
+        may_go_on = (i for i in places if self.compiled.fullmatch(text, i, partial=True, timeout=SECONDS))
+        return next(may_go_on, len(text))
 
 
 def search(patterns: Sequence[Pattern], text: str, start: int = 0, whole: bool = True) -> tuple[list[Span], int]:
-    """What stands in a text, overlaps as one, and the place up to which that is final. TimeoutError if it is slow."""
-    found: list[Span] = []
-    settled = len(text)
-    for pattern in patterns:
-        spans, end = pattern.spans(text, start, whole)
-        found += spans
-        settled = min(settled, end)
-    merged: list[Span] = []
-    for span in sorted(found, key=lambda one: (one.start, -one.end)):
-        if merged and span.start < merged[-1].end:
-            last = merged[-1]
-            merged[-1] = Span(last.start, max(last.end, span.end), last.name)
-        else:
-            merged.append(span)
-    # one that reaches beyond what is final is not final either
-    for span in reversed(merged):
-        settled = span.start if span.start < settled < span.end else settled
-    return [span for span in merged if span.end <= settled], settled
+    """What stands in a text from `start` on, and the place up to which that is final; whole: no further text comes.
+
+    Raises TimeoutError where it takes too long.
+    """
+    spans = [span for pattern in patterns for span in pattern.spans(text, start)]
+    ends = [] if whole else [pattern.settled(text, start) for pattern in patterns]
+    end = before(spans, min(ends, default=len(text)))
+    return sorted((span for span in spans if span.counts and span.end <= end), key=lambda one: one.start), end
+
+
+def before(spans: Sequence[Span], end: int) -> int:
+    """The last place up to `end` where a text can be parted without parting a span."""
+    while cut := [span.start for span in spans if span.start < end < span.end]:
+        end = min(cut)
+    return end
 
 
 def mask(text: str, spans: Sequence[Span]) -> str:
-    """The text with names in brackets instead of what they stand for."""
-    parts, done = [], 0
+    """The text with names in brackets instead of what they stand for; of those that overlap, the first one's."""
+    parts: list[str] = []
+    done = 0
     for span in spans:
-        parts += [text[done : span.start], f"[{span.name}]"]
-        done = span.end
+        if span.start >= done:
+            parts += [text[done : span.start], f"[{span.name}]"]
+        done = max(done, span.end)
     return "".join([*parts, text[done:]])
 
 

@@ -1,7 +1,7 @@
 """The queue before a model: requests wait, are computed together, and end in the order they came.
 
-One thread runs the model. It takes the oldest request, waits a few milliseconds for others, and takes those that may
-stand beside it up to a budget of tokens, shortest first. Who goes away or waits too long is out before the model runs.
+One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one, and takes those
+that may stand beside it up to a budget of tokens, shortest first. Who goes away or waits too long is out before that.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from tunesmith.console import silence
 
 SMOOTH = 0.2
 """Weight of the newest batch in what an input is thought to take."""
+
+GATHER = 8
+"""At most so many times the wait for one more."""
 
 
 class Full(Exception):
@@ -97,7 +100,7 @@ class Job:
 
 @dataclass
 class Limits:
-    """Of one queue. size: inputs that may wait. tokens, rows: most of a batch. wait: seconds to gather one."""
+    """Of one queue. size: inputs that may wait. tokens, rows: most of a batch. wait: seconds for one more to come."""
 
     size: int
     tokens: int
@@ -190,7 +193,7 @@ class Queue:
                     self._changed.wait()
                     continue
                 batch = self._beside(self._waiting[0])
-                left = self._waiting[0].came + self.limits.wait - time.monotonic()
+                left = self._gathered() - time.monotonic()
                 if left <= 0 or not self._open or self._filled(batch):
                     for job in batch:
                         self._waiting.remove(job)
@@ -209,6 +212,11 @@ class Queue:
                 break
             batch.append(job)
         return batch
+
+    def _gathered(self) -> float:
+        """Until when to wait for more: while they come one soon behind the other, but not for ever."""
+        first, newest = self._waiting[0].came, self._waiting[-1].came
+        return min(newest + self.limits.wait, first + GATHER * self.limits.wait)
 
     def _filled(self, batch: Sequence[Job]) -> bool:
         """Whether waiting longer would add nothing."""
