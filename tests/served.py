@@ -77,17 +77,19 @@ class FakeWriter:
         texts = ["".join(map(chr, ids)).split("<user>")[-1].removesuffix("<>") for ids in prompts]
         answers = [list(self.answer(text)) for text in texts]
         counts, open_ = [0] * len(texts), set(range(len(texts)))
+        place = len(self.written)
+        self.written += [(text, 0) for text in texts]
         while open_:
             time.sleep(self.seconds)
             for row in sorted(open_):
                 count = counts[row] = counts[row] + 1
+                self.written[place + row] = (texts[row], count)  # before the client can have heard of it
                 last = count >= min(rooms[row], len(answers[row]) + 1)
                 piece = answers[row][count - 1] if count <= len(answers[row]) else ""
                 text = "".join(answers[row][:count])
                 response = Response(str(row), text, count, count > len(answers[row])) if last else None
                 if not heard(row, piece, response) or last:
                     open_.discard(row)
-        self.written += list(zip(texts, counts, strict=True))
 
 
 def gate(*models: Served, keys: Sequence[str] = (), judge: Classifier | None = None, **settings: Any) -> Gate:
