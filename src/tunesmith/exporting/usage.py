@@ -34,7 +34,7 @@ def usage(trained: Trained, target: str, pairs: bool) -> str:
     return _block("python", "\n".join(kind(trained, target, pairs)))
 
 
-def library(trained: Trained, target: str) -> str:
+def made_for(trained: Trained, target: str) -> str:
     """What a model hub calls the library that reads the folder."""
     if trained.method in ("linear", "probe") and target == "safetensors":
         return "tunesmith"

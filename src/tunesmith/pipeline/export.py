@@ -184,4 +184,4 @@ def _card(run: Run, trained: Trained, proof: dict[str, Any]) -> str:
     """The run's model card, with how this folder is used and what was proved of it."""
     used = usage.usage(trained, proof["target"], run.recipe.data.text_pair is not None)
     proved = f"Written as {proof['target']} and compared with the run: {parity.summary(proof)}."
-    return reporting.card(run, f"{used}\n\n{proved}", usage.library(trained, proof["target"]))
+    return reporting.card(run, f"{used}\n\n{proved}", usage.made_for(trained, proof["target"]))
