@@ -65,14 +65,21 @@ def token_budget(setting: int | str, device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 16_384
 
 
-def plan(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Positions by similar length, longest first, in groups of rows x longest <= max_tokens (one row always fits)."""
+def plan(lengths: Sequence[int], max_tokens: int, padded: bool = True) -> list[list[int]]:
+    """Positions by similar length, longest first, in groups of at most `max_tokens` (one row always fits).
+
+    padded: every row counts as long as the longest of its group.
+    """
     groups: list[list[int]] = []
+    used = 0
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+        more = lengths[groups[-1][0]] if groups and padded else lengths[position]
+        if groups and used + more <= max_tokens:
             groups[-1].append(position)
+            used += more
         else:
             groups.append([position])
+            used = lengths[position]
     return groups
 
 
@@ -116,16 +123,7 @@ class Unpadded:
     first: int
 
     def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-        groups: list[list[int]] = []
-        used = 0
-        for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-            if groups and used + lengths[position] <= max_tokens:
-                groups[-1].append(position)
-                used += lengths[position]
-            else:
-                groups.append([position])
-                used = lengths[position]
-        return groups
+        return plan(lengths, max_tokens, padded=False)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         import torch

@@ -107,9 +107,11 @@ def _lay_out(model: nn.Module, recipe: Recipe, course: loop.Course, accelerator:
         load.checkpoint_activations(model)
     causal = recipe.method == "generator"
     pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
+    if sharding.asked_for() or zero.asked_for():
+        pays, why = False, "not compiled: the training is sharded"
     if recipe.engine.compile:
         say(why)
-    if pays and not (sharding.asked_for() or zero.asked_for()):
+    if pays:
         compilation.compile_layers(model)
 
 

@@ -45,7 +45,7 @@ class Encoder:
     ) -> tuple[Floats, list[Change]]:
         """`read(model output, batch)` for every example, in the order given, and what `max_length` cut.
 
-        Computed in batches of similar length, so that little of a batch is padding.
+        Computed in batches of similar length, by `layout`.
         """
         self.model.eval()
         encoded, changes = encode(examples, self.tokenizer, self.max_length)
