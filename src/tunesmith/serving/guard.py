@@ -73,9 +73,8 @@ class Guard:
     @cached_property
     def patterns(self) -> list[Pattern]:
         """What may not be in a text, and what is replaced by its name. Raises RecipeError for what is no pattern."""
-        return [
-            *(Pattern.of(text, True) for text in self.settings.block), *(Pattern.of(text) for text in self.settings.mask)
-        ]  # fmt: skip
+        block, mask = self.settings.block, self.settings.mask
+        return [*(Pattern.of(text, True) for text in block), *(Pattern.of(text) for text in mask)]
 
     @property
     def active(self) -> bool:
