@@ -50,7 +50,9 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Gate:
     app.post("/prompt", response_model=PromptResponse, responses=PROBLEMS)(handlers.prompt)
     _add_looks(app, handlers)
     hosts = None if keys else LOCAL
-    return Gate(app, handlers.metrics, handlers.state, keys, one.max_body_bytes, one.timeout_seconds, hosts)
+    return Gate(
+        app, handlers.metrics, handlers.state, keys, one.max_body_bytes, one.timeout_seconds, hosts, handlers.full
+    )
 
 
 def _add_looks(app: FastAPI, handlers: Handlers) -> None:

@@ -9,10 +9,10 @@ import contextlib
 import hashlib
 import hmac
 import json
+import random
 import re
 import time
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 OPEN = ("/healthz", "/readyz")
 """What needs no key."""
+WORK = ("/predict", "/v1/chat/completions", "/v1/completions")
+"""What waits in queues."""
 LOCAL = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 """Hosts that a browser can mean by this machine. Without keys others are refused: a page elsewhere may have had its
 name changed to our address (DNS rebinding)."""
@@ -56,7 +58,9 @@ class Gate:
     max_body: int
     seconds: float
     """Within which a body must have come."""
-    hosts: re.Pattern[str] | None = field(default=None)
+    hosts: re.Pattern[str] | None = None
+    full: Callable[[], int | None] = lambda: None
+    """Says that no model can take more: a request is then refused before it is even parsed. (Gives seconds to wait.)"""
 
     def __post_init__(self) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in self.keys]
@@ -68,7 +72,7 @@ class Gate:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
-        scope["state"] = {"id": given if SANE_ID.fullmatch(given) else uuid.uuid4().hex, "notes": {}}
+        scope["state"] = {"id": given if SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}", "notes": {}}
         track = _Track(scope, send)
         self.state.active += 1
         self.metrics.active.inc()
@@ -98,6 +102,9 @@ class Gate:
         if self.state.draining:
             raise Refusal.closing()
         body = await self._body(headers, receive)
+        if path in WORK and (retry := self.full()) is not None:
+            scope["route"] = _Route(path)
+            raise Refusal.busy(retry)
         await self.app(scope, _again(body, receive), track.send)
 
     def _known(self, header: str) -> bool:
@@ -170,6 +177,13 @@ class Gate:
             notes = " ".join(f"{name}={value}" for name, value in track.scope["state"]["notes"].items())
             asked = f"{track.id} {track.scope['method']} {route} {track.status}"
             say(f"{time.strftime('%H:%M:%S')} {asked} {1000 * seconds:.0f}ms {notes}".rstrip())
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Of a request that did not get as far as the routes."""
+
+    path: str
 
 
 class Gone(Exception):

@@ -80,6 +80,12 @@ class Handlers:
         labels = self.judge.predictor.labels
         return [dict(zip(labels, one.probabilities, strict=True)) for one in found.predictions]
 
+    def full(self) -> int | None:
+        """Where no model can take one more input: seconds after which one probably can."""
+        waits = [self.queues[name].full for name in self.models]
+        known = [wait for wait in waits if wait is not None]
+        return min(known) if len(known) == len(waits) else None
+
     def deadline(self) -> float:
         """Until when a request of now must be answered."""
         return time.monotonic() + self.settings.timeout_seconds

@@ -130,9 +130,8 @@ class Queue:
         with self._changed:
             if not self._open:
                 raise Closed
-            ahead = sum(one.inputs for one in self._waiting)
-            if ahead + job.inputs > self.limits.size:
-                raise Full(max(1, math.ceil(ahead * self._cost)))
+            if self._ahead() + job.inputs > self.limits.size:
+                raise Full(self._retry())
             self._waiting.append(job)
             self._changed.notify()
 
@@ -149,7 +148,13 @@ class Queue:
     def waiting(self) -> int:
         """Inputs that wait."""
         with self._changed:
-            return sum(job.inputs for job in self._waiting)
+            return self._ahead()
+
+    @property
+    def full(self) -> int | None:
+        """Where not one more input can wait: seconds after which one probably can."""
+        with self._changed:
+            return self._retry() if self._ahead() >= self.limits.size else None
 
     @property
     def running(self) -> int:
@@ -162,6 +167,12 @@ class Queue:
         with self._changed:
             self._open = False
             self._changed.notify()
+
+    def _ahead(self) -> int:
+        return sum(job.inputs for job in self._waiting)
+
+    def _retry(self) -> int:
+        return max(1, math.ceil(self._ahead() * self._cost))
 
     def _work(self) -> None:
         while batch := self._take():
