@@ -99,6 +99,19 @@ def test_what_is_cut_is_what_tokenizers_cut(family: str, side: str) -> None:
         assert found.inputs == dict(expected)
 
 
+@pytest.mark.parametrize("limit", [5, 9, 12])
+def test_tokenizers_in_python_cut_by_themselves(limit: int) -> None:
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    rows = [Example("1", "a goal", "b team"), Example("2", "a", "b")]
+    (cut, whole), (change,) = encode(rows, tokenizer, limit)
+    expected = tokenizer("a goal", "b team", truncation=True, max_length=limit)["input_ids"]
+    assert (cut.inputs["input_ids"], len(cut)) == (expected, limit)
+    assert whole.inputs["input_ids"] == tokenizer("a", "b")["input_ids"]
+    assert change.where == ("1",)
+
+
 def test_two_long_texts_are_not_cut_into_every_part_beside_every_other() -> None:
     """A tokenizer that cuts would make 6,250 x 6,250 pairs of parts here: more than any memory."""
     tokenizer = tiny.tokenizer("bert")

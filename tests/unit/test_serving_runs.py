@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_what_cannot_be_served_is_told(
     monkeypatch.setitem(sys.modules, "tunesmith.serving.app", None)
     with pytest.raises(MissingExtra, match=r"tunesmith\[serve\]"):
         tunesmith.serve([linear])
+
+
+def test_what_was_served_is_let_go(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, models = set(threading.enumerate()), set()
+    monkeypatch.setattr(listen, "run", lambda *_: models.update(set(threading.enumerate()) - before))
+    tunesmith.serve([linear], ["port=0"])
+    (model,) = models
+    assert model.name == "model linear"
+    model.join(5)
+    assert not model.is_alive()
 
 
 def test_the_command(linear: Path, tmp_path: Path) -> None:

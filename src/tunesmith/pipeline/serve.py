@@ -6,6 +6,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,13 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
     found = [runs.find(path) for path in run_dirs]
     settings = recipes.load(recipe or found[0].recipe, overrides).serve
     keys = listen.keys(settings)
-    socket = listen.listen(settings)  # before the models are loaded: an address that is taken is told at once
-    handlers = load(found, settings)
-    host, port = socket.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"serving {', '.join(handlers.models)} at {address} (try it there in a browser; {address}/docs says how)")
-    try:
+    # the address comes before the models are loaded: one that is taken is told at once
+    with listen.listen(settings) as socket, closing(load(found, settings)) as handlers:
+        host, port = socket.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        names = ", ".join(handlers.models)
+        say(f"serving {names} at {address} (try it there in a browser; {address}/docs says how)")
         listen.run(app.create(handlers, keys), settings, socket)
-    finally:
-        handlers.close()
 
 
 def load(found: Sequence[Run], settings: Serve) -> Any:
