@@ -102,16 +102,14 @@ class Prompter:
 
     def encode(self, conversations: Sequence[Conversation]) -> list[tuple[Ids, Ids]]:
         """Per conversation its ids and its labels: the id where it is learned, else -100."""
-        pieces = [self.pieces(messages) for messages in conversations]
-        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
-        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
+        return self._encode([self.pieces(messages) for messages in conversations])
 
     def encode_openings(self, conversations: Sequence[Conversation]) -> list[Ids]:
         """Per conversation the ids that its answer follows. Earlier answers are tokenized as they were learned."""
-        found = self.encode(conversations)
-        ends = [sum(len(text) for text, _ in self.pieces(messages)) for messages in conversations]
-        tails = [self.opening(messages)[end:] for messages, end in zip(conversations, ends, strict=True)]
-        return [ids + tail for (ids, _), tail in zip(found, self.tokens(tails), strict=True)]
+        pieces = [self.pieces(messages) for messages in conversations]
+        for one, messages in zip(pieces, conversations, strict=True):
+            one.append((self.opening(messages)[sum(len(text) for text, _ in one) :], False))
+        return [ids for ids, _ in self._encode(pieces)]
 
     def encode_answers(self, messages: Conversation, answers: Sequence[str]) -> list[Ids]:
         """The ids that each of several answers to one conversation would have, end token included."""
@@ -130,6 +128,10 @@ class Prompter:
         """Tokens at which an answer ends: the template's end token and the tokenizer's."""
         last = self.encode_answers([Message("user", "a")], ["b"])[0][-1]
         return sorted({last, self.tokenizer.eos_token_id} - {None})
+
+    def _encode(self, pieces: Sequence[list[tuple[str, bool]]]) -> list[tuple[Ids, Ids]]:
+        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
+        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
 
     def check(self) -> None:
         """Try the template: answers must end with a special token, and earlier turns must stay as they are."""
