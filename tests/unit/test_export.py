@@ -452,11 +452,11 @@ def test_what_counts_as_the_same() -> None:
         run = Exported(lambda rows: [np.array(other[i]) for i in rows], "x", exact, timed=False)
         return parity.compare(lambda rows: [logits[i] for i in rows], run, [0, 1])
 
-    close = proof([2.003, 1.0], [0.0, 4.0])
-    assert close["max_logit_difference"] == pytest.approx(0.003)
+    close = proof([2.0003, 1.0], [0.0, 4.0])
+    assert close["max_logit_difference"] == pytest.approx(0.0003)
     assert close["largest_logit"] == 4
     assert parity.problem(close, exact=True) is None
-    assert parity.problem(proof([2.005, 1.0], [0.0, 4.0]), exact=True)
+    assert parity.problem(proof([2.0005, 1.0], [0.0, 4.0]), exact=True)
     assert parity.problem(proof([2.5, 1.0], [0.0, 4.0]), exact=True)
     assert parity.problem(proof([2.5, 1.0], [0.0, 4.0]), exact=False) is None
     flipped = proof([1.0, 2.0], [0.0, 4.0])

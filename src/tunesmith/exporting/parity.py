@@ -17,7 +17,7 @@ from tunesmith.exporting.trained import Exported, Floats, Runner
 FILE = "parity.json"
 CHUNK = 8
 """Rows that the two sides compute in turns."""
-CLOSE = 1e-3
+CLOSE = 1e-4
 """Of the largest logit: how far an export that rounds nothing may be off."""
 AGREE = 0.99
 """Share of labels or tokens that must stay where weights are rounded."""
@@ -80,7 +80,7 @@ def check(proof: dict[str, Any], exact: bool, allow_loss: bool) -> None:
     found = problem(proof, exact)
     if found is None or (allow_loss and not exact):
         return
-    need = "the same answers, logits within 0.1% of the largest" if exact else f"{AGREE:.0%} of the answers the same"
+    need = "the same answers, logits within 0.01% of the largest" if exact else f"{AGREE:.0%} of the answers the same"
     raise RunError(
         f"the {proof['target']} export does not say what the run says",
         expected=need,
