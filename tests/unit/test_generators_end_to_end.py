@@ -15,6 +15,7 @@ import tunesmith
 from tests import tiny
 from tunesmith.errors import DataError, ModelError, RecipeError, RunError
 from tunesmith.evaluation import responses
+from tunesmith.models import quantize
 from tunesmith.pipeline import predict as predictions, respond
 from tunesmith.pipeline.check import check, describe
 from tunesmith.recipe import Generate
@@ -260,6 +261,19 @@ def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     stored, _ = run.predictions("test")
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
+
+
+def test_a_qlora_run_without_4_bits_is_not_called_one(
+    model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "usable", lambda: "not today")
+    run = instruct(model, pairs, "adapter.kind=qlora", run_dir=tmp_path / "run")
+    manifest = run.manifest
+    assert manifest["notes"]["fallback"] == "lora instead of qlora: not today"
+    assert manifest["name"] == "generator:qlora (fell back to lora)"
+    assert manifest["description"].startswith("LoRA beside llama")
+    assert "beside 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
+    assert "fell back to lora" in run.read_text("report.md")
 
 
 def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp_path: Path) -> None:
