@@ -145,6 +145,16 @@ def test_a_sweep_that_was_cut_off_trains_the_rest(
     assert content["failed"] == []
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_samplers_that_go_on_draw_anew(
+    sampler: str, recipe: Path, tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "REPEATS", 2)
+    for trials in (3, 5):
+        tunesmith.sweep(recipe, ["linear.C=0.1..10"], sampler=sampler, trials=trials, sweep_dir=tmp_path / "sweep")
+    assert len(set(trainer.trained)) == len(trainer.trained) == 5
+
+
 def test_what_still_trains_is_waited_for(
     recipe: Path, tmp_path: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,16 +225,12 @@ def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what is to be said of a trial, this module says
     url = storage or f"sqlite:///{(folder.path / 'study.db').resolve()}"
-    seed = plan.base.seed
-    samplers: dict[str, Callable[..., Any]] = {
-        "grid": optuna.samplers.RandomSampler,  # its points stand in the queue
-        "random": optuna.samplers.RandomSampler,
-        "tpe": optuna.samplers.TPESampler,
-    }
     study = optuna.create_study(
-        storage=url, sampler=samplers[plan.sampler](seed=seed), study_name=folder.path.resolve().name,
+        storage=url, study_name=folder.path.resolve().name,
         direction="maximize" if plan.higher_is_better else "minimize", load_if_exists=True,
     )  # fmt: skip
+    sampler = optuna.samplers.TPESampler if plan.sampler == "tpe" else optuna.samplers.RandomSampler
+    study.sampler = sampler(seed=plan.base.seed + len(study.trials))  # who goes on does not draw the same once more
     known = study.user_attrs.get("plan")
     if known not in (None, plan.identity()):
         raise RunError(
