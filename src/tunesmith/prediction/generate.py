@@ -234,7 +234,17 @@ class Generator:
 
     def _text(self, ids: Ids) -> str:
         """The answer for people."""
-        return self._before_marker(self._decode(ids)).strip()
+        return self._before_marker(self._answer(ids)).strip()
+
+    @cached_property
+    def _lead(self) -> str:
+        """What the template writes before every answer (empty thoughts, with Qwen3), and models learn to write."""
+        text, _ = self.prompter.pieces([Message("user", "a"), Message("assistant", "b1b")])[-1]
+        return self._decode(self.prompter.tokens([text])[0]).partition("b1b")[0].strip()
+
+    def _answer(self, ids: Ids) -> str:
+        text = self._decode(ids)
+        return text.lstrip().removeprefix(self._lead) if self._lead else text
 
     def _decode(self, ids: Ids) -> str:
         tokenizer = self.prompter.tokenizer
@@ -246,7 +256,9 @@ class Generator:
 
     def _settled(self, ids: Ids) -> str:
         """As much of `_text` as later tokens cannot change: no half letters, no space or heading that may go on."""
-        text = self._before_marker(self._decode(ids))
+        if self._lead.startswith(self._decode(ids).strip()):
+            return ""
+        text = self._before_marker(self._answer(ids))
         ends = [len(text.rstrip().rstrip("\ufffd").rstrip())]
         for marker in self._markers:
             ends += [len(text) - n for n in range(1, len(marker)) if ("\n" + text).endswith(marker[:n])]
