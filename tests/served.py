@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2 as httpx
-import uvicorn
 
 from tunesmith.recipe import Generate, Serve
-from tunesmith.serving import app
+from tunesmith.serving import app, listen
 from tunesmith.serving.gate import Gate
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.models import Chat, Classifier, Prompt, Served
@@ -122,8 +121,7 @@ def run(coroutine: Any) -> Any:
 def listening(made: Gate) -> Iterator[str]:
     """The application on a free port of this machine; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(made, log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none")
-    server = uvicorn.Server(config)
+    server = listen.server(made, Serve())
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

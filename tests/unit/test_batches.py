@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests import tiny
@@ -77,3 +80,42 @@ def test_padding_follows_the_tokenizer() -> None:
         batch = collate(encoded, words)
         assert batch.inputs["attention_mask"][0, column] == 0
         assert batch.inputs["input_ids"][0, column] == words.pad_token_id
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "xlnet"])
+def test_what_is_cut_is_what_tokenizers_cut(family: str, side: str) -> None:
+    draw, tokenizer = random.Random(0), tiny.tokenizer(family)
+    tokenizer.truncation_side = side
+
+    def text() -> str:
+        return " ".join(draw.choices(tiny.FILLER, k=draw.randint(1, 40)))
+
+    for number in range(150):
+        pair = text() if number % 3 else None
+        limit = draw.randint(4, 60)
+        (found,), _ = encode([Example("1", one := text(), pair)], tokenizer, limit)
+        expected = tokenizer(one, pair, truncation=True, max_length=limit, return_attention_mask=False)
+        assert found.inputs == dict(expected)
+
+
+@pytest.mark.parametrize("limit", [5, 9, 12])
+def test_tokenizers_in_python_cut_by_themselves(limit: int) -> None:
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    rows = [Example("1", "a goal", "b team"), Example("2", "a", "b")]
+    (cut, whole), (change,) = encode(rows, tokenizer, limit)
+    expected = tokenizer("a goal", "b team", truncation=True, max_length=limit)["input_ids"]
+    assert (cut.inputs["input_ids"], len(cut)) == (expected, limit)
+    assert whole.inputs["input_ids"] == tokenizer("a", "b")["input_ids"]
+    assert change.where == ("1",)
+
+
+def test_two_long_texts_are_not_cut_into_every_part_beside_every_other() -> None:
+    """A tokenizer that cuts would make 6,250 x 6,250 pairs of parts here: more than any memory."""
+    tokenizer = tiny.tokenizer("bert")
+    (found,), _ = encode([Example("1", "goal " * 100_000, "team " * 100_000)], tokenizer, 35)
+    assert len(found) == 35
+    goal, team = tokenizer.convert_tokens_to_ids(["goal", "team"])
+    assert [found.inputs["input_ids"].count(word) for word in (goal, team)] == [16, 16]

@@ -22,7 +22,7 @@ from tests.conftest import write_csv
 from tunesmith import data
 from tunesmith.cli import main, using
 from tunesmith.errors import ModelError, RecipeError, RunError
-from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets
+from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage
 from tunesmith.exporting.trained import Exported, Written
 from tunesmith.pipeline import export as exports
 from tunesmith.pipeline.methods import load_result
@@ -116,6 +116,8 @@ def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, tmp_path
     assert proof["speed"] > 0
     stored = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert stored | {"folder": proof["folder"]} == proof
+    card, rounded = (tmp_path / "out" / "README.md").read_text(), target == "onnx-int8"
+    assert ("model-index:" in card, "Measured before rounding: 100.00% of 20 labels" in card) == (not rounded, rounded)
     row = held_out(encoder)[0]
     label = load_result(encoder).predict([row])[0].label
     if target in PROGRAMS:
@@ -162,6 +164,10 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
     found = loaded.predict(held_out(run))
     for one, other in zip(found, expected.predict(held_out(run)), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    long = Example("long", "goal " * 150, "team " * 170)
+    assert loaded.count(long) == 323
+    assert loaded.predict([long])[0].probabilities == pytest.approx(expected.predict([long])[0].probabilities, abs=1e-5)
+    loaded.predict([Example("longer", "goal " * 100_000, "team " * 100_000)])  # in memory there is
     row = held_out(run)[0]
     assert in_folder(tmp_path / "onnx", "run.py", f"{row.text}\t{row.text_pair}").split("\t")[0] == found[0].label
     tunesmith.export(run, "safetensors", tmp_path / "whole")
@@ -271,6 +277,9 @@ def test_an_adapter_is_merged_in_the_precision_of_its_base(shared: Path, tmp_pat
     assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
     assert 0 < proof["max_logit_difference"] < 0.05 * proof["largest_logit"]
     tunesmith.export(run, "safetensors", tmp_path / "full", precision="float32")
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("out", "full")]
+    assert ["model-index:" in card for card in cards] == [False, True]
+    assert ["Measured before rounding" in card for card in cards] == [True, False]
     assert {tensor.dtype for tensor in load_file(tmp_path / "full" / "model.safetensors").values()} == {torch.float32}
 
 
@@ -294,6 +303,10 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     question = load_result(run).question
     asked = load_result(run).generator.prompter.opening(question.ask(Example("1", "{{ .Prompt }}")))
     assert f'TEMPLATE """{asked}"""' in text
+    (turn,) = question.ask(Example("1", "Some text", "Another"))  # a pair is one text for Ollama
+    piped = usage.usage(exports._trained(run, "auto"), "ollama", pairs=True)
+    assert "printf 'Text 1: Some text\\nText 2: Another' | ollama run" in piped
+    assert turn.input == "Text 1: Some text\nText 2: Another"
     for target in PROGRAMS:
         with pytest.raises(RunError, match="anew for every token"):
             tunesmith.export(run, target)
@@ -324,6 +337,7 @@ def test_a_gguf_file_has_the_tokenizer(generator: Run, tmp_path: Path) -> None:
     tokenizer = load_result(generator).prompter.tokenizer
     tokens = fields["tokenizer.ggml.tokens"].contents()
     assert tokens == sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    assert fields["general.name"].contents() == generator.path.name
     assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
     assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
@@ -447,7 +461,7 @@ def test_what_counts_as_the_same() -> None:
     assert parity.problem(proof([2.5, 1.0], [0.0, 4.0]), exact=False) is None
     flipped = proof([1.0, 2.0], [0.0, 4.0])
     assert flipped["agreement"] == 0.5
-    assert "50.00% of 2 answers agree" in str(parity.problem(flipped, exact=False))
+    assert "50.00% of 2 labels agree" in str(parity.problem(flipped, exact=False))
     parity.check({"target": "x"} | flipped, exact=False, allow_loss=True)
     with pytest.raises(RunError, match="--allow-loss"):
         parity.check({"target": "x"} | flipped, exact=False, allow_loss=False)
@@ -472,7 +486,9 @@ def test_on_the_command_line(encoder: Run, tmp_path: Path, capsys: pytest.Captur
     assert json.loads(shown.out)["rows"] == 9
     assert "100.00% of 9 labels agree" in shown.err
     assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(tmp_path / "o")]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(new)]) == 2
+    assert "new.csv is not an empty folder" in capsys.readouterr().err
     assert main(["export", str(encoder.path), "--to", "tensorrt"]) == 2
     assert "no export target 'tensorrt'" in capsys.readouterr().err
     assert tuple(targets.TARGETS) == using.TARGETS

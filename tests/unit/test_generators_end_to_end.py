@@ -289,7 +289,7 @@ def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp
     whole = instruct(model, pairs, run_dir=tmp_path / "whole")
     with pytest.raises(RunError, match="no adapter"):
         tunesmith.merge(whole, tmp_path / "other")
-    with pytest.raises(RunError, match="not empty"):
+    with pytest.raises(RunError, match="not an empty folder"):
         tunesmith.merge(run, tmp_path / "merged")
 
 

@@ -15,6 +15,7 @@ import tunesmith
 from tests import tiny
 from tunesmith import data
 from tunesmith.errors import ModelError, RecipeError, RunError
+from tunesmith.evaluation import metrics
 from tunesmith.pipeline.methods import load_result
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -89,6 +90,26 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         stored, _ = run.predictions("test")
         again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
         assert again == stored
+
+
+def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_models: Models) -> None:
+    """Also where an adapter learned beside a body that was rounded, and is reloaded beside one that is not."""
+    for more in ([], ["adapter.kind=lora"]):
+        run = train("encoder", reviews, tiny_models, "max_steps=3", "model.dtype=bfloat16", *more)
+        stored, _ = run.predictions("test")
+        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
+        assert again == stored
+
+
+def test_evaluations_in_mixed_precision_are_those_of_the_saved_model(reviews: Path, tiny_models: Models) -> None:
+    """No rounding by autocast in what decides which step is best."""
+    run = train("encoder", reviews, tiny_models, "max_steps=3", "mixed_precision=bf16", "eval_strategy=epoch")
+    logged = next(row for row in reversed(run.metrics()) if "validation_log_loss" in row)
+    rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
+    scores = metrics.headline(
+        [str(row.label) for row in rows.validation], load_result(run).predict(rows.validation), rows.labels
+    )
+    assert {name: logged[f"validation_{name}"] for name in scores} == scores
 
 
 def rows_of(run: Run) -> tuple[Example, ...]:

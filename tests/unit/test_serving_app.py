@@ -7,12 +7,14 @@ import base64
 import json
 import random
 import threading
+import time
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from tests.served import FakePredictor, FakeWriter, chat, classifier, client, gate, message, run
+from tunesmith.serving.answer import Stops
 from tunesmith.serving.gate import Gate
 from tunesmith.types import Response
 
@@ -92,6 +94,8 @@ def test_length_is_counted_and_limited() -> None:
         ("/v1/chat/completions", {"messages": message("a"), "tools": []}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": message("a"), "temperature": 3}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": message("a"), "stop": ["a"] * 5}, 400, "invalid_request"),
+        ("/v1/chat/completions", {"messages": message("a"), "stop": "a" * 257}, 400, "invalid_request"),
+        ("/v1/chat/completions", {"messages": message("a") * 257}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "a"}]}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "a"}]}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": message("a" * 300)}, 400, "context_length_exceeded"),
@@ -194,10 +198,10 @@ def test_bodies_that_do_not_end() -> None:
 
 
 def test_every_route_but_health_wants_a_key() -> None:
-    made = gate(classifier(), chat(), keys=["first key", "second"])
+    made = gate(classifier(), chat(), keys=["first key", "second", "clé"])
     paths = [(path, method) for path, one in made.app.openapi()["paths"].items() for method in one]  # type: ignore[attr-defined]
     paths += [("/", "get"), ("/docs", "get"), ("/openapi.json", "get"), ("/nothing", "get")]
-    basic = base64.b64encode(b"anybody:second").decode()
+    basic, accent = (base64.b64encode(f"anybody:{key}".encode()).decode() for key in ("second", "clé"))
 
     async def main() -> None:
         async with client(made) as one:
@@ -209,6 +213,8 @@ def test_every_route_but_health_wants_a_key() -> None:
                     "Bearer secon",
                     "Bearer seconds",
                     "Basic !",
+                    "Basic é",
+                    "Basic /w==",
                     f"Digest {basic}",
                     "Bearer ключ",
                 ):
@@ -216,8 +222,8 @@ def test_every_route_but_health_wants_a_key() -> None:
                     answer = await one.request(method, path, headers=headers)  # type: ignore[arg-type]
                     assert answer.status_code == (200 if open_ else 401), (path, wrong)
                     assert open_ or answer.headers["www-authenticate"] == 'Basic realm="key"'
-                for right in ("Bearer first key", "bearer second", f"Basic {basic}"):
-                    answer = await one.request(method, path, headers={"authorization": right})
+                for right in ("Bearer first key", "bearer second", f"Basic {basic}", "Bearer clé", f"Basic {accent}"):
+                    answer = await one.request(method, path, headers={"authorization": right.encode()})  # type: ignore[arg-type]
                     assert answer.status_code in (200, 400, 404)
 
     run(main())
@@ -323,8 +329,9 @@ def test_a_thousand_at_once_get_their_own_answers() -> None:
     """Classifiers, pairs and generators, streamed or not, wrong ones among them: each as the model alone says."""
 
     async def main() -> None:
-        predictor, writer = FakePredictor(), FakeWriter()
-        made = gate(classifier(predictor=predictor), chat(writer=writer), queue_size=10_000, batch_wait_ms=1)
+        predictor, paired, writer = FakePredictor(), FakePredictor(), FakeWriter()
+        both = [classifier(predictor=predictor), classifier("pairs", paired, pairs=True)]
+        made = gate(*both, chat(writer=writer), queue_size=10_000, batch_wait_ms=1)
         draw = random.Random(1)
         words = ["alpha", "beta", "gamma", "delta", "mu", "nu"]
 
@@ -332,10 +339,13 @@ def test_a_thousand_at_once_get_their_own_answers() -> None:
             texts = [
                 " ".join(draw.choices(words, k=draw.randint(1, 9))) + f" {number}" for _ in range(draw.randint(1, 4))
             ]
-            kind = draw.choice(["predict", "chat", "stream", "wrong"])
-            if kind == "predict":
-                answer = (await one.post("/predict", json={"inputs": texts})).json()
-                for text, row in zip(texts, answer["predictions"], strict=True):
+            kind = draw.choice(["labels", "pairs", "chat", "stream", "wrong"])
+            if kind in ("labels", "pairs"):
+                pairs = [{"text": text, "text_pair": draw.choice(words)} for text in texts]
+                inputs = pairs if kind == "pairs" else texts
+                answer = (await one.post("/predict", json={"inputs": inputs, "model": kind})).json()
+                said = [pair["text"] + pair["text_pair"] for pair in pairs] if kind == "pairs" else texts
+                for text, row in zip(said, answer["predictions"], strict=True):
                     alone = predictor.alone(text)
                     assert row["label"] == alone.label
                     assert row["scores"] == dict(zip(predictor.labels, alone.probabilities, strict=True))
@@ -350,7 +360,7 @@ def test_a_thousand_at_once_get_their_own_answers() -> None:
         async with client(made) as one:
             await asyncio.gather(*(ask(one, number) for number in range(1000)))
         assert made.state.active == 0
-        assert max(map(len, predictor.batches)) > 3
+        assert min(max(map(len, one.batches)) for one in (predictor, paired)) > 3
 
     run(main())
 
@@ -474,3 +484,49 @@ def test_answers_are_what_the_fakes_say() -> None:
 
     FakeWriter().write([[97, 32, 98]], [9], [0], chat().settings, hear)
     assert "".join(heard) == "A B "
+
+
+def test_who_hangs_up_amid_the_body_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    made = gate(classifier())
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(answer: Any) -> None:
+        sent.append(answer)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    run(made({"type": "http", "method": "POST", "path": "/predict", "headers": headers}, receive, send))
+    page = made.metrics.page()[0].decode()
+    assert 'tunesmith_requests_total{route="other",status="499"} 1.0' in page
+    assert "tunesmith_disconnected_total 1.0" in page
+    assert "internal_error" not in page
+    assert (sent, made.state.active) == ([], 0)
+    assert "rror" not in capsys.readouterr().err
+
+
+def test_what_a_request_may_ask_of_a_generator() -> None:
+    made = gate(chat("talk", longest=20, most=3))
+    fits, long = message("a b c d e"), message("a" * 20)
+    assert len("<user>a b c d e<>") <= 20 < len("<user>" + "a" * 20 + "<>")
+    whole = post(made, "/v1/chat/completions", {"messages": fits}).json()
+    assert (whole["choices"][0]["finish_reason"], whole["usage"]["completion_tokens"]) == ("length", 3)
+    assert post(made, "/v1/chat/completions", {"messages": fits, "max_tokens": 3}).status_code == 200
+    for name in ("max_tokens", "max_completion_tokens"):
+        problem = error(post(made, "/v1/chat/completions", {"messages": fits, name: 4}))
+        assert (problem["message"], problem["param"]) == ("at most 3 tokens can be asked for", "max_tokens")
+    problem = error(post(made, "/v1/chat/completions", {"messages": long}))
+    assert (problem["code"], "1 to 20 are accepted" in problem["message"]) == ("context_length_exceeded", True)
+
+
+def test_stop_texts_wherever_pieces_are_cut() -> None:
+    for size in (1, 2, 3, 20):
+        stops, text = Stops(["END", "ND of"]), "the EN and the END of it"
+        passed = [stops.pass_on(text[at : at + size], False) for at in range(0, len(text), size)]
+        ended = [stopped for _, stopped in passed].index(True)
+        assert "".join(piece for piece, _ in passed[: ended + 1]) == "the EN and the "
+    stops, start = Stops(["x" * 100_000]), time.monotonic()
+    assert [stops.pass_on("word ", False) for _ in range(50)] == [("word ", False)] * 50
+    assert time.monotonic() - start < 1

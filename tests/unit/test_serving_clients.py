@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.served import FakePredictor, FakeWriter, chat, classifier, gate, listening, message
+from tunesmith.recipe import Serve
+from tunesmith.serving import listen
 from tunesmith.serving.gate import Gate
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +53,9 @@ def test_the_stock_openai_client(address: str) -> None:
         assert whole.choices[0].finish_reason == "stop"
         assert whole.usage
         assert (whole.usage.completion_tokens, whole.usage.prompt_tokens) == (4, len("<user>one two three<>"))
+        turns: list[Any] = [*message("one two three"), whole.choices[0].message, *message("and four")]  # as it came
+        second = one.chat.completions.create(model="talk", messages=turns)
+        assert second.choices[0].message.content == "AND FOUR "
         stream = one.chat.completions.create(
             model="talk", messages=message("one two three"), stream=True, stream_options={"include_usage": True},  # type: ignore[arg-type]
             max_completion_tokens=2, temperature=0.5, top_p=0.9, seed=3,
@@ -114,6 +121,61 @@ def test_who_goes_away_frees_the_slot(made: Gate, address: str) -> None:
             assert time.monotonic() - start < 1
 
     asyncio.run(main())
+
+
+def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
+    judge = classifier("guard", FakePredictor(gate=threading.Event()))
+    guard = {"classifier": "somewhere", "thresholds": {"a": 1.0}}
+    made = gate(classifier(), chat(), judge=judge, guard=guard)
+    bodies: dict[str, Any] = {
+        "predict": {"inputs": "b"}, "v1/completions": {"prompt": "b"},
+        "v1/chat/completions": {"messages": message("b")},
+    }  # fmt: skip
+    with listening(made) as address, httpx.Client(base_url=address, timeout=0.3) as one:
+        for path, body in bodies.items():
+            with pytest.raises(httpx.TimeoutException):
+                one.post(path, json=body)
+            wait_until(lambda: not made.state.active, 1)
+    assert judge.predictor.gate  # type: ignore[attr-defined]
+    judge.predictor.gate.set()  # type: ignore[attr-defined]
+
+
+def test_who_does_not_read_the_answer_is_given_up() -> None:
+    """Its request ends with its time, so that the server can end too."""
+    writer = FakeWriter(limit=10**4, answer=lambda _: ["word " * 100_000] * 40)
+    made = gate(chat(writer=writer), timeout_seconds=1)
+    with listening(made) as address, socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", int(address.rsplit(":")[-1])))
+        body = json.dumps({"messages": message("a"), "stream": True})
+        head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+        one.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", body]).encode())
+        wait_until(lambda: made.state.active == 1, 1)
+        wait_until(lambda: not made.state.active, 4)
+    assert "tunesmith_disconnected_total 1.0" in made.metrics.page()[0].decode()
+
+
+def wait_until(done: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, before = Serve(port=0), (sys.getswitchinterval(), gc.get_freeze_count())
+    while_serving = []
+
+    def serve(self: Any, sockets: Any) -> None:
+        while_serving.append((sys.getswitchinterval(), gc.get_freeze_count()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uvicorn.Server.run", serve)
+    with listen.listen(settings) as listener, pytest.raises(KeyboardInterrupt):
+        listen.run(gate(classifier()), settings, listener)
+    assert while_serving[0][0] < before[0]
+    assert while_serving[0][1] > 1000
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == before
 
 
 SERVER = """

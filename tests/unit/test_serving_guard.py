@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.unit.test_serving_app import answered, error, post
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Guard as Settings
 from tunesmith.serving import patterns
-from tunesmith.serving.guard import Guard, Stopped
+from tunesmith.serving.guard import Guard, Stopped, halves
 from tunesmith.serving.patterns import Pattern
 from tunesmith.types import Prediction
 
@@ -196,10 +197,12 @@ class Censor:
 
     labels = ("fine", "toxic")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self.seen: list[str] = []
+        self.seconds = seconds
 
     def predict(self, examples: Sequence[Any]) -> list[Prediction]:
+        time.sleep(self.seconds)
         self.seen += [one.text for one in examples]
         return [
             Prediction(one.id, "toxic", (0.1, 0.9)) if "rude" in one.text else Prediction(one.id, "fine", (0.8, 0.2))
@@ -269,3 +272,85 @@ def test_stop_texts_and_the_guard_together() -> None:
         body = {"messages": message("a"), "stop": stop}
         found = post(made, "/v1/chat/completions", body).json()["choices"][0]
         assert (found["message"]["content"], found["finish_reason"]) == (expected, "stop")
+
+
+class Nearsighted(Censor):
+    """Reads the first 60 letters alone."""
+
+    def predict(self, examples: Sequence[Any]) -> list[Prediction]:
+        return super().predict([replace(one, text=one.text[:60]) for one in examples])
+
+
+def nearsighted(**more: Any) -> Any:
+    return classifier("guard", Nearsighted(), count=lambda one: len(one.text), limit=60, **more)
+
+
+def test_the_guard_reads_all_of_a_text() -> None:
+    """Also what its classifier would cut off; and nothing hides where a text is parted."""
+    guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
+    made = gate(classifier(), judge=nearsighted(), guard=guard)
+
+    async def main() -> None:
+        async with client(made) as one:
+            for place in range(0, 1000, 9):
+                text = ("nice " * 200)[:place] + "rude" + ("nice " * 200)[place:]
+                answer = await one.post("/predict", json={"inputs": ["fine", text]})
+                assert answer.status_code == 400, place
+            assert (await one.post("/predict", json={"inputs": "nice " * 200})).status_code == 200
+
+    run(main())
+    assert [len(half) for half in halves("ab")] == [1, 1]
+    assert halves("a") == []
+
+
+@pytest.mark.parametrize("before", [0, 70, 1000, 4000])
+def test_the_guard_reads_the_end_of_an_answer(before: int) -> None:
+    text = "It is nice. " * (before // 12) + "You are rude. " + "It is nice. " * 9
+    writer = FakeWriter(limit=10**4, answer=lambda _: text.split(" "))
+    guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "check": "outputs"}
+    made = gate(chat(writer=writer), judge=nearsighted(), guard=guard)
+    body = {"messages": message("a"), "max_tokens": 5000}
+    found = post(made, "/v1/chat/completions", body).json()["choices"][0]
+    assert found["finish_reason"] == "content_filter"
+    assert "rude" not in found["message"]["content"]
+
+
+def test_more_texts_than_the_queue_holds_are_judged_in_turn() -> None:
+    guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
+    made = gate(
+        classifier(pairs=True), chat(writer=FakeWriter(limit=1000)), judge=classifier("guard", Censor()), guard=guard,
+        queue_size=4, max_inputs=4,
+    )  # fmt: skip
+    turns = [*message("hi"), {"role": "assistant", "content": "hello"}] * 9
+    for last, status in (("and now?", 200), ("you rude thing", 400)):
+        answer = post(made, "/v1/chat/completions", {"messages": [*turns, *message(last)]})
+        assert answer.status_code == status, answer.text
+        pairs = [{"text": "one", "text_pair": last}] * 4
+        assert post(made, "/predict", {"inputs": pairs}).status_code == status
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> None:
+    guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
+    slow = Censor(seconds=0.1)
+    judge = classifier("guard", slow)
+    writer = FakeWriter(limit=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10))
+    made = gate(
+        classifier(predictor=FakePredictor(seconds=0.1)), chat(writer=writer), judge=judge, guard=guard,
+        timeout_seconds=0.5, batch_wait_ms=0,
+    )  # fmt: skip
+    assert post(made, "/predict", {"inputs": "in time"}).status_code == 200
+    body = {"messages": message("short"), "stream": stream, "max_tokens": 80}
+    late = post(made, "/v1/chat/completions", body | {"messages": message("long")})
+    assert (late.status_code, "timeout" in late.text) == (200 if stream else 503, True)
+    slow.seconds = 1.2
+    for path, wrong in (("/predict", {"inputs": "late"}), ("/v1/chat/completions", body)):
+        start = time.monotonic()
+        answer = post(made, path, wrong)
+        assert (answer.status_code, error(answer)["code"]) == (503, "timeout")
+        assert time.monotonic() - start < 1
+
+
+def test_an_audit_log_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="audit_log"):
+        _ = gate(classifier(), guard={"mask": ["email"], "audit_log": str(tmp_path)}).handlers.guard  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,11 @@ def encoder(tmp_path: Path, reviews: Path, model: Path) -> Path:
     return train(tmp_path, "encoder", recipe | {"train": {"max_steps": 2}})
 
 
+def probe(tmp_path: Path, reviews: Path, model: Path) -> Path:
+    recipe = {"method": "probe", "data": {"path": str(reviews)}}
+    return train(tmp_path, "probe", recipe | {"model": {"name_or_path": str(model), "max_length": 24}})
+
+
 def assistant(tmp_path: Path) -> Path:
     pairs = [{"instruction": f"Say {n}", "output": f"it is {n}"} for n in range(24)]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
@@ -63,13 +69,20 @@ def labeller(tmp_path: Path, reviews: Path) -> Path:
 def test_every_method_is_served_as_it_predicts(
     tmp_path: Path, reviews: Path, linear: Path, tiny_models: Callable[[str], Path]
 ) -> None:
-    made = [linear, encoder(tmp_path, reviews, tiny_models("bert")), labeller(tmp_path, reviews), assistant(tmp_path)]
+    model = tiny_models("bert")
+    labelling = [
+        linear,
+        encoder(tmp_path, reviews, model),
+        probe(tmp_path, reviews, model),
+        labeller(tmp_path, reviews),
+    ]
+    made = [*labelling, talking := assistant(tmp_path)]
     handlers = load([runs.find(path) for path in made], Serve(max_batch_tokens=64))
     texts = [text for text, _ in tiny.texts(8, seed=5)] + ["goal " * 40]
 
     async def main() -> None:
         async with client(app.create(handlers)) as one:
-            for path in made[:3]:
+            for path in labelling:
                 alone = tunesmith.predict(path, texts, top_k=3)
                 answer = (await one.post("/predict", json={"inputs": texts, "model": path.name})).json()
                 single = [(await one.post("/predict", json={"inputs": t, "model": path.name})).json() for t in texts]
@@ -78,9 +91,9 @@ def test_every_method_is_served_as_it_predicts(
                     for row in found:
                         assert row["label"] == expected["label"]
                         assert row["scores"] == pytest.approx(expected["scores"], abs=1e-5)
-                assert [row["cut"] for row in singles] == [False] * 8 + [path.name == "encoder"]
+                assert [row["cut"] for row in singles] == [False] * 8 + [path.name in ("encoder", "probe")]
             prompts = ["Say 3", "Say it all", "?"]
-            answers = tunesmith.predict(made[3], prompts)
+            answers = tunesmith.predict(talking, prompts)
             for prompt, expected in zip(prompts, answers, strict=True):
                 body = {"messages": message(prompt), "model": "assistant"}
                 whole = (await one.post("/v1/chat/completions", json=body)).json()
@@ -116,7 +129,7 @@ def test_a_run_as_guard_of_another(linear: Path) -> None:
 
 
 def test_the_fastest_export_that_holds_computes(
-    reviews: Path, tmp_path: Path, tiny_models: Callable[[str], Path]
+    reviews: Path, linear: Path, tmp_path: Path, tiny_models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto`: of exports in the run, if they were faster and said what the run says; else torch. All label alike."""
     folder = encoder(tmp_path, reviews, tiny_models("bert"))
@@ -130,10 +143,20 @@ def test_the_fastest_export_that_holds_computes(
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     file = folder / "export" / "onnx" / "parity.json"
     proof = json.loads(file.read_text())
-    for speed, agreement, kind in ((2.0, 1.0, True), (0.5, 1.0, False), (2.0, 0.9, False)):
-        file.write_text(json.dumps(proof | {"speed": speed, "agreement": agreement}))
+    for change, kind in (
+        ({"speed": 2.0}, True), ({"speed": 0.5}, False), ({"agreement": 0.9}, False), ({"rows": 1}, False)
+    ):  # fmt: skip
+        file.write_text(json.dumps(proof | {"speed": 2.0} | change))
         assert (type(engine(found, Serve())) is type(exported)) is kind
     file.write_text(json.dumps(proof | {"speed": 2.0}))
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None)
+        assert type(engine(found, Serve())) is not type(exported)
+    with pytest.raises(RunError, match="no onnx-int8 export"):
+        engine(found, Serve(engine="onnx-int8"))
+    guard = {"classifier": str(linear), "thresholds": {"sport": 0.6}}  # the guard takes its own engine, and any length
+    judge = load([found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})).judge
+    assert (type(judge.predictor).__name__, judge.longest) == ("LinearClassifier", None)
 
     async def main() -> None:
         async with client(app.create(load([found], Serve()))) as one:
@@ -148,7 +171,7 @@ def test_what_cannot_be_served_is_told(
 ) -> None:
     found = runs.find(linear)
     assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
-    with pytest.raises(RunError, match="no onnx-int8 export"):
+    with pytest.raises(RunError, match=r"an encoder or a probe\n.*a linear run\n.*serve\.engine=auto"):
         engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):
         load([found, found], Serve())
@@ -158,6 +181,8 @@ def test_what_cannot_be_served_is_told(
     monkeypatch.setenv("TUNESMITH_KEYS", "one, two")
     (tmp_path / "keys").write_text("three\n\n")
     assert listen.keys(Serve(host="0.0.0.0", key_file=str(tmp_path / "keys"))) == ["one", "two", "three"]
+    with pytest.raises(RecipeError, match="audit_log"):
+        load([found], Serve.model_validate({"guard": {"mask": ["email"], "audit_log": str(tmp_path)}}))
     for words in (["serve", "port=1"], ["serve", "nowhere"], ["serve", str(linear), "serve.prt=1"]):
         assert cli.main(words) == 2
     with listen.listen(Serve(port=0)) as taken:
@@ -168,6 +193,16 @@ def test_what_cannot_be_served_is_told(
     monkeypatch.setitem(sys.modules, "tunesmith.serving.app", None)
     with pytest.raises(MissingExtra, match=r"tunesmith\[serve\]"):
         tunesmith.serve([linear])
+
+
+def test_what_was_served_is_let_go(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, models = set(threading.enumerate()), set()
+    monkeypatch.setattr(listen, "run", lambda *_: models.update(set(threading.enumerate()) - before))
+    tunesmith.serve([linear], ["port=0"])
+    (model,) = models
+    assert model.name == "model linear"
+    model.join(5)
+    assert not model.is_alive()
 
 
 def test_the_command(linear: Path, tmp_path: Path) -> None:

@@ -52,10 +52,7 @@ def encode(
     cut: list[str] = []
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
-        inputs = _tokenize(chunk, tokenizer)
-        long = [i for i, one in enumerate(inputs) if len(one["input_ids"]) > max_length]
-        for i, one in zip(long, _tokenize([chunk[i] for i in long], tokenizer, max_length), strict=True):
-            inputs[i] = one
+        inputs, long = _tokenize(chunk, tokenizer, max_length)
         encoded += [
             Encoded(example.id, one, index.get(example.label or "", IGNORE))
             for example, one in zip(chunk, inputs, strict=True)
@@ -65,17 +62,40 @@ def encode(
     return encoded, changes
 
 
-def _tokenize(examples: Sequence[Example], tokenizer: Any, max_length: int | None = None) -> list[dict[str, list[int]]]:
-    if not examples:
-        return []
+def kept(sequences: Sequence[int | None], most: int, side: str = "right") -> list[int]:
+    """Places of the tokens that stay where there is room for `most`.
+
+    sequences: of each token which text it is from (0 or 1), None for special ones. Of a pair the longer text loses its
+    end (or beginning, by `side`), until both are of one length: as tokenizers cut by themselves, but these also make
+    every part that is cut off, and each of one text with each of the other. Two long texts would take all memory.
+    """
+    texts = [[place for place, of in enumerate(sequences) if of == text] for text in (0, 1)]
+    first, second = map(len, texts)
+    room = max(0, most - (len(sequences) - first - second))
+    short = min(first, second, room // 2)
+    sizes = (short, room - short) if first <= second else (room - short, short)
+    gone = {
+        place for places, size in zip(texts, sizes, strict=True)
+        for place in (places[size:] if side == "right" else places[: max(0, len(places) - size)])
+    }  # fmt: skip
+    return [place for place in range(len(sequences)) if place not in gone]
+
+
+def _tokenize(
+    examples: Sequence[Example], tokenizer: Any, max_length: int
+) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """What the model is given for each example, and which of them were cut."""
     texts = [example.text for example in examples]
     pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
-    found = tokenizer(
-        texts,
-        pairs,
-        truncation=max_length is not None,
-        max_length=max_length,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    found = tokenizer(texts, pairs, return_attention_mask=False, verbose=False)
+    rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    long = [i for i, row in enumerate(rows) if len(row["input_ids"]) > max_length]
+    for i in long:
+        if found.is_fast:
+            places = kept(found.sequence_ids(i), max_length, tokenizer.truncation_side)
+            rows[i] = {name: [values[place] for place in places] for name, values in rows[i].items()}
+        else:  # one in Python, which does not say where its tokens are from
+            rows[i] = dict(tokenizer(
+                texts[i], pairs and pairs[i], truncation=True, max_length=max_length, return_attention_mask=False,
+            ))  # fmt: skip
+    return rows, long

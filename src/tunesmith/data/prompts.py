@@ -101,15 +101,11 @@ class Prompter:
 
     def encode(self, conversations: Sequence[Conversation]) -> list[tuple[Ids, Ids]]:
         """Per conversation its ids and its labels: the id where it is learned, else -100."""
-        pieces = [self.pieces(messages) for messages in conversations]
-        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
-        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
+        return self._encode([self.pieces(messages) for messages in conversations])
 
     def encode_openings(self, conversations: Sequence[Conversation]) -> list[Ids]:
         """Per conversation the ids that its answer follows. Earlier answers are tokenized as they were learned."""
-        parts = [self._parts(messages) for messages in conversations]
-        ids = iter(self.tokens([text for one in parts for text in one]))
-        return [[token for _ in one for token in next(ids)] for one in parts]
+        return [ids for ids, _ in self._encode([self._asked(messages) for messages in conversations])]
 
     def encode_answers(self, messages: Conversation, answers: Sequence[str]) -> list[Ids]:
         """The ids that each of several answers to one conversation would have, end token included."""
@@ -128,6 +124,10 @@ class Prompter:
         """Tokens at which an answer ends: the template's end token and the tokenizer's."""
         last = self.encode_answers([Message("user", "a")], ["b"])[0][-1]
         return sorted({last, self.tokenizer.eos_token_id} - {None})
+
+    def _encode(self, pieces: Sequence[list[tuple[str, bool]]]) -> list[tuple[Ids, Ids]]:
+        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
+        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
 
     def check(self) -> None:
         """Try the template: it must leave the prompt as it is, and end an answer with a special token."""
@@ -155,12 +155,12 @@ class Prompter:
                 text = after[:end]
         return pieces
 
-    def _parts(self, messages: Conversation) -> list[str]:
+    def _asked(self, messages: Conversation) -> list[tuple[str, bool]]:
         """What is before the next answer, cut where it was when it was learned; whole where it was never learned so."""
         opening = self.opening(messages)
-        learned = [text for text, _ in self._pieces(self._opened(messages)) or ()]
-        done = "".join(learned)
-        return [*learned, opening[len(done) :]] if opening.startswith(done) else [opening]
+        learned = self._pieces(self._opened(messages)) or []
+        done = "".join(text for text, _ in learned)
+        return [*learned, (opening[len(done) :], False)] if opening.startswith(done) else [(opening, False)]
 
     def _opened(self, messages: Conversation) -> list[Message]:
         """With the recipe's system message, where the conversation has none."""

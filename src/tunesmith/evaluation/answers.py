@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.evaluation import figures, judged
 from tunesmith.evaluation.figures import NAMES, directed, estimate, signed
 from tunesmith.evaluation.markdown import code, data_parts, environment_table, hub_name, plain, sign, table
-from tunesmith.evaluation.report import NOTHING, Report, chance, cost_table, share, templates
+from tunesmith.evaluation.report import NOTHING, Report, chance, changed, claimed, cost_table, share, templates
 from tunesmith.evaluation.responses import SHARES
 
 STEPS = 6
@@ -71,6 +71,7 @@ def card(report: Report) -> str:
         f"{plain(method['description'])}. It answers instructions as those of its training data were answered.",
         plain(report["verdict"]),
         "## Scores",
+        *changed(method),
         figure_table(report),
         *([plain(said)] if (said := judged.trusted(method.get("judged"))) else []),
         "## How to use",
@@ -208,7 +209,7 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
         **({"base_model": method["base_model"]} if method["base_model"] else {}),
         "pipeline_tag": "text-generation",
         "tags": ["text-generation", "conversational", "tunesmith", str(method["name"])],
-        "model-index": [{"name": f"{report['title']}: {method['name']}", "results": [result]}],
+        **claimed(report, method, result),
     }
 
 

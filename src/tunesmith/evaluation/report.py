@@ -71,6 +71,7 @@ def card(report: Report) -> str:
         f"{plain(method['description'])}. It gives a text one of {len(labels)} labels: {listing(labels)}.",
         f"{plain(report['verdict'])}",
         "## Scores",
+        *changed(method),
         _metric_table(method["scores"]),
         _floor_sentence(data),
         *_usage_parts(method),
@@ -314,8 +315,20 @@ def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
         "pipeline_tag": "text-classification",
         "tags": ["text-classification", "tunesmith", str(method["name"])],
         "metrics": ["accuracy", "f1"],
-        "model-index": [{"name": f"{report['title']}: {method['name']}", "results": [result]}],
+        **claimed(report, method, result),
     }
+
+
+def claimed(report: Report, method: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as model hubs read it from a card; nothing where it is that of another form of the model."""
+    return {} if changed(method) else {
+        "model-index": [{"name": f"{report['title']}: {method['name']}", "results": [result]}]
+    }  # fmt: skip
+
+
+def changed(method: Mapping[str, Any]) -> list[str]:
+    """Of an export that is not quite the model that was measured: what to know of the scores."""
+    return [method["changed"]] if method.get("changed") else []
 
 
 def _card_metrics(headline: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -51,17 +51,17 @@ def gguf(trained: Trained, folder: Path) -> Exported:
         )
     precision = "float16" if trained.precision == "auto" else trained.precision
     model = files.merged(trained)
-    write(folder / FILE, model, trained.tokenizer, precision)
+    write(folder / FILE, model, trained.tokenizer, precision, trained.folder.parent.name)
     run = trained.run(trained.exchange(load.from_gguf(folder / FILE).to(trained.model.device)))
     return Exported(run, "transformers, which read the file back", precision == "float32", timed=False)
 
 
-def write(path: Path, model: Any, tokenizer: Any, precision: str) -> None:
-    """Write a model and its tokenizer. precision: of the matrices; vectors stay in float32."""
+def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) -> None:
+    """Write a model and its tokenizer. precision: of the matrices; vectors stay in float32. title: the model's name."""
     name, config = _architecture(model), model.config
     kind, about = KINDS[precision]
     writer = format_.GGUFWriter(path, name)
-    writer.add_name(path.parent.name)
+    writer.add_name(title)
     writer.add_file_type(about)
     _add_sizes(writer, config)
     _add_tokenizer(writer, tokenizer, config.vocab_size)

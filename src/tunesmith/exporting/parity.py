@@ -61,12 +61,18 @@ def compare(reference: Runner, exported: Exported, rows: Sequence[Any]) -> dict[
 
 def problem(proof: dict[str, Any], exact: bool) -> str | None:
     """What is off, in words; None where the export holds."""
-    share = f"{proof['agreement']:.2%} of {proof['compared']:,} answers agree"
+    share = shared(proof)
     difference = f"logits differ by up to {proof['max_logit_difference']:.2g} of {proof['largest_logit']:.2g}"
     if not exact:
         return None if proof["agreement"] >= AGREE else f"{share}; {difference}"
     close = proof["max_logit_difference"] <= CLOSE * proof["largest_logit"]
     return None if close and proof["agreement"] == 1 else f"{share}; {difference}"
+
+
+def shared(proof: dict[str, Any]) -> str:
+    """How many answers are the run's."""
+    what = "tokens of answers" if proof["compared"] > proof["rows"] else "labels"
+    return f"{proof['agreement']:.2%} of {proof['compared']:,} {what} agree on {proof['rows']:,} rows"
 
 
 def check(proof: dict[str, Any], exact: bool, allow_loss: bool) -> None:
@@ -85,12 +91,11 @@ def check(proof: dict[str, Any], exact: bool, allow_loss: bool) -> None:
 
 def summary(proof: dict[str, Any]) -> str:
     """One sentence."""
-    what = "tokens" if proof["compared"] > proof["rows"] else "labels"
     speed = f"; {proof['speed']:.2f} times the run's speed ({proof['engine']})" if "speed" in proof else ""
     size = f"{proof['size_mb']:.1f} MB, the run {proof['run_size_mb']:.1f} MB"
     return (
-        f"{proof['agreement']:.2%} of {proof['compared']:,} {what} agree on {proof['rows']:,} rows; logits differ by "
-        f"at most {proof['max_logit_difference']:.1e} of {proof['largest_logit']:.1f}; {size}{speed}"
+        f"{shared(proof)}; logits differ by at most {proof['max_logit_difference']:.1e} of "
+        f"{proof['largest_logit']:.1f}; {size}{speed}"
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tunesmith.console import say
 from tunesmith.data import batches, labels as names
+from tunesmith.data.encode import kept
 from tunesmith.exporting.trained import Floats
 from tunesmith.types import Example, Prediction
 
@@ -32,7 +33,9 @@ class StandaloneClassifier:
 
     labels: tuple[str, ...]
     tokenizer: Any
+    """Neither cuts nor pads."""
     padding: dict[str, Any]
+    truncation: dict[str, Any]
     inputs: tuple[str, ...]
     """Names of what the program wants."""
     call: Callable[[Inputs], Floats]
@@ -45,11 +48,12 @@ class StandaloneClassifier:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        padding = tokenizer.padding or {}
+        padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
         tokenizer.no_padding()  # rows are padded here, in groups of similar lengths
+        tokenizer.no_truncation()  # and cut here: see `data.encode.kept`
         id2label = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
         labels = tuple(id2label[key] for key in sorted(id2label, key=int))
-        return cls(labels, tokenizer, padding, tuple(inputs), call, folder)
+        return cls(labels, tokenizer, padding, truncation, tuple(inputs), call, folder)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in the order given."""
@@ -62,21 +66,22 @@ class StandaloneClassifier:
     @property
     def max_length(self) -> int | None:
         """Tokens that the program reads; what is longer is cut."""
-        return self.tokenizer.truncation["max_length"] if self.tokenizer.truncation else None
+        return self.truncation.get("max_length")
 
     def count(self, example: Example) -> int:
         """Tokens of an example, those that would be cut included."""
         (row,) = self.tokenizer.encode_batch([_pair(example)])
-        return len(row.ids) + sum(len(more.ids) for more in row.overflowing)
+        return len(row.ids)
 
     def logits(self, examples: Sequence[Example]) -> list[Floats]:
         """The logits of each example, K; computed in batches of similar length, so that little of one is padding."""
-        rows = self.tokenizer.encode_batch([_pair(one) for one in examples])
-        if cut := sum(bool(row.overflowing) for row in rows):
-            limit = self.tokenizer.truncation["max_length"]
+        limit = self.max_length
+        encoded = self.tokenizer.encode_batch([_pair(one) for one in examples])
+        rows = [self._given(row) for row in encoded]
+        if cut := sum(limit is not None and len(row.ids) > limit for row in encoded):
             say(f"predict: {cut:,} of {len(rows):,} texts cut at {limit} tokens (model.max_length)")
         found: list[Any] = [None] * len(rows)
-        for positions in batches.plan([len(row.ids) for row in rows], self.max_tokens):
+        for positions in batches.plan([len(row["input_ids"]) for row in rows], self.max_tokens):
             logits_BK = self.call(self._batch([rows[i] for i in positions]))
             for position, logits_K in zip(positions, logits_BK, strict=True):
                 found[position] = logits_K
@@ -86,11 +91,19 @@ class StandaloneClassifier:
         """A copy of the folder that this was read from."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
 
-    def _batch(self, rows: Sequence[Any]) -> Inputs:
-        longest = max(len(row.ids) for row in rows)
+    def _given(self, row: Any) -> dict[str, list[int]]:
+        """What the program is given of one text."""
+        found = {name: getattr(row, FIELDS[name]) for name in self.inputs}
+        if self.max_length is None or len(row.ids) <= self.max_length:
+            return found
+        places = kept(row.sequence_ids, self.max_length, self.truncation["direction"])
+        return {name: [values[place] for place in places] for name, values in found.items()}
+
+    def _batch(self, rows: Sequence[dict[str, list[int]]]) -> Inputs:
+        longest = max(len(row["input_ids"]) for row in rows)
         fill = {"ids": self.padding["pad_id"], "attention_mask": 0, "type_ids": self.padding["pad_type_id"]}
         return {
-            name: np.array([self._padded(getattr(row, FIELDS[name]), longest, fill[FIELDS[name]]) for row in rows])
+            name: np.array([self._padded(row[name], longest, fill[FIELDS[name]]) for row in rows])
             for name in self.inputs
         }
 

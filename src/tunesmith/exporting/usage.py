@@ -25,7 +25,8 @@ def usage(trained: Trained, target: str, pairs: bool) -> str:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
         return _block("sh", f"python run.py {texts}")
     if target == "ollama":
-        return _block("sh", "ollama create my-model -f Modelfile\nollama run my-model")
+        given = _piped(trained) if pairs else ""
+        return _block("sh", f"ollama create my-model -f Modelfile\n{given}ollama run my-model")
     if target == "gguf":
         return _block("sh", "llama-cli -m model.gguf --jinja")
     if trained.method in ("linear", "probe"):
@@ -43,6 +44,13 @@ def made_for(trained: Trained, target: str) -> str:
 
 def _block(language: str, code: str) -> str:
     return f"In this folder:\n\n```{language}\n{code}\n```"
+
+
+def _piped(trained: Trained) -> str:
+    """A pair as training wrote it, for a command to read."""
+    talk: Any = trained.talk
+    (turn,) = talk.question.ask(Example("1", "Some text", "Another"))
+    return "printf '{}' | ".format(turn.input.replace("\n", "\\n"))
 
 
 def _own(trained: Trained) -> str:

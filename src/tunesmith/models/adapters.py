@@ -16,15 +16,13 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
-from tunesmith.models import packing, quantize
+from tunesmith.models import quantize
 from tunesmith.recipe import Adapter
 
 Task = Literal["causal", "classification"]
 TASK_TYPES = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS"}
 CONFIG = "adapter_config.json"
 ALL_LINEAR = "all-linear"
-NEW_TOKENS = 16
-"""Tokens that `prove` lets both models write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,41 +146,6 @@ def merge(model: nn.Module) -> nn.Module:
         if mark in vars(merged):
             delattr(merged, mark)
     return cast(nn.Module, merged.requires_grad_(True).train(model.training))
-
-
-def prove(merged: nn.Module, adapted: nn.Module, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Compare two models on token sequences, each run alone and without dropout.
-
-    max_logit_difference: the largest absolute difference of two logits; largest_logit: what to hold it against.
-    same_answers: whether every greedy
-    continuation of 16 tokens, or of a classifier every label, is the same.
-    """
-    device = next(merged.parameters()).device
-    worst, largest, same = 0.0, 0.0, True
-    with packing.evaluating(merged), packing.evaluating(adapted), torch.no_grad():
-        for sequence in sequences:
-            ids_1L = torch.tensor([list(sequence)], device=device)
-            one, other = (model(input_ids=ids_1L).logits.float() for model in (merged, adapted))
-            worst = max(worst, float((one - other).abs().nan_to_num(nan=float("inf")).max()))
-            largest = max(largest, float(other.abs().max()))
-            same = same and _answer(merged, ids_1L, one) == _answer(adapted, ids_1L, other)
-    found = {"max_logit_difference": worst, "largest_logit": largest, "same_answers": same}
-    return found | {"sequences": len(sequences)}
-
-
-def _answer(model: Any, ids_1L: torch.Tensor, logits: torch.Tensor) -> list[int]:
-    """A classifier's label, or the tokens of a greedy continuation, as many as the model has positions for."""
-    if logits.ndim == 2:
-        return [int(logits.argmax())]
-    limit = getattr(model.config, "max_position_embeddings", None) or ids_1L.shape[1] + NEW_TOKENS
-    steps = max(1, min(NEW_TOKENS, limit - ids_1L.shape[1] + 1))
-    written: list[int] = []
-    for _ in range(steps):
-        written.append(int(logits[0, -1].argmax()))
-        if len(written) < steps:
-            ids_1L = torch.cat([ids_1L, ids_1L.new_tensor([written[-1:]])], dim=1)
-            logits = model(input_ids=ids_1L).logits
-    return written
 
 
 def heads(model: nn.Module) -> list[str]:

@@ -61,7 +61,8 @@ def export(
         proofs.append(proof | size)
         parity.check(proofs[0], exported.exact, allow_loss)
         parity.write(proofs[0], scratch)
-        (scratch / "README.md").write_text(_card(found, trained, proofs[0]), encoding="utf-8")
+        card = _card(found, trained, proofs[0], exported.exact)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
 
     runs.write_folder(folder, fill)
     say(f"{to} in {folder}: {parity.summary(proofs[0])}")
@@ -81,8 +82,8 @@ def _folder(run: Run, to: str, output: str | Path | None) -> Path:
     if output is None:
         return run.path / FOLDER / to
     target = Path(output)
-    if target.exists() and any(target.iterdir()):
-        raise RunError(f"{target} is not empty", do="give a new folder")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise RunError(f"{target} is not an empty folder", do="give a new folder")
     return target
 
 
@@ -180,8 +181,9 @@ def _written(trained: Trained, row: Example, recipe: Recipe) -> Written:
     return Written(found[0].tolist(), len(ids))
 
 
-def _card(run: Run, trained: Trained, proof: dict[str, Any]) -> str:
+def _card(run: Run, trained: Trained, proof: dict[str, Any], exact: bool) -> str:
     """The run's model card, with how this folder is used and what was proved of it."""
     used = usage.usage(trained, proof["target"], run.recipe.data.text_pair is not None)
     proved = f"Written as {proof['target']} and compared with the run: {parity.summary(proof)}."
-    return reporting.card(run, f"{used}\n\n{proved}", usage.made_for(trained, proof["target"]))
+    changed = None if exact else f"Measured before rounding: {parity.shared(proof)}."
+    return reporting.card(run, f"{used}\n\n{proved}", usage.made_for(trained, proof["target"]), changed)

@@ -66,7 +66,6 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], Tuning]) -> Fitted:
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # predict as a reloaded model does, without autocast
         accelerator.wait_for_everyone()
         result = tuning.result
         if session.best_step not in (None, state.step):

@@ -57,15 +57,19 @@ def write_run(run: Run) -> None:
         run.write("README.md", TASKS[content["task"]].pages.card(content))
 
 
-def card(run: Run, usage: str, library: str) -> str:
-    """The model card of an exported run. usage: how to use it, in Markdown. library: what reads it, as hubs name it."""
+def card(run: Run, usage: str, library: str, changed: str | None) -> str:
+    """The model card of an exported run. usage: how to use it, in Markdown. library: what reads it, as hubs name it.
+
+    changed: why the run's scores are not quite the export's own; its front matter then claims none.
+    """
     manifest = run.manifest
     if not (run.path / "scores.json").exists():
         head = f"# {title(run)}: {manifest['name']}\n\n{manifest['description']}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{usage}\n"
     recipe = run.recipe
     content = build([run], recipe.evaluate, recipe.seed)
-    content["methods"][0] |= {"usage": usage, "library": library, "saved": "adapter" if library == "peft" else "model"}
+    saved = "adapter" if library == "peft" else "model"
+    content["methods"][0] |= {"usage": usage, "library": library, "saved": saved, "changed": changed}
     return str(TASKS[content["task"]].pages.card(content))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
-from tunesmith.pipeline.export import FOLDER
+from tunesmith.pipeline.export import FOLDER, ROWS
 from tunesmith.pipeline.methods import load_result
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
@@ -37,12 +39,13 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
     found = [runs.find(path) for path in run_dirs]
     settings = recipes.load(recipe or found[0].recipe, overrides).serve
     keys = listen.keys(settings)
-    socket = listen.listen(settings)  # before the models are loaded: an address that is taken is told at once
-    handlers = load(found, settings)
-    host, port = socket.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"serving {', '.join(handlers.models)} at {address} (try it there in a browser; {address}/docs says how)")
-    listen.run(app.create(handlers, keys), settings, socket)
+    # the address comes before the models are loaded: one that is taken is told at once
+    with listen.listen(settings) as socket, closing(load(found, settings)) as handlers:
+        host, port = socket.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        names = ", ".join(handlers.models)
+        say(f"serving {names} at {address} (try it there in a browser; {address}/docs says how)")
+        listen.run(app.create(handlers, keys), settings, socket)
 
 
 def load(found: Sequence[Run], settings: Serve) -> Any:
@@ -55,12 +58,13 @@ def load(found: Sequence[Run], settings: Serve) -> Any:
     models = {name: _served(name, run, settings) for name, run in zip(names, found, strict=True)}
     judge = _judge(settings)
     handlers = Handlers(models, settings, judge)
-    _ = handlers.guard.patterns  # those that are none are told now
+    _ = handlers.guard.patterns  # those that are none are told now, and a log that cannot be written
     return handlers
 
 
 def engine(run: Run, settings: Serve) -> Predictor:
     """What computes a classification run's labels, by `serve.engine`. Raises RunError where there is no such export."""
+    _check_engine(run, settings)
     name = _fastest(run) if settings.engine == "auto" else settings.engine
     if name == "torch":
         found: Predictor = load_result(run)
@@ -76,16 +80,27 @@ def engine(run: Run, settings: Serve) -> Predictor:
     return onnx.load(folder)
 
 
+def _check_engine(run: Run, settings: Serve) -> None:
+    if settings.engine in ONNX and run.recipe.method not in ("encoder", "probe"):
+        raise RunError(
+            f"{run.path} cannot be computed by serve.engine={settings.engine}",
+            expected="an encoder or a probe", found=f"a {run.recipe.method} run", do="serve.engine=auto",
+        )  # fmt: skip
+
+
 def _fastest(run: Run) -> str:
-    """The export in the run that was faster than the run itself and held against it; `torch` where none was."""
+    """The export in the run that was faster than the run itself and held against it, on as many rows as `export` takes
+    by itself; `torch` where none was, and without ONNX Runtime."""
     from tunesmith.exporting import parity
 
     found = {"torch": 1.0}
-    for name in ONNX:
-        file = run.path / FOLDER / name / parity.FILE
+    files = {name: run.path / FOLDER / name / parity.FILE for name in ONNX if importlib.util.find_spec("onnxruntime")}
+    splits = run.manifest["data"]["splits"]
+    held_out = next((splits[name]["rows"] for name in ("test", "validation") if splits[name]["rows"]), ROWS)
+    for name, file in files.items():
         if file.is_file():
             proof = json.loads(file.read_text(encoding="utf-8"))
-            if parity.problem(proof, exact=name == "onnx") is None:
+            if parity.problem(proof, exact=name == "onnx") is None and proof["rows"] >= min(ROWS, held_out):
                 found[name] = proof.get("speed", 0.0)
     return max(found, key=lambda name: found[name])
 
@@ -97,7 +112,7 @@ def _judge(settings: Serve) -> Any:
     run = runs.find(settings.guard.classifier)
     if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
         raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
-    judge = _served("guard", run, settings)
+    judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
     if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
         expected = ", ".join(judge.predictor.labels)
         raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
@@ -111,8 +126,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
     if recipe.task == "instruction":
-        if settings.engine not in ("auto", "torch"):
-            raise RecipeError(f"serve.engine={settings.engine} computes classifiers", do="serve.engine=torch")
+        _check_engine(run, settings)
         writer = load_result(run)
         prompt = writer.tokens([Message("user", "Hello")])
         writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)

@@ -69,6 +69,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) 
         if "fallback" in fitted.notes:
             run.note(**method.fallen_back(recipe))
         runs.write_folder(run.model, fitted.predictor.save)
+        if fitted.notes.get("dtype", "float32") != "float32":  # saved so, but always computed with in float32
+            fitted = replace(fitted, predictor=method.load(run.model, recipe))
         _finish(replace(job, splits=replace(splits, test=())) if closed_test else job, fitted, watch)
     return run
 

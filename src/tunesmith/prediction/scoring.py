@@ -155,12 +155,11 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
 def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) -> str | None:
     """Try both ways; None where a tree gives the model's own log-probabilities, else why it does not.
 
-    The longest prompt decides about sliding windows. Autocast is off, for its rounding would hide a difference.
+    The longest prompt decides about sliding windows.
     """
     tree = Tree.of(answers)
     try:
-        with torch.autocast(_device(model).type, enabled=False):
-            mine, own = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
+        mine, own = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
     except Exception as error:  # any model may be tried here; whatever it raises is the answer
         return f"it cannot read a tree ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
     difference = float(np.abs(mine - own).max() / np.abs(own).max())

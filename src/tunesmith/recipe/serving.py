@@ -54,7 +54,7 @@ class Serve(Section):
     """File with such keys, one a line."""
     engine: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto"
     """What computes a classifier: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
-    parity report is good."""
+    parity report is good. The guard's classifier always has `auto`."""
     max_body_bytes: Count = 1_000_000
     """Largest request."""
     max_inputs: Count = 64
@@ -66,7 +66,7 @@ class Serve(Section):
     queue_size: Count = 256
     """Most inputs that wait, for each model; what comes then is refused with 429 and told when to try again."""
     timeout_seconds: Positive = 60.0
-    """From the request to the last word of its answer; what takes longer is ended."""
+    """From the request to the last word of its answer, the guard's time too; what takes longer is ended."""
     drain_seconds: Positive = 30.0
     """After SIGTERM or Ctrl-C: time for what was accepted to finish."""
     max_batch_tokens: Count = 2048

@@ -31,7 +31,7 @@ class Stops:
         if found:
             return text[: min(found)], True
         # of an ended answer everything goes on, also half a stop text
-        sizes = [n for stop in self.texts for n in range(1, len(stop)) if text.endswith(stop[:n])]
+        sizes = [n for stop in self.texts for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])]
         keep = 0 if last else max(sizes, default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep], False
@@ -73,7 +73,7 @@ class Answer:
                 piece, stopped = self.stops.pass_on(piece, last)
                 if stopped:
                     last, self.finish = True, "stop"
-                free = await self.outlet.pass_on(piece, last)
+                free = await within(self.job, self.outlet.pass_on(piece, last))
                 if free:
                     self.text.append(free)
                     yield free

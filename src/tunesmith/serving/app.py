@@ -14,15 +14,13 @@ from starlette.exceptions import HTTPException
 import tunesmith
 from tunesmith.serving import documentation
 from tunesmith.serving.documentation import PROBLEMS, STREAMED, Responses
-from tunesmith.serving.gate import LOCAL, Gate, Gone
+from tunesmith.serving.gate import CLOSED_REQUEST, LOCAL, Gate, Gone
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.models import Chat, Classifier
 from tunesmith.serving.openai import ChatResponse, CompletionResponse, Models
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import Health, PredictResponse, PromptResponse
 
-CLOSED_REQUEST = 499
-"""nginx's status for a client that went away; nobody gets it, figures count it."""
 FIELD = re.compile(r"(?!str$)[a-z_]+")
 CODES = {404: "no_such_path", 405: "method_not_allowed"}
 

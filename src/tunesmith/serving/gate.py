@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -32,6 +31,8 @@ OPEN = ("/healthz", "/readyz")
 """What needs no key."""
 WORK = ("/predict", "/v1/chat/completions", "/v1/completions")
 """What waits in queues."""
+CLOSED_REQUEST = 499
+"""nginx's status for a client that went away; nobody gets it, figures count it."""
 LOCAL = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 """Hosts that a browser can mean by this machine. Without keys others are refused: a page elsewhere may have had its
 name changed to our address (DNS rebinding)."""
@@ -57,7 +58,7 @@ class Gate:
     keys: Sequence[str]
     max_body: int
     seconds: float
-    """Within which a body must have come."""
+    """Within which a body must have come, and an answer must have been taken."""
     hosts: re.Pattern[str] | None = None
     full: Callable[[], int | None] = lambda: None
     """Says that no model can take more: a request is then refused before it is even parsed. (Gives seconds to wait.)"""
@@ -73,13 +74,15 @@ class Gate:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get("x-request-id", "")
         scope["state"] = {"id": given if SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}", "notes": {}}
-        track = _Track(scope, send)
+        track = _Track(scope, send, self.seconds)
         self.state.active += 1
         self.metrics.active.inc()
         try:
             await self._pass(scope, headers, receive, track)
         except Refusal as refusal:
             await self._refuse(refusal, track)
+        except (Gone, Stalled):
+            track.status = CLOSED_REQUEST
         except Exception as error:
             _log_error(error, track)
             await self._refuse(Refusal(500, "something went wrong here", "internal_error"), track)
@@ -109,15 +112,16 @@ class Gate:
 
     def _known(self, header: str) -> bool:
         """Whether a header has one of the keys; takes as long whether it does or not."""
-        kind, _, given = header.partition(" ")
+        kind, _, text = header.partition(" ")
+        given = text.encode("latin-1")  # the bytes as they came
         if kind.lower() == "basic":  # browsers ask people for a name and a password: the key
             try:
-                given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
-                given = ""
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except ValueError:
+                given = b""
         elif kind.lower() != "bearer":
-            given = ""
-        digest = hashlib.sha256(given.strip().encode("latin-1", "replace")).digest()
+            given = b""
+        digest = hashlib.sha256(given.strip()).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
@@ -136,6 +140,7 @@ class Gate:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
+                        self.metrics.left.inc()
                         raise Gone
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
@@ -190,12 +195,18 @@ class Gone(Exception):
     """The client went away."""
 
 
+class Stalled(Exception):
+    """The client does not read its answer."""
+
+
 @dataclass
 class _Track:
     """One request: where its answer goes, and what became of it."""
 
     scope: Scope
     out: Send
+    seconds: float
+    """Within which the answer must have been taken; each part of it has a second at least."""
     status: int = 0
     start: float = field(default_factory=time.monotonic)
 
@@ -209,7 +220,11 @@ class _Track:
             self.status = message["status"]
             more = [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
             message = {**message, "headers": [*message.get("headers", []), *more]}
-        await self.out(message)
+        try:
+            async with asyncio.timeout(max(1.0, self.start + self.seconds - time.monotonic())):
+                await self.out(message)
+        except TimeoutError:
+            raise Stalled from None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
@@ -224,7 +239,5 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def _log_error(error: Exception, track: _Track) -> None:
     """Where it happened, without the message: that could have a text in it."""
-    if isinstance(error, Gone):
-        return
     places = "".join(traceback.format_tb(error.__traceback__))
     say(f"error: {track.id} {type(error).__name__}\n{places.rstrip()}")

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tunesmith.errors import RecipeError
 from tunesmith.recipe import Guard as Settings
 from tunesmith.serving import patterns
 from tunesmith.serving.patterns import Pattern, Span
@@ -26,11 +27,13 @@ from tunesmith.types import Example, Message
 SEGMENT = 160
 """Letters of an answer that are judged at once, up to the end of a sentence if there is one."""
 CONTEXT = 2000
-"""Letters before them that the judge sees too."""
+"""Letters before them that the judge sees too, at most."""
+SEAM = 50
+"""Letters that the two halves of a text have of each other."""
 LONG = 10_000
 """Letters from which on a text is searched beside the event loop and not in it."""
 Reason = Literal["content_filter", "length"]
-Judge = Callable[[Sequence[Example]], Awaitable[list[dict[str, float]]]]
+Judge = Callable[[Sequence[str]], Awaitable[list[dict[str, float]]]]
 """Texts -> the probability of every label."""
 
 
@@ -51,6 +54,14 @@ class Audit:
     counted: Callable[[str, str, str], None] = lambda where, action, rule: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        """Try the file. Raises RecipeError where it cannot be written."""
+        try:
+            if self.path is not None:
+                self.path.open("a").close()
+        except OSError as error:
+            raise RecipeError(f"cannot write serve.guard.audit_log {self.path}", found=str(error)) from error
+
     def note(self, request: str, where: str, action: str, rule: str, text: str, **more: Any) -> None:
         """One action: to block, mask or cut. The text is written down only where texts may be."""
         self.counted(where, action, rule)
@@ -69,6 +80,8 @@ class Guard:
     settings: Settings
     audit: Audit = field(default_factory=Audit)
     judge: Judge | None = None
+    context: int = CONTEXT
+    """Letters before a piece of an answer that the judge sees too."""
 
     @cached_property
     def patterns(self) -> list[Pattern]:
@@ -91,10 +104,10 @@ class Guard:
             for text in texts
         ]
         if self.judge is not None:
-            judged = [Example(str(number), text) for number, text in enumerate(texts) if text.strip()]
-            for example, scores in zip(judged, await self.judge(judged), strict=True):
+            judged = [text for text in texts if text.strip()]
+            for text, scores in zip(judged, await self.judge(judged), strict=True):
                 if rule := self.verdict(scores):
-                    self._refuse(request, rule, example.text, probability=scores[rule])
+                    self._refuse(request, rule, text, probability=scores[rule])
         return passed
 
     async def messages(self, messages: Sequence[Message], request: str) -> list[Message]:
@@ -209,8 +222,8 @@ class Outlet:
         if judge is not None:
             end = end if last else self._sentence()
             if end > self.given and self.safe[self.given : end].strip():
-                text = self.safe[max(0, self.given - CONTEXT) : end]
-                (scores,) = await judge([Example("answer", text)])
+                text = self.safe[max(0, self.given - self.guard.context) : end]
+                (scores,) = await judge([text])
                 if rule := self.guard.verdict(scores):
                     self.guard.audit.note(self.request, "output", "block", rule, text, probability=scores[rule])
                     raise Stopped("", "content_filter")
@@ -223,3 +236,9 @@ class Outlet:
             return self.given
         ends = [self.safe.rfind(mark, self.given) for mark in (". ", "! ", "? ", "\n")]
         return max(ends) + 1 if max(ends) >= 0 else len(self.safe)
+
+
+def halves(text: str) -> list[str]:
+    """Both halves of a text, with a little of each other so that nothing is parted; none of a single letter."""
+    middle, seam = len(text) // 2, min(len(text) // 8, SEAM)
+    return [text[: middle + seam], text[middle - seam :]] if len(text) > 1 else []

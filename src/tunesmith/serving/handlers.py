@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.recipe import Serve
 from tunesmith.serving.answer import Answer, Stops, result, submit
 from tunesmith.serving.gate import Gone, State
-from tunesmith.serving.guard import Audit, Guard
+from tunesmith.serving.guard import CONTEXT, Audit, Guard, halves
 from tunesmith.serving.metrics import Metrics
 from tunesmith.serving.models import Chat, Classifier, Labelled, Prompt, Question, Served
 from tunesmith.serving.openai import ChatRequest, CompletionRequest, Model, Models, Shape
@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 Kind = TypeVar("Kind", Classifier, Chat)
 JUDGE = ":guard"
 """The queue of the guard's classifier; no run can have this name."""
+TOGETHER = 16
+"""Texts of one request that the guard's classifier gets at once: those of others come between."""
 
 
 @dataclass
@@ -69,16 +71,31 @@ class Handlers:
             Path(path) if path else None, self.settings.log_texts,
             lambda where, action, rule: self.metrics.guard.labels(where, action, rule).inc(),
         )  # fmt: skip
-        return Guard(self.settings.guard, audit, self._judge if self.judge else None)
+        if self.judge is None:
+            return Guard(self.settings.guard, audit)
+        context = min(CONTEXT, 2 * (self.judge.limit or CONTEXT))  # a token has more letters, so the rest fits too
+        return Guard(self.settings.guard, audit, partial(self._judge, self.judge), context)
 
-    async def _judge(self, examples: Sequence[Example]) -> list[dict[str, float]]:
-        """What the guard's classifier says of texts."""
-        if self.judge is None or not examples:
-            return []
-        job = self.judge.job(examples, self.deadline())
-        found = cast(Labelled, await result(self.queues[JUDGE], job))
-        labels = self.judge.predictor.labels
-        return [dict(zip(labels, one.probabilities, strict=True)) for one in found.predictions]
+    async def _judge(self, judge: Classifier, texts: Sequence[str]) -> list[dict[str, float]]:
+        """What a classifier says of texts. One that it cannot read whole is judged in halves too, and these in theirs:
+        of each label the highest probability counts."""
+        labels, size = judge.predictor.labels, min(TOGETHER, self.settings.queue_size)
+        found = [dict.fromkeys(labels, 0.0) for _ in texts]
+        left = list(enumerate(texts))
+        while left:
+            now, left = left[:size], left[size:]
+            job = judge.job([Example(str(number), text) for number, text in now], self.deadline())
+            said = cast(Labelled, await result(self.queues[JUDGE], job))
+            for (number, text), one, cut in zip(now, said.predictions, said.cut, strict=True):
+                for label, probability in zip(labels, one.probabilities, strict=True):
+                    found[number][label] = max(found[number][label], probability)
+                left += [(number, half) for half in halves(text)] if cut else []
+        return found
+
+    def close(self) -> None:
+        """Take nothing more, and let go of the models."""
+        for queue in self.queues.values():
+            queue.close()
 
     def full(self) -> int | None:
         """Where no model can take one more input: seconds after which one probably can."""
@@ -119,7 +136,7 @@ class Handlers:
             passed = await self.guard.example(examples, request.state.id)
             return cast(Labelled, await result(self.queues[model.name], model.job(passed, deadline)))
 
-        found = await self._while_listened(request, work())
+        found = await self._while_listened(request, work(), deadline)
         rows = zip(found.predictions, found.cut, strict=True)
         predictions = [_labels(one, cut, model.predictor.labels, body.top_k) for one, cut in rows]
         self._note(request, labels=[one.label for one in predictions])
@@ -133,18 +150,19 @@ class Handlers:
         messages = [message.plain() for message in body.messages]
         if messages[-1].role != "user":
             raise Refusal.invalid("the last message must be the user's", param="messages")
-        passed = await self.guard.messages(messages, request.state.id)
-        return await self._generate(model, body, passed, body.max_completion_tokens, request)
+        deadline = self.deadline()
+        passed = await self._while_listened(request, self.guard.messages(messages, request.state.id), deadline)
+        return await self._generate(model, body, passed, body.max_completion_tokens, request, deadline)
 
     async def complete(self, body: CompletionRequest, request: Request) -> Any:
         """How a text goes on, whole or as a stream of server-sent events. No template is put around it."""
         model = self.find(Chat, body.model)
-        (passed,) = await self.guard.inputs([body.text()], request.state.id)
-        return await self._generate(model, body, passed, None, request)
+        deadline = self.deadline()
+        (passed,) = await self._while_listened(request, self.guard.inputs([body.text()], request.state.id), deadline)
+        return await self._generate(model, body, passed, None, request, deadline)
 
-    async def _generate(
-        self, model: Chat, body: ChatRequest | CompletionRequest, prompt: Prompt, room: int | None, request: Request
-    ) -> Any:
+    async def _generate(self, model: Chat, body: ChatRequest | CompletionRequest, prompt: Prompt, room: int | None,
+                        request: Request, deadline: float) -> Any:  # fmt: skip
         room = room or body.max_tokens
         if room and model.most and room > model.most:
             raise Refusal.invalid(f"at most {model.most} tokens can be asked for", param="max_tokens")
@@ -152,11 +170,11 @@ class Handlers:
         texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
         self._note(request, model=model.name, texts=texts)
         queue = self.queues[model.name]
-        job = submit(queue, model.job(question, self.deadline()))
+        job = submit(queue, model.job(question, deadline))
         answer = Answer(queue, job, Stops(body.stops()), self.guard.outlet(request.state.id))
         shape = Shape(isinstance(body, ChatRequest), request.state.id, model.name)
         if body.stream:
-            await self._while_listened(request, answer.start())
+            await self._while_listened(request, answer.start(), deadline)
             usage = bool(body.stream_options and body.stream_options.include_usage)
             stream = self._stream(answer, shape, usage, request)
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -166,7 +184,7 @@ class Handlers:
             await answer.start()
             return "".join([piece async for piece in answer.pieces()])
 
-        text = await self._while_listened(request, whole())
+        text = await self._while_listened(request, whole(), deadline)
         self._end(answer, request)
         return shape.whole(text, answer.finish, answer.usage)
 
@@ -228,13 +246,16 @@ class Handlers:
         """Every served model."""
         return Models(data=[_model(model) for model in self.models.values()])
 
-    async def _while_listened(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-        """What comes of some work, unless the client goes away: then the work ends too."""
+    async def _while_listened(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float) -> Result:
+        """What comes of some work, unless the client goes away or the time is over: then the work ends too."""
         tasks = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            left = max(0.0, deadline - time.monotonic())
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
                 return tasks[0].result()
+            if not tasks[1].done():
+                raise Refusal.late()
             self.metrics.left.inc()
             raise Gone
         finally:

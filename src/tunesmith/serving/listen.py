@@ -72,14 +72,25 @@ def listen(settings: Serve) -> socket.socket:
 
 def run(app: Gate, settings: Serve, listener: socket.socket) -> None:
     """Serve until a signal comes and what was accepted is answered."""
+    before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)
+    gc.collect()
     gc.freeze()  # models and libraries stay: looking through them for garbage would stop everything, again and again
+    try:
+        server(app, settings).run([listener])
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
+    say(f"answered {app.state.answered:,} requests")
+
+
+def server(app: Gate, settings: Serve) -> uvicorn.Server:
+    """What listens, not started yet."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", server_header=False, ws="none",
         timeout_graceful_shutdown=1, timeout_keep_alive=KEEP,
     )  # fmt: skip
-    _Process(config, app.state, settings.drain_seconds).run([listener])
-    say(f"answered {app.state.answered:,} requests")
+    return _Process(config, app.state, settings.drain_seconds)
 
 
 class _Process(uvicorn.Server):

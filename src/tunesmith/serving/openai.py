@@ -18,7 +18,9 @@ from tunesmith.serving.schemas import Wire
 from tunesmith.types import Message
 
 Finish = Literal["stop", "length", "content_filter"]
-Stop = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+TURNS = 256
+"""Most turns of a conversation: before each answer in it the template is rendered anew."""
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -48,6 +50,8 @@ class ChatMessage(Wire):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]
     name: str | None = None
+    refusal: None = None
+    """As answers have it: they can be sent back as they came."""
 
     def plain(self) -> Message:
         """As templates know it."""
@@ -107,7 +111,7 @@ class Settings(Wire):
 class ChatRequest(Settings):
     """What /v1/chat/completions is asked."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=TURNS)]
     max_completion_tokens: Count | None = None
     """The newer name of `max_tokens`."""
     logprobs: Off | None = None

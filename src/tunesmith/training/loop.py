@@ -122,9 +122,21 @@ def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accele
         optimizer = zero.ZeroAdamW(model, adamw, settings.max_grad_norm, accelerator.autocast)
         wrapped = optimizer.engine
     else:
-        wrapped = model if sharding.is_sharded(model) else accelerator.prepare_model(model)
+        wrapped = model if sharding.is_sharded(model) else _shared(model, accelerator)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
     return TrainState(model, wrapped, optimizer, scheduler, accelerator.scaler)
+
+
+def _shared(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The model within what shares it among processes. Its own forward stays as it was, without Accelerate's autocast:
+    whole losses are computed in it (`_backward`), and evaluations compute as a reloaded model does."""
+    own = vars(model).get("forward")
+    wrapped: nn.Module = accelerator.prepare_model(model)
+    for name in ("forward", "_original_forward"):
+        vars(model).pop(name, None)
+    if own is not None:
+        vars(model)["forward"] = own
+    return wrapped
 
 
 def _check_formats(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
@@ -210,7 +222,7 @@ def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], acceler
             total += weight * zero.backward(model, loss, batch, scale, last)
             continue
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            with accelerator.autocast():  # accelerate itself wraps the model's forward only, and losses run heads too
+            with accelerator.autocast():
                 part = loss.total(model, batch)
             accelerator.backward(part * scale)
         total += weight * part.item()
