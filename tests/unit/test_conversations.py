@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tunesmith.data import fitting, read, read_unlabelled
+from tunesmith.data import fitting, read, read_unlabelled, summary
 from tunesmith.data.encode import IGNORE
 from tunesmith.data.prompts import Prompter
 from tunesmith.errors import DataError
@@ -70,6 +70,9 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
                        {"role": "assistant", "content": "c"}]}, "out of order"),
         ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "cannot be learned"),
         ({"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "c"}]}, "half a char"),
+        ({"instruction": "a", "output": "b", "history": "[]"}, "history that is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [{"q": "a"}]}, "history that is no list of pairs"),
         ({"text": "no turns here"}, "without `### Human:`"),
         ({"text": "### Human: a### Assistant: "}, "empty assistant turn"),
     ],
@@ -96,9 +99,19 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     splits = load(tmp_path, [{"conversations": [{"from": role, "value": text} for role, text in turns]}])
     assert splits.train[0].messages == PLAIN
     assert {change.what for change in splits.changes} == {
+        "conversations in format sharegpt",
         "left out: an answer before the first question",
         "left out: a last question without an answer",
     }
+
+
+def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Add {i}.", "output": "4"} for i in range(3)] + [{"prompt": "Go.", "completion": "Yes."}]
+    changes = load(tmp_path, rows).changes
+    assert summary.lines(changes) == [
+        "3 x conversations in format alpaca",
+        "1 x conversations in format prompt-completion",
+    ]
 
 
 def test_a_table_without_conversations_is_explained(tmp_path: Path) -> None:
@@ -114,6 +127,28 @@ def test_rows_to_answer_need_no_answer(tmp_path: Path) -> None:
     rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
     assert [row.messages[-1].role for row in rows] == ["user", "assistant"]
     assert rows[0].messages == ASKED[:1]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Add.", "input": "2+2", "output": ""},
+        {"instruction": "Add.", "input": "2+2", "output": None},
+        {"messages": [{"role": "user", "content": "Add.", "input": "2+2"}, {"role": "assistant", "content": ""}]},
+    ],
+)
+def test_an_empty_answer_is_none_to_be_answered(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "ask.json"
+    path.write_text(json.dumps([row]))
+    rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
+    assert [row.messages for row in rows] == [ASKED[:1]]
+
+
+def test_so_is_an_empty_cell(tmp_path: Path) -> None:
+    path = tmp_path / "ask.csv"
+    path.write_text("instruction,input,output\nAdd.,2+2,\n")
+    rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
+    assert [row.messages for row in rows] == [ASKED[:1]]
 
 
 def test_the_fingerprint_covers_the_answers(tmp_path: Path) -> None:
@@ -191,5 +226,15 @@ def test_prompts_to_answer_are_cut_alike(prompter: Prompter) -> None:
     found, cut = fitting.encode_openings([ask, ask[:1]], prompter, whole - 10)
     assert cut == [0, 1]
     assert all(len(ids) <= whole - 10 for ids in found)
-    with pytest.raises(DataError, match="prompt around a text"):
-        fitting.encode_openings([ask], prompter, 20)
+    assert fitting.encode_openings([ask], prompter, 20) == ([None], [0])
+
+
+def test_where_the_input_is_used_up_the_instruction_is_cut(prompter: Prompter) -> None:
+    talk = [Message("user", "Count. " * 50, "1 2 3"), Message("assistant", "3")]
+    limit = len(prompter.encode([[Message("user", "Count. "), talk[1]]])[0][0])
+    rows, changes = fitting.encode(["r"], [talk], prompter, [limit], "truncate")
+    assert prompter.tokenizer.decode(rows[0].ids).endswith("### Instruction:\nCount. \n\n### Response:\n3<eos>")
+    assert [change.what for change in changes] == ["cut: the prompt, to fit model.max_length"]
+    found, cut = fitting.encode_openings([talk[:1]], prompter, limit - 2)
+    assert found == [rows[0].ids[: limit - 2]]
+    assert cut == [0]

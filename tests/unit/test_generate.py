@@ -219,6 +219,26 @@ def test_an_answer_has_no_template_text(template: str, written: str, text: str, 
     assert "".join(scripted(generator(template=template), written).stream(asked("?")[0], settings, 0)) == text
 
 
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("<think>\n\n</think>\n\nFine.", "Fine."),
+        ("<think>\nHm.\n</think>\n\nFine.", "<think>\nHm.\n</think>\n\nFine."),
+        ("Fine <think>\n\n</think>.", "Fine <think>\n\n</think>."),
+        ("<", "<"),
+    ],
+)
+def test_empty_thoughts_of_the_template_are_no_answer(written: str, text: str, tmp_path: Path) -> None:
+    template = tmp_path / "qwen3.jinja"
+    last = "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    template.write_text(CHAT.replace("{{ m.content }}", last + "{{ m.content }}"))
+    settings = Generate(max_new_tokens=100)
+    (response,) = scripted(generator(template=str(template)), written).respond(["a"], asked("?"), settings, 0)
+    assert (response.text, response.ended) == (text, True)
+    pieces = list(scripted(generator(template=str(template)), written).stream(asked("?")[0], settings, 0))
+    assert "".join(pieces) == text
+
+
 def test_what_max_new_tokens_ends_has_not_ended() -> None:
     (response,) = scripted(generator(), "abcdefghijklmnop").respond(["a"], asked("?"), GREEDY, 0)
     assert (response.text, response.tokens, response.ended) == ("abcdefghijkl", 12, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 
 import tunesmith
 from tests import tiny
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import DataError, ModelError, RecipeError, RunError
 from tunesmith.evaluation import responses
-from tunesmith.pipeline import respond
+from tunesmith.models import quantize
+from tunesmith.pipeline import predict as predictions, respond
 from tunesmith.pipeline.check import check, describe
+from tunesmith.recipe import Generate
 from tunesmith.runs import Run
 
 QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "logging_steps=1"]
@@ -115,11 +118,90 @@ def test_what_was_trained_answers_as_it_did(kind: str, model: Path, pairs: Path,
     (alone,) = tunesmith.predict(run, [prompt])
     assert "".join(chat.ask(prompt)) == alone["response"]
     assert [turn.role for turn in chat.messages] == ["user", "assistant"]
-    written = respond.write(rows, run, str(pairs), None)
+    written = predictions.write(rows, run, str(pairs), None)
     assert [path.name for path in written] == ["generated_predictions.jsonl", "pairs-with-responses.json"]
     again = json.loads(written[1].read_text())
     assert [{k: v for k, v in row.items() if k != "model_response"} for row in again] == json.loads(pairs.read_text())
     assert [row["model_response"] for row in again] == [row["response"] for row in rows]
+
+
+def test_rows_that_cannot_be_cut_to_fit_do_not_end_a_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their system message alone is too long: they are left without an answer, aloud, and count in nothing."""
+    rows = [{"instruction": f"Name it: {text}", "output": label} for text, label in tiny.texts(8)]
+    long = {"instruction": "Go.", "output": "Yes.", "system": "Be kind. " * 100}
+    short = {"instruction": "a" * 600, "input": "b", "output": "c"}
+    parts = {"train": rows, "validation": [long, *rows[:1]], "test": [rows[0], long, short]}
+    for part, content in parts.items():
+        (tmp_path / f"{part}.json").write_text(json.dumps(content))
+    data = {part: str(tmp_path / f"{part}.json") for part in parts}
+    source = {"task": "instruction", "data": data, "model": {"name_or_path": str(model)}}
+    settings = [*QUICK, "max_steps=1", "eval_strategy=steps", "eval_steps=1", "evaluate.base=false"]
+    run = tunesmith.train(source, settings, run_dir=tmp_path / "run")
+    assert run.manifest["status"] == "finished"
+    assert ["response" in row for row in run.rows("test")] == [True, False, True]
+    assert [row["learned"] > 0 for row in run.rows("test")] == [True, False, True]
+    assert run.read("scores.json")["answered"] == 2
+    assert "too long even when cut, and not answered: test.json:row 2" in capsys.readouterr().err
+    answers = tunesmith.predict(run, source=data["test"])
+    assert [row["response"] is None for row in answers] == [False, True, False]
+    (path, _) = predictions.write(answers, run, data["test"], None)
+    assert [json.loads(line)["response"] for line in path.read_text().splitlines()] == [r["response"] for r in answers]
+
+
+def test_answers_are_written_as_asked_for(model: Path, pairs: Path, reviews: Path, tmp_path: Path) -> None:
+    """What cannot be written is refused before anything is answered, and answers are not lost to an odd source."""
+    run = instruct(model, pairs, "data.encoding=utf-8,cp1252", run_dir=tmp_path / "run")
+    rows = [{"instruction": "Où?", "output": ""}, {"instruction": "Go.", "output": None}]
+    lines, western = tmp_path / "lines.json", tmp_path / "western.json"
+    lines.write_text("\n".join(json.dumps(row) for row in rows))
+    western.write_bytes(json.dumps(rows, ensure_ascii=False).encode("cp1252"))
+    answers = tunesmith.predict(run, source=str(lines))
+    assert [path.name for path in predictions.write(answers, run, str(lines), None)] == [predictions.GENERATED]
+    with pytest.raises(RecipeError, match="only rows of a JSON file"):
+        predictions.check_output(tmp_path / "out.json", run, str(lines))
+    predictions.check_output(tmp_path / "out.json", run, str(western))
+    (path,) = predictions.write(tunesmith.predict(run, source=str(western)), run, str(western), tmp_path / "out.json")
+    assert [row["instruction"] for row in json.loads(path.read_text("utf-8"))] == ["Où?", "Go."]
+    (path,) = predictions.write(answers, run, str(lines), tmp_path / "out.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["prompt"], row["response"]) for row in table] == [(row["prompt"], row["response"]) for row in answers]
+    classifier = tunesmith.train({"method": "linear", "data": {"path": str(reviews)}}, run_dir=tmp_path / "linear")
+    with pytest.raises(RecipeError, match=r"\.csv or \.jsonl$"):
+        predictions.check_output(tmp_path / "out.json", classifier, str(reviews))
+
+
+def test_templates_that_rewrite_are_refused_before_training(model: Path, tmp_path: Path) -> None:
+    """Also where test rows alone have several answers; with one answer all goes well, and `chat` takes more turns."""
+    template = tmp_path / "last.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ ('THINK ' if loop.last and m.role == 'assistant' else '') + m.content }}"
+        "{{ eos_token }}{% endfor %}"
+    )
+    rows = [{"instruction": f"Name it: {text}", "output": label} for text, label in tiny.texts(20)]
+    several = {"instruction": "And?", "output": "Yes.", "history": [["Go.", "No."]]}
+    for name, test in (("good", rows[:2]), ("bad", [*rows[:1], several])):
+        paths = {"train": tmp_path / "train.json", "test": tmp_path / f"{name}.json"}
+        paths["train"].write_text(json.dumps(rows))
+        paths["test"].write_text(json.dumps(test))
+        source = {
+            "task": "instruction",
+            "data": {part: str(path) for part, path in paths.items()},
+            "model": {"name_or_path": str(model)},
+            "prompt": {"template": str(template)},
+        }
+        settings = [*QUICK, "max_steps=1", "evaluate.base=false", "split.validation_size=0"]
+        if name == "bad":
+            with pytest.raises(ModelError, match="rewrites"):
+                tunesmith.train(source, settings, run_dir=tmp_path / name)
+            assert not Run(tmp_path / name).metrics()
+            continue
+        talk = respond.Chat(tunesmith.train(source, settings, run_dir=tmp_path / name), Generate(max_new_tokens=4))
+        for _ in range(3):
+            list(talk.ask("Go on."))
+        assert len(talk.messages) == 6
 
 
 def test_an_untuned_model_stores_its_name_alone(model: Path, pairs: Path, tmp_path: Path) -> None:
@@ -157,6 +239,19 @@ def test_a_generator_learns_to_name_labels(reviews: Path, tmp_path: Path) -> Non
     assert run.read("scores.json")["headline"]["accuracy"]["value"] > 0.7  # a guess gets a third
 
 
+def test_labels_and_questions_are_tried_before_training(reviews: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"question without a text has \d+ tokens"):
+        classify(model, reviews, "model.max_length=40", run_dir=tmp_path / "long")
+    from tokenizers import normalizers
+
+    words = tiny.byte_tokenizer()
+    words.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tiny.causal("llama", vocab_size=len(words)).save_pretrained(tmp_path / "lower")
+    words.save_pretrained(tmp_path / "lower")
+    with pytest.raises(ModelError, match=r"labels 'US' and 'us' apart"):
+        classify(tmp_path / "lower", reviews, "label_texts={sport: US, tech: us}", run_dir=tmp_path / "alike")
+
+
 def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     folder = tiny.model("distilbert", tmp_path / "model")
     source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}, "adapter": {"kind": "lora"}}
@@ -166,6 +261,19 @@ def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     stored, _ = run.predictions("test")
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
+
+
+def test_a_qlora_run_without_4_bits_is_not_called_one(
+    model: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "usable", lambda: "not today")
+    run = instruct(model, pairs, "adapter.kind=qlora", run_dir=tmp_path / "run")
+    manifest = run.manifest
+    assert manifest["notes"]["fallback"] == "lora instead of qlora: not today"
+    assert manifest["name"] == "generator:qlora (fell back to lora)"
+    assert manifest["description"].startswith("LoRA beside llama")
+    assert "beside 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
+    assert "fell back to lora" in run.read_text("report.md")
 
 
 def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp_path: Path) -> None:
@@ -181,7 +289,7 @@ def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp
     whole = instruct(model, pairs, run_dir=tmp_path / "whole")
     with pytest.raises(RunError, match="no adapter"):
         tunesmith.merge(whole, tmp_path / "other")
-    with pytest.raises(RunError, match="not empty"):
+    with pytest.raises(RunError, match="not an empty folder"):
         tunesmith.merge(run, tmp_path / "merged")
 
 

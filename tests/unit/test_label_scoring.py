@@ -129,11 +129,14 @@ def test_an_adapter_takes_part() -> None:
 
 
 def test_calibration_divides_by_what_nothing_says() -> None:
-    """By hand, from uncalibrated predictions."""
+    """By hand, from uncalibrated predictions; of pairs by pairs that say nothing."""
     plain, calibrated = classifier(), classifier(calibrate=True)
-    nothing = rows(plain.predict([Example(text, text) for text in ("N/A", "[MASK]", "...")])).mean(axis=0)
-    odds = rows(plain.predict(EXAMPLES)) / nothing
-    assert np.abs(rows(calibrated.predict(EXAMPLES)) - odds / odds.sum(axis=1, keepdims=True)).max() < 1e-5
+    for pair in (None, "the other", None):
+        empty = [Example(text, text, pair and text) for text in ("N/A", "[MASK]", "...")]
+        nothing = rows(plain.predict(empty)).mean(axis=0)
+        examples = [Example(one.id, one.text, pair) for one in EXAMPLES]
+        odds = rows(plain.predict(examples)) / nothing
+        assert np.abs(rows(calibrated.predict(examples)) - odds / odds.sum(axis=1, keepdims=True)).max() < 1e-5
 
 
 @pytest.mark.parametrize("labels", [FEW, MANY], ids=["few", "many"])

@@ -36,6 +36,16 @@ LLAMA2 = (
 )
 
 
+QWEN3 = (
+    "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""Of reasoning models: thoughts stand before the last answer alone."""
+
+
 def prompter(
     template: str = "alpaca", task: str = "instruction", chat: str | None = None, **settings: object
 ) -> Prompter:
@@ -186,6 +196,34 @@ def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
     fickle = "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
     with pytest.raises(ModelError, match="rewrites"):
         prompter("chat", chat=fickle)
+
+
+def test_templates_of_reasoning_models_take_one_answer() -> None:
+    """Earlier answers lose their thoughts, so that what is learned of them would never be seen again."""
+    made = prompter("chat", chat=QWEN3)
+    assert learned(made, TALK[:2]) == ["<think>\n\n</think>\n\n4<|im_end|>"]
+    with pytest.raises(ModelError, match=r"(?s)rewrites.*4 turns.*\.jinja"):
+        made.encode([TALK])
+    with pytest.raises(ModelError, match="rewrites"):
+        made.encode([[*TALK, user("Why?"), assistant("So.")]])
+
+
+@pytest.mark.parametrize("turns", [1, 3, 5])
+def test_to_answer_they_are_asked_as_the_template_has_it(turns: int) -> None:
+    made = prompter("chat", chat=QWEN3)
+    talk = [*TALK, user("Why?"), assistant("So.")][:turns]
+    plain = [{"role": turn.role, "content": turn.content + ("\n\n2+2" if turn.input else "")} for turn in talk]
+    whole = made.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
+    assert made.encode_openings([talk]) == [whole]
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
+@pytest.mark.parametrize("about", ["", "2+2"])
+def test_pieces_are_the_whole_text_once(template: str, about: str) -> None:
+    """Also where only a later turn has an input."""
+    made = prompter(template, chat=CHATML)
+    talk = [user("Go.", about), assistant("Yes."), user("Add.", "1+1"), assistant("2")]
+    assert "".join(text for text, _ in made.pieces(talk)[:-1]) == made.opening(talk[:-1])
 
 
 def test_a_template_that_refuses_a_conversation_is_named() -> None:

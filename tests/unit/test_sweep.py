@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import tunesmith
-from tunesmith import runs
+from tests import tiny
+from tunesmith import cli, hardware, recipe as recipes, runs
 from tunesmith.errors import RecipeError, RunError
-from tunesmith.pipeline import seeds, sweep as sweeps
+from tunesmith.pipeline import apart, seeds, sweep as sweeps
+from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 
 SPLIT = {"test_size": 40, "validation_size": 40}
+STEPS = 12
 
 
 @pytest.fixture
@@ -34,7 +43,12 @@ def test_settings_are_axes_or_fixed() -> None:
     assert axes[0].choices == ("1", "10")
     assert (axes[1].log, axes[1].whole, axes[2].log, axes[2].whole) == (True, False, True, True)
     assert fixed == ["min_df=1", "word_ngrams=[1, 1]"]
-    for wrong in (["min_df=1"], ["C=3..1"], ["C=a..b"]):
+    texts = ["data.path=../rows.json", "instruction='Good, or bad?'", 'data.encoding="utf-8,cp1252"', "do_sample=true"]
+    axes, fixed = sweeps.parse([*texts, """instruction="Good, or bad?", 'Well?'""", "C=-1.5e-3..2"])
+    assert fixed == texts
+    assert axes[0].choices == ('"Good, or bad?"', "'Well?'")
+    assert (axes[1].low, axes[1].high, axes[1].whole) == (-0.0015, 2, False)
+    for wrong in (["min_df=1"], ["C=3..1"], ["C=a..b"], ["C=1.2.3..4"]):
         with pytest.raises(RecipeError):
             sweeps.parse(wrong)
 
@@ -85,6 +99,190 @@ def test_two_workers_share_one_sweep(recipe: Path, tmp_path: Path) -> None:
     assert sorted(trial["values"]["linear.C"] for trial in content["trials"]) == ["0.1", "1", "10", "100"]
 
 
+class Trainer:
+    """In the place of `apart.train`: trains in this process, which is quicker, and notes what it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained: list[str] = []
+        self.cut: Callable[[int], None] | None = None
+        """Called in the place of the second training, with the lock's file descriptor."""
+        monkeypatch.setattr(sweeps.apart, "train", self)
+
+    def __call__(self, recipe: Recipe, folder: Path, *, closed_test: bool, held: int) -> Run:
+        if self.trained and (cut := self.cut):
+            self.cut = None
+            cut(held)
+        self.trained.append(folder.name)
+        return tunesmith.train(recipe, run_dir=folder, closed_test=closed_test, quiet=True)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    return Trainer(monkeypatch)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_a_sweep_that_was_cut_off_trains_the_rest(
+    sampler: str, end: type[BaseException], recipe: Path, tmp_path: Path, trainer: Trainer
+) -> None:
+    """By Ctrl-C, or killed: what Optuna is not told of (here SystemExit) stays RUNNING in its storage for ever."""
+    words = ["linear.C=0.1,1,10"] if sampler == "grid" else ["linear.C=0.1..10"]
+    options: dict[str, Any] = {"sampler": sampler, "trials": 3, "sweep_dir": tmp_path / "sweep"}
+
+    def cut(_: int) -> None:
+        raise end
+
+    trainer.cut = cut
+    with pytest.raises(end):
+        tunesmith.sweep(recipe, words, **options)
+    begun = {path.name[1:].removesuffix(".lock") for path in (tmp_path / "sweep").glob(".*.lock")}
+    assert len(begun) == 2
+    content = tunesmith.sweep(recipe, words, **options).read("sweep.json")
+    assert sorted(trial["run"] for trial in content["trials"]) == sorted(trainer.trained)
+    assert len(trainer.trained) == len(set(trainer.trained)) == 3
+    assert begun <= set(trainer.trained)
+    assert content["failed"] == []
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_samplers_that_go_on_draw_anew(
+    sampler: str, recipe: Path, tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "REPEATS", 2)
+    for trials in (3, 5):
+        tunesmith.sweep(recipe, ["linear.C=0.1..10"], sampler=sampler, trials=trials, sweep_dir=tmp_path / "sweep")
+    assert len(set(trainer.trained)) == len(trainer.trained) == 5
+
+
+def test_what_still_trains_is_waited_for(
+    recipe: Path, tmp_path: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sweep was killed, but not the training, which holds the lock: nobody else trains there."""
+    alive: list[subprocess.Popen[bytes]] = []
+
+    def orphan(held: int) -> None:
+        alive.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"], pass_fds=[held]))
+        raise SystemExit
+
+    trainer.cut = orphan
+    words = ["linear.C=0.1,1,10"]
+    with pytest.raises(SystemExit):
+        tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep")
+    folder = tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep")
+    assert "1 trial(s) are still running elsewhere" in capsys.readouterr().err
+    assert not (folder.path / "sweep.json").exists()
+    assert len(trainer.trained) == 2
+    alive[0].kill()
+    alive[0].wait()
+    assert len(tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep").read("sweep.json")["trials"]) == 3
+    assert len(trainer.trained) == 3
+
+
+def test_ctrl_c_waits_for_the_checkpoint(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that takes a second to end its step."""
+    slow = tmp_path / "slow.sh"
+    slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 1\ntouch {tmp_path}/checkpoint\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+
+    def press() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    hand = threading.Thread(target=press)
+    hand.start()
+    with pytest.raises(KeyboardInterrupt):
+        apart.train(recipes.load(recipe), tmp_path / "run")
+    hand.join()
+    assert (tmp_path / "checkpoint").exists()
+
+
+def test_language_models_are_swept_and_gone_on_with_after_ctrl_c(tmp_path: Path) -> None:
+    pairs = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(60)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    model = tiny.generator("llama", tmp_path / "model")
+    content = {
+        "task": "instruction", "data": {"path": str(tmp_path / "pairs.json")}, "model": {"name_or_path": str(model)},
+        "adapter": {"kind": "lora"}, "train": {"max_steps": STEPS},
+        "evaluate": {"bootstrap_samples": 100, "base": False, "num_samples": 1, "logging_steps": 1},
+        "generate": {"max_new_tokens": 4},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    folder = tmp_path / "sweep"
+    command = [sys.executable, "-m", "tunesmith", "sweep", str(tmp_path / "recipe.yaml"), "adapter.r=2,4",
+               "--sweep-dir", str(folder)]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as first:
+        while first.poll() is None and not any(len(path.read_text()) > 100 for path in folder.glob("*/metrics.jsonl")):
+            time.sleep(0.02)
+        if first.returncode is None:
+            os.killpg(first.pid, signal.SIGINT)
+        _, said = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    assert "stopping after this step, with a checkpoint" in said
+    assert f"same command with --sweep-dir {folder}" in said
+    assert len(list(folder.glob("*/checkpoints/step-*"))) == 1
+    again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
+    assert "resuming at step" in again.stderr
+    trials = Run(folder).read("sweep.json")["trials"]
+    assert {trial["run"] for trial in trials} == {"r-2", "r-4"}
+    for trial in trials:
+        assert [step for step, _ in trial["curve"]["loss"]] == list(range(1, STEPS + 1))
+    trainable = {trial["run"]: trial["costs"]["trainable"] for trial in trials}
+    assert trainable["r-4"] == 2 * trainable["r-2"]
+    page, text = Run(folder).read_text("report.html"), Run(folder).read_text("report.md")
+    assert page.count("<polyline") + page.count("<path") >= 2
+    for trial in trials:
+        share = f"{trial['costs']['trainable'] / trial['costs']['parameters']:.2%}"
+        assert share in page
+        assert share in text
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("words", [["linear.C=0.1,1", "linear.min_df=1,2"], ["linear.min_df=1..4"]])
+@pytest.mark.usefixtures("trainer")
+def test_no_more_trials_than_settings(
+    words: list[str], sampler: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tunesmith.sweep(recipe, words, sampler=sampler, sweep_dir=tmp_path / "sweep")
+    assert len(folder.read("sweep.json")["trials"]) == 4
+    assert "there are 4 different settings, so 4 trials and not 20" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_sampler_that_repeats_itself_ends(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeps.Axis, "suggest", lambda axis, trial: str(trial.suggest_categorical(axis.name, ("1",))))
+    words = ["linear.min_df=1,2,3,4"]
+    folder = tunesmith.sweep(recipe, words, sampler="random", trials=3, sweep_dir=tmp_path / "sweep")
+    assert len(folder.read("sweep.json")["trials"]) == 1
+    assert "1 of 3 trials: the sampler draws nothing new" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trainer")
+def test_the_winners_memory_is_that_of_its_training(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its test split is opened by the sweep's own process, whose memory is another matter."""
+    measured = iter(range(1, 100))
+    monkeypatch.setattr(hardware, "peak_memory_mb", lambda: float(next(measured)))
+    folder = tunesmith.sweep(recipe, ["linear.C=0.1,1"], sweep_dir=tmp_path / "sweep")
+    assert sorted(trial["costs"]["peak_memory_mb"] for trial in folder.read("sweep.json")["trials"]) == [1, 2]
+    assert sorted(run.manifest["costs"]["peak_memory_mb"] for run in runs.listing(folder.path)) == [1, 2]
+    assert next(measured) > 3, "the sweep's own was measured too"
+
+
+@pytest.mark.usefixtures("trainer")
+def test_trials_with_different_seeds_share_one_split(recipe: Path, tmp_path: Path) -> None:
+    folder = tunesmith.sweep(recipe, ["seed=1,2,3"], sweep_dir=tmp_path / "sweep")
+    found = [run.manifest for run in runs.listing(folder.path)]
+    assert sorted(manifest["seed"] for manifest in found) == [1, 2, 3]
+    assert len({manifest["data"]["fingerprint"] for manifest in found}) == 1
+
+
+@pytest.mark.usefixtures("trainer")
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_ranges_are_drawn_repeatably(sampler: str, recipe: Path, tmp_path: Path) -> None:
     found = []
@@ -100,6 +298,10 @@ def test_what_cannot_be_swept_is_said_before_training(recipe: Path, tmp_path: Pa
         (["linear.C=0.1..1"], {}),
         (["linear.C=1,nonsense"], {}),
         (["linear.D=1,2"], {}),
+        (["split.seed=1,2"], {}),
+        (["split.validation_size=20,40"], {}),
+        (["data.encoding=utf-8,cp1252"], {}),
+        (["max_samples=100..200"], {"sampler": "random"}),
         (["linear.C=1,2", "split.validation_size=0"], {}),
     ):
         with pytest.raises(RecipeError):
@@ -129,6 +331,22 @@ def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path)
     assert "| accuracy |" in folder.read_text("report.md")
     with pytest.raises(RecipeError, match="two seeds"):
         seeds.repeat(recipe, [], [1], run_dir=tmp_path / "one")
+    with pytest.raises(RecipeError, match="needs a test split"):
+        seeds.repeat(recipe, ["split.test_size=0"], [1, 2], run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "nothing to train"),
+        (["--resume", "run"], "--seeds does not go with --resume"),
+        (["r.yaml", "--quiet", "--closed-test"], "--seeds does not go with --quiet, --closed-test"),
+    ],
+)
+def test_seeds_on_the_command_line(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *words, "--seeds", "1,2"]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def test_a_comparison_over_seeds(recipe: Path, reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,11 @@ def _train(args: Args) -> None:
     if args.seeds:
         from tunesmith.pipeline.seeds import repeat
 
+        given = {"--resume": args.resume, "--quiet": args.quiet, "--closed-test": args.closed_test}
+        if other := [name for name, value in given.items() if value]:
+            raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
+        if args.recipe is None:
+            raise RecipeError("nothing to train", do="give a recipe")
         print(repeat(args.recipe, args.overrides, _numbers(args.seeds), run_dir=args.run_dir).read_text("report.md"))
         return
     run = train(

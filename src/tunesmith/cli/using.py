@@ -27,24 +27,19 @@ def _evaluate(args: Args) -> None:
 
 def _predict(args: Args) -> None:
     from tunesmith import runs
-    from tunesmith.pipeline import respond
-    from tunesmith.pipeline.predict import check_output, predict, table
+    from tunesmith.pipeline.predict import check_output, predict, table, write
 
     output = Path(args.output) if args.output else None
-    if output:
-        check_output(output)
     run = runs.find(args.run_dir)
-    rows = predict(run, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
-    if run.recipe.task == "instruction" and (args.data or output):
-        for path in respond.write(rows, run, args.data, output):
-            say(f"wrote {len(rows):,} answers to {path}")
-        return
-    text = table(rows, output.suffix if output else ".jsonl")
     if output:
-        output.write_text(text, encoding="utf-8", newline="")
-        say(f"wrote {len(rows):,} predictions to {output}")
-    else:
-        print(text, end="")
+        check_output(output, run, args.data)
+    rows = predict(run, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
+    answers = run.recipe.task == "instruction"
+    if not (output or (answers and args.data)):
+        print(table(rows, ".jsonl"), end="")
+        return
+    for path in write(rows, run, args.data, output):
+        say(f"wrote {len(rows):,} {'answers' if answers else 'predictions'} to {path}")
 
 
 def _chat(args: Args) -> None:

@@ -59,14 +59,21 @@ class Conversations:
         return Example(row.id, opening, group=cells.group(row.values, columns.group), messages=messages)
 
     def remarks(self, row: Row, columns: Columns) -> Iterator[Change]:
+        yield Change(f"conversations in format {self._format(row)}", 1)
         for what in self._messages(row)[1]:
             yield Change(what, 1, (row.id,))
 
-    def _messages(self, row: Row) -> tuple[tuple[Message, ...], list[str]]:
+    def _format(self, row: Row) -> str:
         name = self.format if self.format != "auto" else detect(row.values, self.required)
         if name is None:
             raise Unfit("neither a question nor an answer")
-        return conversation(FORMATS[name].turns(row.values), self.required)
+        return name
+
+    def _messages(self, row: Row) -> tuple[tuple[Message, ...], list[str]]:
+        turns = FORMATS[self._format(row)].turns(row.values)
+        while not self.required and turns and _is_unanswered(turns[-1]):
+            turns.pop()
+        return conversation(turns, self.required)
 
     def _check(self, table: Table) -> None:
         known = FORMATS if self.format == "auto" else {self.format: FORMATS[self.format]}
@@ -111,8 +118,16 @@ def whole(message: Message) -> str:
     return f"{message.content}\n\n{message.input}" if message.input else message.content
 
 
+def _is_unanswered(turn: Turn) -> bool:
+    return _role(turn[0]) == "assistant" and cells.is_null(turn[1])
+
+
+def _role(name: Any) -> str | None:
+    return ROLES.get(str(name).strip().lower())
+
+
 def _message(role: Any, content: Any, context: Any) -> Message:
-    name = ROLES.get(str(role).strip().lower())
+    name = _role(role)
     if name is None:
         raise Unfit("a role that cannot be learned", repr(role)[:40])
     known = cast(Literal["system", "user", "assistant"], name)
@@ -126,8 +141,11 @@ def _first(values: Values, *names: str) -> Any:
 
 def _alpaca(values: Values) -> list[Turn]:
     turns = _opening(values)
-    for pair in values.get("history") or ():
-        turns += [("user", pair[0], ""), ("assistant", pair[1], "")]
+    history = _first(values, "history") or ()
+    if not isinstance(history, list | tuple) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise Unfit("history that is no list of pairs", type(history).__name__)
+    for asked, answered in history:
+        turns += [("user", asked, ""), ("assistant", answered, "")]
     turns.append(("user", values.get("instruction"), _first(values, "input", "context")))
     return _answered(turns, values, "output", "response")
 

@@ -21,8 +21,8 @@ def encode(
 ) -> tuple[list[EncodedText], list[Change]]:
     """Whole conversations, to learn from. names: their ids. limits: most tokens of each, the answer included.
 
-    policy: `truncate` shortens the prompt, `drop` leaves the row out, `error` raises DataError. A row whose answer
-    alone is too long is left out by either of the first two.
+    policy: `truncate` shortens the prompt, `drop` leaves the row out, `error` raises DataError. A row that no shorter
+    question makes fit is left out by either of the first two.
     """
     kept: list[EncodedText] = []
     cut: list[str] = []
@@ -47,29 +47,26 @@ def encode(
                 kept.append(EncodedText(name, *found))
             else:
                 out.append(name)
-    what = "longer than model.max_length" + (" even without its prompt" if policy == "truncate" else "")
+    what = "longer than model.max_length" + (" even with its prompt cut" if policy == "truncate" else "")
     return kept, [*_change("cut: the prompt, to fit model.max_length", cut), *_change(f"left out: {what}", out)]
 
 
 def encode_openings(
     conversations: Sequence[Conversation], prompter: Prompter, limit: int
-) -> tuple[list[Ids], list[int]]:
-    """Prompts, to be answered, of at most `limit` tokens; and the positions of those that were shortened for it."""
-    found: list[Ids] = []
+) -> tuple[list[Ids | None], list[int]]:
+    """Prompts, to be answered, of at most `limit` tokens, None where that cannot be; and the positions of those that
+    were shortened for it.
+    """
+    found: list[Ids | None] = []
     cut: list[int] = []
     for start in range(0, len(conversations), CHUNK):
         part = conversations[start : start + CHUNK]
         for messages, ids in zip(part, prompter.encode_openings(part), strict=True):
             if len(ids) > limit:
                 cut.append(len(found))
-                fitted = _fitted(messages, limit, prompter, lambda one: prompter.encode_openings([one])[0], len)
-                if fitted is None:
-                    raise DataError(
-                        f"the prompt around a text has more than {limit} tokens",
-                        do="raise model.max_length, or ask less",
-                    )
-                ids = fitted
-            found.append(ids)
+                found.append(_fitted(messages, limit, prompter, lambda one: prompter.encode_openings([one])[0], len))
+            else:
+                found.append(ids)
     return found, cut
 
 

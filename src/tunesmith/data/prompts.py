@@ -38,7 +38,7 @@ TURNS = """\
 SYSTEM = "{%- if messages[0].role == 'system' -%}{%- set opened = true -%}{{ messages[0].content }}{%- else -%}"
 TEMPLATES = {
     "alpaca": SYSTEM + "{%- set opened = true -%}" + ALPACA
-    + "{{ '" + CONTEXT + "' if messages | selectattr('input') | list else '' }}" + REQUEST + "{%- endif -%}" + TURNS,
+    + "{{ '" + CONTEXT + "' if messages[0].input else '' }}" + REQUEST + "{%- endif -%}" + TURNS,
     "alpaca-short": SYSTEM + "{%- set opened = true -%}" + ALPACA + REQUEST + "{%- endif -%}" + TURNS,
     "classify": SYSTEM + "{%- set opened = false -%}{%- endif -%}" + TURNS,
     "human-assistant": """\
@@ -80,21 +80,20 @@ class Prompter:
         return found
 
     def pieces(self, messages: Conversation) -> list[tuple[str, bool]]:
-        """The text of a whole conversation in pieces, each learned or not."""
-        messages = self._opened(messages)
-        pieces: list[tuple[str, bool]] = []
-        done = 0
-        for number, message in enumerate(messages):
-            if message.role == "assistant":
-                before, after = self._text(messages[:number], True), self._text(messages[: number + 1], False)
-                if not after.startswith(before) or len(before) < done:
-                    raise ModelError(
-                        "this chat template rewrites what stands before an answer", do="choose another prompt.template"
-                    )
-                end = self._end(after, len(before), message.content)
-                pieces += [(before[done:], self.train_on_prompt), (after[len(before) : end], True)]
-                done = end
-        return pieces
+        """The text of a whole conversation in pieces, each learned or not.
+
+        Raises ModelError where the template writes an earlier answer otherwise once more is said, as those of reasoning
+        models do: what was learned of it is then never seen again.
+        """
+        found = self._pieces(self._opened(messages))
+        if found is None:
+            raise ModelError(
+                "this chat template rewrites what stands before an answer",
+                found=f"a conversation of {len(messages)} turns",
+                do="keep one answer a row, or choose another prompt.template, such as a .jinja file that leaves "
+                "earlier answers as they are",
+            )
+        return found
 
     def opening(self, messages: Conversation) -> str:
         """The text up to where the next answer begins."""
@@ -106,10 +105,7 @@ class Prompter:
 
     def encode_openings(self, conversations: Sequence[Conversation]) -> list[Ids]:
         """Per conversation the ids that its answer follows. Earlier answers are tokenized as they were learned."""
-        pieces = [self.pieces(messages) for messages in conversations]
-        for one, messages in zip(pieces, conversations, strict=True):
-            one.append((self.opening(messages)[sum(len(text) for text, _ in one) :], False))
-        return [ids for ids, _ in self._encode(pieces)]
+        return [ids for ids, _ in self._encode([self._asked(messages) for messages in conversations])]
 
     def encode_answers(self, messages: Conversation, answers: Sequence[str]) -> list[Ids]:
         """The ids that each of several answers to one conversation would have, end token included."""
@@ -134,17 +130,37 @@ class Prompter:
         return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
 
     def check(self) -> None:
-        """Try the template: answers must end with a special token, and earlier turns must stay as they are."""
+        """Try the template: it must leave the prompt as it is, and end an answer with a special token."""
         if not self.tokenizer.eos_token:
             raise ModelError("the tokenizer has no end token", do="set eos_token in its tokenizer_config.json")
-        trial = [Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")]
-        for text, learned in self.pieces(trial)[1::2]:
-            if not learned or not self.tokens([text])[0][-1:] or self.tokens([text])[0][-1] not in self._special_ids:
-                raise ModelError(
-                    "this template does not end an answer with an end token",
-                    found=repr(text),
-                    do="write {{ eos_token }} behind the answer, or choose another prompt.template",
-                )
+        text, _ = self.pieces([Message("user", "a"), Message("assistant", "b")])[-1]
+        if not self._special_ids.intersection(self.tokens([text])[0][-1:]):
+            raise ModelError(
+                "this template does not end an answer with an end token",
+                found=repr(text),
+                do="write {{ eos_token }} behind the answer, or choose another prompt.template",
+            )
+
+    def _pieces(self, messages: Conversation) -> list[tuple[str, bool]] | None:
+        """None where what was written is written otherwise later."""
+        pieces: list[tuple[str, bool]] = []
+        text = ""
+        for number, message in enumerate(messages):
+            if message.role == "assistant":
+                before, after = self._text(messages[:number], True), self._text(messages[: number + 1], False)
+                if not after.startswith(before) or not before.startswith(text):
+                    return None
+                end = self._end(after, len(before), message.content)
+                pieces += [(before[len(text) :], self.train_on_prompt), (after[len(before) : end], True)]
+                text = after[:end]
+        return pieces
+
+    def _asked(self, messages: Conversation) -> list[tuple[str, bool]]:
+        """What is before the next answer, cut where it was when it was learned; whole where it was never learned so."""
+        opening = self.opening(messages)
+        learned = self._pieces(self._opened(messages)) or []
+        done = "".join(text for text, _ in learned)
+        return [*learned, (opening[len(done) :], False)] if opening.startswith(done) else [(opening, False)]
 
     def _opened(self, messages: Conversation) -> list[Message]:
         """With the recipe's system message, where the conversation has none."""
@@ -229,22 +245,28 @@ class Question:
 def shortened(messages: Conversation, over: int, prompter: Prompter) -> list[Message] | None:
     """A conversation with about `over` tokens less before its last answer; None where nothing is left to cut.
 
-    Of several questions the earliest goes, with its answer; a single one loses the end of its input, or of its content
-    where it has none.
+    Of several questions the earliest goes, with its answer; a single one loses the end of its input, and when there is
+    none (left) that of its content.
     """
     questions = [number for number, message in enumerate(messages) if message.role == "user"]
     if len(questions) > 1:
         return [*messages[: questions[0]], *messages[questions[1] :]]
     place = questions[0]
-    name = "input" if messages[place].input else "content"
-    text: str = getattr(messages[place], name)
+    asked = messages[place]
+    if asked.input:
+        cut = replace(asked, input=_without_end(asked.input, over, prompter))
+    elif content := _without_end(asked.content, over, prompter):
+        cut = replace(asked, content=content)
+    else:
+        return None
+    return [*messages[:place], cut, *messages[place + 1 :]]
+
+
+def _without_end(text: str, over: int, prompter: Prompter) -> str:
+    """A text with so many tokens less; nothing where it has no more than these."""
     given = prompter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in given["offset_mapping"][:-over] if end < len(text)]  # tokens can share a character
-    if not ends or not ends[-1]:
-        return None
-    shorter: dict[str, Any] = {name: text[: ends[-1]]}
-    cut = replace(messages[place], **shorter)
-    return [*messages[:place], cut, *messages[place + 1 :]]
+    return text[: ends[-1]] if ends else ""
 
 
 def _joined(parts: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Ids]:

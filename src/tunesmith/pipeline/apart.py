@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith import recipe as recipes, runs
-from tunesmith.errors import TunesmithError
+from tunesmith import data, recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import RecipeError, TunesmithError
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.types import Splits
 
 
-def train(recipe: Recipe, folder: Path, *, closed_test: bool = False) -> Run:
-    """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen."""
+def check_data(planned: Sequence[Recipe]) -> None:
+    """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
+    checked: dict[str, Splits] = {}
+    for recipe in planned:
+        key = repr((recipe.data, recipe.split, recipe.seed))
+        if key not in checked:
+            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+            if not splits.test:
+                raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
+            for line in summary.lines(splits.changes):
+                say(f"data: {line}")
+    if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
+        raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
+
+
+def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int | None = None) -> Run:
+    """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen.
+
+    held: a file descriptor that the process shall have too, so that a lock on it lasts while it trains.
+    """
     plan = folder / "recipe.yaml"
     command = [sys.executable, "-m", "tunesmith", "train"]
     if (folder / runs.MANIFEST).is_file():
@@ -22,10 +44,16 @@ def train(recipe: Recipe, folder: Path, *, closed_test: bool = False) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         plan.write_text(recipes.dump(recipe), encoding="utf-8")
         command += [str(plan), "--run-dir", str(folder)]
-    done = subprocess.run([*command, "--quiet", *(["--closed-test"] if closed_test else [])], check=False)  # noqa: S603
-    if done.returncode:
+    command += ["--quiet", *(["--closed-test"] if closed_test else [])]
+    with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.wait()  # Ctrl-C reached it too: it ends its step and writes a checkpoint
+            raise
+    if code:
         raise TunesmithError(
-            f"training {recipe.method} failed (exit code {done.returncode}); the reason stands above",
+            f"training {recipe.method} failed (exit code {code}); the reason stands above",
             do=f"mend it and try that method alone: tunesmith train {plan}",
         )
     return Run(folder)

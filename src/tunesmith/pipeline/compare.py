@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import data, recipe as recipes, runs
+from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
-from tunesmith.data import summary
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import apart, base, reporting, seeds as repeats
 from tunesmith.pipeline.methods import variants
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Splits
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def compare(
         recipe = finished[0].recipe
         return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
     plans = _plans(sources, overrides, methods)
-    _check_data([recipe for _, recipe in plans])
+    apart.check_data([recipe for _, recipe in plans])
     folder = runs.create(plans[0][1].output_dir, "compare", _title(plans[0][1]))
     if seeds is None:
         finished = [apart.train(recipe, folder.path / name) for name, recipe in plans]
@@ -93,21 +91,6 @@ def _plans(
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
     loaded = [_recipe(source, overrides) for source in sources]
     return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
-
-
-def _check_data(planned: Sequence[Recipe]) -> None:
-    """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
-    checked: dict[str, Splits] = {}
-    for recipe in planned:
-        key = repr((recipe.data, recipe.split, recipe.seed))
-        if key not in checked:
-            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
-            if not splits.test:
-                raise RecipeError("a comparison needs a test split", do="set split.test_size above 0")
-            for line in summary.lines(splits.changes):
-                say(f"data: {line}")
-    if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
-        raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 
 
 def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:

@@ -56,6 +56,8 @@ def prepare(job: Job, accelerator: Accelerator) -> Tuning:
     plan = weights.plan(job, accelerator.device)
     model = load.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
     model = weights.shape(model, plan, recipe, "causal").to(accelerator.device)
+    for row in job.splits.test:  # what the template refuses is better known before training than after it
+        prompter.pieces(row.messages)
     limit = load.longest_input(recipe.model, tokenizer)
     result = _result(Generator(model, replace(prompter, train_on_prompt=False), limit), recipe, job)
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, prompter, limit)
@@ -102,7 +104,9 @@ def _result(generator: Generator, recipe: Recipe, job: Job) -> Any:
     if recipe.task == "instruction":
         return generator
     question = Question.of(recipe.prompt, job.splits.labels)
-    return LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
+    found = LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
+    found.check()
+    return found
 
 
 def _refuse_class_weights(recipe: Recipe) -> None:
@@ -171,10 +175,13 @@ class _Validation:
         if not shown or not processes.is_main():
             return
         questions = [row.messages[:-1] for row in shown]
-        answers = self.generator.respond([row.id for row in shown], questions, recipe.generate, recipe.seed)
+        answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
         samples = [
             {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "response": answer.text}
             for row, answer in zip(shown, answers, strict=True)
+            if answer
         ]
+        if not samples:
+            return
         say(f"step {step}, asked {samples[0]['prompt'][:80]!r}: {samples[0]['response'][:160]!r}")
         self.job.run.log({"step": step, "samples": samples})

@@ -30,6 +30,15 @@ class Method:
     name: Callable[[Recipe], str] = lambda recipe: recipe.method
     """What the method is called in a comparison."""
 
+    def fallen_back(self, recipe: Recipe) -> dict[str, str]:
+        """Name and description of a qlora recipe that was trained as lora, 4 bits being of no use here."""
+        adapter = recipe.adapter.model_copy(update={"kind": "lora"})
+        trained = recipe.model_copy(update={"adapter": adapter})
+        return {
+            "name": f"{self.name(recipe)} (fell back to lora)",
+            "description": f"{self.describe(trained)}; 4 bits cannot be used here",
+        }
+
 
 def load_result(run: Run) -> Any:
     """What a finished run trained: a Predictor, or of task `instruction` a Generator."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import runs
+from tunesmith.data import files
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import respond
 from tunesmith.pipeline.methods import load_result
@@ -17,6 +18,8 @@ from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
 
 Row = dict[str, Any]
+GENERATED = "generated_predictions.jsonl"
+FIELD = "model_response"
 
 
 def predict(
@@ -50,12 +53,31 @@ def predict(
     ]
 
 
-def check_output(path: Path) -> None:
+def check_output(output: Path, run: Run, source: str | None) -> None:
     """Refuse an output file that could not be written, before the work and not after it."""
-    if path.suffix not in (".csv", ".jsonl", ".json"):
-        raise RecipeError(f"cannot write {path}", expected="a name that ends in .csv or .jsonl; answers also in .json")
-    if not path.parent.is_dir():
-        raise RecipeError(f"cannot write {path}", found=f"no folder {path.parent}", do="make the folder first")
+    answers = run.recipe.task == "instruction"
+    if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
+        more = "; for a JSON file's rows also in .json" if answers else ""
+        raise RecipeError(f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}")
+    if output.suffix == ".json" and _json_rows(run, source) is None:
+        raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
+    if not output.parent.is_dir():
+        raise RecipeError(f"cannot write {output}", found=f"no folder {output.parent}", do="make the folder first")
+
+
+def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
+    """Rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
+
+    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
+    """
+    if output is not None and output.suffix != ".json":
+        return [runs.write_whole(output, table(rows, output.suffix).encode())]
+    written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
+    given = _json_rows(run, source)
+    if given is not None and source is not None:
+        output = output or run.path / f"{Path(source).stem}-with-responses.json"
+        written.append(runs.write_whole(output, _with_answers(given, rows, Path(source).name)))
+    return written
 
 
 def table(rows: Sequence[Row], suffix: str) -> str:
@@ -69,6 +91,30 @@ def table(rows: Sequence[Row], suffix: str) -> str:
     writer.writeheader()
     writer.writerows(flat)
     return out.getvalue()
+
+
+def _json_rows(run: Run, source: str | None) -> list[Any] | None:
+    """The rows of a JSON file, read as the run's data is; None where the source is no such file."""
+    path = Path(source).expanduser() if source else None
+    if path is None or path.suffix != ".json" or not path.is_file():
+        return None
+    text = files.decode(files.File(path.name, files.load(path, path.name), run.recipe.data.encoding))
+    try:
+        content = json.loads(text.whole())
+    except ValueError:  # one object a line, under the wrong name
+        return None
+    return content if isinstance(content, list) else None
+
+
+def _with_answers(given: Sequence[Any], rows: Sequence[Row], file: str) -> bytes:
+    """The rows of a JSON file as they were, each with its answer."""
+    answers = {row["id"]: row["response"] for row in rows}
+    whole = [
+        item | ({FIELD: answers[name]} if (name := f"{file}:row {number}") in answers else {})
+        if isinstance(item, dict) else item
+        for number, item in enumerate(given, 1)
+    ]  # fmt: skip
+    return (json.dumps(whole, indent=4, ensure_ascii=False) + "\n").encode()
 
 
 def _flat(scores: dict[str, float]) -> dict[str, Any]:

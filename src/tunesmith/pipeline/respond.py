@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,27 +10,29 @@ from typing import Any
 from tunesmith import data, hardware, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
-from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.errors import DataError, RunError
 from tunesmith.pipeline.methods import load_result
 from tunesmith.recipe import Generate, Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Example, Message
+from tunesmith.types import Example, Message, Response
 
 Row = dict[str, Any]
-GENERATED = "generated_predictions.jsonl"
-FIELD = "model_response"
 
 
 def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[Row]:
-    """Answers to prompts, or to every row of a source: id, prompt, response, tokens, ended; reference where known."""
+    """Answers to prompts, or to every row of a source: id, prompt, response, tokens, ended; reference where known.
+
+    The response is None where the prompt is too long even when it is cut.
+    """
     examples = new_rows(run.recipe, source) if source else [_example(n, text) for n, text in enumerate(prompts, 1)]
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [row.messages[:-1] if row.messages[-1].role == "assistant" else row.messages for row in examples]
     recipe = run.recipe
-    answers = load_result(run).respond([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    answers = load_result(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
-        {"id": row.id, "prompt": row.text, "response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
+        {"id": row.id, "prompt": row.text, "response": None}
+        | _told(answer)
         | ({"reference": row.messages[-1].content} if row.messages[-1].role == "assistant" else {})
         for row, answer in zip(examples, answers, strict=True)
     ]
@@ -47,14 +48,18 @@ def answered_rows(
     asked = examples[: recipe.evaluate.max_responses]
     questions = [row.messages[:-1] for row in asked]
     with (watch or hardware.Stopwatch()).time("predict"):
-        answers = generator.respond([row.id for row in asked], questions, recipe.generate, recipe.seed)
+        answers = generator.attempt([row.id for row in asked], questions, recipe.generate, recipe.seed)
     rows: list[Row] = [
         {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "loss": loss, "learned": learned}
         for row, (loss, learned) in zip(examples, losses(generator, examples), strict=True)
     ]
     for row, answer in zip(rows, answers, strict=False):
-        row |= {"response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
+        row |= _told(answer)
     return rows
+
+
+def _told(answer: Response | None) -> Row:
+    return {} if answer is None else {"response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
 
 
 def losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
@@ -62,25 +67,6 @@ def losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int
     from tunesmith.prediction import likelihood  # needs torch, which evaluation goes without
 
     return likelihood.losses(generator, [row.id for row in examples], [row.messages for row in examples])
-
-
-def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
-    """Answers as files: JSON Lines, and for a JSON file of rows the same rows with `model_response` added.
-
-    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
-    """
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with_answers = _with_answers(rows, source)
-    if output is not None and output.suffix == ".json":
-        if with_answers is None:
-            raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl")
-        return [runs.write_whole(output, with_answers)]
-    if output is not None:
-        return [runs.write_whole(output, lines.encode())]
-    written = [run.write(GENERATED, lines)]
-    if with_answers is not None and source is not None:
-        written.append(runs.write_whole(run.path / f"{Path(source).stem}-with-responses.json", with_answers))
-    return written
 
 
 @dataclass
@@ -137,20 +123,3 @@ def new_rows(recipe: Recipe, source: str) -> list[Example]:
     for line in summary.lines(changes):
         say(f"data: {line}")
     return list(examples)
-
-
-def _with_answers(rows: Sequence[Row], source: str | None) -> bytes | None:
-    """The rows of a JSON file as they were, each with its answer; None where the source is no such file."""
-    path = Path(source).expanduser() if source else None
-    if path is None or path.suffix != ".json" or not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(content, list):
-        return None
-    answers = {row["id"]: row["response"] for row in rows}
-    whole = [
-        item | ({FIELD: answers[name]} if (name := f"{path.name}:row {number}") in answers else {})
-        if isinstance(item, dict) else item
-        for number, item in enumerate(content, 1)
-    ]  # fmt: skip
-    return (json.dumps(whole, indent=4, ensure_ascii=False) + "\n").encode()

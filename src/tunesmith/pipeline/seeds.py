@@ -19,6 +19,7 @@ from tunesmith.runs import Run
 def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
     """Train once with each seed; gives the folder with the runs, seeds.json and report.md."""
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
+    apart.check_data(planned[:1])
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)
     finished = [apart.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     found = spread(finished)
@@ -31,9 +32,13 @@ def settings(recipe: Recipe, seeds: Sequence[int]) -> list[list[str]]:
     """The overrides of each repetition: its seed, one split for all, and the base model (the same for all) once."""
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
         raise RecipeError("--seeds needs two seeds or more, all different", found=", ".join(map(str, seeds)))
-    one = recipe.seed if recipe.split.seed is None else recipe.split.seed
-    fixed = [f"split.seed={one}"]
-    return [[f"seed={seed}", *fixed, *([] if seed == seeds[0] else ["evaluate.base=false"])] for seed in seeds]
+    fixed = one_split(recipe)
+    return [[f"seed={seed}", fixed, *([] if seed == seeds[0] else ["evaluate.base=false"])] for seed in seeds]
+
+
+def one_split(recipe: Recipe) -> str:
+    """The setting that keeps a recipe's split, whatever its seed becomes."""
+    return f"split.seed={recipe.seed if recipe.split.seed is None else recipe.split.seed}"
 
 
 def spread(finished: Sequence[Run]) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,10 @@ import fcntl
 import itertools
 import json
 import math
+import random
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +19,18 @@ from tunesmith import __version__, recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses, trials as pages
-from tunesmith.pipeline import apart, reporting
+from tunesmith.pipeline import apart, reporting, seeds
 from tunesmith.pipeline.train import Source, open_test
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 
 TRIALS = 20
 """Trials of `random` and `tpe`, unless told otherwise."""
-HEARTBEAT, SILENCE = 15, 60
-"""Seconds between signs of life of a trial, and without one until another worker takes it for dead."""
+REPEATS = 50
+"""Draws in a row that bring nothing new, until no more are tried."""
+ITEM = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")
+"""One of several values; commas within quotes belong to it."""
+RANGE = re.compile(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\.\.([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
 Values = dict[str, str]
 """Setting -> value, as on the command line."""
 
@@ -45,13 +50,24 @@ class Axis:
         """A wide range is searched by order of magnitude."""
         return self.low > 0 and self.high / self.low >= 10
 
+    @property
+    def values(self) -> Sequence[str | int] | None:
+        """All that it may be; None where there is no end of them."""
+        if self.choices:
+            return self.choices
+        return range(int(self.low), int(self.high) + 1) if self.whole else None
+
     def suggest(self, trial: Any) -> str:
         """A value for a trial."""
         if self.choices:
-            return str(trial.suggest_categorical(self.name, self.choices))
+            return self.text(trial.suggest_categorical(self.name, self.choices))
         if self.whole:
-            return str(trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log))
-        return f"{trial.suggest_float(self.name, self.low, self.high, log=self.log):.6g}"
+            return self.text(trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log))
+        return self.text(trial.suggest_float(self.name, self.low, self.high, log=self.log))
+
+    def text(self, value: Any) -> str:
+        """A value as on the command line."""
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def sweep(
@@ -74,11 +90,17 @@ def sweep(
     plan.check()
     folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _optuna_quiet():
-        study = _study(plan, folder, storage)
-        if (left := plan.total - _ended(study)) > 0:
-            say(f"sweep: {left} of {plan.total} trials to go, in {folder.path}")
+    study = _study(plan, folder, storage)
+    before = -1
+    try:
+        while before < (ended := len(_ended(study))) < plan.total:  # until a round brings nothing more
+            before = ended
+            say(f"sweep: {plan.total - ended} of {plan.total} trials to go, in {folder.path}")
+            _queue(study, plan, folder)
             _optimize(study, plan, folder)
+    except KeyboardInterrupt:
+        say(f"sweep: to go on, give the same command with --sweep-dir {folder.path}")
+        raise
     return _finish(study, plan, folder)
 
 
@@ -87,12 +109,11 @@ def parse(settings: Sequence[str]) -> tuple[list[Axis], list[str]]:
     axes, fixed = [], []
     for setting in settings:
         name, _, text = setting.partition("=")
-        low, dots, high = text.partition("..")
-        if dots:
-            axes.append(_range(name, low, high))
-        elif "," in text and not text.lstrip().startswith(("[", "{")):
-            values = tuple(dict.fromkeys(value.strip() for value in text.split(",") if value.strip()))
-            axes.append(Axis(name.strip(), values))
+        values = () if text.lstrip().startswith(("[", "{")) else tuple(map(str.strip, ITEM.findall(text)))
+        if numbers := RANGE.fullmatch(text):
+            axes.append(_range(name, *numbers.groups()))
+        elif len(values) > 1:
+            axes.append(Axis(name.strip(), tuple(dict.fromkeys(filter(None, values)))))
         else:
             fixed.append(setting)
     if not axes:
@@ -114,15 +135,16 @@ def _range(name: str, low: str, high: str) -> Axis:
 
 
 def _count(axes: Sequence[Axis], sampler: str, trials: int | None) -> int:
-    """How many trials there will be."""
-    if sampler != "grid":
-        return trials or TRIALS
-    if ranges := [axis.name for axis in axes if not axis.choices]:
+    """How many trials there will be: no more than there are different settings."""
+    if sampler == "grid" and (ranges := [axis.name for axis in axes if not axis.choices]):
         raise RecipeError(
             f"a grid needs values, not a range, for {', '.join(ranges)}", do="use --sampler random or tpe"
         )
-    points = math.prod(len(axis.choices) for axis in axes)
-    return min(points, trials or points)
+    points = math.prod(math.inf if axis.values is None else len(axis.values) for axis in axes)
+    wanted = trials or (points if sampler == "grid" else TRIALS)
+    if wanted > points:
+        say(f"sweep: there are {points} different settings, so {points} trials and not {wanted}")
+    return int(min(points, wanted))
 
 
 @dataclass(frozen=True)
@@ -140,13 +162,39 @@ class _Plan:
         return recipes.load(self.source, self.fixed)
 
     def recipe(self, values: Mapping[str, str]) -> Recipe:
-        return recipes.load(self.source, [*self.fixed, *(f"{name}={value}" for name, value in values.items())])
+        settings = [*self.fixed, seeds.one_split(self.base), *(f"{name}={value}" for name, value in values.items())]
+        return recipes.load(self.source, settings)
+
+    def points(self) -> list[dict[str, Any]]:
+        """What is trained, in a drawn order, where that is a grid or all there is; else nothing, and samplers draw."""
+        values = [axis.values for axis in self.axes]
+        if None in values or (self.sampler != "grid" and self.total < math.prod(map(len, filter(None, values)))):
+            return []
+        found = [
+            dict(zip([axis.name for axis in self.axes], point, strict=True))
+            for point in itertools.product(*filter(None, values))
+        ]
+        random.Random(self.base.seed).shuffle(found)  # noqa: S311 - nothing secret
+        return found[: self.total]
+
+    def run_name(self, params: Mapping[str, Any]) -> str:
+        """A folder name: learning_rate-1e-4_r-8."""
+        values = {axis.name.split(".")[-1]: axis.text(params[axis.name]) for axis in self.axes}
+        return "_".join(f"{name}-{value}".replace("/", "-") for name, value in values.items())
 
     def check(self) -> None:
-        """Every value on an axis must make a recipe, before the first one trains."""
+        """Every value on an axis must make a recipe of the same rows, before the first one trains."""
+        shared = self.recipe({})
         ends = [axis.choices or (f"{axis.low:g}", f"{axis.high:g}") for axis in self.axes]
         for values in itertools.zip_longest(*ends):
-            self.recipe({axis.name: value for axis, value in zip(self.axes, values, strict=True) if value is not None})
+            given = {axis.name: value for axis, value in zip(self.axes, values, strict=True) if value is not None}
+            recipe = self.recipe(given)
+            if (recipe.data, recipe.split) != (shared.data, shared.split):
+                raise RecipeError(
+                    "trials are ranked on the same rows: nothing of data or split can vary",
+                    found=", ".join(given),
+                    do="""sweep each by itself; a value with commas stands in quotes: name='"a,b"'""",
+                )
         if self.base.split.validation_size == 0 and not self.base.data.validation:
             raise RecipeError("a sweep is ranked on validation", do="set split.validation_size above 0")
 
@@ -170,25 +218,19 @@ class _Plan:
 
 def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     """The study of this folder, begun or gone on with."""
-    import optuna
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what is to be said of a trial, this module says
     url = storage or f"sqlite:///{(folder.path / 'study.db').resolve()}"
-    choices = {axis.name: axis.choices for axis in plan.axes}
-    seed = plan.base.seed
-    samplers: dict[str, Callable[[], Any]] = {
-        "grid": lambda: optuna.samplers.GridSampler(choices, seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
-    }
-    again = optuna.storages.RetryHeartbeatStaleTrialCallback()
-    kept = optuna.storages.RDBStorage(
-        url, heartbeat_interval=HEARTBEAT, grace_period=SILENCE, heartbeat_stale_trial_callback=again
-    )
     study = optuna.create_study(
-        storage=kept, sampler=samplers[plan.sampler](), study_name=folder.path.resolve().name,
+        storage=url, study_name=folder.path.resolve().name,
         direction="maximize" if plan.higher_is_better else "minimize", load_if_exists=True,
     )  # fmt: skip
+    sampler = optuna.samplers.TPESampler if plan.sampler == "tpe" else optuna.samplers.RandomSampler
+    study.sampler = sampler(seed=plan.base.seed + len(study.trials))  # who goes on does not draw the same once more
     known = study.user_attrs.get("plan")
     if known not in (None, plan.identity()):
         raise RunError(
@@ -199,19 +241,47 @@ def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     return study
 
 
+def _queue(study: Any, plan: _Plan, folder: Run) -> None:
+    """Put in the queue what a grid has left, and what was cut off: by Ctrl-C, or with the process that trained it."""
+    begun = [trial for trial in study.trials if "run" in trial.user_attrs]
+    known = _ended(study) | {trial.user_attrs["run"] for trial in begun if trial.state.name == "WAITING"}
+    known |= {trial.user_attrs["run"] for trial in begun if _is_held(folder.path / trial.user_attrs["run"])}
+    for params in [*plan.points(), *(trial.params for trial in begun if trial.params)]:
+        name = plan.run_name(params)
+        if name not in known:
+            study.enqueue_trial(params, user_attrs={"run": name})
+            known.add(name)
+
+
 def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
+    import optuna
+
+    queued = bool(plan.points())
+
     def objective(trial: Any) -> float:
+        if queued and "run" not in trial.user_attrs:
+            raise optuna.TrialPruned  # the queue was empty, and this is the sampler's
         values = {axis.name: axis.suggest(trial) for axis in plan.axes}
-        path = folder.path / _title(values)
+        path = folder.path / plan.run_name(trial.params)
         trial.set_user_attr("run", path.name)
-        with _claimed(path):
-            run = apart.train(plan.recipe(values), path, closed_test=True)
+        if path.name in _ended(study):
+            raise optuna.TrialPruned
+        with _claimed(path) as lock:
+            if lock is None:
+                raise optuna.TrialPruned  # another worker drew the same settings, and trains them
+            try:
+                run = apart.train(plan.recipe(values), path, closed_test=True, held=lock)
+            except TunesmithError:
+                trial.set_user_attr("failed", True)
+                raise
         score = float(run.manifest["validation"][plan.metric])
         say(f"sweep: {path.name}: validation {plan.metric} {score:.4f}")
         return score
 
     def enough(study: Any, trial: Any) -> None:
-        if _ended(study) >= plan.total:
+        states = [other.state.name for other in study.get_trials(deepcopy=False)]
+        drained = "WAITING" not in states and (queued or states[-REPEATS:].count("PRUNED") == REPEATS)
+        if drained or len(_ended(study)) >= plan.total:
             study.stop()
 
     study.optimize(objective, callbacks=[enough], catch=(TunesmithError,))
@@ -219,18 +289,20 @@ def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
 
 def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
     """The table and the report; by the worker that ends last also the winner's test scores."""
-    import optuna
-
-    running = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
-    if running:
-        say(f"sweep: {len(running)} trial(s) are running elsewhere; the worker that ends last opens the test split")
+    ended = _ended(study)
+    begun = {trial.user_attrs["run"] for trial in study.trials if "run" in trial.user_attrs} - ended
+    if running := [name for name in begun if _is_held(folder.path / name)]:
+        say(
+            f"sweep: {len(running)} trial(s) are still running elsewhere; the worker that ends last opens the test "
+            "split, or this command when it is given again"
+        )
         return folder
+    if len(ended) < plan.total:
+        warn(f"{len(ended)} of {plan.total} trials: the sampler draws nothing new")
     done = {trial.user_attrs["run"]: trial for trial in study.trials if trial.value is not None}
     if not done:
         raise TunesmithError("no trial of the sweep succeeded; the reasons stand above", do="mend the recipe")
-    failed = {trial.user_attrs["run"] for trial in study.trials if trial.state == optuna.trial.TrialState.FAIL} - set(
-        done
-    )
+    failed = ended - set(done)
     if failed:
         warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
     ranked = sorted(
@@ -267,46 +339,27 @@ def _row(trial: Any, folder: Run) -> dict[str, Any]:
     }
 
 
-def _ended(study: Any) -> int:
-    """Different settings that were tried to their end, or failed."""
-    ended = [trial for trial in study.trials if trial.state.name in ("COMPLETE", "FAIL") and not _retried(study, trial)]
-    return len({trial.user_attrs["run"] for trial in ended if "run" in trial.user_attrs})
-
-
-def _retried(study: Any, trial: Any) -> bool:
-    """A trial that died and was begun anew does not count."""
-    return any(trial.number in other.system_attrs.get("retry_history", ()) for other in study.trials)
-
-
-def _title(values: Values) -> str:
-    """A folder name: learning_rate-1e-4_r-8."""
-    return "_".join(f"{name.split('.')[-1]}-{value}".replace("/", "-") for name, value in values.items())
+def _ended(study: Any) -> set[str]:
+    """The runs that were trained to their end, or failed; not those that were cut off."""
+    trials = study.get_trials(deepcopy=False)
+    return {
+        trial.user_attrs["run"] for trial in trials if trial.state.name == "COMPLETE" or "failed" in trial.user_attrs
+    }
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """Hold a trial's folder; another worker that drew the same settings leaves them to us."""
-    import optuna
-
-    path.mkdir(parents=True, exist_ok=True)
+def _claimed(path: Path) -> Iterator[int | None]:
+    """Hold a trial's folder: a file descriptor whose lock lasts as long as a process has it; None where others do."""
     with (path.parent / f".{path.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise optuna.TrialPruned from None
-        yield
+            yield None
+        else:
+            yield lock.fileno()
 
 
-@contextmanager
-def _optuna_quiet() -> Iterator[None]:
-    """Without what Optuna says of its newer features being experimental."""
-    import warnings
-
-    try:
-        import optuna
-    except ImportError:
-        raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+def _is_held(path: Path) -> bool:
+    """Whether a trial is being trained, here or elsewhere."""
+    with _claimed(path) as lock:
+        return lock is None

@@ -66,6 +66,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) 
     earlier = fitted.notes.pop("earlier_seconds", 0.0)  # before the run was interrupted
     watch.seconds["train"] += earlier
     if processes.is_main():
+        if "fallback" in fitted.notes:
+            run.note(**method.fallen_back(recipe))
         runs.write_folder(run.model, fitted.predictor.save)
         if fitted.notes.get("dtype", "float32") != "float32":  # saved so, but always computed with in float32
             fitted = replace(fitted, predictor=method.load(run.model, recipe))
@@ -84,7 +86,7 @@ def open_test(run: Run) -> Run:
     fitted = Fitted(load_result(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs["train_seconds"]
-    _finish(Job(recipe, splits, run), fitted, watch)
+    _finish(Job(recipe, splits, run), fitted, watch, costs["peak_memory_mb"])
     return run
 
 
@@ -141,12 +143,12 @@ def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
     )
 
 
-def _finish(job: Job, fitted: Fitted, watch: hardware.Stopwatch) -> None:
-    """Predict and score the held-out splits, and report."""
+def _finish(job: Job, fitted: Fitted, watch: hardware.Stopwatch, peak: float | None = None) -> None:
+    """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
     outcome = OUTCOMES[job.recipe.task](job, fitted, watch)
     job.run.note(
         validation=outcome["validation"],
-        costs=_costs(watch, fitted, outcome["predicted"], job.run),
+        costs=_costs(watch, fitted, outcome["predicted"], job.run) | ({} if peak is None else {"peak_memory_mb": peak}),
         notes=fitted.notes,
         environment=hardware.environment(fitted.notes.get("device", "cpu")),
         status="finished",

@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from tunesmith import processes
-from tunesmith.console import say, track
+from tunesmith.console import say, track, warn
 from tunesmith.data import fitting
 from tunesmith.data.prompts import Conversation, Ids, Prompter
-from tunesmith.errors import ModelError
+from tunesmith.data.rows import listed
+from tunesmith.errors import DataError, ModelError
 from tunesmith.models import load, products
 from tunesmith.prediction.streaming import Growing, Stop, Tokens, Watch
 from tunesmith.recipe import Generate, Model
@@ -71,6 +72,18 @@ class Generator:
             for position, ids in zip(group, answers, strict=True):
                 found[position] = ids
         return [self._response(name, ids) for name, ids in zip(names, found, strict=True)]
+
+    def attempt(
+        self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
+    ) -> list[Response | None]:
+        """As `respond`, with None for prompts that are too long even when they are cut; these are named aloud."""
+        found, _ = fitting.encode_openings(conversations, self.prompter, self.limit - self.room(settings))
+        fit = [i for i, ids in enumerate(found) if ids is not None]
+        if out := [name for name, ids in zip(names, found, strict=True) if ids is None]:
+            warn(f"{len(out):,} of {len(found):,} prompts are too long even when cut, and not answered: {listed(out)}")
+        chosen = [names[i] for i in fit], [conversations[i] for i in fit]
+        answers = dict(zip(fit, self.respond(*chosen, settings, seed), strict=True))
+        return [answers.get(i) for i in range(len(found))]
 
     def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
         """Several answers to one conversation, whose prompt is computed once; the first is that of `respond`."""
@@ -133,10 +146,19 @@ class Generator:
         return self.prompter.encode_openings([prompt])[0]
 
     def encode(self, conversations: Sequence[Conversation], room: int, aloud: bool = True) -> list[Ids]:
-        """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud."""
-        prompts, cut = fitting.encode_openings(conversations, self.prompter, self.limit - room)
+        """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud.
+
+        Raises DataError where that is not enough.
+        """
+        limit = self.limit - room
+        found, cut = fitting.encode_openings(conversations, self.prompter, limit)
+        prompts = [ids for ids in found if ids is not None]
+        if len(prompts) < len(found):
+            raise DataError(
+                f"the prompt around a text has more than {limit} tokens", do="raise model.max_length, or ask less"
+            )
         if cut and aloud:
-            say(f"note: {len(cut):,} of {len(prompts):,} prompts were shortened to {self.limit - room} tokens")
+            say(f"note: {len(cut):,} of {len(prompts):,} prompts were shortened to {limit} tokens")
         return prompts
 
     def room(self, settings: Generate) -> int:
@@ -212,7 +234,17 @@ class Generator:
 
     def _text(self, ids: Ids) -> str:
         """The answer for people."""
-        return self._before_marker(self._decode(ids)).strip()
+        return self._before_marker(self._answer(ids)).strip()
+
+    @cached_property
+    def _lead(self) -> str:
+        """What the template writes before every answer (empty thoughts, with Qwen3), and models learn to write."""
+        text, _ = self.prompter.pieces([Message("user", "a"), Message("assistant", "b1b")])[-1]
+        return self._decode(self.prompter.tokens([text])[0]).partition("b1b")[0].strip()
+
+    def _answer(self, ids: Ids) -> str:
+        text = self._decode(ids)
+        return text.lstrip().removeprefix(self._lead) if self._lead else text
 
     def _decode(self, ids: Ids) -> str:
         tokenizer = self.prompter.tokenizer
@@ -224,7 +256,9 @@ class Generator:
 
     def _settled(self, ids: Ids) -> str:
         """As much of `_text` as later tokens cannot change: no half letters, no space or heading that may go on."""
-        text = self._before_marker(self._decode(ids))
+        if self._lead.startswith(self._decode(ids).strip()):
+            return ""
+        text = self._before_marker(self._answer(ids))
         ends = [len(text.rstrip().rstrip("\ufffd").rstrip())]
         for marker in self._markers:
             ends += [len(text) - n for n in range(1, len(marker)) if ("\n" + text).endswith(marker[:n])]

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from tunesmith.console import say, warn
 from tunesmith.data import labels as names
 from tunesmith.data.prompts import Ids, Question
-from tunesmith.errors import ModelError
+from tunesmith.data.rows import listed
+from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
 from tunesmith.recipe import Generate, Predict
@@ -57,7 +58,7 @@ class LabelClassifier:
             return self._read(examples)
         edges_BE = self._edges(examples, "predict")
         if self.settings.mode == "score":
-            return names.predictions(examples, self._probabilities(edges_BE), self.labels)
+            return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
         rows = _softmax(self._tree.total(self._tree.confined(edges_BE)))
         found = zip(examples, chosen, rows.tolist(), strict=True)
@@ -79,6 +80,16 @@ class LabelClassifier:
         question = Question(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
         return cls(Generator.load(folder, trust_remote_code), question, Predict(**content["predict"]))
 
+    def check(self) -> None:
+        """Before any work: raises ModelError where labels are the same tokens, DataError where no text would fit."""
+        length, limit = len(self.generator.tokens(self.question.ask(Example("shortest", "a")))), self.generator.limit
+        if length > limit - self.room:
+            raise DataError(
+                f"the question without a text has {length} tokens, the longest label {self.room}",
+                expected=f"at most {limit} together (model.max_length)",
+                do="raise model.max_length, or shorten prompt.instruction",
+            )
+
     @property
     def room(self) -> int:
         """Tokens that are kept free behind a prompt for the longest label."""
@@ -92,7 +103,15 @@ class LabelClassifier:
         if first != second:
             raise ModelError(
                 "this chat template writes an answer in another way for another question",
-                do="choose another prompt.template, or predict.mode=free",
+                do="choose another prompt.template",
+            )
+        texts: dict[tuple[int, ...], list[str]] = {}
+        for text, ids in zip(self.question.texts, first, strict=True):
+            texts.setdefault(tuple(ids), []).append(text)
+        if same := [" and ".join(map(repr, alike)) for alike in texts.values() if len(alike) > 1]:
+            raise ModelError(
+                f"this tokenizer cannot tell the labels {listed(same)} apart",
+                do="give them other texts: prompt.label_texts",
             )
         return first
 
@@ -112,11 +131,15 @@ class LabelClassifier:
         return reason is None
 
     @cached_property
-    def _bias(self) -> Floats:
-        """What the labels get for texts that say nothing, K."""
-        edges_BE = self._edges(_content_free(), "calibrate")
-        mean_K: Floats = _softmax(self._scores(edges_BE)).mean(axis=0)
-        return mean_K
+    def _biases(self) -> dict[bool, Floats]:
+        """What the labels get for texts that say nothing, K: for single texts (False) and for pairs."""
+        return {}
+
+    def _bias(self, paired: bool) -> Floats:
+        if paired not in self._biases:
+            edges_BE = self._edges(_content_free(paired), "calibrate")
+            self._biases[paired] = _softmax(self._scores(edges_BE)).mean(axis=0)
+        return self._biases[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
         score = scoring.score if self._reads_trees else scoring.score_padded
@@ -131,10 +154,12 @@ class LabelClassifier:
         lengths_K = np.array([len(ids) for ids in self._answers])
         return self._tree.total(edges_BE) / (lengths_K if self.settings.normalize_length else 1)
 
-    def _probabilities(self, edges_BE: Floats) -> Floats:
+    def _probabilities(self, edges_BE: Floats, examples: Sequence[Example]) -> Floats:
         scores_BK = self._scores(edges_BE)
+        if not self.settings.calibrate:
+            return _softmax(scores_BK)
         # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
-        return _softmax(scores_BK - np.log(self._bias) if self.settings.calibrate else scores_BK)
+        return _softmax(scores_BK - np.log([self._bias(example.text_pair is not None) for example in examples]))
 
     def _read(self, examples: Sequence[Example]) -> list[Prediction]:
         """Mode `free`: match what is written to the labels' texts."""
@@ -167,8 +192,8 @@ def count_invalid(predictions: Sequence[Prediction]) -> int:
     return sum(prediction.label == NO_LABEL for prediction in predictions)
 
 
-def _content_free() -> list[Example]:
-    return [Example(text, text) for text in CONTENT_FREE]
+def _content_free(paired: bool = False) -> list[Example]:
+    return [Example(text, text, text if paired else None) for text in CONTENT_FREE]
 
 
 def _softmax(scores_BK: Floats) -> Floats:

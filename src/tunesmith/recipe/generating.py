@@ -64,7 +64,7 @@ class Predict(Section):
     normalize_length: bool = True
     """Divide a label's log-probability by its number of tokens."""
     calibrate: bool = False
-    """Divide by what the model says of an empty text (contextual calibration)."""
+    """Divide by what the model says of texts without content, such as `N/A` (contextual calibration)."""
 
 
 class Generate(Section):
