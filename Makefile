@@ -8,7 +8,7 @@ quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
 
 test: .venv/installed-check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: lint types test
 

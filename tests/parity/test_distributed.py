@@ -155,7 +155,8 @@ try:
         skipped = step.skipped
 except errors.TrainingError as error:
     same = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    print("stopped", step.number, skipped, same, str(error).splitlines()[0])
+    reason = str(error).splitlines()[0]
+    print(f"stopped {step.number} {skipped} {same} {reason}\\n", end="")  # in one piece: both write to one pipe
 """
 
 
