@@ -19,7 +19,7 @@ import yaml
 import tunesmith
 from tests import tiny
 from tunesmith import cli, hardware, recipe as recipes, runs
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import Interrupted, RecipeError, RunError
 from tunesmith.pipeline import apart, seeds, sweep as sweeps
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -185,6 +185,7 @@ def test_ctrl_c_waits_for_the_checkpoint(recipe: Path, tmp_path: Path, monkeypat
     slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\nsleep 1\ntouch {tmp_path}/checkpoint\n")
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
 
     def press() -> None:
         while not (tmp_path / "begun").exists():
@@ -196,6 +197,7 @@ def test_ctrl_c_waits_for_the_checkpoint(recipe: Path, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         apart.train(recipes.load(recipe), tmp_path / "run")
     hand.join()
+    signal.signal(signal.SIGINT, before)
     assert (tmp_path / "checkpoint").exists()
 
 
@@ -237,6 +239,34 @@ def test_language_models_are_swept_and_gone_on_with_after_ctrl_c(tmp_path: Path)
         share = f"{trial['costs']['trainable'] / trial['costs']['parameters']:.2%}"
         assert share in page
         assert share in text
+
+
+def test_a_training_that_is_stopped_stops_the_sweep(recipe: Path, tmp_path: Path, trainer: Trainer) -> None:
+    """It alone got the signal; it is no failure, and gone on with."""
+
+    def stopped(held: int) -> None:
+        raise Interrupted("stopped", signal.SIGTERM, do="go on")
+
+    trainer.cut = stopped
+    with pytest.raises(Interrupted) as stop:
+        tunesmith.sweep(recipe, ["linear.C=0.1,1"], sweep_dir=tmp_path / "sweep")
+    assert stop.value.signal == signal.SIGTERM
+    again = tunesmith.sweep(recipe, ["linear.C=0.1,1"], sweep_dir=tmp_path / "sweep").read("sweep.json")
+    assert len(again["trials"]) == 2
+    assert not again["failed"]
+
+
+@pytest.mark.parametrize("code", [signal.SIGINT, signal.SIGTERM])
+def test_the_exit_code_tells_stopped_from_failed(
+    code: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = tmp_path / "stopped.sh"
+    stopped.write_text(f"#!/bin/sh\nexit {128 + code}\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stopped))
+    with pytest.raises(Interrupted, match=f"train --resume {tmp_path / 'run'}") as stop:
+        apart.train(recipes.load(recipe), tmp_path / "run")
+    assert stop.value.signal == code
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

@@ -10,7 +10,8 @@ from pathlib import Path
 from tunesmith import data, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
-from tunesmith.errors import RecipeError, TunesmithError
+from tunesmith.errors import Interrupted, RecipeError, TunesmithError
+from tunesmith.pipeline import interruption
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -35,6 +36,7 @@ def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int 
     """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen.
 
     held: a file descriptor that the process shall have too, so that a lock on it lasts while it trains.
+    Raises Interrupted where a signal ended it.
     """
     plan = folder / "recipe.yaml"
     command = [sys.executable, "-m", "tunesmith", "train"]
@@ -51,6 +53,10 @@ def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int 
         except KeyboardInterrupt:
             child.wait()  # Ctrl-C reached it too: it ends its step and writes a checkpoint
             raise
+    if code - 128 in interruption.SIGNALS:
+        raise Interrupted(
+            f"training {recipe.method} was stopped", code - 128, do=f"go on with: tunesmith train --resume {folder}"
+        )
     if code:
         raise TunesmithError(
             f"training {recipe.method} failed (exit code {code}); the reason stands above",

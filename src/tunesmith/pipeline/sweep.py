@@ -17,7 +17,7 @@ from typing import Any
 
 from tunesmith import __version__, recipe as recipes, runs
 from tunesmith.console import say, warn
-from tunesmith.errors import MissingExtra, RecipeError, RunError, TunesmithError
+from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses, trials as pages
 from tunesmith.pipeline import apart, reporting, seeds
 from tunesmith.pipeline.train import Source, open_test
@@ -98,9 +98,9 @@ def sweep(
             say(f"sweep: {plan.total - ended} of {plan.total} trials to go, in {folder.path}")
             _queue(study, plan, folder)
             _optimize(study, plan, folder)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say(f"sweep: to go on, give the same command with --sweep-dir {folder.path}")
-        raise
+        raise stop.__cause__ or stop from None
     return _finish(study, plan, folder)
 
 
@@ -271,6 +271,8 @@ def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
                 raise optuna.TrialPruned  # another worker drew the same settings, and trains them
             try:
                 run = apart.train(plan.recipe(values), path, closed_test=True, held=lock)
+            except Interrupted as stop:  # not a failure, over which Optuna would go on
+                raise KeyboardInterrupt from stop
             except TunesmithError:
                 trial.set_user_attr("failed", True)
                 raise
