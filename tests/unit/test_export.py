@@ -195,6 +195,12 @@ def test_the_onnx_predictor(encoder: Run, as_onnx: Path, tmp_path: Path, capsys:
         onnx.load(tmp_path)
 
 
+def test_in_8_bits_a_text_does_not_depend_on_its_neighbours(encoder: Run, tmp_path: Path) -> None:
+    tunesmith.export(encoder, "onnx-int8", tmp_path / "out", rows=20)
+    loaded, rows = onnx.load(tmp_path / "out", threads=1), held_out(encoder)
+    assert loaded.predict(rows) == [loaded.predict([row])[0] for row in rows]
+
+
 def test_the_onnx_predictor_needs_no_torch(as_onnx: Path) -> None:
     code = (
         "from pathlib import Path; from tunesmith.exporting import onnx; from tunesmith.types import Example\n"

@@ -18,6 +18,11 @@ from tunesmith.exporting.trained import Exported, Floats, Trained
 MODEL = "model.onnx"
 QUANTIZED = ("MatMul", "Gemm", "Gather")
 """Operators whose weights go into 8 bits: products, and embeddings, which are most of a small model's file."""
+QUANTIZER = "onnx.quantize"
+"""Who wrote a graph with weights in 8 bits, as the file says."""
+ALONE = 1
+"""Tokens at once, and so one text: what is multiplied with 8 bits is rounded by the largest number of its batch, and a
+text's probabilities would depend on its neighbours."""
 
 
 def onnx(trained: Trained, folder: Path) -> Exported:
@@ -62,7 +67,9 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
         logits_BK: Floats = session.run(["logits"], inputs)[0]
         return logits_BK
 
-    return StandaloneClassifier.open(folder, [one.name for one in session.get_inputs()], call)
+    rounded = session.get_modelmeta().producer_name == QUANTIZER
+    names = [one.name for one in session.get_inputs()]
+    return StandaloneClassifier.open(folder, names, call, ALONE if rounded else standalone.MAX_TOKENS)
 
 
 def _write(trained: Trained, folder: Path, target: str) -> Any:

@@ -43,7 +43,9 @@ class StandaloneClassifier:
     max_tokens: int = MAX_TOKENS
 
     @classmethod
-    def open(cls, folder: Path, inputs: Sequence[str], call: Callable[[Inputs], Floats]) -> StandaloneClassifier:
+    def open(
+        cls, folder: Path, inputs: Sequence[str], call: Callable[[Inputs], Floats], max_tokens: int = MAX_TOKENS
+    ) -> StandaloneClassifier:
         """With label names and tokenizer from the folder."""
         from tokenizers import Tokenizer
 
@@ -53,7 +55,7 @@ class StandaloneClassifier:
         tokenizer.no_truncation()  # and cut here: see `data.encode.kept`
         id2label = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
         labels = tuple(id2label[key] for key in sorted(id2label, key=int))
-        return cls(labels, tokenizer, padding, truncation, tuple(inputs), call, folder)
+        return cls(labels, tokenizer, padding, truncation, tuple(inputs), call, folder, max_tokens)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in the order given."""
