@@ -125,10 +125,6 @@ class Prompter:
         last = self.encode_answers([Message("user", "a")], ["b"])[0][-1]
         return sorted({last, self.tokenizer.eos_token_id} - {None})
 
-    def _encode(self, pieces: Sequence[list[tuple[str, bool]]]) -> list[tuple[Ids, Ids]]:
-        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
-        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
-
     def check(self) -> None:
         """Try the template: it must leave the prompt as it is, and end an answer with a special token."""
         if not self.tokenizer.eos_token:
@@ -140,6 +136,10 @@ class Prompter:
                 found=repr(text),
                 do="write {{ eos_token }} behind the answer, or choose another prompt.template",
             )
+
+    def _encode(self, pieces: Sequence[list[tuple[str, bool]]]) -> list[tuple[Ids, Ids]]:
+        ids = iter(self.tokens([text for one in pieces for text, _ in one]))
+        return [_joined([(next(ids), learned) for _, learned in one]) for one in pieces]
 
     def _pieces(self, messages: Conversation) -> list[tuple[str, bool]] | None:
         """None where what was written is written otherwise later."""

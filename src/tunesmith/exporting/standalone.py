@@ -24,7 +24,7 @@ from tunesmith.types import Example, Prediction
 Inputs = dict[str, NDArray[np.int64]]
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 MAX_TOKENS = 512
-"""Tokens in memory at once, padding included: what was fastest on two cores (docs/decisions.md)."""
+"""Tokens in memory at once, padding included: what was fastest in ONNX Runtime (docs/decisions.md)."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def _fill(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> lis
 def _run(model: nn.Module, inputs: dict[str, torch.Tensor], keep: slice | list[int]) -> tuple[torch.Tensor, Any]:
     """The model's own forward with its head at the places `keep` only: hidden_BTD as the head got it, and the output.
 
-    The forward of the outermost module runs, since autocast, PEFT and data-parallel training hang on it.
+    The forward of the outermost module runs, since PEFT and data-parallel training hang on it.
     """
     found: list[torch.Tensor] = []
 
