@@ -20,7 +20,7 @@ from torch import nn
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
 from tunesmith.evaluation.intervals import wilson
-from tunesmith.models import load
+from tunesmith.models import pretrained
 from tunesmith.prediction.classify import layout_of
 from tunesmith.recipe import Model
 from tunesmith.training import losses
@@ -44,18 +44,18 @@ class Classes(harness.Task):
         train, test = read(args.train, args.rows), read(args.test, args.test_rows)
         labels = tuple(sorted({str(row.label) for row in train}))
         self.args = args
-        self.tokenizer = load.tokenizer(settings)
+        self.tokenizer = pretrained.tokenizer(settings)
         self.rows, _ = encode(train, self.tokenizer, args.max_length, labels)
         self.test, _ = encode(test, self.tokenizer, args.max_length, labels)
-        self.model = load.sequence_classifier(settings, self.tokenizer, labels, seed=0)
+        self.model = pretrained.sequence_classifier(settings, self.tokenizer, labels, seed=0)
         self.loss = losses.Classification(torch.ones(len(labels)))
 
-    def feed(self, max_tokens: int | None) -> batches.Feed:
+    def feed(self, max_tokens: int | None) -> batches.MicroBatches:
         budget = batches.token_budget(max_tokens or "auto", torch.device("cpu"))
         sampler = batches.Sampler(len(self.rows), self.args.batch, seed=0)
-        return batches.Feed(self.rows, sampler, layout_of(self.model, self.tokenizer)[0], budget)
+        return batches.MicroBatches(self.rows, sampler, layout_of(self.model, self.tokenizer)[0], budget)
 
-    def work(self, feed: batches.Feed, step: int) -> Work:
+    def work(self, feed: batches.MicroBatches, step: int) -> Work:
         return summed([unpadded(b.lengths) if b.lengths else padded(b.inputs) for b in feed(step)])
 
     def head(self) -> Collection[nn.Module]:

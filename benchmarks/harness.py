@@ -31,7 +31,7 @@ from transformers import PrinterCallback, TrainerCallback
 from tunesmith.data.batches import Sampler
 from tunesmith.errors import TunesmithError
 from tunesmith.hardware import peak_memory_mb, versions
-from tunesmith.models import products
+from tunesmith.models import onednn_linear
 from tunesmith.recipe import Train
 from tunesmith.training import loop
 
@@ -97,11 +97,11 @@ def our_steps(task: Task, model: nn.Module, feed: Any, args: Any, steps: int) ->
         weight_decay=0.0,
         max_grad_norm=1.0,
     )
-    course, accelerator = loop.Course(steps, None, "", False, None), Accelerator(cpu=True)
+    course, accelerator = loop.TrainingPlan(steps, None, "", False, None), Accelerator(cpu=True)
     state = loop.begin(model, train, course, accelerator)
     found = loop.steps(state, feed, task.loss, train, accelerator, course, dict)
     while True:
-        with products.fast():  # as `tunesmith train` does; not while the other side has its turn
+        with onednn_linear.fast():  # as `tunesmith train` does; not while the other side has its turn
             step = next(found, None)
         if step is None:
             return

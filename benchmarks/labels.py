@@ -24,9 +24,9 @@ import torch
 import transformers
 from measure import machine_rate, spread
 
-from tunesmith.data.prompts import Prompter, Question
+from tunesmith.data.prompts import ChatEncoder, LabelQuestion
 from tunesmith.evaluation.intervals import wilson
-from tunesmith.models import load
+from tunesmith.models import pretrained
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier
 from tunesmith.recipe import Model
@@ -42,10 +42,10 @@ class Sides:
     """One model, one question, and every way to answer it. All sides get the same token ids."""
 
     def __init__(self, model: Any, tokenizer: Any, labels: Sequence[str], args: Any) -> None:
-        prompter = Prompter.of(Prompt(template=args.template), tokenizer, "classification")
+        prompter = ChatEncoder.of(Prompt(template=args.template), tokenizer, "classification")
         texts = {"0": "negative", "1": "positive"} if set(labels) == {"0", "1"} else {}
         texts |= {label: label.replace("_", " ") for label in labels if "_" in label}
-        question = Question.of(Prompt(label_texts=texts), labels)
+        question = LabelQuestion.of(Prompt(label_texts=texts), labels)
         self.model, self.question, self.tokenizer = model, question, tokenizer
         self.ours = LabelClassifier(
             Generator(model, prompter, args.max_length), question, Predict(normalize_length=True)
@@ -210,8 +210,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
     settings = Model(name_or_path=args.model)
-    tokenizer = load.tokenizer(settings)
-    model = load.causal_lm(settings, tokenizer, 0).eval()
+    tokenizer = pretrained.tokenizer(settings)
+    model = pretrained.causal_lm(settings, tokenizer, 0).eval()
     result = {}
     with torch.autocast("cpu", torch.bfloat16) if args.autocast else nullcontext():
         for name, path, task in (("two labels", args.few, few), ("many labels", args.many, many)):

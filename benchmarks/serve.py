@@ -173,12 +173,16 @@ def throughput(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]
                 print(f"{side}: {rates[side][-1]:.1f} texts/s, {work[side][-1]:.1f} a CPU second", file=sys.stderr)
         batches = re.findall(r"tunesmith_batch_inputs_(?:sum|count).*? ([\d.]+)", httpx.get(f"{a}/metrics").text)
     return {
-        "clients": args.clients, "peer": args.peer, "threads": os.environ.get("OMP_NUM_THREADS"),
+        "clients": args.clients,
+        "peer": args.peer,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "texts_per_second": {side: round(statistics.median(found), 1) for side, found in rates.items()},
-        "ratio": ratios(rates), "texts_per_cpu_second": {s: round(statistics.median(w), 1) for s, w in work.items()},
-        "cpu_ratio": ratios(work), "labels_that_differ_of_100": differing,
+        "ratio": ratios(rates),
+        "texts_per_cpu_second": {s: round(statistics.median(w), 1) for s, w in work.items()},
+        "cpu_ratio": ratios(work),
+        "labels_that_differ_of_100": differing,
         "our_mean_batch": round(float(batches[1]) / float(batches[0]), 1),
-    }  # fmt: skip
+    }
 
 
 def ratios(found: dict[str, list[float]]) -> dict[str, Any]:
@@ -285,14 +289,22 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
     counts = Counter(str(status) for status, _ in found)
     good = [(status, seconds) for status, seconds in found if status == 200]
     return {
-        "capacity": round(capacity, 1), "capacity_after": round(again, 1), "sent": len(found), "answered": dict(counts),
+        "capacity": round(capacity, 1),
+        "capacity_after": round(again, 1),
+        "sent": len(found),
+        "answered": dict(counts),
         "server_counted": dict(after - before),
         "goodput_share": round(len(good) / passed / statistics.mean((capacity, again)), 2),
         "goodput_share_by_cpu": round(len(good) / used / normal, 2),
-        "accepted_p99_ms": quantile(good, 0.99), "health_ms": {"p50": quantile([(0, t) for t in times], 0.5),
-        "p99": quantile([(0, t) for t in times], 0.99), "max": round(1000 * max(times), 1), "asked": len(times)},
+        "accepted_p99_ms": quantile(good, 0.99),
+        "health_ms": {
+            "p50": quantile([(0, t) for t in times], 0.5),
+            "p99": quantile([(0, t) for t in times], 0.99),
+            "max": round(1000 * max(times), 1),
+            "asked": len(times),
+        },
         "memory_mb": [memory[len(memory) * part // 6] for part in range(6)] + [memory[-1]],
-    }  # fmt: skip
+    }
 
 
 def cpu(process: psutil.Process) -> float:
@@ -342,10 +354,13 @@ def leave(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
 
         freed = [asyncio.run(main()) for _ in range(args.rounds)]
         return {
-            "clients": 200, "rounds": args.rounds, "free_after_seconds": [round(one, 3) for one in freed],
-            "next_request_ms": round(1000 * alone(address, texts), 1), "before_ms": round(1000 * first, 1),
+            "clients": 200,
+            "rounds": args.rounds,
+            "free_after_seconds": [round(one, 3) for one in freed],
+            "next_request_ms": round(1000 * alone(address, texts), 1),
+            "before_ms": round(1000 * first, 1),
             "memory_growth_mb": round((process.memory_info().rss - memory) / 2**20, 1),
-        }  # fmt: skip
+        }
 
 
 def busy(page: str) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tunesmith.data.batches import Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
-from tunesmith.models import load, packing
+from tunesmith.models import packing, pretrained
 from tunesmith.recipe import Model
 from tunesmith.training import causal
 
@@ -49,20 +49,22 @@ class Instructions(harness.Task):
         args.learning_rate = args.learning_rate or RATES[args.method]
         self.args = args
         settings = Model(name_or_path=args.model)
-        self.tokenizer = load.tokenizer(settings)
+        self.tokenizer = pretrained.tokenizer(settings)
         texts = read(args.data)
         rows = encode(texts, self.tokenizer)
         cut = len(rows) - args.held_out
         self.texts, self.rows, self.held_out = texts[:cut][: args.rows], rows[:cut][: args.rows], rows[cut:]
-        self.model = adapted(load.causal_lm(settings, self.tokenizer, seed=0), args.method)
+        self.model = adapted(pretrained.causal_lm(settings, self.tokenizer, seed=0), args.method)
         self.loss = causal.PackedCausal()
         if reason := packing.disagrees(self.model, [r.ids for r in self.rows], [r.labels for r in self.rows]):
             raise RuntimeError(f"packing cannot be used: {reason}")
 
-    def feed(self, max_tokens: int | None) -> causal.PackedFeed:
-        return causal.PackedFeed(self.rows, Sampler(len(self.rows), self.args.batch, seed=0), max_tokens or 1024)
+    def feed(self, max_tokens: int | None) -> causal.PackedMicroBatches:
+        return causal.PackedMicroBatches(
+            self.rows, Sampler(len(self.rows), self.args.batch, seed=0), max_tokens or 1024
+        )
 
-    def work(self, feed: causal.PackedFeed, step: int) -> Work:
+    def work(self, feed: causal.PackedMicroBatches, step: int) -> Work:
         lengths = [len(feed.rows[i]) for i in feed.sampler.draw(step)]
         rows = [batch.row for batch in feed(step)]
         sizes = [row.ids.shape[1] for row in rows]

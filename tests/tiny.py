@@ -22,17 +22,28 @@ SIZES: dict[str, dict[str, Any]] = {
     "roberta": BERT_LIKE | {"max_position_embeddings": 130, "pad_token_id": 0},
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
     "deberta": BERT_LIKE
-    | {"max_position_embeddings": 128, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
-       "pooler_hidden_size": 32},
+    | {
+        "max_position_embeddings": 128,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "pooler_hidden_size": 32,
+    },
     "modernbert": BERT_LIKE
-    | {"max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
-       "sep_token_id": 3, "attn_implementation": "eager"},
+    | {
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+        "attn_implementation": "eager",
+    },
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": 3, "eos_token_id": 3},
     "llama": DECODER_LIKE | {"num_key_value_heads": 1},
     "qwen3": DECODER_LIKE | {"num_key_value_heads": 1, "head_dim": 16},
     "opt": DECODER_LIKE | {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "gpt_neox": DECODER_LIKE,
-}  # fmt: skip
+}
 TEMPLATES = {
     "xlnet": ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
     "gpt2": ("$A", "$A $B"),

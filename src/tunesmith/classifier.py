@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tunesmith import recipe as recipes
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline.job import Job
-from tunesmith.pipeline.methods import METHODS, variants
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.methods import METHODS, variants
 from tunesmith.runs import Run
 from tunesmith.types import Example, Splits
 

@@ -36,7 +36,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class DataNote:
     """Something that reading did to the data, or saw in it: never silent, always counted."""
 
     what: str
@@ -59,7 +59,7 @@ class Splits:
     """SHA-256 over the rows (texts and labels) of each split, in order; `data` is the hash over all of them."""
     made: tuple[str, ...] = ()
     """The names of the splits that were cut here; the others came with the data."""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[DataNote, ...] = ()
 
 
 NO_LABEL = ""
@@ -107,7 +107,7 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class TrainResult:
     """What came of training, and what training was like."""
 
     predictor: Any

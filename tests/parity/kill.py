@@ -21,17 +21,26 @@ from pathlib import Path
 
 import torch
 
-import tunesmith.pipeline.encoders
-import tunesmith.pipeline.generators  # noqa: F401 - so that the children need not
+import tunesmith.pipeline.fitting.encoders
+import tunesmith.pipeline.fitting.generators  # noqa: F401 - so that the children need not
 from tests import tiny
-from tunesmith.pipeline.train import train
+from tunesmith.pipeline.commands.train import train
 
 SETTINGS = [
-    "num_train_epochs=4", "per_device_train_batch_size=8", "gradient_accumulation_steps=2",
-    "learning_rate=3e-3", "eval_strategy=steps", "eval_steps=5", "save_strategy=steps", "save_steps=3",
-    "logging_steps=4", "save_total_limit=3", "bootstrap_samples=100", "max_tokens_per_micro_batch=60",
+    "num_train_epochs=4",
+    "per_device_train_batch_size=8",
+    "gradient_accumulation_steps=2",
+    "learning_rate=3e-3",
+    "eval_strategy=steps",
+    "eval_steps=5",
+    "save_strategy=steps",
+    "save_steps=3",
+    "logging_steps=4",
+    "save_total_limit=3",
+    "bootstrap_samples=100",
+    "max_tokens_per_micro_batch=60",
     "lr_scheduler_type=cosine",
-]  # fmt: skip
+]
 ANSWERS = ["task=instruction", "num_samples=1", "max_responses=2", "max_new_tokens=4", "template=alpaca-short"]
 KINDS = {
     "encoder": ("bert", ["method=encoder"]),
@@ -81,8 +90,14 @@ def write(folder: Path, kind: str) -> dict[str, object]:
     rows, family = tiny.texts(200), KINDS[kind][0]
     model = tiny.model(family, folder / "model") if kind == "encoder" else tiny.generator(family, folder / "model")
     path = folder / "rows.json"
-    path.write_text(json.dumps([{"instruction": "What is this about?", "input": text, "output": label, "text": text,
-                                 "label": label} for text, label in rows]))  # fmt: skip
+    path.write_text(
+        json.dumps(
+            [
+                {"instruction": "What is this about?", "input": text, "output": label, "text": text, "label": label}
+                for text, label in rows
+            ]
+        )
+    )
     return {"data": {"path": str(path)}, "model": {"name_or_path": str(model)}}
 
 

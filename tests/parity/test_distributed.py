@@ -21,8 +21,14 @@ from tunesmith.runs import Run
 
 Models = Callable[[str], Path]
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["num_train_epochs=2", "bootstrap_samples=100", "logging_steps=1", "learning_rate=1e-3", "eval_steps=3",
-            "eval_strategy=steps"]  # fmt: skip
+SETTINGS = [
+    "num_train_epochs=2",
+    "bootstrap_samples=100",
+    "logging_steps=1",
+    "learning_rate=1e-3",
+    "eval_steps=3",
+    "eval_strategy=steps",
+]
 
 
 TELLS = {
@@ -54,8 +60,11 @@ def recipe(tmp_path: Path, tiny_models: Models) -> Path:
     """61 training rows: the last step of an epoch has 1 row for 2 processes with batches of 2 x 5."""
     texts = write_csv(tmp_path / "reviews.csv", tiny.texts(80))
     folder = tiny.model("bert", tmp_path / "model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    content = {"data": {"path": str(texts)}, "model": {"name_or_path": str(folder)},
-               "split": {"test_size": 10, "validation_size": 9}}  # fmt: skip
+    content = {
+        "data": {"path": str(texts)},
+        "model": {"name_or_path": str(folder)},
+        "split": {"test_size": 10, "validation_size": 9},
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -89,9 +98,13 @@ def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) 
     """Instruction tuning, 10 conversations a step: packed by one process, or dealt to two; the last step has 1 row."""
     rows = [{"instruction": "Topic?", "input": text, "output": label} for text, label in tiny.texts(80)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    content = {"task": "instruction", "data": {"path": str(tmp_path / "rows.json")}, "adapter": {"kind": kind},
-               "model": {"name_or_path": str(tiny.generator("llama", tmp_path / "model"))},
-               "split": {"test_size": 10, "validation_size": 9}}  # fmt: skip
+    content = {
+        "task": "instruction",
+        "data": {"path": str(tmp_path / "rows.json")},
+        "adapter": {"kind": kind},
+        "model": {"name_or_path": str(tiny.generator("llama", tmp_path / "model"))},
+        "split": {"test_size": 10, "validation_size": 9},
+    }
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content))
     words = [*SETTINGS, "max_new_tokens=2", "num_samples=1", "max_responses=1", "lora_dropout=0"]

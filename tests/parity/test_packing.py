@@ -280,8 +280,8 @@ def test_feeds_give_every_drawn_example_once(layout: str, processes: int) -> Non
 
 def feed(layout: str, rows: list[EncodedText], sampler: Sampler, rank: int = 0, processes: int = 1) -> Any:
     if layout == "packed":
-        return causal.PackedFeed(rows, sampler, 200, rank, processes)
-    return causal.PaddedFeed(rows, sampler, 0, 200, rank, processes)
+        return causal.PackedMicroBatches(rows, sampler, 200, rank, processes)
+    return causal.PaddedMicroBatches(rows, sampler, 0, 200, rank, processes)
 
 
 def test_smaller_feeds_hold_less() -> None:
@@ -301,7 +301,7 @@ def test_training_is_the_same_in_both_layouts() -> None:
     for layout, loss in (("packed", causal.PackedCausal(chunk=50)), ("padded", causal.PaddedCausal())):
         network = copy.deepcopy(start)
         train = Train(learning_rate=1e-3, max_steps=10)
-        course = loop.Course.plan(4, train, Evaluate(eval_strategy="no"), True)
+        course = loop.TrainingPlan.plan(4, train, Evaluate(eval_strategy="no"), True)
         accelerator = Accelerator(cpu=True)
         state = loop.begin(network, train, course, accelerator)
         batches = feed(layout, rows, Sampler(20, 6, 0))

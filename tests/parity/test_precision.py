@@ -21,7 +21,7 @@ from tunesmith import recipe as recipes
 from tunesmith.data.batches import Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
-from tunesmith.pipeline.job import Job
+from tunesmith.pipeline.fitting.job import Job
 from tunesmith.recipe import Train
 from tunesmith.runs import Run
 from tunesmith.training import causal, checkpoint, loop, optim, precision
@@ -53,12 +53,12 @@ class Training:
     """The loop over packed rows, begun and perhaps gone on with."""
 
     def __init__(self, model: nn.Module, steps: int, precision: str = "no") -> None:
-        self.course = loop.Course(steps, None, "", False, None)
+        self.course = loop.TrainingPlan(steps, None, "", False, None)
         self.accelerator = Accelerator(cpu=True, mixed_precision=precision)
         self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
 
     def run(self, until: int) -> list[float]:
-        feed = causal.PackedFeed(ROWS, Sampler(len(ROWS), 4, 0), 60)
+        feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60)
         steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
         return [next(steps).loss for _ in range(until - self.state.step)]
 
@@ -170,7 +170,7 @@ def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
     accelerator = Accelerator(cpu=True)
     accelerator.scaler = torch.amp.GradScaler("cpu")
     with pytest.raises(TrainingError, match=r"set model\.dtype=float32"):
-        loop.begin(network(), TRAIN, loop.Course(1, None, "", False, None), accelerator)
+        loop.begin(network(), TRAIN, loop.TrainingPlan(1, None, "", False, None), accelerator)
 
 
 # ---- the choice

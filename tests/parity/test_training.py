@@ -18,10 +18,10 @@ from torch._dynamo.utils import counters
 from transformers import get_scheduler
 
 from tests import tiny
-from tunesmith.data.batches import Batch, Feed, Padded, Sampler, Unpadded, collate
+from tunesmith.data.batches import Batch, MicroBatches, Padded, Sampler, Unpadded, collate
 from tunesmith.data.encode import IGNORE, EncodedText, encode
 from tunesmith.errors import TrainingError
-from tunesmith.models import adapters, load, unpadding
+from tunesmith.models import adapters, pretrained, unpadding
 from tunesmith.recipe import Evaluate, Model, Train
 from tunesmith.training import causal, compilation, loop, losses, optim
 from tunesmith.types import Example
@@ -30,10 +30,10 @@ LABELS = tuple(tiny.WORDS)
 Models = Callable[[str], Path]
 
 
-def setup(folder: Path, rows: int = 37) -> tuple[nn.Module, load.Tokenizer, list]:
+def setup(folder: Path, rows: int = 37) -> tuple[nn.Module, pretrained.Tokenizer, list]:
     settings = Model(name_or_path=str(folder))
-    tokenizer = load.tokenizer(settings)
-    model = load.sequence_classifier(settings, tokenizer, LABELS, seed=1)
+    tokenizer = pretrained.tokenizer(settings)
+    model = pretrained.sequence_classifier(settings, tokenizer, LABELS, seed=1)
     examples = [Example(f"row:{i}", text, label=label) for i, (text, label) in enumerate(tiny.texts(rows))]
     encoded, _ = encode(examples, tokenizer, 64, LABELS)
     return model, tokenizer, encoded
@@ -43,11 +43,11 @@ def run(
     model: nn.Module, tokenizer, encoded, settings: Train, steps: int, weights=None, max_tokens=None
 ) -> list[loop.Step]:
     size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    feed = Feed(encoded, Sampler(len(encoded), size, 7), Padded(tokenizer), max_tokens or 4096)
+    feed = MicroBatches(encoded, Sampler(len(encoded), size, 7), Padded(tokenizer), max_tokens or 4096)
     loss = losses.Classification(torch.ones(len(LABELS)) if weights is None else weights)
     evaluate = Evaluate(eval_strategy="no")
     limited = settings.model_copy(update={"max_steps": steps})
-    course = loop.Course.plan(feed.sampler.steps_per_epoch, limited, evaluate, higher_is_better=True)
+    course = loop.TrainingPlan.plan(feed.sampler.steps_per_epoch, limited, evaluate, higher_is_better=True)
     accelerator = Accelerator(cpu=True)
     state = loop.begin(model, settings, course, accelerator)
     return list(loop.steps(state, feed, loss, settings, accelerator, course, dict))
@@ -98,7 +98,7 @@ def test_losses_equal_the_textbook_loop(tiny_models: Models, shape: str) -> None
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def gradients(model: nn.Module, feed: Feed, weights: torch.Tensor) -> torch.Tensor:
+def gradients(model: nn.Module, feed: MicroBatches, weights: torch.Tensor) -> torch.Tensor:
     loss = losses.Classification(weights)
     accelerator = Accelerator(cpu=True)
     loop._backward(model, feed(0), loss, accelerator)
@@ -113,7 +113,9 @@ def test_layout_does_not_change_gradients(tiny_models: Models, family: str, weig
     """One batch of 16, or micro-batches of 1, 2, ... rows: gradients equal within 1e-5 relative."""
     model, tokenizer, encoded = setup(tiny_models(family))
     no_dropout(model).train()
-    feeds = [Feed(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), tokens) for tokens in (10_000, 64, 1)]
+    feeds = [
+        MicroBatches(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), tokens) for tokens in (10_000, 64, 1)
+    ]
     counts = [len(feed(0)) for feed in feeds]
     assert counts[0] == 1 < counts[1] < counts[2] == 16
     one, some, each = (gradients(model, feed, torch.tensor(weights)) for feed in feeds)
@@ -128,14 +130,14 @@ def test_unpadded_rows_have_the_gradients_of_padded_ones(tiny_models: Models, fa
     model, tokenizer, encoded = setup(tiny_models(family))
     no_dropout(model).train()
     if checkpointed:
-        load.checkpoint_activations(model)
+        pretrained.checkpoint_activations(model)
     weights, sampler = torch.tensor([0.2, 1.0, 3.0]), Sampler(len(encoded), 16, 3)
-    padded = Feed(encoded, sampler, Padded(tokenizer), 10_000)
+    padded = MicroBatches(encoded, sampler, Padded(tokenizer), 10_000)
     expected = gradients(model, padded, weights)
     layout = unpadding.find(model, tokenizer)
     assert isinstance(layout, Unpadded)
     for tokens, batches in ((10_000, 1), (64, None), (1, 16)):
-        feed = Feed(encoded, sampler, layout, tokens)
+        feed = MicroBatches(encoded, sampler, layout, tokens)
         assert batches is None or len(feed(0)) == batches
         assert all(sum(batch.lengths) <= tokens or len(batch.ids) == 1 for batch in feed(0))
         found = gradients(model, feed, weights)
@@ -166,7 +168,7 @@ def test_class_weights_are_torchs_weighted_mean(tiny_models: Models) -> None:
     model, tokenizer, encoded = setup(tiny_models("bert"))
     no_dropout(model).train()
     weights = torch.tensor([0.5, 2.0, 1.0])
-    feed = Feed(encoded, Sampler(len(encoded), 12, 3), Padded(tokenizer), 50)
+    feed = MicroBatches(encoded, Sampler(len(encoded), 12, 3), Padded(tokenizer), 50)
     ours = loop._backward(model, feed(0), losses.Classification(weights), Accelerator(cpu=True))
     batch = collate([encoded[i] for i in feed.sampler.draw(0)], tokenizer)
     theirs = nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels, weight=weights)
@@ -183,7 +185,7 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_models: Models, on
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     place = Model(name_or_path=str(tiny_models("bert")))
-    heads = [load.sequence_classifier(place, tokenizer, LABELS, seed).classifier.weight for seed in (1, 2, 1)]
+    heads = [pretrained.sequence_classifier(place, tokenizer, LABELS, seed).classifier.weight for seed in (1, 2, 1)]
     assert torch.equal(heads[0], heads[2])
     assert not torch.equal(heads[0], heads[1])
 
@@ -227,8 +229,8 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
     """Evaluations 0.5, 0.7, 0.6, 0.6 with patience 2 stop after the fourth; the second is the best."""
     model, tokenizer, encoded = setup(tiny_models("bert"))
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    course = loop.Course(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
-    feed = Feed(encoded, Sampler(len(encoded), 8, 0), Padded(tokenizer), 4096)
+    course = loop.TrainingPlan(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
+    feed = MicroBatches(encoded, Sampler(len(encoded), 8, 0), Padded(tokenizer), 4096)
     loss = losses.Classification(torch.ones(3))
     accelerator = Accelerator(cpu=True)
     state = loop.begin(model, Train(), course, accelerator)
@@ -242,8 +244,8 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
 def test_a_step_without_labels_is_skipped_and_counted(tiny_models: Models) -> None:
     model, tokenizer, encoded = setup(tiny_models("bert"))
     bare = [dataclasses.replace(row, label=IGNORE) if i % 2 else row for i, row in enumerate(encoded)]
-    feed = Feed(bare, Sampler(len(bare), 1, 0), Padded(tokenizer), 4096)
-    course = loop.Course(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
+    feed = MicroBatches(bare, Sampler(len(bare), 1, 0), Padded(tokenizer), 4096)
+    course = loop.TrainingPlan(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
     accelerator = Accelerator(cpu=True)
     state = loop.begin(model, Train(), course, accelerator)
     steps = list(loop.steps(state, feed, losses.Classification(torch.ones(3)), Train(), accelerator, course, dict))
@@ -385,7 +387,7 @@ def test_a_tied_embedding_has_one_dense_gradient() -> None:
 def test_autocast_around_the_loss_leaves_classification_alone(tiny_models: Models) -> None:
     """Its model ran under autocast already; logits and cross-entropy are float32: the same loss to the last bit."""
     model, tokenizer, encoded = setup(tiny_models("bert"))
-    feed = Feed(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), 64)
+    feed = MicroBatches(encoded, Sampler(len(encoded), 16, 3), Padded(tokenizer), 64)
     loss = losses.Classification(torch.ones(3))
     AcceleratorState._reset_state(True)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")

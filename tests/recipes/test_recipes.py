@@ -141,10 +141,20 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
     names = ["data.label_names=[negative, positive]"] if name == "amazon-pythia-qlora" else []
     run = tunesmith.train(
         FOLDER / f"{name}.yaml",
-        [f"data.path={rows_of(name, tmp_path)}", f"model.name_or_path={model}", "max_steps=2", "max_length=512",
-         "test_size=6", "validation_size=6", "bootstrap_samples=100", "max_new_tokens=4", "on_bad_rows=drop", *names,
-         f"output_dir={tmp_path}"],
-    )  # fmt: skip
+        [
+            f"data.path={rows_of(name, tmp_path)}",
+            f"model.name_or_path={model}",
+            "max_steps=2",
+            "max_length=512",
+            "test_size=6",
+            "validation_size=6",
+            "bootstrap_samples=100",
+            "max_new_tokens=4",
+            "on_bad_rows=drop",
+            *names,
+            f"output_dir={tmp_path}",
+        ],
+    )
     scores = run.read("scores.json")
     assert scores["rows"] == 6
     recipe, notes = run.recipe, run.manifest["notes"]

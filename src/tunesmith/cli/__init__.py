@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from tunesmith import __version__
-from tunesmith.cli import looking, training, using
+from tunesmith.cli import inference, inspect, training
 from tunesmith.cli.shared import Args, Command
 from tunesmith.console import say
 from tunesmith.errors import Interrupted, TunesmithError
 
-COMMANDS: dict[str, Command] = training.COMMANDS | using.COMMANDS | looking.COMMANDS
+COMMANDS: dict[str, Command] = training.COMMANDS | inference.COMMANDS | inspect.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +56,10 @@ def _parse(argv: Sequence[str] | None) -> Args:
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments; docs/cli.md is generated from it."""
     root = argparse.ArgumentParser(
-        prog="tunesmith", description="Fine-tune a text model and know whether it was worth it.",
+        prog="tunesmith",
+        description="Fine-tune a text model and know whether it was worth it.",
         epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",
-    )  # fmt: skip
+    )
     root.add_argument("--version", action="version", version=f"tunesmith {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (run, text, add) in COMMANDS.items():

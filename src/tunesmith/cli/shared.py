@@ -29,7 +29,7 @@ def is_override(word: str) -> bool:
 
 def show_comparison(comparison: Any) -> None:
     """Table, verdict, and where the page is."""
-    from tunesmith.evaluation import terminal
+    from tunesmith.reporting import terminal
 
     print(terminal.table(comparison.content))
     print(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
@@ -46,7 +46,7 @@ def show_run(run: Any) -> None:
 
 def show_scores(scores: dict[str, Any]) -> str:
     """What `evaluate` gives, for people: one model's figures, or several models' side by side and the verdict."""
-    from tunesmith.evaluation import terminal
+    from tunesmith.reporting import terminal
 
     if "models" in scores:
         models = [{"name": name, "scores": found} for name, found in scores["models"].items()]

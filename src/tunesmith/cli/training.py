@@ -11,7 +11,7 @@ from tunesmith.errors import RecipeError
 
 
 def _quickstart(args: Args) -> None:
-    from tunesmith.pipeline.quickstart import quickstart
+    from tunesmith.pipeline.commands.quickstart import quickstart
 
     show_comparison(quickstart(args.overrides, methods=_names(args.methods)))
 
@@ -23,7 +23,7 @@ def _init(args: Args) -> None:
 
 
 def _check(args: Args) -> None:
-    from tunesmith.pipeline.check import check, describe
+    from tunesmith.pipeline.commands.check import check, describe
 
     found = check(args.recipe, args.overrides)
     print(
@@ -39,7 +39,7 @@ def _train(args: Args) -> None:
     if args.dry_run:
         print(recipes.dump(recipes.load(args.recipe or {}, args.overrides)), end="")
         return
-    from tunesmith.pipeline.train import train
+    from tunesmith.pipeline.commands.train import train
 
     if args.seeds:
         from tunesmith.pipeline.seeds import repeat
@@ -52,15 +52,19 @@ def _train(args: Args) -> None:
         print(repeat(args.recipe, args.overrides, _numbers(args.seeds), run_dir=args.run_dir).read_text("report.md"))
         return
     run = train(
-        args.recipe, args.overrides, run_dir=args.run_dir, resume=args.resume, quiet=args.quiet,
+        args.recipe,
+        args.overrides,
+        run_dir=args.run_dir,
+        resume=args.resume,
+        quiet=args.quiet,
         closed_test=args.closed_test,
-    )  # fmt: skip
+    )
     if not args.quiet and processes.is_main():
         show_run(run)
 
 
 def _compare(args: Args) -> None:
-    from tunesmith.pipeline.compare import compare
+    from tunesmith.pipeline.commands.compare import compare
 
     named = {"data.text": args.text, "data.text_pair": args.text_pair, "data.label": args.label}
     columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
@@ -71,12 +75,16 @@ def _compare(args: Args) -> None:
 
 
 def _sweep(args: Args) -> None:
-    from tunesmith.pipeline.sweep import sweep
+    from tunesmith.pipeline.commands.sweep import sweep
 
     folder = sweep(
-        args.recipe, args.overrides, sampler=args.sampler, trials=args.trials, storage=args.storage,
+        args.recipe,
+        args.overrides,
+        sampler=args.sampler,
+        trials=args.trials,
+        storage=args.storage,
         sweep_dir=args.sweep_dir,
-    )  # fmt: skip
+    )
     if (folder.path / "report.md").exists():
         print(folder.read_text("report.md"))
         print(f"report: {folder.path / 'report.html'}")
@@ -110,9 +118,11 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "sources", nargs="+", metavar="SOURCE",
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
         help="one data source or recipe; or several recipes; or run directories; then section.name=value settings",
-    )  # fmt: skip
+    )
     command.add_argument("--text", help="column with the text")
     command.add_argument("--text-pair", help="column with the second text")
     command.add_argument("--label", help="column with the label")

@@ -135,7 +135,7 @@ class Unpadded:
 
 
 @dataclass(frozen=True)
-class Feed:
+class MicroBatches:
     """What one process learns from in each step: its share of the step's examples, in micro-batches."""
 
     rows: Sequence[Encoded]
@@ -154,6 +154,6 @@ class Feed:
         groups = self.layout.plan([len(row) for row in mine], self.max_tokens)
         return [self.layout.collate([mine[i] for i in group]) for group in groups]
 
-    def smaller(self) -> Feed:
+    def smaller(self) -> MicroBatches:
         """The same examples in micro-batches of half the tokens."""
         return replace(self, max_tokens=max(1, self.max_tokens // 2))

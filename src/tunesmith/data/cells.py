@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 
-class Unfit(Exception):
+class InvalidRow(Exception):
     """Why a row is no example. `note` adds a number or a name, never the row's contents."""
 
     def __init__(self, reason: str, note: str = "") -> None:
@@ -24,26 +24,26 @@ def text(value: Any, role: str) -> str:
     """A text; numbers are read as one. role: what it is called in messages."""
     if isinstance(value, str):
         if not value or value.isspace():
-            raise Unfit(f"empty {role}")
+            raise InvalidRow(f"empty {role}")
         return _sound(value, role)
     if is_null(value):
-        raise Unfit(f"null {role}")
+        raise InvalidRow(f"null {role}")
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
-    raise Unfit(f"{role} that is neither a string nor a number", type(value).__name__)
+    raise InvalidRow(f"{role} that is neither a string nor a number", type(value).__name__)
 
 
 def label(value: Any) -> str:
     """A label's name, or its number as text."""
     if is_null(value):
-        raise Unfit("missing label")
+        raise InvalidRow("missing label")
     if isinstance(value, str):
         return _sound(value, "label")
     if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    raise Unfit("label that is neither a string nor a whole number", type(value).__name__)
+    raise InvalidRow("label that is neither a string nor a whole number", type(value).__name__)
 
 
 def group(values: Mapping[str, Any], column: str | None) -> str | None:
@@ -58,5 +58,7 @@ def _sound(text: str, role: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Unfit(f"{role} with half a character (a lone surrogate)", f"at character {error.start}") from None
+            raise InvalidRow(
+                f"{role} with half a character (a lone surrogate)", f"at character {error.start}"
+            ) from None
     return text

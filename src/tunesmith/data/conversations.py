@@ -8,19 +8,25 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from tunesmith.data import cells
-from tunesmith.data.cells import Unfit
+from tunesmith.data.cells import InvalidRow
 from tunesmith.data.rows import Columns, Row, Table, listed
 from tunesmith.errors import DataError
-from tunesmith.types import Change, Example, Message
+from tunesmith.types import DataNote, Example, Message
 
 Values = Mapping[str, Any]
 Turn = tuple[Any, Any, Any]
 """Role, content, and an instruction's input, as they stand in the row."""
 ROLES = {
     "system": "system",
-    "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-}  # fmt: skip
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 MARKER = re.compile(r"###\s*(Human|User|Assistant|System)\s*:", re.IGNORECASE)
 HELD_APART = ("output", "response", "completion")
 """Columns with the last answer: what rows to predict may lack."""
@@ -58,15 +64,15 @@ class Conversations:
         opening = "\n\n".join(map(whole, messages[:-1] if answered else messages))
         return Example(row.id, opening, group=cells.group(row.values, columns.group), messages=messages)
 
-    def remarks(self, row: Row, columns: Columns) -> Iterator[Change]:
-        yield Change(f"conversations in format {self._format(row)}", 1)
+    def remarks(self, row: Row, columns: Columns) -> Iterator[DataNote]:
+        yield DataNote(f"conversations in format {self._format(row)}", 1)
         for what in self._messages(row)[1]:
-            yield Change(what, 1, (row.id,))
+            yield DataNote(what, 1, (row.id,))
 
     def _format(self, row: Row) -> str:
         name = self.format if self.format != "auto" else detect(row.values, self.required)
         if name is None:
-            raise Unfit("neither a question nor an answer")
+            raise InvalidRow("neither a question nor an answer")
         return name
 
     def _messages(self, row: Row) -> tuple[tuple[Message, ...], list[str]]:
@@ -107,9 +113,9 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
         notes.append("left out: a last question without an answer")
     roles = [message.role for message in messages[start:]]
     if not roles or (required and len(roles) < 2):
-        raise Unfit("nothing is answered" if required else "nothing is asked")
+        raise InvalidRow("nothing is answered" if required else "nothing is asked")
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(roles)):
-        raise Unfit("turns out of order", " ".join(roles[:8]))
+        raise InvalidRow("turns out of order", " ".join(roles[:8]))
     return tuple(messages), notes
 
 
@@ -129,7 +135,7 @@ def _role(name: Any) -> str | None:
 def _message(role: Any, content: Any, context: Any) -> Message:
     name = _role(role)
     if name is None:
-        raise Unfit("a role that cannot be learned", repr(role)[:40])
+        raise InvalidRow("a role that cannot be learned", repr(role)[:40])
     known = cast(Literal["system", "user", "assistant"], name)
     about = "" if cells.is_null(context) else cells.text(context, "input")
     return Message(known, cells.text(content, f"{name} turn"), about)
@@ -143,7 +149,7 @@ def _alpaca(values: Values) -> list[Turn]:
     turns = _opening(values)
     history = _first(values, "history") or ()
     if not isinstance(history, list | tuple) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise Unfit("history that is no list of pairs", type(history).__name__)
+        raise InvalidRow("history that is no list of pairs", type(history).__name__)
     for asked, answered in history:
         turns += [("user", asked, ""), ("assistant", answered, "")]
     turns.append(("user", values.get("instruction"), _first(values, "input", "context")))
@@ -177,7 +183,7 @@ def _sharegpt(values: Values) -> list[Turn]:
 
 def _listed_turns(turns: Any) -> list[Turn]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise Unfit("turns that are no list of objects", type(turns).__name__)
+        raise InvalidRow("turns that are no list of objects", type(turns).__name__)
     return [(_first(turn, "role", "from"), _first(turn, "content", "value"), turn.get("input")) for turn in turns]
 
 
@@ -185,7 +191,7 @@ def _human_assistant(values: Values) -> list[Turn]:
     text = cells.text(values.get("text"), "text")
     before, *parts = MARKER.split(text)
     if not parts:
-        raise Unfit("text without `### Human:` and `### Assistant:`")
+        raise InvalidRow("text without `### Human:` and `### Assistant:`")
     turns = [(role, content.strip(), "") for role, content in zip(parts[::2], parts[1::2], strict=True)]
     return [("system", before.strip(), ""), *turns] if before.strip() else turns
 
@@ -199,7 +205,17 @@ FORMATS = {
 }
 """In the order in which a table is tried; data sets with `messages` often hold their first prompt once more."""
 COLUMNS = (
-    "messages", "conversations", "instruction", "input", "context", "output", "response", "prompt", "completion",
-    "text", "system", "history",
-)  # fmt: skip
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "context",
+    "output",
+    "response",
+    "prompt",
+    "completion",
+    "text",
+    "system",
+    "history",
+)
 """Every column that some format reads."""

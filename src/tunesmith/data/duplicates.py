@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Literal
 
 from tunesmith.data.rows import FIRST, PARTS, Given
-from tunesmith.types import Change, Example
+from tunesmith.types import DataNote, Example
 
 Key = tuple[str, str | None]
 
@@ -17,7 +17,7 @@ def text_key(row: Example) -> Key:
     return row.text, row.text_pair
 
 
-def resolve(given: Given, policy: Literal["report", "remove"]) -> tuple[Given, list[Change]]:
+def resolve(given: Given, policy: Literal["report", "remove"]) -> tuple[Given, list[DataNote]]:
     """Tell of duplicates; `remove` takes those in two splits out of the split that is learned from."""
     changes = [*_repeated(given), *_contradictions(given)]
     for earlier, later in combinations([part for part in PARTS if part in given], 2):
@@ -39,7 +39,7 @@ def _shared(rows: Sequence[Example], others: Iterable[Example], key: Callable[[E
     return [row for row in rows if key(row) in known]
 
 
-def _repeated(given: Given) -> Iterator[Change]:
+def _repeated(given: Given) -> Iterator[DataNote]:
     for part, rows in given.items():
         first = {text_key(row): row.id for row in reversed(rows)}
         again = [row for row in rows if first[text_key(row)] != row.id]
@@ -47,7 +47,7 @@ def _repeated(given: Given) -> Iterator[Change]:
             yield _change(f"exact duplicates within {part}", again)
 
 
-def _contradictions(given: Given) -> Iterator[Change]:
+def _contradictions(given: Given) -> Iterator[DataNote]:
     first: dict[Key, str | None] = {}
     torn: set[Key] = set()
     for part in given.values():
@@ -57,5 +57,5 @@ def _contradictions(given: Given) -> Iterator[Change]:
         yield _change("same text with contradicting labels", rows)
 
 
-def _change(what: str, rows: Sequence[Example]) -> Change:
-    return Change(what, len(rows), tuple(row.id for row in rows[:FIRST]))
+def _change(what: str, rows: Sequence[Example]) -> DataNote:
+    return DataNote(what, len(rows), tuple(row.id for row in rows[:FIRST]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.types import Change, Example
+from tunesmith.types import DataNote, Example
 
 CHUNK = 1000
 """Texts tokenized at once."""
@@ -45,7 +45,7 @@ class EncodedText:
 
 def encode(
     examples: Sequence[Example], tokenizer: Any, max_length: int, labels: Sequence[str] = ()
-) -> tuple[list[Encoded], list[Change]]:
+) -> tuple[list[Encoded], list[DataNote]]:
     """Tokenize single texts or pairs; inputs over `max_length` are cut at the end (of a pair: of the longer text)."""
     index = {label: i for i, label in enumerate(labels)}
     encoded: list[Encoded] = []
@@ -58,7 +58,7 @@ def encode(
             for example, one in zip(chunk, inputs, strict=True)
         ]
         cut += [chunk[i].id for i in long]
-    changes = [Change(f"cut at {max_length} tokens (model.max_length)", len(cut), tuple(cut[:5]))] if cut else []
+    changes = [DataNote(f"cut at {max_length} tokens (model.max_length)", len(cut), tuple(cut[:5]))] if cut else []
     return encoded, changes
 
 
@@ -75,9 +75,10 @@ def kept(sequences: Sequence[int | None], most: int, side: str = "right") -> lis
     short = min(first, second, room // 2)
     sizes = (short, room - short) if first <= second else (room - short, short)
     gone = {
-        place for places, size in zip(texts, sizes, strict=True)
+        place
+        for places, size in zip(texts, sizes, strict=True)
         for place in (places[size:] if side == "right" else places[: max(0, len(places) - size)])
-    }  # fmt: skip
+    }
     return [place for place in range(len(sequences)) if place not in gone]
 
 
@@ -95,7 +96,13 @@ def _tokenize(
             places = kept(found.sequence_ids(i), max_length, tokenizer.truncation_side)
             rows[i] = {name: [values[place] for place in places] for name, values in rows[i].items()}
         else:  # one in Python, which does not say where its tokens are from
-            rows[i] = dict(tokenizer(
-                texts[i], pairs and pairs[i], truncation=True, max_length=max_length, return_attention_mask=False,
-            ))  # fmt: skip
+            rows[i] = dict(
+                tokenizer(
+                    texts[i],
+                    pairs and pairs[i],
+                    truncation=True,
+                    max_length=max_length,
+                    return_attention_mask=False,
+                )
+            )
     return rows, long

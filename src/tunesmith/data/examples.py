@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 from tunesmith.data import cells
-from tunesmith.data.cells import Unfit
+from tunesmith.data.cells import InvalidRow
 from tunesmith.data.rows import (
     FIRST,
     OTHER_NAMES,
@@ -26,7 +26,7 @@ from tunesmith.data.rows import (
 )
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
-from tunesmith.types import Change, Example
+from tunesmith.types import DataNote, Example
 
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")
 INTEGER = re.compile(r"-?\d{1,18}")
@@ -34,12 +34,12 @@ TRUTH = {"False": 0, "True": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class ParsedRows:
     """Examples as the tables have them, and everything that reading met on the way."""
 
     given: Given
     bad: list[Bad]
-    changes: list[Change]
+    changes: list[DataNote]
     label_names: tuple[str, ...] | None = None
 
 
@@ -54,13 +54,13 @@ class Reading(Protocol):
         """The example of one row. Raises Unfit where it is none."""
         ...
 
-    def remarks(self, row: Row, columns: Columns) -> Iterable[Change]:
+    def remarks(self, row: Row, columns: Columns) -> Iterable[DataNote]:
         """What was read otherwise than it stands there."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledReading:
     """Texts, or pairs of texts, with labels; without one too where `required` is false."""
 
     wanted: Columns
@@ -82,31 +82,31 @@ class Labelled:
         label = cells.label(value) if self.required or not cells.is_null(value) else None
         return Example(row.id, text, pair, label, cells.group(values, columns.group))
 
-    def remarks(self, row: Row, columns: Columns) -> Iterator[Change]:
+    def remarks(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         for column in (columns.text, columns.text_pair):
             if column is not None and not isinstance(row.values[column], str):
-                yield Change(f"numbers read as text in column {column}", 1, (row.id,))
+                yield DataNote(f"numbers read as text in column {column}", 1, (row.id,))
 
 
-def collect(tables: Mapping[str, Table], split: Split, reading: Reading) -> Drafts:
+def collect(tables: Mapping[str, Table], split: Split, reading: Reading) -> ParsedRows:
     """Read all tables to their ends."""
     columns = _columns(tables, reading)
     drafts: dict[str, list[Example]] = {part: [] for part in PARTS if part in tables or split.column}
     bad: list[Bad] = []
-    changes: list[Change] = []
+    changes: list[DataNote] = []
     for part, table in tables.items():
         before = sum(map(len, drafts.values())), len(bad)
         for item in _items(table, part, columns[part], split, reading):
             if isinstance(item, Bad):
                 bad.append(item)
-            elif isinstance(item, Change):
+            elif isinstance(item, DataNote):
                 changes.append(item)
             else:
                 drafts[item[0]].append(item[1])
         _check_rows(table, sum(map(len, drafts.values())) - before[0], bad[before[1] :], part)
     names = next((table.label_names for table in tables.values() if table.label_names), None)
     given = {part: tuple(examples) for part, examples in drafts.items() if examples or part in tables}
-    return Drafts(given, bad, changes, names)
+    return ParsedRows(given, bad, changes, names)
 
 
 def _columns(tables: Mapping[str, Table], reading: Reading) -> dict[str, Columns]:
@@ -156,7 +156,7 @@ def _check_rows(table: Table, good: int, bad: Sequence[Bad], part: str) -> None:
 
 def _items(
     table: Table, part: str, columns: Columns, split: Split, reading: Reading
-) -> Iterator[tuple[str, Example] | Bad | Change]:
+) -> Iterator[tuple[str, Example] | Bad | DataNote]:
     parts = _parts_by_name(split) if columns.split else {}
     for item in table.items:
         if not isinstance(item, Row):
@@ -165,16 +165,16 @@ def _items(
         try:
             where = _part(item.values.get(columns.split), parts) if columns.split else part
             example = reading.example(item, columns)
-        except Unfit as unfit:
+        except InvalidRow as unfit:
             yield Bad(unfit.reason, item.id, unfit.note)
             continue
         yield from reading.remarks(item, columns)
         if columns.group is not None and example.group is None:
-            yield Change("no group: the row stands alone", 1, (item.id,))
+            yield DataNote("no group: the row stands alone", 1, (item.id,))
         if where:
             yield where, example
         else:
-            yield Change("ignored: rows of a split that the recipe calls `none`", 1, (item.id,))
+            yield DataNote("ignored: rows of a split that the recipe calls `none`", 1, (item.id,))
 
 
 def _parts_by_name(split: Split) -> dict[str, str]:
@@ -188,11 +188,11 @@ def _part(value: Any, parts: Mapping[str, str]) -> str:
     name = "" if value is None else str(value).strip()
     part = parts.get(name.lower())
     if part is None:
-        raise Unfit("unknown name in split.column", shortened(name))
+        raise InvalidRow("unknown name in split.column", shortened(name))
     return part
 
 
-def name_labels(drafts: Drafts, *, strict: bool = True) -> Given:
+def name_labels(drafts: ParsedRows, *, strict: bool = True) -> Given:
     """Turn integer labels into names where names are known. `strict`: a label without a name is an error."""
     names = drafts.label_names
     if names is None:
@@ -233,14 +233,14 @@ def _refuse_unnamed(rows: Sequence[Example], names: tuple[str, ...]) -> None:
         )
 
 
-def check_labels(given: Given, *, making: bool) -> tuple[Given, list[Bad], list[Change]]:
+def check_labels(given: Given, *, making: bool) -> tuple[Given, list[Bad], list[DataNote]]:
     """Take out rows whose label cannot be learned: unseen in train, or on a single row where splits are to be made."""
     counts = Counter(row.label for row in given["train"])
     single = {label for label, count in counts.items() if count == 1 and label is not None}
     changes = []
     if single and not making:
         ids = tuple(row.id for row in given["train"] if row.label in single)
-        changes.append(Change("label with a single example in train", len(single), ids[:FIRST]))
+        changes.append(DataNote("label with a single example in train", len(single), ids[:FIRST]))
     known = set(counts) - single if making else set(counts)
     bad = [
         Bad(_unlearnable(part), row.id, shortened(row.label or ""))
@@ -256,13 +256,13 @@ def _unlearnable(part: str) -> str:
     return "label with a single example" if part == "train" else "label unseen in train"
 
 
-def _alike(labels: Iterable[str | None]) -> Iterator[Change]:
+def _alike(labels: Iterable[str | None]) -> Iterator[DataNote]:
     folded: dict[str, list[str]] = {}
     for label in sorted(label for label in labels if label is not None):
         folded.setdefault(" ".join(label.split()).casefold(), []).append(label)
     alike = [label for same in folded.values() if len(same) > 1 for label in same]
     if alike:
-        yield Change(f"labels that differ only by case or spaces: {listed(map(shortened, alike))}", len(alike))
+        yield DataNote(f"labels that differ only by case or spaces: {listed(map(shortened, alike))}", len(alike))
 
 
 def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -275,13 +275,13 @@ def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple
     return tuple(sorted(labels))
 
 
-def settle(bad: Sequence[Bad], policy: Literal["error", "drop"], total: int) -> list[Change]:
+def settle(bad: Sequence[Bad], policy: Literal["error", "drop"], total: int) -> list[DataNote]:
     """Stop and name the bad rows, or tell how many were left out."""
     reasons: dict[str, list[Bad]] = {}
     for row in bad:
         reasons.setdefault(row.reason, []).append(row)
     if policy == "drop" or not bad:
-        return [Change(f"dropped: {reason}", len(rows), _ids(rows)) for reason, rows in reasons.items()]
+        return [DataNote(f"dropped: {reason}", len(rows), _ids(rows)) for reason, rows in reasons.items()]
     lines = [f"{reason}: {len(rows)} ({_places(rows)})" for reason, rows in reasons.items()]
     rows_of = f"{len(bad)} bad row{'s' if len(bad) > 1 else ''} of {total}"
     do = "mend these rows, or leave them out with data.on_bad_rows=drop"

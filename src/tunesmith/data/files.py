@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.errors import DataError
-from tunesmith.types import Change
+from tunesmith.types import DataNote
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 GZIP = b"\x1f\x8b"
@@ -36,7 +36,7 @@ class Text:
 
     name: str
     content: bytes
-    changes: tuple[Change, ...] = ()
+    changes: tuple[DataNote, ...] = ()
 
     def whole(self) -> str:
         """Everything as one string."""
@@ -83,7 +83,7 @@ def decode(file: File) -> Text:
             failures.append(error)
             continue
         _refuse_binary("\0" in text, file.name)
-        changes = (Change(f"read as {name} instead of {names[0]}", 1, (file.name,)),) if failures else ()
+        changes = (DataNote(f"read as {name} instead of {names[0]}", 1, (file.name,)),) if failures else ()
         return Text(file.name, content, changes)
     _refuse_binary(b"\0" in file.content[:8192] and not file.content.startswith(UTF16), file.name)
     raise _undecodable(file, names, failures[0])

@@ -12,7 +12,7 @@ from tunesmith.data.files import File, decode, load
 from tunesmith.data.rows import FIRST, Item, Row, Table, listed, part_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
-from tunesmith.types import Change
+from tunesmith.types import DataNote
 
 TEXT_SUFFIXES = (".txt", ".text")
 UNLABELLED = "unsup"
@@ -92,10 +92,10 @@ def _ignored(folder: Path, classes: list[Path], root: Path) -> Iterator[Item]:
     beside = [entry for entry in _entries(folder) if entry not in classes and entry.name != UNLABELLED]
     ignored = sorted(entry.relative_to(root).as_posix() for entry in inside + beside if entry.name[0] != ".")
     if ignored:
-        yield Change("ignored: not a text file in a class folder", len(ignored), tuple(ignored[:FIRST]))
+        yield DataNote("ignored: not a text file in a class folder", len(ignored), tuple(ignored[:FIRST]))
     if (folder / UNLABELLED).is_dir():
         count = len(_entries(folder / UNLABELLED))
-        yield Change("ignored: files without a label in `unsup`", count, ())
+        yield DataNote("ignored: files without a label in `unsup`", count, ())
 
 
 def _texts(folder: Path, root: Path, encodings: str) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from tunesmith.data.files import File, Text, decode, load
 from tunesmith.data.rows import Bad, Item, Row, Table, listed
 from tunesmith.errors import DataError
-from tunesmith.types import Change
+from tunesmith.types import DataNote
 
 LARGEST_FIELD = 2**31 - 1
 DOUBLED_QUOTE = re.compile(r'(?:^|\t)"[^"\t\r\n]*""', re.MULTILINE)
@@ -120,7 +120,7 @@ def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[I
         if len(fields) == width and fields:
             yield Row(f"{name}:{start}", dict(zip(header, fields, strict=True)))
         elif _is_blank(fields):
-            yield Change("skipped: blank line", 1, (f"{name}:{start}",))
+            yield DataNote("skipped: blank line", 1, (f"{name}:{start}",))
         else:
             note = f"{len(fields)} fields instead of {width}"
             yield Bad("ragged row", f"{name}:{start}", note + (f", up to line {end}" if end > start else ""))
@@ -158,7 +158,7 @@ def _json_rows(name: str, content: Any) -> list[Any]:
     return lists[0]
 
 
-def _json_table(name: str, changes: tuple[Change, ...], rows: list[Any]) -> Table:
+def _json_table(name: str, changes: tuple[DataNote, ...], rows: list[Any]) -> Table:
     columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
     items = (
         Row(f"{name}:row {number}", row)
@@ -182,7 +182,7 @@ def read_jsonl(file: File) -> Table:
 
 def _json_line(line: str, where: str) -> Item:
     if not line.strip():
-        return Change("skipped: blank line", 1, (where,))
+        return DataNote("skipped: blank line", 1, (where,))
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

@@ -37,8 +37,15 @@ TURNS = """\
 """
 SYSTEM = "{%- if messages[0].role == 'system' -%}{%- set opened = true -%}{{ messages[0].content }}{%- else -%}"
 TEMPLATES = {
-    "alpaca": SYSTEM + "{%- set opened = true -%}" + ALPACA
-    + "{{ '" + CONTEXT + "' if messages[0].input else '' }}" + REQUEST + "{%- endif -%}" + TURNS,
+    "alpaca": SYSTEM
+    + "{%- set opened = true -%}"
+    + ALPACA
+    + "{{ '"
+    + CONTEXT
+    + "' if messages[0].input else '' }}"
+    + REQUEST
+    + "{%- endif -%}"
+    + TURNS,
     "alpaca-short": SYSTEM + "{%- set opened = true -%}" + ALPACA + REQUEST + "{%- endif -%}" + TURNS,
     "classify": SYSTEM + "{%- set opened = false -%}{%- endif -%}" + TURNS,
     "human-assistant": """\
@@ -54,14 +61,14 @@ TEMPLATES = {
 {{ message.content + (eos_token if message.role == 'assistant' else '') }}
 {%- endfor -%}
 """,
-}  # fmt: skip
+}
 """Jinja templates by name, in the form of Hugging Face chat templates."""
 NAMED_LABELS = 20
 """With so many labels at most, the question names them."""
 
 
 @dataclass(frozen=True)
-class Prompter:
+class ChatEncoder:
     """Makes token ids of conversations by the tokenizer's template."""
 
     tokenizer: Any
@@ -71,7 +78,7 @@ class Prompter:
     """Which template is the tokenizer's: a name in TEMPLATES, a file, or `chat` for the one it came with."""
 
     @classmethod
-    def of(cls, settings: Prompt, tokenizer: Any, task: str) -> Prompter:
+    def of(cls, settings: Prompt, tokenizer: Any, task: str) -> ChatEncoder:
         """The prompter of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError."""
         name = _resolved(settings.template, tokenizer, task)
         tokenizer.chat_template = _template(name, tokenizer)
@@ -207,7 +214,7 @@ class Prompter:
 
 
 @dataclass(frozen=True)
-class Question:
+class LabelQuestion:
     """How a text is put to a generator that is to name its label."""
 
     labels: tuple[str, ...]
@@ -216,7 +223,7 @@ class Question:
     instruction: str
 
     @classmethod
-    def of(cls, settings: Prompt, labels: Sequence[str]) -> Question:
+    def of(cls, settings: Prompt, labels: Sequence[str]) -> LabelQuestion:
         """The question of a recipe. Raises RecipeError where two labels have one text, or a text has no label."""
         if unknown := sorted(set(settings.label_texts) - set(labels)):
             raise RecipeError(f"prompt.label_texts names {', '.join(unknown)}", expected=", ".join(labels))
@@ -242,7 +249,7 @@ class Question:
         return [*self.ask(example), Message("assistant", self.texts[self.labels.index(str(example.label))])]
 
 
-def shortened(messages: Conversation, over: int, prompter: Prompter) -> list[Message] | None:
+def shortened(messages: Conversation, over: int, prompter: ChatEncoder) -> list[Message] | None:
     """A conversation with about `over` tokens less before its last answer; None where nothing is left to cut.
 
     Of several questions the earliest goes, with its answer; a single one loses the end of its input, and when there is
@@ -262,7 +269,7 @@ def shortened(messages: Conversation, over: int, prompter: Prompter) -> list[Mes
     return [*messages[:place], cut, *messages[place + 1 :]]
 
 
-def _without_end(text: str, over: int, prompter: Prompter) -> str:
+def _without_end(text: str, over: int, prompter: ChatEncoder) -> str:
     """A text with so many tokens less; nothing where it has no more than these."""
     given = prompter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in given["offset_mapping"][:-over] if end < len(text)]  # tokens can share a character

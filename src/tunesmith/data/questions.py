@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data import formats
-from tunesmith.data.answers import sound
+from tunesmith.data.response_files import sound
 from tunesmith.data.rows import Row, listed
 from tunesmith.errors import DataError
 
@@ -16,7 +16,7 @@ Turns = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MultiTurnQuestion:
     """What is asked, turn by turn, and a reference answer to each turn where there is one."""
 
     id: str
@@ -25,7 +25,7 @@ class Question:
     category: str = ""
 
 
-def read(path: str | Path, references: str | Path | None = None) -> list[Question]:
+def read(path: str | Path, references: str | Path | None = None) -> list[MultiTurnQuestion]:
     """The questions of a file: `question_id`, `turns`, and perhaps `category` and `reference`.
 
     references: a file of reference answers in the form of a model's answers; a question's own come first.
@@ -38,7 +38,7 @@ def read(path: str | Path, references: str | Path | None = None) -> list[Questio
         own = _texts(row, "reference") if row.values.get("reference") else given.get(name, ())
         if len(own) not in (0, len(asked)):
             raise DataError(f"{row.id}: {len(asked)} turns but {len(own)} references", do="mend the row")
-        found.append(Question(name, asked, own or (None,) * len(asked), str(row.values.get("category") or "")))
+        found.append(MultiTurnQuestion(name, asked, own or (None,) * len(asked), str(row.values.get("category") or "")))
     if len({one.id for one in found}) < len(found):
         raise DataError(f"{path}: a question_id stands twice", do="give every question its own")
     return found
@@ -76,7 +76,8 @@ def _texts(row: Row, name: str) -> Turns:
         value = [value]
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise DataError(
-            f"{row.id}: no list of texts in {name!r}", found=f"the columns {listed(map(repr, row.values))}",
+            f"{row.id}: no list of texts in {name!r}",
+            found=f"the columns {listed(map(repr, row.values))}",
             expected="question_id and turns; answers have them in choices",
-        )  # fmt: skip
+        )
     return tuple(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.recipe import Data, Split
-from tunesmith.types import Change, Example
+from tunesmith.types import DataNote, Example
 
 PARTS = ("train", "validation", "test")
 OTHER_NAMES = {"validation": ("val", "valid", "dev")}
@@ -35,7 +35,7 @@ class Bad:
     note: str = ""
 
 
-Item = Row | Bad | Change
+Item = Row | Bad | DataNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def part_names(split: Split) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def merge(changes: Iterable[Change]) -> tuple[Change, ...]:
+def merge(changes: Iterable[DataNote]) -> tuple[DataNote, ...]:
     """Add up the changes of one kind, in the order of their first appearance."""
     counts: dict[str, int] = {}
     where: dict[str, list[str]] = {}
@@ -100,7 +100,7 @@ def merge(changes: Iterable[Change]) -> tuple[Change, ...]:
         ids = where.setdefault(change.what, [])
         if len(ids) < FIRST:
             ids.extend(change.where[: FIRST - len(ids)])
-    return tuple(Change(what, count, tuple(where[what])) for what, count in counts.items())
+    return tuple(DataNote(what, count, tuple(where[what])) for what, count in counts.items())
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -19,7 +19,7 @@ from tunesmith.data.duplicates import text_key
 from tunesmith.data.rows import PARTS, Given
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
-from tunesmith.types import Change, Example
+from tunesmith.types import DataNote, Example
 
 
 def to_make(given: Iterable[str], split: Split) -> dict[str, float]:
@@ -28,7 +28,7 @@ def to_make(given: Iterable[str], split: Split) -> dict[str, float]:
     return {part: size for part, size in sizes.items() if part not in given and size > 0}
 
 
-def cut(given: Given, sizes: Mapping[str, float], seed: int) -> tuple[Given, list[Change]]:
+def cut(given: Given, sizes: Mapping[str, float], seed: int) -> tuple[Given, list[DataNote]]:
     """Cut the splits named in `sizes` from train, all in one go; rows keep their order."""
     if not sizes:
         return given, []
@@ -57,12 +57,14 @@ def _check_sizes(rows: Sequence[Example], wanted: Mapping[str, int]) -> None:
         )
 
 
-def _shortfall(part: str, reached: int, asked: int) -> Change | None:
+def _shortfall(part: str, reached: int, asked: int) -> DataNote | None:
     why = "as groups and equal texts stay together and every label needs a row in train"
     if not reached:
         do = "lower split.test_size or split.validation_size, or group by a finer column"
         raise DataError(f"no row is left for {part}, {why}", expected=f"{asked} rows", do=do)
-    return Change(f"{part} has {reached} rows instead of {asked}, {why}", asked - reached) if reached < asked else None
+    return (
+        DataNote(f"{part} has {reached} rows instead of {asked}, {why}", asked - reached) if reached < asked else None
+    )
 
 
 class _Deal:
@@ -177,14 +179,14 @@ def _shuffled(count: int, draw: random.Random) -> list[int]:
     return sorted(range(count), key=draws.__getitem__)
 
 
-def sample(given: Given, most: int | None, seed: int) -> tuple[Given, list[Change]]:
+def sample(given: Given, most: int | None, seed: int) -> tuple[Given, list[DataNote]]:
     """At most so many rows of each split, stratified; train keeps every label."""
     changes = []
     for part, rows in given.items():
         if most is not None and len(rows) > most:
             draw = random.Random(f"{seed} sample {part}")  # noqa: S311 - repeatable, not secret
             given = {**given, part: _sampled(rows, most, draw, least=1 if part == "train" else 0)}
-            changes.append(Change(f"left out of {part} by split.max_samples", len(rows) - most))
+            changes.append(DataNote(f"left out of {part} by split.max_samples", len(rows) - most))
     return given, changes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.types import Change, Example, Splits
+from tunesmith.types import DataNote, Example, Splits
 
 
 def summarize(splits: Splits, source: str) -> dict[str, Any]:
@@ -50,11 +50,11 @@ def quantiles(lengths: Sequence[int]) -> dict[str, int]:
     return {"median": round(median), "p95": round(p95), "max": max(lengths)}
 
 
-def lines(changes: Sequence[Change]) -> list[str]:
+def lines(changes: Sequence[DataNote]) -> list[str]:
     """The changes as sentences: nothing that happened to the data goes unsaid."""
     return [f"{change.count:,} x {change.what}" + _where(change) for change in changes]
 
 
-def _where(change: Change) -> str:
+def _where(change: DataNote) -> str:
     more = " ..." if change.count > len(change.where) else ""
     return f" ({', '.join(change.where)}{more})" if change.where else ""

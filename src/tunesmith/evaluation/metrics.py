@@ -34,7 +34,7 @@ BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PredictionTable:
     """Predictions against gold labels as columns of length N; labels are places in `labels`, K for no label."""
 
     labels: tuple[str, ...]
@@ -99,7 +99,7 @@ def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
     return _headline(tabulate(gold, predictions, labels))
 
 
-def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> Table:
+def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
     """The columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
     _check_lengths(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
@@ -109,7 +109,7 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
     of_truth = probabilities[np.arange(len(truth)), truth]
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
     tiny = np.finfo(np.float64).eps
-    return Table(
+    return PredictionTable(
         labels=tuple(labels),
         gold=truth,
         predicted=predicted,
@@ -168,7 +168,7 @@ def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
 # Sums over drawn rows, and the metrics made of them.
 
 
-def count(table: Table, draws_BN: Index) -> Counts:
+def count(table: PredictionTable, draws_BN: Index) -> Counts:
     """Rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
     K = len(table.labels)
     return Counts(
@@ -225,7 +225,7 @@ def mcc(counts: Counts) -> Floats:
     return _ratio(shared, np.sqrt(spread_gold * spread_predicted))
 
 
-def ece(table: Table, draws_BN: Index) -> Floats:
+def ece(table: PredictionTable, draws_BN: Index) -> Floats:
     """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - right)| / N."""
     gaps_BN = (table.confidence - table.right)[draws_BN]
     return _total(np.abs(_sums(table.bins[draws_BN], BINS, gaps_BN))) / len(draws_BN[0])
@@ -240,7 +240,7 @@ COUNTED: dict[str, Callable[[Counts], Floats]] = {
 """The metrics that need only counts."""
 
 
-def measure(table: Table, draws_BN: Index) -> dict[str, Floats]:
+def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
     """The headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
 
     `log_loss` is the mean of -ln p(gold), in nats; `brier` the mean over rows of the squared errors summed over
@@ -254,19 +254,19 @@ def measure(table: Table, draws_BN: Index) -> dict[str, Floats]:
     }
 
 
-def every_row(table: Table) -> Index:
+def every_row(table: PredictionTable) -> Index:
     """Every row once: 1 x N."""
     return np.arange(len(table.gold), dtype=np.intp)[None, :]
 
 
-def _headline(table: Table) -> dict[str, float]:
+def _headline(table: PredictionTable) -> dict[str, float]:
     return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
 
 
 # The parts of scores.json.
 
 
-def _headline_with_intervals(table: Table, settings: Evaluate, seed: int) -> dict[str, dict[str, Any]]:
+def _headline_with_intervals(table: PredictionTable, settings: Evaluate, seed: int) -> dict[str, dict[str, Any]]:
     N, confidence = len(table.gold), settings.confidence
     resampled = bootstrap(lambda draws: measure(table, draws), N, settings.bootstrap_samples, seed)
     entries = {}
@@ -313,14 +313,14 @@ def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, dict[str, flo
     }
 
 
-def _confusion(table: Table) -> list[list[int]]:
+def _confusion(table: PredictionTable) -> list[list[int]]:
     """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
     K = len(table.labels)
     cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
     return [[int(cell) for cell in row[:K]] for row in cells.reshape(K, K + 1)]
 
 
-def _calibration(table: Table) -> list[dict[str, float | int | None]]:
+def _calibration(table: PredictionTable) -> list[dict[str, float | int | None]]:
     bins = []
     for place in range(BINS):
         inside = table.bins == place

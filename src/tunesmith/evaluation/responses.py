@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation import flaws, overlap
+from tunesmith.evaluation import format_checks, text_overlap
 from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
 from tunesmith.recipe import Evaluate
 
@@ -36,8 +36,8 @@ NEITHER = ("length_ratio", "tokens")
 SHARES: dict[str, Callable[[Row], bool]] = {
     "exact_match": lambda row: _plain(row["response"]) == _plain(row["reference"]),
     "ended": lambda row: bool(row["ended"]),
-    "answer_only": flaws.answer_only,
-    "empty": flaws.empty,
+    "answer_only": format_checks.answer_only,
+    "empty": format_checks.empty,
 }
 """Figures that are a share of the answered rows, and what counts."""
 
@@ -58,7 +58,7 @@ def score(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
         "learned_tokens": sum(int(row.get("learned", 0)) for row in rows),
         "confidence": settings.confidence,
         "headline": {name: found[name] for name in HIGHER_IS_BETTER if name in found},
-        "flaws": flaws.count(answered),
+        "flaws": format_checks.count(answered),
     }
 
 
@@ -90,12 +90,12 @@ def _answers(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, An
         count = sum(holds(row) for row in rows)
         low, high = wilson(count, len(rows), settings.confidence)
         found[name] = {"value": count / len(rows), "low": low, "high": high}
-    table = overlap.tabulate(rows)
+    table = text_overlap.tabulate(rows)
     tokens_N = np.array([row["tokens"] for row in rows], np.float64) if all("tokens" in row for row in rows) else None
 
     def measure(draws_BN: Index) -> dict[str, Floats]:
         lengths = {} if tokens_N is None else {"tokens": tokens_N[draws_BN].mean(1)}
-        return overlap.measure(table, draws_BN) | lengths
+        return text_overlap.measure(table, draws_BN) | lengths
 
     return found | _with_intervals(measure, len(rows), settings, seed)
 

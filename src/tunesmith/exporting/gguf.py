@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from tunesmith.errors import ModelError, RunError
-from tunesmith.exporting import files
-from tunesmith.exporting.trained import Exported, Floats, Trained
-from tunesmith.models import load
+from tunesmith.exporting import weights
+from tunesmith.exporting.source import Exported, ExportSource, Floats
+from tunesmith.models import pretrained
 
 FILE = "model.gguf"
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -41,7 +41,7 @@ SPLITS = {
 """How a tokenizer splits a text before it merges letters -> llama.cpp's name for it (`tokenizer.ggml.pre`)."""
 
 
-def gguf(trained: Trained, folder: Path) -> Exported:
+def gguf(trained: ExportSource, folder: Path) -> Exported:
     """One GGUF file with weights, tokenizer and chat template; float16 unless float32 or q8_0 is asked for."""
     trained.allow("gguf", "float32", "float16", "q8_0")
     if trained.method != "generator":
@@ -50,9 +50,9 @@ def gguf(trained: Trained, folder: Path) -> Exported:
             do="export --to onnx or safetensors",
         )
     precision = "float16" if trained.precision == "auto" else trained.precision
-    model = files.merged(trained)
+    model = weights.merged(trained)
     write(folder / FILE, model, trained.tokenizer, precision, trained.folder.parent.name)
-    run = trained.run(trained.exchange(load.from_gguf(folder / FILE).to(trained.model.device)))
+    run = trained.run(trained.exchange(pretrained.from_gguf(folder / FILE).to(trained.model.device)))
     return Exported(run, "transformers, which read the file back", precision == "float32", timed=False)
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError, RunError
-from tunesmith.exporting import files
-from tunesmith.exporting.trained import Trained
+from tunesmith.exporting import weights
+from tunesmith.exporting.source import ExportSource
 from tunesmith.types import Example
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -28,9 +28,9 @@ AXES = {0: "batch", 1: "sequence"}
 class Network(nn.Module):
     """Token ids B x T in, logits B x K out; of a probe with its pooling and regression."""
 
-    def __init__(self, trained: Trained, attention: str) -> None:
+    def __init__(self, trained: ExportSource, attention: str) -> None:
         super().__init__()
-        self.body = _plain(files.merged(trained), attention)
+        self.body = _plain(weights.merged(trained), attention)
         self.head = None if trained.regression is None else _Head(trained)
 
     def forward(
@@ -47,7 +47,7 @@ class Network(nn.Module):
 class _Head(nn.Module):
     """What `prediction.classify.embed` and the regression compute, in float32 and in one graph."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: ExportSource) -> None:
         super().__init__()
         weight_KD, bias_K = (torch.tensor(one) for one in (trained.regression.weight, trained.regression.bias))
         if len(bias_K) == 1:  # of two classes the first has no weights of its own
@@ -69,7 +69,7 @@ class _Head(nn.Module):
         return logits_BK
 
 
-def check(trained: Trained, target: str) -> None:
+def check(trained: ExportSource, target: str) -> None:
     """Refuse what a program of this kind would not be worth: causal language models, bags of words."""
     trained.allow(target, "float32")
     if trained.method == "linear":
@@ -88,7 +88,7 @@ def check(trained: Trained, target: str) -> None:
         raise RunError("a program needs a tokenizer in one file", found="a tokenizer in Python", do="use safetensors")
 
 
-def trace(trained: Trained, attention: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+def trace(trained: ExportSource, attention: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
     """The network, on the CPU, and inputs of unequal lengths to trace it with.
 
     attention: `sdpa` or `eager`. Whatever layout the run predicts with, a traced graph has one of these: this is the
@@ -102,7 +102,7 @@ def trace(trained: Trained, attention: str) -> tuple[Network, tuple[torch.Tensor
     return network, tuple(inputs[name] for name in NAMES if name in inputs)
 
 
-def write_beside(trained: Trained, folder: Path) -> None:
+def write_beside(trained: ExportSource, folder: Path) -> None:
     """config.json with the label names, and a tokenizer that cuts and pads by itself, as `tokenizers` reads it."""
     from tokenizers import Tokenizer
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith.errors import ModelError
 from tunesmith.exporting import gguf
-from tunesmith.exporting.trained import Exported, Talk, Trained
+from tunesmith.exporting.source import ChatSpec, Exported, ExportSource
 from tunesmith.types import Example, Message
 
 MODELFILE = "Modelfile"
@@ -38,7 +38,7 @@ class Pieces:
     """Behind an answer, where the next question begins; None where there is one question only."""
 
 
-def ollama(trained: Trained, folder: Path) -> Exported:
+def ollama(trained: ExportSource, folder: Path) -> Exported:
     """`ollama create NAME -f Modelfile` makes a model of it that has the template, stops and settings of the run."""
     exported = gguf.gguf(trained, folder)
     talk: Any = trained.talk
@@ -47,7 +47,7 @@ def ollama(trained: Trained, folder: Path) -> Exported:
     return exported
 
 
-def modelfile(talk: Talk, max_length: int, begins: bool) -> str:
+def modelfile(talk: ChatSpec, max_length: int, begins: bool) -> str:
     """The Modelfile. begins: whether the file's tokenizer puts its first token before every prompt by itself."""
     pieces = _classifying(talk) if talk.question else conversing(talk.prompter)
     skipped = talk.prompter.tokenizer.bos_token if begins else ""
@@ -80,9 +80,12 @@ def template(pieces: Pieces, skipped: str = "") -> str:
     last = "{{ if eq (len (slice $.Messages $i)) 1 }}"
     behind = opening if asked == opening else f"{last}{opening}{{{{ else }}}}{asked}{{{{ end }}}}"
     turns = (
-        '{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}{{ .Content }}' + behind
-        + '{{ else if eq .Role "assistant" }}{{ .Content }}' + _literal(pieces.answered) + "{{ end }}{{ end }}"
-    )  # fmt: skip
+        '{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}{{ .Content }}'
+        + behind
+        + '{{ else if eq .Role "assistant" }}{{ .Content }}'
+        + _literal(pieces.answered)
+        + "{{ end }}{{ end }}"
+    )
     return opened + turns
 
 
@@ -119,16 +122,19 @@ def expand(pieces: Pieces, messages: Sequence[Message]) -> str:
 
 
 TRIALS = [
-    ("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"),
+    ("user",),
+    ("system", "user"),
+    ("user", "assistant", "user"),
+    ("system", "user", "assistant", "user"),
     ("user", "assistant", "user", "assistant", "user"),
-]  # fmt: skip
+]
 
 
 def _turns(*roles: Any) -> list[Message]:
     return [Message(role, MARKS[role]) for role in roles]
 
 
-def _classifying(talk: Talk) -> Pieces:
+def _classifying(talk: ChatSpec) -> Pieces:
     """Of a classifier: its question around the text, which is all that is given."""
     question: Any = talk.question
     text = talk.prompter.opening(question.ask(Example("mark", MARKS["user"])))

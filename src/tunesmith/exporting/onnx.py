@@ -12,8 +12,8 @@ from typing import Any
 
 from tunesmith.errors import MissingExtra, ModelError
 from tunesmith.exporting import standalone
+from tunesmith.exporting.source import Exported, ExportSource, Floats
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
-from tunesmith.exporting.trained import Exported, Floats, Trained
 
 MODEL = "model.onnx"
 QUANTIZED = ("MatMul", "Gemm", "Gather")
@@ -25,13 +25,13 @@ ALONE = 1
 text's probabilities would depend on its neighbours."""
 
 
-def onnx(trained: Trained, folder: Path) -> Exported:
+def onnx(trained: ExportSource, folder: Path) -> Exported:
     """The classifier as an ONNX graph in float32, with dynamic batch and sequence axes."""
     _write(trained, folder, "onnx")
     return Exported(load(folder).logits, "onnxruntime")
 
 
-def onnx_int8(trained: Trained, folder: Path) -> Exported:
+def onnx_int8(trained: ExportSource, folder: Path) -> Exported:
     """The same with weights in 8 bits, one scale a column; what is multiplied with them is rounded as it comes."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -72,7 +72,7 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
     return StandaloneClassifier.open(folder, names, call, ALONE if rounded else standalone.MAX_TOKENS)
 
 
-def _write(trained: Trained, folder: Path, target: str) -> Any:
+def _write(trained: ExportSource, folder: Path, target: str) -> Any:
     """model.onnx and all that belongs beside it; gives the graph."""
     _require("onnx", "onnxscript", "onnxruntime")
     import torch

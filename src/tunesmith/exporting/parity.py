@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.errors import RunError
-from tunesmith.exporting.trained import Exported, Floats, Runner
+from tunesmith.exporting.source import Exported, Floats, Runner
 
 FILE = "parity.json"
 CHUNK = 8

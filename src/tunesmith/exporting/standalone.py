@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tunesmith.console import say
 from tunesmith.data import batches, labels as names
 from tunesmith.data.encode import kept
-from tunesmith.exporting.trained import Floats
+from tunesmith.exporting.source import Floats
 from tunesmith.types import Example, Prediction
 
 Inputs = dict[str, NDArray[np.int64]]

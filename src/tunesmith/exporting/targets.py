@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 from tunesmith.errors import RunError
-from tunesmith.exporting.trained import Exported, Trained
+from tunesmith.exporting.source import Exported, ExportSource
 
-Target = Callable[[Trained, Path], Exported]
+Target = Callable[[ExportSource, Path], Exported]
 TARGETS = {
     "safetensors": "files:safetensors",
     "adapter": "files:adapter",

@@ -14,8 +14,11 @@ NUMBER = r"(?P<number>[-+]?\d+(?:[.,]\d+)?)\s*%?"
 SCALE = r"(?:\s*(?:/|out of)\s*(?P<scale>\d+(?:\.\d+)?))?"
 LABEL = r"(?:(?:final|overall|total|my)\s+)*(?:score|rating|grade|mark|verdict|judgement|judgment)\s*(?:is\s*)?[:=]?\s*"
 SCORE = re.compile(rf"(?P<label>{LABEL})?{NUMBER}{SCALE}\.?", re.IGNORECASE | re.ASCII)
-CHOICE = re.compile(r"(?P<label>(?:final\s+)?(?:verdict|winner|choice|answer)\s*(?:is\s*)?[:=]?\s*)?"
-                    r"(?P<choice>A|B|C|tie)\.?", re.IGNORECASE | re.ASCII)  # fmt: skip
+CHOICE = re.compile(
+    r"(?P<label>(?:final\s+)?(?:verdict|winner|choice|answer)\s*(?:is\s*)?[:=]?\s*)?"
+    r"(?P<choice>A|B|C|tie)\.?",
+    re.IGNORECASE | re.ASCII,
+)
 THOUGHT = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 MARKUP = re.compile(r"^[\s*_`#>\"'\[(]+|[\s*_`\"'\])]+$")
 FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)

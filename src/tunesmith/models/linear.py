@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from tunesmith.data import labels as names
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Linear
-from tunesmith.types import Example, Fitted, Prediction
+from tunesmith.types import Example, Prediction, TrainResult
 
 Floats = NDArray[np.float64]
 WORD = re.compile(r"(?u)\b\w\w+\b")
@@ -158,7 +158,7 @@ def prepare() -> None:
     import sklearn.linear_model  # noqa: F401
 
 
-def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> Fitted:
+def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> TrainResult:
     """Learn a bag-of-words classifier. weights: one per label, in their order."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
@@ -175,7 +175,7 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
     vocabulary = {gram: int(index) for gram, index in count.vocabulary_.items()}
     parameters = regression.weight.size + regression.bias.size
     predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
-    return Fitted(predictor, parameters, parameters, {"ngrams": len(vocabulary)})
+    return TrainResult(predictor, parameters, parameters, {"ngrams": len(vocabulary)})
 
 
 def _counted(count: Any, examples: Sequence[Example], settings: Linear) -> Any:

@@ -9,22 +9,23 @@ from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
-from tunesmith.evaluation import markdown
-from tunesmith.pipeline import apart, reporting
-from tunesmith.pipeline.train import Source
+from tunesmith.pipeline import run_report
+from tunesmith.pipeline.commands.train import Source
+from tunesmith.pipeline.fitting import subprocess
 from tunesmith.recipe import Recipe
+from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 
 
 def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
     """Train once with each seed; gives the folder with the runs, seeds.json and report.md."""
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
-    apart.check_data(planned[:1])
+    subprocess.check_data(planned[:1])
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)
-    finished = [apart.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
+    finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     found = spread(finished)
     folder.write("seeds.json", {"seeds": list(seeds), "scores": found})
-    folder.write("report.md", f"# {reporting.title(finished[0])}, {len(seeds)} seeds\n\n{table({'': found})}\n")
+    folder.write("report.md", f"# {run_report.title(finished[0])}, {len(seeds)} seeds\n\n{table({'': found})}\n")
     return folder
 
 

@@ -19,10 +19,10 @@ from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
-from tunesmith.models import load, products, unpadding
+from tunesmith.models import onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.recipe import Linear, Model, Probe
-from tunesmith.types import Change, Example, Fitted, Prediction
+from tunesmith.types import DataNote, Example, Prediction, TrainResult
 
 Floats = NDArray[np.float64]
 BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"
@@ -33,7 +33,7 @@ class Encoder:
     """A model with its tokenizer: examples in, rows of numbers out."""
 
     model: nn.Module
-    tokenizer: load.Tokenizer
+    tokenizer: pretrained.Tokenizer
     max_length: int
     max_tokens: int | str = "auto"
     """Tokens in memory at once, padding included."""
@@ -42,7 +42,7 @@ class Encoder:
 
     def rows(
         self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
-    ) -> tuple[Floats, list[Change]]:
+    ) -> tuple[Floats, list[DataNote]]:
         """`read(model output, batch)` for every example, in the order given, and what `max_length` cut.
 
         Computed in batches of similar length, by `layout`.
@@ -54,7 +54,7 @@ class Encoder:
         layout = self.layout or batches.Padded(self.tokenizer)
         for positions in track(layout.plan([len(one) for one in encoded], budget), title):
             batch = layout.collate([encoded[i] for i in positions]).to(self.device)
-            with torch.inference_mode(), products.fast():
+            with torch.inference_mode(), onednn_linear.fast():
                 output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row
@@ -83,18 +83,18 @@ class EncoderClassifier:
     def save(self, folder: Path) -> None:
         """Plain Hugging Face files; the label names are in config.json, max_length in tokenizer_config.json."""
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
-        load.save(folder, self.encoder.model, self.encoder.tokenizer)
+        pretrained.save(folder, self.encoder.model, self.encoder.tokenizer)
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> EncoderClassifier:
-        model, tokenizer = load.saved_classifier(folder, trust_remote_code)
+        model, tokenizer = pretrained.saved_classifier(folder, trust_remote_code)
         config: Any = model.config
         labels = tuple(config.id2label[index] for index in range(config.num_labels))
         layout, _ = layout_of(model, tokenizer)
         return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout))
 
 
-def layout_of(model: nn.Module, tokenizer: load.Tokenizer) -> tuple[batches.Layout, str | None]:
+def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.Layout, str | None]:
     """The layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
     device = next(model.parameters()).device
     found = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
@@ -120,7 +120,7 @@ class ProbeClassifier:
 
     def save(self, folder: Path) -> None:
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
-        load.save(folder / BODY, self.encoder.model, self.encoder.tokenizer)
+        pretrained.save(folder / BODY, self.encoder.model, self.encoder.tokenizer)
         save_file(self.regression.tensors(), folder / HEAD)
         content = {"labels": self.labels, "settings": self.settings.model_dump(mode="json")}
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -129,15 +129,21 @@ class ProbeClassifier:
     def load(cls, folder: Path, trust_remote_code: bool = False) -> ProbeClassifier:
         content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         model = Model(name_or_path=str(folder / BODY), trust_remote_code=trust_remote_code)
-        tokenizer = load.tokenizer(model)
-        encoder = Encoder(load.body(model), tokenizer, tokenizer.model_max_length)
+        tokenizer = pretrained.tokenizer(model)
+        encoder = Encoder(pretrained.body(model), tokenizer, tokenizer.model_max_length)
         tensors = load_file(folder / HEAD)
         regression = Regression(tensors["weight"], tensors["bias"])
         return cls(tuple(content["labels"]), encoder, Probe(**content["settings"]), regression)
 
 
-def fit_probe(encoder: Encoder, examples: Sequence[Example], labels: tuple[str, ...], settings: Probe,
-              regression: Linear, weights: Floats) -> Fitted:  # fmt: skip
+def fit_probe(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    labels: tuple[str, ...],
+    settings: Probe,
+    regression: Linear,
+    weights: Floats,
+) -> TrainResult:
     """Embed the training texts once and fit the regression on them. weights: one per label."""
     _check_readable(encoder, examples[:1], settings)
     features, cut = embed(encoder, examples, settings)
@@ -145,7 +151,7 @@ def fit_probe(encoder: Encoder, examples: Sequence[Example], labels: tuple[str, 
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
     notes = {"device": str(encoder.device)} | cut_notes(cut)
-    return Fitted(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
+    return TrainResult(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
 
 
 def _check_readable(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> None:
@@ -159,7 +165,7 @@ def _check_readable(encoder: Encoder, examples: Sequence[Example], settings: Pro
         ) from error
 
 
-def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[Change]]:
+def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:
     """One embedding per example (examples x hidden size), and what `max_length` cut."""
 
     def pool(output: Any, batch: Batch) -> torch.Tensor:
@@ -176,7 +182,7 @@ def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tup
     return features, cut
 
 
-def cut_notes(changes: Sequence[Change]) -> dict[str, Any]:
+def cut_notes(changes: Sequence[DataNote]) -> dict[str, Any]:
     """How many training rows were cut, and the first of them, for the manifest."""
     return {"cut": sum(change.count for change in changes), "cut_rows": [name for c in changes for name in c.where]}
 

@@ -1,41 +1,48 @@
 """Answers of a causal language model: to many prompts at once, several to one prompt, or as they are written.
 
 Every prompt has the same answer whatever stands beside it in a batch. The library's loop always takes the likeliest
-token; where tokens are drawn, `Draw` has chosen them before, each row with its own numbers.
+token; where tokens are drawn, `SeededSampler` has chosen them before, each row with its own numbers.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from tunesmith import processes
 from tunesmith.console import say, track, warn
-from tunesmith.data import fitting
-from tunesmith.data.prompts import Conversation, Ids, Prompter
+from tunesmith.data import truncation
+from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
-from tunesmith.models import load, products
-from tunesmith.prediction.streaming import Growing, Stop, Tokens, Watch
+from tunesmith.models import onednn_linear, pretrained
+from tunesmith.prediction.sampling import GenerationRow, SeededSampler
+from tunesmith.prediction.streaming import BatchStreamer, IncrementalText, StopCondition, Tokens
 from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
 SETTINGS = "prompt.json"
 PLAIN = {
-    "do_sample": False, "num_beams": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0, "min_new_tokens": None, "min_length": 0, "use_cache": True,
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": None,
+    "min_length": 0,
+    "use_cache": True,
     "return_dict_in_generate": False,
-}  # fmt: skip
+}
 """What a model's own generation settings may say otherwise: the recipe decides."""
 
 Prompt = Conversation | str
@@ -48,7 +55,7 @@ class Generator:
     """A causal language model that answers conversations."""
 
     model: nn.Module
-    prompter: Prompter
+    prompter: ChatEncoder
     max_length: int
     """Most tokens of prompt and answer together; the model's positions are a limit too."""
     base: Model | None = None
@@ -68,7 +75,7 @@ class Generator:
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
         for group in track(groups, "answer"):
-            answers = self._generate([_Row(prompts[i], seed) for i in group], settings)
+            answers = self._generate([GenerationRow(prompts[i], seed) for i in group], settings)
             for position, ids in zip(group, answers, strict=True):
                 found[position] = ids
         return [self._response(name, ids) for name, ids in zip(names, found, strict=True)]
@@ -77,7 +84,7 @@ class Generator:
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
         """As `respond`, with None for prompts that are too long even when they are cut; these are named aloud."""
-        found, _ = fitting.encode_openings(conversations, self.prompter, self.limit - self.room(settings))
+        found, _ = truncation.encode_openings(conversations, self.prompter, self.limit - self.room(settings))
         fit = [i for i, ids in enumerate(found) if ids is not None]
         if out := [name for name, ids in zip(names, found, strict=True) if ids is None]:
             warn(f"{len(out):,} of {len(found):,} prompts are too long even when cut, and not answered: {listed(out)}")
@@ -90,7 +97,7 @@ class Generator:
         (prompt,) = self.encode([conversation], self.room(settings))
         found: list[Response] = []
         for start in range(0, number, settings.batch_size):
-            rows = [_Row(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
+            rows = [GenerationRow(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
             answers = self._generate(rows, settings, past_key_values=self._read(prompt[:-1], len(rows)))
             found += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
         return found
@@ -98,9 +105,9 @@ class Generator:
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """The answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
         (prompt,) = self.encode([messages], self.room(settings))
-        tokens, answer = Tokens(), Growing(self._settled)
+        tokens, answer = Tokens(), IncrementalText(self._settled)
         thread = threading.Thread(
-            target=tokens.fill, args=(self._generate, [_Row(prompt, seed)], settings), daemon=True
+            target=tokens.fill, args=(self._generate, [GenerationRow(prompt, seed)], settings), daemon=True
         )
         thread.start()
         try:
@@ -122,7 +129,7 @@ class Generator:
         further piece of an answer, also an empty one, in this thread; where it gives False, that answer ends. The last
         piece comes with the whole response.
         """
-        answers = [Growing(self._settled) for _ in prompts]
+        answers = [IncrementalText(self._settled) for _ in prompts]
 
         def told(row: int, token: int, last: bool) -> bool:
             piece = answers[row].add(token)
@@ -131,9 +138,9 @@ class Generator:
             ids = self._cut(answers[row].ids, len(answers[row].ids))
             return heard(row, piece + answers[row].rest(self._text), self._response(str(row), ids))
 
-        rows = [_Row(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        rows = [GenerationRow(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         longest = settings.model_copy(update={"max_new_tokens": max(rooms)})
-        self._generate(rows, longest, Watch(rooms, self._stops, told), whole=True)
+        self._generate(rows, longest, BatchStreamer(rooms, self._stops, told), whole=True)
 
     def opening(self, prompt: Prompt) -> str:
         """The text that an answer follows: a conversation in its template, or a text as it is."""
@@ -151,7 +158,7 @@ class Generator:
         Raises DataError where that is not enough.
         """
         limit = self.limit - room
-        found, cut = fitting.encode_openings(conversations, self.prompter, limit)
+        found, cut = truncation.encode_openings(conversations, self.prompter, limit)
         prompts = [ids for ids in found if ids is not None]
         if len(prompts) < len(found):
             raise DataError(
@@ -181,7 +188,7 @@ class Generator:
         """Plain Hugging Face files and prompt.json; of a model that was not tuned, no weights."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.base is None:
-            load.save(folder, self.model, self.prompter.tokenizer)
+            pretrained.save(folder, self.model, self.prompter.tokenizer)
         else:
             self.prompter.tokenizer.save_pretrained(folder)
         base = None if self.base is None else self.base.model_dump(mode="json")
@@ -193,12 +200,12 @@ class Generator:
         content = read_settings(folder)
         if content["base"] is None:
             base = None
-            model, tokenizer = load.saved_causal_lm(folder, trust_remote_code)
+            model, tokenizer = pretrained.saved_causal_lm(folder, trust_remote_code)
         else:
             base = Model(**content["base"] | {"trust_remote_code": trust_remote_code})
-            tokenizer = load.tokenizer(Model(name_or_path=str(folder), trust_remote_code=trust_remote_code))
-            model = load.causal_lm(base, tokenizer, 0).eval().to(processes.device())
-        return cls(model, Prompter(tokenizer, content["system"]), content["max_length"], base)
+            tokenizer = pretrained.tokenizer(Model(name_or_path=str(folder), trust_remote_code=trust_remote_code))
+            model = pretrained.causal_lm(base, tokenizer, 0).eval().to(processes.device())
+        return cls(model, ChatEncoder(tokenizer, content["system"]), content["max_length"], base)
 
     @property
     def stops(self) -> list[str]:
@@ -269,15 +276,19 @@ class Generator:
         if not ids:
             return None
         self.model.eval()
-        with torch.inference_mode(), products.fast():
+        with torch.inference_mode(), onednn_linear.fast():
             kept = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=True).past_key_values
             kept.batch_repeat_interleave(rows)
         return kept
 
     def _generate(
-        self, rows: Sequence[_Row], settings: Generate, tokens: Tokens | Watch | None = None, whole: bool = False,
+        self,
+        rows: Sequence[GenerationRow],
+        settings: Generate,
+        tokens: Tokens | BatchStreamer | None = None,
+        whole: bool = False,
         **more: Any,
-    ) -> list[Ids]:  # fmt: skip
+    ) -> list[Ids]:
         """The answers' ids: up to and with the first stop, or the last letter of a heading.
 
         whole: `max_new_tokens` has been made to fit, and is not to be halved.
@@ -287,9 +298,9 @@ class Generator:
         pad = self.prompter.tokenizer.pad_token_id
         ids_BT = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.device)
         mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
-        stop = Stop(width, self._markers, self._decode, tokens, tokens.ends if tokens else {})
+        stop = StopCondition(width, self._markers, self._decode, tokens, tokens.ends if tokens else {})
         plain = not settings.do_sample and settings.repetition_penalty == 1
-        with torch.inference_mode(), products.fast():
+        with torch.inference_mode(), onednn_linear.fast():
             found_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=ids_BT,
                 attention_mask=mask_BT.to(self.device),
@@ -297,7 +308,7 @@ class Generator:
                 eos_token_id=self._stops,
                 pad_token_id=pad,
                 stopping_criteria=[stop],
-                logits_processor=[] if plain else [Draw.of(rows, width, settings)],
+                logits_processor=[] if plain else [SeededSampler.of(rows, width, settings)],
                 streamer=tokens,
                 synced_gpus=False,  # a sharded model is whole while it is evaluated, by one process perhaps
                 **PLAIN,
@@ -307,71 +318,6 @@ class Generator:
 
     def _cut(self, ids: Ids, end: int) -> Ids:
         return ids[: min([i + 1 for i, token in enumerate(ids) if token in self._stops] + [end])]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One answer to be written. number: of several to one prompt."""
-
-    prompt: Ids
-    seed: int
-    number: int = 0
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Chooses next tokens where not simply the likeliest is wanted: a `logits processor` of the library.
-
-    Its own penalty does not see padding, as the library's does, and its numbers belong to a row, not to a batch: so a
-    row gets the same tokens in every batch.
-    """
-
-    settings: Generate
-    pads: list[int]
-    """How many of a row's first tokens are padding."""
-    numbers: list[np.random.Generator]
-
-    @classmethod
-    def of(cls, rows: Sequence[_Row], width: int, settings: Generate) -> Draw:
-        """For rows padded on the left to `width`. A row's numbers follow from seed, prompt and its own number."""
-        keys = [[row.seed, row.number, zlib.crc32(np.array(row.prompt, np.int64).tobytes())] for row in rows]
-        pads = [width - len(row.prompt) for row in rows]
-        return cls(settings, pads, [np.random.Generator(np.random.PCG64(key)) for key in keys])
-
-    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        """Scores whose largest is the token to take."""
-        scores_BV = self._penalize(ids_BT, scores_BV)
-        if not self.settings.do_sample:
-            return scores_BV
-        weights_BV = self._weights(scores_BV).cumsum(-1)
-        draws_B1 = torch.tensor([[one.random()] for one in self.numbers], dtype=torch.float64, device=ids_BT.device)
-        chosen_B1 = torch.searchsorted(weights_BV, draws_B1 * weights_BV[:, -1:], right=True)
-        return torch.full_like(scores_BV, -torch.inf).scatter_(1, chosen_B1, 0.0)
-
-    def _penalize(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        """Keskar et al. 2019: what was used is divided by the penalty where positive, else multiplied."""
-        penalty = self.settings.repetition_penalty
-        if penalty == 1:
-            return scores_BV
-        scores_BV = scores_BV.clone()
-        for row, pads in enumerate(self.pads):
-            used = torch.unique(ids_BT[row, pads:])
-            scores = scores_BV[row, used]
-            scores_BV[row, used] = torch.where(scores < 0, scores * penalty, scores / penalty)
-        return scores_BV
-
-    def _weights(self, scores_BV: torch.Tensor) -> torch.Tensor:
-        """What each token is drawn with, not normalised; by id and not by size, whose order near-ties could change."""
-        weights_BV = (scores_BV.double() / self.settings.temperature).softmax(-1)
-        if self.settings.top_k:
-            kept = weights_BV.topk(min(self.settings.top_k, weights_BV.shape[1])).values[:, -1:]
-            weights_BV = weights_BV.where(weights_BV >= kept, 0.0)
-        if self.settings.top_p < 1:
-            sorted_BV, order_BV = weights_BV.sort(descending=True)
-            before_BV = sorted_BV.cumsum(-1) - sorted_BV
-            out_BV = before_BV >= self.settings.top_p * sorted_BV.sum(-1, keepdim=True)
-            weights_BV = weights_BV.masked_fill(torch.zeros_like(out_BV).scatter_(1, order_BV, out_BV), 0.0)
-        return weights_BV
 
 
 def write_settings(folder: Path, changes: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tunesmith.console import say, warn
 from tunesmith.data import labels as names
-from tunesmith.data.prompts import Ids, Question
+from tunesmith.data.prompts import Ids, LabelQuestion
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction import scoring
@@ -34,7 +34,7 @@ class LabelClassifier:
     """A Predictor: a causal language model that is asked for the label."""
 
     generator: Generator
-    question: Question
+    question: LabelQuestion
     settings: Predict
     max_tokens: int | str = "auto"
     """Tokens in memory at once."""
@@ -77,7 +77,7 @@ class LabelClassifier:
         if "question" not in content:
             raise ModelError(f"the generator in {folder} is no classifier", do="use it with task instruction")
         asked = content["question"]
-        question = Question(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
+        question = LabelQuestion(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
         return cls(Generator.load(folder, trust_remote_code), question, Predict(**content["predict"]))
 
     def check(self) -> None:

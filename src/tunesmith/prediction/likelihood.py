@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tunesmith.console import track, warn
-from tunesmith.data import batches, fitting
+from tunesmith.data import batches, truncation
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.data.prompts import Conversation
 from tunesmith.models import packing
@@ -25,7 +25,7 @@ def losses(
     """One loss a conversation, in the order given; (0, 0) where an answer alone is too long, which is said aloud."""
     limits = [generator.limit] * len(names)
     numbers = [str(number) for number in range(len(names))]
-    rows, changes = fitting.encode(numbers, conversations, generator.prompter, limits, "truncate")
+    rows, changes = truncation.encode(numbers, conversations, generator.prompter, limits, "truncate")
     for change in changes:
         warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
     found: list[Loss] = [(0.0, 0)] * len(names)

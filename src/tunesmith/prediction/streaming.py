@@ -17,7 +17,7 @@ SLACK = 4
 
 
 @dataclass
-class Growing:
+class IncrementalText:
     """One answer, token by token, as text in pieces."""
 
     settled: Callable[[Ids], str]
@@ -42,7 +42,7 @@ class Growing:
 
 
 @dataclass
-class Watch:
+class BatchStreamer:
     """Tells every row's tokens to a listener, in the thread that generates: a `streamer` for many rows."""
 
     rooms: Sequence[int]
@@ -84,13 +84,13 @@ class Watch:
 
 
 @dataclass
-class Stop:
+class StopCondition:
     """Ends rows at a heading of the template, and where nobody listens any more: a `stopping criterion`."""
 
     start: int
     markers: Sequence[str]
     decode: Callable[[Ids], str]
-    listener: Tokens | Watch | None
+    listener: Tokens | BatchStreamer | None
     """Says whether a row has enough."""
     ends: dict[int, int] = field(default_factory=dict)
     """Rows that ended so, with their number of tokens."""

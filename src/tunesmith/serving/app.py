@@ -12,12 +12,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import tunesmith
-from tunesmith.serving import documentation
-from tunesmith.serving.documentation import PROBLEMS, STREAMED, Responses
-from tunesmith.serving.gate import CLOSED_REQUEST, LOCAL, Gate, Gone
+from tunesmith.serving import openapi_schema
+from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
-from tunesmith.serving.models import Chat, Classifier
-from tunesmith.serving.openai import ChatResponse, CompletionResponse, Models
+from tunesmith.serving.middleware import CLOSED_REQUEST, LOCAL, ClientDisconnected, Middleware
+from tunesmith.serving.openai import ChatResponse, CompletionResponse, ModelList
+from tunesmith.serving.openapi_schema import PROBLEMS, STREAMED, Responses
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import Health, PredictResponse, PromptResponse
 
@@ -25,30 +25,37 @@ FIELD = re.compile(r"(?!str$)[a-z_]+")
 CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
-def create(handlers: Handlers, keys: Sequence[str] = ()) -> Gate:
+def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
     """The ASGI application. keys: any of them opens it; without one only this machine's own host names are served."""
     models = handlers.models
     app = FastAPI(
-        title="tunesmith", version=tunesmith.__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        title="tunesmith",
+        version=tunesmith.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={
-            Refusal: _refused, RequestValidationError: _invalid, HTTPException: _unrouted, Gone: _left,
+            Refusal: _refused,
+            RequestValidationError: _invalid,
+            HTTPException: _unrouted,
+            ClientDisconnected: _left,
             Exception: _failed,
         },
-    )  # fmt: skip
+    )
     one = handlers.settings
-    page = lambda: documentation.exact(FastAPI.openapi(app), models, one.max_inputs, bool(keys))  # noqa: E731
+    page = lambda: openapi_schema.exact(FastAPI.openapi(app), models, one.max_inputs, bool(keys))  # noqa: E731
     app.openapi = page  # type: ignore[method-assign]
     kinds = {type(model) for model in models.values()}
-    if Classifier in kinds:
+    if ServedClassifier in kinds:
         app.post("/predict", response_model=PredictResponse, responses=PROBLEMS)(handlers.predict)
-    if Chat in kinds:
+    if ServedGenerator in kinds:
         app.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)(handlers.chat)
         app.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)(handlers.complete)
     app.post("/prompt", response_model=PromptResponse, responses=PROBLEMS)(handlers.prompt)
     _add_looks(app, handlers)
     hosts = None if keys else LOCAL
-    return Gate(
+    return Middleware(
         app, handlers.metrics, handlers.state, keys, one.max_body_bytes, one.timeout_seconds, hosts, handlers.full
     )
 
@@ -71,7 +78,7 @@ def _add_looks(app: FastAPI, handlers: Handlers) -> None:
         return Health(status="ok")
 
     @app.get("/v1/models", responses=closed)
-    async def models() -> Models:
+    async def models() -> ModelList:
         """Every served model."""
         return handlers.listing()
 
@@ -87,11 +94,11 @@ def _add_looks(app: FastAPI, handlers: Handlers) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return documentation.page("docs.html")
+        return openapi_schema.page("docs.html")
 
     @app.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:
-        return documentation.page("index.html")
+        return openapi_schema.page("index.html")
 
 
 def _respond(request: Request, refusal: Refusal) -> Response:

@@ -37,7 +37,7 @@ Judge = Callable[[Sequence[str]], Awaitable[list[dict[str, float]]]]
 """Texts -> the probability of every label."""
 
 
-class Stopped(Exception):
+class OutputBlocked(Exception):
     """An answer ends here. rest: what may still leave. reason: as in OpenAI's `finish_reason`."""
 
     def __init__(self, rest: str, reason: Reason) -> None:
@@ -74,7 +74,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Guard:
+class ContentGuard:
     """The rules, for all requests."""
 
     settings: Settings
@@ -122,9 +122,9 @@ class Guard:
         pairs = zip(examples, passed[::2], passed[1::2], strict=True)
         return [replace(one, text=a, text_pair=None if one.text_pair is None else b) for one, a, b in pairs]
 
-    def outlet(self, request: str) -> Outlet:
+    def outlet(self, request: str) -> OutputFilter:
         """The way out for one answer."""
-        return Outlet(self if self.settings.check != "inputs" else Guard(Settings()), request)
+        return OutputFilter(self if self.settings.check != "inputs" else ContentGuard(Settings()), request)
 
     def verdict(self, scores: dict[str, float]) -> str | None:
         """The label for which a text is not let through."""
@@ -153,10 +153,10 @@ class Guard:
 
 
 @dataclass
-class Outlet:
+class OutputFilter:
     """One answer on its way out."""
 
-    guard: Guard
+    guard: ContentGuard
     request: str
     text: str = ""
     """All that the model has written."""
@@ -175,7 +175,7 @@ class Outlet:
         stop = self._scan(last)
         free = await self._judge(last or stop is not None)
         if stop is not None:
-            raise Stopped(free, stop)
+            raise OutputBlocked(free, stop)
         return free
 
     def _scan(self, last: bool) -> Reason | None:
@@ -226,7 +226,7 @@ class Outlet:
                 (scores,) = await judge([text])
                 if rule := self.guard.verdict(scores):
                     self.guard.audit.note(self.request, "output", "block", rule, text, probability=scores[rule])
-                    raise Stopped("", "content_filter")
+                    raise OutputBlocked("", "content_filter")
         free, self.given = self.safe[self.given : end], max(end, self.given)
         return free
 

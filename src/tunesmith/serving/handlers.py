@@ -16,12 +16,19 @@ from fastapi.responses import StreamingResponse
 
 from tunesmith.errors import TunesmithError
 from tunesmith.recipe import Serve
-from tunesmith.serving.answer import Answer, Stops, result, submit
-from tunesmith.serving.gate import Gone, State
-from tunesmith.serving.guard import CONTEXT, Audit, Guard, halves
-from tunesmith.serving.metrics import Metrics
-from tunesmith.serving.models import Chat, Classifier, Labelled, Prompt, Question, Served
-from tunesmith.serving.openai import ChatRequest, CompletionRequest, Model, Models, Shape
+from tunesmith.serving.backends import (
+    ClassifierOutput,
+    GenerationRequest,
+    Prompt,
+    Served,
+    ServedClassifier,
+    ServedGenerator,
+)
+from tunesmith.serving.generation_stream import GenerationStream, Stops, result, submit
+from tunesmith.serving.guard import CONTEXT, Audit, ContentGuard, halves
+from tunesmith.serving.middleware import ClientDisconnected, ServerState
+from tunesmith.serving.openai import ChatRequest, CompletionRequest, ModelCard, ModelList, ResponseBuilder
+from tunesmith.serving.prometheus import Metrics
 from tunesmith.serving.queue import Limits, Queue
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import (
@@ -35,7 +42,7 @@ from tunesmith.serving.schemas import (
 from tunesmith.types import Example, Message, Prediction
 
 Result = TypeVar("Result")
-Kind = TypeVar("Kind", Classifier, Chat)
+Kind = TypeVar("Kind", ServedClassifier, ServedGenerator)
 JUDGE = ":guard"
 """The queue of the guard's classifier; no run can have this name."""
 TOGETHER = 16
@@ -48,10 +55,10 @@ class Handlers:
 
     models: Mapping[str, Served]
     settings: Serve
-    judge: Classifier | None = None
+    judge: ServedClassifier | None = None
     """The classifier of the guard."""
     metrics: Metrics = field(default_factory=Metrics)
-    state: State = field(default_factory=State)
+    state: ServerState = field(default_factory=ServerState)
 
     def __post_init__(self) -> None:
         known = {**self.models, **({JUDGE: self.judge} if self.judge else {})}
@@ -64,19 +71,20 @@ class Handlers:
         return Queue(name, model.run, limits, lambda inputs, seconds: self.metrics.batched(name, inputs, seconds))
 
     @cached_property
-    def guard(self) -> Guard:
+    def guard(self) -> ContentGuard:
         """The rules that texts must pass."""
         path = self.settings.guard.audit_log
         audit = Audit(
-            Path(path) if path else None, self.settings.log_texts,
+            Path(path) if path else None,
+            self.settings.log_texts,
             lambda where, action, rule: self.metrics.guard.labels(where, action, rule).inc(),
-        )  # fmt: skip
+        )
         if self.judge is None:
-            return Guard(self.settings.guard, audit)
+            return ContentGuard(self.settings.guard, audit)
         context = min(CONTEXT, 2 * (self.judge.limit or CONTEXT))  # a token has more letters, so the rest fits too
-        return Guard(self.settings.guard, audit, partial(self._judge, self.judge), context)
+        return ContentGuard(self.settings.guard, audit, partial(self._judge, self.judge), context)
 
-    async def _judge(self, judge: Classifier, texts: Sequence[str]) -> list[dict[str, float]]:
+    async def _judge(self, judge: ServedClassifier, texts: Sequence[str]) -> list[dict[str, float]]:
         """What a classifier says of texts. One that it cannot read whole is judged in halves too, and these in theirs:
         of each label the highest probability counts."""
         labels, size = judge.predictor.labels, min(TOGETHER, self.settings.queue_size)
@@ -85,7 +93,7 @@ class Handlers:
         while left:
             now, left = left[:size], left[size:]
             job = judge.job([Example(str(number), text) for number, text in now], self.deadline())
-            said = cast(Labelled, await result(self.queues[JUDGE], job))
+            said = cast(ClassifierOutput, await result(self.queues[JUDGE], job))
             for (number, text), one, cut in zip(now, said.predictions, said.cut, strict=True):
                 for label, probability in zip(labels, one.probabilities, strict=True):
                     found[number][label] = max(found[number][label], probability)
@@ -117,7 +125,7 @@ class Handlers:
         found = self.models.get(name or "")
         if isinstance(found, kind):
             return found
-        where = "/predict" if isinstance(found, Classifier) else "/v1/chat/completions"
+        where = "/predict" if isinstance(found, ServedClassifier) else "/v1/chat/completions"
         message = f"this model is asked at {where}" if found else "no such model: see /v1/models"
         raise Refusal(404, message, "model_not_found", "model")
 
@@ -125,16 +133,16 @@ class Handlers:
 
     async def predict(self, body: PredictRequest, request: Request) -> PredictResponse:
         """Labels with probabilities, for one text or many."""
-        model = self.find(Classifier, body.model)
+        model = self.find(ServedClassifier, body.model)
         examples = _examples(body, model, self.settings.max_inputs)
         if body.top_k is not None and body.top_k > len(model.predictor.labels):
             raise Refusal.invalid(f"top_k: there are {len(model.predictor.labels)} labels", param="top_k")
         self._note(request, model=model.name, inputs=len(examples), texts=[one.text for one in examples])
         deadline = self.deadline()
 
-        async def work() -> Labelled:
+        async def work() -> ClassifierOutput:
             passed = await self.guard.example(examples, request.state.id)
-            return cast(Labelled, await result(self.queues[model.name], model.job(passed, deadline)))
+            return cast(ClassifierOutput, await result(self.queues[model.name], model.job(passed, deadline)))
 
         found = await self._while_listened(request, work(), deadline)
         rows = zip(found.predictions, found.cut, strict=True)
@@ -146,7 +154,7 @@ class Handlers:
 
     async def chat(self, body: ChatRequest, request: Request) -> Any:
         """An answer to a conversation, whole or as a stream of server-sent events."""
-        model = self.find(Chat, body.model)
+        model = self.find(ServedGenerator, body.model)
         messages = [message.plain() for message in body.messages]
         if messages[-1].role != "user":
             raise Refusal.invalid("the last message must be the user's", param="messages")
@@ -156,23 +164,30 @@ class Handlers:
 
     async def complete(self, body: CompletionRequest, request: Request) -> Any:
         """How a text goes on, whole or as a stream of server-sent events. No template is put around it."""
-        model = self.find(Chat, body.model)
+        model = self.find(ServedGenerator, body.model)
         deadline = self.deadline()
         (passed,) = await self._while_listened(request, self.guard.inputs([body.text()], request.state.id), deadline)
         return await self._generate(model, body, passed, None, request, deadline)
 
-    async def _generate(self, model: Chat, body: ChatRequest | CompletionRequest, prompt: Prompt, room: int | None,
-                        request: Request, deadline: float) -> Any:  # fmt: skip
+    async def _generate(
+        self,
+        model: ServedGenerator,
+        body: ChatRequest | CompletionRequest,
+        prompt: Prompt,
+        room: int | None,
+        request: Request,
+        deadline: float,
+    ) -> Any:
         room = room or body.max_tokens
         if room and model.most and room > model.most:
             raise Refusal.invalid(f"at most {model.most} tokens can be asked for", param="max_tokens")
-        question = Question(prompt, body.generation(model.settings), body.number(), room)
+        question = GenerationRequest(prompt, body.generation(model.settings), body.number(), room)
         texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
         self._note(request, model=model.name, texts=texts)
         queue = self.queues[model.name]
         job = submit(queue, model.job(question, deadline))
-        answer = Answer(queue, job, Stops(body.stops()), self.guard.outlet(request.state.id))
-        shape = Shape(isinstance(body, ChatRequest), request.state.id, model.name)
+        answer = GenerationStream(queue, job, Stops(body.stops()), self.guard.outlet(request.state.id))
+        shape = ResponseBuilder(isinstance(body, ChatRequest), request.state.id, model.name)
         if body.stream:
             await self._while_listened(request, answer.start(), deadline)
             usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -188,7 +203,9 @@ class Handlers:
         self._end(answer, request)
         return shape.whole(text, answer.finish, answer.usage)
 
-    async def _stream(self, answer: Answer, shape: Shape, usage: bool, request: Request) -> AsyncIterator[str]:
+    async def _stream(
+        self, answer: GenerationStream, shape: ResponseBuilder, usage: bool, request: Request
+    ) -> AsyncIterator[str]:
         """Server-sent events. An error behind the first one can only be told as one more."""
         pieces, first, ended = answer.pieces(), True, False
         try:
@@ -213,7 +230,7 @@ class Handlers:
                 self.metrics.left.inc()
             self._end(answer, request)
 
-    def _end(self, answer: Answer, request: Request) -> None:
+    def _end(self, answer: GenerationStream, request: Request) -> None:
         name = request.state.notes["model"]
         self.metrics.tokens.labels(name, "prompt").inc(answer.prompt_tokens)
         self.metrics.tokens.labels(name, "completion").inc(answer.tokens)
@@ -226,12 +243,12 @@ class Handlers:
         if (body.messages is None) == (body.input is None):
             raise Refusal.invalid("give either messages or an input")
         if body.messages is not None:
-            chat = self.find(Chat, body.model)
+            chat = self.find(ServedGenerator, body.model)
             turns = [Message(turn.role, turn.content) for turn in body.messages]
             make = lambda: chat.writer.opening(turns)  # noqa: E731
             name = chat.name
         else:
-            model = self.find(Classifier, body.model)
+            model = self.find(ServedClassifier, body.model)
             name, opening = model.name, model.opening
             if opening is None or body.input is None:
                 raise Refusal.invalid("this model reads the text as it is", "no_prompt", "model")
@@ -242,9 +259,9 @@ class Handlers:
         except TunesmithError as error:
             raise Refusal.invalid(str(error), "prompt_refused", "messages") from None
 
-    def listing(self) -> Models:
+    def listing(self) -> ModelList:
         """Every served model."""
-        return Models(data=[_model(model) for model in self.models.values()])
+        return ModelList(data=[_model(model) for model in self.models.values()])
 
     async def _while_listened(self, request: Request, work: Coroutine[Any, Any, Result], deadline: float) -> Result:
         """What comes of some work, unless the client goes away or the time is over: then the work ends too."""
@@ -257,14 +274,15 @@ class Handlers:
             if not tasks[1].done():
                 raise Refusal.late()
             self.metrics.left.inc()
-            raise Gone
+            raise ClientDisconnected
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _note(self, request: Request, texts: list[str] | None = None, labels: list[str] | None = None,
-              **notes: Any) -> None:  # fmt: skip
+    def _note(
+        self, request: Request, texts: list[str] | None = None, labels: list[str] | None = None, **notes: Any
+    ) -> None:
         """For the request's line in the log. Texts and labels only where they may stand there."""
         request.state.notes.update(notes)
         if self.settings.log_texts:
@@ -283,7 +301,7 @@ def _event(content: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(content)}\n\n"
 
 
-def _examples(body: PredictRequest, model: Classifier, most: int) -> list[Example]:
+def _examples(body: PredictRequest, model: ServedClassifier, most: int) -> list[Example]:
     """The inputs of a request. Raises Refusal where they are too many, or not what the model was trained on."""
     given = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     if len(given) > most:
@@ -301,10 +319,15 @@ def _labels(one: Prediction, cut: bool, labels: tuple[str, ...], top: int | None
     return Labels(label=one.label, score=ranked[0][1], scores=dict(ranked[:top]), cut=cut)
 
 
-def _model(model: Served) -> Model:
-    if isinstance(model, Chat):
-        return Model(id=model.name, created=model.created, task=model.task, limit=model.limit, prompted=True)
-    return Model(
-        id=model.name, created=model.created, task=model.task, limit=model.limit, labels=list(model.predictor.labels),
-        pairs=model.pairs, prompted=model.opening is not None,
-    )  # fmt: skip
+def _model(model: Served) -> ModelCard:
+    if isinstance(model, ServedGenerator):
+        return ModelCard(id=model.name, created=model.created, task=model.task, limit=model.limit, prompted=True)
+    return ModelCard(
+        id=model.name,
+        created=model.created,
+        task=model.task,
+        limit=model.limit,
+        labels=list(model.predictor.labels),
+        pairs=model.pairs,
+        prompted=model.opening is not None,
+    )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from tunesmith.recipe import Generate
-from tunesmith.serving.schemas import Wire
+from tunesmith.serving.schemas import StrictModel
 from tunesmith.types import Message
 
 Finish = Literal["stop", "length", "content_filter"]
@@ -37,14 +37,14 @@ Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"const": False})]
 """Settings that cannot be changed here. (A Literal would also take 0.0 for false, and true for 1.)"""
 
 
-class TextPart(Wire):
+class TextPart(StrictModel):
     """A part of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(Wire):
+class ChatMessage(StrictModel):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -60,14 +60,14 @@ class ChatMessage(Wire):
         return Message("system" if self.role == "developer" else self.role, text)
 
 
-class StreamOptions(Wire):
+class StreamOptions(StrictModel):
     """Of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class Settings(Wire):
+class GenerationParameters(StrictModel):
     """What both kinds of requests can say."""
 
     model: str | None = None
@@ -108,7 +108,7 @@ class Settings(Wire):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 
-class ChatRequest(Settings):
+class ChatRequest(GenerationParameters):
     """What /v1/chat/completions is asked."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=TURNS)]
@@ -120,13 +120,13 @@ class ChatRequest(Settings):
     store: Off | None = None
 
 
-class TextFormat(Wire):
+class TextFormat(StrictModel):
     """The only format of answers."""
 
     type: Literal["text"]
 
 
-class CompletionRequest(Settings):
+class CompletionRequest(GenerationParameters):
     """What /v1/completions is asked. The prompt is not put into a template."""
 
     prompt: (
@@ -156,7 +156,7 @@ class Usage(BaseModel):
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-class Answer(BaseModel):
+class AssistantMessage(BaseModel):
     """A message of the model."""
 
     role: Literal["assistant"] = "assistant"
@@ -168,7 +168,7 @@ class ChatChoice(BaseModel):
     """The only choice."""
 
     index: int = 0
-    message: Answer
+    message: AssistantMessage
     logprobs: None = None
     finish_reason: Finish
 
@@ -204,7 +204,7 @@ class CompletionResponse(BaseModel):
     usage: Usage
 
 
-class Model(BaseModel):
+class ModelCard(BaseModel):
     """One served model. OpenAI's clients read the first four."""
 
     id: str
@@ -222,14 +222,14 @@ class Model(BaseModel):
     """Whether /prompt shows what the model sees."""
 
 
-class Models(BaseModel):
+class ModelList(BaseModel):
     """All served models."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ModelCard]
 
 
-class Shape:
+class ResponseBuilder:
     """One answer in the shape of /v1/chat/completions or /v1/completions."""
 
     def __init__(self, chat: bool, request: str, model: str) -> None:
@@ -243,7 +243,7 @@ class Shape:
     def whole(self, text: str, finish: Finish, usage: Usage) -> ChatResponse | CompletionResponse:
         """The answer in one."""
         if self.chat:
-            choice = ChatChoice(message=Answer(content=text), finish_reason=finish)
+            choice = ChatChoice(message=AssistantMessage(content=text), finish_reason=finish)
             return ChatResponse(**self.head, choices=[choice], usage=usage)
         choices = [CompletionChoice(text=text, finish_reason=finish)]
         return CompletionResponse(**self.head, choices=choices, usage=usage)

@@ -16,10 +16,16 @@ from tunesmith.errors import RecipeError
 SECONDS = 1.0
 """Most time that one search may take: a pattern of a recipe can be slow on hostile texts."""
 KEYS = (
-    r"sk-[A-Za-z0-9_-]{16,}", r"gh[pousr]_[A-Za-z0-9]{20,}", r"github_pat_\w{20,}", r"hf_[A-Za-z0-9]{20,}",
-    r"xox[abprs]-[A-Za-z0-9-]{10,}", r"AKIA[0-9A-Z]{16}", r"AIza[\w-]{35}", r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}",
+    r"sk-[A-Za-z0-9_-]{16,}",
+    r"gh[pousr]_[A-Za-z0-9]{20,}",
+    r"github_pat_\w{20,}",
+    r"hf_[A-Za-z0-9]{20,}",
+    r"xox[abprs]-[A-Za-z0-9-]{10,}",
+    r"AKIA[0-9A-Z]{16}",
+    r"AIza[\w-]{35}",
+    r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}",
     r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----",
-)  # fmt: skip
+)
 
 
 def _is_card(text: str) -> bool:

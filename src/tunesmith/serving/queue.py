@@ -25,7 +25,7 @@ GATHER = 8
 """At most so many times the wait for one more."""
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """The queue has no room. retry: seconds after which it probably has."""
 
     def __init__(self, retry: int) -> None:
@@ -33,16 +33,16 @@ class Full(Exception):
         self.retry = retry
 
 
-class Closed(Exception):
+class QueueClosed(Exception):
     """The queue takes nothing more, or its work was cancelled."""
 
 
-class Late(Exception):
+class DeadlineExceeded(Exception):
     """A request waited past its deadline."""
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedRequest:
     """One request on its way through the model.
 
     Its events are written in the model's thread and read in an event loop. The last is the result, or an
@@ -111,13 +111,18 @@ class Limits:
 class Queue:
     """Jobs before one model, and the thread that runs it."""
 
-    def __init__(self, name: str, run: Callable[[Sequence[Job]], None], limits: Limits,
-                 seen: Callable[[int, float], None] = lambda inputs, seconds: None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[QueuedRequest]], None],
+        limits: Limits,
+        seen: Callable[[int, float], None] = lambda inputs, seconds: None,
+    ) -> None:
         """run: finishes every job it is given. seen: told the inputs and seconds of each batch."""
         self.name, self.limits = name, limits
         self._run, self._seen = run, seen
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._waiting: deque[QueuedRequest] = deque()
+        self._running: list[QueuedRequest] = []
         self._changed = threading.Condition()
         self._open = True
         self._cost = 0.05
@@ -125,24 +130,24 @@ class Queue:
         self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: QueuedRequest) -> None:
         """Let a job wait its turn. Raises Full or Closed."""
         with self._changed:
             if not self._open:
-                raise Closed
+                raise QueueClosed
             if self._ahead() + job.inputs > self.limits.size:
-                raise Full(self._retry())
+                raise QueueFull(self._retry())
             self._waiting.append(job)
             self._changed.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: QueuedRequest) -> None:
         """Nobody wants this any more: its place is free at once, or at the next token where it is being computed."""
         with self._changed:
             job.cancelled = True
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._changed.notify()
-        job.finish(Closed())
+        job.finish(QueueClosed())
 
     @property
     def waiting(self) -> int:
@@ -193,7 +198,7 @@ class Queue:
             self._cost += SMOOTH * (seconds / inputs - self._cost)
         self._seen(inputs, seconds)
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[QueuedRequest]:
         """The next batch; an empty one when the queue is closed and done."""
         with self._changed:
             while True:
@@ -212,7 +217,7 @@ class Queue:
                     return sorted(batch, key=lambda job: job.tokens)
                 self._changed.wait(left)
 
-    def _beside(self, first: Job) -> list[Job]:
+    def _beside(self, first: QueuedRequest) -> list[QueuedRequest]:
         """The first job and those behind it that fit into one batch with it."""
         batch, tokens, rows = [first], first.tokens, first.inputs
         for job in itertools.islice(self._waiting, 1, None):
@@ -229,7 +234,7 @@ class Queue:
         first, newest = self._waiting[0].came, self._waiting[-1].came
         return min(newest + self.limits.wait, first + GATHER * self.limits.wait)
 
-    def _filled(self, batch: Sequence[Job]) -> bool:
+    def _filled(self, batch: Sequence[QueuedRequest]) -> bool:
         """Whether waiting longer would add nothing."""
         tokens, rows = sum(job.tokens for job in batch), sum(job.inputs for job in batch)
         return tokens >= self.limits.tokens or rows >= self.limits.rows or len(batch) < len(self._waiting)
@@ -238,4 +243,4 @@ class Queue:
         now = time.monotonic()
         for job in [job for job in self._waiting if job.deadline <= now]:
             self._waiting.remove(job)
-            job.finish(Late())
+            job.finish(DeadlineExceeded())

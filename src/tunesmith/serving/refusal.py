@@ -11,8 +11,9 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 class Refusal(Exception):
     """An error that a client is told, in OpenAI's shape."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, retry: int | None = None,
-                 **headers: str) -> None:  # fmt: skip
+    def __init__(
+        self, status: int, message: str, code: str, param: str | None = None, retry: int | None = None, **headers: str
+    ) -> None:
         """param: the field of the request that is wrong. retry: seconds after which to try again."""
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
@@ -49,6 +50,6 @@ class Refusal(Exception):
         """The JSON of an answer. request: its id."""
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         message = self.message.encode(errors="replace").decode()  # half characters cannot be sent
-        return {"error": {
-            "message": message, "type": kind, "code": self.code, "param": self.param, "request_id": request
-        }}  # fmt: skip
+        return {
+            "error": {"message": message, "type": kind, "code": self.code, "param": self.param, "request_id": request}
+        }

@@ -10,7 +10,7 @@ Text = Annotated[str, StringConstraints(pattern=r"\S")]
 """With at least one visible letter."""
 
 
-class Wire(BaseModel):
+class StrictModel(BaseModel):
     """Nothing is converted on the way, and nothing unknown is overlooked."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -32,14 +32,14 @@ def _check_halves(text: str) -> None:
         raise ValueError("a text has half a character (a lone surrogate)") from None
 
 
-class Input(Wire):
+class Input(StrictModel):
     """A text, or a pair of texts where the model was trained on pairs."""
 
     text: Text
     text_pair: Text | None = None
 
 
-class PredictRequest(Wire):
+class PredictRequest(StrictModel):
     """One text, or several, to be labelled."""
 
     inputs: Text | Input | Annotated[list[Text | Input], Field(min_length=1)]
@@ -71,15 +71,15 @@ class PredictResponse(BaseModel):
     predictions: list[Labels]
 
 
-class PromptRequest(Wire):
+class PromptRequest(StrictModel):
     """What a prompt is wanted of: a conversation for a generator, an input for a generator that classifies."""
 
     model: str | None = None
-    messages: Annotated[list[Turn], Field(min_length=1)] | None = None
+    messages: Annotated[list[PromptTurn], Field(min_length=1)] | None = None
     input: Input | None = None
 
 
-class Turn(Wire):
+class PromptTurn(StrictModel):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]

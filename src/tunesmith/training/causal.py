@@ -313,7 +313,7 @@ def _add_product(total_VD: torch.Tensor, grad_CV: torch.Tensor, hidden_CD: torch
 
 
 @dataclass(frozen=True)
-class PackedFeed:
+class PackedMicroBatches:
     """What one process learns from in each step, in packed rows of at most `max_tokens`."""
 
     rows: Sequence[EncodedText]
@@ -330,13 +330,13 @@ class PackedFeed:
         groups = packing.plan([row.ids for row in mine], self.max_tokens)
         return [pack([mine[i] for i in group]) for group in groups]
 
-    def smaller(self) -> PackedFeed:
+    def smaller(self) -> PackedMicroBatches:
         """The same examples in rows of half the tokens."""
         return replace(self, max_tokens=max(1, self.max_tokens // 2))
 
 
 @dataclass(frozen=True)
-class PaddedFeed:
+class PaddedMicroBatches:
     """The same examples in padded micro-batches of similar lengths, rows x longest <= `max_tokens`."""
 
     rows: Sequence[EncodedText]
@@ -353,7 +353,7 @@ class PaddedFeed:
         groups = batches.plan([len(row) for row in mine], self.max_tokens)
         return [pad([mine[i] for i in group], self.pad_id) for group in groups]
 
-    def smaller(self) -> PaddedFeed:
+    def smaller(self) -> PaddedMicroBatches:
         """The same examples in micro-batches of half the tokens."""
         return replace(self, max_tokens=max(1, self.max_tokens // 2))
 

@@ -48,7 +48,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingPlan:
     """How long to train, when to look up, and what counts as better."""
 
     num_steps: int
@@ -60,7 +60,7 @@ class Course:
     """Evaluations without a better one after which training stops."""
 
     @classmethod
-    def plan(cls, steps_per_epoch: int, train: Train, evaluate: Evaluate, higher_is_better: bool) -> Course:
+    def plan(cls, steps_per_epoch: int, train: Train, evaluate: Evaluate, higher_is_better: bool) -> TrainingPlan:
         num_steps = train.max_steps or max(1, round(train.num_train_epochs * steps_per_epoch))
         every = {"epoch": steps_per_epoch, "steps": evaluate.eval_steps, "no": None}[evaluate.eval_strategy]
         return cls(num_steps, every, evaluate.metric_for_best_model, higher_is_better, evaluate.early_stopping_patience)
@@ -110,7 +110,7 @@ class Batches(Protocol[Given]):
         ...
 
 
-def begin(model: nn.Module, settings: Train, course: Course, accelerator: Accelerator) -> TrainState:
+def begin(model: nn.Module, settings: Train, course: TrainingPlan, accelerator: Accelerator) -> TrainState:
     """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for what cannot train."""
     sharding.check(model, accelerator)
     if sharding.asked_for():
@@ -154,7 +154,7 @@ def steps(
     loss: Loss[Kind],
     settings: Train,
     accelerator: Accelerator,
-    course: Course,
+    course: TrainingPlan,
     evaluate: Callable[[], Scores],
     seed: int = 0,
 ) -> Iterator[Step]:
@@ -279,7 +279,7 @@ def _check_finite(
     )
 
 
-def _evaluated(step: Step, state: TrainState, course: Course, evaluate: Callable[[], Scores]) -> Step:
+def _evaluated(step: Step, state: TrainState, course: TrainingPlan, evaluate: Callable[[], Scores]) -> Step:
     """The step with the scores after it; keeps count of the best."""
     state.model.eval()
     try:

@@ -1,0 +1,132 @@
+"""How much of its reference a response holds: ROUGE, BLEU, chrF, token F1. The only door to rouge-score and sacrebleu.
+
+Each figure is a mean over rows, or made of whole numbers that are summed over rows: so thousands of resamples cost a
+matrix product, and the figures themselves are always the libraries' own. Shapes: N rows, B resamples, C sums.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+from tunesmith.evaluation.intervals import Floats, Index, sums
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+MEANS = (*ROUGE, "token_f1")
+"""Figures that are means over rows, 0 to 1."""
+SUMMED = {"bleu": slice(0, 10), "chrf": slice(10, 28), "length_ratio": slice(28, 30)}
+"""Figures made of sums over rows, and which of a row's whole numbers belong to them."""
+FIGURES = (*ROUGE, "bleu", "chrf", "token_f1", "length_ratio")
+"""In the order of a report. BLEU and chrF go from 0 to 100, as sacrebleu has them."""
+REMEMBERED = 1 << 15
+"""Pairs of texts whose numbers are kept: scoring, testing and reporting ask for the same ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapTable:
+    """Responses against their references."""
+
+    means: Floats
+    """N x M: those of MEANS."""
+    counts: Floats
+    """N x C: whole numbers, those of SUMMED."""
+
+
+def tabulate(rows: Sequence[Mapping[str, Any]]) -> OverlapTable:
+    """The numbers that all figures are made of. rows: with `response` and `reference`."""
+    found = [_row(str(row["response"]), str(row["reference"])) for row in rows]
+    means = np.array([mean for mean, _ in found], np.float64).reshape(-1, len(MEANS))
+    return OverlapTable(means, np.array([whole for _, whole in found], np.float64).reshape(len(found), -1))
+
+
+def measure(table: OverlapTable, draws_BN: Index) -> dict[str, Floats]:
+    """The figures of each line of `draws_BN` (row numbers, repeats allowed): {name: B}."""
+    found = {name: table.means[:, place][draws_BN].mean(1) for place, name in enumerate(MEANS)}
+    sums_BC = sums(table.counts, draws_BN)
+    found |= {name: _of_sums(name, sums_BC[:, part]) for name, part in SUMMED.items()}
+    return {name: found[name] for name in FIGURES}
+
+
+def each(table: OverlapTable) -> dict[str, Floats]:
+    """The figures of every row alone: {name: N}. BLEU of one short answer means little and is not among them."""
+    found = {name: table.means[:, place] for place, name in enumerate(MEANS)}
+    return found | {name: _of_sums(name, table.counts[:, SUMMED[name]]) for name in ("chrf", "length_ratio")}
+
+
+def signatures() -> dict[str, str]:
+    """How BLEU and chrF are computed, in sacrebleu's words, for others to compute the same."""
+    bleu, chrf = _sacrebleu()
+    for metric in (bleu, chrf):
+        metric.num_refs = 1
+    return {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+
+
+def deciding(references: Sequence[str]) -> str:
+    """The figure that decides where only answers are known: `rougeL`, in which every answer counts the same.
+
+    Where more than half of the references have no letter a-z and no digit it is `chrf`: of other scripts ROUGE (as
+    rouge-score has it) sees nothing.
+    """
+    return (
+        "chrf" if 2 * sum(not re.search("[a-z0-9]", one.lower()) for one in references) > len(references) else "rougeL"
+    )
+
+
+def normalize(text: str) -> str:
+    """As SQuAD compares answers: lower case, without punctuation and articles, single spaces."""
+    letters = "".join(letter for letter in text.lower() if letter not in _PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", letters).split())
+
+
+def token_f1(response: str, reference: str) -> float:
+    """F1 of the words that both have, normalised (Rajpurkar et al. 2016); of an empty side 1 where both are empty."""
+    ours, theirs = normalize(response).split(), normalize(reference).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    if not shared:
+        return 0.0
+    precision, recall = shared / len(ours), shared / len(theirs)
+    return 2 * precision * recall / (precision + recall)
+
+
+_PUNCTUATION = frozenset(string.punctuation)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _row(response: str, reference: str) -> tuple[list[float], list[int]]:
+    rouge = _rouge().score(reference, response)
+    counted = [metric._extract_corpus_statistics([response], [[reference]])[0] for metric in _sacrebleu()]
+    means = [*(rouge[name].fmeasure for name in ROUGE), token_f1(response, reference)]
+    return means, [*counted[0], *counted[1], len(response.split()), len(reference.split())]
+
+
+def _of_sums(name: str, sums_BC: Floats) -> Floats:
+    if name == "length_ratio":
+        return sums_BC[:, 0] / np.maximum(sums_BC[:, 1], 1)
+    bleu, chrf = _sacrebleu()
+    whole = [[int(one) for one in line] for line in sums_BC.tolist()]
+    if name == "chrf":
+        return np.array([chrf._compute_f_score(line) for line in whole], np.float64)
+    return np.array([bleu._compute_score_from_stats(line).score for line in whole], np.float64)
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score import rouge_scorer
+
+    return rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
+
+
+@cache
+def _sacrebleu() -> tuple[Any, Any]:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return BLEU(force=True), CHRF()  # force: do not warn of texts that look tokenized

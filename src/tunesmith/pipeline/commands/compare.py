@@ -1,0 +1,111 @@
+"""`tunesmith compare`: several methods, recipes or finished runs on one frozen split, in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith import recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.errors import RecipeError
+from tunesmith.pipeline import run_report, seeds as repeats
+from tunesmith.pipeline.fitting import base_model, subprocess
+from tunesmith.pipeline.fitting.methods import variants
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found, and where its report lies."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        return str(self.content["verdict"])
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+
+Source = str | Path | Mapping[str, Any] | Recipe
+DEFAULT = {"classification": ("linear", "probe", "encoder"), "instruction": ("generator:untuned", "generator")}
+"""What is compared where no methods are named."""
+
+
+def compare(
+    sources: Sequence[Source],
+    overrides: Sequence[str] = (),
+    *,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Comparison:
+    """Compare methods on one data source, or several recipes, or finished runs.
+
+    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: see
+    DEFAULT; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
+    directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
+    seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
+    """
+    if not sources:
+        raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
+    if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
+        if overrides or methods or seeds:
+            raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
+        finished = [runs.find(str(source)) for source in sources]
+        recipe = finished[0].recipe
+        return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
+    plans = _plans(sources, overrides, methods)
+    subprocess.check_data([recipe for _, recipe in plans])
+    folder = runs.create(plans[0][1].output_dir, "compare", _title(plans[0][1]))
+    if seeds is None:
+        finished = [subprocess.train(recipe, folder.path / name) for name, recipe in plans]
+        return _report(folder, finished, plans[0][1])
+    repeated = [_repeat(recipe, folder.path / name, seeds) for name, recipe in plans]
+    spread = {name: repeats.spread(found) for (name, _), found in zip(plans, repeated, strict=True)}
+    folder.write("seeds.json", {"seeds": list(seeds), "scores": spread})
+    say(f"over {len(seeds)} seeds:\n{repeats.table(spread)}")
+    return _report(folder, [found[0] for found in repeated], plans[0][1])
+
+
+def _repeat(recipe: Recipe, folder: Path, seeds: Sequence[int]) -> list[Run]:
+    planned = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
+    return [subprocess.train(one, folder / f"seed-{one.seed}") for one in planned]
+
+
+def _plans(
+    sources: Sequence[Source], overrides: Sequence[str], methods: Sequence[str] | None
+) -> list[tuple[str, Recipe]]:
+    """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
+    if len(sources) == 1:
+        chosen = DEFAULT[_recipe(sources[0], overrides).task] if methods is None else tuple(methods)
+        if len(set(chosen)) != len(chosen) or not chosen:
+            raise RecipeError("compare needs different methods", found=", ".join(chosen) or "none")
+        settings = {method: [f"{key}={value}" for key, value in variants(method).items()] for method in chosen}
+        return [(method.replace(":", "-"), _recipe(sources[0], [*overrides, *settings[method]])) for method in chosen]
+    if methods:
+        raise RecipeError("several recipes bring their own methods", do="leave --methods out")
+    loaded = [_recipe(source, overrides) for source in sources]
+    return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
+
+
+def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
+    if isinstance(source, (Recipe, Mapping)) or str(source).endswith((".yaml", ".yml")):
+        return base_model.unless_asked(recipes.load(source, overrides))
+    return base_model.unless_asked(recipes.load({"data": {"path": str(source)}}, overrides))
+
+
+def _title(recipe: Recipe) -> str:
+    return Path((recipe.data.path or recipe.data.train or "").removeprefix("pypi:")).name.split(".")[0]
+
+
+def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
+    content = run_report.build(finished, recipe.evaluate, recipe.seed)
+    run_report.write_comparison(folder, content)
+    say(f"compared {len(finished)} runs in {folder.path}")
+    return Comparison(folder.path, content)

@@ -1,0 +1,161 @@
+"""`tunesmith predict`: what a finished run says of texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import runs
+from tunesmith.data import files
+from tunesmith.errors import DataError, RecipeError
+from tunesmith.pipeline import responding
+from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.runs import Run
+from tunesmith.types import Example, Prediction
+
+Row = dict[str, Any]
+GENERATED = "generated_predictions.jsonl"
+FIELD = "model_response"
+
+
+def predict(
+    run: str | Path | Run,
+    texts: Sequence[str] = (),
+    *,
+    text_pairs: Sequence[str] = (),
+    source: str | None = None,
+    top_k: int = 1,
+) -> list[Row]:
+    """What a run says of some texts, or of every row of a data source.
+
+    Gives rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
+    probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
+    Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`.
+    """
+    found = run if isinstance(run, Run) else runs.find(run)
+    if source and texts:
+        raise RecipeError("texts and a data source exclude each other", do="give one of them")
+    if found.recipe.task == "instruction":
+        return responding.respond(found, texts, source=source)
+    examples = responding.new_rows(found.recipe, source) if source else _from_texts(texts, text_pairs)
+    _check_pairs(examples, found)
+    predictor = load_result(found)
+    if not 1 <= top_k <= len(predictor.labels):
+        raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
+    predictions = predictor.predict(examples)
+    return [
+        _row(example, prediction, predictor.labels, top_k)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+
+
+def check_output(output: Path, run: Run, source: str | None) -> None:
+    """Refuse an output file that could not be written, before the work and not after it."""
+    answers = run.recipe.task == "instruction"
+    if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
+        more = "; for a JSON file's rows also in .json" if answers else ""
+        raise RecipeError(f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}")
+    if output.suffix == ".json" and _json_rows(run, source) is None:
+        raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
+    if not output.parent.is_dir():
+        raise RecipeError(f"cannot write {output}", found=f"no folder {output.parent}", do="make the folder first")
+
+
+def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
+    """Rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
+
+    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
+    """
+    if output is not None and output.suffix != ".json":
+        return [runs.write_whole(output, table(rows, output.suffix).encode())]
+    written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
+    given = _json_rows(run, source)
+    if given is not None and source is not None:
+        output = output or run.path / f"{Path(source).stem}-with-responses.json"
+        written.append(runs.write_whole(output, _with_answers(given, rows, Path(source).name)))
+    return written
+
+
+def table(rows: Sequence[Row], suffix: str) -> str:
+    """Prediction rows as CSV or JSON Lines."""
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    out = io.StringIO()
+    flat = [{k: v for k, v in row.items() if k != "scores"} | _flat(row.get("scores", {})) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def _json_rows(run: Run, source: str | None) -> list[Any] | None:
+    """The rows of a JSON file, read as the run's data is; None where the source is no such file."""
+    path = Path(source).expanduser() if source else None
+    if path is None or path.suffix != ".json" or not path.is_file():
+        return None
+    text = files.decode(files.File(path.name, files.load(path, path.name), run.recipe.data.encoding))
+    try:
+        content = json.loads(text.whole())
+    except ValueError:  # one object a line, under the wrong name
+        return None
+    return content if isinstance(content, list) else None
+
+
+def _with_answers(given: Sequence[Any], rows: Sequence[Row], file: str) -> bytes:
+    """The rows of a JSON file as they were, each with its answer."""
+    answers = {row["id"]: row["response"] for row in rows}
+    whole = [
+        item | ({FIELD: answers[name]} if (name := f"{file}:row {number}") in answers else {})
+        if isinstance(item, dict)
+        else item
+        for number, item in enumerate(given, 1)
+    ]
+    return (json.dumps(whole, indent=4, ensure_ascii=False) + "\n").encode()
+
+
+def _flat(scores: dict[str, float]) -> dict[str, Any]:
+    ranked = enumerate(scores.items(), 1)
+    return {
+        key: value
+        for rank, (label, score) in ranked
+        for key, value in ((f"label_{rank}", label), (f"score_{rank}", score))
+    }
+
+
+def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k: int) -> Row:
+    row: Row = {"id": example.id, "text": example.text}
+    if example.text_pair is not None:
+        row["text_pair"] = example.text_pair
+    row |= {"label": prediction.label, "score": max(prediction.probabilities)}
+    if top_k > 1:
+        ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+        row["scores"] = dict(ranked[:top_k])
+    return row
+
+
+def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
+    if isinstance(texts, str) or isinstance(pairs, str):
+        raise DataError("texts is one string", expected="a list of texts", do="write [text]")
+    if not texts:
+        raise DataError("nothing to predict", do="give texts (--text) or a data source (--data)")
+    if pairs and len(pairs) != len(texts):
+        raise DataError(f"{len(texts)} texts but {len(pairs)} second texts", do="give one second text for each text")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise DataError(f"text {number} is empty", do="give a text with at least one word")
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
+    return [Example(f"text:{n}", text, pair) for n, (text, pair) in enumerate(zip(texts, seconds, strict=True), 1)]
+
+
+def _check_pairs(examples: Sequence[Example], run: Run) -> None:
+    trained = run.recipe.data.text_pair is not None
+    if examples and (examples[0].text_pair is not None) != trained:
+        expected = "two texts" if trained else "one text"
+        raise DataError(
+            f"{run.path} was trained on {expected} a row", do="give --text-pair" if trained else "leave --text-pair out"
+        )

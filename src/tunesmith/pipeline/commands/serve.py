@@ -1,0 +1,165 @@
+"""`tunesmith serve`: trained runs behind HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tunesmith import recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.errors import MissingExtra, RecipeError, RunError
+from tunesmith.pipeline.commands.export import FOLDER, ROWS
+from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.recipe import Serve
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message, Predictor
+
+ONNX = ("onnx", "onnx-int8")
+"""Exports that can compute in torch's place."""
+
+
+def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
+    """Serve one run or several, each under its folder's name, until SIGTERM or Ctrl-C.
+
+    The settings are section `serve` of `recipe`, or else of the first run's own; overrides come on top.
+    """
+    try:
+        from tunesmith.serving import app, server
+    except ImportError as error:
+        raise MissingExtra(
+            "serving needs fastapi, uvicorn and prometheus-client",
+            found=str(error),
+            do="pip install 'tunesmith[serve]'",
+        ) from None
+    found = [runs.find(path) for path in run_dirs]
+    settings = recipes.load(recipe or found[0].recipe, overrides).serve
+    keys = server.keys(settings)
+    # the address comes before the models are loaded: one that is taken is told at once
+    with server.listen(settings) as socket, closing(load(found, settings)) as handlers:
+        host, port = socket.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        names = ", ".join(handlers.models)
+        say(f"serving {names} at {address} (try it there in a browser; {address}/docs says how)")
+        server.run(app.create(handlers, keys), settings, socket)
+
+
+def load(found: Sequence[Run], settings: Serve) -> Any:
+    """The handlers of some runs: their models loaded and tried once. Raises RunError where two have one name."""
+    from tunesmith.serving.handlers import Handlers
+
+    names = [run.path.resolve().name for run in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise RunError(f"two runs are called {', '.join(sorted(twice))}", do="rename one of the folders")
+    models = {name: _served(name, run, settings) for name, run in zip(names, found, strict=True)}
+    judge = _judge(settings)
+    handlers = Handlers(models, settings, judge)
+    _ = handlers.guard.patterns  # those that are none are told now, and a log that cannot be written
+    return handlers
+
+
+def engine(run: Run, settings: Serve) -> Predictor:
+    """What computes a classification run's labels, by `serve.engine`. Raises RunError where there is no such export."""
+    _check_engine(run, settings)
+    name = _fastest(run) if settings.engine == "auto" else settings.engine
+    if name == "torch":
+        found: Predictor = load_result(run)
+        return found
+    from tunesmith.exporting import onnx
+
+    folder = run.path / FOLDER / name
+    if not folder.is_dir():
+        raise RunError(
+            f"{run.path} has no {name} export", do=f"tunesmith export {run.path} --to {name}, or serve.engine=torch"
+        )
+    say(f"{run.path}: labels by ONNX Runtime, from {folder}")
+    return onnx.load(folder)
+
+
+def _check_engine(run: Run, settings: Serve) -> None:
+    if settings.engine in ONNX and run.recipe.method not in ("encoder", "probe"):
+        raise RunError(
+            f"{run.path} cannot be computed by serve.engine={settings.engine}",
+            expected="an encoder or a probe",
+            found=f"a {run.recipe.method} run",
+            do="serve.engine=auto",
+        )
+
+
+def _fastest(run: Run) -> str:
+    """The export in the run that was faster than the run itself and held against it, on as many rows as `export` takes
+    by itself; `torch` where none was, and without ONNX Runtime."""
+    from tunesmith.exporting import parity
+
+    found = {"torch": 1.0}
+    files = {name: run.path / FOLDER / name / parity.FILE for name in ONNX if importlib.util.find_spec("onnxruntime")}
+    splits = run.manifest["data"]["splits"]
+    held_out = next((splits[name]["rows"] for name in ("test", "validation") if splits[name]["rows"]), ROWS)
+    for name, file in files.items():
+        if file.is_file():
+            proof = json.loads(file.read_text(encoding="utf-8"))
+            if parity.problem(proof, exact=name == "onnx") is None and proof["rows"] >= min(ROWS, held_out):
+                found[name] = proof.get("speed", 0.0)
+    return max(found, key=lambda name: found[name])
+
+
+def _judge(settings: Serve) -> Any:
+    """The guard's own classifier."""
+    if settings.guard.classifier is None:
+        return None
+    run = runs.find(settings.guard.classifier)
+    if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
+        raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
+    judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
+    if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
+        expected = ", ".join(judge.predictor.labels)
+        raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
+    return judge
+
+
+def _served(name: str, run: Run, settings: Serve) -> Any:
+    """One run as serving knows it. It answers once before it is asked: what is done at first use is done then."""
+    from tunesmith.serving.backends import ServedClassifier, ServedGenerator
+
+    recipe, created = run.recipe, int(time.time())
+    say(f"loading {run.path}")
+    if recipe.task == "instruction":
+        _check_engine(run, settings)
+        writer = load_result(run)
+        prompt = writer.tokens([Message("user", "Hello")])
+        writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        return ServedGenerator(
+            name, writer, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
+        )
+    predictor = engine(run, settings)
+    pairs = recipe.data.text_pair is not None
+    predictor.predict([Example("first", "Hello", "Hello" if pairs else None)])
+    count, limit, opening = _reading(predictor)
+    return ServedClassifier(name, predictor, pairs, count, limit, settings.max_input_tokens, opening, created)
+
+
+def _reading(
+    predictor: Any,
+) -> tuple[Callable[[Example], int] | None, int | None, Callable[[Example], str] | None]:
+    """How a predictor reads: what counts an input's tokens, how many it reads, and the prompt it makes, if any."""
+    encoder, generator = getattr(predictor, "encoder", None), getattr(predictor, "generator", None)
+    if hasattr(predictor, "count"):  # an export
+        return predictor.count, predictor.max_length, None
+    if encoder is not None:
+        return (
+            lambda one: len(encoder.tokenizer(one.text, one.text_pair, verbose=False)["input_ids"]),
+            encoder.max_length,
+            None,
+        )
+    if generator is not None:
+        question = predictor.question
+        return (
+            lambda one: len(generator.tokens(question.ask(one))),
+            generator.limit - predictor.room,
+            lambda one: str(generator.opening(question.ask(one))),
+        )
+    return None, None, None

@@ -1,0 +1,178 @@
+"""`tunesmith train`: one recipe -> one run directory with a model, its scores and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import RecipeError, RunError
+from tunesmith.pipeline import run_report
+from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.methods import METHODS, load_result
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Splits, TrainResult
+
+Source = str | Path | Mapping[str, Any] | Recipe
+
+
+def train(
+    source: Source | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    closed_test: bool = False,
+) -> Run:
+    """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
+
+    source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
+    folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
+    it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
+    closed_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
+    """
+    recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
+    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    if run is None:
+        for line in () if quiet else summary.lines(splits.changes):
+            say(f"data: {line}")
+        run = _open(recipe, run_dir)
+    elif run.manifest["status"] == "finished":
+        say(f"{run.path} has finished already")
+        return run
+    else:
+        _check_data(splits, run)
+    return fit(recipe, splits, run, closed_test=closed_test)
+
+
+def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) -> Run:
+    """Train on splits that were read already."""
+    method, job = METHODS[recipe.method], Job(recipe, splits, run)
+    if processes.is_main():
+        _note_start(recipe, splits, run)
+    method.prepare(recipe)
+    labels = f", {len(splits.labels)} labels" if splits.labels else ""
+    say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
+    watch = hardware.Stopwatch()
+    with watch.time("train"):
+        fitted = method.fit(job)
+    earlier = fitted.notes.pop("earlier_seconds", 0.0)  # before the run was interrupted
+    watch.seconds["train"] += earlier
+    if processes.is_main():
+        if "fallback" in fitted.notes:
+            run.note(**method.fallen_back(recipe))
+        runs.write_folder(run.model, fitted.predictor.save)
+        if fitted.notes.get("dtype", "float32") != "float32":  # saved so, but always computed with in float32
+            fitted = replace(fitted, predictor=method.load(run.model, recipe))
+        _finish(replace(job, splits=replace(splits, test=())) if closed_test else job, fitted, watch)
+    return run
+
+
+def open_test(run: Run) -> Run:
+    """Predict and score the test split of a run that was trained with `closed_test`. Others are left as they are."""
+    if (run.path / "scores.json").exists():
+        return run
+    recipe = run.recipe
+    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    _check_data(splits, run)
+    costs = run.manifest["costs"]
+    fitted = TrainResult(load_result(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
+    watch = hardware.Stopwatch()
+    watch.seconds["train"] = costs["train_seconds"]
+    _finish(Job(recipe, splits, run), fitted, watch, costs["peak_memory_mb"])
+    return run
+
+
+def _loaded(source: Source | None, overrides: Sequence[str]) -> Recipe:
+    if source is None:
+        raise RecipeError("nothing to train", do="give a recipe, or a run to go on with (--resume RUN)")
+    return recipes.load(source, overrides)
+
+
+def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+    """The recipe and the run to go on with. Only what cannot change the result may be set anew."""
+    if source is not None:
+        raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
+    if other := [word for word in overrides if not word.startswith("engine.")]:
+        raise RecipeError(
+            f"a resumed run keeps its settings: {', '.join(other)}", do="start a new run for other settings"
+        )
+    run = runs.find(resume)
+    return recipes.load(run.recipe, overrides), run
+
+
+def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
+    """The run directory; where several processes train, the first one makes it and tells the others."""
+    path = ""
+    if processes.is_main():
+        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
+        run.write("recipe.yaml", recipes.dump(recipe))
+        path = str(run.path)
+    return Run(Path(processes.agree(path)))
+
+
+def _check_data(splits: Splits, run: Run) -> None:
+    before = run.manifest["data"]["fingerprint"]
+    if before != splits.fingerprints["data"]:
+        raise RunError(
+            f"the data of {run.path} has changed since it began",
+            expected=f"fingerprint {before[:12]}",
+            found=splits.fingerprints["data"][:12],
+            do="restore the data, or start a new run",
+        )
+
+
+def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
+    run.note(
+        tunesmith=__version__,
+        name=METHODS[recipe.method].name(recipe),
+        task=recipe.task,
+        method=recipe.method,
+        description=METHODS[recipe.method].describe(recipe),
+        seed=recipe.seed,
+        trust_remote_code=recipe.model.trust_remote_code,
+        data=summary.summarize(splits, source_name(recipe)),
+        status="running",
+    )
+
+
+def _finish(job: Job, fitted: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
+    """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
+    outcome = OUTCOMES[job.recipe.task](job, fitted, watch)
+    job.run.note(
+        validation=outcome["validation"],
+        costs=_costs(watch, fitted, outcome["predicted"], job.run) | ({} if peak is None else {"peak_memory_mb": peak}),
+        notes=fitted.notes,
+        environment=hardware.environment(fitted.notes.get("device", "cpu")),
+        status="finished",
+    )
+    run_report.write_run(job.run)
+
+
+def _costs(watch: hardware.Stopwatch, fitted: TrainResult, num_predicted: int, run: Run) -> dict[str, float | None]:
+    predicting = watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None
+    return {
+        "train_seconds": watch.seconds["train"],
+        "seconds_per_1000": predicting,
+        "base_seconds": watch.seconds.get("base"),
+        "peak_memory_mb": hardware.peak_memory_mb(),
+        "parameters": fitted.parameters,
+        "trainable": fitted.trainable,
+        "size_mb": runs.size(run.model) / 2**20,
+    }
+
+
+def source_name(recipe: Recipe) -> str:
+    """What the data is called in manifests and reports."""
+    return recipe.data.path or recipe.data.train or "memory"
+
+
+def _name(recipe: Recipe) -> str:
+    return Path(source_name(recipe).removeprefix("pypi:")).name.split(".")[0]

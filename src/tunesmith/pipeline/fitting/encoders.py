@@ -1,0 +1,68 @@
+"""Fine-tuning an encoder: model, rows and loss for the loop, and the predictor that comes of it."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tunesmith.data import batches
+from tunesmith.data.encode import encode
+from tunesmith.errors import RecipeError
+from tunesmith.evaluation import metrics
+from tunesmith.models import adapters, pretrained
+from tunesmith.pipeline.fitting import weight_setup
+from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.prediction.classify import Encoder, EncoderClassifier, cut_notes, layout_of
+from tunesmith.recipe import Recipe
+from tunesmith.training import losses
+from tunesmith.training.loop import Scores
+
+
+def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
+    """A classifier on a pretrained body, and the training rows as micro-batches of similar lengths."""
+    recipe, splits = job.recipe, job.splits
+    tokenizer = pretrained.tokenizer(recipe.model)
+    plan = weight_setup.plan(job, accelerator.device)
+    model = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
+    model = weight_setup.shape(model, plan, recipe, "classification").to(accelerator.device)
+    limit = pretrained.longest_input(recipe.model, tokenizer)
+    layout, padded = _layout(model, tokenizer, recipe)
+    encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
+    predictor = EncoderClassifier(splits.labels, encoder)
+    rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
+    sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
+    budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
+    return TrainingSetup(
+        model,
+        batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
+        losses.Classification(torch.from_numpy(job.weights())),
+        lambda step: _validate(predictor, job),
+        predictor,
+        lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
+        {
+            **plan.notes,
+            "adapter": adapters.describe(model),
+            "layout": "unpadded" if padded is None else f"padded: {padded}",
+            **cut_notes(cut),
+        },
+    )
+
+
+def _layout(model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe) -> tuple[batches.Layout, str | None]:
+    """Texts in one row where that gives the model's own logits, else padded; and why padded."""
+    engine = recipe.engine
+    if engine.layout == "padded" or engine.compile:
+        return batches.Padded(tokenizer), "engine.layout" if engine.layout == "padded" else "engine.compile"
+    layout, reason = layout_of(model, tokenizer)
+    if reason and engine.layout == "packed":
+        raise RecipeError(
+            f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
+        )
+    return layout, reason
+
+
+def _validate(predictor: EncoderClassifier, job: Job) -> Scores:
+    rows = job.splits.validation
+    return metrics.headline([str(row.label) for row in rows], predictor.predict(rows), job.splits.labels)

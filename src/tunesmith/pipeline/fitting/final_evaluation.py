@@ -1,0 +1,55 @@
+"""What a trained model is held to, by task: predict the held-out rows, store what was said, and score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tunesmith import hardware
+from tunesmith.evaluation import metrics, responses
+from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline.fitting import base_model
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.types import Example, TrainResult
+
+Outcome = Callable[[Job, TrainResult, hardware.Stopwatch], dict[str, Any]]
+"""Writes predictions and scores.json into the run; gives what the manifest keeps: `validation` and `predicted`."""
+
+
+def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> dict[str, Any]:
+    """Labels of the validation and the test rows. The test split is looked at here and nowhere else."""
+    recipe, splits, run = job.recipe, job.splits, job.run
+    validation = None
+    if splits.validation:
+        predictions = fitted.predictor.predict(splits.validation)
+        gold = _gold(splits.validation)
+        run.write_predictions("validation", predictions, gold)
+        validation = metrics.headline(gold, predictions, splits.labels)
+    with watch.time("predict"):
+        predictions = fitted.predictor.predict(splits.test)
+    gold = _gold(splits.test)
+    run.write_predictions("test", predictions, gold)
+    if splits.test:
+        run.write("scores.json", metrics.score(gold, predictions, splits.labels, recipe.evaluate, recipe.seed))
+    run.write("worst.json", {"worst": run_report.worst(splits.test, predictions)})
+    return {"validation": validation, "predicted": len(splits.test)}
+
+
+def instruction(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> dict[str, Any]:
+    """The loss of the validation and test answers, and the model's own answers to the test prompts; and the base's."""
+    splits, run, generator = job.splits, job.run, fitted.predictor
+    rows = responding.answered_rows(generator, splits.test, job.recipe, watch)
+    run.write_rows("test", rows)
+    held_out = responding.losses(generator, splits.validation)
+    base_model.answer(job, generator, fitted.trainable > 0, watch)
+    if rows:
+        run.write("scores.json", base_model.score(run))
+    validation = {"loss": responses.mean_loss(held_out)} if held_out else None
+    return {"validation": validation, "predicted": sum("response" in row for row in rows)}
+
+
+def _gold(examples: Sequence[Example]) -> list[str]:
+    return [str(example.label) for example in examples]
+
+
+OUTCOMES: dict[str, Outcome] = {"classification": classification, "instruction": instruction}

@@ -1,0 +1,189 @@
+"""Fine-tuning a causal language model: to answer instructions, or to name labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tunesmith import processes
+from tunesmith.console import say, warn
+from tunesmith.data import batches, truncation
+from tunesmith.data.encode import EncodedText
+from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
+from tunesmith.errors import DataError, RecipeError
+from tunesmith.evaluation import metrics
+from tunesmith.models import adapters, packing, pretrained
+from tunesmith.pipeline.fitting import weight_setup
+from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.prediction.classify import cut_notes
+from tunesmith.prediction.generate import Generator
+from tunesmith.prediction.label import LabelClassifier
+from tunesmith.recipe import Recipe
+from tunesmith.training import causal
+from tunesmith.training.loop import Scores
+from tunesmith.types import DataNote, Example, TrainResult
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+"""How far the logits of a packed row may be from those of separate rows, relative to the largest."""
+
+
+def untuned(job: Job) -> TrainResult:
+    """The model as it comes: nothing is trained, and nothing but its name is stored."""
+    recipe = job.recipe
+    tokenizer = pretrained.tokenizer(recipe.model)
+    prompter = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
+    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
+    generator = Generator(model, prompter, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
+    total, _ = adapters.count(model)
+    notes = {"device": str(processes.device()), "template": prompter.template}
+    return TrainResult(_result(generator, recipe, job), total, 0, notes)
+
+
+def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
+    """A causal language model, and the training conversations packed or padded."""
+    recipe = job.recipe
+    _refuse_class_weights(recipe)
+    tokenizer = pretrained.tokenizer(recipe.model)
+    prompter = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
+    plan = weight_setup.plan(job, accelerator.device)
+    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
+    model = weight_setup.shape(model, plan, recipe, "causal").to(accelerator.device)
+    for row in job.splits.test:  # what the template refuses is better known before training than after it
+        prompter.pieces(row.messages)
+    limit = pretrained.longest_input(recipe.model, tokenizer)
+    result = _result(Generator(model, replace(prompter, train_on_prompt=False), limit), recipe, job)
+    rows, changes = encode(job.splits.train, recipe, job.splits.labels, prompter, limit)
+    for change in changes:
+        say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
+    if not rows:
+        raise DataError("no training row is left", do="raise model.max_length")
+    reason = _unpackable(model, rows, recipe, plan.dtype)
+    feed, loss = _layout(rows, job, accelerator, model, reason)
+    evaluate = _Validation(job, result, loss, feed) if recipe.task == "instruction" else _classified(result, job)
+    notes = {
+        **plan.notes,
+        "adapter": adapters.describe(model),
+        "template": prompter.template,
+        "layout": "packed" if reason is None else f"padded: {reason}",
+        **cut_notes(changes),
+    }
+    return TrainingSetup(model, feed, loss, evaluate, result, partial(reload, recipe), notes)
+
+
+def reload(recipe: Recipe, folder: Path) -> Any:
+    """What `prepare` made, from the folder it was saved in: a generator, or the classifier around it."""
+    kind = LabelClassifier if recipe.task == "classification" else Generator
+    return kind.load(folder, recipe.model.trust_remote_code)
+
+
+def encode(
+    examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], prompter: ChatEncoder, limit: int
+) -> tuple[list[EncodedText], list[DataNote]]:
+    """Conversations to learn from. Classification leaves room for the longest label, whatever the row's own is."""
+    names, policy = [example.id for example in examples], recipe.prompt.truncation
+    if recipe.task == "instruction":
+        conversations: list[Conversation] = [example.messages for example in examples]
+        return truncation.encode(names, conversations, prompter, [limit] * len(names), policy)
+    question = LabelQuestion.of(recipe.prompt, labels)
+    lengths = [len(ids) for ids in prompter.encode_answers(question.ask(examples[0]), question.texts)]
+    own = dict(zip(question.labels, lengths, strict=True))
+    limits = [limit - max(lengths) + own[str(example.label)] for example in examples]
+    return truncation.encode(names, [question.answered(example) for example in examples], prompter, limits, policy)
+
+
+def _result(generator: Generator, recipe: Recipe, job: Job) -> Any:
+    """The generator itself, or for classification the predictor around it."""
+    if recipe.task == "instruction":
+        return generator
+    question = LabelQuestion.of(recipe.prompt, job.splits.labels)
+    found = LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
+    found.check()
+    return found
+
+
+def _refuse_class_weights(recipe: Recipe) -> None:
+    if recipe.train.class_weights != "none":
+        raise RecipeError("train.class_weights: a generator learns tokens, not classes", do="leave it out")
+
+
+def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, dtype: torch.dtype) -> str | None:
+    """Why rows cannot be packed; None where packing gives the model's own logits."""
+    if recipe.engine.layout == "padded":
+        return "engine.layout"
+    reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
+    if reason is None and not causal.head_decides(model, rows[0].ids):
+        reason = "its logits are changed after the head"
+    if reason and recipe.engine.layout == "packed":
+        raise RecipeError(
+            f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
+        )
+    if reason:
+        warn(f"rows are padded, not packed: {reason}")
+    return reason
+
+
+def _layout(
+    rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, unpackable: str | None
+) -> tuple[causal.PackedMicroBatches | causal.PaddedMicroBatches, Any]:
+    engine, config = job.recipe.engine, cast(Any, model.config)
+    sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
+    budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
+    place = accelerator.process_index, accelerator.num_processes
+    if unpackable is None:
+        return causal.PackedMicroBatches(rows, sampler, budget, *place), causal.PackedCausal()
+    own_logits = not causal.head_decides(model, rows[0].ids)
+    return causal.PaddedMicroBatches(rows, sampler, config.pad_token_id, budget, *place), causal.PaddedCausal(
+        through_model=own_logits
+    )
+
+
+def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
+    rows = job.splits.validation
+    gold = [str(row.label) for row in rows]
+    # a fresh copy each time: what a classifier remembers of its model is out of date after more steps
+    return lambda step: metrics.headline(gold, replace(predictor).predict(rows), job.splits.labels)
+
+
+class _Validation:
+    """The mean loss of the answers' tokens, and answers to the first few prompts for people to read."""
+
+    def __init__(
+        self, job: Job, generator: Generator, loss: Any, feed: causal.PackedMicroBatches | causal.PaddedMicroBatches
+    ) -> None:
+        self.job, self.generator, self.loss = job, generator, loss
+        rows, _ = encode(job.splits.validation, job.recipe, (), generator.prompter, generator.max_length)
+        whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
+        self.batches = replace(feed, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
+
+    def __call__(self, step: int) -> Scores:
+        model = self.generator.model
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            total = sum(float(self.loss.total(model, batch.to(device))) for batch in self.batches)
+        self._answer(step)
+        return {"loss": total / max(1.0, sum(self.loss.count(batch) for batch in self.batches))}
+
+    def _answer(self, step: int) -> None:
+        recipe = self.job.recipe
+        shown = self.job.splits.validation[: recipe.evaluate.num_samples]
+        if not shown or not processes.is_main():
+            return
+        questions = [row.messages[:-1] for row in shown]
+        answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
+        samples = [
+            {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "response": answer.text}
+            for row, answer in zip(shown, answers, strict=True)
+            if answer
+        ]
+        if not samples:
+            return
+        say(f"step {step}, asked {samples[0]['prompt'][:80]!r}: {samples[0]['response'][:160]!r}")
+        self.job.run.log({"step": step, "samples": samples})

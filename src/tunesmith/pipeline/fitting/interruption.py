@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM while training: the step ends, a checkpoint is written; a second signal ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from tunesmith.console import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody wants training to end."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def watched() -> Iterator[StopRequest]:
+    """While open, the first signal is noted instead of ending the process."""
+    wish = StopRequest()
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield wish
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        wish.signal = number
+        say("stopping after this step, with a checkpoint; once more to stop at once")
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield wish
+    finally:
+        restore()

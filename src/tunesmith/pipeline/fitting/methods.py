@@ -1,0 +1,186 @@
+"""The methods by name: how each is described, trained and loaded. A new method is a row in METHODS.
+
+What a method needs is imported when it runs: a linear model is trained and served without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import RecipeError, RunError
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Predictor, TrainResult
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to learn a classifier."""
+
+    describe: Callable[[Recipe], str]
+    prepare: Callable[[Recipe], None]
+    """Imports libraries and fetches files, so that the time of `fit` is training alone."""
+    fit: Callable[[Job], TrainResult]
+    load: Callable[[Path, Recipe], Any]
+    """From a model folder and the run's recipe: a Predictor, or of task `instruction` a Generator."""
+    name: Callable[[Recipe], str] = lambda recipe: recipe.method
+    """What the method is called in a comparison."""
+
+    def fallen_back(self, recipe: Recipe) -> dict[str, str]:
+        """Name and description of a qlora recipe that was trained as lora, 4 bits being of no use here."""
+        adapter = recipe.adapter.model_copy(update={"kind": "lora"})
+        trained = recipe.model_copy(update={"adapter": adapter})
+        return {
+            "name": f"{self.name(recipe)} (fell back to lora)",
+            "description": f"{self.describe(trained)}; 4 bits cannot be used here",
+        }
+
+
+def load_result(run: Run) -> Any:
+    """What a finished run trained: a Predictor, or of task `instruction` a Generator."""
+    manifest = run.manifest
+    if manifest["status"] != "finished":
+        raise RunError(f"{run.path} has not finished", do=f"go on with it: tunesmith train --resume {run.path}")
+    return METHODS[manifest["method"]].load(run.model, run.recipe)
+
+
+def _prepare_linear(recipe: Recipe) -> None:
+    from tunesmith.models import linear
+
+    linear.prepare()
+
+
+def _fit_linear(job: Job) -> TrainResult:
+    from tunesmith.models import linear
+
+    return linear.fit(job.splits.train, job.splits.labels, job.recipe.linear, job.weights())
+
+
+def _load_linear(folder: Path, recipe: Recipe) -> Predictor:
+    from tunesmith.models.linear import LinearClassifier
+
+    return LinearClassifier.load(folder)
+
+
+def _prepare_probe(recipe: Recipe) -> None:
+    from tunesmith.models import linear, pretrained
+
+    linear.prepare()
+    pretrained.prepare(recipe.model)
+
+
+def _fit_probe(job: Job) -> TrainResult:
+    from tunesmith.models import pretrained
+    from tunesmith.prediction import classify
+
+    recipe, splits = job.recipe, job.splits
+    tokenizer = pretrained.tokenizer(recipe.model)
+    body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
+    encoder = classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
+    return classify.fit_probe(encoder, splits.train, splits.labels, recipe.probe, recipe.linear, job.weights())
+
+
+def _load_probe(folder: Path, recipe: Recipe) -> Predictor:
+    from tunesmith.prediction.classify import ProbeClassifier
+
+    return ProbeClassifier.load(folder, recipe.model.trust_remote_code)
+
+
+def _prepare_tuning(recipe: Recipe) -> None:
+    from tunesmith.models import pretrained
+    from tunesmith.pipeline.fitting import encoders, generators  # noqa: F401
+
+    pretrained.prepare(recipe.model)
+
+
+def _fit_encoder(job: Job) -> TrainResult:
+    from tunesmith.pipeline.fitting import encoders, finetune
+
+    return finetune.fit(job, encoders.prepare)
+
+
+def _load_encoder(folder: Path, recipe: Recipe) -> Predictor:
+    from tunesmith.prediction.classify import EncoderClassifier
+
+    return EncoderClassifier.load(folder, recipe.model.trust_remote_code)
+
+
+def _fit_generator(job: Job) -> TrainResult:
+    from tunesmith.pipeline.fitting import finetune, generators
+
+    return finetune.fit(job, generators.prepare) if _learns(job.recipe) else generators.untuned(job)
+
+
+def _load_generator(folder: Path, recipe: Recipe) -> Any:
+    from tunesmith.pipeline.fitting import generators
+
+    return generators.reload(recipe, folder)
+
+
+def _describe_linear(recipe: Recipe) -> str:
+    kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
+    ranges = (("word", recipe.linear.word_ngrams), ("character", recipe.linear.char_ngrams))
+    grams = " and ".join(f"{name} {pair[0]}-{pair[1]}-grams" for name, pair in ranges if pair)
+    return f"{kind} of {grams} + logistic regression"
+
+
+def _describe_probe(recipe: Recipe) -> str:
+    return f"frozen {_model(recipe)} ({recipe.probe.pooling} pooling) + logistic regression"
+
+
+def _describe_tuned(recipe: Recipe) -> str:
+    if not _learns(recipe):
+        return f"untuned {_model(recipe)}"
+    part = {"none": "fine-tuned", "embeddings": "fine-tuned (embeddings frozen)", "body": "head trained on frozen"}
+    how = {"none": part[recipe.train.freeze], "lora": "LoRA beside", "qlora": "LoRA beside 4-bit"}[recipe.adapter.kind]
+    rank = "" if recipe.adapter.kind == "none" else f", r {recipe.adapter.r}"
+    length = (
+        f"{recipe.train.max_steps} steps" if recipe.train.max_steps else f"{recipe.train.num_train_epochs:g} epoch(s)"
+    )
+    return f"{how} {_model(recipe)}{rank}, {length}"
+
+
+def _learns(recipe: Recipe) -> bool:
+    return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
+
+
+def _variant(recipe: Recipe) -> str:
+    """The method's name in a comparison: `generator:lora`, and plain `encoder` where it is trained in full."""
+    kind = recipe.adapter.kind if _learns(recipe) else "untuned"
+    full = "" if recipe.method == "encoder" else ":full"
+    return recipe.method + (full if kind == "none" else f":{kind}")
+
+
+def variants(method: str) -> dict[str, str]:
+    """The settings behind `generator:lora` and its like. Raises RecipeError for what is none."""
+    name, _, kind = method.partition(":")
+    known = VARIANTS if name in ("encoder", "generator") else {"": {}}
+    if name not in METHODS or kind not in known or (name, kind) == ("encoder", "untuned"):
+        raise RecipeError(
+            f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
+        )
+    return {"method": name, **known[kind]}
+
+
+def _model(recipe: Recipe) -> str:
+    return Path(recipe.model.name_or_path.removeprefix("pypi:")).name
+
+
+METHODS = {
+    "linear": Method(_describe_linear, _prepare_linear, _fit_linear, _load_linear),
+    "probe": Method(_describe_probe, _prepare_probe, _fit_probe, _load_probe),
+    "encoder": Method(_describe_tuned, _prepare_tuning, _fit_encoder, _load_encoder, _variant),
+    "generator": Method(_describe_tuned, _prepare_tuning, _fit_generator, _load_generator, _variant),
+}
+VARIANTS = {
+    "": {},
+    "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
+    "full": {"adapter.kind": "none"},
+    "lora": {"adapter.kind": "lora"},
+    "qlora": {"adapter.kind": "qlora"},
+}
+"""What follows a method's name behind a colon -> settings."""

@@ -1,0 +1,156 @@
+"""What surrounds the loop: progress, metrics, checkpoints, the best weights, interruption and going on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import patch_environment
+
+from tunesmith import processes, runs
+from tunesmith.console import meter, say, warn
+from tunesmith.errors import Interrupted, MissingExtra
+from tunesmith.pipeline.fitting import interruption
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.training import checkpoint, loop, precision, sharding
+
+
+@dataclass
+class Session:
+    """One training under way. Only the main process writes."""
+
+    job: Job
+    accelerator: Accelerator
+    course: loop.TrainingPlan
+    steps_per_epoch: int
+    write_model: Callable[[Path], None]
+    """Writes the weights as they are now into a folder."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last line in metrics.jsonl."""
+    best_step: int | None = None
+    earlier: float = 0.0
+    """Seconds of training before this process took over."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.job.run.path / "checkpoints"
+
+    def resume(self, state: loop.TrainState) -> None:
+        """Go on from the newest good checkpoint, if there is one."""
+        found = checkpoint.newest(self.checkpoints)
+        notes: dict[str, Any] = checkpoint.load(found, state) if found else {"metrics": 0}
+        if self.accelerator.is_main_process:
+            self.job.run.cut_metrics(notes["metrics"])
+        if found is None:
+            return
+        self.losses, self.best_step, self.earlier = notes["losses"], notes["best_step"], notes["seconds"]
+        if notes["threads"] != torch.get_num_threads():
+            warn(f"{notes['threads']} threads before, {torch.get_num_threads()} now: the last bits may differ")
+        say(f"resuming at step {state.step} of {self.course.num_steps} ({found.name})")
+
+    def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
+        """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
+        start = time.perf_counter()
+        with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
+            for step in steps:
+                show(step.number, f"loss {step.loss:.4f}")
+                last = step.number == self.course.num_steps or self.course.patient_no_more(state.age)
+                self._record(step, state, last)
+                if wish.signal or self._saves(step.number):
+                    self._save(state, self.earlier + time.perf_counter() - start)
+                if wish.signal:
+                    raise Interrupted(
+                        f"stopped at step {step.number} of {self.course.num_steps}",
+                        wish.signal,
+                        do=f"go on with: tunesmith train --resume {self.job.run.path}",
+                    )
+        if state.skipped:
+            warn(f"{state.skipped} step(s) had nothing to learn and were skipped")
+
+    def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
+        if not step.skipped:
+            self.losses.append(step.loss)
+        every = self.job.recipe.evaluate.logging_steps
+        if self.losses and (step.number == 1 or step.number % every == 0 or last):
+            self._log_losses(step)
+        if step.scores is not None:
+            self._log(step, {f"validation_{name}": value for name, value in step.scores.items()})
+        if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
+            self.best_step = step.number
+            with sharding.gathered(state.model):
+                if self.accelerator.is_main_process:
+                    runs.write_folder(self.job.run.model, self.write_model)
+
+    def _log_losses(self, step: loop.Step) -> None:
+        mean = sum(self.losses) / len(self.losses)
+        self._log(step, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
+        self.losses.clear()
+
+    def _log(self, step: loop.Step, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self.job.run.log({"step": step.number, **values})
+        self.accelerator.log(values, step=step.number)
+
+    def _saves(self, number: int) -> bool:
+        engine = self.job.recipe.engine
+        every = {"epoch": self.steps_per_epoch, "steps": engine.save_steps, "no": None}[engine.save_strategy]
+        return every is not None and number % every == 0 and number < self.course.num_steps
+
+    def _save(self, state: loop.TrainState, seconds: float) -> None:
+        content = checkpoint.snapshot(state)
+        if self.accelerator.is_main_process:
+            notes: dict[str, Any] = {
+                "losses": self.losses,
+                "best_step": self.best_step,
+                "seconds": seconds,
+                "metrics": len(self.job.run.metrics()),
+                "threads": torch.get_num_threads(),
+            }
+            checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def accelerated(job: Job) -> Iterator[Accelerator]:
+    """The accelerator in the precision the recipe asks for, with its trackers running."""
+    wanted = list(job.recipe.evaluate.report_to)
+    available = [str(name) for name in get_available_trackers()]
+    if missing := [name for name in wanted if name not in available]:
+        raise MissingExtra(
+            f"evaluate.report_to names {', '.join(missing)}",
+            found="not installed",
+            do=f"pip install {' '.join(missing)}",
+        )
+    AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
+    with patch_environment(**processes.WITHOUT_DEEPSPEED):
+        accelerator = Accelerator(
+            cpu=processes.on_cpu(),
+            mixed_precision=_precision(job),
+            log_with=wanted or None,
+            project_dir=job.run.path,
+            # XLNet and others hold parameters that classification never uses
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    accelerator.init_trackers("tunesmith")
+    try:
+        yield accelerator
+    finally:
+        accelerator.end_training()
+
+
+def _precision(job: Job) -> str:
+    """The mixed precision to train in; what `auto` measured stays in the manifest, for a resumed run to have it too."""
+    setting = job.recipe.engine.mixed_precision
+    if setting != "auto":
+        return setting
+    measured = job.settled("precision", lambda: precision.measure(processes.device()))
+    say(f"precision: {measured['mixed_precision']} (bfloat16 is {measured['bfloat16_speedup']} times as fast here)")
+    return str(measured["mixed_precision"])

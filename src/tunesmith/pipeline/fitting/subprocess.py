@@ -1,0 +1,65 @@
+"""Training in a process of its own: its peak memory is its own, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith import data, recipe as recipes, runs
+from tunesmith.console import say
+from tunesmith.data import summary
+from tunesmith.errors import Interrupted, RecipeError, TunesmithError
+from tunesmith.pipeline.fitting import interruption
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Splits
+
+
+def check_data(planned: Sequence[Recipe]) -> None:
+    """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
+    checked: dict[str, Splits] = {}
+    for recipe in planned:
+        key = repr((recipe.data, recipe.split, recipe.seed))
+        if key not in checked:
+            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+            if not splits.test:
+                raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
+            for line in summary.lines(splits.changes):
+                say(f"data: {line}")
+    if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
+        raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
+
+
+def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int | None = None) -> Run:
+    """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen.
+
+    held: a file descriptor that the process shall have too, so that a lock on it lasts while it trains.
+    Raises Interrupted where a signal ended it.
+    """
+    plan = folder / "recipe.yaml"
+    command = [sys.executable, "-m", "tunesmith", "train"]
+    if (folder / runs.MANIFEST).is_file():
+        command += ["--resume", str(folder)]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.write_text(recipes.dump(recipe), encoding="utf-8")
+        command += [str(plan), "--run-dir", str(folder)]
+    command += ["--quiet", *(["--closed-test"] if closed_test else [])]
+    with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.wait()  # Ctrl-C reached it too: it ends its step and writes a checkpoint
+            raise
+    if code - 128 in interruption.SIGNALS:
+        raise Interrupted(
+            f"training {recipe.method} was stopped", code - 128, do=f"go on with: tunesmith train --resume {folder}"
+        )
+    if code:
+        raise TunesmithError(
+            f"training {recipe.method} failed (exit code {code}); the reason stands above",
+            do=f"mend it and try that method alone: tunesmith train {plan}",
+        )
+    return Run(folder)

@@ -1,0 +1,67 @@
+"""In which form a model's weights are trained: number format, 4 bits, adapter, frozen parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.console import say, warn
+from tunesmith.errors import RecipeError
+from tunesmith.models import adapters, quantize
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.recipe import Adapter, Recipe
+from tunesmith.training import optim, precision
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """What the recipe asks for, as far as this machine can do it."""
+
+    adapter: Adapter
+    dtype: torch.dtype
+    quantization: Any | None
+    """For `load`; None for weights that are not in 4 bits."""
+    notes: dict[str, Any]
+    """For the manifest."""
+
+
+def plan(job: Job, device: torch.device) -> WeightPlan:
+    """Settle on number format and adapter; where 4 bits cannot run, fall back to LoRA, aloud."""
+    recipe, notes = job.recipe, {}
+    adapter, quantization = recipe.adapter, None
+    if adapter.kind == "qlora":
+        reason = quantize.usable()
+        if reason is None:
+            quantization = quantize.config(adapter)
+        else:
+            warn(f"4-bit weights cannot be used, training LoRA on {recipe.model.dtype} weights instead: {reason}")
+            adapter = adapter.model_copy(update={"kind": "lora"})
+            notes["fallback"] = f"lora instead of qlora: {reason}"
+    if adapter.kind != "none" and recipe.train.freeze != "none":
+        raise RecipeError(
+            "train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out"
+        )
+    dtype = torch.float32 if quantization else _dtype(job, device)
+    return WeightPlan(adapter, dtype, quantization, {"dtype": str(dtype).removeprefix("torch."), **notes})
+
+
+def shape(model: nn.Module, plan: WeightPlan, recipe: Recipe, task: adapters.Task) -> nn.Module:
+    """The model in the planned form: only what the recipe trains requires a gradient."""
+    if plan.quantization is None:
+        model = model.to(plan.dtype)
+    if plan.adapter.kind == "none":
+        optim.freeze(model, recipe.train.freeze)
+        return model
+    return adapters.attach(model, plan.adapter, task, recipe.model.name_or_path, recipe.seed, recipe.model.revision)
+
+
+def _dtype(job: Job, device: torch.device) -> torch.dtype:
+    setting = job.recipe.model.dtype
+    if setting != "auto":
+        return precision.DTYPES[setting]
+    measured = job.settled("precision", lambda: precision.measure(device))
+    say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
+    return precision.DTYPES[measured["dtype"]]

@@ -1,0 +1,201 @@
+"""Answers from runs and files, model by model on the prompts that all of them answered, and their report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith import __version__, runs
+from tunesmith.console import say, warn
+from tunesmith.data import response_files as files
+from tunesmith.data.rows import FIRST, merge
+from tunesmith.data.summary import lines
+from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.evaluation import responses, text_overlap
+from tunesmith.pipeline import run_report
+from tunesmith.recipe import Evaluate
+from tunesmith.reporting import generation_report as pages
+from tunesmith.runs import Run
+from tunesmith.types import DataNote
+
+Rows = list[dict[str, Any]]
+Key = tuple[str, str, int]
+RESAMPLES, SEED = 10_000, 42
+"""Of files, which have no recipe that says it."""
+
+
+@dataclass(frozen=True)
+class ResponseColumns:
+    """What a file's columns are called, where their names do not say what they are."""
+
+    responses: tuple[str, ...] = ()
+    reference: str | None = None
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelResponses:
+    """One model's answers."""
+
+    name: str
+    source: str
+    rows: Rows
+    costs: Mapping[str, Any] = field(
+        default_factory=lambda: dict.fromkeys(("train_seconds", "parameters", "trainable"))
+    )
+    """Of training; nothing is known of them where the answers come from a file."""
+    changes: tuple[DataNote, ...] = ()
+    """What reading them met."""
+
+
+def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> dict[str, Any]:
+    """The report on the answers in runs and files as one dict, ready for JSON; `methods` are the models."""
+    models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
+    changes = [*merge(change for model in models for change in model.changes), *dropped]
+    for line in lines(changes):
+        warn(line)
+    if text_overlap.deciding([row["reference"] for row in models[0].rows]) != "rougeL":
+        warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
+    settings, seed = _settings(sources)
+    methods = [
+        {
+            "name": model.name,
+            "description": model.source,
+            "costs": model.costs,
+            "scores": responses.score(model.rows, settings, seed),
+        }
+        for model in models
+    ]
+    return {
+        "task": "answers",
+        "title": ", ".join(dict.fromkeys(Path(model.source).name for model in models)),
+        "created": time.strftime("%Y-%m-%d %H:%M"),
+        "command": run_report.command(),
+        "version": __version__,
+        "data": {"changes": [asdict(change) for change in changes]},
+        "signatures": text_overlap.signatures(),
+        **run_report.side_by_side(methods, {model.name: model.rows for model in models}, settings, seed),
+    }
+
+
+def write(content: Mapping[str, Any], page: Path) -> None:
+    """The report as an HTML page, and beside it in Markdown."""
+    if page.suffix != ".html" or not page.parent.is_dir():
+        raise RecipeError(f"cannot write {page}", expected="a name that ends in .html, in a folder that exists")
+    runs.write_whole(page, pages.html(content).encode())
+    twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(content).encode())
+    say(f"wrote {page} and {twin.name}")
+
+
+def as_run(source: str | Path | Run) -> Run | None:
+    """The run at a path; None for a file. Raises RunError for a folder that is no run, DataError for nothing at all."""
+    if isinstance(source, Run):
+        return source
+    place = Path(source).expanduser()
+    if not place.exists():
+        raise DataError(f"no such file: {source}", do="give a run directory, or a file of answers")
+    return None if place.is_file() else runs.find(place)
+
+
+def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
+    """The models whose answers a source holds: a run's one, or those of a file's columns of responses.
+
+    graded: a file must have a column of references.
+    """
+    run = as_run(source)
+    if run is not None:
+        if run.recipe.task != "instruction":
+            raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
+        return [ModelResponses(str(run.manifest["name"]), str(run.path), run.rows("test"), run.manifest["costs"])]
+    path = Path(str(source)).expanduser()
+    found = files.read(
+        path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
+    )
+    changes = [found.changes, *[()] * (len(found.models) - 1)]  # what was met concerns all, and is told once
+    return [
+        ModelResponses(name, str(path), rows, changes=met)
+        for (name, rows), met in zip(found.models.items(), changes, strict=True)
+    ]
+
+
+def scorable(model: ModelResponses) -> ModelResponses:
+    """Without rows that have no reference; a response that is missing in a file counts as an empty answer."""
+    ungraded = [row["id"] for row in model.rows if row["reference"] is None]
+    rows = [row for row in model.rows if row["reference"] is not None]
+    silent = [row["id"] for row in rows if row.get("response", "") is None]
+    if not rows:
+        raise DataError(f"{model.source}: no row with a reference", do="give a file with references")
+    reasons = {
+        f"left out of {model.name}: no reference": ungraded,
+        f"no response of {model.name}: counts as an empty answer": silent,
+    }
+    changes = (DataNote(reason, len(ids), tuple(ids[:FIRST])) for reason, ids in reasons.items() if ids)
+    filled = [row | {"response": "", "missing": True} if row.get("response", "") is None else row for row in rows]
+    return replace(model, rows=filled, changes=(*model.changes, *changes))
+
+
+def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[DataNote]]:
+    """The models on the prompts that all have, in the first one's order, and what had to be left out.
+
+    Prompts are the same where their texts and their references are. Raises RunError where there are none.
+    """
+    if len(models) == 1:
+        return list(models), []
+    by_loss = all("learned" in row for model in models for row in model.rows)
+    keyed = [_keyed([row for row in model.rows if by_loss or row.get("response") is not None]) for model in models]
+    common = [key for key in keyed[0] if all(key in other for other in keyed[1:])]
+    if not common:
+        prompts = [next(iter(rows), ("nothing", "", 0))[0][:60] for rows in keyed]
+        raise RunError(
+            f"{models[0].name} and {models[1].name} have no prompt with the same reference in common",
+            found="; ".join(f"{model.name}: {prompt!r}" for model, prompt in zip(models, prompts, strict=True)),
+            do="give answers to the same prompts, or evaluate each alone",
+        )
+    dropped = [
+        DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:FIRST]))
+        for model, rows in zip(models, keyed, strict=True)
+        if (left := [str(row["id"]) for key, row in rows.items() if key not in set(common)])
+    ]
+    ids = {key: keyed[0][key]["id"] for key in common}
+    aligned = [
+        replace(model, rows=[rows[key] | {"id": ids[key]} for key in common])
+        for model, rows in zip(models, keyed, strict=True)
+    ]
+    return aligned, dropped
+
+
+def _keyed(rows: Rows) -> dict[Key, dict[str, Any]]:
+    """Rows by prompt and reference; of those that stand several times also by their number."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found: dict[Key, dict[str, Any]] = {}
+    for row in rows:
+        texts = (" ".join(row["prompt"].split()), " ".join(row["reference"].split()))
+        found[(*texts, seen[texts])] = row
+        seen[texts] += 1
+    return found
+
+
+def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
+    """Every model with a name of its own: where two share one, their sources are added."""
+    for addition in (lambda model: f"{Path(model.source).name.split('.')[0]}: {model.name}", None):
+        counts = Counter(model.name for model in models)
+        numbers: Counter[str] = Counter()
+        renamed = []
+        for model in models:
+            name = model.name
+            if counts[name] > 1:
+                numbers[name] += 1
+                name = addition(model) if addition else f"{name} {numbers[name]}"
+            renamed.append(replace(model, name=name))
+        models = renamed
+    return list(models)
+
+
+def _settings(sources: Sequence[str | Path | Run]) -> tuple[Evaluate, int]:
+    """Confidence, resamples and seed: those of the first run, if there is one."""
+    first = next((run for source in sources if (run := as_run(source)) is not None), None)
+    return (first.recipe.evaluate, first.recipe.seed) if first else (Evaluate(bootstrap_samples=RESAMPLES), SEED)

@@ -1,0 +1,231 @@
+"""The command line end to end, as its user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import tiny
+from tests.conftest import write_csv
+from tunesmith import cli, runs
+
+FAST = ["evaluate.bootstrap_samples=100"]
+
+
+def tunesmith(*words: object, ok: bool = True) -> None:
+    assert cli.main([str(word) for word in words]) == (0 if ok else 2)
+
+
+@pytest.fixture
+def run(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A finished linear run."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"method": "linear", "data": {"path": str(reviews)}}))
+    tunesmith("train", recipe, *FAST, "--run-dir", tmp_path / "run")
+    assert "accuracy" in capsys.readouterr().out
+    return tmp_path / "run"
+
+
+def test_a_run_holds_exactly_these_files(run: Path) -> None:
+    found = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    assert found == [
+        "README.md",
+        "manifest.json",
+        "model/hashes.json",
+        "model/linear.json",
+        "model/linear.safetensors",
+        "predictions/test.jsonl",
+        "predictions/validation.jsonl",
+        "recipe.yaml",
+        "report.html",
+        "report.md",
+        "scores.json",
+        "worst.json",
+    ]
+    manifest = runs.find(run).manifest
+    assert manifest["data"]["splits"]["test"]["rows"] == 48
+    assert manifest["costs"]["train_seconds"] > 0
+    assert manifest["costs"]["peak_memory_mb"] > 10
+    assert manifest["environment"]["packages"]["numpy"]
+
+
+def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.yaml").write_text("method: probe\nlr: 1e-3\n")
+    tunesmith("train", "r.yaml", "seed=7", "--dry-run")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["method"], shown["seed"], shown["train"]["learning_rate"]) == ("probe", 7, 1e-3)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text("method: probe\n")
+    for words in (
+        ["--dry-run", "r.yaml", "lr=2e-3"],
+        ["r.yaml", "lr=2e-3", "--dry-run"],
+        ["r.yaml", "--dry-run", "lr=2e-3"],
+    ):
+        tunesmith("train", *words)
+        assert yaml.safe_load(capsys.readouterr().out)["train"]["learning_rate"] == 2e-3
+    tunesmith("compare", reviews, "--methods", "linear", "max_samples=30", *FAST)
+    assert "30 test rows" in capsys.readouterr().out
+    for words in (["train", "r.yaml", "--dri-run"], ["runs", "list", "a", "b"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(words)
+
+
+def test_predict_texts_and_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    tunesmith("predict", run, "--text", "the goal of the team", "--text", "a robot with data", "--top-k", 2)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["label"] for row in rows] == ["sport", "tech"]
+    assert all(len(row["scores"]) == 2 and row["score"] == max(row["scores"].values()) for row in rows)
+    source = write_csv(tmp_path / "new.csv", [("the goal", ""), ("a vote", "")])
+    tunesmith("predict", run, "--data", source, "--top-k", 3, "--output", "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["new.csv:2", "new.csv:3"]
+    assert [row["label_1"] for row in rows] == ["sport", "world"]
+    tunesmith("predict", run, "--text", "x", "--output", "out.txt", ok=False)
+    tunesmith("predict", run, "--text", "x", "--top-k", 4, ok=False)
+    tunesmith("predict", run, "--text", " ", ok=False)
+    tunesmith("predict", run, ok=False)
+    tunesmith("predict", run, "--text", "x", "--text-pair", "y", ok=False)
+
+
+def test_evaluate_again_and_on_new_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "scores.json").read_bytes()
+    (run / "model").rename(run / "gone")  # stored predictions are enough
+    tunesmith("evaluate", run)
+    assert (run / "scores.json").read_bytes() == before
+    (run / "gone").rename(run / "model")
+    source = write_csv(tmp_path / "test.csv", tiny.texts(30, seed=9))
+    capsys.readouterr()
+    tunesmith("evaluate", run, "--data", source, "--json")
+    assert json.loads(capsys.readouterr().out)["rows"] == 30
+    assert (run / "scores-new-test.json").exists()
+    assert (run / "scores.json").read_bytes() == before
+    tunesmith("evaluate", run, "--data", write_csv(tmp_path / "odd.csv", [("goal", "music")]), ok=False)
+    assert "labels that the run does not know: music" in capsys.readouterr().err
+
+
+def test_check_shows_labels_lengths_and_changes(
+    reviews: Path, tiny_models: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reviews.open("a") as file:
+        file.write("\n,sport\n")
+    recipe = Path("r.yaml")
+    recipe.write_text(
+        yaml.safe_dump({"data": {"path": str(reviews)}, "model": {"name_or_path": str(tiny_models("bert"))}})
+    )
+    tunesmith("check", recipe, ok=False)
+    assert "reviews.csv:" in capsys.readouterr().err
+    tunesmith("check", recipe, "on_bad_rows=drop", "max_length=8")
+    shown = capsys.readouterr().out
+    for part in ("empty text", "train ", "(made here)", "sport", "rows are over model.max_length=8"):
+        assert part in shown
+
+
+def test_init_runs_as_it_is(capsys: pytest.CaptureFixture[str], reviews: Path) -> None:
+    tunesmith("init", "classification")
+    Path("recipe.yaml").write_text(capsys.readouterr().out)
+    tunesmith("train", "recipe.yaml", f"data.path={reviews}", "method=linear", *FAST)
+    assert len(runs.listing("runs")) == 1
+
+
+def test_compare_trains_in_processes_of_their_own(
+    reviews: Path, tiny_models: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = f"model.name_or_path={tiny_models('bert')}"
+    columns = ["--text", "text", "--label", "label"]
+    tunesmith("compare", reviews, model, "max_steps=3", *FAST, *columns)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("linear", "probe", "encoder", "report.html", "test rows"))
+    found = runs.listing("runs")
+    assert [run.path.name for run in found] == ["encoder", "linear", "probe"]
+    folder = found[0].path.parent
+    content = json.loads((folder / "comparison.json").read_text())
+    assert len(content["pairs"]) == 3
+    assert {run.manifest["data"]["fingerprint"] for run in found} == {content["data"]["fingerprint"]}
+    memory = {method["name"]: method["costs"]["peak_memory_mb"] for method in content["methods"]}
+    assert memory["linear"] < 0.7 * memory["encoder"]
+    # the same runs again, now as finished runs: the same figures
+    tunesmith("compare", *(run.path for run in found))
+    again = json.loads(max(Path("runs").glob("*/comparison.json"), key=lambda path: path.stat().st_mtime).read_text())
+    assert [m["scores"] for m in again["methods"]] == [r.read("scores.json") for r in found]
+
+
+def test_runs_on_different_splits_are_not_compared(
+    run: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tunesmith("train", tmp_path / "recipe.yaml", "seed=43", *FAST, "--run-dir", tmp_path / "other")
+    tunesmith("compare", run, tmp_path / "other", ok=False)
+    assert "not made on the same split" in capsys.readouterr().err
+
+
+def test_runs_list_and_show(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    tunesmith("runs", "list", run.parent)
+    assert "reviews.csv" in capsys.readouterr().out
+    tunesmith("runs", "show", run)
+    assert "macro_f1" in capsys.readouterr().out
+    tunesmith("runs", "show", run.parent, ok=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train", "nowhere.yaml"], "no such recipe"),
+        (["compare", "nowhere.csv"], "nowhere.csv"),
+        (["predict", "nowhere", "--text", "x"], "not a run directory"),
+        (["train", "r.yaml", "method=guess"], "method"),
+        (["train", "r.yaml", "data.text=review"], "data.text"),
+        (["compare", "reviews.csv", "--methods", "linear,linear"], "different methods"),
+        (["compare", "reviews.csv", "--methods", "guess"], "method"),
+        (["train", "r.yaml", "model.name_or_path=./nothing", "method=probe"], "cannot load ./nothing"),
+        (["train", "r.yaml", "report_to=mlflow", "method=encoder"], "mlflow"),
+    ],
+)
+def test_errors_are_a_few_lines_and_exit_code_2(
+    words: list[str], part: str, reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("r.yaml").write_text("method: linear\ndata: {path: reviews.csv}\n")
+    tunesmith(*words, ok=False)
+    shown = capsys.readouterr().err
+    assert part in shown
+    assert "Traceback" not in shown
+
+
+def test_help_and_linear_predictions_are_quick(run: Path) -> None:
+    """Best of three, as the machine may be busy: help under 0.3 s, a prediction under 1 s."""
+
+    def seconds(*words: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tunesmith", *words], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds("--help") for _ in range(3)) < 0.3
+    assert min(seconds("predict", str(run), "--text", "a goal") for _ in range(3)) < 1.0
+
+
+def test_predicting_with_a_linear_run_imports_no_torch(run: Path) -> None:
+    heavy = "sys.exit(bool({'torch', 'sklearn'} & {*sys.modules}))"
+    code = f"import sys; from tunesmith import cli; cli.main(sys.argv[1:]); {heavy}"
+    done = subprocess.run([sys.executable, "-c", code, "predict", str(run), "--text", "a goal"], check=False)
+    assert done.returncode == 0
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    tunesmith("doctor", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["number_formats"]["float32_ms"] > 0
+    assert found["extras"]["tokenizers"] == "installed"

@@ -1,0 +1,125 @@
+"""Sampling decides what is learned; layout only what it costs."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tests import tiny
+from tunesmith.data.batches import MicroBatches, Padded, Sampler, collate, plan
+from tunesmith.data.encode import IGNORE, Encoded, encode
+from tunesmith.types import Example
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
+
+
+@given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 5))
+def test_every_example_once_an_epoch(num_examples: int, size: int, seed: int) -> None:
+    sampler = Sampler(num_examples, size, seed)
+    for epoch in range(3):
+        steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+        drawn = [index for step in steps for index in sampler.draw(step)]
+        assert sorted(drawn) == list(range(num_examples))
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    first, again, other = (Sampler(100, 7, seed) for seed in (1, 1, 2))
+    assert [first.draw(step) for step in range(30)] == [again.draw(step) for step in range(29, -1, -1)][::-1]
+    assert first.draw(0) != other.draw(0)
+    assert first.draw(0) != first.draw(first.steps_per_epoch)
+
+
+@given(LENGTHS, st.integers(1, 1000))
+def test_plan_keeps_the_budget_and_every_row(lengths: list[int], most: int) -> None:
+    groups = plan(lengths, most)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= most
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(1, 20))
+def test_processes_share_a_step_without_gap_or_overlap(processes: int, size: int) -> None:
+    """A process without an example gets a row without a label, which adds nothing but takes part."""
+    encoded = [Encoded(f"r{i}", {"input_ids": [1] * (i % 7 + 1)}, label=0) for i in range(23)]
+    sampler = Sampler(len(encoded), size, 0)
+    words = tiny.tokenizer("bert")
+    for step in range(sampler.steps_per_epoch):
+        shares = [MicroBatches(encoded, sampler, Padded(words), 20, rank, processes)(step) for rank in range(processes)]
+        assert all(shares)
+        labels = [
+            (name, label)
+            for share in shares
+            for batch in share
+            for name, label in zip(batch.ids, batch.labels.tolist(), strict=True)
+        ]
+        assert sorted(name for name, label in labels if label != IGNORE) == sorted(f"r{i}" for i in sampler.draw(step))
+
+
+def test_encoding_counts_what_it_cuts() -> None:
+    words = tiny.tokenizer("bert")
+    rows = [Example("a", "the goal"), Example("b", "the a of in on with"), Example("c", "the " * 50)]
+    encoded, changes = encode(rows, words, 6)
+    assert [len(one) for one in encoded] == [4, 6, 6]
+    assert encoded[1].inputs["input_ids"][-1] == words.sep_token_id
+    assert [(change.count, change.where) for change in changes] == [(2, ("b", "c"))]
+    assert encode(rows[:1], words, 6)[1] == []
+
+
+def test_pairs_and_labels() -> None:
+    words = tiny.tokenizer("bert")
+    encoded, _ = encode(
+        [Example("a", "the goal", "a match", "tech"), Example("b", "in", "on")], words, 20, ("sport", "tech")
+    )
+    assert [one.label for one in encoded] == [1, IGNORE]
+    assert encoded[0].inputs["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_padding_follows_the_tokenizer() -> None:
+    for family, column in (("bert", -1), ("xlnet", 0)):
+        words = tiny.tokenizer(family)
+        encoded, _ = encode([Example("a", "the goal"), Example("b", "the goal of the match")], words, 20)
+        batch = collate(encoded, words)
+        assert batch.inputs["attention_mask"][0, column] == 0
+        assert batch.inputs["input_ids"][0, column] == words.pad_token_id
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "xlnet"])
+def test_what_is_cut_is_what_tokenizers_cut(family: str, side: str) -> None:
+    draw, tokenizer = random.Random(0), tiny.tokenizer(family)
+    tokenizer.truncation_side = side
+
+    def text() -> str:
+        return " ".join(draw.choices(tiny.FILLER, k=draw.randint(1, 40)))
+
+    for number in range(150):
+        pair = text() if number % 3 else None
+        limit = draw.randint(4, 60)
+        (found,), _ = encode([Example("1", one := text(), pair)], tokenizer, limit)
+        expected = tokenizer(one, pair, truncation=True, max_length=limit, return_attention_mask=False)
+        assert found.inputs == dict(expected)
+
+
+@pytest.mark.parametrize("limit", [5, 9, 12])
+def test_tokenizers_in_python_cut_by_themselves(limit: int) -> None:
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    rows = [Example("1", "a goal", "b team"), Example("2", "a", "b")]
+    (cut, whole), (change,) = encode(rows, tokenizer, limit)
+    expected = tokenizer("a goal", "b team", truncation=True, max_length=limit)["input_ids"]
+    assert (cut.inputs["input_ids"], len(cut)) == (expected, limit)
+    assert whole.inputs["input_ids"] == tokenizer("a", "b")["input_ids"]
+    assert change.where == ("1",)
+
+
+def test_two_long_texts_are_not_cut_into_every_part_beside_every_other() -> None:
+    """A tokenizer that cuts would make 6,250 x 6,250 pairs of parts here: more than any memory."""
+    tokenizer = tiny.tokenizer("bert")
+    (found,), _ = encode([Example("1", "goal " * 100_000, "team " * 100_000)], tokenizer, 35)
+    assert len(found) == 35
+    goal, team = tokenizer.convert_tokens_to_ids(["goal", "team"])
+    assert [found.inputs["input_ids"].count(word) for word in (goal, team)] == [16, 16]

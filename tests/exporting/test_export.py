@@ -1,0 +1,544 @@
+"""`tunesmith export`: every target of every method says what the run says, and is used as its model card says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tunesmith
+from tests import tiny
+from tests.conftest import write_csv
+from tunesmith import data
+from tunesmith.cli import inference, main
+from tunesmith.errors import ModelError, RecipeError, RunError
+from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage
+from tunesmith.exporting.source import Exported, PromptWithAnswer
+from tunesmith.pipeline.commands import export as exports
+from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message
+
+Models = Callable[[str], Path]
+QUICK = ["bootstrap_samples=100", "max_steps=4", "learning_rate=1e-2", "max_new_tokens=6", "num_samples=1"]
+PROGRAMS = ["onnx", "onnx-int8", "torch-export", "torchscript"]
+
+
+def classify(folder: Path, reviews: Path, run_dir: Path, *more: str, method: str = "encoder") -> Run:
+    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}}
+    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
+
+
+def instruct(folder: Path, run_dir: Path, *more: str) -> Run:
+    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(40)]
+    path = run_dir.parent / f"{run_dir.name}.json"
+    path.write_text(json.dumps(rows))
+    source = {"task": "instruction", "data": {"path": str(path)}, "model": {"name_or_path": str(folder)}}
+    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def encoder(shared: Path) -> Run:
+    reviews = write_csv(shared / "reviews.csv", tiny.texts(240))
+    return classify(tiny.model("bert", shared / "bert"), reviews, shared / "encoder")
+
+
+@pytest.fixture(scope="module")
+def as_onnx(encoder: Run, shared: Path) -> Path:
+    tunesmith.export(encoder, "onnx", shared / "onnx")
+    return shared / "onnx"
+
+
+@pytest.fixture(scope="module")
+def llama(shared: Path) -> Path:
+    return tiny.generator("llama", shared / "llama")
+
+
+@pytest.fixture(scope="module")
+def generator(shared: Path, llama: Path) -> Run:
+    return instruct(llama, shared / "generator", "prompt.template=alpaca")
+
+
+@pytest.fixture(scope="module")
+def adapted(shared: Path, llama: Path) -> Run:
+    return instruct(llama, shared / "adapted", "adapter.kind=lora")
+
+
+def in_folder(folder: Path, *command: str, without: Sequence[str] = ()) -> str:
+    """The output of Python in a folder, where some packages cannot be imported."""
+    block = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in without)
+    (folder.parent / "sitecustomize.py").write_text(block)
+    paths = os.pathsep.join([str(folder.parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (folder.parent / "sitecustomize.py").unlink()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def as_the_card_says(folder: Path) -> str:
+    """What the Python of the model card prints."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return in_folder(folder, "-W", "ignore", "-c", code)
+
+
+def held_out(run: Run) -> tuple[Example, ...]:
+    recipe = run.recipe
+    return data.read(recipe.data, recipe.split, recipe.seed, recipe.task).test
+
+
+# --- classifiers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["safetensors", "pth", *PROGRAMS])
+def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, tmp_path: Path) -> None:
+    proof = tunesmith.export(encoder, target, tmp_path / "out", rows=20)
+    assert proof["agreement"] == 1
+    assert proof["max_logit_difference"] <= (0.1 if target == "onnx-int8" else 1e-5) * proof["largest_logit"]
+    assert proof["rows"] == proof["compared"] == 20
+    assert proof["speed"] > 0
+    stored = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert stored | {"folder": proof["folder"]} == proof
+    card, rounded = (tmp_path / "out" / "README.md").read_text(), target == "onnx-int8"
+    assert ("model-index:" in card, "Measured before rounding: 100.00% of 20 labels" in card) == (not rounded, rounded)
+    row = held_out(encoder)[0]
+    label = load_result(encoder).predict([row])[0].label
+    if target in PROGRAMS:
+        without = ["transformers", "torch", "tunesmith"] if "onnx" in target else ["transformers", "tunesmith"]
+        said = in_folder(tmp_path / "out", "-W", "ignore", "run.py", row.text, "goal", without=without)
+        assert said.splitlines()[0] == f"{label}\t{row.text}"
+        assert len((tmp_path / "out" / "run.py").read_text().splitlines()) < 20
+    else:
+        found = ast.literal_eval(as_the_card_says(tmp_path / "out"))
+        assert {one["label"] for one in found} == set(tiny.WORDS)
+
+
+@pytest.mark.parametrize("family", ["deberta", "modernbert", "gpt2"])
+def test_other_families_as_onnx(family: str, reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    run = classify(tiny_models(family), reviews, tmp_path / "run")
+    proof = tunesmith.export(run, "onnx", tmp_path / "out")
+    assert proof["max_logit_difference"] <= 1e-4 * proof["largest_logit"]
+
+
+@pytest.mark.parametrize(("pooling", "labels"), [("mean", 3), ("cls", 2)])
+def test_a_probe_is_one_graph(pooling: str, labels: int, shared: Path, encoder: Run, tmp_path: Path) -> None:
+    rows = [row for row in tiny.texts(120) if row[1] in list(tiny.WORDS)[:labels]]
+    reviews = write_csv(tmp_path / "rows.csv", rows)
+    more = [f"pooling={pooling}", f"normalize={'true' if pooling == 'mean' else 'false'}"]
+    run = classify(shared / "bert", reviews, tmp_path / "run", *more, method="probe")
+    for target in ("safetensors", "onnx"):
+        proof = tunesmith.export(run, target)
+        assert proof["folder"] == str(run.path / "export" / target)
+        assert proof["max_logit_difference"] < 1e-3 * proof["largest_logit"]
+    found = onnx.load(run.path / "export" / "onnx").predict(held_out(run))
+    expected = load_result(run).predict(held_out(run))
+    assert [one.label for one in found] == [one.label for one in expected]
+    assert np.allclose([o.probabilities for o in found], [o.probabilities for o in expected], atol=1e-4)
+    with pytest.raises(RunError, match="no single network"):
+        tunesmith.export(run, "pth")
+
+
+def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
+    rows = [{"a": text, "b": f"{label} the {label}", "label": label} for text, label in tiny.texts(90)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    run = classify(shared / "bert", tmp_path / "pairs.json", tmp_path / "run", "data.text=a", "data.text_pair=b")
+    tunesmith.export(run, "onnx", tmp_path / "onnx")
+    loaded, expected = onnx.load(tmp_path / "onnx"), load_result(run)
+    found = loaded.predict(held_out(run))
+    for one, other in zip(found, expected.predict(held_out(run)), strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    long = Example("long", "goal " * 150, "team " * 170)
+    assert loaded.count(long) == 323
+    assert loaded.predict([long])[0].probabilities == pytest.approx(expected.predict([long])[0].probabilities, abs=1e-5)
+    loaded.predict([Example("longer", "goal " * 100_000, "team " * 100_000)])  # in memory there is
+    row = held_out(run)[0]
+    assert in_folder(tmp_path / "onnx", "run.py", f"{row.text}\t{row.text_pair}").split("\t")[0] == found[0].label
+    tunesmith.export(run, "safetensors", tmp_path / "whole")
+    assert "text_pair" in (tmp_path / "whole" / "README.md").read_text()
+    assert as_the_card_says(tmp_path / "whole")
+
+
+def test_the_onnx_predictor(encoder: Run, as_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded, rows = onnx.load(as_onnx, threads=1), held_out(encoder)
+    expected = load_result(encoder)
+    assert loaded.labels == expected.labels
+    together, alone = loaded.predict(rows), [loaded.predict([row])[0] for row in rows]
+    for one, other, third in zip(together, alone, expected.predict(rows), strict=True):
+        assert one.id == third.id
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        assert one.probabilities == pytest.approx(third.probabilities, abs=1e-5)
+    assert loaded.predict([]) == []
+    long = Example("long", "goal " * 500)
+    capsys.readouterr()
+    assert loaded.predict([long])[0].probabilities == pytest.approx(expected.predict([long])[0].probabilities, abs=1e-5)
+    assert "1 of 1 texts cut at 128 tokens" in capsys.readouterr().err
+    loaded.save(tmp_path / "copy")
+    assert onnx.load(tmp_path / "copy").predict(rows) == together
+    with pytest.raises(ModelError, match=r"no model\.onnx"):
+        onnx.load(tmp_path)
+
+
+def test_in_8_bits_a_text_does_not_depend_on_its_neighbours(encoder: Run, tmp_path: Path) -> None:
+    tunesmith.export(encoder, "onnx-int8", tmp_path / "out", rows=20)
+    loaded, rows = onnx.load(tmp_path / "out", threads=1), held_out(encoder)
+    assert loaded.predict(rows) == [loaded.predict([row])[0] for row in rows]
+
+
+def test_the_onnx_predictor_needs_no_torch(as_onnx: Path) -> None:
+    code = (
+        "from pathlib import Path; from tunesmith.exporting import onnx; from tunesmith.types import Example\n"
+        'print(onnx.load(Path(".")).predict([Example("1", "goal")])[0].label)'
+    )
+    said = in_folder(as_onnx, "-c", code, without=["torch", "transformers", "sklearn"])
+    assert said.strip() in tiny.WORDS
+
+
+def test_a_traced_graph_has_a_plain_attention(encoder: Run) -> None:
+    """Whatever layout the run predicts with."""
+    trained = exports._trained(encoder, "auto")
+    trained.model.set_attn_implementation("eager")
+    module, inputs = network.trace(trained, "sdpa")
+    assert module.body.config._attn_implementation == "sdpa"
+    assert trained.model.config._attn_implementation == "eager"
+    assert [tuple(one.shape) for one in inputs] == [inputs[0].shape] * 3
+    assert not inputs[1].all()
+
+
+def test_encoders_with_adapters(reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    run = classify(tiny_models("distilbert"), reviews, tmp_path / "run", "adapter.kind=lora")
+    for target in ("adapter", "safetensors", "onnx", "pth"):
+        assert tunesmith.export(run, target)["agreement"] == 1
+    for target in ("adapter", "safetensors", "pth"):
+        found = ast.literal_eval(as_the_card_says(run.path / "export" / target))
+        assert {one["label"] for one in found} == set(tiny.WORDS)
+    front = {
+        name: (run.path / "export" / name / "README.md").read_text().split("---")[1] for name in ("adapter", "onnx")
+    }
+    assert "library_name: peft" in front["adapter"]
+    assert "library_name: onnx" in front["onnx"]
+
+
+def test_a_bag_of_words(reviews: Path, tmp_path: Path) -> None:
+    run = classify(tmp_path, reviews, tmp_path / "run", method="linear")
+    proof = tunesmith.export(run, "safetensors", tmp_path / "out")
+    assert proof["max_logit_difference"] == 0
+    assert "label=" in as_the_card_says(tmp_path / "out")
+    for target in PROGRAMS:
+        with pytest.raises(RunError, match="a bag of words cannot be written"):
+            tunesmith.export(run, target)
+    for target in ("pth", "adapter", "gguf"):
+        with pytest.raises(RunError, match="do: "):
+            tunesmith.export(run, target)
+    assert not list((run.path / "export").iterdir())
+
+
+# --- generators ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["safetensors", "pth", "gguf", "ollama"])
+def test_a_generator_writes_the_same_everywhere(target: str, generator: Run, tmp_path: Path) -> None:
+    proof = tunesmith.export(generator, target, tmp_path / "out", precision="float32", rows=5)
+    assert proof["agreement"] == proof["same_answers"] == 1
+    assert proof["compared"] > proof["rows"] == 5
+    assert proof["max_logit_difference"] < 1e-4 * proof["largest_logit"]
+    if target in ("safetensors", "pth"):
+        assert as_the_card_says(tmp_path / "out")
+    else:
+        assert "speed" not in proof
+
+
+def test_adapters_of_generators(adapted: Run, tmp_path: Path) -> None:
+    for target in ("adapter", "safetensors", "pth", "gguf"):
+        proof = tunesmith.export(adapted, target, tmp_path / target, rows=4)
+        assert proof["agreement"] == 1
+    answers = [as_the_card_says(tmp_path / target) for target in ("adapter", "safetensors")]
+    assert answers[0] == answers[1] != ""
+
+
+def test_an_adapter_is_merged_in_the_precision_of_its_base(shared: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny.generator("llama", tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    run = instruct(folder, tmp_path / "run", "adapter.kind=lora")
+    proof = tunesmith.export(run, "safetensors", tmp_path / "out", allow_loss=True)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    assert 0 < proof["max_logit_difference"] < 0.05 * proof["largest_logit"]
+    tunesmith.export(run, "safetensors", tmp_path / "full", precision="float32")
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("out", "full")]
+    assert ["model-index:" in card for card in cards] == [False, True]
+    assert ["Measured before rounding" in card for card in cards] == [True, False]
+    assert {tensor.dtype for tensor in load_file(tmp_path / "full" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_merging_into_4_bits_is_refused(llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    run = instruct(llama, tmp_path / "run", "adapter.kind=qlora")
+    with pytest.raises(RunError, match=r"cannot be merged into 4-bit weights.*\n.*--precision float32"):
+        tunesmith.export(run, "safetensors", tmp_path / "out")
+    assert tunesmith.merge(run, tmp_path / "merged")["agreement"] == 1
+    assert tunesmith.export(run, "gguf", tmp_path / "gguf", precision="float32")["agreement"] == 1
+
+
+def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: Path) -> None:
+    source = {"method": "generator", "data": {"path": str(reviews)}, "model": {"name_or_path": str(llama)}}
+    run = tunesmith.train(source, [*QUICK, "max_steps=null", "num_train_epochs=0"], run_dir=tmp_path / "run")
+    tunesmith.export(run, "safetensors", tmp_path / "out", rows=4)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert as_the_card_says(tmp_path / "out")
+    tunesmith.export(run, "ollama", tmp_path / "ollama", rows=4)
+    text = (tmp_path / "ollama" / "Modelfile").read_text()
+    question = load_result(run).question
+    asked = load_result(run).generator.prompter.opening(question.ask(Example("1", "{{ .Prompt }}")))
+    assert f'TEMPLATE """{asked}"""' in text
+    (turn,) = question.ask(Example("1", "Some text", "Another"))  # a pair is one text for Ollama
+    piped = usage.usage(exports._trained(run, "auto"), "ollama", pairs=True)
+    assert "printf 'Text 1: Some text\\nText 2: Another' | ollama run" in piped
+    assert turn.input == "Text 1: Some text\nText 2: Another"
+    for target in PROGRAMS:
+        with pytest.raises(RunError, match="anew for every token"):
+            tunesmith.export(run, target)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"), [("qwen3", {"head_dim": 128}), ("mistral", {"sliding_window": None}), ("qwen2", {})]
+)
+def test_other_families_as_gguf(family: str, sizes: dict[str, Any], tmp_path: Path) -> None:
+    more = tiny.SIZES["llama"] | {"max_position_embeddings": 512} | sizes
+    run = instruct(tiny.generator(family, tmp_path / "model", **more), tmp_path / "run")
+    proof = tunesmith.export(run, "gguf", tmp_path / "out", precision="float32", rows=4)
+    assert proof["max_logit_difference"] < 1e-4 * proof["largest_logit"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_what_gguf_is_not_for(family: str, tmp_path: Path) -> None:
+    run = instruct(tiny.generator(family, tmp_path / "model"), tmp_path / "run")
+    with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF"):
+        tunesmith.export(run, "gguf")
+    assert tunesmith.export(run, "safetensors", rows=4)["agreement"] == 1
+
+
+def test_a_gguf_file_has_the_tokenizer(generator: Run, tmp_path: Path) -> None:
+    import gguf as format_
+
+    tunesmith.export(generator, "gguf", tmp_path / "out", precision="q8_0", rows=4, allow_loss=True)
+    fields = format_.GGUFReader(tmp_path / "out" / "model.gguf").fields
+    tokenizer = load_result(generator).prompter.tokenizer
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    assert tokens == sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    assert fields["general.name"].contents() == generator.path.name
+    assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert {tokens[i] for i, kind in enumerate(kinds) if kind == format_.TokenType.CONTROL} == {"<eos>", "<pad>"}
+
+
+def test_how_a_tokenizer_splits_must_have_a_name() -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False}
+    digits = {"type": "Digits", "individual_digits": True}
+    both = {"type": "Sequence", "pretokenizers": [digits, byte_level]}
+    assert gguf.split_name({"model": {"type": "BPE"}, "pre_tokenizer": both}) == "smollm"
+    for odd in (
+        {"model": {"type": "BPE"}, "pre_tokenizer": {"type": "Metaspace"}},
+        {"model": {"type": "BPE"}, "pre_tokenizer": byte_level | {"add_prefix_space": True}},
+        {"model": {"type": "WordPiece"}, "pre_tokenizer": byte_level},
+        {"model": {"type": "BPE", "byte_fallback": True}, "pre_tokenizer": byte_level},
+    ):
+        with pytest.raises(ModelError, match="no name known here"):
+            gguf.split_name(odd)
+
+
+# --- Ollama --------------------------------------------------------------------------------------------------------
+
+
+def prompter(template: str, **special: Any) -> Any:
+    from tunesmith.data.prompts import ChatEncoder
+    from tunesmith.recipe import Prompt
+
+    return ChatEncoder.of(Prompt(template=template), tiny.byte_tokenizer(**special), "instruction")
+
+
+def rendered(template: str, messages: Sequence[Message]) -> str:
+    """The few forms of Go's text/template that `ollama.template` writes, carried out."""
+    system = next((one.content for one in messages if one.role == "system"), "")
+    opened, _, turns = template.partition("{{ range $i, $_ := .Messages }}")
+    head = re.fullmatch(r"\{\{ if \.System \}\}(.*)\{\{ else \}\}(.*)\{\{ end \}\}", opened, re.DOTALL)
+    assert head
+    text = head[1].replace("{{ .System }}", system) if system else head[2]
+    parts = re.fullmatch(
+        r'\{\{ if eq \.Role "user" \}\}(.*)\{\{ else if eq \.Role "assistant" \}\}(.*)\{\{ end \}\}\{\{ end \}\}',
+        turns,
+        re.DOTALL,
+    )
+    assert parts
+    switch = r"\{\{ if eq \(len \(slice \$\.Messages \$i\)\) 1 \}\}(.*)\{\{ else \}\}(.*)\{\{ end \}\}"
+    for number, one in enumerate(messages, 1):
+        choice = r"\1" if number == len(messages) else r"\2"
+        of = {"user": re.sub(switch, choice, parts[1], flags=re.DOTALL), "assistant": parts[2], "system": ""}
+        text += of[one.role].replace("{{ .Content }}", one.content)
+    return text
+
+
+@pytest.mark.parametrize("template", ["alpaca", "alpaca-short", "human-assistant", "plain"])
+def test_ollama_makes_the_prompts_of_training(template: str) -> None:
+    made = prompter(template)
+    turns = [Message("user", "How?"), Message("assistant", "So.\nYes"), Message("user", "And {{ braces }}?")]
+    text = ollama.template(ollama.conversing(made))
+    for messages in (turns[:1], turns, [Message("system", "Be brief."), *turns]):
+        assert rendered(text, messages) == made.opening(messages)
+
+
+def test_the_modelfile(generator: Run, tmp_path: Path) -> None:
+    tunesmith.export(generator, "ollama", tmp_path / "out", rows=4)
+    text = (tmp_path / "out" / "Modelfile").read_text()
+    assert text.startswith("FROM ./model.gguf\n")
+    for line in ('stop "<eos>"', 'stop "### Instruction:"', "temperature 0", "num_predict 6", "repeat_penalty 1"):
+        assert f"PARAMETER {line}\n" in text
+
+
+def test_a_first_token_is_not_written_twice() -> None:
+    made = prompter("alpaca", bos="<s>")
+    pieces = ollama.conversing(made)
+    assert pieces.head.startswith("<s>")
+    assert "<s>" not in ollama.template(pieces, "<s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        (
+            "{% for m in messages %}{{ loop.index if m.role == 'user' else '' }}{{ m.content }}"
+            "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+            "written in another way",
+        ),
+        (
+            "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+            "{{ m.content }}"
+            "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+            "refuses system messages",
+        ),
+    ],
+)
+def test_templates_that_ollama_cannot_have(template: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.jinja").write_text(template)
+    with pytest.raises(ModelError, match=found):
+        ollama.conversing(prompter(str(tmp_path / "odd.jinja")))
+
+
+# --- proof and errors ----------------------------------------------------------------------------------------------
+
+
+def test_an_export_that_is_off_is_not_left_behind(
+    encoder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = onnx.onnx
+
+    def wrong(trained: Any, folder: Path) -> Exported:
+        found = whole(trained, folder)
+        return Exported(lambda rows: [np.add(logits, [0.01, 0, 0]) for logits in found.run(rows)], found.engine)
+
+    monkeypatch.setattr(onnx, "onnx", wrong)
+    for allow in (False, True):  # what rounds nothing has no excuse
+        with pytest.raises(RunError, match="does not say what the run says"):
+            tunesmith.export(encoder, "onnx", tmp_path / "out", allow_loss=allow)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_what_counts_as_the_same() -> None:
+    logits = [np.array([2.0, 1.0]), np.array([0.0, 4.0])]
+
+    def proof(*other: Any, exact: bool = True) -> dict[str, Any]:
+        run = Exported(lambda rows: [np.array(other[i]) for i in rows], "x", exact, timed=False)
+        return parity.compare(lambda rows: [logits[i] for i in rows], run, [0, 1])
+
+    close = proof([2.0003, 1.0], [0.0, 4.0])
+    assert close["max_logit_difference"] == pytest.approx(0.0003)
+    assert close["largest_logit"] == 4
+    assert parity.problem(close, exact=True) is None
+    assert parity.problem(proof([2.0005, 1.0], [0.0, 4.0]), exact=True)
+    assert parity.problem(proof([2.5, 1.0], [0.0, 4.0]), exact=True)
+    assert parity.problem(proof([2.5, 1.0], [0.0, 4.0]), exact=False) is None
+    flipped = proof([1.0, 2.0], [0.0, 4.0])
+    assert flipped["agreement"] == 0.5
+    assert "50.00% of 2 labels agree" in str(parity.problem(flipped, exact=False))
+    parity.check({"target": "x"} | flipped, exact=False, allow_loss=True)
+    with pytest.raises(RunError, match="--allow-loss"):
+        parity.check({"target": "x"} | flipped, exact=False, allow_loss=False)
+    assert parity.problem(proof([float("nan"), 1.0], [0.0, 4.0]), exact=True)
+
+
+def test_the_compared_answer_is_the_one_that_predict_gives(generator: Run) -> None:
+    trained = exports._trained(generator, "auto")
+    row = held_out(generator)[0]
+    written = exports._written(trained, row, generator.recipe)
+    assert isinstance(written, PromptWithAnswer)
+    logits = exports._runner(trained.result)([written])[0]
+    assert logits.argmax(-1).tolist() == written.ids[written.start :]
+    (said,) = trained.result.respond(["1"], [row.messages[:-1]], generator.recipe.generate, 0)
+    assert trained.result._text(written.ids[written.start :]) == said.text
+
+
+def test_on_the_command_line(encoder: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = write_csv(tmp_path / "new.csv", tiny.texts(9, seed=5))
+    assert main(["export", str(encoder.path), "--to", "onnx", "--data", str(new), "--output", str(tmp_path / "o")]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["rows"] == 9
+    assert "100.00% of 9 labels agree" in shown.err
+    assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(tmp_path / "o")]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(new)]) == 2
+    assert "new.csv is not an empty folder" in capsys.readouterr().err
+    assert main(["export", str(encoder.path), "--to", "tensorrt"]) == 2
+    assert "no export target 'tensorrt'" in capsys.readouterr().err
+    assert tuple(targets.TARGETS) == inference.TARGETS
+    with pytest.raises(RecipeError, match="precision is int4"):
+        tunesmith.export(encoder, "onnx", precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="onnx cannot be written in float16"):
+        tunesmith.export(encoder, "onnx", precision="float16")
+
+
+def test_exports_of_a_run_are_replaced(encoder: Run) -> None:
+    for _ in range(2):
+        tunesmith.export(encoder, "pth", rows=2)
+    assert {path.name for path in (encoder.path / "export").iterdir()} == {"pth"}
+
+
+# --- a real model --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_minilm_as_onnx_and_in_8_bits(tmp_path: Path) -> None:
+    reviews = write_csv(tmp_path / "reviews.csv", tiny.texts(240))
+    source = {"data": {"path": str(reviews)}, "model": {"name_or_path": "pypi:all-minilm-l6-v2"}}
+    run = tunesmith.train(source, [*QUICK, "max_steps=12", "learning_rate=1e-3"], run_dir=tmp_path / "run")
+    whole = tunesmith.export(run, "onnx")
+    assert whole["max_logit_difference"] < 1e-4 * whole["largest_logit"]
+    small = tunesmith.export(run, "onnx-int8")
+    assert small["agreement"] >= 0.99
+    assert small["size_mb"] < 0.7 * whole["size_mb"]
+    row = held_out(run)[0]
+    said = in_folder(run.path / "export" / "onnx-int8", "run.py", row.text, without=["torch", "transformers"])
+    assert said.split("\t")[0] == onnx.load(run.path / "export" / "onnx-int8").predict([row])[0].label

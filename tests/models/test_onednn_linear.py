@@ -1,0 +1,79 @@
+"""Linear layers by oneDNN compute what torch's do, gradients included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from tunesmith.models import onednn_linear
+
+try:
+    onednn_linear._product(torch.ones(4, 8), torch.ones(8, 8))
+except (RuntimeError, AttributeError):
+    pytest.skip("this torch has no oneDNN", allow_module_level=True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6, 16), (3, 5, 16), (2, 3, 4, 16)])
+def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, rows = nn.Linear(16, 24, bias=bias), torch.randn(shape)
+    monkeypatch.setattr(onednn_linear, "LARGE", 1)
+    found = []
+    for wanted in (True, False):
+        layer.zero_grad()
+        given = rows.clone().requires_grad_()
+        with onednn_linear.fast(wanted):
+            out = layer(given)
+        assert ("Learned" in type(out.grad_fn).__name__) == wanted
+        out.square().sum().backward()
+        found.append([out.detach(), given.grad, *(p.grad for p in layer.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    layer = nn.Linear(256, 256).requires_grad_(False)
+    given = torch.randn(4, 256, requires_grad=True)
+    with onednn_linear.fast(True):
+        layer(given).sum().backward()
+    assert layer.weight.grad is None
+    assert given.grad is not None
+
+
+def test_other_formats_few_rows_and_small_layers_go_torchs_way() -> None:
+    def taken(rows: int, size: int = 256, dtype: torch.dtype = torch.float32) -> bool:
+        layer = nn.Linear(size, size, dtype=dtype)
+        return "Learned" in type(layer(torch.randn(rows, size, dtype=dtype)).grad_fn).__name__
+
+    with onednn_linear.fast(True):
+        assert taken(4)
+        assert not taken(3)
+        assert not taken(8, size=64)
+        assert not taken(8, dtype=torch.float64)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not taken(8)
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+def test_many_lengths_take_no_memory(form: str) -> None:
+    """Resident memory in MB after batches of 40 and of 120 lengths: torch's own settings keep 6 MB for each."""
+    code = f"""
+import psutil, torch
+from tunesmith.models import products
+torch.set_num_threads(1)
+layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))
+for number in range(120):
+    rows = torch.ones(300 + number, 384, requires_grad=True)
+    with products.fast(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
+        layers(rows).float().sum().backward()
+    if number in (39, 119):
+        print(psutil.Process().memory_info().rss / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    early, late = map(float, done.stdout.split())
+    assert late < early + 60

@@ -1,0 +1,213 @@
+"""Whole runs: the same bits twice, the best weights kept, trackers fed, plain Hugging Face files left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+import tunesmith
+from tests import tiny
+from tunesmith import data
+from tunesmith.errors import ModelError, RecipeError, RunError
+from tunesmith.evaluation import metrics
+from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.runs import Run
+from tunesmith.types import Example
+
+Models = Callable[[str], Path]
+FAST = ["bootstrap_samples=100", "per_device_train_batch_size=16", "learning_rate=3e-3"]
+
+
+def train(method: str, reviews: Path, models: Models, *overrides: str) -> Run:
+    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(models("bert"))}}
+    return tunesmith.train(source, [*FAST, *overrides])
+
+
+@pytest.mark.parametrize("method", ["linear", "probe", "encoder"])
+def test_the_same_recipe_gives_the_same_bits(method: str, reviews: Path, tiny_models: Models) -> None:
+    runs = [train(method, reviews, tiny_models, "max_steps=6") for _ in range(2)]
+    assert (runs[0].path / "scores.json").read_bytes() == (runs[1].path / "scores.json").read_bytes()
+    weights = [sorted(run.model.rglob("*.safetensors")) for run in runs]
+    assert weights[0]
+    for first, second in zip(*weights, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    other = train(method, reviews, tiny_models, "max_steps=6", "seed=43")
+    assert other.manifest["data"]["fingerprint"] != runs[0].manifest["data"]["fingerprint"]
+
+
+def test_the_best_weights_are_the_ones_kept(reviews: Path, tiny_models: Models) -> None:
+    """What `model/` predicts on validation is the best evaluation of the log, not the last one."""
+    settings = ["num_train_epochs=6", "eval_strategy=steps", "eval_steps=4", "metric_for_best_model=log_loss"]
+    run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
+    logged = {line["step"]: line["validation_log_loss"] for line in run.metrics() if "validation_log_loss" in line}
+    best = min(logged, key=logged.__getitem__)
+    assert best != max(logged), "this seed should get worse at the end; choose another"
+    assert run.manifest["notes"]["best_step"] == best
+    assert run.manifest["validation"]["log_loss"] == pytest.approx(logged[best], rel=1e-6)
+    last = train(
+        "encoder",
+        reviews,
+        tiny_models,
+        *settings,
+        "learning_rate=2e-2",
+        "lr_scheduler_type=constant",
+        "load_best_model_at_end=false",
+    )
+    assert last.manifest["validation"]["log_loss"] == pytest.approx(logged[max(logged)], rel=1e-6)
+
+
+def test_early_stopping_ends_the_run(reviews: Path, tiny_models: Models) -> None:
+    settings = ["num_train_epochs=50", "eval_strategy=steps", "eval_steps=2", "early_stopping_patience=3"]
+    run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
+    notes = run.manifest["notes"]
+    assert notes["steps"] == notes["best_step"] + 6 < 50 * 11
+    assert [line["step"] for line in run.metrics() if "loss" in line][-1] == notes["steps"]
+
+
+def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> None:
+    for method in ("linear", "encoder"):
+        run = train(method, reviews, tiny_models, "validation_size=0", "test_size=0", "max_steps=2")
+        assert not (run.path / "scores.json").exists()
+        assert run.manifest["validation"] is None
+        assert tunesmith.predict(run, ["the goal"])[0]["label"] in tiny.WORDS
+
+
+def test_runs_without_test_rows_say_so(reviews: Path, tiny_models: Models) -> None:
+    run = train("linear", reviews, tiny_models, "validation_size=0", "test_size=0")
+    with pytest.raises(RunError, match="no predictions for the test split"):
+        tunesmith.evaluate(run)
+    with pytest.raises(RecipeError, match="needs a test split"):
+        tunesmith.compare([str(reviews)], ["test_size=0"])
+
+
+def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> None:
+    """What is saved is float32, and predicts as the model in memory did."""
+    for precision in ("no", "bf16", "auto", "no"):
+        run = train(
+            "encoder", reviews, tiny_models, "max_steps=3", f"mixed_precision={precision}", "num_train_epochs=1"
+        )
+        used = run.manifest["notes"]["mixed_precision"]
+        assert used == precision or precision == "auto"
+        stored, _ = run.predictions("test")
+        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
+        assert again == stored
+
+
+def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_models: Models) -> None:
+    """Also where an adapter learned beside a body that was rounded, and is reloaded beside one that is not."""
+    for more in ([], ["adapter.kind=lora"]):
+        run = train("encoder", reviews, tiny_models, "max_steps=3", "model.dtype=bfloat16", *more)
+        stored, _ = run.predictions("test")
+        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
+        assert again == stored
+
+
+def test_evaluations_in_mixed_precision_are_those_of_the_saved_model(reviews: Path, tiny_models: Models) -> None:
+    """No rounding by autocast in what decides which step is best."""
+    run = train("encoder", reviews, tiny_models, "max_steps=3", "mixed_precision=bf16", "eval_strategy=epoch")
+    logged = next(row for row in reversed(run.metrics()) if "validation_log_loss" in row)
+    rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
+    scores = metrics.headline(
+        [str(row.label) for row in rows.validation], load_result(run).predict(rows.validation), rows.labels
+    )
+    assert {name: logged[f"validation_{name}"] for name in scores} == scores
+
+
+def rows_of(run: Run) -> tuple[Example, ...]:
+    recipe = run.recipe
+    return data.read(recipe.data, recipe.split, recipe.seed).test
+
+
+def test_gradient_checkpointing_changes_no_weight(reviews: Path, tiny_models: Models) -> None:
+    runs = [
+        train("encoder", reviews, tiny_models, "max_steps=4", f"gradient_checkpointing={on}") for on in (True, False)
+    ]
+    first, second = (load_file(run.model / "model.safetensors") for run in runs)
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-6
+
+
+def test_a_body_with_missing_weights_is_refused(reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    """Renamed tensors would leave the pretrained part random, and it would merely look bad."""
+    folder = shutil.copytree(tiny_models("bert"), tmp_path / "odd")
+    tensors = {f"xx.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for method in ("probe", "encoder"):
+        with pytest.raises(ModelError, match="do not have all weights"):
+            train(method, reviews, lambda _: folder)
+
+
+def test_a_body_without_pooler_gives_the_same_bits(reviews: Path, tiny_models: Models, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_models("bert"), tmp_path / "bare")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if "pooler" not in n}, folder / "model.safetensors", {"format": "pt"})
+    for method in ("probe", "encoder"):
+        one, two = (train(method, reviews, lambda _: folder, "max_steps=2") for _ in range(2))
+        for first, second in zip(*(sorted(run.model.rglob("*.safetensors")) for run in (one, two)), strict=True):
+            assert first.read_bytes() == second.read_bytes()
+
+
+def test_check_uses_the_models_own_limit(
+    reviews: Path, tiny_models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reviews.open("a") as file:
+        file.write(f"{'goal ' * 300},sport\n")
+    source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(tiny_models("bert")), "max_length": 5000}}
+    tokens = tunesmith.check(source)["tokens"]
+    assert (tokens["max_length"], tokens["cut"]) == (128, 1)
+    assert "this model reads 128 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("family", "limit"), [("roberta", 128), ("xlnet", 128), ("gpt2", 128), ("modernbert", 128)])
+def test_long_inputs_stay_within_the_models_positions(
+    family: str, limit: int, tiny_models: Models, tmp_path: Path, reviews: Path
+) -> None:
+    """RoBERTa's table of 130 positions reads 129 tokens at most here (padding index 0); the tokenizer says 128."""
+    from tunesmith.models import pretrained
+    from tunesmith.recipe import Model
+
+    settings = Model(name_or_path=str(tiny_models(family)), max_length=5000)
+    assert pretrained.longest_input(settings, pretrained.tokenizer(settings)) == limit
+
+
+def test_tensorboard_gets_the_curve(reviews: Path, tiny_models: Models) -> None:
+    run = train("encoder", reviews, tiny_models, "max_steps=12", "report_to=tensorboard", "logging_steps=5")
+    assert list(run.path.rglob("events.out.tfevents.*"))
+
+
+def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Models) -> None:
+    from transformers import pipeline
+
+    run = train("encoder", reviews, tiny_models, "max_steps=4")
+    texts = [text for text, _ in tiny.texts(20, seed=5)]
+    theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
+    ours = load_result(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
+    labels = run.manifest["data"]["labels"]
+    for rows, prediction in zip(theirs, ours, strict=True):
+        scores = {row["label"]: row["score"] for row in rows}
+        np.testing.assert_allclose([scores[label] for label in labels], prediction.probabilities, atol=1e-5)
+
+
+def test_what_was_cut_is_in_the_manifest(reviews: Path, tiny_models: Models) -> None:
+    for method in ("probe", "encoder"):
+        run = train(method, reviews, tiny_models, "max_length=6", "max_steps=1")
+        assert run.manifest["notes"]["cut"] > 0.9 * run.manifest["data"]["splits"]["train"]["rows"]
+
+
+@pytest.mark.real
+def test_minilm_on_bbc_news() -> None:
+    """The quickstart's own assets, smaller: MiniLM learns five topics from 200 articles."""
+    from tunesmith.errors import DataError
+    from tunesmith.pipeline.commands.quickstart import RECIPE
+
+    try:
+        run = tunesmith.train(RECIPE, ["method=probe", "max_length=48", "max_samples=200"])
+    except DataError as error:
+        pytest.skip(f"assets are out of reach: {error}")
+    scores = json.loads((run.path / "scores.json").read_text())
+    assert scores["headline"]["accuracy"]["value"] > 0.9
