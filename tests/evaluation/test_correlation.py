@@ -14,7 +14,7 @@ import tunesmith
 from tunesmith import cli
 from tunesmith.errors import DataError
 from tunesmith.evaluation.correlation import agreement
-from tunesmith.evaluation.intervals import resamples
+from tunesmith.evaluation.intervals import Confidence, resamples
 
 DATA = Path(os.environ.get("TUNESMITH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 SCORES = DATA / "llms_from_scratch_ch07" / "scores"
@@ -24,13 +24,13 @@ def test_correlations_are_scipys() -> None:
     draw = np.random.default_rng(5)
     a = draw.integers(0, 101, 60)
     b = np.clip(a + draw.integers(-30, 31, 60), 0, 100)
-    found = agreement([*a.tolist(), None, 3], [*b.tolist(), 5, None], 0.95, 300, 1)
+    found = agreement([*a.tolist(), None, 3], [*b.tolist(), 5, None], Confidence(0.95, 300, 1))
     assert found["rows"] == 60
     expected = stats.pearsonr(a, b), stats.spearmanr(a, b), stats.kendalltau(a, b)
     for name, own in zip(("pearson", "spearman", "kendall"), expected, strict=True):
         assert found[name]["value"] == pytest.approx(own.statistic, abs=1e-12)
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
-    assert found == agreement(a.tolist(), b.tolist(), 0.95, 300, 1)
+    assert found == agreement(a.tolist(), b.tolist(), Confidence(0.95, 300, 1))
 
 
 def test_every_resample_is_ranked_anew() -> None:
@@ -39,7 +39,7 @@ def test_every_resample_is_ranked_anew() -> None:
     a, b = draw.integers(0, 9, 40).astype(float), draw.integers(0, 9, 40).astype(float)
     places = np.concatenate(list(resamples(40, 200, 7)))
     own = [stats.spearmanr(a[one], b[one]).statistic for one in places]
-    found = agreement(a, b, 0.9, 200, 7, ["spearman"])
+    found = agreement(a, b, Confidence(0.9, 200, 7), ["spearman"])
     assert set(found) == {"rows", "spearman"}
     assert (found["spearman"]["low"], found["spearman"]["high"]) == pytest.approx(tuple(np.quantile(own, [0.05, 0.95])))
 
@@ -49,14 +49,14 @@ def test_the_interval_is_near_fishers() -> None:
     draw = np.random.default_rng(0)
     a = draw.normal(size=400)
     b = 0.7 * a + draw.normal(size=400) * 0.7
-    found = agreement(a.tolist(), b.tolist(), 0.95, 2000, 0)["pearson"]
+    found = agreement(a.tolist(), b.tolist(), Confidence(0.95, 2000, 0))["pearson"]
     own = stats.pearsonr(a, b).confidence_interval(0.95)
     assert (found["low"], found["high"]) == pytest.approx((own.low, own.high), abs=0.02)
 
 
 @pytest.mark.parametrize(("a", "b"), [([1, 2], [1, 2]), ([5, 5, 5, 5], [1, 2, 3, 4]), ([], []), ([None] * 4, [1] * 4)])
 def test_without_spread_there_is_no_correlation(a: list[float | None], b: list[float | None]) -> None:
-    assert agreement(a, b, 0.95, 100, 0)["pearson"] is None
+    assert agreement(a, b, Confidence(0.95, 100, 0))["pearson"] is None
 
 
 @pytest.mark.skipif(not SCORES.is_dir(), reason="needs the published score files: set TUNESMITH_DATA")

@@ -11,10 +11,9 @@ from sklearn import metrics as sk
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.types import Prediction
 
-FEW = Evaluate(bootstrap_samples=100)
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
 
 
@@ -83,7 +82,7 @@ def test_tables_are_scikit_learns():
     for shape in list(sets())[::4]:
         gold, predictions, labels = draw(*shape)
         predicted = [prediction.label for prediction in predictions]
-        scores = metrics.score(gold, predictions, labels, FEW, seed=1)
+        scores = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=1))
         assert scores["confusion"] == sk.confusion_matrix(gold, predicted, labels=labels).tolist()
         for average in ("macro", "micro", "weighted"):
             expected = sk.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)[:3]
@@ -107,8 +106,10 @@ def test_resampled_metrics_are_those_of_the_resampled_rows():
 
 def test_score_has_the_agreed_shape_and_equal_bits():
     gold, predictions, labels = draw(3, 200, 3)
-    scores = metrics.score(gold, predictions, labels, FEW, seed=11)
-    assert json.dumps(scores, allow_nan=False) == json.dumps(metrics.score(gold, predictions, labels, FEW, seed=11))
+    scores = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=11))
+    assert json.dumps(scores, allow_nan=False) == json.dumps(
+        metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=11))
+    )
     assert list(scores) == [
         "rows",
         "invalid",
@@ -128,7 +129,7 @@ def test_score_has_the_agreed_shape_and_equal_bits():
     assert set(kinds.values()) == {"bootstrap"}
     point = {name: entry["value"] for name, entry in scores["headline"].items()}
     assert point == metrics.headline(gold, predictions, labels)
-    other = metrics.score(gold, predictions, labels, FEW, seed=12)["headline"]
+    other = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=12))["headline"]
     assert other["macro_f1"]["low"] != scores["headline"]["macro_f1"]["low"]
     assert other["accuracy"] == scores["headline"]["accuracy"]
 
@@ -141,7 +142,7 @@ def test_perfect_predictions():
 
 
 def test_one_row_and_a_certain_error_stay_finite():
-    scores = metrics.score(["a"], [Prediction("1", "b", (0.0, 1.0))], ["a", "b"], FEW, seed=0)
+    scores = metrics.score(["a"], [Prediction("1", "b", (0.0, 1.0))], ["a", "b"], Confidence(resamples=100, seed=0))
     assert scores["headline"]["log_loss"]["value"] == pytest.approx(36.04, abs=0.01)
     assert scores["headline"]["brier"]["value"] == 2
     assert scores["headline"]["accuracy"]["low"] == 0
@@ -150,7 +151,9 @@ def test_one_row_and_a_certain_error_stay_finite():
 def test_calibration_bins_are_closed_above():
     tops = [0.6, 0.6, 0.7, 0.71, 1.0]
     predictions = [Prediction(str(n), "a", (top, 1 - top)) for n, top in enumerate(tops)]
-    bins = metrics.score(["a", "b", "a", "a", "a"], predictions, ["a", "b"], FEW, seed=0)["calibration"]
+    bins = metrics.score(["a", "b", "a", "a", "a"], predictions, ["a", "b"], Confidence(resamples=100, seed=0))[
+        "calibration"
+    ]
     assert [entry["count"] for entry in bins] == [0, 0, 0, 0, 0, 2, 1, 1, 0, 1]
     assert bins[5] == {"low": 0.5, "high": 0.6, "count": 2, "confidence": 0.6, "accuracy": 0.5}
     assert bins[0] == {"low": 0.0, "high": 0.1, "count": 0, "confidence": None, "accuracy": None}
@@ -178,7 +181,7 @@ def test_what_cannot_be_scored_is_named(gold, prediction, message):
 def test_two_thousand_resamples_take_seconds(rows, K):
     data = draw(0, rows, K)
     start = time.process_time()
-    metrics.score(*data, Evaluate(), seed=0)
+    metrics.score(*data, Confidence(seed=0))
     assert time.process_time() - start < 5
 
 
@@ -189,7 +192,7 @@ def test_rows_without_a_label_are_wrong_as_a_class_of_their_own_would_be() -> No
     gold = chosen.choices("ab", k=60)
     said = chosen.choices(["a", "b", ""], k=60)
     rows = [Prediction(str(i), one, (0.5, 0.5)) for i, one in enumerate(said)]
-    found = metrics.score(gold, rows, ["a", "b"], Evaluate(bootstrap_samples=100), 1)
+    found = metrics.score(gold, rows, ["a", "b"], Confidence(resamples=100, seed=1))
     assert found["invalid"] == said.count("")
     headline = {name: one["value"] for name, one in found["headline"].items()}
     assert headline["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from tests import tiny
 from tunesmith.evaluation import intervals, length_bias, responses, text_overlap
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence
 
 WORDS = [word for words in tiny.WORDS.values() for word in words] + tiny.FILLER
 ODD = [
@@ -121,7 +121,7 @@ def test_ten_thousand_resamples_of_a_thousand_rows_take_seconds() -> None:
 def test_intervals_cover_in_93_to_97_percent_of_simulated_sets() -> None:
     """A thousand sets: a mean over rows (of skewed scores) and a ratio of sums (of lengths that go together)."""
     draw = np.random.default_rng(5)
-    sets, N, B, hits = 1000, 150, Evaluate().bootstrap_samples, {"mean": 0, "ratio": 0}
+    sets, N, B, hits = 1000, 150, Confidence().resamples, {"mean": 0, "ratio": 0}
     truth = {"mean": 0.4, "ratio": 1.25}  # of Beta(2, 3); E[1.25 reference] / E[reference]
     for number in range(sets):
         scores, references = draw.beta(2, 3, N), 1 + draw.poisson(7, N)
@@ -140,31 +140,34 @@ def test_intervals_cover_in_93_to_97_percent_of_simulated_sets() -> None:
 
 
 def test_scores_have_every_figure_and_equal_bits() -> None:
-    settings = Evaluate(bootstrap_samples=200)
     given = [{"id": str(i), "prompt": f"question {i}", **row} for i, row in enumerate(rows(80))]
-    scores = responses.score(given, settings, 3)
+    scores = responses.score(given, Confidence(resamples=200, seed=3))
     assert set(scores["headline"]) == {*text_overlap.FIGURES, "exact_match", "answer_only", "empty"}
-    assert scores == responses.score(given, settings, 3)
+    assert scores == responses.score(given, Confidence(resamples=200, seed=3))
     assert scores["headline"]["bleu"]["value"] == library(given)["bleu"]
     for one in scores["headline"].values():
         assert one["low"] <= one["value"] <= one["high"]
     told = [row | {"ended": True, "tokens": 3, "loss": 2.0, "learned": 4} for row in given]
-    assert set(responses.score(told, settings, 3)["headline"]) == set(responses.HIGHER_IS_BETTER)
+    assert set(responses.score(told, Confidence(resamples=200, seed=3))["headline"]) == set(responses.HIGHER_IS_BETTER)
 
 
 def test_length_effects_are_seen() -> None:
-    settings = Evaluate(bootstrap_samples=200)
     given = [
         {"id": str(i), "prompt": "p", "reference": "word " * words, "response": "word " * words * (1 + i // 60)}
         for i in range(120)
         for words in [1 + i % 20]
     ]
-    found = length_bias.describe(given, settings, 0)
+    found = length_bias.describe(given, Confidence(resamples=200, seed=0))
     assert found
     assert (found["shorter"], found["longer"]) == (0.0, 0.0)  # half are exactly twice as long
     assert [third["ratio"] for third in found["thirds"]] == pytest.approx([1.5] * 3)
     assert found["correlations"]["words of answer and reference"]["value"] > 0.8
     assert found["correlations"]["words of the reference and ROUGE-L"]["value"] < 0.1
     same = [row | {"response": "word"} for row in given]
-    assert length_bias.describe(same, settings, 0)["correlations"]["words of answer and reference"] is None
-    assert length_bias.describe([{"id": "1", "prompt": "p", "reference": "r"}], settings, 0) is None
+    assert (
+        length_bias.describe(same, Confidence(resamples=200, seed=0))["correlations"]["words of answer and reference"]
+        is None
+    )
+    assert (
+        length_bias.describe([{"id": "1", "prompt": "p", "reference": "r"}], Confidence(resamples=200, seed=0)) is None
+    )

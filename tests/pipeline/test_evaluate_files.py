@@ -18,7 +18,8 @@ from tests.reporting.test_classification_report import HOSTILE, Balance
 from tunesmith import cli
 from tunesmith.data import response_files
 from tunesmith.errors import DataError, RecipeError, RunError
-from tunesmith.evaluation import response_pairs, responses
+from tunesmith.evaluation import response_pairs
+from tunesmith.evaluation.intervals import Confidence
 
 BOOK = (
     Path(os.environ.get("TUNESMITH_DATA") or Path(__file__).parents[3] / "shared" / "data") / "llms_from_scratch_ch07"
@@ -173,17 +174,16 @@ def test_three_models_are_corrected_by_holm_and_keep_their_names_apart(tmp_path:
 
 
 def test_mcnemar_and_bootstrap_of_pairs_follow_from_the_rows() -> None:
-    settings = responses.Evaluate(bootstrap_samples=400)
     base = [{"id": str(n), "prompt": f"p{n}", "reference": "yes"} for n in range(40)]
     a = [row | {"response": "yes" if n < 30 else "no"} for n, row in enumerate(base)]
     b = [row | {"response": "yes" if 20 <= n < 32 else "no"} for n, row in enumerate(base)]
-    found = response_pairs.compare({"a": a, "b": b}, settings, 1)
+    found = response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
     (pair,) = found["pairs"]
     assert (found["decided_by"], found["unit"], pair["answered"]) == ("rougeL", None, 40)
     assert pair["exact_match"] | {"p": 0, "p_holm": 0} == {"rows": 40, "only_a": 20, "only_b": 2, "p": 0, "p_holm": 0}
     assert pair["exact_match"]["p"] == pytest.approx(0.00012112, rel=1e-3)
     assert pair["differences"]["token_f1"]["value"] == pytest.approx(18 / 40)
-    assert found == response_pairs.compare({"a": a, "b": b}, settings, 1)
+    assert found == response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
 
 
 def test_the_page_is_whole_self_contained_and_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

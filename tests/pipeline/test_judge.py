@@ -24,6 +24,7 @@ from tunesmith import cli
 from tunesmith.endpoints import client
 from tunesmith.endpoints.journal import file_name
 from tunesmith.errors import DataError, JudgeError, RecipeError
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.commands.judge import JudgeInput, JudgeResult, judge
 from tunesmith.reporting import generation_report as answers_report
@@ -407,7 +408,7 @@ def test_a_run_is_judged_by_its_stored_answers_and_its_report_says_so(answering:
     assert "What a judge says" in report
     assert "Can the judge be trusted?" in report
     assert "What a judge says" not in before
-    content = run_report.build([found.folder, found.folder], found.folder.recipe.evaluate, 1)  # as a comparison has it
+    content = run_report.build([found.folder, found.folder], Confidence(seed=1))  # as a comparison has it
     assert json.loads(json.dumps(content)) == content
     assert {one.block("RESPONSE") for one in server.requests} >= {row["response"].strip("\n") for row in stored}
 
@@ -456,7 +457,7 @@ def test_the_report_says_once_what_the_judge_says(tuned: Path) -> None:
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
-    twice = answers_report.html(run_report.build([Run(tuned), Run(tuned)], Run(tuned).recipe.evaluate, 1))
+    twice = answers_report.html(run_report.build([Run(tuned), Run(tuned)], Confidence(seed=1)))
     ids = re.findall(r'\bid="([^"]*)"', twice)
     assert len(ids) == len(set(ids))
     assert {"judged-1", "judged-2"} <= set(ids)

@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from tunesmith.evaluation import label_pairs, metrics
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.reporting import classification_report, terminal
 from tunesmith.types import Prediction
 
-SETTINGS = Evaluate(bootstrap_samples=100)
 HOSTILE = '<script>alert("x")</script> | [a](http://evil) **b** {{ 7 * 7 }}'
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
 
@@ -47,7 +46,7 @@ def content(num_methods: int = 2, labels: tuple[str, ...] = ("a", "b", "ü & <i>
                 "name": name,
                 "run": f"runs/{number}",
                 "description": HOSTILE,
-                "scores": metrics.score(gold, stored[name], labels, SETTINGS, 0),
+                "scores": metrics.score(gold, stored[name], labels, Confidence(resamples=100, seed=0)),
                 "validation": None if number else metrics.headline(gold, stored[name], labels),
                 "costs": {
                     "train_seconds": 0.0123 * 50**number,
@@ -64,7 +63,7 @@ def content(num_methods: int = 2, labels: tuple[str, ...] = ("a", "b", "ü & <i>
                 "notes": {"device": "cpu", "cut": 3},
             }
         )
-    pairs = label_pairs.compare(gold, stored, labels, SETTINGS, 0) if num_methods > 1 else []
+    pairs = label_pairs.compare(gold, stored, labels, Confidence(resamples=100, seed=0)) if num_methods > 1 else []
     split = {
         "rows": rows,
         "fingerprint": "ab" * 32,

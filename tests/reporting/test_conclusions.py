@@ -7,12 +7,10 @@ import pytest
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
-from tunesmith.evaluation.intervals import holm, mcnemar_exact, wilson
+from tunesmith.evaluation.intervals import Confidence, holm, mcnemar_exact, wilson
 from tunesmith.evaluation.label_pairs import compare, verdict
-from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
-SETTINGS = Evaluate(bootstrap_samples=500)
 LABELS = ("no", "yes")
 
 
@@ -36,7 +34,7 @@ def predict_one(row, label, err):
 def test_identical_predictions_cannot_be_told_apart():
     gold = draw_gold(60)
     same = predict(gold, {1, 2, 3})
-    (pair,) = compare(gold, {"a": same, "b": list(same)}, LABELS, SETTINGS, seed=0)
+    (pair,) = compare(gold, {"a": same, "b": list(same)}, LABELS, Confidence(resamples=500, seed=0))
     assert pair == {
         "a": "a",
         "b": "b",
@@ -51,7 +49,10 @@ def test_identical_predictions_cannot_be_told_apart():
 def test_a_planted_difference_is_found():
     gold = draw_gold(400)
     (pair,) = compare(
-        gold, {"a": predict(gold, range(20)), "b": predict(gold, range(10, 60))}, LABELS, SETTINGS, seed=0
+        gold,
+        {"a": predict(gold, range(20)), "b": predict(gold, range(10, 60))},
+        LABELS,
+        Confidence(resamples=500, seed=0),
     )
     assert pair["mcnemar"]["only_a_right"] == 40
     assert pair["mcnemar"]["only_b_right"] == 10
@@ -69,7 +70,7 @@ def test_pairing_finds_what_separate_intervals_miss():
     # 3 points apart on mostly the same errors: the Wilson intervals overlap widely, the paired test is sure.
     gold = draw_gold(500)
     methods = {"a": predict(gold, range(100)), "b": predict(gold, range(115))}
-    (pair,) = compare(gold, methods, LABELS, SETTINGS, seed=0)
+    (pair,) = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
     assert wilson(400, 500, 0.95)[0] < wilson(385, 500, 0.95)[1]
     assert pair["distinguishable"]
 
@@ -80,7 +81,7 @@ def test_methods_that_do_not_differ_are_rarely_told_apart():
     for _ in range(200):
         gold = draw_gold(150)
         a, b = (predict(gold, set(np.flatnonzero(generator.random(150) < 0.2))) for _ in "ab")
-        (pair,) = compare(gold, {"a": a, "b": b}, LABELS, Evaluate(bootstrap_samples=199), seed=0)
+        (pair,) = compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=199, seed=0))
         told += pair["distinguishable"]
         sure += pair["macro_f1_difference"]["p"] < 0.05
     # At most 5% of 200 are expected: 10, with a standard error of 3.
@@ -92,7 +93,7 @@ def test_holm_goes_over_all_pairs():
     gold = draw_gold(200)
     errors = {"a": range(20), "b": range(10, 45), "c": range(30, 75), "d": range(5, 27)}
     methods = {name: predict(gold, wrong) for name, wrong in errors.items()}
-    pairs = compare(gold, methods, LABELS, SETTINGS, seed=0)
+    pairs = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
     assert [pair["a"] + pair["b"] for pair in pairs] == ["ab", "ac", "ad", "bc", "bd", "cd"]
     for test in ("mcnemar", "macro_f1_difference"):
         assert [pair[test]["p_holm"] for pair in pairs] == holm([pair[test]["p"] for pair in pairs])
@@ -103,9 +104,9 @@ def test_holm_goes_over_all_pairs():
 def test_the_order_of_methods_only_turns_signs_and_equal_inputs_give_equal_bits():
     gold = draw_gold(120)
     a, b = predict(gold, range(12)), predict(gold, range(8, 30))
-    (ab,) = compare(gold, {"a": a, "b": b}, LABELS, SETTINGS, seed=4)
-    (ba,) = compare(gold, {"b": b, "a": a}, LABELS, SETTINGS, seed=4)
-    assert json.dumps([ab]) == json.dumps(compare(gold, {"a": a, "b": b}, LABELS, SETTINGS, seed=4))
+    (ab,) = compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=500, seed=4))
+    (ba,) = compare(gold, {"b": b, "a": a}, LABELS, Confidence(resamples=500, seed=4))
+    assert json.dumps([ab]) == json.dumps(compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=500, seed=4)))
     for name in ("accuracy_difference", "macro_f1_difference"):
         assert ab[name]["value"] == -ba[name]["value"]
         assert ab[name]["low"] == pytest.approx(-ba[name]["high"], abs=1e-12)
@@ -115,16 +116,16 @@ def test_the_order_of_methods_only_turns_signs_and_equal_inputs_give_equal_bits(
 
 def test_one_method_makes_no_pair():
     gold = draw_gold(5)
-    assert compare(gold, {"a": predict(gold, {1})}, LABELS, SETTINGS, seed=0) == []
+    assert compare(gold, {"a": predict(gold, {1})}, LABELS, Confidence(resamples=500, seed=0)) == []
 
 
 def test_rows_must_be_the_same_in_the_same_order():
     gold = draw_gold(5)
     a = predict(gold, {1})
     with pytest.raises(RunError, match=r"(?s)a and b .*expected: test:1 in row 2\n.*found: test:2\n.*do: give both"):
-        compare(gold, {"a": a, "b": [a[0], a[2], a[1], *a[3:]]}, LABELS, SETTINGS, seed=0)
+        compare(gold, {"a": a, "b": [a[0], a[2], a[1], *a[3:]]}, LABELS, Confidence(resamples=500, seed=0))
     with pytest.raises(RunError, match=r"(?s)expected: 5 rows\n.*found: 4 rows"):
-        compare(gold, {"a": a, "b": a[:4]}, LABELS, SETTINGS, seed=0)
+        compare(gold, {"a": a, "b": a[:4]}, LABELS, Confidence(resamples=500, seed=0))
 
 
 # verdict
@@ -133,11 +134,11 @@ def test_rows_must_be_the_same_in_the_same_order():
 def judge(gold, wrong, costs):
     """The verdict on methods that err in the rows of `wrong`, with (train_seconds, seconds_per_1000) as costs."""
     methods = {name: predict(gold, rows) for name, rows in wrong.items()}
-    pairs = compare(gold, methods, LABELS, SETTINGS, seed=0)
+    pairs = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
     entries = [
         {
             "name": name,
-            "scores": metrics.score(gold, predictions, LABELS, SETTINGS, seed=0),
+            "scores": metrics.score(gold, predictions, LABELS, Confidence(resamples=500, seed=0)),
             "costs": dict(zip(("train_seconds", "seconds_per_1000"), costs.get(name, ()), strict=False)),
         }
         for name, predictions in methods.items()
@@ -237,6 +238,6 @@ def test_verdict_on_ten_methods_stays_short():
 
 def test_verdict_names_thousands_and_other_levels():
     gold = GOLD * 10
-    scores = metrics.score(gold, predict(gold, range(400)), LABELS, Evaluate(confidence=0.99, bootstrap_samples=100), 0)
+    scores = metrics.score(gold, predict(gold, range(400)), LABELS, Confidence(0.99, 100, 0))
     text = verdict([{"name": "encoder", "scores": scores, "costs": {}}], [])
     assert text.startswith("encoder gets 90.6% of 4,250 test rows right (99% interval 89.4% to 91.7%).")

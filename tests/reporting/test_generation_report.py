@@ -17,12 +17,11 @@ from tests.reporting.test_classification_report import HOSTILE, Balance, content
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
 from tunesmith.evaluation import response_pairs, responses
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
-from tunesmith.recipe import Evaluate
 from tunesmith.reporting import classification_report, format, generation_report, terminal
 from tunesmith.runs import Run
 
-SETTINGS = Evaluate(bootstrap_samples=200, metric_for_best_model="loss")
 KINDS = {
     "generator:untuned": {"loss": 2.3, "ended": 0.1, "trainable": 0, "seconds": 0.0},
     "generator:full": {"loss": 1.5, "ended": 0.95, "trainable": 134_515_008, "seconds": 900.0},
@@ -90,7 +89,7 @@ def made(
         (run.model / "adapter_config.json").write_text("{}")
     predicted = _predicted(kind, rows, rows if answered is None else answered)
     run.write_rows("test", predicted)
-    run.write("scores.json", responses.score(predicted, SETTINGS, 0))
+    run.write("scores.json", responses.score(predicted, Confidence(resamples=200, seed=0)))
     return run
 
 
@@ -128,7 +127,7 @@ def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str,
 
 
 def built(folder: Path, *names: str, **more: Any) -> dict[str, Any]:
-    return run_report.build([made(folder, name, **more) for name in names], SETTINGS, 42)
+    return run_report.build([made(folder, name, **more) for name in names], Confidence(resamples=200, seed=42))
 
 
 @pytest.mark.parametrize("names", [("generator:untuned",), ("generator:lora",), tuple(KINDS)], ids=len)
@@ -200,14 +199,18 @@ def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None
     assert len(ids) == len(set(ids)) == 12
     likeness = [row["answers"][1]["closeness"] for group in content["shown"][1:3] for row in group["rows"]]
     assert min(likeness[:3]) > max(likeness[3:])
-    again = run_report.build([runs.find(method["run"]) for method in content["methods"]], SETTINGS, 42)
+    again = run_report.build(
+        [runs.find(method["run"]) for method in content["methods"]], Confidence(resamples=200, seed=42)
+    )
     assert again["shown"] == content["shown"]
     tuned = runs.find(content["methods"][1]["run"])
     tuned.write_rows("test", [row | ({"loss": 999.0} if n == 5 else {}) for n, row in enumerate(tuned.rows("test"))])
-    rose = run_report.build([runs.find(method["run"]) for method in content["methods"]], SETTINGS, 42)["shown"][1]
+    rose = run_report.build(
+        [runs.find(method["run"]) for method in content["methods"]], Confidence(resamples=200, seed=42)
+    )["shown"][1]
     assert rose["title"] == "Where generator:full raises the loss of generator:untuned most"
     assert [row["id"] for row in rose["rows"]] == ["a.json:row 5"]
-    alone = run_report.build([runs.find(content["methods"][1]["run"])], SETTINGS, 42)
+    alone = run_report.build([runs.find(content["methods"][1]["run"])], Confidence(resamples=200, seed=42))
     assert [group["title"] for group in alone["shown"]][:2] == ["Lowest loss", "Highest loss"]
 
 
@@ -252,7 +255,7 @@ def test_what_cannot_be_told_apart_is_said_with_what_it_saves(tmp_path: Path) ->
 def test_what_the_cheaper_of_several_equals_saves_is_said_of_a_pair(tmp_path: Path) -> None:
     losses = {"generator:untuned": 1.7, "generator:full": 1.5, "generator:lora": 1.5}
     equal = [made(tmp_path, name, rows=5, loss=loss) for name, loss in losses.items()]
-    verdict = run_report.build(equal, SETTINGS, 42)["verdict"]
+    verdict = run_report.build(equal, Confidence(resamples=200, seed=42))["verdict"]
     assert "cannot be told from generator:untuned (p = " in verdict
     assert re.search(r"; generator:lora trained 3.8 times faster than generator:full and changed 1.6% of", verdict)
 
@@ -262,9 +265,12 @@ def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
     for run, shift in zip(same, (0.0, -1e-3), strict=True):
         rows = [row | {"loss": row["loss"] + shift * ((-1) ** i + 0.1)} for i, row in enumerate(same[0].rows("test"))]
         run.write_rows("test", rows)
-    assert "Nothing here shows that training was worth its cost" in run_report.build(same, SETTINGS, 42)["verdict"]
+    assert (
+        "Nothing here shows that training was worth its cost"
+        in run_report.build(same, Confidence(resamples=200, seed=42))["verdict"]
+    )
     worse = [made(tmp_path / "worse", "generator:untuned", loss=1.0), made(tmp_path / "worse", "generator:full")]
-    verdict = run_report.build(worse, SETTINGS, 42)["verdict"]
+    verdict = run_report.build(worse, Confidence(resamples=200, seed=42))["verdict"]
     assert verdict.startswith("generator:untuned has the lowest loss")
     assert verdict.endswith("Training lowered the loss nowhere.")
 
@@ -278,7 +284,7 @@ def test_few_rows_are_never_enough(tmp_path: Path) -> None:
 
 def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full", longer=3)]
-    content = run_report.build(pair, SETTINGS, 42)
+    content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert content["compared"]["unit"] == "character"
     total = sum(row["loss"] for row in pair[0].rows("test")) / sum(
         len(row["reference"]) for row in pair[0].rows("test")
@@ -293,7 +299,7 @@ def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> No
     rows = pair[1].rows("test")
     rows[3] |= {"loss": 0.0, "learned": 0}
     pair[1].write_rows("test", rows)
-    content = run_report.build(pair, SETTINGS, 42)
+    content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert (content["compared"]["rows"], content["compared"]["left_out"]) == (59, 1)
     assert content["compared"]["unit"] == "token"
     assert "1 rows too long" in content["verdict"]
@@ -304,7 +310,7 @@ def test_pairs_follow_from_rows_and_seed_alone() -> None:
         name: [{"id": str(i), "loss": 10.0 * i + shift * (i % 3), "learned": 10, "reference": "r"} for i in range(20)]
         for name, shift in (("a", 0), ("b", 5), ("c", 5))
     }
-    first, second = (response_pairs.compare(rows, SETTINGS, 7) for _ in range(2))
+    first, second = (response_pairs.compare(rows, Confidence(resamples=200, seed=7)) for _ in range(2))
     assert first == second
     assert first["pairs"][2]["loss_difference"] == {"value": 0, "low": 0, "high": 0, "p": 1.0, "p_holm": 1.0}
     assert first["pairs"][0]["loss_difference"]["p_holm"] >= first["pairs"][0]["loss_difference"]["p"]
@@ -316,16 +322,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     older = Run(tmp_path / "other")
     older.write("manifest.json", {key: value for key, value in older.manifest.items() if key != "task"})
     with pytest.raises(RunError, match="different tasks") as caught:
-        run_report.build([pair[0], older], SETTINGS, 42)
+        run_report.build([pair[0], older], Confidence(resamples=200, seed=42))
     assert f"{older.path} (classification)" in str(caught.value)
     pair[1].write_rows("test", pair[1].rows("test")[1:])
     with pytest.raises(RunError, match="the same rows"):
-        run_report.build(pair, SETTINGS, 42)
+        run_report.build(pair, Confidence(resamples=200, seed=42))
     data = pair[1].manifest["data"]
     data["splits"]["test"]["fingerprint"] = "other"
     pair[1].note(data=data)
     with pytest.raises(RunError, match="different test"):
-        run_report.build(pair, SETTINGS, 42)
+        run_report.build(pair, Confidence(resamples=200, seed=42))
 
 
 # Markdown, card, files, terminal.
@@ -384,7 +390,7 @@ def test_a_run_gets_its_files(tmp_path: Path) -> None:
     run_report.write_run(untuned)
     assert not (untuned.path / "training_loss.png").exists()
     folder = runs.use(tmp_path / "compared")
-    run_report.write_comparison(folder, run_report.build([untuned, run], SETTINGS, 42))
+    run_report.write_comparison(folder, run_report.build([untuned, run], Confidence(resamples=200, seed=42)))
     assert folder.read("comparison.json")["task"] == "instruction"
     assert "Which differences are real?" in (folder.path / "report.html").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile
+from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile
 
 NAMES = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall (tau-b)"}
 
@@ -18,9 +18,7 @@ NAMES = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall (tau-
 def agreement(
     a: Sequence[float | None] | Floats,
     b: Sequence[float | None] | Floats,
-    confidence: float,
-    samples: int,
-    seed: int,
+    confidence: Confidence,
     names: Sequence[str] = tuple(NAMES),
 ) -> dict[str, Any]:
     """Correlations over the rows that both scored: `{"rows", "pearson": {"value", "low", "high"}, ...}`.
@@ -34,11 +32,11 @@ def agreement(
         return {"rows": len(pairs)} | dict.fromkeys(names)
     measure = _measure(a_N, b_N, names)
     values = measure(np.arange(len(pairs))[None])
-    drawn = bootstrap(measure, len(pairs), samples, seed)
+    drawn = bootstrap(measure, len(pairs), confidence.resamples, confidence.seed)
     found: dict[str, Any] = {"rows": len(pairs)}
     for name in names:
         value = float(values[name][0])
-        low, high = percentile(value, drawn[name][~np.isnan(drawn[name])], confidence)
+        low, high = percentile(value, drawn[name][~np.isnan(drawn[name])], confidence.level)
         found[name] = {"value": value, "low": low, "high": high}
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +15,18 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How intervals and tests are computed."""
+
+    level: float = 0.95
+    """Coverage of every interval; tests reject below 1 - level."""
+    resamples: int = 2000
+    """Bootstrap resamples."""
+    seed: int = 42
+
 
 DRAWS_AT_ONCE = 1 << 19
 """Rows drawn in one chunk of resamples: 4 MB an array, which stays near the cache whatever N and B are."""

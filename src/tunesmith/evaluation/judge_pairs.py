@@ -10,28 +10,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.evaluation.intervals import holm, mcnemar_exact, wilson
+from tunesmith.evaluation.intervals import Confidence, holm, mcnemar_exact, wilson
 from tunesmith.evaluation.judge_scores import WRONG, Verdict, unscored
-from tunesmith.recipe import Evaluate
 
 TIE = "tie"
 Both = tuple[str | None, str | None]
 """The choice in the order ab, and in the order ba."""
 
 
-def summarize(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> dict[str, Any]:
+def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
     """Everything that a report says of pairs, ready for JSON."""
     answers = [one for one in verdicts if not one["control"]]
     missed = unscored(answers)
-    pairs = [_pair(rows, settings, missed["withheld"]) for rows in _by_models(answers).values()]
+    pairs = [_pair(rows, confidence, missed["withheld"]) for rows in _by_models(answers).values()]
     for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = corrected
-        pair["distinguishable"] = corrected < 1 - settings.confidence and not missed["withheld"]
+        pair["distinguishable"] = corrected < 1 - confidence.level and not missed["withheld"]
     return {
         "mode": "pairwise",
-        "confidence": settings.confidence,
+        "confidence": confidence.level,
         "pairs": pairs,
-        "position": position(answers, settings.confidence),
+        "position": position(answers, confidence.level),
         "reliability": reliability([one for one in verdicts if one["control"]]),
         "unscored": missed,
     }
@@ -69,7 +68,7 @@ def reliability(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {"trusted": False if reasons else True if rows else None, "reasons": reasons, "controls": kinds}
 
 
-def _pair(rows: Sequence[Verdict], settings: Evaluate, withheld: bool) -> dict[str, Any]:
+def _pair(rows: Sequence[Verdict], confidence: Confidence, withheld: bool) -> dict[str, Any]:
     """Wins of either side; rate counts a tie as half a win, and its interval is Wilson's on that count."""
     a, b = rows[0]["models"]
     settled = _per_place(rows)
@@ -77,7 +76,7 @@ def _pair(rows: Sequence[Verdict], settings: Evaluate, withheld: bool) -> dict[s
     decided = wins + losses + ties
     rate = None
     if decided and not withheld:
-        low, high = wilson_of(wins + ties / 2, decided, settings.confidence)
+        low, high = wilson_of(wins + ties / 2, decided, confidence.level)
         rate = {"value": (wins + ties / 2) / decided, "low": low, "high": high}
     return {
         "a": a,

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.correlation import agreement
-from tunesmith.evaluation.intervals import bootstrap, bootstrap_p, holm, percentile
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence, bootstrap, bootstrap_p, holm, percentile
 
 Verdict = Mapping[str, Any]
 Place = tuple[str, int]
@@ -32,7 +31,7 @@ SHOWN = 5
 """Best and worst answers that a report shows."""
 
 
-def summarize(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> dict[str, Any]:
+def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
     """Everything that a report says of single scores, ready for JSON; equal inputs give equal bits.
 
     A row's score is the mean over judges and seeds of those verdicts that are scored. Intervals are percentile
@@ -42,7 +41,7 @@ def summarize(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> dic
     scores = {model: _means(rows) for model, rows in _by(answers, "model").items()}
     missed = unscored(answers)
     models = [
-        _model(model, [one for one in answers if one["model"] == model], found, settings, seed)
+        _model(model, [one for one in answers if one["model"] == model], found, confidence)
         for model, found in scores.items()
     ]
     if missed["withheld"]:
@@ -50,11 +49,11 @@ def summarize(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> dic
             model["headline"] = None
     return {
         "mode": "score",
-        "confidence": settings.confidence,
+        "confidence": confidence.level,
         "models": models,
-        "pairs": _differences(scores, settings, seed),
-        "agreement": between_judges(answers, settings, seed),
-        "reliability": reliability([one for one in verdicts if one["control"]], settings, seed),
+        "pairs": _differences(scores, confidence),
+        "agreement": between_judges(answers, confidence),
+        "reliability": reliability([one for one in verdicts if one["control"]], confidence),
         "unscored": missed,
     }
 
@@ -74,13 +73,13 @@ def unscored(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def reliability(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> dict[str, Any]:
+def reliability(verdicts: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
     """What the controls say of the judge: `trusted` is True, False, or None where nothing speaks for it or against it.
 
     Nonsense must be rated below HIGH and references at least LOW, in all but a share WRONG of the verdicts each; a
     control without a verdict counts as one that the judge got wrong.
     """
-    kinds = [_control(name, rows, settings, seed) for name, rows in _by(verdicts, "control").items()]
+    kinds = [_control(name, rows, confidence) for name, rows in _by(verdicts, "control").items()]
     groups = {
         "answers that answer nothing": [one for one in kinds if one["control"] != "reference"],
         "reference answers": [one for one in kinds if one["control"] == "reference"],
@@ -97,14 +96,14 @@ def reliability(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> d
     return {"trusted": False if reasons else True if known else None, "reasons": reasons, "controls": kinds}
 
 
-def between_judges(verdicts: Sequence[Verdict], settings: Evaluate, seed: int) -> list[dict[str, Any]]:
+def between_judges(verdicts: Sequence[Verdict], confidence: Confidence) -> list[dict[str, Any]]:
     """The agreement of each two judges over the answers that both scored."""
     found = []
     judges = {judge: _means(rows, "model") for judge, rows in _by(verdicts, "judge").items()}
     for (a, first), (b, second) in combinations(judges.items(), 2):
         shared = sorted(first.keys() & second.keys())
         ours, theirs = ([side[place] for place in shared] for side in (first, second))
-        one = agreement(ours, theirs, settings.confidence, settings.bootstrap_samples, seed)
+        one = agreement(ours, theirs, confidence)
         found.append({"a": a, "b": b, **one})
     return found
 
@@ -125,7 +124,7 @@ def shown(verdicts: Sequence[Verdict], number: int = SHOWN) -> dict[str, list[di
     }
 
 
-def mean(values: Sequence[float], groups: Sequence[str], settings: Evaluate, seed: int) -> dict[str, float]:
+def mean(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> dict[str, float]:
     """A mean with its interval; values of one group (the turns of a question) are drawn together."""
     names = sorted(set(groups))
     index = {name: place for place, name in enumerate(names)}
@@ -136,17 +135,15 @@ def mean(values: Sequence[float], groups: Sequence[str], settings: Evaluate, see
     drawn = bootstrap(
         lambda draws_BG: {"mean": sums_G[draws_BG].sum(1) / counts_G[draws_BG].sum(1)},
         len(names),
-        settings.bootstrap_samples,
-        seed,
+        confidence.resamples,
+        confidence.seed,
     )["mean"]
     value = fmean(values)
-    low, high = percentile(value, drawn, settings.confidence)
+    low, high = percentile(value, drawn, confidence.level)
     return {"value": value, "low": low, "high": high, "p": bootstrap_p(drawn)}
 
 
-def _model(
-    name: str, rows: Sequence[Verdict], scores: Mapping[Place, float], settings: Evaluate, seed: int
-) -> dict[str, Any]:
+def _model(name: str, rows: Sequence[Verdict], scores: Mapping[Place, float], confidence: Confidence) -> dict[str, Any]:
     values = list(scores.values())
     several = defaultdict(list)
     lengths = {}
@@ -158,9 +155,7 @@ def _model(
     by_length = agreement(
         [lengths[place] for place in scores],
         values,
-        settings.confidence,
-        settings.bootstrap_samples,
-        seed,
+        confidence,
         ["spearman"],
     )
     turns = sorted({turn for _, turn in lengths})
@@ -168,13 +163,13 @@ def _model(
         "name": name,
         "rows": len(lengths),
         "scored": len(values),
-        "headline": _estimate(scores, settings, seed),
+        "headline": _estimate(scores, confidence),
         "median": median(values) if values else None,
         "spread": fmean(spreads) if spreads else None,
         "histogram": _histogram(values),
         "length": {"rows": by_length["rows"], "spearman": by_length["spearman"]},
         "turns": {
-            turn: _estimate({place: score for place, score in scores.items() if place[1] == turn}, settings, seed)
+            turn: _estimate({place: score for place, score in scores.items() if place[1] == turn}, confidence)
             for turn in turns
         }
         if len(turns) > 1
@@ -182,15 +177,15 @@ def _model(
     }
 
 
-def _estimate(scores: Mapping[Place, float], settings: Evaluate, seed: int) -> dict[str, float] | None:
+def _estimate(scores: Mapping[Place, float], confidence: Confidence) -> dict[str, float] | None:
     if not scores:
         return None
-    found = mean(list(scores.values()), [name for name, _ in scores], settings, seed)
+    found = mean(list(scores.values()), [name for name, _ in scores], confidence)
     found.pop("p")
     return found
 
 
-def _differences(scores: Mapping[str, Mapping[Place, float]], settings: Evaluate, seed: int) -> list[dict[str, Any]]:
+def _differences(scores: Mapping[str, Mapping[Place, float]], confidence: Confidence) -> list[dict[str, Any]]:
     """First minus second, over the places that both were scored on, with p by bootstrap and Holm's correction."""
     pairs: list[dict[str, Any]] = []
     for (a, first), (b, second) in combinations(scores.items(), 2):
@@ -198,18 +193,18 @@ def _differences(scores: Mapping[str, Mapping[Place, float]], settings: Evaluate
         if shared:
             gaps = [first[place] - second[place] for place in shared]
             better = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
-            found = mean(gaps, [name for name, _ in shared], settings, seed)
+            found = mean(gaps, [name for name, _ in shared], confidence)
             pairs.append({"a": a, "b": b, "rows": len(shared), "higher": better[0], "lower": better[1], **found})
     for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = corrected
-        pair["distinguishable"] = corrected < 1 - settings.confidence
+        pair["distinguishable"] = corrected < 1 - confidence.level
     return pairs
 
 
-def _control(name: str, rows: Sequence[Verdict], settings: Evaluate, seed: int) -> dict[str, Any]:
+def _control(name: str, rows: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
     scored = [one for one in rows if _scored(one)]
     wrong = [one for one in scored if (one["score"] < LOW if name == "reference" else one["score"] >= HIGH)]
-    estimate = mean([one["score"] for one in scored], [one["id"] for one in scored], settings, seed) if scored else None
+    estimate = mean([one["score"] for one in scored], [one["id"] for one in scored], confidence) if scored else None
     return {
         "control": name,
         "verdicts": len(rows),

@@ -8,9 +8,17 @@ from itertools import combinations
 from typing import Any
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation.intervals import Floats, Index, bootstrap, bootstrap_p, holm, mcnemar_exact, percentile
+from tunesmith.evaluation.intervals import (
+    Confidence,
+    Floats,
+    Index,
+    bootstrap,
+    bootstrap_p,
+    holm,
+    mcnemar_exact,
+    percentile,
+)
 from tunesmith.evaluation.metrics import PredictionTable, accuracy, count, every_row, macro_f1, tabulate
-from tunesmith.recipe import Evaluate
 from tunesmith.types import Prediction
 
 NOTABLE = 1.2
@@ -21,8 +29,7 @@ def compare(
     gold: Sequence[str],
     methods: Mapping[str, Sequence[Prediction]],
     labels: Sequence[str],
-    settings: Evaluate,
-    seed: int,
+    confidence: Confidence,
 ) -> list[dict[str, Any]]:
     """One dict per pair of methods, in the mapping's order; every difference is a - b.
 
@@ -33,15 +40,15 @@ def compare(
     _check_same_rows(methods)
     tables = {name: tabulate(gold, predictions, labels) for name, predictions in methods.items()}
     measured = {name: _measure(table, every_row(table)) for name, table in tables.items()}
-    resampled = {name: _resample(table, settings.bootstrap_samples, seed) for name, table in tables.items()}
+    resampled = {name: _resample(table, confidence.resamples, confidence.seed) for name, table in tables.items()}
     pairs: list[dict[str, Any]] = []
     for a, b in combinations(methods, 2):
         differences = _difference(measured[a], measured[b]), _difference(resampled[a], resampled[b])
         pair = {"a": a, "b": b, "rows": len(gold), "mcnemar": _mcnemar(tables[a], tables[b])}
-        pairs.append(pair | _intervals(*differences, settings.confidence))
+        pairs.append(pair | _intervals(*differences, confidence.level))
     _adjust(pairs, "mcnemar")
     _adjust(pairs, "macro_f1_difference")
-    return [pair | {"distinguishable": pair["mcnemar"]["p_holm"] < 1 - settings.confidence} for pair in pairs]
+    return [pair | {"distinguishable": pair["mcnemar"]["p_holm"] < 1 - confidence.level} for pair in pairs]
 
 
 def _check_same_rows(methods: Mapping[str, Sequence[Prediction]]) -> None:

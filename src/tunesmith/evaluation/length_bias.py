@@ -9,8 +9,7 @@ import numpy as np
 
 from tunesmith.evaluation import text_overlap
 from tunesmith.evaluation.correlation import agreement
-from tunesmith.evaluation.intervals import Floats
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence, Floats
 
 SCORE = "rougeL"
 """The score whose relation with length is looked at: F1, so that neither brevity nor verbosity is a merit by itself."""
@@ -20,7 +19,7 @@ POINTS = 400
 """Most answers that a picture shows, drawn evenly."""
 
 
-def describe(rows: Sequence[Mapping[str, Any]], settings: Evaluate, seed: int) -> dict[str, Any] | None:
+def describe(rows: Sequence[Mapping[str, Any]], confidence: Confidence) -> dict[str, Any] | None:
     """Of the answered rows: medians in words, shares of short and long answers, by thirds, and rank correlations.
 
     {"rows", "response", "reference", "shorter", "longer", "thirds", "correlations", "points"}. A correlation (Spearman)
@@ -35,7 +34,7 @@ def describe(rows: Sequence[Mapping[str, Any]], settings: Evaluate, seed: int) -
     step = -(-len(rows) // POINTS)
 
     def correlation(a_N: Floats, b_N: Floats) -> dict[str, float] | None:
-        found = agreement(a_N, b_N, settings.confidence, settings.bootstrap_samples, seed, ["spearman"])
+        found = agreement(a_N, b_N, confidence, ["spearman"])
         one: dict[str, float] | None = found["spearman"]
         return one
 

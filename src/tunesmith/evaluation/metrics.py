@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile, wilson
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -71,7 +70,7 @@ class Counts:
 
 
 def score(
-    gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str], settings: Evaluate, seed: int
+    gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str], confidence: Confidence
 ) -> dict[str, Any]:
     """Everything a report says of one method's predictions, ready for scores.json; equal inputs give equal bits.
 
@@ -85,8 +84,8 @@ def score(
         "rows": len(table.gold),
         "invalid": int((table.predicted == len(table.labels)).sum()),
         "labels": list(table.labels),
-        "confidence": settings.confidence,
-        "headline": _headline_with_intervals(table, settings, seed),
+        "confidence": confidence.level,
+        "headline": _headline_with_intervals(table, confidence),
         "averages": _averages(counts),
         "per_class": _per_class(table.labels, counts),
         "confusion": _confusion(table),
@@ -266,15 +265,13 @@ def _headline(table: PredictionTable) -> dict[str, float]:
 # The parts of scores.json.
 
 
-def _headline_with_intervals(table: PredictionTable, settings: Evaluate, seed: int) -> dict[str, dict[str, Any]]:
-    N, confidence = len(table.gold), settings.confidence
-    resampled = bootstrap(lambda draws: measure(table, draws), N, settings.bootstrap_samples, seed)
+def _headline_with_intervals(table: PredictionTable, confidence: Confidence) -> dict[str, dict[str, Any]]:
+    N, level = len(table.gold), confidence.level
+    resampled = bootstrap(lambda draws: measure(table, draws), N, confidence.resamples, confidence.seed)
     entries = {}
     for name, value in _headline(table).items():
         wilsons = name == "accuracy"
-        low, high = (
-            wilson(int(table.right.sum()), N, confidence) if wilsons else percentile(value, resampled[name], confidence)
-        )
+        low, high = wilson(int(table.right.sum()), N, level) if wilsons else percentile(value, resampled[name], level)
         entries[name] = {"value": value, "low": low, "high": high, "interval": "wilson" if wilsons else "bootstrap"}
     return entries
 

@@ -15,9 +15,17 @@ import numpy as np
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import text_overlap
-from tunesmith.evaluation.intervals import Floats, Index, bootstrap, bootstrap_p, holm, mcnemar_exact, percentile
+from tunesmith.evaluation.intervals import (
+    Confidence,
+    Floats,
+    Index,
+    bootstrap,
+    bootstrap_p,
+    holm,
+    mcnemar_exact,
+    percentile,
+)
 from tunesmith.evaluation.responses import SHARES
-from tunesmith.recipe import Evaluate
 
 Rows = Sequence[Mapping[str, Any]]
 """The lines of predictions/test.jsonl, as `responses.score` describes them."""
@@ -26,7 +34,7 @@ Drawn = dict[str, tuple[float, Floats]]
 """A figure of each model as it is, and on every resample."""
 
 
-def compare(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dict[str, Any]:
+def compare(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, Any]:
     """{"unit", "rows", "left_out", "losses", "closeness", "decided_by", "pairs"}, with a dict per pair of methods.
 
     The one criterion, fixed beforehand: a pair is `distinguishable` where the p of its difference in loss (where any
@@ -38,25 +46,25 @@ def compare(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dict[
     _check_same_rows(methods)
     closeness = text_overlap.deciding([row["reference"] for row in next(iter(methods.values()))])
     by_loss = all("learned" in row for rows in methods.values() for row in rows)
-    found = _losses(methods, settings, seed) if by_loss else _without_losses(methods)
+    found = _losses(methods, confidence) if by_loss else _without_losses(methods)
     answered = [
         place
         for place, rows in enumerate(zip(*methods.values(), strict=True))
         if all(row.get("response") is not None for row in rows)
     ]
-    drawn = _overlaps({name: [rows[i] for i in answered] for name, rows in methods.items()}, settings, seed)
+    drawn = _overlaps({name: [rows[i] for i in answered] for name, rows in methods.items()}, confidence)
     for pair in found["pairs"]:
         a, b = pair["a"], pair["b"]
         pair["answered"] = len(answered)
         pair["differences"] = {
-            name: _difference(of[a], of[b], len(answered), settings.confidence) for name, of in drawn.items()
+            name: _difference(of[a], of[b], len(answered), confidence.level) for name, of in drawn.items()
         }
         pair |= {name: _mcnemar(methods[a], methods[b], name, holds) for name, holds in SHARES.items()}
     _correct(found["pairs"])
     for pair in found["pairs"]:
         decides = pair["loss_difference"] if by_loss else pair["differences"].get(closeness, {"p_holm": 1.0})
         pair["p_holm"] = decides["p_holm"]
-        pair["distinguishable"] = decides["p_holm"] < 1 - settings.confidence
+        pair["distinguishable"] = decides["p_holm"] < 1 - confidence.level
     return found | {"closeness": closeness, "decided_by": "loss" if by_loss else closeness}
 
 
@@ -75,7 +83,7 @@ def _check_same_rows(methods: Mapping[str, Rows]) -> None:
 # Losses.
 
 
-def _losses(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dict[str, Any]:
+def _losses(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, Any]:
     kept = _kept(methods)
     unit, weights = _weigh(methods, kept)
     sums = {name: np.array([rows[i]["loss"] for i in kept], np.float64) for name, rows in methods.items()}
@@ -85,13 +93,13 @@ def _losses(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dict[
         return {name: np.maximum(sums_N[draws_BN].sum(1) / counts_B, 1e-12) for name, sums_N in sums.items()}
 
     losses = {name: float(value[0]) for name, value in measure(np.arange(len(kept))[None]).items()}
-    drawn = bootstrap(measure, len(kept), settings.bootstrap_samples, seed) if len(methods) > 1 else {}
+    drawn = bootstrap(measure, len(kept), confidence.resamples, confidence.seed) if len(methods) > 1 else {}
     pairs = []
     for a, b in combinations(methods, 2):
-        one, other, confidence = (losses[a], drawn[a]), (losses[b], drawn[b]), settings.confidence
+        one, other = (losses[a], drawn[a]), (losses[b], drawn[b])
         tested = {
-            "loss_difference": _difference(one, other, len(kept), confidence),
-            "loss_ratio": _interval(losses[a] / losses[b], drawn[a] / drawn[b], confidence),
+            "loss_difference": _difference(one, other, len(kept), confidence.level),
+            "loss_ratio": _interval(losses[a] / losses[b], drawn[a] / drawn[b], confidence.level),
         }
         pairs.append({"a": a, "b": b, "rows": len(kept), **tested})
     left_out = len(next(iter(methods.values()))) - len(kept)
@@ -124,7 +132,7 @@ def _weigh(methods: Mapping[str, Rows], kept: Sequence[int]) -> tuple[str, Float
 # Answers.
 
 
-def _overlaps(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dict[str, Drawn]:
+def _overlaps(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, Drawn]:
     """{figure: {method: (value, resampled)}}; none where there is nothing to compare."""
     rows = len(next(iter(methods.values())))
     if len(methods) < 2 or not rows:
@@ -133,7 +141,7 @@ def _overlaps(methods: Mapping[str, Rows], settings: Evaluate, seed: int) -> dic
     for method, answers in methods.items():
         table = text_overlap.tabulate(answers)
         values = text_overlap.measure(table, np.arange(rows)[None])
-        drawn = bootstrap(partial(text_overlap.measure, table), rows, settings.bootstrap_samples, seed)
+        drawn = bootstrap(partial(text_overlap.measure, table), rows, confidence.resamples, confidence.seed)
         for name, value_1 in values.items():
             found.setdefault(name, {})[method] = (float(value_1[0]), drawn[name])
     return found

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation import format_checks, text_overlap
-from tunesmith.evaluation.intervals import Floats, Index, bootstrap, percentile, wilson
-from tunesmith.recipe import Evaluate
+from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile, wilson
 
 Row = Mapping[str, Any]
 """id, prompt, reference; where the prompt was answered response. Of a run also loss (summed over the reference's
@@ -42,7 +41,7 @@ SHARES: dict[str, Callable[[Row], bool]] = {
 """Figures that are a share of the answered rows, and what counts."""
 
 
-def score(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
+def score(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
     """Everything a report says of one run's answers, ready for scores.json; equal inputs give equal bits.
 
     `loss` is the mean over all learned tokens of the references, `perplexity` its exponential. Intervals are Wilson's
@@ -50,13 +49,13 @@ def score(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
     `flaws` counts what is wrong with the form of answers.
     """
     answered = [row for row in rows if row.get("response") is not None]
-    found = _losses(rows, settings, seed) | _answers(answered, settings, seed)
+    found = _losses(rows, confidence) | _answers(answered, confidence)
     return {
         "rows": len(rows),
         "answered": len(answered),
         "missing": sum(bool(row.get("missing")) for row in rows),
         "learned_tokens": sum(int(row.get("learned", 0)) for row in rows),
-        "confidence": settings.confidence,
+        "confidence": confidence.level,
         "headline": {name: found[name] for name in HIGHER_IS_BETTER if name in found},
         "flaws": format_checks.count(answered),
     }
@@ -67,7 +66,7 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
     return sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
 
 
-def _losses(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
+def _losses(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
     if not (rows := [row for row in rows if row.get("learned")]):  # those whose answer is too long have no loss
         return {}
     sums_N = np.array([row["loss"] for row in rows], np.float64)
@@ -77,10 +76,10 @@ def _losses(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any
         loss_B = sums_N[draws_BN].sum(1) / counts_N[draws_BN].sum(1)
         return {"loss": loss_B, "perplexity": np.exp(loss_B)}
 
-    return _with_intervals(measure, len(rows), settings, seed)
+    return _with_intervals(measure, len(rows), confidence)
 
 
-def _answers(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, Any]:
+def _answers(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
     if not rows:
         return {}
     found = {}
@@ -88,7 +87,7 @@ def _answers(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, An
         if name == "ended" and not all("ended" in row for row in rows):
             continue
         count = sum(holds(row) for row in rows)
-        low, high = wilson(count, len(rows), settings.confidence)
+        low, high = wilson(count, len(rows), confidence.level)
         found[name] = {"value": count / len(rows), "low": low, "high": high}
     table = text_overlap.tabulate(rows)
     tokens_N = np.array([row["tokens"] for row in rows], np.float64) if all("tokens" in row for row in rows) else None
@@ -97,18 +96,16 @@ def _answers(rows: Sequence[Row], settings: Evaluate, seed: int) -> dict[str, An
         lengths = {} if tokens_N is None else {"tokens": tokens_N[draws_BN].mean(1)}
         return text_overlap.measure(table, draws_BN) | lengths
 
-    return found | _with_intervals(measure, len(rows), settings, seed)
+    return found | _with_intervals(measure, len(rows), confidence)
 
 
-def _with_intervals(
-    measure: Callable[[Index], dict[str, Floats]], rows: int, settings: Evaluate, seed: int
-) -> dict[str, Any]:
+def _with_intervals(measure: Callable[[Index], dict[str, Floats]], rows: int, confidence: Confidence) -> dict[str, Any]:
     values = measure(np.arange(rows)[None])
-    resampled = bootstrap(measure, rows, settings.bootstrap_samples, seed)
+    resampled = bootstrap(measure, rows, confidence.resamples, confidence.seed)
     found = {}
     for name, value_1 in values.items():
         value = float(value_1[0])
-        low, high = percentile(value, resampled[name], settings.confidence)
+        low, high = percentile(value, resampled[name], confidence.level)
         found[name] = {"value": value, "low": low, "high": high}
     return found
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tunesmith import recipe as recipes
 from tunesmith.errors import DataError
 from tunesmith.evaluation.correlation import agreement
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.judge_scores import mean
-from tunesmith.recipe import Evaluate
 from tunesmith.reporting import judge_report
 from tunesmith.reporting.classification_report import level
 from tunesmith.reporting.markdown import plain, table
@@ -23,14 +22,14 @@ Scores = dict[str, float | None]
 """Score by row id; None where a judge gave none."""
 
 
-def judge_scores(*files: str | Path, settings: Evaluate | None = None, seed: int = 42) -> dict[str, Any]:
+def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> dict[str, Any]:
     """Means, counts and agreement of files of scores, ready for JSON.
 
     A file is a JSON array of numbers (row by row; null where there is none), or rows with `id` and `score` as JSON or
     JSON Lines: a journal of `tunesmith judge` is such a file. Files are compared row by row where their ids are the
     same; arrays of unequal length cannot be laid side by side, and are not.
     """
-    settings = settings or recipes.load({}).evaluate
+    confidence = confidence or Confidence()
     if not files:
         raise DataError("no files of scores", do="give one or more")
     names = dict(zip(files, _names([Path(file) for file in files]), strict=True))
@@ -41,14 +40,14 @@ def judge_scores(*files: str | Path, settings: Evaluate | None = None, seed: int
         same = given[a][0] == given[b][0] and (given[a][0] == "rows" or len(first) == len(second)) and shared
         if same:
             ours, theirs = ([side[one] for one in shared] for side in (first, second))
-            found = agreement(ours, theirs, settings.confidence, settings.bootstrap_samples, seed)
+            found = agreement(ours, theirs, confidence)
         else:
             found = {"rows": 0, "why": f"{len(first):,} and {len(second):,} scores cannot be laid side by side"}
         pairs.append({"a": a, "b": b, **found})
     return {
         "mode": "scores",
-        "confidence": settings.confidence,
-        "files": [_file(name, scores, settings, seed) for name, (_, scores) in given.items()],
+        "confidence": confidence.level,
+        "files": [_file(name, scores, confidence) for name, (_, scores) in given.items()],
         "agreement": pairs,
     }
 
@@ -85,11 +84,11 @@ def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100)
 
 
-def _file(name: str, scores: Scores, settings: Evaluate, seed: int) -> dict[str, Any]:
+def _file(name: str, scores: Scores, confidence: Confidence) -> dict[str, Any]:
     values = [value for value in scores.values() if value is not None]
     if not values:
         raise DataError(f"{name}: no scores")
-    estimate = mean(values, [row for row, value in scores.items() if value is not None], settings, seed)
+    estimate = mean(values, [row for row, value in scores.items() if value is not None], confidence)
     estimate.pop("p")
     return {
         "name": name,

@@ -16,8 +16,9 @@ from tunesmith.data.rows import FIRST, merge
 from tunesmith.data.summary import lines
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
+from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
-from tunesmith.recipe import Evaluate
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.reporting import generation_report as pages
 from tunesmith.runs import Run
 from tunesmith.types import DataNote
@@ -60,13 +61,13 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> di
         warn(line)
     if text_overlap.deciding([row["reference"] for row in models[0].rows]) != "rougeL":
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
-    settings, seed = _settings(sources)
+    confidence = _confidence(sources)
     methods = [
         {
             "name": model.name,
             "description": model.source,
             "costs": model.costs,
-            "scores": responses.score(model.rows, settings, seed),
+            "scores": responses.score(model.rows, confidence),
         }
         for model in models
     ]
@@ -78,7 +79,7 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> di
         "version": __version__,
         "data": {"changes": [asdict(change) for change in changes]},
         "signatures": text_overlap.signatures(),
-        **run_report.side_by_side(methods, {model.name: model.rows for model in models}, settings, seed),
+        **run_report.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
     }
 
 
@@ -195,7 +196,7 @@ def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
     return list(models)
 
 
-def _settings(sources: Sequence[str | Path | Run]) -> tuple[Evaluate, int]:
+def _confidence(sources: Sequence[str | Path | Run]) -> Confidence:
     """Confidence, resamples and seed: those of the first run, if there is one."""
     first = next((run for source in sources if (run := as_run(source)) is not None), None)
-    return (first.recipe.evaluate, first.recipe.seed) if first else (Evaluate(bootstrap_samples=RESAMPLES), SEED)
+    return confidence_of(first.recipe) if first else Confidence(resamples=RESAMPLES, seed=SEED)

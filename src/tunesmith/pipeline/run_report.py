@@ -15,8 +15,9 @@ from typing import Any
 from tunesmith import __version__
 from tunesmith.errors import RunError
 from tunesmith.evaluation import label_pairs, length_bias, response_pairs
+from tunesmith.evaluation.intervals import Confidence
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
-from tunesmith.recipe import Evaluate
 from tunesmith.reporting import classification_report, conclusions, generation_report, sample_selection
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
@@ -25,7 +26,7 @@ WORST = 10
 """Confidently wrong examples that a report shows for each method."""
 
 
-def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
+def build(runs: Sequence[Run], confidence: Confidence) -> dict[str, Any]:
     """The report of finished runs as one dict, ready for JSON. Raises RunError where their tasks or splits differ."""
     manifests = [run.manifest for run in runs]
     task = _task(runs, manifests)
@@ -41,8 +42,8 @@ def build(runs: Sequence[Run], settings: Evaluate, seed: int) -> dict[str, Any]:
         "command": command(),
         "version": __version__,
         "data": data,
-        "environment": manifests[0]["environment"] | {"seed": seed},
-        **TASKS[task].compare(runs, methods, settings, seed),
+        "environment": manifests[0]["environment"] | {"seed": confidence.seed},
+        **TASKS[task].compare(runs, methods, confidence),
     }
 
 
@@ -53,7 +54,7 @@ def write_run(run: Run) -> None:
         _plot(learned, run.path / "training_loss.png")
     if (run.path / "scores.json").exists():
         recipe = run.recipe
-        content = build([run], recipe.evaluate, recipe.seed)
+        content = build([run], confidence_of(recipe))
         _write_pages(run, content)
         run.write("README.md", TASKS[content["task"]].pages.card(content))
 
@@ -68,7 +69,7 @@ def card(run: Run, usage: str, library: str, changed: str | None) -> str:
         head = f"# {title(run)}: {manifest['name']}\n\n{manifest['description']}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{usage}\n"
     recipe = run.recipe
-    content = build([run], recipe.evaluate, recipe.seed)
+    content = build([run], confidence_of(recipe))
     saved = "adapter" if library == "peft" else "model"
     content["methods"][0] |= {"usage": usage, "library": library, "saved": saved, "changed": changed}
     return str(TASKS[content["task"]].pages.card(content))
@@ -179,22 +180,18 @@ def _method(run: Run, manifest: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _compare_labels(
-    runs: Sequence[Run], methods: Sequence[dict[str, Any]], settings: Evaluate, seed: int
-) -> dict[str, Any]:
+def _compare_labels(runs: Sequence[Run], methods: Sequence[dict[str, Any]], confidence: Confidence) -> dict[str, Any]:
     """Of classification: each method's worst mistakes, pairs, and the verdict."""
     methods = [method | run.read("worst.json") for run, method in zip(runs, methods, strict=True)]
     stored = {method["name"]: run.predictions("test") for run, method in zip(runs, methods, strict=True)}
     gold = next(iter(stored.values()))[1]
     predictions = {name: found for name, (found, _) in stored.items()}
     labels = runs[0].manifest["data"]["labels"]
-    pairs = label_pairs.compare(gold, predictions, labels, settings, seed) if len(runs) > 1 else []
+    pairs = label_pairs.compare(gold, predictions, labels, confidence) if len(runs) > 1 else []
     return {"verdict": label_pairs.verdict(methods, pairs), "methods": methods, "pairs": pairs}
 
 
-def _compare_answers(
-    runs: Sequence[Run], methods: Sequence[dict[str, Any]], settings: Evaluate, seed: int
-) -> dict[str, Any]:
+def _compare_answers(runs: Sequence[Run], methods: Sequence[dict[str, Any]], confidence: Confidence) -> dict[str, Any]:
     """Of instructions: how each answered on the way, pairs, the verdict, and answers to lay side by side."""
     methods = [method | _answering(run) for run, method in zip(runs, methods, strict=True)]
     rows = {method["name"]: run.rows("test") for run, method in zip(runs, methods, strict=True)}
@@ -202,23 +199,23 @@ def _compare_answers(
         place = next(place for place, run in enumerate(runs) if base_model.stored(run))
         methods.append(_base_method(runs[place], methods[place]))
         rows[base_model.NAME] = before
-    return side_by_side(methods, rows, settings, seed)
+    return side_by_side(methods, rows, confidence)
 
 
 def side_by_side(
-    methods: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]], settings: Evaluate, seed: int
+    methods: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]], confidence: Confidence
 ) -> dict[str, Any]:
     """What a report says of models that answered the same prompts, apart from where they come from."""
-    compared = response_pairs.compare(rows, settings, seed)
+    compared = response_pairs.compare(rows, confidence)
     best, worse = conclusions.rank(methods, compared)
     return {
         "verdict": conclusions.said(methods, compared),
         "methods": methods,
         "pairs": compared.pop("pairs"),
         "compared": compared,
-        "shown": sample_selection.choose(rows, compared, best, worse, seed),
+        "shown": sample_selection.choose(rows, compared, best, worse, confidence.seed),
         "lengths": {
-            name: found for name, of in rows.items() if (found := length_bias.describe(of, settings, seed)) is not None
+            name: found for name, of in rows.items() if (found := length_bias.describe(of, confidence)) is not None
         },
     }
 
@@ -325,7 +322,7 @@ def _plot(curve: dict[str, Any], path: Path) -> None:
 class Task:
     """How the runs of one task are reported."""
 
-    compare: Callable[[Sequence[Run], Sequence[dict[str, Any]], Evaluate, int], dict[str, Any]]
+    compare: Callable[[Sequence[Run], Sequence[dict[str, Any]], Confidence], dict[str, Any]]
     pages: ModuleType
     """Has `html`, `markdown` and `card`."""
 

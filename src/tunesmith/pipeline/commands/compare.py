@@ -11,6 +11,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import run_report, seeds as repeats
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
 from tunesmith.recipe import Recipe
@@ -105,7 +106,7 @@ def _title(recipe: Recipe) -> str:
 
 
 def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
-    content = run_report.build(finished, recipe.evaluate, recipe.seed)
+    content = run_report.build(finished, confidence_of(recipe))
     run_report.write_comparison(folder, content)
     say(f"compared {len(finished)} runs in {folder.path}")
     return Comparison(folder.path, content)

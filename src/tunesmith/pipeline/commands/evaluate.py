@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline import responding, response_comparison, run_report
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.methods import load_result
 from tunesmith.runs import Run
@@ -49,7 +50,7 @@ def evaluate(
         )
     if run is not None:
         run.write("scores.json", base_model.score(run))
-        content = run_report.build([run], run.recipe.evaluate, run.recipe.seed)
+        content = run_report.build([run], confidence_of(run.recipe))
     else:
         content = response_comparison.compare(sources, columns)
     if report is not None:
@@ -68,7 +69,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
     recipe = run.recipe
     if source is None:
         predictions, gold = run.predictions("test")
-        scores = metrics.score(gold, predictions, run.manifest["data"]["labels"], recipe.evaluate, recipe.seed)
+        scores = metrics.score(gold, predictions, run.manifest["data"]["labels"], confidence_of(recipe))
         run.write("scores.json", scores)
         return scores
     examples = responding.new_rows(recipe, source)
@@ -79,7 +80,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
         name = f"new-{name}"  # the run's own splits keep their files
     predictions = predictor.predict(examples)
     run.write_predictions(name, predictions, gold)
-    scores = metrics.score(gold, predictions, predictor.labels, recipe.evaluate, recipe.seed)
+    scores = metrics.score(gold, predictions, predictor.labels, confidence_of(recipe))
     run.write(f"scores-{name}.json", scores)
     return scores
 

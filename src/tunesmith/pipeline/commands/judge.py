@@ -25,6 +25,7 @@ from tunesmith.judging import judge_runner
 from tunesmith.judging.judge_prompts import JudgedTurn, JudgeItem, Rubric
 from tunesmith.judging.judge_runner import PAIR
 from tunesmith.pipeline import judge_models, multi_turn, response_comparison, run_report
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe
@@ -127,7 +128,7 @@ def _content(
         "judges": [{"name": one.name, **one.identity} for one, _, _ in sittings],
         "seeds": list(settings.judge.seeds),
         "rubric": {"file": settings.judge.rubric, "fingerprint": rubric.fingerprint, "references": rubric.references},
-        **summarize(verdicts, settings.evaluate, settings.seed),
+        **summarize(verdicts, confidence_of(settings)),
         "costs": _costs([(found.costs, seconds) for _, found, seconds in sittings], settings),
         "shown": _shown(items, verdicts, pairwise),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith import hardware
 from tunesmith.console import say
 from tunesmith.evaluation import response_pairs, responses
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.responding import answered_rows
 from tunesmith.recipe import Recipe
@@ -39,11 +40,11 @@ def answer(job: Job, generator: Any, learned: bool, watch: hardware.Stopwatch) -
 def score(run: Run) -> dict[str, Any]:
     """The scores of a run's answers; under `base` those of the base model, with the `pair`'s tests (run - base)."""
     recipe, rows = run.recipe, run.rows("test")
-    settings, seed = recipe.evaluate, recipe.seed
-    scores = responses.score(rows, settings, seed)
+    confidence = confidence_of(recipe)
+    scores = responses.score(rows, confidence)
     if before := stored(run):
-        (pair,) = response_pairs.compare({run.manifest["name"]: rows, NAME: before}, settings, seed)["pairs"]
-        scores["base"] = responses.score(before, settings, seed) | {"pair": pair}
+        (pair,) = response_pairs.compare({run.manifest["name"]: rows, NAME: before}, confidence)["pairs"]
+        scores["base"] = responses.score(before, confidence) | {"pair": pair}
     return scores
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith import hardware
 from tunesmith.evaluation import metrics, responses
 from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.types import Example, TrainResult
@@ -30,7 +31,7 @@ def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> 
     gold = _gold(splits.test)
     run.write_predictions("test", predictions, gold)
     if splits.test:
-        run.write("scores.json", metrics.score(gold, predictions, splits.labels, recipe.evaluate, recipe.seed))
+        run.write("scores.json", metrics.score(gold, predictions, splits.labels, confidence_of(recipe)))
     run.write("worst.json", {"worst": run_report.worst(splits.test, predictions)})
     return {"validation": validation, "predicted": len(splits.test)}
 
