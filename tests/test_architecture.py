@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "tunesmith"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes"},
+    {"errors", "types", "console", "hardware", "processes", "records"},
     {"recipe"},
     {"runs", "assets"},
     {"data"},

@@ -1,0 +1,50 @@
+"""Dataclasses as JSON and back: the one place where the files of a run are serialised."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tunesmith.errors import RunError
+
+Record = TypeVar("Record")
+
+
+def omitted_if_none() -> Any:
+    """A dataclass field that defaults to None and is left out of the JSON where it is None."""
+    return field(default=None, metadata={"omit": True})
+
+
+def dump(value: Any) -> Any:
+    """Return a record, or any nesting of records, mappings and sequences, as what `json.dumps` takes."""
+    if is_dataclass(value) and not isinstance(value, type):
+        entries = ((item, getattr(value, item.name)) for item in fields(value))
+        return {item.name: dump(entry) for item, entry in entries if entry is not None or not item.metadata.get("omit")}
+    if isinstance(value, dict):
+        return {key: dump(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [dump(entry) for entry in value]
+    return value
+
+
+def load(kind: type[Record], content: object, where: str) -> Record:
+    """Return a record of `kind` from parsed JSON; keys that it does not know are ignored.
+
+    where: the file, for the message. Raises RunError where a key is missing or a value has another type.
+    """
+    try:
+        return _adapter(kind).validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise RunError(
+            f"{where} is damaged", expected=f"a readable {place}", found=problem["msg"], do="restore it, or train again"
+        ) from None
+
+
+@cache
+def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+    return TypeAdapter(kind)
