@@ -36,15 +36,16 @@ def load(kind: type[Record], content: object, where: str) -> Record:
     where: the file, for the message. Raises RunError where a key is missing or a value has another type.
     """
     try:
-        return _adapter(kind).validate_python(content)
+        record: Record = _adapter(kind).validate_python(content)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"]) or "the file"
         raise RunError(
             f"{where} is damaged", expected=f"a readable {place}", found=problem["msg"], do="restore it, or train again"
         ) from None
+    return record
 
 
 @cache
-def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
