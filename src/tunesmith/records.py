@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +36,7 @@ def load(kind: type[Record], content: object, where: str) -> Record:
     where: the file, for the message. Raises RunError where a key is missing or a value has another type.
     """
     try:
-        record: Record = _adapter(kind).validate_python(content)
+        record: Record = _adapter(cast(Any, kind)).validate_python(content)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"]) or "the file"
