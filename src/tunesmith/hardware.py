@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy", "tokenizers", "safetensors")
 
@@ -31,20 +31,37 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions and hardware, for the manifest."""
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Versions and hardware that a run was made with."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    memory_gb: float
+    """2^30 bytes."""
+    device: str
+    packages: dict[str, str]
+    """Installed versions by package."""
+    git: str | None
+    """Revision of the working directory, if it is a repository."""
+
+
+def environment(device: str) -> Environment:
+    """Return the versions and the hardware of this process. device: what the model was trained on."""
     import psutil
 
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "device": device,
-        "packages": versions(PACKAGES),
-        "git": _git_revision(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        device=device,
+        packages=versions(PACKAGES),
+        git=_git_revision(),
+    )
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

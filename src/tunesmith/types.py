@@ -62,6 +62,40 @@ class Splits:
     changes: tuple[DataNote, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Median, 95% quantile and maximum of some lengths; zeros where there are none."""
+
+    median: int = 0
+    p95: int = 0
+    max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """What one split looks like."""
+
+    rows: int
+    fingerprint: str
+    per_label: dict[str, int]
+    """Rows of each label."""
+    characters: Quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What the data of a run looks like, for the manifest and the report."""
+
+    source: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    """SHA-256 over all rows of all splits."""
+    made: tuple[str, ...]
+    """The splits that were cut from train; the others came with the data."""
+    splits: dict[str, SplitSummary]
+    changes: tuple[DataNote, ...]
+
+
 NO_LABEL = ""
 """The label of a prediction that is none: a generator wrote something else. It is wrong whatever the gold label is."""
 

@@ -181,7 +181,6 @@ def test_what_is_measured_decides_once(tmp_path: Path) -> None:
     measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
     assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
     run = Run(tmp_path)
-    run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
     assert first == again == measured

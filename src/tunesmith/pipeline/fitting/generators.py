@@ -19,6 +19,7 @@ from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation import metrics
+from tunesmith.manifest import LogEntry, Sample
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
@@ -179,11 +180,11 @@ class _Validation:
         questions = [row.messages[:-1] for row in shown]
         answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
         samples = [
-            {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "response": answer.text}
+            Sample(row.id, row.text, row.messages[-1].content, answer.text)
             for row, answer in zip(shown, answers, strict=True)
             if answer
         ]
         if not samples:
             return
-        say(f"step {step}, asked {samples[0]['prompt'][:80]!r}: {samples[0]['response'][:160]!r}")
-        self.job.run.log({"step": step, "samples": samples})
+        say(f"step {step}, asked {samples[0].prompt[:80]!r}: {samples[0].response[:160]!r}")
+        self.job.run.log(LogEntry(step, samples=tuple(samples)))
