@@ -1,4 +1,4 @@
-"""The machine under a run: what it is, and what a piece of work cost on it."""
+"""The machine that a run is made on: what it is, and what a piece of work cost there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "
 
 
 class Stopwatch:
-    """Wall-clock seconds of named pieces of work."""
+    """Wall-clock seconds by name of the work."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -33,23 +33,22 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Versions and hardware that a run was made with."""
+    """The versions and the hardware that a run was made with, as the manifest holds them."""
 
     python: str
     platform: str
     cpu: str
     cores: int | None
     memory_gb: float
-    """2^30 bytes."""
     device: str
     packages: dict[str, str]
-    """Installed versions by package."""
+    """Versions of the packages that decide the result."""
     git: str | None
-    """Revision of the working directory, if it is a repository."""
+    """Revision of the working folder, where it is a repository."""
 
 
 def environment(device: str) -> Environment:
-    """Return the versions and the hardware of this process. device: what the model was trained on."""
+    """Return the versions and the hardware of this process. device: where its model runs."""
     import psutil
 
     return Environment(
@@ -65,18 +64,18 @@ def environment(device: str) -> Environment:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions; packages that are not installed are left out. Nothing is imported."""
-    found = {}
+    """Return the installed versions, without importing anything; packages that are not installed are left out."""
+    installed = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def peak_memory_mb() -> float:
-    """Most memory this process has held so far, in MB (on CUDA: of device memory as well)."""
+    """Return the peak memory of this process so far in MB; on CUDA device memory is added."""
     peak = _peak_resident_mb()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -111,7 +110,7 @@ def _cpu_name() -> str:
 def _git_revision() -> str | None:
     """The revision of the working folder, so that a recipe kept in git can be found again."""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -47,6 +47,41 @@ class DataNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantiles:
+    """How lengths are distributed; zeros where there are none."""
+
+    median: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """What one split looks like."""
+
+    rows: int
+    fingerprint: str
+    per_label: dict[str, int]
+    """Rows of each label."""
+    characters: Quantiles
+    """Characters of each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What the data looks like and what reading it changed, as the manifest holds it."""
+
+    source: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    """Over all splits."""
+    made: tuple[str, ...]
+    """Names of the splits that tunesmith cut itself."""
+    splits: dict[str, SplitSummary]
+    changes: tuple[DataNote, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Splits:
     """The frozen split that every method of a comparison shares."""
 
@@ -60,40 +95,6 @@ class Splits:
     made: tuple[str, ...] = ()
     """The names of the splits that were cut here; the others came with the data."""
     changes: tuple[DataNote, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """Median, 95% quantile and maximum of some lengths; zeros where there are none."""
-
-    median: int = 0
-    p95: int = 0
-    max: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSummary:
-    """What one split looks like."""
-
-    rows: int
-    fingerprint: str
-    per_label: dict[str, int]
-    """Rows of each label."""
-    characters: Quantiles
-
-
-@dataclass(frozen=True, slots=True)
-class DataSummary:
-    """What the data of a run looks like, for the manifest and the report."""
-
-    source: str
-    labels: tuple[str, ...]
-    fingerprint: str
-    """SHA-256 over all rows of all splits."""
-    made: tuple[str, ...]
-    """The splits that were cut from train; the others came with the data."""
-    splits: dict[str, SplitSummary]
-    changes: tuple[DataNote, ...]
 
 
 NO_LABEL = ""

@@ -84,7 +84,7 @@ def _tokens(recipe: Recipe, splits: Splits) -> dict[str, Any]:
 
 def _lengths(lengths: Sequence[int], limit: int) -> dict[str, Any]:
     cut = sum(length > limit for length in lengths)
-    return {**records.dump(summary.quantiles(lengths)), "max_length": limit, "cut": cut, "rows": len(lengths)}
+    return asdict(summary.quantiles(lengths)) | {"max_length": limit, "cut": cut, "rows": len(lengths)}
 
 
 def _rendered(recipe: Recipe, splits: Splits) -> dict[str, Any]:
