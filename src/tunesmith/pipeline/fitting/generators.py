@@ -41,7 +41,7 @@ def untuned(job: Job) -> TrainResult:
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
     prompter = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
-    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
+    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, prompter, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
     notes = {"device": str(processes.device()), "template": prompter.template}
@@ -55,8 +55,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     prompter = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
     plan = weight_setup.plan(job, accelerator.device)
-    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
-    model = weight_setup.shape(model, plan, recipe, "causal").to(accelerator.device)
+    loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
+    model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
         prompter.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
