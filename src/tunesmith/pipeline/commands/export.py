@@ -17,6 +17,7 @@ from tunesmith.exporting.source import PRECISIONS, ChatSpec, ExportSource, Preci
 from tunesmith.pipeline import responding, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_result
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -193,4 +194,6 @@ def _card(run: Run, trained: ExportSource, proof: dict[str, Any], exact: bool) -
     used = usage.usage(trained, proof["target"], run.recipe.data.text_pair is not None)
     proved = f"Written as {proof['target']} and compared with the run: {parity.summary(proof)}."
     changed = None if exact else f"Measured before rounding: {parity.shared(proof)}."
-    return run_report.card(run, f"{used}\n\n{proved}", usage.made_for(trained, proof["target"]), changed)
+    library = usage.made_for(trained, proof["target"])
+    saved = "adapter" if library == "peft" else "model"
+    return run_report.card(run, ExportedModel(f"{used}\n\n{proved}", library, saved, changed))
