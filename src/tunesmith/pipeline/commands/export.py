@@ -14,7 +14,7 @@ from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
 from tunesmith.exporting.source import PRECISIONS, ChatSpec, ExportSource, Precision, PromptWithAnswer, Runner
-from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_result
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -158,7 +158,7 @@ def _probes(run: Run, trained: ExportSource, source: str | None, number: int) ->
     """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
     recipe = run.recipe
     if source:
-        examples: Sequence[Example] = responding.new_rows(recipe, source)
+        examples: Sequence[Example] = new_data.read(recipe, source)
     else:
         try:
             splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
