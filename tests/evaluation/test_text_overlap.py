@@ -59,7 +59,10 @@ def library(given: list[ResponseRow]) -> dict[str, float]:
 
 def measured(given: list[ResponseRow], draws: Any = None) -> dict[str, float]:
     draws = np.arange(len(given))[None] if draws is None else draws
-    return {name: float(value[0]) for name, value in text_overlap.measure(text_overlap.tabulate([row.texts for row in given]), draws).items()}
+    return {
+        name: float(value[0])
+        for name, value in text_overlap.measure(text_overlap.tabulate([row.texts for row in given]), draws).items()
+    }
 
 
 def test_a_corpus_has_the_libraries_scores_to_the_last_digit() -> None:
@@ -173,6 +176,4 @@ def test_length_effects_are_seen() -> None:
         length_bias.describe(same, Confidence(resamples=200, seed=0))["correlations"]["words of answer and reference"]
         is None
     )
-    assert (
-        length_bias.describe([ResponseRow("1", "p", reference="r")], Confidence(resamples=200, seed=0)) is None
-    )
+    assert length_bias.describe([ResponseRow("1", "p", reference="r")], Confidence(resamples=200, seed=0)) is None

@@ -198,9 +198,7 @@ def test_templates_that_rewrite_are_refused_before_training(model: Path, tmp_pat
                 tunesmith.train(source, settings, run_dir=tmp_path / name)
             assert not Run(tmp_path / name).metrics()
             continue
-        talk = chat.ChatSession(
-            tunesmith.train(source, settings, run_dir=tmp_path / name), Generate(max_new_tokens=4)
-        )
+        talk = chat.ChatSession(tunesmith.train(source, settings, run_dir=tmp_path / name), Generate(max_new_tokens=4))
         for _ in range(3):
             list(talk.ask("Go on."))
         assert len(talk.messages) == 6
