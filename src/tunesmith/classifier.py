@@ -54,7 +54,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             run = Run(Path(folder))
             run.note(status="running")
             job = Job(recipe, Splits(train, (), (), names, {}), run)
-            self.predictor_ = METHODS[recipe.method].fit(job).predictor
+            self.predictor_ = METHODS[recipe.method].fit(job).classifier
         return self
 
     def predict_proba(self, texts: Iterable[Any]) -> Any:

@@ -14,10 +14,11 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import METHODS, load_result
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Splits, TrainResult
+from tunesmith.types import Splits
 
 Source = str | Path | Mapping[str, Any] | Recipe
 
@@ -83,7 +84,7 @@ def open_test(run: Run) -> Run:
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     _check_data(splits, run)
     costs = run.manifest["costs"]
-    fitted = TrainResult(load_result(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
+    fitted = TrainResult(load_predictor(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs["train_seconds"]
     _finish(Job(recipe, splits, run), fitted, watch, costs["peak_memory_mb"])
