@@ -41,10 +41,7 @@ class Method:
 
 def load_predictor(run: Run) -> Predictor:
     """What a finished run trained."""
-    manifest = run.manifest
-    if manifest["status"] != "finished":
-        raise RunError(f"{run.path} has not finished", do=f"go on with it: tunesmith train --resume {run.path}")
-    return METHODS[manifest["method"]].load(run.model, run.recipe)
+    return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
 def load_classifier(run: Run) -> Classifier:
