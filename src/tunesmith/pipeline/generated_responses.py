@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from tunesmith import hardware
 from tunesmith.errors import DataError
 from tunesmith.pipeline import new_data
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message, Response, ResponseRow
@@ -26,7 +26,7 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
     answered = [row.messages[-1].role == "assistant" for row in examples]
     questions = [row.messages[:-1] if known else row.messages for row, known in zip(examples, answered, strict=True)]
     recipe = run.recipe
-    responses = load_result(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
         with_response(ResponseRow(row.id, row.text, reference=row.messages[-1].content if known else None), response)
         for row, known, response in zip(examples, answered, responses, strict=True)
@@ -34,7 +34,7 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
 
 
 def response_rows(
-    generator: Any, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
+    generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
 ) -> list[ResponseRow]:
     """The rows of predictions/test.jsonl: the loss of every reference, and responses to the first `max_responses`.
 
@@ -60,11 +60,9 @@ def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
     return replace(row, response=response.text, tokens=response.tokens, ended=response.ended)
 
 
-def losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
+def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
     """The loss of each conversation's last response, summed over its tokens, and their number."""
-    from tunesmith.prediction import likelihood  # needs torch, which evaluation goes without
-
-    return likelihood.losses(generator, [row.id for row in examples], [row.messages for row in examples])
+    return generator.losses([row.id for row in examples], [row.messages for row in examples])
 
 
 def _prompted(prompts: Sequence[str]) -> list[Example]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import DataError, RunError
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -27,7 +27,7 @@ class ChatSession:
     def __post_init__(self) -> None:
         if self.run.recipe.task != "instruction":
             raise RunError(f"{self.run.path} was not trained to answer", do="use `tunesmith predict`")
-        self.generator = load_result(self.run)
+        self.generator = load_generator(self.run)
         self.reset()
 
     def reset(self) -> None:
