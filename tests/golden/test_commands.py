@@ -1,0 +1,219 @@
+"""The commands around training: `check`, `predict`, `evaluate`, `compare`, `sweep`, `judge`, `pseudo-label` and more."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.golden.record import Record
+from tests.golden.test_training import CASES
+from tests.golden.workspace import DATA, Workspace, tunesmith
+from tests.judge_server import Request, serving
+
+Golden = Callable[[str], Record]
+
+
+def say(record: Record, *words: str) -> None:
+    """Give a command and record what it says."""
+    record.add(f"tunesmith {' '.join(words)}", str(tunesmith(*words)))
+
+
+def made(workspace: Workspace, *names: str) -> list[str]:
+    """Runs of tests/golden/test_training.py by name."""
+    return [str(workspace.train(name, CASES[name]).relative_to(workspace.folder)) for name in names]
+
+
+CHECKS = {
+    "classification": [
+        ["classification.yaml"],
+        ["classification.yaml", "method=generator", "prompt.instruction='Which of {labels}?'", "template=plain"],
+        ["classification.yaml", *CASES["encoder_pairs"][1:6], "max_length=20"],
+        ["classification.yaml", "data.path=dirty.csv", "on_bad_rows=drop", "max_samples=20"],
+    ],
+    "instruction": [
+        ["instruction.yaml"],
+        ["instruction.yaml", "template=alpaca-short", "max_length=180", "prompt.system=Be brief."],
+        ["instruction.yaml", "template=plain", "train_on_prompt=true"],
+        ["instruction.yaml", "data.path=messages.json", "template=human-assistant"],
+        ["instruction.yaml", "data.path=sharegpt.json", "template=alpaca"],
+        ["instruction.yaml", "data.path=completions.json", "max_length=120", "truncation=drop"],
+        ["instruction.yaml", "data.path=human.json", "template=human-assistant"],
+    ],
+}
+
+
+@pytest.mark.parametrize("task", CHECKS)
+def test_check(task: str, workspace: Workspace, golden: Golden) -> None:
+    record = golden(f"check_{task}")
+    for words in CHECKS[task]:
+        say(record, "check", *words)
+    say(record, "check", f"{task}.yaml", "--json")
+    record.check()
+
+
+def test_recipes_and_errors(workspace: Workspace, golden: Golden) -> None:
+    record = golden("recipes_and_errors")
+    say(record, "train", "classification.yaml", "adapter.kind=lora", "--dry-run")
+    say(record, "train", "instruction.yaml", "--dry-run")
+    for words in (
+        ["train", "nowhere.yaml"],
+        ["train", "classification.yaml", "learning_rat=1"],
+        ["train", "classification.yaml", "data.path=dirty.csv"],
+        ["train", "classification.yaml", "data.text=words"],
+        ["train", "instruction.yaml", "method=encoder"],
+        ["train", "instruction.yaml", "template=chat", "--run-dir", "runs/refused"],
+        ["evaluate", "nowhere"],
+        ["predict", "nowhere", "--text", "the goal"],
+    ):
+        say(record, *words)
+    record.check()
+
+
+def test_predict(workspace: Workspace, golden: Golden) -> None:
+    record = golden("predict")
+    linear, encoder, pairs, generator, talk = made(
+        workspace, "linear", "encoder", "encoder_pairs", "generator_full", "instruction_lora"
+    )
+    for run in (linear, encoder, generator):
+        say(record, "predict", run, "--text", "the goal of the team", "--text", "a robot", "--top-k", "3")
+    say(record, "predict", pairs, "--text", "the goal", "--text-pair", "a match")
+    say(record, "predict", pairs, "--text", "the goal")
+    say(record, "predict", linear, "--data", "new.csv", "--top-k", "2")
+    say(record, "predict", linear, "--data", "new.csv", "--output", "labels.csv")
+    say(record, "predict", talk, "--text", "Name the topic.")
+    say(record, "predict", talk, "--data", "topics.json")
+    record.files(workspace.folder, "labels.csv")
+    for path in (workspace.folder / talk).glob("*redictions*"):
+        record.add("written", path.name)
+    record.check()
+
+
+def test_looking_and_talking(workspace: Workspace, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = golden("runs_and_chat")
+    linear, talk = made(workspace, "linear", "instruction_full")
+    say(record, "runs", "show", linear)
+    say(record, "runs", "show", talk)
+    say(record, "runs", "list", "nowhere")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Name the topic.\n/reset\nName the topic.\n/exit\n"))
+    say(record, "chat", talk, "--system", "Be brief.", "generate.max_new_tokens=4")
+    record.check()
+
+
+def test_evaluate(workspace: Workspace, golden: Golden) -> None:
+    record = golden("evaluate")
+    linear, talk = made(workspace, "linear", "instruction_full")
+    say(record, "evaluate", linear)
+    say(record, "evaluate", linear, "--data", "new.csv")
+    say(record, "evaluate", talk)
+    say(record, "evaluate", "answers.json", "--report", "answers.html")
+    say(record, "evaluate", "answers.json", "--response", "often_response", "--json")
+    record.files(workspace.folder, "answers.md", "answers.html")
+    record.check()
+
+
+def test_evaluate_real_answers(golden: Golden) -> None:
+    file = DATA / "llms_from_scratch_ch07" / "instruction-data-with-response.json"
+    if not file.exists():
+        pytest.skip("the shared data sets are not here")
+    Path("book.json").write_bytes(file.read_bytes())
+    record = golden("evaluate_real_answers")
+    say(record, "evaluate", "book.json")
+    record.check()
+
+
+COMPARED = {
+    "classification": ("linear", "probe", "encoder", "generator_untuned", "generator_lora"),
+    "instruction": ("instruction_untuned", "instruction_full", "instruction_lora"),
+}
+
+
+@pytest.mark.parametrize("task", COMPARED)
+def test_compare(task: str, workspace: Workspace, golden: Golden) -> None:
+    record = golden(f"compare_{task}")
+    before = set(Path().glob("*/*_compare*"))
+    said = tunesmith("compare", *made(workspace, *COMPARED[task]), "output_dir=compared")
+    record.add("tunesmith compare", str(said))
+    (folder,) = set(Path().glob("*/*_compare*")) - before
+    record.files(folder, "comparison.json", "report.md", "report.html")
+    record.check()
+
+
+def test_compare_methods(workspace: Workspace, golden: Golden) -> None:
+    """Trained for the comparison, on one split."""
+    record = golden("compare_methods")
+    said = tunesmith(
+        "compare", "reviews.csv", "--methods", "linear,probe", "model.name_or_path=bert", "bootstrap_samples=100",
+        "output_dir=methods",
+    )  # fmt: skip
+    record.add("tunesmith compare reviews.csv --methods linear,probe", str(said))
+    (folder,) = Path("methods").iterdir()
+    record.files(folder, "report.md")
+    record.check()
+
+
+def test_sweep(golden: Golden) -> None:
+    record = golden("sweep")
+    words = ["classification.yaml", "method=linear", "linear.C=0.001,10", "linear.min_df=1", "--sweep-dir", "sweep"]
+    say(record, "sweep", *words)
+    record.files(Path("sweep"), "sweep.json", "report.md", "report.html")
+    record.check()
+
+
+def test_seeds(golden: Golden) -> None:
+    record = golden("seeds")
+    words = ["classification.yaml", "method=linear", "split.seed=1", "--seeds", "1,2", "--run-dir", "seeds"]
+    say(record, "train", *words)
+    record.files(Path("seeds"), *sorted(path.name for path in Path("seeds").glob("*.json")), "report.md", "report.html")
+    record.check()
+
+
+def test_pseudo_label(workspace: Workspace, golden: Golden) -> None:
+    record = golden("pseudo_label")
+    linear, probe, talk = made(workspace, "linear", "probe", "instruction_full")
+    say(record, "pseudo-label", linear, "--data", "new.csv", "--threshold", "0.5", "--output", "alone.jsonl")
+    say(record, "pseudo-label", linear, probe, "--data", "new.csv", "--output", "votes.jsonl")
+    say(record, "pseudo-label", talk, "--data", "topics.json", "--samples", "3", "--threshold", "0.6", "--output",
+        "sampled.jsonl")  # fmt: skip
+    record.files(Path(), *sorted(path.name for name in ("alone", "votes", "sampled") for path in Path().glob(f"{name}*.*")))
+    record.check()
+
+
+def fair(request: Request) -> str:
+    """A judge that can add."""
+    right = str(2 * int(request.block("QUESTION").split()[2]))
+    return "Score: 90" if right in request.block("RESPONSE").replace(".", "").split() else "Score: 10"
+
+
+def longer(request: Request) -> str:
+    """A judge that prefers the longer response."""
+    first, second = (len(request.block(f"RESPONSE {letter}")) for letter in "AB")
+    return f"Verdict: {'tie' if first == second else 'A' if first > second else 'B'}"
+
+
+@pytest.mark.parametrize(("kind", "act"), [("scores", fair), ("pairwise", longer)])
+def test_judge(kind: str, act: Callable[[Request], str], golden: Golden) -> None:
+    record = golden(f"judge_{kind}")
+    words = ["judge", "answers.json", "--model", "loopback", "judge.concurrency=1", "bootstrap_samples=100"]
+    words += ["--output", f"judged_{kind}", *(["--pairwise"] if kind == "pairwise" else [])]
+    with serving(act) as server:
+        said = tunesmith(*words, "--url", server.url)
+    record.add(f"tunesmith {' '.join(words)}", str(said))
+    record.json("first request", server.requests[0].body)
+    folder = Path(f"judged_{kind}")
+    record.add("files", "\n".join(sorted(path.name for path in folder.iterdir())))
+    record.files(folder, "judged.json", "judge.html")
+    record.check()
+
+
+def test_scores_of_judges(golden: Golden) -> None:
+    folder = DATA / "llms_from_scratch_ch07" / "scores"
+    if not folder.exists():
+        pytest.skip("the shared data sets are not here")
+    for path in folder.glob("*model-1*"):
+        Path(path.name).write_bytes(path.read_bytes())
+    record = golden("judge_read_scores")
+    say(record, "judge", "--scores", *sorted(path.name for path in folder.glob("*model-1*")))
+    record.check()
