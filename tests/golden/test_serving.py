@@ -34,15 +34,13 @@ def served(*words: str) -> Iterator[str]:
         process.communicate()
 
 
-def reachable(address: str) -> httpx.Client:
-    """A client, as soon as the server answers."""
-    client = httpx.Client(base_url=address, timeout=30)
+def wait_for(client: httpx.Client) -> None:
+    """Until the server answers."""
     for _ in range(200):
         with contextlib.suppress(httpx.ConnectError):
             client.get("/healthz")
-            break
+            return
         time.sleep(0.1)
-    return client
 
 
 def test_serve(workspace: Workspace, golden: Golden) -> None:
@@ -50,7 +48,8 @@ def test_serve(workspace: Workspace, golden: Golden) -> None:
     runs = made(workspace, "linear", "encoder_pairs", "generator_full", "instruction_full")
     question: dict[str, Any] = {"messages": [{"role": "user", "content": "Name the topic."}], "max_tokens": 4}
     words = {"model": "linear", "inputs": ["the goal of the team", "a robot"]}
-    with served(*runs, "max_inputs=2", "block=secret") as address, reachable(address) as client:
+    with served(*runs, "max_inputs=2", "block=secret") as address, httpx.Client(base_url=address, timeout=30) as client:
+        wait_for(client)
 
         def ask(method: str, path: str, **more: Any) -> None:
             answer = client.request(method, path, **more)

@@ -22,21 +22,23 @@ from tunesmith.cli import main
 
 DATA = Path(os.environ.get("TUNESMITH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 """Real rows, where they are at hand."""
+WIDE = 0.2
+"""Spread of random weights: wide enough for texts to get labels and answers that differ."""
 FEW = {"bootstrap_samples": 100, "logging_steps": 1}
 CLASSIFICATION = {
     "data": {"path": "reviews.csv"},
     "split": {"test_size": 15, "validation_size": 6},
     "model": {"name_or_path": "bert", "generator": "words", "max_length": 64},
     "prompt": {"label_texts": {"sport": "goal", "tech": "chip", "world": "vote"}},
-    "train": {"max_steps": 8, "learning_rate": 5e-3},
+    "train": {"max_steps": 4, "learning_rate": 1e-3},
     "evaluate": FEW,
 }
 INSTRUCTION = {
     "task": "instruction",
-    "data": {"path": "topics.json"},
+    "data": {"path": "beginnings.json"},
     "split": {"test_size": 6, "validation_size": 3},
-    "model": {"name_or_path": "bytes", "max_length": 400},
-    "train": {"max_steps": 3, "learning_rate": 1e-3, "per_device_train_batch_size": 4},
+    "model": {"name_or_path": "words", "max_length": 120},
+    "train": {"max_steps": 6, "learning_rate": 3e-3, "per_device_train_batch_size": 4},
     "generate": {"max_new_tokens": 5},
     "evaluate": {**FEW, "num_samples": 1},
 }
@@ -82,10 +84,10 @@ class Workspace:
 
 def build(folder: Path) -> Workspace:
     """Models, rows and recipes in an empty folder."""
-    tiny.model("bert", folder / "bert")
-    tiny.generator("llama", folder / "bytes")
+    tiny.model("bert", folder / "bert", initializer_range=WIDE)
+    tiny.generator("llama", folder / "bytes", initializer_range=WIDE)
     words = tiny.tokenizer("llama")
-    tiny.causal("llama", vocab_size=len(words)).save_pretrained(folder / "words")
+    tiny.causal("llama", vocab_size=len(words), initializer_range=WIDE).save_pretrained(folder / "words")
     words.save_pretrained(folder / "words")
     write_csv(folder / "reviews.csv", ("text", "label"), tiny.texts(90))
     write_csv(folder / "new.csv", ("text", "label"), tiny.texts(12, seed=3))
@@ -117,12 +119,15 @@ def dirty() -> list[tuple[str, ...]]:
 def conversations() -> dict[str, list[dict[str, Any]]]:
     """The same questions in every format, and some of several turns."""
     rows = tiny.texts(30)
-    turns = [[f"Topic of: {text}?", label, f"And of {number}?", "a number"] for number, (text, label) in enumerate(rows)]
+    turns = [[f"Topic of: {text}?", label, f"And of {n}?", "a number"] for n, (text, label) in enumerate(rows)]
+    brief = {"role": "system", "content": "Be brief."}
     return {
-        "topics": [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in rows],
+        "beginnings": [
+            {"instruction": "Repeat the beginning.", "input": text, "output": " ".join(text.split()[:4])} for text, _ in rows
+        ],
+        "few": [{"instruction": f"Name the topic of {text}.", "output": label} for text, label in rows[:6]],
         "messages": [
-            {"messages": [{"role": "system", "content": "Be brief."}, *said(each, "role", "user", "assistant", "content")]}
-            for each in turns
+            {"messages": [brief, *said(each, "role", "user", "assistant", "content")]} for each in turns
         ],
         "sharegpt": [{"conversations": said(each, "from", "human", "gpt", "value")} for each in turns],
         "completions": [{"prompt": f"Topic of: {text}?", "completion": label} for text, label in rows],
@@ -130,8 +135,9 @@ def conversations() -> dict[str, list[dict[str, Any]]]:
             {"text": f"### Human: {a}### Assistant: {b}### Human: {c}### Assistant: {d}"} for a, b, c, d in turns
         ],
         "answers": [
-            {"instruction": f"What is {n} and {n}?", "output": f"The sum is {2 * n}.", "right_response": f"It is {2 * n}.",
-             "often_response": f"It is {2 * n}." if n % 3 else "Nothing at all"} for n in range(12)
+            {"instruction": f"What is {n} and {n}?", "output": f"The sum is {2 * n}.",
+             "right_response": f"It is {2 * n}.", "often_response": f"It is {2 * n}." if n % 3 else "Nothing at all"}
+            for n in range(12)
         ],
     }  # fmt: skip
 
