@@ -55,10 +55,11 @@ class Record:
 
     def add(self, title: str, text: str) -> None:
         """A section of text."""
-        self.sections.append(f"== {title} ==\n{steady(text, self.workspace).rstrip()}\n")
+        self.sections.append(f"== {title} ==\n{steady(nameless(text, self.workspace)).rstrip()}\n")
 
     def json(self, title: str, content: Any) -> None:
-        """A section of JSON."""
+        """A section of JSON. The workspace's name goes first, as its length would move line breaks."""
+        content = json.loads(nameless(json.dumps(content), self.workspace))
         self.add(title, laid_out(masked(content)))
 
     def files(self, folder: Path, *names: str) -> None:
@@ -99,10 +100,14 @@ def alike(one: str, other: str, tolerance: float) -> bool:
     return all(abs(a - b) <= tolerance * max(1, abs(a)) for a, b in pairs)
 
 
-def steady(text: str, workspace: Path) -> str:
-    """Text without the workspace's name, times, sizes and versions; control characters are made visible."""
+def nameless(text: str, workspace: Path) -> str:
+    """Text without the workspace's name, also where it is part of another name."""
     path = str(workspace)
-    text = text.replace(f"{path}/", "").replace(path, ".").replace(f"{path.strip('/').replace('/', '-')}-", "")
+    return text.replace(f"{path}/", "").replace(path, ".").replace(f"{path.strip('/').replace('/', '-')}-", "")
+
+
+def steady(text: str) -> str:
+    """Text without times, sizes and versions; control characters are made visible."""
     for pattern, mark in MARKS:
         text = re.sub(pattern, mark, text)
     text = "\n".join(line.rstrip() for line in text.split("\n"))

@@ -38,7 +38,7 @@ INSTRUCTION = {
     "data": {"path": "beginnings.json"},
     "split": {"test_size": 6, "validation_size": 3},
     "model": {"name_or_path": "words", "max_length": 120},
-    "train": {"max_steps": 6, "learning_rate": 3e-3, "per_device_train_batch_size": 4},
+    "train": {"max_steps": 3, "learning_rate": 1e-3, "per_device_train_batch_size": 4},
     "generate": {"max_new_tokens": 5},
     "evaluate": {**FEW, "num_samples": 1},
 }
@@ -123,7 +123,8 @@ def conversations() -> dict[str, list[dict[str, Any]]]:
     brief = {"role": "system", "content": "Be brief."}
     return {
         "beginnings": [
-            {"instruction": "Repeat the beginning.", "input": text, "output": " ".join(text.split()[:4])} for text, _ in rows
+            {"instruction": "Repeat the beginning.", "input": text, "output": " ".join(text.split()[:4])}
+            for text, _ in rows
         ],
         "few": [{"instruction": f"Name the topic of {text}.", "output": label} for text, label in rows[:6]],
         "messages": [
