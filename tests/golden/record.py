@@ -21,6 +21,7 @@ VOLATILE = {"created", "environment", "fast_products", "platform", "speed", "tun
 """Keys of JSON whose values depend on machine, day or version; with those that end as below."""
 ENDINGS = ("seconds", "seconds_per_1000", "_mb")
 MARKS = [
+    (r"(?m)^.*: \d+/\d+ .*\(\d+ s left\)\n", ""),
     (r"\d{4}-\d\d-\d\d[ T_]\d\d[:-]\d\d(?:[:-]\d\d)?", "<time>"),
     (r"\btunesmith \d+(?:\.\d+)+", "tunesmith <version>"),
     (r"\b\d[\d.,]* ?(?:ms|s|min|h)(?![\w'])", "<duration>"),
