@@ -26,7 +26,6 @@ MARKS = [
     (r"\btunesmith \d+(?:\.\d+)+", "tunesmith <version>"),
     (r"\b\d[\d.,]* ?(?:ms|s|min|h)(?![\w'])", "<duration>"),
     (r"\b\d[\d.,]* ?(?:kB|MB|GB)\b", "<size>"),
-    (r"\b[\d.,]+ times (?:faster|slower)", "<factor>"),
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"#[0-9a-f]{16}\b", "#<mark>"),
     (r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", "<id>"),
@@ -34,7 +33,7 @@ MARKS = [
     (r"(?<=\S) {2,}", "  "),
     (r"─+", "──"),
     (r"(?<=## Environment\n\n)(?:\|.*\n)+", "<environment>\n"),
-    (r"(?<=\nPython \| )(?s:.+?)(?=\nHow to read this)", "<environment>"),
+    (r"(?<=\| Python \| ).+", "<environment>"),
 ]
 """Patterns of text that depends on clock, machine or version, and what stands in their place."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

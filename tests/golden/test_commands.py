@@ -130,6 +130,16 @@ def test_evaluate_real_answers(golden: Golden) -> None:
     record.check()
 
 
+def at_cost(run: str, seconds: int) -> str:
+    """A copy of a run that took so long to train and to predict: verdicts weigh costs."""
+    copy = shutil.copytree(run, Path("compared") / Path(run).name)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    given = {"train_seconds": seconds, "seconds_per_1000": seconds / 10}
+    manifest["costs"] |= {name: value for name, value in given.items() if manifest["costs"][name]}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return str(copy)
+
+
 COMPARED = {
     "classification": ("linear", "probe", "encoder", "generator_untuned", "generator_lora"),
     "instruction": ("instruction_untuned", "instruction_full", "instruction_lora"),
@@ -140,7 +150,8 @@ COMPARED = {
 def test_compare(task: str, workspace: Workspace, golden: Golden) -> None:
     record = golden(f"compare_{task}")
     names = COMPARED[task]
-    said = tunesmith("compare", *made(workspace, *names))
+    runs = [at_cost(run, 10 * number) for number, run in enumerate(made(workspace, *names), 1)]
+    said = tunesmith("compare", *runs)
     record.add(f"tunesmith compare {' '.join(names)}", str(said))
     content = json.loads((found(said) / "comparison.json").read_text())
     for method in content["methods"]:
