@@ -30,7 +30,7 @@ from tunesmith.reporting.schema import (
     WorstMistakes,
 )
 from tunesmith.runs import Run, data_name
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example, Prediction, ResponseRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
@@ -199,7 +199,7 @@ def instruction_of(runs: Sequence[Run], confidence: Confidence) -> GenerationRep
     """Return the report on instruction runs, and on their base model where they share one."""
     names = _names(runs)
     methods = [_generation_result(run, name) for run, name in zip(runs, names, strict=True)]
-    rows = {name: run.rows("test") for run, name in zip(runs, names, strict=True)}
+    rows = {name: run.responses("test") for run, name in zip(runs, names, strict=True)}
     if before := shared_base(runs):
         asked = next(run for run in runs if base_model.stored(run))
         methods.append(_base_result(asked))
@@ -208,7 +208,7 @@ def instruction_of(runs: Sequence[Run], confidence: Confidence) -> GenerationRep
 
 
 def side_by_side(
-    methods: Sequence[GenerationResult], rows: Mapping[str, Sequence[Mapping[str, Any]]], confidence: Confidence
+    methods: Sequence[GenerationResult], rows: Mapping[str, Sequence[ResponseRow]], confidence: Confidence
 ) -> dict[str, Any]:
     """Return what a report says about models that answered the same prompts, wherever they come from."""
     compared = response_pairs.compare(rows, confidence)
@@ -224,7 +224,7 @@ def side_by_side(
     }
 
 
-def shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def shared_base(runs: Sequence[Run]) -> list[ResponseRow]:
     """The base model's answers, where the runs that asked it asked the same one, and none of them is untuned itself."""
     answers = [rows for run in runs if (rows := base_model.stored(run))]
     tuned = all(run.finished.costs.trainable for run in runs)

@@ -15,8 +15,8 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import responding
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline import new_data
+from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import command_line
@@ -63,7 +63,7 @@ def pseudo_label(
     """
     found = [runs.find(path) for path in sources]
     _check(found, samples, threshold, answer)
-    examples = responding.new_rows(found[0].recipe, source)
+    examples = new_data.read(found[0].recipe, source)
     kept_path = _place(output, found[0], source)
     if found[0].recipe.task == "instruction":
         rows = _answered(found[0], examples, samples, answer, overrides)
@@ -84,7 +84,7 @@ def pseudo_label(
 def _answered(run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]) -> list[Row]:
     recipe = recipes.load(run.recipe, overrides)
     settings = _sampling(recipe.generate, number)
-    generator, read = load_result(run), self_consistency.READ[answer]
+    generator, read = load_generator(run), self_consistency.READ[answer]
     origin = _origin(run) | {"samples": number, "temperature": settings.temperature}
     rows = []
     for example in track(examples, "sample"):
@@ -109,7 +109,7 @@ def _sampling(settings: Generate, number: int) -> Generate:
 
 
 def _classified(found: Sequence[Run], examples: Sequence[Example]) -> list[Row]:
-    predictors = [load_result(run) for run in found]
+    predictors = [load_classifier(run) for run in found]
     known = {tuple(sorted(predictor.labels)) for predictor in predictors}
     if len(known) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
