@@ -182,7 +182,7 @@ def test_what_is_measured_decides_once(tmp_path: Path) -> None:
     assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
     run = Run(tmp_path)
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
-    first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
+    first, again = job.decide_once("precision", lambda: measured), job.decide_once("precision", dict)
     assert first == again == measured
 
 

@@ -14,7 +14,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
 from tunesmith.protocols import Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
@@ -81,10 +81,11 @@ def engine(run: Run, settings: Serve) -> Classifier:
 
 
 def _check_engine(run: Run, settings: Serve) -> None:
-    if settings.engine in ONNX and run.recipe.method not in ("encoder", "probe"):
+    if settings.engine in ONNX and settings.engine not in METHODS[run.recipe.method].export_targets:
+        able = [name for name, method in METHODS.items() if settings.engine in method.export_targets]
         raise RunError(
             f"{run.path} cannot be computed by serve.engine={settings.engine}",
-            expected="an encoder or a probe",
+            expected=f"a run of method {' or '.join(able)}",
             found=f"a {run.recipe.method} run",
             do="serve.engine=auto",
         )
