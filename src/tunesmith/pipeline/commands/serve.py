@@ -15,6 +15,7 @@ from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
@@ -113,7 +114,7 @@ def _judge(settings: Serve) -> Any:
     if settings.guard.classifier is None:
         return None
     run = runs.find(settings.guard.classifier)
-    if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
+    if task_of(run).has_responses or run.recipe.data.text_pair is not None:
         raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
     judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
     if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
@@ -128,7 +129,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
 
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
-    if recipe.task == "instruction":
+    if task_of(run).has_responses:
         _check_engine(run, settings)
         writer = load_generator(run)
         prompt = writer.tokenize([Message("user", "Hello")])

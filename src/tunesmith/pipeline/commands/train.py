@@ -14,9 +14,9 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting import methods
-from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -152,13 +152,13 @@ def _note_start(method: Method, recipe: Recipe, splits: Splits, run: Run) -> Non
 
 def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
-    outcome = OUTCOMES[job.recipe.task](job, result, watch)
-    costs = _costs(watch, result, outcome["predicted"], job.run)
+    outcome = TASKS[job.recipe.task].evaluate(job, result, watch)
+    costs = _costs(watch, result, outcome.predicted, job.run)
     started = {field.name: getattr(job.run.manifest, field.name) for field in fields(Manifest)}
     job.run.save_manifest(
         FinishedManifest(
             **started | {"status": "finished"},
-            validation=outcome["validation"],
+            validation=outcome.validation,
             costs=costs if peak is None else replace(costs, peak_memory_mb=peak),
             notes=result.notes.dump(),
             environment=hardware.environment(result.notes.device or "cpu"),
