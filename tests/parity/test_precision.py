@@ -18,7 +18,7 @@ from torch import nn
 
 from tests import tiny
 from tunesmith import recipe as recipes
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
 from tunesmith.pipeline.fitting.job import Job
@@ -58,7 +58,7 @@ class Training:
         self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
 
     def run(self, until: int) -> list[float]:
-        feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60)
+        feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60)
         steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
         return [next(steps).loss for _ in range(until - self.state.step)]
 
@@ -214,13 +214,14 @@ WORKER = """
 import sys, torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from tests.parity.test_precision import TRAIN, ROWS, network
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.training import causal, loop
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-course = loop.Course(6, None, "", False, None)
+course = loop.TrainingPlan(6, None, "", False, None)
 state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
-feed = causal.PackedFeed(ROWS, Sampler(len(ROWS), 4, 0), 60, accelerator.process_index, accelerator.num_processes)
+place = accelerator.process_index, accelerator.num_processes
+feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60, *place)
 losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
 same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
 assert torch.equal(same[0], same[-1])
