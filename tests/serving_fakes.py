@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from tunesmith.serving import app, server
 from tunesmith.serving.backends import Prompt, Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import Middleware
-from tunesmith.types import Example, Message, Prediction, Response
+from tunesmith.types import Example, Prediction, Response
 
 LABELS = ("a", "b", "c")
 
@@ -30,12 +31,12 @@ class FakePredictor:
     labels: tuple[str, ...] = LABELS
     seconds: float = 0.0
     batches: list[list[str]] = field(default_factory=list)
-    gate: threading.Event | None = None
-    """Wait for it before each batch."""
+    may_run: threading.Event | None = None
+    """Waited for before each batch."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        if self.gate is not None:
-            assert self.gate.wait(20)
+        if self.may_run is not None:
+            assert self.may_run.wait(60)
         self.batches.append([one.text for one in examples])
         time.sleep(self.seconds)
         if any("explode" in one.text for one in examples):
@@ -53,7 +54,7 @@ class FakePredictor:
 
 
 @dataclass
-class FakeWriter:
+class FakeGenerator:
     """Answers a prompt with its last message's words, one a token, in capitals; or with `answer`."""
 
     limit: int = 200
@@ -75,7 +76,7 @@ class FakeWriter:
         rooms: Sequence[int],
         seeds: Sequence[int],
         settings: Generate,
-        heard: Callable[[int, str, Response | None], bool],
+        on_token: Callable[[int, str, Response | None], bool],
     ) -> None:
         texts = ["".join(map(chr, ids)).split("<user>")[-1].removesuffix("<>") for ids in prompts]
         answers = [list(self.answer(text)) for text in texts]
@@ -91,26 +92,26 @@ class FakeWriter:
                 piece = answers[row][count - 1] if count <= len(answers[row]) else ""
                 text = "".join(answers[row][:count])
                 response = Response(str(row), text, count, count > len(answers[row])) if last else None
-                if not heard(row, piece, response) or last:
+                if not on_token(row, piece, response) or last:
                     open_.discard(row)
 
 
-def gate(
-    *models: Served, keys: Sequence[str] = (), judge: ServedClassifier | None = None, **settings: Any
+def application(
+    *models: Served, keys: Sequence[str] = (), guard_classifier: ServedClassifier | None = None, **settings: Any
 ) -> Middleware:
     """The application over some models."""
-    handlers = Handlers({model.name: model for model in models}, Serve(**settings), judge)
-    made = app.create(handlers, keys)
-    made.handlers = handlers  # type: ignore[attr-defined]
-    return made
+    handlers = Handlers({model.name: model for model in models}, Serve(**settings), guard_classifier)
+    created = app.create(handlers, keys)
+    created.handlers = handlers  # type: ignore[attr-defined]
+    return created
 
 
 def classifier(name: str = "labels", predictor: Any = None, **more: Any) -> ServedClassifier:
     return ServedClassifier(name, predictor or FakePredictor(), **more)
 
 
-def chat(name: str = "talk", writer: Any = None, **more: Any) -> ServedGenerator:
-    return ServedGenerator(name, writer or FakeWriter(), Generate(max_new_tokens=50), **more)
+def generator(name: str = "talk", model: Any = None, **more: Any) -> ServedGenerator:
+    return ServedGenerator(name, model or FakeGenerator(), Generate(max_new_tokens=50), **more)
 
 
 def client(made: Middleware, **more: Any) -> httpx.AsyncClient:
@@ -144,5 +145,32 @@ def message(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def said(text: str) -> Message:
-    return Message("user", text)
+def post(made: Middleware, path: str, body: Any, **more: Any) -> httpx.Response:
+    """The response to one request, with `body` as JSON."""
+
+    async def main() -> httpx.Response:
+        async with client(made) as http:
+            return await http.post(path, json=body, **more)
+
+    response: httpx.Response = run(main())
+    return response
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """The error in a response, which has OpenAI's format and the request's id."""
+    detail: dict[str, Any] = answer.json()["error"]
+    assert set(detail) == {"message", "type", "code", "param", "request_id"}
+    assert detail["request_id"] == answer.headers["x-request-id"]
+    return detail
+
+
+def answered(answer: httpx.Response, stream: bool) -> tuple[str, str]:
+    """The text of a generator's response, streamed or not, and its `finish_reason`."""
+    assert answer.status_code == 200, answer.text
+    if not stream:
+        choice = answer.json()["choices"][0]
+        return str(choice["message"]["content"]), str(choice["finish_reason"])
+    lines = [line[6:] for line in answer.text.splitlines() if line]
+    assert lines[-1] == "[DONE]"
+    choices = [json.loads(line)["choices"][0] for line in lines[:-1]]
+    return "".join(choice["delta"].get("content", "") for choice in choices), str(choices[-1]["finish_reason"])

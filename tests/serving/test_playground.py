@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving_fakes import FakePredictor, FakeWriter, chat, classifier, gate, listening
+from tests.serving_fakes import FakeGenerator, FakePredictor, application, classifier, generator, listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = os.environ.get("TUNESMITH_SCREENSHOTS")
@@ -33,11 +33,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     labels = ("World", "Sports", "Business", "Sci/Tech", "<b>bold</b>", *(f"label {n}" for n in range(8)))
-    writer = FakeWriter(limit=10**4, seconds=0.03)
-    made = gate(
+    fake = FakeGenerator(limit=10**4, seconds=0.03)
+    made = application(
         classifier("ag-news", FakePredictor(labels), opening=lambda one: f"Text: {one.text}\nLabel:"),
         classifier("pairs", pairs=True),
-        chat("assistant", writer),
+        generator("assistant", fake),
         keys=["open sesame"],
         guard={"block": ["card"]},
     )
@@ -144,6 +144,6 @@ def refused(page: Any) -> None:
     page.fill("#question", "my card is 4111 1111 1111 1111")
     page.click("#send")
     page.wait_for_selector("#problem:visible")
-    assert "not let through" in page.inner_text("#problem")
+    assert "blocked by the guard" in page.inner_text("#problem")
     assert page.locator("#talk li").count() == 0
     assert page.input_value("#question").startswith("my card")
