@@ -26,7 +26,7 @@ LABELS = ("a", "b", "c")
 
 
 @dataclass
-class FakePredictor:
+class FakeClassifier:
     """Labels that follow from the text alone; takes `seconds` for a batch and remembers the batches."""
 
     labels: tuple[str, ...] = LABELS
@@ -34,8 +34,10 @@ class FakePredictor:
     batches: list[list[str]] = field(default_factory=list)
     may_run: threading.Event | None = None
     """Waited for before each batch."""
-
     max_length: int | None = None
+    """A token is a character."""
+    prompt: str = ""
+    """Put before the text, where it is not empty."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if self.may_run is not None:
@@ -53,10 +55,10 @@ class FakePredictor:
         return Prediction(name, self.labels[probabilities.index(max(probabilities))], probabilities)
 
     def count_tokens(self, example: Example) -> int:
-        raise NotImplementedError
+        return len(example.text)
 
-    def rendered_prompt(self, example: Example) -> None:
-        """There is no prompt."""
+    def rendered_prompt(self, example: Example) -> str | None:
+        return self.prompt + example.text if self.prompt else None
 
     def save(self, folder: Any) -> None:
         raise NotImplementedError
@@ -85,7 +87,7 @@ class FakeGenerator:
         max_tokens: Sequence[int],
         seeds: Sequence[int],
         settings: Generate,
-        on_token: Callable[[int, str, Response | None], bool],
+        on_token: OnToken,
     ) -> None:
         texts = ["".join(map(chr, ids)).split("<user>")[-1].removesuffix("<>") for ids in prompts]
         answers = [list(self.answer(text)) for text in texts]
@@ -115,11 +117,13 @@ def application(
     return created
 
 
-def classifier(name: str = "labels", predictor: Any = None, **more: Any) -> ServedClassifier:
-    return ServedClassifier(name, predictor or FakePredictor(), **more)
+def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedClassifier:
+    """A classifier to serve."""
+    return ServedClassifier(name, model or FakeClassifier(), prompted=bool(model and model.prompt), **more)
 
 
 def generator(name: str = "talk", model: Any = None, **more: Any) -> ServedGenerator:
+    """A generator to serve."""
     return ServedGenerator(name, model or FakeGenerator(), Generate(max_new_tokens=50), **more)
 
 

@@ -13,8 +13,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.serving_fakes import (
+    FakeClassifier,
     FakeGenerator,
-    FakePredictor,
     answered,
     application,
     classifier,
@@ -30,8 +30,8 @@ from tunesmith.types import Response
 
 
 def test_one_input_and_many() -> None:
-    predictor = FakePredictor()
-    made = application(classifier(predictor=predictor))
+    predictor = FakeClassifier()
+    made = application(classifier(model=predictor))
     one = post(made, "/predict", {"inputs": "some text"}).json()
     alone = predictor.alone("some text")
     assert one["model"] == "labels"
@@ -48,7 +48,7 @@ def test_one_input_and_many() -> None:
 def test_pairs() -> None:
     made = application(classifier(pairs=True))
     found = post(made, "/predict", {"inputs": {"text": "ab", "text_pair": "c"}}).json()
-    assert found["predictions"][0]["label"] == FakePredictor().alone("abc").label
+    assert found["predictions"][0]["label"] == FakeClassifier().alone("abc").label
     for wrong in ("text", {"text": "a"}, ["x"]):
         assert error(post(made, "/predict", {"inputs": wrong}))["code"] == "wrong_input"
     assert error(post(application(classifier()), "/predict", {"inputs": {"text": "a", "text_pair": "b"}}))["message"]
@@ -56,8 +56,8 @@ def test_pairs() -> None:
 
 def test_length_is_counted_and_limited() -> None:
     made = application(
-        classifier("cuts", count=lambda one: len(one.text), limit=12),
-        classifier("refuses", count=lambda one: len(one.text), limit=12, longest=20),
+        classifier("cuts", FakeClassifier(max_length=12)),
+        classifier("refuses", FakeClassifier(max_length=12), max_input_tokens=20),
     )
     inputs = ["short", "x" * 12, "x" * 13]
     rows = post(made, "/predict", {"inputs": inputs, "model": "cuts"}).json()["predictions"]
@@ -159,8 +159,8 @@ def test_other_media_types_are_no_json() -> None:
 
 def test_texts_of_all_kinds_come_through() -> None:
     texts = ["\x00", "a\x1fb", "😀" * 50, "‮abc", "ﷺ", "e" + "\u0301" * 50, "</script>", '"\\\n']
-    predictor = FakePredictor()
-    rows = post(application(classifier(predictor=predictor)), "/predict", {"inputs": texts}).json()["predictions"]
+    predictor = FakeClassifier()
+    rows = post(application(classifier(model=predictor)), "/predict", {"inputs": texts}).json()["predictions"]
     assert [row["label"] for row in rows] == [predictor.alone(text).label for text in texts]
 
 
@@ -287,8 +287,8 @@ def test_texts_are_logged_only_when_asked(texts: bool, capsys: pytest.CaptureFix
 
 def test_when_the_queue_is_full_clients_are_told_when_to_come_back() -> None:
     async def main() -> None:
-        predictor = FakePredictor(may_run=threading.Event())
-        made = application(classifier(predictor=predictor), queue_size=4, max_inputs=4, batch_wait_ms=0)
+        predictor = FakeClassifier(may_run=threading.Event())
+        made = application(classifier(model=predictor), queue_size=4, max_inputs=4, batch_wait_ms=0)
         queue = made.handlers.queues["labels"]  # type: ignore[attr-defined]
         async with client(made) as one:
             first = asyncio.create_task(one.post("/predict", json={"inputs": "0"}))
@@ -312,7 +312,7 @@ def test_when_the_queue_is_full_clients_are_told_when_to_come_back() -> None:
 def test_what_takes_too_long_is_ended() -> None:
     async def main() -> None:
         fake = FakeGenerator(seconds=0.05)
-        made = application(classifier(predictor=FakePredictor(seconds=0.5)), generator(model=fake), timeout_seconds=0.2)
+        made = application(classifier(model=FakeClassifier(seconds=0.5)), generator(model=fake), timeout_seconds=0.2)
         async with client(made) as one:
             answer = await one.post("/predict", json={"inputs": "a"})
             assert (answer.status_code, error(answer)["code"]) == (503, "timeout")
@@ -335,8 +335,8 @@ def test_a_thousand_at_once_get_their_own_answers() -> None:
     """Classifiers, pairs and generators, streamed or not, wrong ones among them: each as the model alone says."""
 
     async def main() -> None:
-        predictor, paired, fake = FakePredictor(), FakePredictor(), FakeGenerator()
-        both = [classifier(predictor=predictor), classifier("pairs", paired, pairs=True)]
+        predictor, paired, fake = FakeClassifier(), FakeClassifier(), FakeGenerator()
+        both = [classifier(model=predictor), classifier("pairs", paired, pairs=True)]
         made = application(*both, generator(model=fake), queue_size=10_000, batch_wait_ms=1)
         draw = random.Random(1)
         words = ["alpha", "beta", "gamma", "delta", "mu", "nu"]
@@ -375,9 +375,9 @@ def test_a_thousand_at_once_get_their_own_answers() -> None:
 def test_several_models_under_their_names() -> None:
     made = application(
         classifier("one"),
-        classifier("two", FakePredictor(("x", "y"))),
+        classifier("two", FakeClassifier(("x", "y"))),
         generator("talk"),
-        generator("other", FakeGenerator(limit=99)),
+        generator("other", FakeGenerator(context_length=99)),
     )
 
     async def main() -> None:
@@ -397,7 +397,7 @@ def test_several_models_under_their_names() -> None:
 
 
 def test_the_prompt_is_shown() -> None:
-    made = application(classifier(opening=lambda one: f"Q: {one.text}"), generator())
+    made = application(classifier(model=FakeClassifier(prompt="Q: ")), generator())
     turns = [{"role": "system", "content": "s"}, *message("u")]
     assert post(made, "/prompt", {"messages": turns}).json() == {"model": "talk", "prompt": "<system>s<user>u<>"}
     assert post(made, "/prompt", {"input": {"text": "t"}}).json() == {"model": "labels", "prompt": "Q: t"}
@@ -503,7 +503,7 @@ def test_who_hangs_up_amid_the_body_is_no_fault(capsys: pytest.CaptureFixture[st
 
 
 def test_what_a_request_may_ask_of_a_generator() -> None:
-    made = application(generator("talk", longest=20, most=3))
+    made = application(generator("talk", max_input_tokens=20, max_completion_tokens=3))
     fits, long = message("a b c d e"), message("a" * 20)
     assert len("<user>a b c d e<>") <= 20 < len("<user>" + "a" * 20 + "<>")
     whole = post(made, "/v1/chat/completions", {"messages": fits}).json()

@@ -22,7 +22,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.serving_fakes import FakeGenerator, FakePredictor, application, classifier, generator, listening, message
+from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening, message
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
 from tunesmith.serving.middleware import Middleware
@@ -36,7 +36,7 @@ PATIENCE = 20
 def made() -> Middleware:
     return application(
         classifier(),
-        generator(model=FakeGenerator(limit=5000, seconds=0.01)),
+        generator(model=FakeGenerator(context_length=5000, seconds=0.01)),
         keys=["key"],
         queue_size=2000,
         max_inputs=8,
@@ -132,7 +132,7 @@ def test_who_goes_away_frees_the_slot(made: Middleware, address: str) -> None:
 
 
 def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
-    judge = classifier("guard", FakePredictor(may_run=threading.Event()))
+    judge = classifier("guard", FakeClassifier(may_run=threading.Event()))
     guard = {"classifier": "somewhere", "thresholds": {"a": 1.0}}
     made = application(classifier(), generator(), guard_classifier=judge, guard=guard)
     bodies: dict[str, Any] = {
@@ -145,13 +145,13 @@ def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
             with pytest.raises(httpx.TimeoutException):
                 one.post(path, json=body)
             wait_until(lambda: not made.state.active)
-    assert judge.predictor.may_run  # type: ignore[attr-defined]
-    judge.predictor.may_run.set()  # type: ignore[attr-defined]
+    assert judge.classifier.may_run  # type: ignore[attr-defined]
+    judge.classifier.may_run.set()  # type: ignore[attr-defined]
 
 
 def test_who_does_not_read_the_answer_is_given_up() -> None:
     """Its request ends with its time, so that the server can end too."""
-    fake = FakeGenerator(limit=10**4, answer=lambda _: ["word " * 100_000] * 40)
+    fake = FakeGenerator(context_length=10**4, answer=lambda _: ["word " * 100_000] * 40)
     made = application(generator(model=fake), timeout_seconds=1)
     with listening(made) as address, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -192,14 +192,14 @@ def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 SERVER = """
 import socket, sys
 sys.path.insert(0, {root!r})
-from tests.serving_fakes import FakePredictor, FakeGenerator, generator, classifier, application
+from tests.serving_fakes import FakeClassifier, FakeGenerator, generator, classifier, application
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
 settings = Serve(port=0, drain_seconds=20, queue_size=500)
 listener = server.listen(settings)
 print(listener.getsockname()[1], flush=True)
-slow = FakePredictor(seconds=0.03), FakeGenerator(seconds=0.02)
-made = application(classifier(predictor=slow[0]), generator(model=slow[1]), queue_size=500)
+slow = FakeClassifier(seconds=0.03), FakeGenerator(seconds=0.02)
+made = application(classifier(model=slow[0]), generator(model=slow[1]), queue_size=500)
 server.run(made, settings, listener)
 """
 
@@ -321,7 +321,7 @@ def test_whatever_openapi_allows_or_forbids(mode: str) -> None:
         response_headers_conformance,
     ]
     checks += [negative_data_rejection] if mode == "negative" else []
-    made = application(classifier(predictor=FakePredictor()), generator(model=FakeGenerator()), batch_wait_ms=0)
+    made = application(classifier(model=FakeClassifier()), generator(model=FakeGenerator()), batch_wait_ms=0)
     counted = 0
     with listening(made) as address:
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from tests.serving_fakes import (
+    FakeClassifier,
     FakeGenerator,
-    FakePredictor,
     answered,
     application,
     classifier,
@@ -137,9 +137,9 @@ def test_repetitions() -> None:
 
 
 def test_inputs_are_masked_or_refused() -> None:
-    predictor, fake = FakePredictor(), FakeGenerator()
+    predictor, fake = FakeClassifier(), FakeGenerator()
     made = application(
-        classifier(predictor=predictor),
+        classifier(model=predictor),
         generator(model=fake),
         guard={"mask": ["email"], "block": ["card"], "max_characters": 80, "max_repeats": 3},
     )
@@ -169,7 +169,7 @@ def test_answers_are_masked_and_ended(stream: bool) -> None:
         "block": f"the key is {KEY} ok",
         "long": "words " * 40,
     }
-    fake = FakeGenerator(limit=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
+    fake = FakeGenerator(context_length=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
     settings = {"mask": ["email", "card"], "block": ["key"], "max_characters": 120}
     made = application(generator(model=fake), guard=settings)
 
@@ -195,34 +195,23 @@ def answered_safely(answer: Any, stream: bool) -> tuple[str, str]:
     return answered(answer, stream)
 
 
-class Censor:
-    """Finds `rude` texts toxic."""
+@dataclass
+class Censor(FakeClassifier):
+    """Finds `rude` texts toxic; reads only the first `max_length` characters."""
 
-    labels = ("fine", "toxic")
+    labels: tuple[str, ...] = ("fine", "toxic")
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seen: list[str] = []
-        self.seconds = seconds
-        self.may_run: threading.Event | None = None
-
-    def predict(self, examples: Sequence[Any]) -> list[Prediction]:
-        time.sleep(self.seconds)
-        assert self.may_run is None or self.may_run.wait(60)
-        self.seen += [one.text for one in examples]
-        return [
-            Prediction(one.id, "toxic", (0.1, 0.9)) if "rude" in one.text else Prediction(one.id, "fine", (0.8, 0.2))
-            for one in examples
-        ]
-
-    def save(self, folder: Path) -> None:
-        raise NotImplementedError
+    def alone(self, text: str, name: str = "0") -> Prediction:
+        if "rude" in text[: self.max_length]:
+            return Prediction(name, "toxic", (0.1, 0.9))
+        return Prediction(name, "fine", (0.8, 0.2))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_another_classifier_as_guard(stream: bool, tmp_path: Path) -> None:
     texts = {"nice": "All is well. " * 40, "bad": "All is well. " * 20 + "You rude thing. " + "More. " * 40}
     words = {text: [f"{word} " for word in texts[text].split()] for text in texts}
-    fake = FakeGenerator(limit=10**4, seconds=0.002, answer=words.__getitem__)
+    fake = FakeGenerator(context_length=10**4, seconds=0.002, answer=words.__getitem__)
     censor = Censor()
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "audit_log": str(tmp_path / "audit.jsonl")}
     made = application(classifier(), generator(model=fake), guard_classifier=classifier("guard", censor), guard=guard)
@@ -281,21 +270,10 @@ def test_stop_texts_and_the_guard_together() -> None:
         assert (found["message"]["content"], found["finish_reason"]) == (expected, "stop")
 
 
-class Nearsighted(Censor):
-    """Reads the first 60 letters alone."""
-
-    def predict(self, examples: Sequence[Any]) -> list[Prediction]:
-        return super().predict([replace(one, text=one.text[:60]) for one in examples])
-
-
-def nearsighted(**more: Any) -> Any:
-    return classifier("guard", Nearsighted(), count=lambda one: len(one.text), limit=60, **more)
-
-
 def test_the_guard_reads_all_of_a_text() -> None:
     """Also what its classifier would cut off; and nothing hides where a text is parted."""
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
-    made = application(classifier(), guard_classifier=nearsighted(), guard=guard)
+    made = application(classifier(), guard_classifier=classifier("guard", Censor(max_length=60)), guard=guard)
 
     async def main() -> None:
         async with client(made) as one:
@@ -313,9 +291,9 @@ def test_the_guard_reads_all_of_a_text() -> None:
 @pytest.mark.parametrize("before", [0, 70, 1000, 4000])
 def test_the_guard_reads_the_end_of_an_answer(before: int) -> None:
     text = "It is nice. " * (before // 12) + "You are rude. " + "It is nice. " * 9
-    fake = FakeGenerator(limit=10**4, answer=lambda _: text.split(" "))
+    fake = FakeGenerator(context_length=10**4, answer=lambda _: text.split(" "))
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "check": "outputs"}
-    made = application(generator(model=fake), guard_classifier=nearsighted(), guard=guard)
+    made = application(generator(model=fake), guard_classifier=classifier("guard", Censor(max_length=60)), guard=guard)
     body = {"messages": message("a"), "max_tokens": 5000}
     found = post(made, "/v1/chat/completions", body).json()["choices"][0]
     assert found["finish_reason"] == "content_filter"
@@ -326,7 +304,7 @@ def test_more_texts_than_the_queue_holds_are_judged_in_turn() -> None:
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
     made = application(
         classifier(pairs=True),
-        generator(model=FakeGenerator(limit=1000)),
+        generator(model=FakeGenerator(context_length=1000)),
         guard_classifier=classifier("guard", Censor()),
         guard=guard,
         queue_size=4,
@@ -345,9 +323,11 @@ def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> Non
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
     slow = Censor(seconds=0.1)
     judge = classifier("guard", slow)
-    fake = FakeGenerator(limit=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10))
+    fake = FakeGenerator(
+        context_length=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10)
+    )
     made = application(
-        classifier(predictor=FakePredictor(seconds=0.1)),
+        classifier(model=FakeClassifier(seconds=0.1)),
         generator(model=fake),
         guard_classifier=judge,
         guard=guard,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving_fakes import FakeGenerator, FakePredictor, application, classifier, generator, listening
+from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = os.environ.get("TUNESMITH_SCREENSHOTS")
@@ -33,9 +33,9 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     labels = ("World", "Sports", "Business", "Sci/Tech", "<b>bold</b>", *(f"label {n}" for n in range(8)))
-    fake = FakeGenerator(limit=10**4, seconds=0.03)
+    fake = FakeGenerator(context_length=10**4, seconds=0.03)
     made = application(
-        classifier("ag-news", FakePredictor(labels), opening=lambda one: f"Text: {one.text}\nLabel:"),
+        classifier("ag-news", FakeClassifier(labels, prompt="Text: ")),
         classifier("pairs", pairs=True),
         generator("assistant", fake),
         keys=["open sesame"],

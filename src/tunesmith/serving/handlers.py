@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -67,7 +67,7 @@ class Handlers:
 
     def _queue(self, name: str, model: Served) -> Queue:
         settings = self.settings
-        limits = Limits(settings.queue_size, settings.max_batch_tokens, model.rows, settings.batch_wait_ms / 1000)
+        limits = Limits(settings.queue_size, settings.max_batch_tokens, model.max_rows, settings.batch_wait_ms / 1000)
         return Queue(name, model.run, limits, partial(self.metrics.observe_batch, name))
 
     @cached_property
@@ -82,7 +82,8 @@ class Handlers:
         classifier = self.guard_classifier
         if classifier is None:
             return ContentGuard(self.settings.guard, audit)
-        context = min(CONTEXT, 2 * (classifier.limit or CONTEXT))  # a token has more characters, so the piece fits too
+        # a token has more than two characters, so the piece itself fits too
+        context = min(CONTEXT, 2 * (classifier.max_length or CONTEXT))
         return ContentGuard(self.settings.guard, audit, partial(self._classify_for_guard, classifier), context)
 
     async def _classify_for_guard(self, classifier: ServedClassifier, texts: Sequence[str]) -> list[dict[str, float]]:
@@ -91,7 +92,7 @@ class Handlers:
         A text that is longer than the classifier reads is classified in halves too, and these in theirs: of each label
         the highest probability counts.
         """
-        labels, size = classifier.predictor.labels, min(GUARD_BATCH, self.settings.queue_size)
+        labels, size = classifier.classifier.labels, min(GUARD_BATCH, self.settings.queue_size)
         highest = [dict.fromkeys(labels, 0.0) for _ in texts]
         waiting = list(enumerate(texts))
         while waiting:
@@ -144,7 +145,7 @@ class Handlers:
         """Classify one text or several."""
         model = self.find(ServedClassifier, body.model)
         examples = _examples(body, model, self.settings.max_inputs)
-        labels = model.predictor.labels
+        labels = model.classifier.labels
         if body.top_k is not None and body.top_k > len(labels):
             raise Refusal.invalid(f"top_k is {body.top_k}, but there are {len(labels)} labels", param="top_k")
         log = _log(request)
@@ -193,8 +194,9 @@ class Handlers:
         request: Request,
         deadline: Deadline,
     ) -> Any:
-        if max_tokens and model.most and max_tokens > model.most:
-            raise Refusal.invalid(f"max_tokens is {max_tokens}; at most {model.most} are allowed", param="max_tokens")
+        most = model.max_completion_tokens
+        if max_tokens and most and max_tokens > most:
+            raise Refusal.invalid(f"max_tokens is {max_tokens}; at most {most} are allowed", param="max_tokens")
         generation = GenerationRequest(prompt, body.generation(model.settings), body.seed_or_random(), max_tokens)
         log, queue = _log(request), self.queues[model.name]
         log.model = model.name
@@ -256,20 +258,21 @@ class Handlers:
         """Render the prompt as the model sees it."""
         if (body.messages is None) == (body.input is None):
             raise Refusal.invalid("set either messages or input")
+        rendering: Awaitable[str | None]
         if body.messages is not None:
             chat = self.find(ServedGenerator, body.model)
             turns = [Message(turn.role, turn.content) for turn in body.messages]
-            make = lambda: chat.writer.rendered_prompt(turns)  # noqa: E731
             name = chat.name
+            rendering = asyncio.to_thread(chat.generator.rendered_prompt, turns)
         else:
             model = self.find(ServedClassifier, body.model)
-            name, opening = model.name, model.opening
-            if opening is None or body.input is None:
+            if not model.prompted or body.input is None:
                 raise Refusal.invalid("this model reads the text without a prompt", "no_prompt", "model")
             example = Example("input", body.input.text, body.input.text_pair)
-            make = lambda: opening(example)  # noqa: E731
+            name = model.name
+            rendering = asyncio.to_thread(model.classifier.rendered_prompt, example)
         try:
-            return PromptResponse(model=name, prompt=await asyncio.to_thread(make))
+            return PromptResponse(model=name, prompt=await rendering or "")
         except TunesmithError as error:
             raise Refusal.invalid(str(error), "prompt_refused", "messages") from None
 
@@ -329,13 +332,13 @@ def _label_scores(prediction: Prediction, cut: bool, labels: tuple[str, ...], to
 
 def _model_card(model: Served) -> ModelCard:
     if isinstance(model, ServedGenerator):
-        return ModelCard(id=model.name, created=model.created, task=model.task, limit=model.limit, prompted=True)
+        return ModelCard(id=model.name, created=model.created, task=model.task, limit=model.max_length, prompted=True)
     return ModelCard(
         id=model.name,
         created=model.created,
         task=model.task,
-        limit=model.limit,
-        labels=list(model.predictor.labels),
+        limit=model.max_length,
+        labels=list(model.classifier.labels),
         pairs=model.pairs,
-        prompted=model.opening is not None,
+        prompted=model.prompted,
     )

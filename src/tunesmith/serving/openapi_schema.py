@@ -54,7 +54,7 @@ def exact(schema: dict[str, Any], models: Mapping[str, Served], max_inputs: int,
     for variant in fields.get("inputs", {}).get("anyOf", []):
         if variant.get("type") == "array":
             variant["maxItems"] = max_inputs
-    labels = [len(model.predictor.labels) for model in models.values() if isinstance(model, ServedClassifier)]
+    labels = [len(model.classifier.labels) for model in models.values() if isinstance(model, ServedClassifier)]
     for variant in fields.get("top_k", {}).get("anyOf", []):
         if variant.get("type") == "integer" and labels:
             variant["maximum"] = max(labels)
