@@ -27,7 +27,7 @@ def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool, monkeyp
     for wanted in (True, False):
         layer.zero_grad()
         given = rows.clone().requires_grad_()
-        with onednn_linear.fast(wanted):
+        with onednn_linear.enabled(wanted):
             out = layer(given)
         assert ("Learned" in type(out.grad_fn).__name__) == wanted
         out.square().sum().backward()
@@ -39,7 +39,7 @@ def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool, monkeyp
 def test_what_is_frozen_gets_no_gradient() -> None:
     layer = nn.Linear(256, 256).requires_grad_(False)
     given = torch.randn(4, 256, requires_grad=True)
-    with onednn_linear.fast(True):
+    with onednn_linear.enabled(True):
         layer(given).sum().backward()
     assert layer.weight.grad is None
     assert given.grad is not None
@@ -50,7 +50,7 @@ def test_other_formats_few_rows_and_small_layers_go_torchs_way() -> None:
         layer = nn.Linear(size, size, dtype=dtype)
         return "Learned" in type(layer(torch.randn(rows, size, dtype=dtype)).grad_fn).__name__
 
-    with onednn_linear.fast(True):
+    with onednn_linear.enabled(True):
         assert taken(4)
         assert not taken(3)
         assert not taken(8, size=64)
@@ -69,7 +69,7 @@ torch.set_num_threads(1)
 layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))
 for number in range(120):
     rows = torch.ones(300 + number, 384, requires_grad=True)
-    with onednn_linear.fast(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
+    with onednn_linear.enabled(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
         layers(rows).float().sum().backward()
     if number in (39, 119):
         print(psutil.Process().memory_info().rss / 2**20)

@@ -53,13 +53,13 @@ class Training:
     """The loop over packed rows, begun and perhaps gone on with."""
 
     def __init__(self, model: nn.Module, steps: int, precision: str = "no") -> None:
-        self.course = loop.TrainingPlan(steps, None, "", False, None)
+        self.plan = loop.TrainingPlan(steps, None, "", False, None)
         self.accelerator = Accelerator(cpu=True, mixed_precision=precision)
-        self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
+        self.state = loop.begin(model, TRAIN, self.plan, self.accelerator)
 
     def run(self, until: int) -> list[float]:
         feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60)
-        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
+        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.plan, dict, seed=1)
         return [next(steps).loss for _ in range(until - self.state.step)]
 
 
@@ -217,11 +217,11 @@ from tunesmith.data.batches import Sampler
 from tunesmith.training import causal, loop
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-course = loop.TrainingPlan(6, None, "", False, None)
-state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
+plan = loop.TrainingPlan(6, None, "", False, None)
+state = loop.begin(network(sys.argv[1]), TRAIN, plan, accelerator)
 place = accelerator.process_index, accelerator.num_processes
 feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60, *place)
-losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
+losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, plan, dict)]
 same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
 assert torch.equal(same[0], same[-1])
 if accelerator.is_main_process:

@@ -41,7 +41,7 @@ def pth(trained: ExportSource, folder: Path) -> Exported:
     model = _model(trained, result)
     pretrained.save_state_dict(model, folder / STATE_DICT)
     fresh = type(model)(model.config)
-    architectures.fill(fresh, folder / STATE_DICT, "")
+    architectures.load_state_dict(fresh, folder / STATE_DICT, "")
     return Exported(trained.run(trained.exchange(fresh.eval().to(trained.model.device))), "torch", exact)
 
 

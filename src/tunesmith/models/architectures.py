@@ -85,7 +85,7 @@ def set_dropout(config: Any, rate: float) -> None:
         setattr(inner, name, rate)
 
 
-def fill(model: nn.Module, path: Path, prefix: str) -> None:
+def load_state_dict(model: nn.Module, path: Path, prefix: str) -> None:
     """Replace the model's weights by those of a `.pth` file: a state dict, alone or under one of INSIDE.
 
     prefix: of names that must all be there and fit, such as `transformer.`; everything, where it is empty. Tied weights

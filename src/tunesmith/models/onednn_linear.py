@@ -32,21 +32,21 @@ FASTER = 0.75
 
 
 @contextmanager
-def fast(wanted: bool | None = None) -> Iterator[None]:
-    """Within this, linear layers take the faster way. wanted: what `are_faster` said before, instead of a trial now."""
-    if not (are_faster() if wanted is None else wanted):
+def enabled(wanted: bool | None = None) -> Iterator[None]:
+    """Within this, linear layers take the faster way. wanted: what `is_faster` said before, instead of a trial now."""
+    if not (is_faster() if wanted is None else wanted):
         yield
         return
-    with _Products():
+    with _OneDnnLinearMode():
         yield
 
 
-def are_faster() -> bool:
+def is_faster() -> bool:
     """Whether oneDNN's products are worth taking on this machine, by one trial a process."""
-    return _is_faster(torch.get_num_threads())
+    return _measured_faster(torch.get_num_threads())
 
 
-class _Products(TorchFunctionMode):
+class _OneDnnLinearMode(TorchFunctionMode):
     """Sees every function of torch that is called in this thread, and replaces one."""
 
     def __torch_function__(
@@ -67,7 +67,7 @@ def _fits(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
 
 def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (input, weight, bias)):
-        return cast(torch.Tensor, _Learned.apply(input, weight, bias))  # type: ignore[no-untyped-call]
+        return cast(torch.Tensor, _LinearWithGradient.apply(input, weight, bias))  # type: ignore[no-untyped-call]
     return _product(input, weight, bias)
 
 
@@ -76,7 +76,7 @@ def _product(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return found
 
 
-class _Learned(torch.autograd.Function):
+class _LinearWithGradient(torch.autograd.Function):
     """The product with its gradients, which are products too; torch gives oneDNN's none."""
 
     @staticmethod
@@ -98,7 +98,7 @@ class _Learned(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=1)
-def _is_faster(threads: int) -> bool:
+def _measured_faster(threads: int) -> bool:
     """Try both on a product that fits into the cache; the best of a few, for other programs only ever slow them."""
     with torch.inference_mode():
         rows, weight = torch.full((128, 512), 0.5), torch.full((512, 512), 0.5)

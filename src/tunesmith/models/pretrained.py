@@ -181,13 +181,13 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
             dtype=torch.float32,
             output_loading_info=True,
         )
-    return quantize.settle(model), report
+    return quantize.use_training_kernels(model), report
 
 
 def _adjusted(settings: Model, model: nn.Module, tokenizer: Tokenizer, prefix: str) -> LoadedModel:
     """The model with the recipe's state dict, and with embedding rows for all tokens."""
     if settings.state_dict is not None:
-        architectures.fill(model, Path(settings.state_dict), prefix)
+        architectures.load_state_dict(model, Path(settings.state_dict), prefix)
     own = settings.state_dict is not None or settings.from_config is not None
     return LoadedModel(model, own, architectures.add_rows(model, len(tokenizer)))
 
@@ -229,7 +229,7 @@ def _under(adapter: adapters.Saved, settings: Model) -> Model:
 
 def _bits(adapter: adapters.Saved) -> Any | None:
     """In 4 bits again where the adapter learned beside such weights, and this machine can."""
-    found = quantize.recall(adapter.settings)
+    found = quantize.saved_config(adapter.settings)
     if found is not None and (reason := quantize.usable()):
         warn(f"{adapter.base} was trained on in 4 bits and is now loaded in full, which changes its outputs: {reason}")
         return None

@@ -35,7 +35,7 @@ def config(settings: Adapter) -> Any:
         )
 
 
-def recall(saved: dict[str, Any]) -> Any | None:
+def saved_config(saved: dict[str, Any]) -> Any | None:
     """The same from the config.json of a model that was trained so; None where it was not."""
     from transformers import BitsAndBytesConfig
 
@@ -66,7 +66,7 @@ def _try(device: torch.device) -> str | None:
 
         layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
     layer.weight.data = torch.linspace(-1, 1, 64 * 32).view(32, 64)
-    layer = settle(layer.to(device))
+    layer = use_training_kernels(layer.to(device))
     x_BD = torch.ones(2, 64, device=device, requires_grad=True)
     with torch.no_grad():
         before_BD = layer.eval()(x_BD)
@@ -79,7 +79,7 @@ def _try(device: torch.device) -> str | None:
     return None
 
 
-def settle(model: nn.Module) -> nn.Module:
+def use_training_kernels(model: nn.Module) -> nn.Module:
     """Make 4-bit layers compute the same in training and in evaluation; returns the model.
 
     On CPUs with AVX512-BF16 the first evaluation would repack the weights for inference: their scales are rounded to
@@ -150,7 +150,7 @@ def _state(parameter: Any) -> Any | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Importing bitsandbytes says, on some CPUs, that a kernel for inference is missing: `settle` does without it."""
+    """Importing bitsandbytes says, on some CPUs, that a kernel for inference is missing: `use_training_kernels` does without it."""
     logger = logging.getLogger("bitsandbytes")
     before = logger.level
     logger.setLevel(logging.ERROR)

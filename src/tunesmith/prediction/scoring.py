@@ -119,7 +119,7 @@ def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int 
     budget = _budget(max_tokens, _device(model))
     shared = _shared(prompts)
     found_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
-    with torch.inference_mode(), onednn_linear.fast():
+    with torch.inference_mode(), onednn_linear.enabled():
         kept = _read(model, shared) if shared else None
         for part in _parts(tree, budget):
             row = _Rows(tree, part, kept, len(shared))
@@ -139,7 +139,7 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
     rows = [(b, k) for b in range(len(prompts)) for k in range(len(tree.answers))]
     lengths = [len(prompts[b]) + len(tree.answers[k]) - 1 for b, k in rows]
     budget = _budget(max_tokens, _device(model))
-    with torch.inference_mode(), onednn_linear.fast():
+    with torch.inference_mode(), onednn_linear.enabled():
         for group in track(batches.plan(lengths, budget), title):
             ids = [[*prompts[b], *tree.answers[k][:-1]] for b, k in (rows[i] for i in group)]
             logits_BTV = model(**_padded(ids, _device(model)), use_cache=False).logits

@@ -38,7 +38,7 @@ def snapshot(state: TrainState) -> Snapshot:
     progress = {
         "step": state.step,
         "best": state.best,
-        "age": state.age,
+        "age": state.evals_without_improvement,
         "skipped": state.skipped,
         "schedule": state.scheduler.last_epoch,
         "scaler": state.scaler.state_dict() if state.scaler is not None else None,
@@ -76,7 +76,7 @@ def load(path: Path, state: TrainState) -> dict[str, Any]:
     progress: dict[str, Any] = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
     _load_model(path, state)
     _load_optimizer(path, state, progress["groups"])
-    state.step, state.best, state.age = progress["step"], progress["best"], progress["age"]
+    state.step, state.best, state.evals_without_improvement = progress["step"], progress["best"], progress["age"]
     state.skipped = progress["skipped"]
     state.scheduler.last_epoch = progress["schedule"]
     if state.scaler is not None and progress["scaler"]:

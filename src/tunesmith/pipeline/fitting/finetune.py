@@ -51,12 +51,12 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     with accelerated(job) as accelerator:
         tuning = prepare(job, accelerator)
         model, sampler = tuning.model, tuning.feed.sampler
-        course = _course(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
+        plan = _training_plan(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
         parameters, trainable = adapters.count(model)
         say(f"{adapters.describe(model)} on {accelerator.device}")
-        _lay_out(model, recipe, course, accelerator)
-        state = loop.begin(model, recipe.train, course, accelerator)
-        session = Session(job, accelerator, course, sampler.steps_per_epoch, tuning.result.save)
+        _lay_out(model, recipe, plan, accelerator)
+        state = loop.begin(model, recipe.train, plan, accelerator)
+        session = Session(job, accelerator, plan, sampler.steps_per_epoch, tuning.result.save)
         session.resume(state)
         steps = loop.steps(
             state,
@@ -64,11 +64,11 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             tuning.loss,
             recipe.train,
             accelerator,
-            course,
+            plan,
             lambda: tuning.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.fast(_products(job)):
+        with onednn_linear.enabled(_use_onednn(job)):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -101,17 +101,17 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     return known
 
 
-def _products(job: Job) -> bool:
+def _use_onednn(job: Job) -> bool:
     """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    return bool(job.settled("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.are_faster()))
+    return bool(job.settled("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.is_faster()))
 
 
-def _lay_out(model: nn.Module, recipe: Recipe, course: loop.TrainingPlan, accelerator: Accelerator) -> None:
+def _lay_out(model: nn.Module, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
     """What changes how a model computes, and nothing that it computes."""
     if recipe.engine.gradient_checkpointing:
         pretrained.checkpoint_activations(model)
     causal = recipe.method == "generator"
-    pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
+    pays, why = compilation.pays(recipe.engine.compile, plan.num_steps, accelerator.device, causal=causal)
     if sharding.asked_for() or zero.asked_for():
         pays, why = False, "not compiled: the training is sharded"
     if recipe.engine.compile:
@@ -120,7 +120,7 @@ def _lay_out(model: nn.Module, recipe: Recipe, course: loop.TrainingPlan, accele
         compilation.compile_layers(model)
 
 
-def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
+def _training_plan(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
     settings = recipe.evaluate
     if not has_validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})
@@ -128,4 +128,4 @@ def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
     higher = (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[settings.metric_for_best_model]
-    return loop.TrainingPlan.plan(steps_per_epoch, recipe.train, settings, higher)
+    return loop.TrainingPlan.from_settings(steps_per_epoch, recipe.train, settings, higher)

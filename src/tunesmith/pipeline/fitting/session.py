@@ -30,7 +30,7 @@ class Session:
 
     job: Job
     accelerator: Accelerator
-    course: loop.TrainingPlan
+    plan: loop.TrainingPlan
     steps_per_epoch: int
     write_model: Callable[[Path], None]
     """Writes the weights as they are now into a folder."""
@@ -55,21 +55,23 @@ class Session:
         self.losses, self.best_step, self.earlier = notes["losses"], notes["best_step"], notes["seconds"]
         if notes["threads"] != torch.get_num_threads():
             warn(f"{notes['threads']} threads before, {torch.get_num_threads()} now: the last bits may differ")
-        say(f"resuming at step {state.step} of {self.course.num_steps} ({found.name})")
+        say(f"resuming at step {state.step} of {self.plan.num_steps} ({found.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
         """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
         start = time.perf_counter()
-        with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
+        with meter("train", self.plan.num_steps) as show, interruption.watched() as wish:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
-                last = step.number == self.course.num_steps or self.course.patient_no_more(state.age)
+                last = step.number == self.plan.num_steps or self.plan.should_stop_early(
+                    state.evals_without_improvement
+                )
                 self._record(step, state, last)
                 if wish.signal or self._saves(step.number):
                     self._save(state, self.earlier + time.perf_counter() - start)
                 if wish.signal:
                     raise Interrupted(
-                        f"stopped at step {step.number} of {self.course.num_steps}",
+                        f"stopped at step {step.number} of {self.plan.num_steps}",
                         wish.signal,
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
@@ -108,7 +110,7 @@ class Session:
     def _saves(self, number: int) -> bool:
         engine = self.job.recipe.engine
         every = {"epoch": self.steps_per_epoch, "steps": engine.save_steps, "no": None}[engine.save_strategy]
-        return every is not None and number % every == 0 and number < self.course.num_steps
+        return every is not None and number % every == 0 and number < self.plan.num_steps
 
     def _save(self, state: loop.TrainState, seconds: float) -> None:
         content = checkpoint.snapshot(state)
