@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tunesmith import errors
 from tunesmith.console import track
 from tunesmith.data import batches
 from tunesmith.data.prompts import Ids
@@ -161,7 +162,7 @@ def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) 
     try:
         mine, own = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
     except Exception as error:  # any model may be tried here; whatever it raises is the answer
-        return f"it cannot read a tree ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+        return f"it cannot read a tree ({errors.summary(error)})"
     difference = float(np.abs(mine - own).max() / np.abs(own).max())
     if difference <= TOLERANCE:  # not so for NaN
         return None
