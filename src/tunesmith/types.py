@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ class Prediction:
     id: str
     label: str
     probabilities: tuple[float, ...]
-    """One per label, in the order of `Predictor.labels`; they sum to 1."""
+    """One per label, in the order of `Classifier.labels`; they sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,34 +120,3 @@ class Response:
     """Generated, the end token included."""
     ended: bool
     """The model ended the answer itself; false where `max_new_tokens` did."""
-
-
-class Predictor(Protocol):
-    """What every method hands over: the only thing evaluation, serving and `predict` know of a model."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label names, in the order of the probabilities."""
-        ...
-
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """One prediction per example, in the order given; the labels of the examples are not looked at."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write everything that predicting needs into `folder`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What came of training, and what training was like."""
-
-    predictor: Any
-    """A Predictor; of task `instruction` a Generator (prediction/generate.py)."""
-    parameters: int
-    """Parameters that predicting uses."""
-    trainable: int
-    """Parameters that training changed."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Anything worth keeping in the manifest: steps, best step, device, truncated rows."""

@@ -370,7 +370,7 @@ def test_sliding_windows_agree_only_below_their_window() -> None:
     assert disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=8), SHORT) is None
     assert disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=None), LONG) is None
     reason = disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=8), LONG)
-    assert reason == "its layers look back 8 tokens, and a sequence has 19"
+    assert reason == "its layers attend to 8 tokens, and a sequence has 19"
 
 
 def test_windows_that_no_setting_names_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:

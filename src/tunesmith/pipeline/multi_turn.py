@@ -12,7 +12,7 @@ from tunesmith.data import questions
 from tunesmith.data.questions import MultiTurnQuestion, Turns
 from tunesmith.errors import DataError, RunError
 from tunesmith.judging.judge_prompts import JudgedTurn, JudgeItem
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.runs import Run
 from tunesmith.types import Message
 
@@ -67,7 +67,7 @@ def _asked(question: MultiTurnQuestion) -> str:
 
 
 def _answer(run: Run, wanted: Sequence[MultiTurnQuestion]) -> dict[str, list[str]]:
-    generator, recipe = load_result(run), run.recipe
+    generator, recipe = load_generator(run), run.recipe
     talks: dict[str, list[Message]] = {one.id: [] for one in wanted}
     for turn in range(max(len(one.turns) for one in wanted)):
         asked = [one for one in wanted if len(one.turns) > turn]

@@ -11,7 +11,8 @@ from tunesmith import data, hardware, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import DataError, RunError
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Generate, Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message, Response
@@ -29,7 +30,7 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [row.messages[:-1] if row.messages[-1].role == "assistant" else row.messages for row in examples]
     recipe = run.recipe
-    answers = load_result(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    answers = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
         {"id": row.id, "prompt": row.text, "response": None}
         | _told(answer)
@@ -39,7 +40,7 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
 
 
 def answered_rows(
-    generator: Any, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
+    generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
 ) -> list[Row]:
     """The rows of predictions/test.jsonl: the loss of every reference, and answers to the first `max_responses`.
 
@@ -62,11 +63,9 @@ def _told(answer: Response | None) -> Row:
     return {} if answer is None else {"response": answer.text, "tokens": answer.tokens, "ended": answer.ended}
 
 
-def losses(generator: Any, examples: Sequence[Example]) -> list[tuple[float, int]]:
+def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
     """The loss of each conversation's last answer, summed over its tokens, and their number."""
-    from tunesmith.prediction import likelihood  # needs torch, which evaluation goes without
-
-    return likelihood.losses(generator, [row.id for row in examples], [row.messages for row in examples])
+    return generator.losses([row.id for row in examples], [row.messages for row in examples])
 
 
 @dataclass
@@ -82,7 +81,7 @@ class ChatSession:
     def __post_init__(self) -> None:
         if self.run.recipe.task != "instruction":
             raise RunError(f"{self.run.path} was not trained to answer", do="use `tunesmith predict`")
-        self.generator = load_result(self.run)
+        self.generator = load_generator(self.run)
         self.reset()
 
     def reset(self) -> None:

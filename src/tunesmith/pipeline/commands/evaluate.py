@@ -11,7 +11,7 @@ from tunesmith.evaluation import metrics
 from tunesmith.pipeline import responding, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -73,7 +73,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
         run.write("scores.json", scores)
         return scores
     examples = responding.new_rows(recipe, source)
-    predictor = load_result(run)
+    predictor = load_classifier(run)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):

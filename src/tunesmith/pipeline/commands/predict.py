@@ -13,7 +13,7 @@ from tunesmith import runs
 from tunesmith.data import files
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import responding
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
 
@@ -43,7 +43,7 @@ def predict(
         return responding.respond(found, texts, source=source)
     examples = responding.new_rows(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
-    predictor = load_result(found)
+    predictor = load_classifier(found)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     predictions = predictor.predict(examples)

@@ -16,7 +16,7 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import responding, run_report
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.runs import Run
@@ -83,7 +83,7 @@ def pseudo_label(
 def _answered(run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]) -> list[Row]:
     recipe = recipes.load(run.recipe, overrides)
     settings = _sampling(recipe.generate, number)
-    generator, read = load_result(run), self_consistency.READ[answer]
+    generator, read = load_generator(run), self_consistency.READ[answer]
     origin = _origin(run) | {"samples": number, "temperature": settings.temperature}
     rows = []
     for example in track(examples, "sample"):
@@ -108,7 +108,7 @@ def _sampling(settings: Generate, number: int) -> Generate:
 
 
 def _classified(found: Sequence[Run], examples: Sequence[Example]) -> list[Row]:
-    predictors = [load_result(run) for run in found]
+    predictors = [load_classifier(run) for run in found]
     known = {tuple(sorted(predictor.labels)) for predictor in predictors}
     if len(known) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")

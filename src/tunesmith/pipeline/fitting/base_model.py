@@ -79,6 +79,6 @@ def _before_training(job: Job, generator: Any) -> Iterator[Any]:
         return
     dtype = generator.model.dtype
     pretrained.release(generator.model)
-    before = generators.untuned(job).predictor
+    before: Any = generators.untuned(job).predictor
     before.model.to(dtype)
     yield before

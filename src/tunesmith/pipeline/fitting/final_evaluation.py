@@ -11,7 +11,8 @@ from tunesmith.pipeline import responding, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.types import Example, TrainResult
+from tunesmith.protocols import TrainResult
+from tunesmith.types import Example
 
 Outcome = Callable[[Job, TrainResult, hardware.Stopwatch], dict[str, Any]]
 """Writes predictions and scores.json into the run; gives what the manifest keeps: `validation` and `predicted`."""
@@ -22,12 +23,12 @@ def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> 
     recipe, splits, run = job.recipe, job.splits, job.run
     validation = None
     if splits.validation:
-        predictions = fitted.predictor.predict(splits.validation)
+        predictions = fitted.classifier.predict(splits.validation)
         gold = _gold(splits.validation)
         run.write_predictions("validation", predictions, gold)
         validation = metrics.headline(gold, predictions, splits.labels)
     with watch.time("predict"):
-        predictions = fitted.predictor.predict(splits.test)
+        predictions = fitted.classifier.predict(splits.test)
     gold = _gold(splits.test)
     run.write_predictions("test", predictions, gold)
     if splits.test:
@@ -38,7 +39,7 @@ def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> 
 
 def instruction(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> dict[str, Any]:
     """The loss of the validation and test answers, and the model's own answers to the test prompts; and the base's."""
-    splits, run, generator = job.splits, job.run, fitted.predictor
+    splits, run, generator = job.splits, job.run, fitted.generator
     rows = responding.answered_rows(generator, splits.test, job.recipe, watch)
     run.write_rows("test", rows)
     held_out = responding.losses(generator, splits.validation)
