@@ -201,7 +201,7 @@ def test_the_head_runs_in_the_format_of_autocast() -> None:
         loop._backward(wrapped, [batch], causal.PackedCausal(), accelerator)
         seen.append(torch.cat([p.grad.flatten() for p in wrapped.parameters()]))
         with accelerator.autocast():
-            assert causal._format(model.lm_head.weight) == (torch.bfloat16 if mixed == "bf16" else torch.float32)
+            assert causal._compute_dtype(model.lm_head.weight) == (torch.bfloat16 if mixed == "bf16" else torch.float32)
             assert causal.PackedCausal().total(model, batch).dtype == torch.float32
     assert seen[1].dtype == torch.float32
     assert torch.cosine_similarity(*seen, dim=0) > 0.999

@@ -468,17 +468,17 @@ def test_dropout_of_compiled_layers_is_seeded() -> None:
 def test_what_is_compiled_when(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, many = torch.device("cpu"), 500
     monkeypatch.setattr(compilation.shutil, "which", lambda name: "/usr/bin/g++")
-    assert [compilation.pays(setting, 1, cpu, causal=True)[0] for setting in (True, False, "auto")] == [
+    assert [compilation.decide(setting, 1, cpu, causal=True)[0] for setting in (True, False, "auto")] == [
         True,
         False,
         False,
     ]
-    assert compilation.pays("auto", many, cpu, causal=True)[0]
-    assert not compilation.pays("auto", 10 * many, cpu)[0]  # an encoder
-    assert not compilation.pays("auto", many, torch.device("cuda"))[0]
-    assert compilation.pays("auto", 4 * many, torch.device("cuda"))[0]
+    assert compilation.decide("auto", many, cpu, causal=True)[0]
+    assert not compilation.decide("auto", 10 * many, cpu)[0]  # an encoder
+    assert not compilation.decide("auto", many, torch.device("cuda"))[0]
+    assert compilation.decide("auto", 4 * many, torch.device("cuda"))[0]
     monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
-    assert compilation.pays("auto", many, cpu, causal=True) == (False, "not compiled: no C++ compiler")
-    assert not compilation.pays(False, many, cpu)[0]
+    assert compilation.decide("auto", many, cpu, causal=True) == (False, "not compiled: no C++ compiler")
+    assert not compilation.decide(False, many, cpu)[0]
     with pytest.raises(TrainingError, match=r"install g\+\+"):
-        compilation.pays(True, many, cpu)
+        compilation.decide(True, many, cpu)

@@ -111,7 +111,7 @@ def _lay_out(model: nn.Module, recipe: Recipe, plan: loop.TrainingPlan, accelera
     if recipe.engine.gradient_checkpointing:
         pretrained.checkpoint_activations(model)
     causal = recipe.method == "generator"
-    pays, why = compilation.pays(recipe.engine.compile, plan.num_steps, accelerator.device, causal=causal)
+    pays, why = compilation.decide(recipe.engine.compile, plan.num_steps, accelerator.device, causal=causal)
     if sharding.asked_for() or zero.asked_for():
         pays, why = False, "not compiled: the training is sharded"
     if recipe.engine.compile:
