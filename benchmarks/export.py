@@ -19,7 +19,7 @@ from typing import Any
 import tunesmith
 from tunesmith import runs
 from tunesmith.exporting import onnx
-from tunesmith.pipeline import responding
+from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.types import Example
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = parser.parse_args()
     clock = time.perf_counter if args.clock == "wall" else time.process_time
-    rows = responding.new_rows(runs.find(args.run).recipe, args.data)[: args.rows]
+    rows = new_data.read(runs.find(args.run).recipe, args.data)[: args.rows]
     with tempfile.TemporaryDirectory() as folder:
         made = sides(args.run, Path(folder), args.batch_size)
         print(json.dumps(measure(made, rows, args.chunk, clock), indent=2))

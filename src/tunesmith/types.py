@@ -1,9 +1,11 @@
-"""The nouns that every module speaks of. Standard library only."""
+"""The nouns that every module speaks of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from tunesmith.records import omitted_if_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +122,34 @@ class Response:
     """Generated, the end token included."""
     ended: bool
     """The model ended the answer itself; false where `max_new_tokens` did."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseRow:
+    """A prompt, its reference, and what a model answered: a line of predictions/test.jsonl, or a row of a file.
+
+    What is not known is None and left out of the JSON.
+    """
+
+    id: str
+    prompt: str
+    """Every turn before the response; of a file the instruction and its input."""
+    instruction: str | None = omitted_if_none()
+    input: str | None = omitted_if_none()
+    reference: str | None = omitted_if_none()
+    loss: float | None = omitted_if_none()
+    """Summed over the learned tokens of the reference, in nats; files have none."""
+    learned: int | None = omitted_if_none()
+    """How many tokens that are; 0 where the reference does not fit the model's input."""
+    response: str | None = omitted_if_none()
+    tokens: int | None = omitted_if_none()
+    """Generated, the end token included."""
+    ended: bool | None = omitted_if_none()
+    """The model ended the response itself."""
+    missing: bool | None = omitted_if_none()
+    """True where a file has no response to the prompt, which counts as an empty one."""
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The response and the reference; empty where there is none."""
+        return self.response or "", self.reference or ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline import responding, response_comparison, run_report
+from tunesmith.pipeline import new_data, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.methods import load_classifier
@@ -72,7 +72,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
         scores = metrics.score(gold, predictions, run.manifest.data.labels, confidence_of(recipe))
         run.write("scores.json", scores)
         return scores
-    examples = responding.new_rows(recipe, source)
+    examples = new_data.read(recipe, source)
     predictor = load_classifier(run)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]

@@ -11,7 +11,7 @@ from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
-from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.protocols import Classifier, Exportable
 from tunesmith.runs import Run
@@ -118,7 +118,7 @@ def _rows(run: Run, source: str | None) -> Sequence[Example]:
     """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
     recipe = run.recipe
     if source:
-        return responding.new_rows(recipe, source)
+        return new_data.read(recipe, source)
     try:
         splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     except DataError as error:

@@ -15,7 +15,7 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
@@ -62,7 +62,7 @@ def pseudo_label(
     """
     found = [runs.find(path) for path in sources]
     _check(found, samples, threshold, answer)
-    examples = responding.new_rows(found[0].recipe, source)
+    examples = new_data.read(found[0].recipe, source)
     kept_path = _place(output, found[0], source)
     if found[0].recipe.task == "instruction":
         rows = _answered(found[0], examples, samples, answer, overrides)

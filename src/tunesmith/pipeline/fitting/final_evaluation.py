@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith import hardware
 from tunesmith.evaluation import metrics, responses
-from tunesmith.pipeline import responding, run_report
+from tunesmith.pipeline import generated_responses, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job
@@ -40,14 +40,14 @@ def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> 
 def instruction(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> dict[str, Any]:
     """The loss of the validation and test answers, and the model's own answers to the test prompts; and the base's."""
     splits, run, generator = job.splits, job.run, fitted.generator
-    rows = responding.answered_rows(generator, splits.test, job.recipe, watch)
-    run.write_rows("test", rows)
-    held_out = responding.losses(generator, splits.validation)
+    rows = generated_responses.response_rows(generator, splits.test, job.recipe, watch)
+    run.write_responses("test", rows)
+    held_out = generated_responses.losses(generator, splits.validation)
     base_model.answer(job, generator, fitted.trainable > 0, watch)
     if rows:
         run.write("scores.json", base_model.score(run))
     validation = {"loss": responses.mean_loss(held_out)} if held_out else None
-    return {"validation": validation, "predicted": sum("response" in row for row in rows)}
+    return {"validation": validation, "predicted": sum(row.response is not None for row in rows)}
 
 
 def _gold(examples: Sequence[Example]) -> list[str]:
