@@ -113,7 +113,7 @@ def load_state_dict(model: nn.Module, path: Path, prefix: str) -> None:
                 for kind, names in (("missing", missing), ("unknown", unexpected))
                 if names
             ),
-            do="check model.from_config, or model.name_or_path where there is none",
+            do="check model.from_config or model.name_or_path",
         )
 
 
