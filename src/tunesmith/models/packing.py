@@ -88,7 +88,7 @@ def plan(sequences: Tokens, max_tokens: int) -> list[list[int]]:
     return [[order[i] for i in group] for group in _grouped(lengths, shared, low)]
 
 
-def deal(sequences: Tokens, parts: int) -> list[list[int]]:
+def partition(sequences: Tokens, parts: int) -> list[list[int]]:
     """Return positions in `parts` shares of similar work, some perhaps empty; common prefixes stay together."""
     order, tokens, shared = _sort(sequences)
     new = [len(ids) - count for ids, count in zip(tokens, shared, strict=True)]

@@ -38,7 +38,7 @@ class Encoder:
     max_length: int
     max_tokens: int | str = "auto"
     """Tokens in memory at once, padding included."""
-    layout: batches.Layout | None = None
+    layout: batches.EncoderLayout | None = None
     """How texts lie in memory; None for padded."""
 
     def rows(
@@ -53,7 +53,7 @@ class Encoder:
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         budget = batches.token_budget(self.max_tokens, self.device)
         layout = self.layout or batches.Padded(self.tokenizer)
-        for positions in track(layout.plan([len(one) for one in encoded], budget), title):
+        for positions in track(layout.plan(encoded, budget), title):
             batch = layout.collate([encoded[i] for i in positions]).to(self.device)
             with torch.inference_mode(), onednn_linear.enabled():
                 output = read(unpadding.run(self.model, batch), batch)
@@ -126,7 +126,7 @@ class EncoderClassifier(EncodedClassifier):
         return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout))
 
 
-def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.Layout, str | None]:
+def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
     """The layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
     device = next(model.parameters()).device
     found = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"

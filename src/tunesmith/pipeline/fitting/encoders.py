@@ -50,7 +50,9 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     )
 
 
-def _layout(model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe) -> tuple[batches.Layout, str | None]:
+def _layout(
+    model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe
+) -> tuple[batches.EncoderLayout, str | None]:
     """Texts in one row where that gives the model's own logits, else padded; and why padded."""
     engine = recipe.engine
     if engine.layout == "padded" or engine.compile:

@@ -15,6 +15,7 @@ from torch import nn
 from tunesmith import processes
 from tunesmith.console import say, warn
 from tunesmith.data import batches, truncation
+from tunesmith.data.batches import MicroBatches
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
@@ -135,17 +136,15 @@ def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, d
 
 def _layout(
     rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, unpackable: str | None
-) -> tuple[causal.PackedMicroBatches | causal.PaddedMicroBatches, Any]:
+) -> tuple[MicroBatches[EncodedText, Any], Any]:
     engine, config = job.recipe.engine, cast(Any, model.config)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if unpackable is None:
-        return causal.PackedMicroBatches(rows, sampler, budget, *place), causal.PackedCausal()
-    own_logits = not causal.head_decides(model, rows[0].ids)
-    return causal.PaddedMicroBatches(rows, sampler, config.pad_token_id, budget, *place), causal.PaddedCausal(
-        through_model=own_logits
-    )
+        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal()
+    loss = causal.PaddedCausal(through_model=not causal.head_decides(model, rows[0].ids))
+    return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss
 
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
@@ -158,9 +157,7 @@ def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]
 class _Validation:
     """The mean loss of the answers' tokens, and answers to the first few prompts for people to read."""
 
-    def __init__(
-        self, job: Job, generator: Generator, loss: Any, feed: causal.PackedMicroBatches | causal.PaddedMicroBatches
-    ) -> None:
+    def __init__(self, job: Job, generator: Generator, loss: Any, feed: MicroBatches[EncodedText, Any]) -> None:
         self.job, self.generator, self.loss = job, generator, loss
         rows, _ = encode(job.splits.validation, job.recipe, (), generator.chat_encoder, generator.max_length)
         whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
