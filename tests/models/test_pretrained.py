@@ -146,8 +146,8 @@ def test_pth_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     refuse({k: v for k, v in state.items() if "h.1.mlp.c_fc" not in k}, r"missing: transformer\.h\.1\.mlp\.c_fc")
     refuse(state | {"extra.weight": torch.zeros(2)}, r"unknown: extra\.weight")
     refuse(state | {"transformer.ln_f.weight": torch.zeros(2)}, r"do not fit[\s\S]*ln_f")
-    refuse({"weights": [1, 2]}, "no state dict")
-    refuse(model, "would run code")
+    refuse({"weights": [1, 2]}, "does not contain a state dict")
+    refuse(model, "could run code")
     path.write_bytes(b"not at all")
     with pytest.raises(ModelError, match=r"weights\.pth"):
         load_causal(words, from_config=GPT, state_dict=str(path))
@@ -181,7 +181,7 @@ def test_new_tokens_get_the_mean_row(tmp_path: Path, capsys: pytest.CaptureFixtu
     size = len(tiny.tokenizer("llama"))
     path = folder("llama", tmp_path / "base", vocab_size=size - 3)
     model, words = load_causal(path)
-    assert "3 rows were added" in capsys.readouterr().err
+    assert "added 3 rows" in capsys.readouterr().err
     for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
         assert table.shape[0] == len(words) == model.config.vocab_size
         torch.testing.assert_close(table[-3:], table[:-3].mean(0).expand(3, -1))

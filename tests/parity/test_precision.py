@@ -21,6 +21,7 @@ from tunesmith import recipe as recipes
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
+from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.recipe import Train
 from tunesmith.runs import Run
@@ -141,9 +142,10 @@ def test_resumed_is_bit_identical(family: str, mixed: str, tmp_path: Path, one_t
     losses = whole.run(8)
     first = Training(network(family), 8, mixed)
     assert first.run(4) == losses[:4]
-    saved = checkpoint.save(tmp_path, checkpoint.snapshot(first.state), {}, 1)
+    notes = checkpoint.SessionNotes([], None, 0.0, 0, 1)
+    saved = checkpoint.save(tmp_path, checkpoint.snapshot(first.state), notes, 1)
     second = Training(network(family), 8, mixed)
-    checkpoint.load(saved, second.state)
+    assert checkpoint.load(saved, second.state) == notes
     assert second.run(8) == losses[4:]
     for name, weight in whole.state.model.state_dict().items():
         assert weight.dtype == torch.bfloat16 or "bias" in name
@@ -176,15 +178,17 @@ def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
 # ---- the choice
 
 
-def test_what_is_measured_decides_once(tmp_path: Path) -> None:
+def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` of weights and of mixed precision: one measurement, kept in the manifest for a resumed run."""
-    measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
-    assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
+    cpu = torch.device("cpu")
+    measured = precision.measure(cpu, size=32, rounds=3)
     run = Run(tmp_path)
     run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
-    first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
-    assert first == again == measured
+    monkeypatch.setattr(precision, "measure", lambda device: measured)
+    first = weight_setup.measured_precision(job, cpu)
+    monkeypatch.setattr(precision, "measure", None)
+    assert first == weight_setup.measured_precision(job, cpu) == measured
 
 
 # ---- the head under autocast
