@@ -36,7 +36,7 @@ class Session:
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
-    earlier: float = 0.0
+    earlier_seconds: float = 0.0
     """Seconds of training before this process took over."""
 
     @property
@@ -51,7 +51,7 @@ class Session:
             self.job.run.cut_metrics(notes.metrics if notes else 0)
         if found is None or notes is None:
             return
-        self.losses, self.best_step, self.earlier = notes.losses, notes.best_step, notes.seconds
+        self.losses, self.best_step, self.earlier_seconds = notes.losses, notes.best_step, notes.seconds
         if notes.threads != torch.get_num_threads():
             warn(f"{notes.threads} threads before, {torch.get_num_threads()} now: the last bits may differ")
         say(f"resuming at step {state.step} of {self.plan.num_steps} ({found.name})")
@@ -59,19 +59,19 @@ class Session:
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
         """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
         start = time.perf_counter()
-        with meter("train", self.plan.num_steps) as show, interruption.watched() as wish:
+        with meter("train", self.plan.num_steps) as show, interruption.watched() as stop_request:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
                 last = step.number == self.plan.num_steps or self.plan.should_stop_early(
                     state.evals_without_improvement
                 )
                 self._record(step, state, last)
-                if wish.signal or self._saves(step.number):
-                    self._save(state, self.earlier + time.perf_counter() - start)
-                if wish.signal:
+                if stop_request.signal or self._is_due(step.number):
+                    self._save(state, self.earlier_seconds + time.perf_counter() - start)
+                if stop_request.signal:
                     raise Interrupted(
                         f"stopped at step {step.number} of {self.plan.num_steps}",
-                        wish.signal,
+                        stop_request.signal,
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
         if state.skipped:
@@ -106,7 +106,7 @@ class Session:
             self.job.run.log(entry)
         self.accelerator.log(values, step=entry.step)
 
-    def _saves(self, number: int) -> bool:
+    def _is_due(self, number: int) -> bool:
         engine = self.job.recipe.engine
         every = {"epoch": self.steps_per_epoch, "steps": engine.save_steps, "no": None}[engine.save_strategy]
         return every is not None and number % every == 0 and number < self.plan.num_steps
