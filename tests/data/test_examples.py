@@ -32,7 +32,7 @@ def read_rows(folder: Path, rows: list[dict[str, Any]], split: Split = GIVEN, **
 
 
 def counts(splits: Splits) -> dict[str, int]:
-    return {change.what: change.count for change in splits.changes}
+    return {change.what: change.count for change in splits.notes}
 
 
 def labelled(*labels: Any) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
     splits = read_rows(tmp_path, [*GOOD, {"text": "  e\n", "label": "x"}])
     assert splits.train[-1].text == "  e\n"
-    assert splits.changes == ()
+    assert splits.notes == ()
 
 
 def test_numbers_become_text_and_are_counted(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_bad_row_stops_or_is_dropped_and_counted(tmp_path: Path, row: dict[str
     assert "data.on_bad_rows=drop" in str(caught.value)
     splits = read_rows(tmp_path, [*GOOD, row], on_bad_rows="drop")
     assert [row.id for row in splits.train] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]
-    assert [(change.what, change.count, change.where) for change in splits.changes] == [
+    assert [(change.what, change.count, change.where) for change in splits.notes] == [
         (f"dropped: {reason}", 1, ("a.jsonl:5",))
     ]
 

@@ -135,7 +135,7 @@ def test_an_answer_follows_exactly_the_tokens_it_was_trained_behind(template: st
     made = prompter(template, chat=CHATML)
     for end in (1, 3):
         ((ids, labels),) = made.encode([TALK[: end + 1]])
-        (opening,) = made.encode_openings([TALK[:end]])
+        (opening,) = made.encode_prompts([TALK[:end]])
         assert ids[: len(opening)] == opening
         assert labels[len(opening) - 1] == IGNORE
         assert IGNORE not in labels[len(opening) :]
@@ -157,7 +157,7 @@ def test_the_saved_tokenizer_makes_the_same_prompt_for_everybody(template: str, 
         {"role": "user", "content": "On."},
     ]
     ids = other.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
-    assert ids == made.encode_openings([[user("Go."), assistant("Yes."), user("On.")]])[0]
+    assert ids == made.encode_prompts([[user("Go."), assistant("Yes."), user("On.")]])[0]
 
 
 @pytest.mark.parametrize("chat", [CHATML, LLAMA2])
@@ -187,7 +187,7 @@ def test_a_tokenizer_that_merges_across_the_border() -> None:
     whole = tokenizer("### Response:\nyes", add_special_tokens=False)["input_ids"]
     ((ids, labels),) = made.encode([messages])
     assert ids[: len(whole)] != whole, "the test needs a tokenizer that merges here"
-    (opening,) = made.encode_openings([messages[:1]])
+    (opening,) = made.encode_prompts([messages[:1]])
     assert ids[: len(opening)] == opening
     assert labels == [IGNORE] * len(opening) + ids[len(opening) :]
 
@@ -239,7 +239,7 @@ def test_to_answer_they_are_asked_as_the_template_has_it(turns: int) -> None:
     talk = [*TALK, user("Why?"), assistant("So.")][:turns]
     plain = [{"role": turn.role, "content": turn.content + ("\n\n2+2" if turn.input else "")} for turn in talk]
     whole = made.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
-    assert made.encode_openings([talk]) == [whole]
+    assert made.encode_prompts([talk]) == [whole]
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, "chat"])

@@ -28,7 +28,7 @@ def rows_of(path: Path, split: Split = NOTHING_MADE, **settings: Any) -> tuple[E
 
 
 def changes_of(path: Path, **settings: Any) -> dict[str, tuple[int, tuple[str, ...]]]:
-    changes = read(Data(path=str(path), **settings), NOTHING_MADE, 0).changes
+    changes = read(Data(path=str(path), **settings), NOTHING_MADE, 0).notes
     return {change.what: (change.count, change.where) for change in changes}
 
 
@@ -182,9 +182,7 @@ def test_split_folders_as_in_aclimdb(tmp_path: Path) -> None:
     assert [row.id for row in splits.train] == ["train/neg/0_1.txt", "train/pos/0_9.txt"]
     assert [row.text for row in splits.validation + splits.test] == ["bad dev", "good dev", "bad test", "good test"]
     assert splits.made == ()
-    assert ("ignored: files without a label in `unsup`", 1) in [
-        (change.what, change.count) for change in splits.changes
-    ]
+    assert ("ignored: files without a label in `unsup`", 1) in [(change.what, change.count) for change in splits.notes]
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "valid", "dev"])
@@ -230,10 +228,10 @@ def test_split_column(tmp_path: Path) -> None:
     ]
     without = read(Data(path=str(path)), Split(column="part", test="none", test_size=0), 0)
     assert without.test == ()
-    assert without.changes[0].count == 1
+    assert without.notes[0].count == 1
     renamed = read(Data(path=str(path), on_bad_rows="drop"), Split(column="part", validation="dev", test="val"), 0)
     assert (renamed.validation[0].text, renamed.test[0].text) == ("e", "c")
-    assert [(change.what, change.count) for change in renamed.changes[:1]] == [
+    assert [(change.what, change.count) for change in renamed.notes[:1]] == [
         ("dropped: unknown name in split.column", 1)
     ]
 
@@ -259,7 +257,7 @@ def test_assets_bring_their_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tunesmith.assets", fake)  # type: ignore[arg-type]
     monkeypatch.setattr("tunesmith.assets", fake, raising=False)
     assert [row.text for row in read(Data(path="pypi:bbc-news"), NOTHING_MADE, 0).train] == ["£5", "b"]
-    assert read(Data(path="pypi:bbc-news", encoding="latin-1"), NOTHING_MADE, 0).changes[:-1] == ()
+    assert read(Data(path="pypi:bbc-news", encoding="latin-1"), NOTHING_MADE, 0).notes[:-1] == ()
 
 
 # --- the hub -------------------------------------------------------------------------------------------------------

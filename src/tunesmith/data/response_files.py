@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data import cells, formats
-from tunesmith.data.rows import FIRST, Bad, Row, Table, listed, merge
+from tunesmith.data.rows import SHOWN, RejectedRow, Row, Table, listed, merge
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
@@ -118,17 +118,17 @@ def sound(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
     columns = formats.table(path, path.name, "utf-8", ()).columns
     table = formats.table(path, path.name, "utf-8", columns)
     items = list(table.items)
-    bad = [item for item in items if isinstance(item, Bad)]
+    bad = [item for item in items if isinstance(item, RejectedRow)]
     if bad:
         raise _broken(table, bad)
     rows = [item for item in items if isinstance(item, Row)]
     if not rows:
         raise DataError(f"{path.name}: no rows")
-    return columns, rows, [item for item in items if not isinstance(item, Row | Bad)]
+    return columns, rows, [item for item in items if not isinstance(item, Row | RejectedRow)]
 
 
-def _broken(table: Table, bad: Sequence[Bad]) -> DataError:
-    where = ", ".join(f"{one.id} ({one.note})" if one.note else one.id for one in bad[:FIRST])
+def _broken(table: Table, bad: Sequence[RejectedRow]) -> DataError:
+    where = ", ".join(f"{one.id} ({one.note})" if one.note else one.id for one in bad[:SHOWN])
     return DataError(f"{table.name}: {len(bad):,} rows cannot be read: {bad[0].reason}", found=where, do="mend them")
 
 
@@ -232,7 +232,7 @@ def _ids(rows: Sequence[Row], columns: Sequence[str], changes: list[DataNote]) -
     twice = [str(name) for name, count in Counter(own).items() if count > 1]
     if not twice:
         return [str(one) for one in own]
-    changes.append(DataNote("ids that stand twice: rows are named by their place", len(twice), tuple(twice[:FIRST])))
+    changes.append(DataNote("ids that stand twice: rows are named by their place", len(twice), tuple(twice[:SHOWN])))
     return [row.id for row in rows]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tunesmith.data.conversations import whole
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
 from tunesmith.types import Example, Message
@@ -92,7 +91,7 @@ def _talking(trained: ExportSource, target: str, pairs: bool) -> list[str]:
     messages = [
         {"role": one.role, "content": one.content, "input": one.input}
         if keeps and one.input
-        else {"role": one.role, "content": whole(one)}
+        else {"role": one.role, "content": content_with_input(one)}
         for one in turns
     ]
     return [

@@ -84,7 +84,7 @@ class Generator:
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
         """As `respond`, with None for prompts that are too long even when they are cut; these are named aloud."""
-        found, _ = truncation.encode_openings(conversations, self.prompter, self.limit - self.room(settings))
+        found, _ = truncation.encode_prompts(conversations, self.prompter, self.limit - self.room(settings))
         fit = [i for i, ids in enumerate(found) if ids is not None]
         if out := [name for name, ids in zip(names, found, strict=True) if ids is None]:
             warn(f"{len(out):,} of {len(found):,} prompts are too long even when cut, and not answered: {listed(out)}")
@@ -150,7 +150,7 @@ class Generator:
         """The ids of `opening`; a plain text begins as the tokenizer begins texts."""
         if isinstance(prompt, str):
             return list(self.prompter.tokenizer(prompt, verbose=False)["input_ids"])
-        return self.prompter.encode_openings([prompt])[0]
+        return self.prompter.encode_prompts([prompt])[0]
 
     def encode(self, conversations: Sequence[Conversation], room: int, aloud: bool = True) -> list[Ids]:
         """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud.
@@ -158,7 +158,7 @@ class Generator:
         Raises DataError where that is not enough.
         """
         limit = self.limit - room
-        found, cut = truncation.encode_openings(conversations, self.prompter, limit)
+        found, cut = truncation.encode_prompts(conversations, self.prompter, limit)
         prompts = [ids for ids in found if ids is not None]
         if len(prompts) < len(found):
             raise DataError(
