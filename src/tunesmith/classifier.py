@@ -52,9 +52,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
-            run.note(status="running")
             job = Job(recipe, Splits(train, (), (), names, {}), run)
-            self.predictor_ = METHODS[recipe.method].fit(job).predictor
+            self.predictor_ = METHODS[recipe.method].fit(job).classifier
         return self
 
     def predict_proba(self, texts: Iterable[Any]) -> Any:

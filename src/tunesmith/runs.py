@@ -21,16 +21,18 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes
+from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
-from tunesmith.types import Prediction
+from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
+from tunesmith.types import Prediction, ResponseRow
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,17 @@ class Run:
         return recipes.load(self.path / "recipe.yaml")
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        return self.read(MANIFEST)
+    def manifest(self) -> Manifest:
+        """What the run is, from its start. Raises RunError where it is damaged or from a newer version."""
+        return manifests.parse(self.read(MANIFEST), str(self.path / MANIFEST))
+
+    @property
+    def finished(self) -> FinishedManifest:
+        """What the run is and what came of it. Raises RunError where it has not finished."""
+        manifest = self.manifest
+        if not isinstance(manifest, FinishedManifest):
+            raise RunError(f"{self.path} has not finished", do=f"resume it: tunesmith train --resume {self.path}")
+        return manifest
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of this run."""
@@ -70,49 +81,67 @@ class Run:
         text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         return write_whole(self.path / name, text.encode("utf-8"))
 
-    def note(self, **entries: Any) -> None:
-        """Add entries to the manifest."""
-        known = self.manifest if (self.path / MANIFEST).exists() else {}
-        self.write(MANIFEST, known | entries)
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest; decisions that were recorded in it stay."""
+        self.write(MANIFEST, self._recorded() | records.dump(manifest))
 
-    def log(self, entry: dict[str, Any]) -> None:
+    def decision(self, name: str) -> Any:
+        """A decision that this run took at its start, or None: a resumed run keeps it."""
+        return self._recorded().get(name)
+
+    def record_decision(self, name: str, value: Any) -> None:
+        """Keep a decision in the manifest. value: ready for JSON."""
+        self.write(MANIFEST, self._recorded() | {name: value})
+
+    def _recorded(self) -> dict[str, Any]:
+        return self.read(MANIFEST) if (self.path / MANIFEST).exists() else {}
+
+    def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(manifests.dump_entry(entry)) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[LogEntry]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
-        return list(_json_lines(self.path / "metrics.jsonl"))
+        path = self.path / METRICS
+        return [manifests.parse_entry(line, str(path)) for line in _json_lines(path)]
 
     def cut_metrics(self, lines: int) -> None:
         """Keep the first lines of metrics.jsonl: what a resumed run will log again goes."""
-        if not (self.path / "metrics.jsonl").exists():
-            return
-        kept = [json.dumps(entry) for entry in self.metrics()[:lines]]
-        write_whole(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
+        path = self.path / METRICS
+        if path.exists():
+            kept = [json.dumps(line) for line in _json_lines(path)][:lines]
+            write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
+        """Write the predicted label of each row of a split."""
         pairs = zip(predictions, gold, strict=True)
-        self.write_rows(split, [asdict(prediction) | {"gold": label} for prediction, label in pairs])
+        self._write_rows(split, [records.dump(prediction) | {"gold": label} for prediction, label in pairs])
 
-    def write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
-        """What was predicted for each row of a split, as JSON Lines."""
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
-
-    def rows(self, split: str) -> list[dict[str, Any]]:
-        """The lines that `write_rows` wrote. Raises RunError where there are none."""
-        found = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
-        if not found:
-            do = "let the run finish; without such rows give data to score (--data)"
-            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
-        return found
+    def write_responses(self, split: str, rows: Iterable[ResponseRow]) -> None:
+        """Write the response to each row of a split."""
+        self._write_rows(split, [records.dump(row) for row in rows])
 
     def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
         """What the run predicted for a split, and the gold labels."""
-        rows = self.rows(split)
+        rows = self._rows(split)
         found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
         return found, [row["gold"] for row in rows]
+
+    def responses(self, split: str) -> list[ResponseRow]:
+        """What the run answered to a split. Raises RunError where there is nothing."""
+        return [records.load(ResponseRow, row, f"{self.path}: {split}.jsonl") for row in self._rows(split)]
+
+    def _write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
+
+    def _rows(self, split: str) -> list[dict[str, Any]]:
+        rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
+        if not rows:
+            do = "let the run finish; without such rows give data to score (--data)"
+            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
+        return rows
 
 
 def create(output_dir: str | Path, *words: str) -> Run:

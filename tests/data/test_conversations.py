@@ -74,9 +74,9 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
         ({"instruction": "", "output": "4"}, "empty user turn"),
         ({"instruction": "Add.", "output": " "}, "null assistant turn"),
         ({"instruction": "Add.", "output": None}, "null assistant turn"),
-        ({"messages": []}, "nothing is answered"),
-        ({"messages": None}, "no list of objects"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "nothing is answered"),
+        ({"messages": []}, "no question with an answer"),
+        ({"messages": None}, "not a list of objects"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "no question with an answer"),
         (
             {
                 "messages": [
@@ -87,11 +87,11 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
             },
             "out of order",
         ),
-        ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "cannot be learned"),
+        ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "unknown role"),
         ({"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "c"}]}, "half a char"),
-        ({"instruction": "a", "output": "b", "history": "[]"}, "history that is no list of pairs"),
-        ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is no list of pairs"),
-        ({"instruction": "a", "output": "b", "history": [{"q": "a"}]}, "history that is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": "[]"}, "history that is not a list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is not a list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [{"q": "a"}]}, "history that is not a list of pairs"),
         ({"text": "no turns here"}, "without `### Human:`"),
         ({"text": "### Human: a### Assistant: "}, "empty assistant turn"),
     ],

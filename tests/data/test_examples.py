@@ -90,7 +90,7 @@ def test_all_bad_rows_are_told_together(tmp_path: Path) -> None:
         "8 bad rows of 12",
         "    empty text: 7 (a.jsonl:5, a.jsonl:6, a.jsonl:7, a.jsonl:8, a.jsonl:9 and 2 more)",
         "    missing label: 1 (a.jsonl:12)",
-        "  do: mend these rows, or leave them out with data.on_bad_rows=drop",
+        "  do: fix these rows, or leave them out with data.on_bad_rows=drop",
     ]
 
 
@@ -189,7 +189,7 @@ def test_rows_without_a_group_stand_alone(tmp_path: Path) -> None:
     rows = [{**row, "author": author} for row, author in zip(GOOD, ["ann", 3, None, ""], strict=True)]
     splits = read_rows(tmp_path, rows, GIVEN.model_copy(update={"group": "author"}))
     assert [row.group for row in splits.train] == ["ann", "3", None, None]
-    assert counts(splits) == {"no group: the row stands alone": 2}
+    assert counts(splits) == {"no group: the row is a group of its own": 2}
 
 
 def test_nothing_left(tmp_path: Path) -> None:

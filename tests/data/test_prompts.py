@@ -125,9 +125,11 @@ def test_system_messages() -> None:
         ("human-assistant", "Be kind.\n\n### Human:"),
         ("plain", "Be kind.Go."),
     ):
-        assert prompter(template).opening(talk[:-1]).startswith(start)
-        assert prompter(template, system="Be kind.").opening(talk[1:-1]) == prompter(template).opening(talk[:-1])
-    assert prompter("alpaca", system="Other.").opening(talk[:-1]).startswith("Be kind.")
+        assert prompter(template).rendered_prompt(talk[:-1]).startswith(start)
+        assert prompter(template, system="Be kind.").rendered_prompt(talk[1:-1]) == prompter(template).rendered_prompt(
+            talk[:-1]
+        )
+    assert prompter("alpaca", system="Other.").rendered_prompt(talk[:-1]).startswith("Be kind.")
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
@@ -248,7 +250,7 @@ def test_pieces_are_the_whole_text_once(template: str, about: str) -> None:
     """Also where only a later turn has an input."""
     made = prompter(template, chat=CHATML)
     talk = [user("Go.", about), assistant("Yes."), user("Add.", "1+1"), assistant("2")]
-    assert "".join(text for text, _ in made.pieces(talk)[:-1]) == made.opening(talk[:-1])
+    assert "".join(text for text, _ in made.pieces(talk)[:-1]) == made.rendered_prompt(talk[:-1])
 
 
 def test_a_template_that_refuses_a_conversation_is_named() -> None:
@@ -276,7 +278,7 @@ def test_train_on_prompt_learns_everything() -> None:
 def test_a_jinja_file_is_sandboxed_and_keeps_input_apart(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text("{% for m in messages %}{{ m.content }}|{{ m.input or '' }}{{ eos_token }}{% endfor %}")
-    assert prompter(str(path)).opening([user("a", "b")]) == "a|b<eos>"
+    assert prompter(str(path)).rendered_prompt([user("a", "b")]) == "a|b<eos>"
     path.write_text("{{ messages.__class__.__mro__ }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     with pytest.raises(DataError, match="refuses"):
         prompter(str(path))
@@ -295,9 +297,12 @@ def test_auto_chooses_by_task_and_tokenizer() -> None:
 def test_questions_about_labels() -> None:
     asked = LabelQuestion.of(Prompt(), ["neg", "pos"])
     row = Example("r:1", "fine", label="pos")
-    assert asked.answered(row) == [user("Classify the following text as one of: neg, pos.", "fine"), assistant("pos")]
+    assert asked.with_answer(row) == [
+        user("Classify the following text as one of: neg, pos.", "fine"),
+        assistant("pos"),
+    ]
     mine = LabelQuestion.of(Prompt(instruction="Good? {labels}", label_texts={"pos": "yes"}), ["neg", "pos"])
-    assert mine.answered(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
+    assert mine.with_answer(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
     many = LabelQuestion.of(Prompt(), [f"label {i}" for i in range(30)])
     assert "label 3" not in many.instruction
     pair = LabelQuestion.of(Prompt(), ["a", "b"]).ask(Example("r:2", "one", "two"))

@@ -361,7 +361,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("open.csv", GOOD + 'b,y\n"c,x\nd,y\n', r"open\.csv:4: a quote is opened and never closed"),
     ("quotes.csv", GOOD + '"b" c,y\n', r"quotes\.csv:3: broken quotes"),
     ("open_header.csv", '"text,label\na,x\n', r"open_header\.csv:1: a quote is opened"),
-    ("twice.csv", "text,label,text\na,x,b\n", r"twice\.csv:1: column names that stand twice: 'text'"),
+    ("twice.csv", "text,label,text\na,x,b\n", r"twice\.csv:1: duplicate column names: 'text'"),
     ("later.csv", "\n\ntext,text\na,x\n", r"later\.csv:3: column names"),
     ("semicolon.csv", "text;label\na;x\n", r"semicolon\.csv (.|\n)*separated by ';'"),
     ("columns.csv", "Text,labels\na,x\n", r"columns\.csv (.|\n)*data\.text=Text(.|\n)*data\.label=labels"),
@@ -388,7 +388,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("plain.csv.gz", GOOD, r"plain\.csv\.gz: broken gzip"),
     ("short.csv.gz", gzip.compress(GOOD.encode() * 50)[:-9], r"short\.csv\.gz: broken gzip"),
     ("text.parquet", GOOD, r"text\.parquet: broken Parquet"),
-    ("sheet.xlsx", b"PK\x03\x04", r"sheet\.xlsx: a kind of file(.|\n)*\.csv, \.tsv"),
+    ("sheet.xlsx", b"PK\x03\x04", r"sheet\.xlsx: unknown file format(.|\n)*\.csv, \.tsv"),
     ("one.csv", "text,label\na,x\nb,x\n", r"single label(.|\n)*'x'"),
 ]
 

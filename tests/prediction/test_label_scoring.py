@@ -15,6 +15,7 @@ from tests.prediction.test_generate import FAMILIES, byte_tokenizer, generator, 
 from tunesmith.data.prompts import ChatEncoder, LabelQuestion
 from tunesmith.errors import ModelError
 from tunesmith.models import adapters
+from tunesmith.models.architectures import LoadedModel
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, count_invalid
@@ -41,7 +42,7 @@ def classifier(
 def naive(one: LabelClassifier, example: Example, normalize: bool = True) -> list[float]:
     """A forward pass for every label, each sequence alone and whole."""
     scores = []
-    prompter = one.generator.prompter
+    prompter = one.generator.chat_encoder
     for text in one.question.texts:
         (prompt,) = prompter.encode_prompts([one.question.ask(example)])
         (answer,) = prompter.encode_answers(one.question.ask(example), [text])
@@ -126,11 +127,11 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
 def test_an_adapter_takes_part() -> None:
     one = classifier()
     plain = rows(one.predict(EXAMPLES[:3]))
-    adapted = adapters.attach(one.generator.model, Adapter(kind="lora"), "causal", "none", 0)
+    adapted = adapters.attach(LoadedModel(one.generator.model), Adapter(kind="lora"), "causal", "none", 0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             weight.data.normal_()
-    tuned = Generator(adapted.eval(), one.generator.prompter, 300)
+    tuned = Generator(adapted.eval(), one.generator.chat_encoder, 300)
     other = LabelClassifier(tuned, one.question, Predict())
     found = rows(other.predict(EXAMPLES[:3]))
     assert np.abs(found - plain).max() > 1e-3
@@ -152,7 +153,7 @@ def test_calibration_divides_by_what_nothing_says() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_constrained_is_what_the_library_generates(family: str, labels: tuple[str, ...]) -> None:
     one = classifier(family, labels, mode="constrained")
-    prompter = one.generator.prompter
+    prompter = one.generator.chat_encoder
     answers = prompter.encode_answers(one.question.ask(EXAMPLES[0]), one.question.texts)
     for example, prediction in zip(EXAMPLES, one.predict(EXAMPLES), strict=True):
         (prompt,) = prompter.encode_prompts([one.question.ask(example)])

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.reporting.test_classification_report import HOSTILE, Balance, content as classified
+from tests.sample_reports import HOSTILE, Balance, content as classified
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.manifest import LogEntry, Sample
 from tunesmith.pipeline import run_report
-from tunesmith.reporting import classification_report, format, generation_report, terminal
+from tunesmith.reporting import classification_report, format, generation_report, model_card, terminal
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 KINDS = {
     "generator:untuned": {"loss": 2.3, "ended": 0.1, "trainable": 0, "seconds": 0.0},
@@ -54,33 +57,46 @@ def made(
         "best_step": 20,
         "device": "cpu",
     }
-    run.note(
-        tunesmith="0.1.0",
-        name=name,
-        task="instruction",
-        method="generator",
-        seed=42,
-        description=f"described {HOSTILE}",
-        data={
-            "source": "instructions.json",
-            "labels": [],
-            "fingerprint": "cd" * 32,
-            "made": ["test"],
-            "splits": {"train": split, "validation": split, "test": split},
-            "changes": [{"what": "dropped: empty answer", "count": 7, "where": [HOSTILE]}],
+    run.write(
+        "manifest.json",
+        {
+            "tunesmith": "0.1.0",
+            "trust_remote_code": False,
+            "name": name,
+            "task": "instruction",
+            "method": "generator",
+            "seed": 42,
+            "description": f"described {HOSTILE}",
+            "data": {
+                "source": "instructions.json",
+                "labels": [],
+                "fingerprint": "cd" * 32,
+                "made": ["test"],
+                "splits": {"train": split, "validation": split, "test": split},
+                "changes": [{"what": "dropped: empty answer", "count": 7, "where": [HOSTILE]}],
+            },
+            "validation": {"loss": kind["loss"] + 0.02},
+            "notes": notes if kind["trainable"] else {"device": "cpu"},
+            "costs": {
+                "train_seconds": kind["seconds"],
+                "seconds_per_1000": 812.0,
+                "peak_memory_mb": 1400.0,
+                "parameters": PARAMETERS,
+                "trainable": kind["trainable"],
+                "size_mb": 270.0,
+            },
+            "environment": {
+                "python": "3.11",
+                "platform": "Linux",
+                "cpu": "y",
+                "cores": 2,
+                "memory_gb": 8.0,
+                "device": "cpu",
+                "packages": {"torch": "2.13.0"},
+                "git": None,
+            },
+            "status": "finished",
         },
-        validation={"loss": kind["loss"] + 0.02},
-        notes=notes if kind["trainable"] else {"device": "cpu"},
-        costs={
-            "train_seconds": kind["seconds"],
-            "seconds_per_1000": 812.0,
-            "peak_memory_mb": 1400.0,
-            "parameters": PARAMETERS,
-            "trainable": kind["trainable"],
-            "size_mb": 270.0,
-        },
-        environment={"python": "3.11", "cpu": "y", "cores": 2, "packages": {"torch": "2.13.0"}, "git": None},
-        status="finished",
     )
     if kind["trainable"]:
         _log(run, kind["loss"])
@@ -88,24 +104,21 @@ def made(
     if adapter == "lora":
         (run.model / "adapter_config.json").write_text("{}")
     predicted = _predicted(kind, rows, rows if answered is None else answered)
-    run.write_rows("test", predicted)
+    run.write_responses("test", predicted)
     run.write("scores.json", responses.score(predicted, Confidence(resamples=200, seed=0)))
     return run
 
 
 def _log(run: Run, loss: float) -> None:
     for step in range(1, 41):
-        run.log({"step": step, "loss": loss + 2 / step, "grad_norm": 1.0, "learning_rate": 1e-4})
+        run.log(LogEntry(step, loss + 2 / step, 1.0, 1e-4))
         if step % 4 == 0:
-            samples = [
-                {"id": f"v:{n}", "prompt": f"{HOSTILE} {n}", "reference": "ref", "response": f"at {step}: {HOSTILE}"}
-                for n in range(2)
-            ]
-            run.log({"step": step, "samples": samples})
-            run.log({"step": step, "validation_loss": loss + 1 / step})
+            samples = (Sample(f"v:{n}", f"{HOSTILE} {n}", "ref", f"at {step}: {HOSTILE}") for n in range(2))
+            run.log(LogEntry(step, samples=tuple(samples)))
+            run.log(LogEntry(step, validation={"loss": loss + 1 / step}))
 
 
-def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str, Any]]:
+def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[ResponseRow]:
     draw = np.random.default_rng(0)
     found = []
     for number in range(rows):
@@ -122,7 +135,7 @@ def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str,
             ended = bool(draw.random() < kind["ended"])
             response = "" if number % 7 == 0 else f"answer {number} {HOSTILE}" * (1 + 9 * (number % 3))
             row |= {"response": response, "tokens": int(draw.integers(1, 60)), "ended": ended}
-        found.append(row)
+        found.append(ResponseRow(**row))
     return found
 
 
@@ -204,7 +217,9 @@ def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None
     )
     assert again["shown"] == content["shown"]
     tuned = runs.find(content["methods"][1]["run"])
-    tuned.write_rows("test", [row | ({"loss": 999.0} if n == 5 else {}) for n, row in enumerate(tuned.rows("test"))])
+    rows = tuned.responses("test")
+    rows[5] = replace(rows[5], loss=999.0)
+    tuned.write_responses("test", rows)
     rose = run_report.build(
         [runs.find(method["run"]) for method in content["methods"]], Confidence(resamples=200, seed=42)
     )["shown"][1]
@@ -263,8 +278,8 @@ def test_what_the_cheaper_of_several_equals_saves_is_said_of_a_pair(tmp_path: Pa
 def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
     same = [made(tmp_path / "same", name, loss=2.3) for name in ("generator:untuned", "generator:full")]
     for run, shift in zip(same, (0.0, -1e-3), strict=True):
-        rows = [row | {"loss": row["loss"] + shift * ((-1) ** i + 0.1)} for i, row in enumerate(same[0].rows("test"))]
-        run.write_rows("test", rows)
+        rows = enumerate(same[0].responses("test"))
+        run.write_responses("test", [replace(row, loss=row.loss + shift * ((-1) ** i + 0.1)) for i, row in rows])
     assert (
         "Nothing here shows that training was worth its cost"
         in run_report.build(same, Confidence(resamples=200, seed=42))["verdict"]
@@ -286,9 +301,8 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full", longer=3)]
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert content["compared"]["unit"] == "character"
-    total = sum(row["loss"] for row in pair[0].rows("test")) / sum(
-        len(row["reference"]) for row in pair[0].rows("test")
-    )
+    rows = pair[0].responses("test")
+    total = sum(row.loss for row in rows) / sum(len(row.reference) for row in rows)
     assert content["compared"]["losses"]["generator:untuned"] == pytest.approx(total)
     assert "per character" in content["verdict"]
     assert "Loss per character" in generation_report.html(content)
@@ -296,9 +310,9 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
 
 def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
-    rows = pair[1].rows("test")
-    rows[3] |= {"loss": 0.0, "learned": 0}
-    pair[1].write_rows("test", rows)
+    rows = pair[1].responses("test")
+    rows[3] = replace(rows[3], loss=0.0, learned=0)
+    pair[1].write_responses("test", rows)
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert (content["compared"]["rows"], content["compared"]["left_out"]) == (59, 1)
     assert content["compared"]["unit"] == "token"
@@ -307,7 +321,7 @@ def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> No
 
 def test_pairs_follow_from_rows_and_seed_alone() -> None:
     rows = {
-        name: [{"id": str(i), "loss": 10.0 * i + shift * (i % 3), "learned": 10, "reference": "r"} for i in range(20)]
+        name: [ResponseRow(str(i), "p", loss=10.0 * i + shift * (i % 3), learned=10, reference="r") for i in range(20)]
         for name, shift in (("a", 0), ("b", 5), ("c", 5))
     }
     first, second = (response_pairs.compare(rows, Confidence(resamples=200, seed=7)) for _ in range(2))
@@ -320,16 +334,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
     shutil.copytree(pair[0].path, tmp_path / "other")
     older = Run(tmp_path / "other")
-    older.write("manifest.json", {key: value for key, value in older.manifest.items() if key != "task"})
+    older.write("manifest.json", {key: value for key, value in older.read("manifest.json").items() if key != "task"})
     with pytest.raises(RunError, match="different tasks") as caught:
         run_report.build([pair[0], older], Confidence(resamples=200, seed=42))
     assert f"{older.path} (classification)" in str(caught.value)
-    pair[1].write_rows("test", pair[1].rows("test")[1:])
+    pair[1].write_responses("test", pair[1].responses("test")[1:])
     with pytest.raises(RunError, match="the same rows"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
-    data = pair[1].manifest["data"]
-    data["splits"]["test"]["fingerprint"] = "other"
-    pair[1].note(data=data)
+    content = pair[1].read("manifest.json")
+    content["data"]["splits"]["test"]["fingerprint"] = "other"
+    pair[1].write("manifest.json", content)
     with pytest.raises(RunError, match="different test"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
 
@@ -356,7 +370,7 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
     content = built(tmp_path, name)
     content["methods"][0]["base_model"] = "owner/model"
-    text = generation_report.card(content)
+    text = model_card.generation(content)
     front = yaml.safe_load(text.split("---")[1])
     assert (front["library_name"], front["pipeline_tag"], front["base_model"]) == (
         library,
@@ -373,9 +387,7 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
 
 def test_the_card_of_an_untuned_model_names_where_its_weights_are(tmp_path: Path) -> None:
-    (code,) = re.findall(
-        r"```python\n(.*?)```", generation_report.card(built(tmp_path, "generator:untuned")), re.DOTALL
-    )
+    (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(built(tmp_path, "generator:untuned")), re.DOTALL)
     assert 'model="pypi:smollm2-135m-instruct"' in code
     assert 'generator-untuned/model")' in code
 

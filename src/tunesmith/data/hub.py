@@ -35,9 +35,7 @@ def _load(data: Data, **which: str) -> Any:
 
     try:
         return datasets.load_dataset(data.path, data.name, revision=data.revision, **which)
-    except (
-        Exception
-    ) as error:  # of the hub, the network or the files: the message keeps the cause
+    except Exception as error:  # of the hub, the network or the files: the message keeps the cause
         tried = f"load_dataset({data.path!r}, {data.name!r}, revision={data.revision!r})"
         raise DataError(
             f"cannot load {data.path} as a hub data set; there is no file or folder of that name either",

@@ -206,7 +206,7 @@ def _sampled(rows: tuple[Example, ...], most: int, generator: random.Random, *, 
 
 
 def fingerprints(rows_by_split: Mapping[str, Sequence[Example]]) -> dict[str, str]:
-    """Return the SHA-256 of each split and, as `data`, of all: over a JSON line a row, of its texts and label or turns."""
+    """Return the SHA-256 of each split and, as `data`, of all: over a JSON line per row."""
     hashes = {name: fingerprint(rows_by_split.get(name, ())) for name in SPLITS}
     return {**hashes, "data": hashlib.sha256("\n".join(hashes.values()).encode()).hexdigest()}
 

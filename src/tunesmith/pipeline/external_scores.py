@@ -15,7 +15,7 @@ from tunesmith.evaluation.correlation import agreement
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.judge_scores import mean
 from tunesmith.reporting import judge_report
-from tunesmith.reporting.classification_report import level
+from tunesmith.reporting.format import level
 from tunesmith.reporting.markdown import plain, table
 
 Scores = dict[str, float | None]

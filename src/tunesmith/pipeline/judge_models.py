@@ -110,7 +110,7 @@ class LocalJudge:
         for start in range(0, len(asked), size):
             group = asked[start : start + size]
             conversations = [one.messages for one in group]
-            lengths = [len(ids) for ids in self._generator.prompter.encode_prompts(conversations)]
+            lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts(conversations)]
             fits = [one for one, length in zip(group, lengths, strict=True) if length <= self._room]
             for one in group:
                 if one not in fits:
@@ -136,9 +136,9 @@ class LocalJudge:
             }
         )
         tokenizer = pretrained.tokenizer(model)
-        prompter = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
-        made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).eval().to(processes.device())
-        return Generator(made, prompter, pretrained.longest_input(model, tokenizer), model)
+        chat_encoder = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
+        made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).module.eval().to(processes.device())
+        return Generator(made, chat_encoder, pretrained.longest_input(model, tokenizer), model)
 
     @property
     def _settings(self) -> Generate:
@@ -147,10 +147,10 @@ class LocalJudge:
     @property
     def _room(self) -> int:
         """Most tokens of a question."""
-        return self._generator.limit - self._generator.room(self._settings)
+        return self._generator.context_length - self._generator.max_answer_tokens(self._settings)
 
     def _write(self, asked: Sequence[JudgeRequest]) -> Iterator[Reply]:
-        lengths = [len(ids) for ids in self._generator.prompter.encode_prompts([one.messages for one in asked])]
+        lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts([one.messages for one in asked])]
         found = self._generator.respond(
             [one.key for one in asked], [one.messages for one in asked], self._settings, asked[0].seed
         )
@@ -161,11 +161,11 @@ class LocalJudge:
         """The verdict that greedy writing would come to, could it write nothing else."""
         from tunesmith.prediction import scoring
 
-        prompter, model = self._generator.prompter, self._generator.model
-        prompts = prompter.encode_prompts([one.messages for one in asked])
+        chat_encoder, model = self._generator.chat_encoder, self._generator.model
+        prompts = chat_encoder.encode_prompts([one.messages for one in asked])
         for one, prompt in zip(asked, prompts, strict=True):
             choices = CHOICES["pairwise" if one.messages[-1].content.endswith(ENDING["pairwise"]) else "score"]
-            tree = scoring.Tree.of(prompter.encode_answers(one.messages, choices))
+            tree = scoring.Tree.of(chat_encoder.encode_answers(one.messages, choices))
             read = scoring.score if self._reads_trees else scoring.score_padded
             best = tree.greedy(read(model, [prompt], tree, "auto", "judge"))[0]
             yield Reply(choices[best], len(prompt), len(tree.answers[best]))
@@ -176,6 +176,6 @@ class LocalJudge:
         from tunesmith.types import Message
 
         asked = [Message("user", "How good is this?")]
-        answers = self._generator.prompter.encode_answers(asked, ["Score: 1", "Score: 10", "Score: 99"])
-        prompts = self._generator.prompter.encode_prompts([asked])
+        answers = self._generator.chat_encoder.encode_answers(asked, ["Score: 1", "Score: 10", "Score: 99"])
+        prompts = self._generator.chat_encoder.encode_prompts([asked])
         return scoring.disagrees(self._generator.model, prompts, answers) is None

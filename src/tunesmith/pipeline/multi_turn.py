@@ -12,7 +12,7 @@ from tunesmith.data import questions
 from tunesmith.data.questions import MultiTurnQuestion, Turns
 from tunesmith.errors import DataError, RunError
 from tunesmith.judging.judge_prompts import JudgedTurn, JudgeItem
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.runs import Run
 from tunesmith.types import Message
 
@@ -39,7 +39,7 @@ def ask(run: Run, wanted: Sequence[MultiTurnQuestion], folder: Run) -> tuple[str
     """A run's answers, turn by turn, each with those before it; stored in `folder` and not asked for again."""
     if run.recipe.task != "instruction":
         raise RunError(f"{run.path} was not trained to answer", do="give a run of task instruction")
-    recipe, name = run.recipe, str(run.manifest["name"])
+    recipe, name = run.recipe, run.manifest.name
     stored = folder.path / "judgements" / f"answers-{run.path.resolve().name}.jsonl"
     made_with = recipe.generate.model_dump(mode="json") | {"seed": recipe.seed}
     lines = [json.loads(line) for line in stored.read_text("utf-8").splitlines()] if stored.exists() else []
@@ -67,7 +67,7 @@ def _asked(question: MultiTurnQuestion) -> str:
 
 
 def _answer(run: Run, wanted: Sequence[MultiTurnQuestion]) -> dict[str, list[str]]:
-    generator, recipe = load_result(run), run.recipe
+    generator, recipe = load_generator(run), run.recipe
     talks: dict[str, list[Message]] = {one.id: [] for one in wanted}
     for turn in range(max(len(one.turns) for one in wanted)):
         asked = [one for one in wanted if len(one.turns) > turn]

@@ -15,8 +15,8 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import responding, run_report
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline import new_data, run_report
+from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.runs import Run
@@ -62,7 +62,7 @@ def pseudo_label(
     """
     found = [runs.find(path) for path in sources]
     _check(found, samples, threshold, answer)
-    examples = responding.new_rows(found[0].recipe, source)
+    examples = new_data.read(found[0].recipe, source)
     kept_path = _place(output, found[0], source)
     if found[0].recipe.task == "instruction":
         rows = _answered(found[0], examples, samples, answer, overrides)
@@ -83,7 +83,7 @@ def pseudo_label(
 def _answered(run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]) -> list[Row]:
     recipe = recipes.load(run.recipe, overrides)
     settings = _sampling(recipe.generate, number)
-    generator, read = load_result(run), self_consistency.READ[answer]
+    generator, read = load_generator(run), self_consistency.READ[answer]
     origin = _origin(run) | {"samples": number, "temperature": settings.temperature}
     rows = []
     for example in track(examples, "sample"):
@@ -108,7 +108,7 @@ def _sampling(settings: Generate, number: int) -> Generate:
 
 
 def _classified(found: Sequence[Run], examples: Sequence[Example]) -> list[Row]:
-    predictors = [load_result(run) for run in found]
+    predictors = [load_classifier(run) for run in found]
     known = {tuple(sorted(predictor.labels)) for predictor in predictors}
     if len(known) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
@@ -186,7 +186,7 @@ def _content(rows: Sequence[Row], found: Sequence[Run], threshold: float, sample
 
 def _origin(run: Run) -> Row:
     recipe = run.recipe
-    return {"run": str(run.path), "model": str(run.manifest["name"]), "seed": recipe.seed}
+    return {"run": str(run.path), "model": run.manifest.name, "seed": recipe.seed}
 
 
 def _check(found: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
