@@ -115,8 +115,8 @@ def _judge(settings: Serve) -> Any:
     if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
         raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
     judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
-    if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
-        expected = ", ".join(judge.predictor.labels)
+    if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
+        expected = ", ".join(judge.classifier.labels)
         raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
     return judge
 
@@ -129,28 +129,15 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     say(f"loading {run.path}")
     if recipe.task == "instruction":
         _check_engine(run, settings)
-        writer = load_generator(run)
-        prompt = writer.tokenize([Message("user", "Hello")])
-        writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        generator = load_generator(run)
+        prompt = generator.tokenize([Message("user", "Hello")])
+        generator.write([prompt], [1], [0], recipe.generate, lambda *_: True)
         return ServedGenerator(
-            name, writer, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
+            name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
-    predictor = engine(run, settings)
+    classifier = engine(run, settings)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
-    predictor.predict([first])
-    prompted = predictor.rendered_prompt(first) is not None
-
-    def render(example: Example) -> str:
-        return predictor.rendered_prompt(example) or ""
-
-    return ServedClassifier(
-        name,
-        predictor,
-        pairs,
-        None if predictor.max_length is None else predictor.count_tokens,
-        predictor.max_length,
-        settings.max_input_tokens,
-        render if prompted else None,
-        created,
-    )
+    classifier.predict([first])
+    prompted = classifier.rendered_prompt(first) is not None
+    return ServedClassifier(name, classifier, pairs, settings.max_input_tokens, prompted, created)
