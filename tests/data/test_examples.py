@@ -141,7 +141,7 @@ def test_labels_without_a_name_are_errors(tmp_path: Path, value: Any, told: str,
 
 
 def test_a_repeated_label_name_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a name twice"):
+    with pytest.raises(DataError, match="duplicate names"):
         read_rows(tmp_path, labelled(0, 1), label_names=("neg", "neg"))
 
 

@@ -362,7 +362,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("quotes.csv", GOOD + '"b" c,y\n', r"quotes\.csv:3: broken quotes"),
     ("open_header.csv", '"text,label\na,x\n', r"open_header\.csv:1: a quote is opened"),
     ("twice.csv", "text,label,text\na,x,b\n", r"twice\.csv:1: duplicate column names: 'text'"),
-    ("later.csv", "\n\ntext,text\na,x\n", r"later\.csv:3: column names"),
+    ("later.csv", "\n\ntext,text\na,x\n", r"later\.csv:3: duplicate column names"),
     ("semicolon.csv", "text;label\na;x\n", r"semicolon\.csv (.|\n)*separated by ';'"),
     ("columns.csv", "Text,labels\na,x\n", r"columns\.csv (.|\n)*data\.text=Text(.|\n)*data\.label=labels"),
     ("null.jsonl", '{"text": null, "label": 1}\n', r"null text: 1 \(null\.jsonl:1\)"),
