@@ -183,7 +183,7 @@ def test_what_is_measured_decides_once(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
-    first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
+    first, again = job.decide_once("precision", lambda: measured), job.decide_once("precision", dict)
     assert first == again == measured
 
 

@@ -78,11 +78,14 @@ class ChatEncoder:
     """Which template is the tokenizer's: a name in TEMPLATES, a file, or `chat` for the one it came with."""
 
     @classmethod
-    def of(cls, settings: Prompt, tokenizer: Any, task: str) -> ChatEncoder:
-        """Return the encoder of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError."""
+    def of(cls, settings: Prompt, tokenizer: Any, default: str | None = None) -> ChatEncoder:
+        """Return the chat encoder of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError.
+
+        default: the template that `auto` means; None for the tokenizer's own, else `alpaca`.
+        """
         name = settings.template
         if name == "auto":
-            name = "classify" if task == "classification" else "chat" if tokenizer.chat_template else "alpaca"
+            name = default or ("chat" if tokenizer.chat_template else "alpaca")
         tokenizer.chat_template = _template(name, tokenizer)
         encoder = cls(tokenizer, settings.system, settings.train_on_prompt, name)
         encoder.check()

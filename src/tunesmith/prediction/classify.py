@@ -21,7 +21,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.models import onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
-from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
+from tunesmith.protocols import ModelParts, ProbeHead, TrainingNotes, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.types import DataNote, Example, Prediction
 
@@ -190,7 +190,7 @@ def fit_probe(
     head = Regression.fit(features, names.indices(examples, labels), regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
-    notes = {"device": str(encoder.device)} | cut_notes(cut)
+    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
     return TrainResult(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
 
 
@@ -220,11 +220,6 @@ def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tup
     if settings.normalize:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features, cut
-
-
-def cut_notes(changes: Sequence[DataNote]) -> dict[str, Any]:
-    """How many training rows were cut, and the first of them, for the manifest."""
-    return {"cut": sum(change.count for change in changes), "cut_rows": [name for c in changes for name in c.where]}
 
 
 def _softmax(logits: Floats) -> Floats:

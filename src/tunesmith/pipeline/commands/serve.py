@@ -14,7 +14,8 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
@@ -81,10 +82,11 @@ def engine(run: Run, settings: Serve) -> Classifier:
 
 
 def _check_engine(run: Run, settings: Serve) -> None:
-    if settings.engine in ONNX and run.recipe.method not in ("encoder", "probe"):
+    if settings.engine in ONNX and settings.engine not in METHODS[run.recipe.method].export_targets:
+        able = [name for name, method in METHODS.items() if settings.engine in method.export_targets]
         raise RunError(
             f"{run.path} cannot be computed by serve.engine={settings.engine}",
-            expected="an encoder or a probe",
+            expected=f"a run of method {' or '.join(able)}",
             found=f"a {run.recipe.method} run",
             do="serve.engine=auto",
         )
@@ -112,7 +114,7 @@ def _judge(settings: Serve) -> Any:
     if settings.guard.classifier is None:
         return None
     run = runs.find(settings.guard.classifier)
-    if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
+    if task_of(run).has_responses or run.recipe.data.text_pair is not None:
         raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
     judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
     if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
@@ -127,7 +129,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
 
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
-    if recipe.task == "instruction":
+    if task_of(run).has_responses:
         _check_engine(run, settings)
         generator = load_generator(run)
         prompt = generator.tokenize([Message("user", "Hello")])
