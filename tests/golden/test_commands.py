@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.golden.cases import BYTES, CASES, made
 from tests.golden.record import Record
-from tests.golden.test_training import BYTES, CASES
 from tests.golden.workspace import DATA, Said, Workspace, tunesmith
 from tests.judge_server import MARK, Request, serving
 
@@ -26,11 +26,6 @@ def say(record: Record, *words: str) -> None:
 def found(said: Said) -> Path:
     """The folder of the page that a command names last."""
     return Path(said.out.strip().rpartition("report: ")[2]).parent
-
-
-def made(workspace: Workspace, *names: str) -> list[str]:
-    """Runs of tests/golden/test_training.py by name."""
-    return [str(workspace.train(name, CASES[name]).relative_to(workspace.folder)) for name in names]
 
 
 CHECKS = {
@@ -80,10 +75,9 @@ def test_recipes_and_errors(workspace: Workspace, golden: Golden) -> None:
 
 def test_predict(workspace: Workspace, golden: Golden) -> None:
     record = golden("predict")
-    linear, encoder, pairs, generator, adapted = made(
+    linear, encoder, pairs, generator, talk = made(
         workspace, "linear", "encoder", "encoder_pairs", "generator_full", "instruction_lora"
     )
-    talk = str(shutil.copytree(adapted, "talk"))  # answers are written into the run
     for run in (linear, encoder, generator):
         say(record, "predict", run, "--text", "the goal of the team", "--text", "a robot", "--top-k", "3")
     say(record, "predict", pairs, "--text", "the goal", "--text-pair", "a match")

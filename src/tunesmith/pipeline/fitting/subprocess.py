@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith import data, recipe as recipes, runs
-from tunesmith.console import say
+from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 from tunesmith.pipeline.fitting import interruption
@@ -26,7 +27,7 @@ def check_data(planned: Sequence[Recipe]) -> None:
             checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
             if not splits.test:
                 raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
-            for line in summary.lines(splits.changes):
+            for line in summary.lines(splits.notes):
                 say(f"data: {line}")
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
@@ -46,7 +47,8 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
         folder.mkdir(parents=True, exist_ok=True)
         plan.write_text(recipes.dump(recipe), encoding="utf-8")
         command += [str(plan), "--run-dir", str(folder)]
-    command += ["--quiet", *(["--skip-test"] if skip_test else [])]
+    verbosity = ["-v"] if logger.level == logging.DEBUG else ["-q"] if logger.level > logging.INFO else []
+    command += ["--worker", *verbosity, *(["--skip-test"] if skip_test else [])]
     with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
         try:
             code = child.wait()
