@@ -58,7 +58,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
-    model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
+    model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
