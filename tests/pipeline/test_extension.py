@@ -113,12 +113,12 @@ def test_a_method_from_outside(task: str, extended: None, tmp_path: Path) -> Non
 
 
 def test_a_method_learns_its_own_tasks_only(extended: None, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="method linear cannot learn task routing.*expected majority|majority"):
+    with pytest.raises(RecipeError, match="method linear cannot learn task routing"):
         tunesmith.train(settings(tmp_path, "routing", "linear"), quiet=True)
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="method: input should be 'linear'.*not 'majority'"):
+    with pytest.raises(RecipeError, match=r"method: input should be 'linear'.*not 'majority'"):
         tunesmith.train(settings(tmp_path, "classification", "majority"), quiet=True)
 
 

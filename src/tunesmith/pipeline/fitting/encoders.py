@@ -18,6 +18,7 @@ from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
+from tunesmith.tasks import classification
 from tunesmith.training import losses
 from tunesmith.training.loop import Scores
 
@@ -66,4 +67,4 @@ def _layout(
 
 def _validate(predictor: EncoderClassifier, job: Job) -> Scores:
     rows = job.splits.validation
-    return metrics.headline([str(row.label) for row in rows], predictor.predict(rows), job.splits.labels)
+    return metrics.headline(classification.gold(rows), predictor.predict(rows), job.splits.labels)

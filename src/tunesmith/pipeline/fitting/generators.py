@@ -29,6 +29,7 @@ from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.tasks import classification
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
 from tunesmith.types import DataNote, Example
@@ -112,7 +113,9 @@ def encode(
     lengths = [len(ids) for ids in chat_encoder.encode_answers(question.ask(examples[0]), question.texts)]
     own = dict(zip(question.labels, lengths, strict=True))
     limits = [limit - max(lengths) + own[str(example.label)] for example in examples]
-    return truncation.encode(names, [question.answered(example) for example in examples], chat_encoder, limits, policy)
+    return truncation.encode(
+        names, [question.with_answer(example) for example in examples], chat_encoder, limits, policy
+    )
 
 
 def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:
@@ -161,7 +164,7 @@ def _layout(
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
     rows = job.splits.validation
-    gold = [str(row.label) for row in rows]
+    gold = classification.gold(rows)
     # a fresh copy each time: what a classifier remembers of its model is out of date after more steps
     return lambda step: metrics.headline(gold, replace(predictor).predict(rows), job.splits.labels)
 
