@@ -245,8 +245,8 @@ TABLES = {
     "pipeline/fitting/methods.py",
 }
 """Where tasks and methods may be told apart by name: the tables, and the checks of a recipe."""
-OTHER_MEANINGS = {"training/optim.py"}
-"""Where such a word is another thing's name: parts of a model."""
+OTHER_MEANINGS = {"training/optim.py", "reporting/generation_report.py", "reporting/model_card.py"}
+"""Where such a word is another thing's name: parts of a model; what a report is about, and how it names a method."""
 
 
 def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:

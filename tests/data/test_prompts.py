@@ -47,12 +47,12 @@ QWEN3 = (
 
 
 def prompter(
-    template: str = "alpaca", task: str = "instruction", chat: str | None = None, **settings: object
+    template: str = "alpaca", default: str | None = None, chat: str | None = None, **settings: object
 ) -> ChatEncoder:
     tokenizer = tiny.byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = chat
-    return ChatEncoder.of(Prompt(template=template, **settings), tokenizer, task)
+    return ChatEncoder.of(Prompt(template=template, **settings), tokenizer, default)
 
 
 def learned(made: ChatEncoder, messages: list[Message]) -> list[str]:
@@ -286,10 +286,10 @@ def test_a_jinja_file_is_sandboxed_and_keeps_input_apart(tmp_path: Path) -> None
         prompter("alpacca")
 
 
-def test_auto_chooses_by_task_and_tokenizer() -> None:
+def test_auto_is_the_default_or_chosen_by_the_tokenizer() -> None:
     assert prompter("auto").tokenizer.chat_template == TEMPLATES["alpaca"]
     assert prompter("auto", chat=CHATML).tokenizer.chat_template == CHATML
-    assert prompter("auto", "classification", CHATML).tokenizer.chat_template == TEMPLATES["classify"]
+    assert prompter("auto", "classify", CHATML).tokenizer.chat_template == TEMPLATES["classify"]
     with pytest.raises(RecipeError, match="no chat template"):
         prompter("chat")
 
