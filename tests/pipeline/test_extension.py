@@ -82,7 +82,7 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     task = replace(TASKS["classification"], evaluate=evaluate, compared_methods=("majority",))
     monkeypatch.setitem(TASKS, "routing", task)
     monkeypatch.setitem(dataset.READERS, "routing", dataset.READERS["classification"])
-    monkeypatch.setitem(run_report.TASKS, "routing", run_report.TASKS["classification"])
+    monkeypatch.setitem(run_report.REPORTS, "routing", run_report.REPORTS["classification"])
     names.METHODS.append("majority")
     names.TASKS.append("routing")
     yield
@@ -124,5 +124,5 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 def test_the_tables_and_the_names_of_a_recipe_agree() -> None:
     assert list(METHODS) == names.METHODS
-    assert list(TASKS) == list(dataset.READERS) == list(run_report.TASKS) == names.TASKS
+    assert list(TASKS) == list(dataset.READERS) == list(run_report.REPORTS) == names.TASKS
     assert {task for method in METHODS.values() for task in method.tasks} == set(TASKS)
