@@ -65,6 +65,24 @@ def measured(given: list[ResponseRow], draws: Any = None) -> dict[str, float]:
     }
 
 
+def test_sacrebleu_still_has_the_private_methods_that_text_overlap_calls() -> None:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    needed = {
+        BLEU: ("_extract_corpus_statistics", "_compute_score_from_stats"),
+        CHRF: ("_extract_corpus_statistics", "_compute_f_score"),
+    }
+    lost = [
+        f"{metric.__name__}.{name}" for metric, names in needed.items() for name in names if not hasattr(metric, name)
+    ]
+    assert not lost, (
+        f"sacrebleu {sacrebleu.__version__} lacks {lost}: adapt evaluation/text_overlap.py, or pin sacrebleu"
+    )
+    sizes = [len(metric()._extract_corpus_statistics(["a b"], [["a c"]])[0]) for metric in needed]
+    parts = [text_overlap.SUMMED[name] for name in ("bleu", "chrf")]
+    assert sizes == [part.stop - part.start for part in parts], "sacrebleu sums other numbers: adapt SUMMED"
+
+
 def test_a_corpus_has_the_libraries_scores_to_the_last_digit() -> None:
     for given in (rows(200), rows(10), rows(60, longest=200, seed=1)):
         ours = measured(given)

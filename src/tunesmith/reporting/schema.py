@@ -64,6 +64,55 @@ class WorstMistakes:
     worst: tuple[Mistake, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SampleResponse:
+    """What a model answered to a row that is shown."""
+
+    name: str
+    loss: float | None
+    closeness: float
+    """Likeness to the reference, by the figure that counts."""
+    response: str | None
+    tokens: int | None
+    ended: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A prompt with the responses of all models, to read side by side."""
+
+    id: str
+    prompt: str
+    reference: str | None
+    answers: tuple[SampleResponse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleGroup:
+    """Rows that are shown for one reason."""
+
+    title: str
+    rows: tuple[SampleRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResponse:
+    """A response during training."""
+
+    step: int
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """A validation prompt with the responses at each evaluation, in the order of the steps."""
+
+    id: str
+    prompt: str
+    reference: str
+    answers: tuple[StepResponse, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodResult:
     """One method (or model) of a report, whatever its task."""
