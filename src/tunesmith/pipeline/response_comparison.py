@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tunesmith import __version__, records, runs
+from tunesmith import runs
 from tunesmith.console import say, warn
 from tunesmith.data import response_files as files
 from tunesmith.data.rows import FIRST, merge
@@ -17,9 +15,11 @@ from tunesmith.data.summary import lines
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.manifest import UNKNOWN_COSTS, Costs
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.reporting import generation_report as pages
+from tunesmith.reporting.schema import GenerationReport, GenerationResult, ResponseFiles
 from tunesmith.runs import Run
 from tunesmith.types import DataNote, ResponseRow
 
@@ -45,16 +45,14 @@ class ModelResponses:
     name: str
     source: str
     rows: Rows
-    costs: Mapping[str, Any] = field(
-        default_factory=lambda: dict.fromkeys(("train_seconds", "parameters", "trainable"))
-    )
+    costs: Costs = UNKNOWN_COSTS
     """Of training; nothing is known of them where the answers come from a file."""
     changes: tuple[DataNote, ...] = ()
     """What reading them met."""
 
 
-def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> dict[str, Any]:
-    """The report on the answers in runs and files as one dict, ready for JSON; `methods` are the models."""
+def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> GenerationReport:
+    """Return the report on the answers in runs and files; its `methods` are the models."""
     models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
@@ -63,32 +61,29 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> di
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
     confidence = _confidence(sources)
     methods = [
-        {
-            "name": model.name,
-            "description": model.source,
-            "costs": model.costs,
-            "scores": responses.score(model.rows, confidence),
-        }
+        GenerationResult(
+            name=model.name,
+            description=model.source,
+            costs=model.costs,
+            scores=responses.score(model.rows, confidence),
+        )
         for model in models
     ]
-    return {
-        "task": "answers",
-        "title": ", ".join(dict.fromkeys(Path(model.source).name for model in models)),
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": run_report.command(),
-        "version": __version__,
-        "data": {"changes": [asdict(change) for change in changes]},
-        "signatures": text_overlap.signatures(),
+    return GenerationReport(
+        task="answers",
+        title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
+        data=ResponseFiles(tuple(changes)),
+        signatures=text_overlap.signatures(),
         **run_report.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
-    }
+    )
 
 
-def write(content: Mapping[str, Any], page: Path) -> None:
+def write(report: GenerationReport, page: Path) -> None:
     """The report as an HTML page, and beside it in Markdown."""
     if page.suffix != ".html" or not page.parent.is_dir():
         raise RecipeError(f"cannot write {page}", expected="a name that ends in .html, in a folder that exists")
-    runs.write_whole(page, pages.html(content).encode())
-    twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(content).encode())
+    runs.write_whole(page, pages.html(report).encode())
+    twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(report).encode())
     say(f"wrote {page} and {twin.name}")
 
 
@@ -111,9 +106,7 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     if run is not None:
         if run.recipe.task != "instruction":
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
-        return [
-            ModelResponses(run.manifest.name, str(run.path), run.responses("test"), records.dump(run.finished.costs))
-        ]
+        return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded

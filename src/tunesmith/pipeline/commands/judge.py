@@ -30,6 +30,7 @@ from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import judge_report
+from tunesmith.reporting.schema import command_line
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
@@ -124,7 +125,7 @@ def _content(
     return {
         "title": title,
         "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": run_report.command(),
+        "command": command_line(),
         "version": __version__,
         "judges": [{"name": one.name, **one.identity} for one, _, _ in sittings],
         "seeds": list(settings.judge.seeds),

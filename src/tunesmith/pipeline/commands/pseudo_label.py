@@ -15,10 +15,11 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import new_data, run_report
+from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
+from tunesmith.reporting.schema import command_line
 from tunesmith.runs import Run
 from tunesmith.types import NO_LABEL, Example, Message
 
@@ -168,7 +169,7 @@ def _content(rows: Sequence[Row], found: Sequence[Run], threshold: float, sample
     return {
         "title": Path(source).name,
         "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": run_report.command(),
+        "command": command_line(),
         "version": __version__,
         "runs": [_origin(run) for run in found],
         "votes": f"{samples} samples to a prompt" if answers else several,

@@ -116,7 +116,7 @@ def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
     """The run directory; where several processes train, the first one makes it and tells the others."""
     path = ""
     if processes.is_main():
-        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
+        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, short_name(recipe))
         run.write("recipe.yaml", recipes.dump(recipe))
         path = str(run.path)
     return Run(Path(processes.agree(path)))
@@ -183,5 +183,6 @@ def source_name(recipe: Recipe) -> str:
     return recipe.data.path or recipe.data.train or "memory"
 
 
-def _name(recipe: Recipe) -> str:
-    return Path(source_name(recipe).removeprefix("pypi:")).name.split(".")[0]
+def short_name(recipe: Recipe) -> str:
+    """What the data is called in the name of a run directory."""
+    return runs.data_name(source_name(recipe)).split(".")[0]

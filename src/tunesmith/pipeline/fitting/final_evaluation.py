@@ -33,7 +33,7 @@ def classification(job: Job, fitted: TrainResult, watch: hardware.Stopwatch) -> 
     run.write_predictions("test", predictions, gold)
     if splits.test:
         run.write("scores.json", metrics.score(gold, predictions, splits.labels, confidence_of(recipe)))
-    run.write("worst.json", {"worst": run_report.worst(splits.test, predictions)})
+    run.write("worst.json", run_report.worst(splits.test, predictions))
     return {"validation": validation, "predicted": len(splits.test)}
 
 
