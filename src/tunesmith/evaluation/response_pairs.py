@@ -125,7 +125,10 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> tuple[Respon
             else None,
             answered=len(answered),
             differences={name: tested(figure, a, b, len(answered)) for name, figure in overlaps.items()},
-            **{name: _mcnemar(methods[a], methods[b], name) for name in SHARES},
+            exact_match=_mcnemar(methods[a], methods[b], "exact_match"),
+            ended=_mcnemar(methods[a], methods[b], "ended"),
+            answer_only=_mcnemar(methods[a], methods[b], "answer_only"),
+            empty=_mcnemar(methods[a], methods[b], "empty"),
         )
         for a, b in combinations(methods, 2)
     ]

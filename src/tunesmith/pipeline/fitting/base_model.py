@@ -105,7 +105,7 @@ def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerat
         with adapters.off(generator.model):
             yield generator
         return
-    dtype = generator.model.dtype
+    dtype: Any = generator.model.dtype
     pretrained.release(generator.model)
     before = generators.untuned(job).generator
     assert isinstance(before, Generator)
