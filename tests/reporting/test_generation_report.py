@@ -193,7 +193,7 @@ def test_samples_are_gathered_by_prompt_and_thinned_on_the_page(tmp_path: Path) 
     assert [answer.step for answer in method.samples[0].answers] == list(range(4, 41, 4))
     for best, steps in ((20, [4, 12, 20, 24, 32, 40]), (16, [4, 16, 20, 24, 32, 40]), (None, [4, 12, 20, 24, 32, 40])):
         assert [answer.step for answer in generation_report.spread(method.samples[0].answers, best)] == steps
-    assert generation_report.spread(method.samples[0].answers[:6], 24) == method.samples[0].answers[:6]
+    assert generation_report.spread(method.samples[0].answers[:6], 24) == list(method.samples[0].answers[:6])
     assert 'step 20 <span class="kept">kept</span>' in generation_report.html(content)
 
 
@@ -412,7 +412,7 @@ def test_the_terminal_table_keeps_each_method_on_one_line(tmp_path: Path) -> Non
     lines = terminal.table(content, width=92).splitlines()
     for method in content.methods:
         (line,) = [line for line in lines if method.name in line]
-        assert f"{method.scores['headline']['loss']['high']:.3f}]" in line
+        assert f"{method.scores.headline['loss'].high:.3f}]" in line
     assert [line.endswith("2.1 M (1.6%)") for line in lines].count(True) == 1
 
 
