@@ -18,6 +18,7 @@ from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
 from tunesmith.reporting.schema import GenerationReport, GenerationResult, ResponseFiles
 from tunesmith.runs import Run
@@ -104,7 +105,7 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     """
     run = as_run(source)
     if run is not None:
-        if run.recipe.task != "instruction":
+        if not task_of(run).has_responses:
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
         return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
     path = Path(str(source)).expanduser()

@@ -17,6 +17,7 @@ from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import command_line
@@ -65,7 +66,7 @@ def pseudo_label(
     _check(found, samples, threshold, answer)
     examples = new_data.read(found[0].recipe, source)
     kept_path = _place(output, found[0], source)
-    if found[0].recipe.task == "instruction":
+    if task_of(found[0]).has_responses:
         rows = _answered(found[0], examples, samples, answer, overrides)
     else:
         rows = _classified(found, examples)
@@ -164,7 +165,7 @@ def _content(rows: Sequence[Row], found: Sequence[Run], threshold: float, sample
     for row in rows:
         histogram[min(BINS - 1, int(row["agreement"] * BINS))] += 1
     kept = sum(not row["reason"] for row in rows)
-    answers = found[0].recipe.task == "instruction"
+    answers = task_of(found[0]).has_responses
     several = f"votes of {len(found)} runs" if len(found) > 1 else "probability of the label"
     return {
         "title": Path(source).name,
@@ -193,8 +194,7 @@ def _origin(run: Run) -> Row:
 def _check(found: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
     if not found:
         raise RecipeError("no run", do="give one or more run directories")
-    tasks = {run.recipe.task for run in found}
-    if len(tasks) > 1 or (tasks == {"instruction"} and len(found) > 1):
+    if len({run.recipe.task for run in found}) > 1 or (task_of(found[0]).has_responses and len(found) > 1):
         raise RunError("several runs can vote on labels only", do="give one run of task instruction, or classifiers")
     if samples < 1 or not 0 <= threshold <= 1:
         raise RecipeError(

@@ -102,7 +102,7 @@ def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerat
     if not isinstance(generator, Generator):
         raise TypeError(f"no weights to take back: {type(generator).__name__}")
     if adapters.has_adapter(generator.model):
-        with adapters.off(generator.model):
+        with adapters.disabled(generator.model):
             yield generator
         return
     dtype: Any = generator.model.dtype
