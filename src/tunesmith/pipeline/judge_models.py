@@ -110,7 +110,7 @@ class LocalJudge:
         for start in range(0, len(asked), size):
             group = asked[start : start + size]
             conversations = [one.messages for one in group]
-            lengths = [len(ids) for ids in self._generator.chat_encoder.encode_openings(conversations)]
+            lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts(conversations)]
             fits = [one for one, length in zip(group, lengths, strict=True) if length <= self._room]
             for one in group:
                 if one not in fits:
@@ -150,7 +150,7 @@ class LocalJudge:
         return self._generator.context_length - self._generator.max_answer_tokens(self._settings)
 
     def _write(self, asked: Sequence[JudgeRequest]) -> Iterator[Reply]:
-        lengths = [len(ids) for ids in self._generator.chat_encoder.encode_openings([one.messages for one in asked])]
+        lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts([one.messages for one in asked])]
         found = self._generator.respond(
             [one.key for one in asked], [one.messages for one in asked], self._settings, asked[0].seed
         )
@@ -162,7 +162,7 @@ class LocalJudge:
         from tunesmith.prediction import scoring
 
         chat_encoder, model = self._generator.chat_encoder, self._generator.model
-        prompts = chat_encoder.encode_openings([one.messages for one in asked])
+        prompts = chat_encoder.encode_prompts([one.messages for one in asked])
         for one, prompt in zip(asked, prompts, strict=True):
             choices = CHOICES["pairwise" if one.messages[-1].content.endswith(ENDING["pairwise"]) else "score"]
             tree = scoring.Tree.of(chat_encoder.encode_answers(one.messages, choices))
@@ -177,5 +177,5 @@ class LocalJudge:
 
         asked = [Message("user", "How good is this?")]
         answers = self._generator.chat_encoder.encode_answers(asked, ["Score: 1", "Score: 10", "Score: 99"])
-        prompts = self._generator.chat_encoder.encode_openings([asked])
+        prompts = self._generator.chat_encoder.encode_prompts([asked])
         return scoring.disagrees(self._generator.model, prompts, answers) is None

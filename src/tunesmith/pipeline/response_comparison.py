@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith import runs
 from tunesmith.console import say, warn
 from tunesmith.data import response_files as files
-from tunesmith.data.rows import FIRST, merge
+from tunesmith.data.rows import SHOWN, merge
 from tunesmith.data.summary import lines
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
@@ -130,7 +130,7 @@ def scorable(model: ModelResponses) -> ModelResponses:
         f"left out of {model.name}: no reference": ungraded,
         f"no response of {model.name}: counts as an empty answer": unanswered,
     }
-    changes = (DataNote(reason, len(ids), tuple(ids[:FIRST])) for reason, ids in reasons.items() if ids)
+    changes = (DataNote(reason, len(ids), tuple(ids[:SHOWN])) for reason, ids in reasons.items() if ids)
     filled = [replace(row, response="") if row.missing else row for row in rows]
     return replace(model, rows=filled, changes=(*model.changes, *changes))
 
@@ -153,7 +153,7 @@ def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[
             do="give answers to the same prompts, or evaluate each alone",
         )
     dropped = [
-        DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:FIRST]))
+        DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:SHOWN]))
         for model, rows in zip(models, keyed, strict=True)
         if (left := [row.id for key, row in rows.items() if key not in set(common)])
     ]

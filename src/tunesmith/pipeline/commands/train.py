@@ -44,7 +44,7 @@ def train(
     recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     if run is None:
-        for line in () if quiet else summary.lines(splits.changes):
+        for line in () if quiet else summary.lines(splits.notes):
             say(f"data: {line}")
         run = _open(recipe, run_dir)
     elif run.manifest.status == "finished":
