@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile
+from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, counts, percentile
 
 NAMES = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall (tau-b)"}
 
@@ -62,9 +62,7 @@ def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
 
 def _ranks(places_BN: Index) -> Floats:
     """Ranks in each line; equal values share the mean of theirs. places: of the values among all distinct ones."""
-    B, values = len(places_BN), int(places_BN.max()) + 1
-    flat_BN = places_BN + np.arange(B, dtype=np.intp)[:, None] * values
-    times_BV = np.bincount(flat_BN.ravel(), minlength=B * values).reshape(B, values)
+    times_BV = counts(places_BN, int(places_BN.max()) + 1)
     ranks_BV = times_BV.cumsum(1) - (times_BV - 1) / 2
     ranks_BN: Floats = np.take_along_axis(ranks_BV, places_BN, 1)
     return ranks_BN
