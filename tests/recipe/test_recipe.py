@@ -121,9 +121,7 @@ def test_an_override_may_turn_a_word_into_weights(tmp_path: Path) -> None:
 
 
 def test_an_ambiguous_bare_name_is_refused() -> None:
-    assert "choose data.train or split.train" in problems({}, ["train=x.csv"]) or "train" in problems(
-        {}, ["test=x"]
-    )
+    assert "choose data.train or split.train" in problems({}, ["train=x.csv"]) or "train" in problems({}, ["test=x"])
     assert "ambiguous, choose data.test or split.test" in problems({}, ["test=x"])
 
 
