@@ -27,7 +27,13 @@ LAYERS = [
     {"__init__", "__main__"},
 ]
 """A module may import what stands above it, and its own package; stages (training, prediction, ...) not each other."""
-MAY_SEE = {("pipeline", "__init__"), ("serving", "__init__"), ("hardware", "__init__"), ("cli", "__init__")}
+MAY_SEE = {
+    ("pipeline", "__init__"),
+    ("serving", "__init__"),
+    ("hardware", "__init__"),
+    ("cli", "__init__"),
+    ("reporting", "__init__"),
+}
 """Exceptions: `tunesmith.__version__`."""
 
 DOORS = {

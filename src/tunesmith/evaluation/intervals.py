@@ -9,9 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from tunesmith.records import omitted_if_none
 
 Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -26,6 +29,17 @@ class Confidence:
     resamples: int = 2000
     """Bootstrap resamples."""
     seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    interval: Literal["wilson", "bootstrap"] | None = omitted_if_none()
+    """How the interval was computed, where files say it."""
 
 
 DRAWS_AT_ONCE = 1 << 19
@@ -75,6 +89,25 @@ def percentile(value: float, resampled: Floats, confidence: float) -> tuple[floa
     """
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return min(float(low), value), max(float(high), value)
+
+
+def estimates(
+    measure: Callable[[Index], dict[str, Floats]],
+    rows: int,
+    confidence: Confidence,
+    interval: Literal["bootstrap"] | None = None,
+) -> dict[str, Estimate]:
+    """Every statistic of `measure` on the rows as they are, with its percentile interval over resampled rows.
+
+    NaN marks a resample in which a statistic is not defined; the interval leaves such resamples out.
+    """
+    resampled = bootstrap(measure, rows, confidence.resamples, confidence.seed)
+    by_name = {}
+    for name, value_1 in measure(np.arange(rows, dtype=np.intp)[None]).items():
+        value, drawn = float(value_1[0]), resampled[name]
+        low, high = percentile(value, drawn[~np.isnan(drawn)], confidence.level)
+        by_name[name] = Estimate(value, low, high, interval)
+    return by_name
 
 
 def bootstrap_p(differences: Floats) -> float:

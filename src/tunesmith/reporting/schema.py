@@ -1,0 +1,153 @@
+"""What reports show, as frozen dataclasses: made in `pipeline/`, written by `records.dump`, read by the templates.
+
+The numbers inside (estimates, scores, paired tests) are those of `evaluation/`; nothing is computed from here on.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith import __version__
+
+
+def _command_line() -> str:
+    """The command line that led here, without API keys."""
+    if Path(sys.argv[0]).name not in ("tunesmith", "__main__.py"):
+        return "tunesmith, from Python"
+    words = [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in sys.argv[1:]]
+    return shlex.join(["tunesmith", *words])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What every report says about itself; only the title has to be given."""
+
+    title: str
+    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
+    command: str = field(default_factory=_command_line)
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What training showed over its optimizer steps, as (step, value) pairs."""
+
+    loss: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    """The metric that decides which checkpoint is kept."""
+    validation_metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """An example whose prediction is wrong."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    gold: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorstMistakes:
+    """worst.json: the most confidently wrong test examples, worst first."""
+
+    worst: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodResult:
+    """One method (or model) of a report, whatever its task."""
+
+    name: str
+    is_base: bool = False
+    """The model before training, beside the one that was made of it."""
+    run: str = ""
+    """The run directory; empty where there is only a file of responses."""
+    description: str
+    scores: Any
+    validation: Mapping[str, float] | None = None
+    costs: Any
+    curve: Curve | None = None
+    """None where training has no steps."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationResult(MethodResult):
+    """One classifier of a report; its `scores` are `evaluation.metrics.ClassificationScores`."""
+
+    worst: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult(MethodResult):
+    """One generator of a report; its `scores` are those of `evaluation.responses`."""
+
+    samples: tuple[Mapping[str, Any], ...] = ()
+    """Per validation prompt the responses at each evaluation during training."""
+    saved: str = "model"
+    """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
+    judged: Mapping[str, Any] | None = None
+    """judged.json, where a judge has read the responses."""
+    base_model: str | None = None
+    """The hub's name of the model that was tuned, if it has one."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(Header):
+    """What the reports of both tasks share."""
+
+    task: str
+    data: Any
+    environment: Mapping[str, Any] | None = None
+    """None where there is no run, only files of responses."""
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationReport(Report):
+    """comparison.json of classification runs."""
+
+    methods: tuple[ClassificationResult, ...]
+    pairs: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationReport(Report):
+    """comparison.json of instruction runs, or the report on files of responses (task `answers`)."""
+
+    methods: tuple[GenerationResult, ...]
+    pairs: tuple[Any, ...] = ()
+    compared: Any
+    """What the pairs have in common: unit, losses, the figure that decides."""
+    shown: tuple[Any, ...] = ()
+    """Groups of rows to read side by side."""
+    lengths: Mapping[str, Any] = field(default_factory=dict)
+    signatures: Mapping[str, str] | None = None
+    """How the overlap figures of files were computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """What the model card of an exported run says beyond the run's own report."""
+
+    usage: str
+    """How to use it, in Markdown."""
+    library: str
+    """What reads it, as model hubs name it."""
+    saved: str
+    """`adapter` or `model`."""
+    changed: str | None = None
+    """Why the run's scores are not quite the export's own; the front matter then claims none."""
