@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith import records
 from tunesmith.evaluation import text_overlap
-from tunesmith.evaluation.correlation import agreement
+from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Floats
 
 SCORE = "rougeL"
@@ -34,9 +35,8 @@ def describe(rows: Sequence[Mapping[str, Any]], confidence: Confidence) -> dict[
     step = -(-len(rows) // POINTS)
 
     def correlation(a_N: Floats, b_N: Floats) -> dict[str, float] | None:
-        found = agreement(a_N, b_N, confidence, ["spearman"])
-        one: dict[str, float] | None = found["spearman"]
-        return one
+        spearman: dict[str, float] | None = records.dump(correlate(a_N, b_N, confidence, ["spearman"]).spearman)
+        return spearman
 
     return {
         "rows": len(rows),
