@@ -1,4 +1,4 @@
-"""The machine under a run: what it is, and what a piece of work cost on it."""
+"""The machine that a run is made on: what it is, and what a piece of work cost there."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy", "tokenizers", "safetensors")
 
 
 class Stopwatch:
-    """Wall-clock seconds of named pieces of work."""
+    """Wall-clock seconds by name of the work."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -31,35 +31,51 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions and hardware, for the manifest."""
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The versions and the hardware that a run was made with, as the manifest holds them."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    memory_gb: float
+    device: str
+    packages: dict[str, str]
+    """Versions of the packages that decide the result."""
+    git: str | None
+    """Revision of the working folder, where it is a repository."""
+
+
+def environment(device: str) -> Environment:
+    """Return the versions and the hardware of this process. device: where its model runs."""
     import psutil
 
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "device": device,
-        "packages": versions(PACKAGES),
-        "git": _git_revision(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        device=device,
+        packages=versions(PACKAGES),
+        git=_git_revision(),
+    )
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions; packages that are not installed are left out. Nothing is imported."""
-    found = {}
+    """Return the installed versions, without importing anything; packages that are not installed are left out."""
+    installed = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def peak_memory_mb() -> float:
-    """Most memory this process has held so far, in MB (on CUDA: of device memory as well)."""
+    """Return the peak memory of this process so far in MB; on CUDA device memory is added."""
     peak = _peak_resident_mb()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -94,7 +110,7 @@ def _cpu_name() -> str:
 def _git_revision() -> str | None:
     """The revision of the working folder, so that a recipe kept in git can be found again."""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

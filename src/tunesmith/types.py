@@ -47,6 +47,41 @@ class DataNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantiles:
+    """How lengths are distributed; zeros where there are none."""
+
+    median: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """What one split looks like."""
+
+    rows: int
+    fingerprint: str
+    per_label: dict[str, int]
+    """Rows of each label."""
+    characters: Quantiles
+    """Characters of each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What the data looks like and what reading it changed, as the manifest holds it."""
+
+    source: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    """Over all splits."""
+    made: tuple[str, ...]
+    """Names of the splits that tunesmith cut itself."""
+    splits: dict[str, SplitSummary]
+    changes: tuple[DataNote, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Splits:
     """The frozen split that every method of a comparison shares."""
 

@@ -4,57 +4,50 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
-from tunesmith.types import DataNote, Example, Splits
+from tunesmith.types import DataNote, DataSummary, Example, Quantiles, Splits, SplitSummary
 
 
-def summarize(splits: Splits, source: str) -> dict[str, Any]:
-    """Rows, labels and lengths of each split, fingerprints, and everything that reading changed. Ready for JSON."""
-    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return {
-        "source": source,
-        "labels": list(splits.labels),
-        "fingerprint": splits.fingerprints["data"],
-        "made": list(splits.made),
-        "splits": {
-            name: {"rows": len(rows), "fingerprint": splits.fingerprints[name], **_figures(rows, splits.labels)}
-            for name, rows in named.items()
-        },
-        "changes": [asdict(change) for change in splits.changes],
-    }
+def summarize(splits: Splits, source: str) -> DataSummary:
+    """Rows, labels and lengths of each split, fingerprints, and everything that reading changed."""
+    rows_by_split = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return DataSummary(
+        source=source,
+        labels=splits.labels,
+        fingerprint=splits.fingerprints["data"],
+        made=splits.made,
+        splits={name: _split(rows, splits.labels, splits.fingerprints[name]) for name, rows in rows_by_split.items()},
+        changes=splits.changes,
+    )
 
 
-def _figures(rows: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
+def _split(rows: Sequence[Example], labels: Sequence[str], fingerprint: str) -> SplitSummary:
     counts = Counter(row.label for row in rows)
-    return {
-        "per_label": {label: counts[label] for label in labels},
-        "characters": quantiles([_length(r) for r in rows]),
-    }
+    per_label = {label: counts[label] for label in labels}
+    return SplitSummary(len(rows), fingerprint, per_label, quantiles([_characters(row) for row in rows]))
 
 
-def _length(row: Example) -> int:
+def _characters(row: Example) -> int:
     if row.messages:
-        return sum(len(turn.content) + len(turn.input) for turn in row.messages)
+        return sum(len(message.content) + len(message.input) for message in row.messages)
     return len(row.text) + len(row.text_pair or "")
 
 
-def quantiles(lengths: Sequence[int]) -> dict[str, int]:
-    """Median, 95% quantile and maximum; zeros where there is nothing."""
+def quantiles(lengths: Sequence[int]) -> Quantiles:
+    """Return the median, the 95% quantile and the maximum; zeros for no lengths."""
     if not lengths:
-        return {"median": 0, "p95": 0, "max": 0}
+        return Quantiles(0, 0, 0)
     median, p95 = np.quantile(lengths, [0.5, 0.95])
-    return {"median": round(median), "p95": round(p95), "max": max(lengths)}
+    return Quantiles(round(median), round(p95), max(lengths))
 
 
-def lines(changes: Sequence[DataNote]) -> list[str]:
-    """The changes as sentences: nothing that happened to the data goes unsaid."""
-    return [f"{change.count:,} x {change.what}" + _where(change) for change in changes]
+def lines(notes: Sequence[DataNote]) -> list[str]:
+    """Return each note as a line for people: `2 x dropped: empty text (a.csv:3, a.csv:7)`."""
+    return [f"{note.count:,} x {note.what}" + _where(note) for note in notes]
 
 
-def _where(change: DataNote) -> str:
-    more = " ..." if change.count > len(change.where) else ""
-    return f" ({', '.join(change.where)}{more})" if change.where else ""
+def _where(note: DataNote) -> str:
+    more = " ..." if note.count > len(note.where) else ""
+    return f" ({', '.join(note.where)}{more})" if note.where else ""

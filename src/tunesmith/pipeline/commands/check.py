@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith import data, recipe as recipes
+from tunesmith import data, recipe as recipes, records
 from tunesmith.data import summary
 from tunesmith.pipeline.commands.train import Source, source_name
 from tunesmith.recipe import Recipe
@@ -26,7 +26,7 @@ def check(source: Source, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     recipe = recipes.load(source, overrides)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
-    found = summary.summarize(splits, source_name(recipe))
+    found: dict[str, Any] = records.dump(summary.summarize(splits, source_name(recipe)))
     found["examples"] = [{"id": row.id, "label": row.label, "text": row.text} for row in splits.train[:SHOWN]]
     if recipe.method == "generator":
         found |= _rendered(recipe, splits)
@@ -84,7 +84,7 @@ def _tokens(recipe: Recipe, splits: Splits) -> dict[str, Any]:
 
 def _lengths(lengths: Sequence[int], limit: int) -> dict[str, Any]:
     cut = sum(length > limit for length in lengths)
-    return summary.quantiles(lengths) | {"max_length": limit, "cut": cut, "rows": len(lengths)}
+    return asdict(summary.quantiles(lengths)) | {"max_length": limit, "cut": cut, "rows": len(lengths)}
 
 
 def _rendered(recipe: Recipe, splits: Splits) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from tunesmith import __version__, assets, hardware, processes
+from tunesmith import __version__, assets, hardware, processes, records
 
 EXTRAS = {
     "tokenizers": ("sentencepiece", "google.protobuf"),
@@ -29,7 +29,7 @@ def doctor() -> dict[str, Any]:
     trackers = {name: "installed" if _installed(name) else f"missing: pip install {name}" for name in TRACKERS}
     return {
         "tunesmith": __version__,
-        **hardware.environment(str(device)),
+        **records.dump(hardware.environment(str(device))),
         "threads": torch.get_num_threads(),
         "asset_cache": str(assets.cache()),
         "extras": extras | trackers,

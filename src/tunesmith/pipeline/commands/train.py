@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
+from tunesmith import __version__, data, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
@@ -138,7 +138,7 @@ def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
         description=METHODS[recipe.method].describe(recipe),
         seed=recipe.seed,
         trust_remote_code=recipe.model.trust_remote_code,
-        data=summary.summarize(splits, source_name(recipe)),
+        data=records.dump(summary.summarize(splits, source_name(recipe))),
         status="running",
     )
 
@@ -150,7 +150,7 @@ def _finish(job: Job, fitted: TrainResult, watch: hardware.Stopwatch, peak: floa
         validation=outcome["validation"],
         costs=_costs(watch, fitted, outcome["predicted"], job.run) | ({} if peak is None else {"peak_memory_mb": peak}),
         notes=fitted.notes,
-        environment=hardware.environment(fitted.notes.get("device", "cpu")),
+        environment=records.dump(hardware.environment(fitted.notes.get("device", "cpu"))),
         status="finished",
     )
     run_report.write_run(job.run)
