@@ -237,8 +237,9 @@ def between_judges(verdicts: Sequence[Verdict], confidence: Confidence) -> tuple
     """Return the agreement of each two judges over the answers that both scored."""
     scores: dict[str, dict[tuple[str, Turn], list[int]]] = defaultdict(lambda: defaultdict(list))
     for verdict in verdicts:
+        by_answer = scores[verdict.judge]
         if verdict.score is not None:
-            scores[verdict.judge][verdict.models[0], (verdict.id, verdict.turn)].append(verdict.score)
+            by_answer[verdict.models[0], (verdict.id, verdict.turn)].append(verdict.score)
     pairs = []
     for (a, first), (b, second) in combinations(scores.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=lambda place: (place[1], place[0]))
