@@ -47,7 +47,7 @@ class Classes(harness.Task):
         self.tokenizer = pretrained.tokenizer(settings)
         self.rows, _ = encode(train, self.tokenizer, args.max_length, labels)
         self.test, _ = encode(test, self.tokenizer, args.max_length, labels)
-        self.model = pretrained.sequence_classifier(settings, self.tokenizer, labels, seed=0)
+        self.model = pretrained.sequence_classifier(settings, self.tokenizer, labels, seed=0).module
         self.loss = losses.Classification(torch.ones(len(labels)))
 
     def feed(self, max_tokens: int | None) -> batches.MicroBatches:

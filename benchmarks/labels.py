@@ -211,7 +211,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     settings = Model(name_or_path=args.model)
     tokenizer = pretrained.tokenizer(settings)
-    model = pretrained.causal_lm(settings, tokenizer, 0).eval()
+    model = pretrained.causal_lm(settings, tokenizer, 0).module.eval()
     result = {}
     with torch.autocast("cpu", torch.bfloat16) if args.autocast else nullcontext():
         for name, path, task in (("two labels", args.few, few), ("many labels", args.many, many)):

@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     {"errors", "types", "console", "hardware", "processes", "records"},
     {"recipe"},
-    {"runs", "assets"},
+    {"runs", "assets", "manifest"},
     {"data"},
     {"models"},
     {"evaluation", "endpoints"},

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith import runs
+from tests import tiny
+from tunesmith import manifest as manifests, runs
 from tunesmith.errors import RunError
+from tunesmith.manifest import LogEntry
 from tunesmith.types import Prediction
 
 
@@ -44,10 +46,10 @@ def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, mon
 
 def test_metrics_survive_a_cut_last_line_but_not_damage_inside(tmp_path: Path) -> None:
     run = runs.use(tmp_path / "run")
-    run.log({"step": 1})
+    run.log(LogEntry(1, loss=0.5))
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
-    assert run.metrics() == [{"step": 1}]
+    assert run.metrics() == [LogEntry(1, loss=0.5)]
     (run.path / "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
     with pytest.raises(RunError, match="damaged"):
         run.metrics()
@@ -55,12 +57,12 @@ def test_metrics_survive_a_cut_last_line_but_not_damage_inside(tmp_path: Path) -
 
 def test_find_and_listing(tmp_path: Path) -> None:
     for place in ("runs/one", "runs/compare/linear"):
-        runs.use(tmp_path / place).note(name="linear")
+        runs.use(tmp_path / place).save_manifest(tiny.manifest(name="linear"))
     assert [str(run.path.relative_to(tmp_path)) for run in runs.listing(tmp_path / "runs")] == [
         "runs/compare/linear",
         "runs/one",
     ]
-    assert runs.find(tmp_path / "runs/one").manifest == {"name": "linear"}
+    assert runs.find(tmp_path / "runs/one").manifest == tiny.manifest(name="linear")
     with pytest.raises(RunError, match=r"runs inside it: .*linear"):
         runs.find(tmp_path / "runs/compare")
     with pytest.raises(RunError, match="found: nothing"):
@@ -71,7 +73,29 @@ def test_find_and_listing(tmp_path: Path) -> None:
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     run = runs.use(tmp_path / "run")
-    run.note(name="x")
+    run.save_manifest(tiny.manifest())
     (run.path / "manifest.json").write_text(json.dumps({"a": 1})[:-1])
     with pytest.raises(RunError, match=r"manifest.json is damaged"):
         _ = run.manifest
+
+
+def test_a_manifest_with_a_missing_key_or_from_a_newer_version_is_refused(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    run.save_manifest(tiny.manifest())
+    content = run.read("manifest.json")
+    run.write("manifest.json", {key: value for key, value in content.items() if key != "seed"})
+    with pytest.raises(RunError, match=r"manifest.json is damaged\n  expected: a readable seed"):
+        _ = run.manifest
+    run.write("manifest.json", content | {"format": manifests.FORMAT + 1, "tunesmith": "9.0"})
+    with pytest.raises(RunError, match=r"written by a newer tunesmith \(9.0\)"):
+        _ = run.manifest
+
+
+def test_decisions_survive_a_new_manifest(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    assert run.decision("step_size") is None
+    run.record_decision("step_size", 8)
+    run.save_manifest(tiny.manifest())
+    assert (run.decision("step_size"), run.manifest) == (8, tiny.manifest())
+    with pytest.raises(RunError, match="has not finished"):
+        _ = run.finished

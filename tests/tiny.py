@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tunesmith.manifest import Manifest
+from tunesmith.types import DataSummary, Quantiles, SplitSummary
 
 WORDS = {
     "sport": ["goal", "match", "team", "coach", "league", "score"],
@@ -157,3 +161,21 @@ def byte_tokenizer(
         )
     known = {name: token for name, token in names.items() if token}
     return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=10**6, **known)
+
+
+def manifest(**changes: Any) -> Manifest:
+    """What a run of the linear method records at its start."""
+    split = SplitSummary(2, "ab" * 32, {"a": 1, "b": 1}, Quantiles(3, 4, 5))
+    splits = {"train": split, "validation": split, "test": split}
+    data = DataSummary("reviews.csv", ("a", "b"), "cd" * 32, ("test",), splits, ())
+    started = Manifest(
+        tunesmith="0.1.0",
+        name="linear",
+        method="linear",
+        description="a bag of words",
+        seed=42,
+        trust_remote_code=False,
+        data=data,
+        status="running",
+    )
+    return replace(started, **changes)

@@ -52,7 +52,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
-            run.note(status="running")
             job = Job(recipe, Splits(train, (), (), names, {}), run)
             self.predictor_ = METHODS[recipe.method].fit(job).predictor
         return self

@@ -25,12 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes
+from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
+from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
 from tunesmith.types import Prediction
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,17 @@ class Run:
         return recipes.load(self.path / "recipe.yaml")
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        return self.read(MANIFEST)
+    def manifest(self) -> Manifest:
+        """What the run is, from its start. Raises RunError where it is damaged or from a newer version."""
+        return manifests.parse(self.read(MANIFEST), str(self.path / MANIFEST))
+
+    @property
+    def finished(self) -> FinishedManifest:
+        """What the run is and what came of it. Raises RunError where it has not finished."""
+        manifest = self.manifest
+        if not isinstance(manifest, FinishedManifest):
+            raise RunError(f"{self.path} has not finished", do=f"resume it: tunesmith train --resume {self.path}")
+        return manifest
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of this run."""
@@ -70,26 +81,37 @@ class Run:
         text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         return write_whole(self.path / name, text.encode("utf-8"))
 
-    def note(self, **entries: Any) -> None:
-        """Add entries to the manifest."""
-        known = self.manifest if (self.path / MANIFEST).exists() else {}
-        self.write(MANIFEST, known | entries)
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest; decisions that were recorded in it stay."""
+        self.write(MANIFEST, self._recorded() | records.dump(manifest))
 
-    def log(self, entry: dict[str, Any]) -> None:
+    def decision(self, name: str) -> Any:
+        """A decision that this run took at its start, or None: a resumed run keeps it."""
+        return self._recorded().get(name)
+
+    def record_decision(self, name: str, value: Any) -> None:
+        """Keep a decision in the manifest. value: ready for JSON."""
+        self.write(MANIFEST, self._recorded() | {name: value})
+
+    def _recorded(self) -> dict[str, Any]:
+        return self.read(MANIFEST) if (self.path / MANIFEST).exists() else {}
+
+    def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(manifests.dump_entry(entry)) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[LogEntry]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
-        return list(_json_lines(self.path / "metrics.jsonl"))
+        path = self.path / METRICS
+        return [manifests.parse_entry(line, str(path)) for line in _json_lines(path)]
 
     def cut_metrics(self, lines: int) -> None:
         """Keep the first lines of metrics.jsonl: what a resumed run will log again goes."""
-        if not (self.path / "metrics.jsonl").exists():
-            return
-        kept = [json.dumps(entry) for entry in self.metrics()[:lines]]
-        write_whole(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept).encode())
+        path = self.path / METRICS
+        if path.exists():
+            kept = [json.dumps(line) for line in _json_lines(path)][:lines]
+            write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
         pairs = zip(predictions, gold, strict=True)

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,11 +49,11 @@ def test_a_run_holds_exactly_these_files(run: Path) -> None:
         "scores.json",
         "worst.json",
     ]
-    manifest = runs.find(run).manifest
-    assert manifest["data"]["splits"]["test"]["rows"] == 48
-    assert manifest["costs"]["train_seconds"] > 0
-    assert manifest["costs"]["peak_memory_mb"] > 10
-    assert manifest["environment"]["packages"]["numpy"]
+    manifest = runs.find(run).finished
+    assert manifest.data.splits["test"].rows == 48
+    assert manifest.costs.train_seconds > 0
+    assert manifest.costs.peak_memory_mb > 10
+    assert manifest.environment.packages["numpy"]
 
 
 def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(
@@ -155,7 +154,7 @@ def test_compare_trains_in_processes_of_their_own(
     folder = found[0].path.parent
     content = json.loads((folder / "comparison.json").read_text())
     assert len(content["pairs"]) == 3
-    assert {run.manifest["data"]["fingerprint"] for run in found} == {content["data"]["fingerprint"]}
+    assert {run.manifest.data.fingerprint for run in found} == {content["data"]["fingerprint"]}
     memory = {method["name"]: method["costs"]["peak_memory_mb"] for method in content["methods"]}
     assert memory["linear"] < 0.7 * memory["encoder"]
     # the same runs again, now as finished runs: the same figures
@@ -203,18 +202,6 @@ def test_errors_are_a_few_lines_and_exit_code_2(
     shown = capsys.readouterr().err
     assert part in shown
     assert "Traceback" not in shown
-
-
-def test_help_and_linear_predictions_are_quick(run: Path) -> None:
-    """Best of three, as the machine may be busy: help under 0.3 s, a prediction under 1 s."""
-
-    def seconds(*words: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "tunesmith", *words], check=True, capture_output=True)
-        return time.perf_counter() - start
-
-    assert min(seconds("--help") for _ in range(3)) < 0.3
-    assert min(seconds("predict", str(run), "--text", "a goal") for _ in range(3)) < 1.0
 
 
 def test_predicting_with_a_linear_run_imports_no_torch(run: Path) -> None:

@@ -64,12 +64,12 @@ def test_many_lengths_take_no_memory(form: str) -> None:
     """Resident memory in MB after batches of 40 and of 120 lengths: torch's own settings keep 6 MB for each."""
     code = f"""
 import psutil, torch
-from tunesmith.models import products
+from tunesmith.models import onednn_linear
 torch.set_num_threads(1)
 layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))
 for number in range(120):
     rows = torch.ones(300 + number, 384, requires_grad=True)
-    with products.fast(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
+    with onednn_linear.fast(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
         layers(rows).float().sum().backward()
     if number in (39, 119):
         print(psutil.Process().memory_info().rss / 2**20)

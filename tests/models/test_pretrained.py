@@ -33,7 +33,7 @@ def folder(family: str, path: Path, **changes: Any) -> Path:
 def load_causal(path: Path | str, seed: int = 0, **settings: Any) -> tuple[Any, Any]:
     about = Model(name_or_path=str(path), **settings)
     words = pretrained.tokenizer(about)
-    return pretrained.causal_lm(about, words, seed), words
+    return pretrained.causal_lm(about, words, seed).module, words
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -160,7 +160,7 @@ def test_a_classifier_of_own_architecture_takes_the_body_of_a_language_model(tmp
     model, tokenizer = load_causal(words, 1, from_config=GPT)
     pretrained.save_state_dict(model, tmp_path / "weights.pth")
     about = Model(name_or_path=str(words), from_config=GPT, state_dict=str(tmp_path / "weights.pth"), dropout=0.3)
-    classifier: Any = pretrained.sequence_classifier(about, tokenizer, ("a", "b"), 5)
+    classifier: Any = pretrained.sequence_classifier(about, tokenizer, ("a", "b"), 5).module
     assert torch.equal(classifier.transformer.wte.weight, model.transformer.wte.weight)
     assert classifier.config.id2label == {0: "a", 1: "b"}
     assert classifier.config.attn_pdrop == classifier.config.embd_pdrop == classifier.config.resid_pdrop == 0.3
@@ -171,7 +171,7 @@ def test_a_classifier_of_own_architecture_takes_the_body_of_a_language_model(tmp
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "opt"])
 def test_dropout_reaches_every_layer(family: str, tiny_models: Models) -> None:
     about = Model(name_or_path=str(tiny_models(family)), dropout=0.25)
-    model = pretrained.sequence_classifier(about, pretrained.tokenizer(about), ("a", "b"), 0)
+    model = pretrained.sequence_classifier(about, pretrained.tokenizer(about), ("a", "b"), 0).module
     rates = {m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates <= {0.25}
     assert getattr(model.config, "layerdrop", 0.0) == 0.0
@@ -269,7 +269,7 @@ def test_the_default_generator_answers() -> None:
     except DataError as error:
         pytest.skip(f"assets are out of reach: {error}")
     words = pretrained.tokenizer(about)
-    model: Any = pretrained.causal_lm(about, words, 0)
+    model: Any = pretrained.causal_lm(about, words, 0).module
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = words.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**inputs, max_new_tokens=10)[0, inputs["input_ids"].shape[1] :]

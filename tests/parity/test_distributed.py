@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def recipe(tmp_path: Path, tiny_models: Models) -> Path:
 
 
 def losses(run: Run) -> list[float]:
-    return [line["loss"] for line in run.metrics() if "loss" in line]
+    return [line.loss for line in run.metrics() if line.loss is not None]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -86,9 +87,9 @@ def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: 
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
-    assert both.manifest["notes"]["processes"] == 2
-    assert both.manifest["notes"]["sharded"] is (way != "whole")
-    assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
+    assert both.finished.notes["processes"] == 2
+    assert both.finished.notes["sharded"] is (way != "whole")
+    assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
 
@@ -113,8 +114,8 @@ def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) 
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
-    assert both.manifest["notes"]["layout"] == "packed"
-    assert alone.manifest["validation"] == pytest.approx(both.manifest["validation"], rel=1e-4)
+    assert both.finished.notes["layout"] == "packed"
+    assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -127,7 +128,7 @@ def test_a_run_of_two_processes_is_finished_by_any_number(
     launch("train", recipe, *words, "--run-dir", tmp_path / "whole", way=way)
     run = Run(tmp_path / "whole")
     before, scores = losses(run), run.read("scores.json")
-    run.note(status="running")
+    run.save_manifest(replace(run.manifest, status="running"))
     if processes == 2:
         launch("train", "--resume", run.path, way=way)
     else:
@@ -160,7 +161,7 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
 with patch_environment(**processes.WITHOUT_DEEPSPEED):
     accelerator = Accelerator(cpu=True)
-course, train = loop.Course(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
+course, train = loop.TrainingPlan(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
 state = loop.begin(model, train, course, accelerator)
 try:
     for step in loop.steps(state, batches, Loss(), train, accelerator, course, dict):

@@ -181,7 +181,6 @@ def test_what_is_measured_decides_once(tmp_path: Path) -> None:
     measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
     assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
     run = Run(tmp_path)
-    run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
     assert first == again == measured
@@ -218,9 +217,10 @@ from tunesmith.data.batches import Sampler
 from tunesmith.training import causal, loop
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-course = loop.Course(6, None, "", False, None)
+course = loop.TrainingPlan(6, None, "", False, None)
 state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
-feed = causal.PackedFeed(ROWS, Sampler(len(ROWS), 4, 0), 60, accelerator.process_index, accelerator.num_processes)
+place = accelerator.process_index, accelerator.num_processes
+feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60, *place)
 losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
 same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
 assert torch.equal(same[0], same[-1])

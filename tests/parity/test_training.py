@@ -33,7 +33,7 @@ Models = Callable[[str], Path]
 def setup(folder: Path, rows: int = 37) -> tuple[nn.Module, pretrained.Tokenizer, list]:
     settings = Model(name_or_path=str(folder))
     tokenizer = pretrained.tokenizer(settings)
-    model = pretrained.sequence_classifier(settings, tokenizer, LABELS, seed=1)
+    model = pretrained.sequence_classifier(settings, tokenizer, LABELS, seed=1).module
     examples = [Example(f"row:{i}", text, label=label) for i, (text, label) in enumerate(tiny.texts(rows))]
     encoded, _ = encode(examples, tokenizer, 64, LABELS)
     return model, tokenizer, encoded
@@ -185,7 +185,9 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_models: Models, on
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     place = Model(name_or_path=str(tiny_models("bert")))
-    heads = [pretrained.sequence_classifier(place, tokenizer, LABELS, seed).classifier.weight for seed in (1, 2, 1)]
+    heads = [
+        pretrained.sequence_classifier(place, tokenizer, LABELS, seed).module.classifier.weight for seed in (1, 2, 1)
+    ]
     assert torch.equal(heads[0], heads[2])
     assert not torch.equal(heads[0], heads[1])
 

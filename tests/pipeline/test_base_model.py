@@ -61,11 +61,11 @@ def test_its_rows_are_those_of_an_untuned_run(kind: str, model: Path, pairs: Pat
         sum(row["loss"] for row in before) / sum(row["learned"] for row in before)
     )
     pair = found["base"]["pair"]
-    assert (pair["a"], pair["b"]) == (tuned.manifest["name"], "base")
+    assert (pair["a"], pair["b"]) == (tuned.manifest.name, "base")
     losses = [one["headline"]["loss"]["value"] for one in (found, found["base"])]
     assert pair["loss_difference"]["value"] == pytest.approx(losses[0] - losses[1])
-    assert tuned.manifest["costs"]["base_seconds"] > 0
-    assert untuned.manifest["costs"]["base_seconds"] is None
+    assert tuned.finished.costs.base_seconds > 0
+    assert untuned.finished.costs.base_seconds is None
 
 
 def test_it_stands_in_every_page(model: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_a_run_that_died_over_it_goes_on(
     with pytest.raises(RuntimeError, match="power cut"):
         instruct(model, pairs, run_dir=tmp_path / "cut")
     monkeypatch.setattr(pretrained, "release", release)
-    assert Run(tmp_path / "cut").manifest["status"] == "running"
+    assert Run(tmp_path / "cut").manifest.status == "running"
     again = tunesmith.train(resume=tmp_path / "cut")
     for name in ("scores.json", "predictions/base.jsonl", "model/model.safetensors"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -50,20 +50,20 @@ def classify(model: Path, reviews: Path, *more: str, **where: Any) -> Run:
 
 def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: Path) -> None:
     run = instruct(model, pairs, run_dir=tmp_path / "run")
-    manifest, scores = run.manifest, run.read("scores.json")
-    assert manifest["task"] == "instruction"
-    assert manifest["name"] == "generator:full"
-    assert manifest["notes"]["layout"] == "packed"
-    assert manifest["notes"]["adapter"].endswith("(100.0000%)")
+    manifest, scores = run.finished, run.read("scores.json")
+    assert manifest.task == "instruction"
+    assert manifest.name == "generator:full"
+    assert manifest.notes["layout"] == "packed"
+    assert manifest.notes["adapter"].endswith("(100.0000%)")
     assert set(scores["headline"]) == set(responses.HIGHER_IS_BETTER)
     rows = run.rows("test")
     assert scores["headline"]["loss"]["value"] == pytest.approx(
         sum(row["loss"] for row in rows) / sum(row["learned"] for row in rows)
     )
     assert all({"id", "prompt", "reference", "response", "ended", "tokens"} <= set(row) for row in rows)
-    samples = [line for line in run.metrics() if "samples" in line]
-    assert [line["step"] for line in samples] == [2, 4]
-    assert len(samples[0]["samples"]) == 1
+    samples = [line for line in run.metrics() if line.samples]
+    assert [line.step for line in samples] == [2, 4]
+    assert len(samples[0].samples) == 1
     for name in ("report.html", "report.md", "README.md", "training_loss.png", "model/chat_template.jinja"):
         assert (run.path / name).stat().st_size > 0
 
@@ -92,8 +92,8 @@ def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Pa
     losses = []
     for layout in ("packed", "padded"):
         run = instruct(model, pairs, f"engine.layout={layout}", run_dir=tmp_path / layout)
-        assert run.manifest["notes"]["layout"].startswith(layout)
-        losses.append([line["loss"] for line in run.metrics() if "loss" in line])
+        assert run.finished.notes["layout"].startswith(layout)
+        losses.append([line.loss for line in run.metrics() if line.loss is not None])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_models_that_cannot_be_packed_are_padded_aloud(
     bloom = tiny.generator("bloom", tmp_path / "bloom", attention="eager", hidden_size=32, n_layer=2, n_head=2)
     run = instruct(bloom, pairs, run_dir=tmp_path / "run")
     assert "rows are padded, not packed" in capsys.readouterr().err
-    assert run.manifest["notes"]["layout"].startswith("padded: ")
+    assert run.finished.notes["layout"].startswith("padded: ")
     with pytest.raises(RecipeError, match="does not suit"):
         instruct(bloom, pairs, "engine.layout=packed", run_dir=tmp_path / "other")
 
@@ -140,7 +140,7 @@ def test_rows_that_cannot_be_cut_to_fit_do_not_end_a_run(
     source = {"task": "instruction", "data": data, "model": {"name_or_path": str(model)}}
     settings = [*QUICK, "max_steps=1", "eval_strategy=steps", "eval_steps=1", "evaluate.base=false"]
     run = tunesmith.train(source, settings, run_dir=tmp_path / "run")
-    assert run.manifest["status"] == "finished"
+    assert run.manifest.status == "finished"
     assert ["response" in row for row in run.rows("test")] == [True, False, True]
     assert [row["learned"] > 0 for row in run.rows("test")] == [True, False, True]
     assert run.read("scores.json")["answered"] == 2
@@ -209,8 +209,8 @@ def test_templates_that_rewrite_are_refused_before_training(model: Path, tmp_pat
 
 def test_an_untuned_model_stores_its_name_alone(model: Path, pairs: Path, tmp_path: Path) -> None:
     run = instruct(model, pairs, "max_steps=null", "num_train_epochs=0", run_dir=tmp_path / "run")
-    assert run.manifest["name"] == "generator:untuned"
-    assert run.manifest["costs"]["trainable"] == 0
+    assert run.manifest.name == "generator:untuned"
+    assert run.finished.costs.trainable == 0
     assert not list(run.model.glob("*.safetensors"))
     first = run.rows("test")[0]
     (row,) = tunesmith.predict(run, source=str(pairs))[:1]
@@ -259,8 +259,8 @@ def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     folder = tiny.model("distilbert", tmp_path / "model")
     source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}, "adapter": {"kind": "lora"}}
     run = tunesmith.train(source, [*QUICK, "max_steps=3"], run_dir=tmp_path / "run")
-    assert run.manifest["name"] == "encoder:lora"
-    assert run.manifest["costs"]["trainable"] < run.manifest["costs"]["parameters"] / 2
+    assert run.manifest.name == "encoder:lora"
+    assert run.finished.costs.trainable < run.finished.costs.parameters / 2
     stored, _ = run.predictions("test")
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
@@ -271,10 +271,10 @@ def test_a_qlora_run_without_4_bits_is_not_called_one(
 ) -> None:
     monkeypatch.setattr(quantize, "usable", lambda: "not today")
     run = instruct(model, pairs, "adapter.kind=qlora", run_dir=tmp_path / "run")
-    manifest = run.manifest
-    assert manifest["notes"]["fallback"] == "lora instead of qlora: not today"
-    assert manifest["name"] == "generator:qlora (fell back to lora)"
-    assert manifest["description"].startswith("LoRA beside llama")
+    manifest = run.finished
+    assert manifest.notes["fallback"] == "lora instead of qlora: not today"
+    assert manifest.name == "generator:qlora (fell back to lora)"
+    assert manifest.description.startswith("LoRA beside llama")
     assert "beside 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
     assert "fell back to lora" in run.read_text("report.md")
 

@@ -95,7 +95,7 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     assert 0.8 in [one["threshold"] for one in found.content["curve"]]
     assert "Precision and coverage" in found.page.read_text()
     again = linear(found.kept, "again", "split.test_size=10")  # what was kept can be trained on as it is
-    assert again.manifest["status"] == "finished"
+    assert again.manifest.status == "finished"
 
 
 def test_several_runs_vote(reviews: Path, tmp_path: Path) -> None:

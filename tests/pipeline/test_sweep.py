@@ -329,7 +329,7 @@ def test_the_winners_memory_is_that_of_its_training(
     monkeypatch.setattr(hardware, "peak_memory_mb", lambda: float(next(measured)))
     folder = tunesmith.sweep(recipe, ["linear.C=0.1,1"], sweep_dir=tmp_path / "sweep")
     assert sorted(trial["costs"]["peak_memory_mb"] for trial in folder.read("sweep.json")["trials"]) == [1, 2]
-    assert sorted(run.manifest["costs"]["peak_memory_mb"] for run in runs.listing(folder.path)) == [1, 2]
+    assert sorted(run.finished.costs.peak_memory_mb for run in runs.listing(folder.path)) == [1, 2]
     assert next(measured) > 3, "the sweep's own was measured too"
 
 
@@ -337,8 +337,8 @@ def test_the_winners_memory_is_that_of_its_training(
 def test_trials_with_different_seeds_share_one_split(recipe: Path, tmp_path: Path) -> None:
     folder = tunesmith.sweep(recipe, ["seed=1,2,3"], sweep_dir=tmp_path / "sweep")
     found = [run.manifest for run in runs.listing(folder.path)]
-    assert sorted(manifest["seed"] for manifest in found) == [1, 2, 3]
-    assert len({manifest["data"]["fingerprint"] for manifest in found}) == 1
+    assert sorted(manifest.seed for manifest in found) == [1, 2, 3]
+    assert len({manifest.data.fingerprint for manifest in found}) == 1
 
 
 @pytest.mark.usefixtures("trainer")
@@ -381,8 +381,8 @@ def test_a_trial_that_fails_is_named_and_left_out(
 def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path) -> None:
     folder = seeds.repeat(recipe, [], [1, 2, 3], run_dir=tmp_path / "seeds")
     finished = [Run(folder.path / f"seed-{seed}") for seed in (1, 2, 3)]
-    assert len({run.manifest["data"]["fingerprint"] for run in finished}) == 1
-    assert [run.manifest["seed"] for run in finished] == [1, 2, 3]
+    assert len({run.manifest.data.fingerprint for run in finished}) == 1
+    assert [run.manifest.seed for run in finished] == [1, 2, 3]
     found = folder.read("seeds.json")["scores"]["accuracy"]
     values = [run.read("scores.json")["headline"]["accuracy"]["value"] for run in finished]
     assert found["values"] == values

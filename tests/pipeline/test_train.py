@@ -38,18 +38,18 @@ def test_the_same_recipe_gives_the_same_bits(method: str, reviews: Path, tiny_mo
     for first, second in zip(*weights, strict=True):
         assert first.read_bytes() == second.read_bytes()
     other = train(method, reviews, tiny_models, "max_steps=6", "seed=43")
-    assert other.manifest["data"]["fingerprint"] != runs[0].manifest["data"]["fingerprint"]
+    assert other.manifest.data.fingerprint != runs[0].manifest.data.fingerprint
 
 
 def test_the_best_weights_are_the_ones_kept(reviews: Path, tiny_models: Models) -> None:
     """What `model/` predicts on validation is the best evaluation of the log, not the last one."""
     settings = ["num_train_epochs=6", "eval_strategy=steps", "eval_steps=4", "metric_for_best_model=log_loss"]
     run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
-    logged = {line["step"]: line["validation_log_loss"] for line in run.metrics() if "validation_log_loss" in line}
+    logged = {line.step: line.validation["log_loss"] for line in run.metrics() if line.validation}
     best = min(logged, key=logged.__getitem__)
     assert best != max(logged), "this seed should get worse at the end; choose another"
-    assert run.manifest["notes"]["best_step"] == best
-    assert run.manifest["validation"]["log_loss"] == pytest.approx(logged[best], rel=1e-6)
+    assert run.finished.notes["best_step"] == best
+    assert run.finished.validation["log_loss"] == pytest.approx(logged[best], rel=1e-6)
     last = train(
         "encoder",
         reviews,
@@ -59,22 +59,22 @@ def test_the_best_weights_are_the_ones_kept(reviews: Path, tiny_models: Models) 
         "lr_scheduler_type=constant",
         "load_best_model_at_end=false",
     )
-    assert last.manifest["validation"]["log_loss"] == pytest.approx(logged[max(logged)], rel=1e-6)
+    assert last.finished.validation["log_loss"] == pytest.approx(logged[max(logged)], rel=1e-6)
 
 
 def test_early_stopping_ends_the_run(reviews: Path, tiny_models: Models) -> None:
     settings = ["num_train_epochs=50", "eval_strategy=steps", "eval_steps=2", "early_stopping_patience=3"]
     run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
-    notes = run.manifest["notes"]
+    notes = run.finished.notes
     assert notes["steps"] == notes["best_step"] + 6 < 50 * 11
-    assert [line["step"] for line in run.metrics() if "loss" in line][-1] == notes["steps"]
+    assert [line.step for line in run.metrics() if line.loss is not None][-1] == notes["steps"]
 
 
 def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> None:
     for method in ("linear", "encoder"):
         run = train(method, reviews, tiny_models, "validation_size=0", "test_size=0", "max_steps=2")
         assert not (run.path / "scores.json").exists()
-        assert run.manifest["validation"] is None
+        assert run.finished.validation is None
         assert tunesmith.predict(run, ["the goal"])[0]["label"] in tiny.WORDS
 
 
@@ -92,7 +92,7 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         run = train(
             "encoder", reviews, tiny_models, "max_steps=3", f"mixed_precision={precision}", "num_train_epochs=1"
         )
-        used = run.manifest["notes"]["mixed_precision"]
+        used = run.finished.notes["mixed_precision"]
         assert used == precision or precision == "auto"
         stored, _ = run.predictions("test")
         again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
@@ -111,12 +111,12 @@ def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_model
 def test_evaluations_in_mixed_precision_are_those_of_the_saved_model(reviews: Path, tiny_models: Models) -> None:
     """No rounding by autocast in what decides which step is best."""
     run = train("encoder", reviews, tiny_models, "max_steps=3", "mixed_precision=bf16", "eval_strategy=epoch")
-    logged = next(row for row in reversed(run.metrics()) if "validation_log_loss" in row)
+    logged = next(entry for entry in reversed(run.metrics()) if entry.validation)
     rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
     scores = metrics.headline(
         [str(row.label) for row in rows.validation], load_result(run).predict(rows.validation), rows.labels
     )
-    assert {name: logged[f"validation_{name}"] for name in scores} == scores
+    assert logged.validation == scores
 
 
 def rows_of(run: Run) -> tuple[Example, ...]:
@@ -187,7 +187,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
     texts = [text for text, _ in tiny.texts(20, seed=5)]
     theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
     ours = load_result(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
-    labels = run.manifest["data"]["labels"]
+    labels = run.manifest.data.labels
     for rows, prediction in zip(theirs, ours, strict=True):
         scores = {row["label"]: row["score"] for row in rows}
         np.testing.assert_allclose([scores[label] for label in labels], prediction.probabilities, atol=1e-5)
@@ -196,7 +196,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
 def test_what_was_cut_is_in_the_manifest(reviews: Path, tiny_models: Models) -> None:
     for method in ("probe", "encoder"):
         run = train(method, reviews, tiny_models, "max_length=6", "max_steps=1")
-        assert run.manifest["notes"]["cut"] > 0.9 * run.manifest["data"]["splits"]["train"]["rows"]
+        assert run.finished.notes["cut"] > 0.9 * run.manifest.data.splits["train"].rows
 
 
 @pytest.mark.real

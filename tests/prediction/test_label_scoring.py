@@ -15,6 +15,7 @@ from tests.prediction.test_generate import FAMILIES, byte_tokenizer, generator, 
 from tunesmith.data.prompts import ChatEncoder, LabelQuestion
 from tunesmith.errors import ModelError
 from tunesmith.models import adapters
+from tunesmith.models.architectures import LoadedModel
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, count_invalid
@@ -126,7 +127,7 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
 def test_an_adapter_takes_part() -> None:
     one = classifier()
     plain = rows(one.predict(EXAMPLES[:3]))
-    adapted = adapters.attach(one.generator.model, Adapter(kind="lora"), "causal", "none", 0)
+    adapted = adapters.attach(LoadedModel(one.generator.model), Adapter(kind="lora"), "causal", "none", 0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             weight.data.normal_()

@@ -29,7 +29,6 @@ def splits(rows: int = 150, pair: bool = False, labels: tuple[str, ...] = LABELS
 def fit(method: str, data: Splits, models: Models, folder: Path, *overrides: str) -> TrainResult:
     settings = [f"method={method}", f"model.name_or_path={models('bert')}", "learning_rate=3e-3", "linear.min_df=1"]
     run = runs.use(folder / "run")
-    run.note(status="running")
     return METHODS[method].fit(Job(recipes.load({}, [*settings, *overrides]), data, run))
 
 

@@ -157,13 +157,13 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
     )
     scores = run.read("scores.json")
     assert scores["rows"] == 6
-    recipe, notes = run.recipe, run.manifest["notes"]
+    recipe, notes = run.recipe, run.finished.notes
     assert notes["layout"] == "packed"
     assert (run.model / "chat_template.jinja").exists()
     if name == "amazon-pythia-qlora":
         assert (recipe.adapter.r, recipe.adapter.lora_alpha, recipe.adapter.lora_dropout) == (16, 32, 0.05)
         assert recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps == 16
-        assert set(run.manifest["data"]["labels"]) == {"negative", "positive"}
+        assert set(run.manifest.data.labels) == {"negative", "positive"}
         assert (run.model / "adapter_model.safetensors").exists()
     if name == "instructions-gpt2-medium":
         assert (recipe.seed, recipe.train.weight_decay, recipe.train.learning_rate) == (123, 0.1, 5e-5)

@@ -18,6 +18,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.manifest import LogEntry, Sample
 from tunesmith.pipeline import run_report
 from tunesmith.reporting import classification_report, format, generation_report, terminal
 from tunesmith.runs import Run
@@ -54,33 +55,46 @@ def made(
         "best_step": 20,
         "device": "cpu",
     }
-    run.note(
-        tunesmith="0.1.0",
-        name=name,
-        task="instruction",
-        method="generator",
-        seed=42,
-        description=f"described {HOSTILE}",
-        data={
-            "source": "instructions.json",
-            "labels": [],
-            "fingerprint": "cd" * 32,
-            "made": ["test"],
-            "splits": {"train": split, "validation": split, "test": split},
-            "changes": [{"what": "dropped: empty answer", "count": 7, "where": [HOSTILE]}],
+    run.write(
+        "manifest.json",
+        {
+            "tunesmith": "0.1.0",
+            "trust_remote_code": False,
+            "name": name,
+            "task": "instruction",
+            "method": "generator",
+            "seed": 42,
+            "description": f"described {HOSTILE}",
+            "data": {
+                "source": "instructions.json",
+                "labels": [],
+                "fingerprint": "cd" * 32,
+                "made": ["test"],
+                "splits": {"train": split, "validation": split, "test": split},
+                "changes": [{"what": "dropped: empty answer", "count": 7, "where": [HOSTILE]}],
+            },
+            "validation": {"loss": kind["loss"] + 0.02},
+            "notes": notes if kind["trainable"] else {"device": "cpu"},
+            "costs": {
+                "train_seconds": kind["seconds"],
+                "seconds_per_1000": 812.0,
+                "peak_memory_mb": 1400.0,
+                "parameters": PARAMETERS,
+                "trainable": kind["trainable"],
+                "size_mb": 270.0,
+            },
+            "environment": {
+                "python": "3.11",
+                "platform": "Linux",
+                "cpu": "y",
+                "cores": 2,
+                "memory_gb": 8.0,
+                "device": "cpu",
+                "packages": {"torch": "2.13.0"},
+                "git": None,
+            },
+            "status": "finished",
         },
-        validation={"loss": kind["loss"] + 0.02},
-        notes=notes if kind["trainable"] else {"device": "cpu"},
-        costs={
-            "train_seconds": kind["seconds"],
-            "seconds_per_1000": 812.0,
-            "peak_memory_mb": 1400.0,
-            "parameters": PARAMETERS,
-            "trainable": kind["trainable"],
-            "size_mb": 270.0,
-        },
-        environment={"python": "3.11", "cpu": "y", "cores": 2, "packages": {"torch": "2.13.0"}, "git": None},
-        status="finished",
     )
     if kind["trainable"]:
         _log(run, kind["loss"])
@@ -95,14 +109,11 @@ def made(
 
 def _log(run: Run, loss: float) -> None:
     for step in range(1, 41):
-        run.log({"step": step, "loss": loss + 2 / step, "grad_norm": 1.0, "learning_rate": 1e-4})
+        run.log(LogEntry(step, loss + 2 / step, 1.0, 1e-4))
         if step % 4 == 0:
-            samples = [
-                {"id": f"v:{n}", "prompt": f"{HOSTILE} {n}", "reference": "ref", "response": f"at {step}: {HOSTILE}"}
-                for n in range(2)
-            ]
-            run.log({"step": step, "samples": samples})
-            run.log({"step": step, "validation_loss": loss + 1 / step})
+            samples = (Sample(f"v:{n}", f"{HOSTILE} {n}", "ref", f"at {step}: {HOSTILE}") for n in range(2))
+            run.log(LogEntry(step, samples=tuple(samples)))
+            run.log(LogEntry(step, validation={"loss": loss + 1 / step}))
 
 
 def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str, Any]]:
@@ -320,16 +331,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
     shutil.copytree(pair[0].path, tmp_path / "other")
     older = Run(tmp_path / "other")
-    older.write("manifest.json", {key: value for key, value in older.manifest.items() if key != "task"})
+    older.write("manifest.json", {key: value for key, value in older.read("manifest.json").items() if key != "task"})
     with pytest.raises(RunError, match="different tasks") as caught:
         run_report.build([pair[0], older], Confidence(resamples=200, seed=42))
     assert f"{older.path} (classification)" in str(caught.value)
     pair[1].write_rows("test", pair[1].rows("test")[1:])
     with pytest.raises(RunError, match="the same rows"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
-    data = pair[1].manifest["data"]
-    data["splits"]["test"]["fingerprint"] = "other"
-    pair[1].note(data=data)
+    content = pair[1].read("manifest.json")
+    content["data"]["splits"]["test"]["fingerprint"] = "other"
+    pair[1].write("manifest.json", content)
     with pytest.raises(RunError, match="different test"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
 

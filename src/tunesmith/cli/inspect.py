@@ -34,7 +34,7 @@ def _run_line(run: Any) -> str:
     scores = run.path / "scores.json"
     headline = run.read("scores.json")["headline"] if scores.exists() else {}
     first = next((f"{name} {found['value']:.4f}" for name, found in headline.items()), "no scores")
-    return f"{run.path}  {manifest.get('name', '?'):8} {first}  {manifest['data']['source']}"
+    return f"{run.path}  {manifest.name:8} {first}  {manifest.data.source}"
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ def show_comparison(comparison: Any) -> None:
 def show_run(run: Any) -> None:
     """Name, scores and place of a run."""
     manifest = run.manifest
-    print(f"{manifest['name']}: {manifest['description']}")
+    print(f"{manifest.name}: {manifest.description}")
     if (run.path / "scores.json").exists():
         print(show_scores(run.read("scores.json")))
     print(f"run: {run.path}")

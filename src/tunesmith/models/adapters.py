@@ -17,6 +17,7 @@ from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.models import quantize
+from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Adapter
 
 Task = Literal["causal", "classification"]
@@ -36,15 +37,16 @@ class Saved:
 
 
 def attach(
-    model: nn.Module, settings: Adapter, task: Task, base_name: str, seed: int, revision: str | None = None
+    loaded: LoadedModel, settings: Adapter, task: Task, base_name: str, seed: int, revision: str | None = None
 ) -> nn.Module:
-    """The model with LoRA matrices, which alone learn; in classification also the head, which is trained in full.
+    """Return the model with LoRA matrices; only they are trained, and in classification the whole head.
 
-    Their first values depend on the seed alone. base_name: what the adapter's files say they belong to; anything that
-    `load` resolves. Rows of the embedding that were added for new tokens learn too, and are saved with the adapter.
-    Raises ModelError where a target module does not exist, or the model's weights are not those of its name.
+    Their first values depend on the seed alone. base_name: the model that the adapter's files name as their base;
+    anything that `pretrained` can load. Rows of the embedding that were added for new tokens are trained too, and saved
+    with the adapter. Raises ModelError where a target module does not exist, or where no name leads to the weights.
     """
-    if getattr(model, "own_weights", False):
+    model = loaded.module
+    if loaded.has_own_weights:
         raise ModelError(
             "an adapter is saved without the weights under it, and these come from no name",
             found="model.from_config or model.state_dict beside an adapter",
@@ -61,7 +63,7 @@ def attach(
         use_rslora=settings.use_rslora,
         fan_in_fan_out=any(_is_turned(module) for module in targets),
         modules_to_save=heads(model) if task == "classification" else None,
-        trainable_token_indices=_new_tokens(model),
+        trainable_token_indices=_new_tokens(loaded) if loaded.added_tokens else None,
         revision=revision,
     )
     torch.manual_seed(seed)
@@ -199,18 +201,15 @@ def _is_turned(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def _new_tokens(model: nn.Module) -> dict[str, list[int]] | None:
-    """Rows that `load` added to the embedding, by the module's name; of an output with rows of its own too."""
-    added = int(getattr(model, "added_tokens", 0))
-    if not added:
-        return None
-    network = cast(Any, model)
+def _new_tokens(loaded: LoadedModel) -> dict[str, list[int]]:
+    """Rows that loading added to the embedding, by the module's name; and to an output embedding that is not tied."""
+    network = cast(Any, loaded.module)
     tables = [network.get_input_embeddings(), network.get_output_embeddings()]
     if tables[1] is None or tables[1].weight is tables[0].weight:
         tables.pop()  # what is tied learns with the input's rows
     rows = tables[0].weight.shape[0]
-    names = {id(module): name for name, module in model.named_modules()}
-    return {names[id(table)]: list(range(rows - added, rows)) for table in tables}
+    names = {id(module): name for name, module in network.named_modules()}
+    return {names[id(table)]: list(range(rows - loaded.added_tokens, rows)) for table in tables}
 
 
 def _wrap(model: nn.Module, config: Any) -> nn.Module:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from torch import nn
 
 from tunesmith.console import say
 from tunesmith.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model as it was loaded, and what an adapter on it has to know."""
+
+    module: nn.Module
+    has_own_weights: bool = False
+    """Its weights come from `model.from_config` or `model.state_dict`: no name leads to them."""
+    added_tokens: int = 0
+    """Rows that were added to the end of its embedding for new tokens."""
+
 
 INSIDE = ("model_state_dict", "state_dict", "model")
 """Where training scripts put the weights in what they save, in the order tried."""
@@ -135,13 +148,13 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def add_rows(model: Any, tokens: int) -> None:
-    """Give the embedding a row for each of the tokenizer's tokens, and note how many were added.
+def add_rows(model: Any, tokens: int) -> int:
+    """Give the embedding a row for each of the tokenizer's tokens; returns how many were added.
 
     New rows, also of an output embedding of its own, are the mean of the old ones: known tokens keep nearly their
     probabilities (Hewitt 2021), and a model that is loaded again gets the same rows.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows: int = model.get_input_embeddings().weight.shape[0]
     added = max(0, tokens - rows)
     if added:
         say(f"note: the tokenizer has {tokens} tokens and the model {rows}: {added} rows were added to its embedding")
@@ -149,4 +162,18 @@ def add_rows(model: Any, tokens: int) -> None:
         for table in (model.get_input_embeddings(), model.get_output_embeddings()):
             if table is not None:
                 table.weight.data[rows:] = table.weight.data[:rows].mean(0)
-    model.added_tokens = added
+    return added
+
+
+def repeated_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the members of the outermost lists of two or more modules of one class.
+
+    These are the layers that are compiled, and sharded, one by one.
+    """
+    inside: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and id(module) not in inside:
+            kinds = {type(member) for member in module}
+            if len(module) > 1 and len(kinds) == 1:
+                inside.update(id(part) for part in module.modules())
+                yield from module

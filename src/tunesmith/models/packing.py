@@ -7,7 +7,7 @@ Whether a model can be run so is never assumed: `disagrees` tries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -71,12 +71,6 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
     )
 
 
-def size(sequences: Tokens) -> int:
-    """Tokens of the row that `pack` would make."""
-    _, tokens, shared = _sort(sequences)
-    return sum(map(len, tokens)) - sum(shared)
-
-
 def plan(sequences: Tokens, max_tokens: int) -> list[list[int]]:
     """Positions in groups whose packed rows have at most `max_tokens` (one sequence always fits alone).
 
@@ -122,7 +116,7 @@ def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
 
 def run_body(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """What the head of a causal model would see, B x T x D, from any inputs its forward takes."""
-    hidden_BTD, _ = _run(model, inputs, slice(0, 1))
+    hidden_BTD, _ = run_trimmed(model, {**inputs, "use_cache": False}, lambda hidden_BTD: hidden_BTD[:, :1])
     return hidden_BTD.to(inner(model).dtype)  # autocast may end in another type than the head's
 
 
@@ -140,6 +134,30 @@ def head(model: nn.Module) -> nn.Module:
             f"{type(inner(model)).__name__} has no output embedding", expected="a causal language model with a head"
         )
     return module
+
+
+def run_trimmed(
+    model: nn.Module, inputs: Mapping[str, Any], select: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, Any]:
+    """Run the model's own forward, with its head only on what `select` takes from the hidden states (B x T x D).
+
+    Returns the hidden states as they reached the head, and the model's output. The forward of the outermost module
+    runs, because PEFT and data-parallel training depend on it.
+    """
+    seen: list[torch.Tensor] = []
+
+    def trim(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        seen.append(args[0])
+        return select(args[0]), *args[1:]
+
+    hook = head(model).register_forward_pre_hook(trim)
+    try:
+        output = model(**inputs)
+    finally:
+        hook.remove()
+    if not seen:
+        raise ModelError(f"{type(inner(model)).__name__} does not call its output embedding in its forward")
+    return seen[0], output
 
 
 def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: float = 1e-4) -> str | None:
@@ -229,27 +247,6 @@ def _fill(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> lis
     return groups
 
 
-def _run(model: nn.Module, inputs: dict[str, torch.Tensor], keep: slice | list[int]) -> tuple[torch.Tensor, Any]:
-    """The model's own forward with its head at the places `keep` only: hidden_BTD as the head got it, and the output.
-
-    The forward of the outermost module runs, since PEFT and data-parallel training hang on it.
-    """
-    found: list[torch.Tensor] = []
-
-    def trim(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        found.append(args[0])
-        return args[0][:, keep], *args[1:]
-
-    hook = head(model).register_forward_pre_hook(trim)
-    try:
-        output = model(**inputs, use_cache=False)
-    finally:
-        hook.remove()
-    if not found:
-        raise ModelError(f"{type(inner(model)).__name__} does not call its output embedding in its forward")
-    return found[0], output
-
-
 def _window(model: nn.Module) -> int | None:
     """How many tokens the model's layers look back, where its configuration has a limit."""
     config = inner(model).config.get_text_config()
@@ -280,8 +277,9 @@ def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
     for ids, row, hidden_LD in zip(sequences, labels, unpack(hidden_states(model, packed), packed), strict=True):
         at = [i - 1 for i, label in enumerate(row) if i and label != IGNORE][-64:]  # the last have the most behind them
         if at:
-            ids_1L = torch.tensor([list(ids)], device=packed.ids.device)
-            plain_NV = _run(model, {"input_ids": ids_1L}, at)[1].logits[0].float().cpu()
+            inputs = {"input_ids": torch.tensor([list(ids)], device=packed.ids.device), "use_cache": False}
+            _, output = run_trimmed(model, inputs, lambda hidden_1LD: hidden_1LD[:, at])  # noqa: B023  called at once
+            plain_NV = output.logits[0].float().cpu()
             # torch.maximum keeps NaN, max() might not
             worst = torch.maximum(worst, (output_head(hidden_LD[at]).float().cpu() - plain_NV).abs().max())
             scale = torch.maximum(scale, plain_NV.abs().max())

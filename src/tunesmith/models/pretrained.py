@@ -14,6 +14,7 @@ from tunesmith import assets, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError
 from tunesmith.models import adapters, architectures, gguf_import, quantize
+from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
 
 Tokenizer = Any
@@ -36,7 +37,7 @@ def tokenizer(settings: Model) -> Tokenizer:
     return found
 
 
-def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: Any | None = None) -> nn.Module:
+def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: Any | None = None) -> LoadedModel:
     """A causal language model with float32 weights that answers greedily unless told otherwise.
 
     Where the tokenizer knows more tokens than the embedding, rows are added, each the mean of the others. What is
@@ -52,15 +53,14 @@ def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: An
     if _sees_ahead(model):
         raise _not_causal(settings, f"{config.model_type}, an encoder: its outputs depend on later tokens")
     _check_body(settings, report, "")
-    _own_weights(settings, model, "")
-    architectures.add_rows(model, len(tokenizer))
+    loaded = _adjusted(settings, model, tokenizer, "")
     _answer_greedily(model, tokenizer)
-    return cast(nn.Module, model)
+    return loaded
 
 
 def sequence_classifier(
     settings: Model, tokenizer: Tokenizer, labels: Sequence[str], seed: int, quantization: Any | None = None
-) -> nn.Module:
+) -> LoadedModel:
     """The pretrained body with a new head, one output per label. The head is drawn from `seed` alone.
 
     Decoders (GPT-2, OPT, Llama ...) read the last token that is not padding, so they must know the padding token.
@@ -78,9 +78,7 @@ def sequence_classifier(
     model, report = _weights(AutoModelForSequenceClassification, settings, config, seed, quantization)
     prefix = f"{model.base_model_prefix}."
     _check_body(settings, report, prefix)
-    _own_weights(settings, model, prefix)
-    architectures.add_rows(model, len(tokenizer))
-    return cast(nn.Module, model)
+    return _adjusted(settings, model, tokenizer, prefix)
 
 
 def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
@@ -91,9 +89,9 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     words, adapter = tokenizer(settings), adapters.saved(folder)
     if adapter is None:
-        model = causal_lm(settings, words, 0)
+        model = causal_lm(settings, words, 0).module
     else:
-        model = adapters.load(causal_lm(_under(adapter, settings), words, 0, _bits(adapter)), folder)
+        model = adapters.load(causal_lm(_under(adapter, settings), words, 0, _bits(adapter)).module, folder)
     return model.eval().to(processes.device()), words
 
 
@@ -105,7 +103,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
     if adapter := adapters.saved(folder):
         words, labels = tokenizer(settings), _labels(adapter, folder)
         model = sequence_classifier(_under(adapter, settings), words, labels, 0, _bits(adapter))
-        return adapters.load(model, folder).to(processes.device()), words
+        return adapters.load(model.module, folder).to(processes.device()), words
     with _explained(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -186,11 +184,12 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
     return quantize.settle(model), report
 
 
-def _own_weights(settings: Model, model: Any, prefix: str) -> None:
-    """Fill in the recipe's state dict. Remember weights that no name leads to: an adapter cannot stand on them."""
+def _adjusted(settings: Model, model: nn.Module, tokenizer: Tokenizer, prefix: str) -> LoadedModel:
+    """The model with the recipe's state dict, and with embedding rows for all tokens."""
     if settings.state_dict is not None:
         architectures.fill(model, Path(settings.state_dict), prefix)
-    model.own_weights = settings.state_dict is not None or settings.from_config is not None
+    own = settings.state_dict is not None or settings.from_config is not None
+    return LoadedModel(model, own, architectures.add_rows(model, len(tokenizer)))
 
 
 def _sees_ahead(model: Any) -> bool:

@@ -127,7 +127,7 @@ class LocalJudge:
         )
         tokenizer = pretrained.tokenizer(model)
         prompter = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
-        made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).eval().to(processes.device())
+        made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).module.eval().to(processes.device())
         return Generator(made, prompter, pretrained.longest_input(model, tokenizer), model)
 
     @property

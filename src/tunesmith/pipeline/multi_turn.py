@@ -41,7 +41,7 @@ def ask(run: Run, wanted: Sequence[MultiTurnQuestion], folder: Run) -> tuple[str
     """Return a run's name and its answers by question, each turn with those before it; stored in `folder` for reuse."""
     if run.recipe.task != "instruction":
         raise RunError(f"{run.path} was not trained to answer", do="give a run of task instruction")
-    recipe, name = run.recipe, str(run.manifest["name"])
+    recipe, name = run.recipe, run.manifest.name
     stored = folder.path / "judgements" / f"answers-{run.path.resolve().name}.jsonl"
     settings = recipe.generate.model_dump(mode="json") | {"seed": recipe.seed}
     lines = [json.loads(line) for line in stored.read_text("utf-8").splitlines()] if stored.exists() else []

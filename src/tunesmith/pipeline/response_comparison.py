@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, runs
+from tunesmith import __version__, records, runs
 from tunesmith.console import say, warn
 from tunesmith.data import response_files as files
 from tunesmith.data.rows import FIRST, merge
@@ -111,7 +111,7 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     if run is not None:
         if run.recipe.task != "instruction":
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
-        return [ModelResponses(str(run.manifest["name"]), str(run.path), run.rows("test"), run.manifest["costs"])]
+        return [ModelResponses(run.manifest.name, str(run.path), run.rows("test"), records.dump(run.finished.costs))]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded

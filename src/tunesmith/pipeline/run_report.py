@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunesmith import __version__
+from tunesmith import __version__, records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import label_pairs, length_bias, response_pairs
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.manifest import FinishedManifest, Manifest
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.reporting import classification_report, conclusions, generation_report, sample_selection
@@ -28,21 +29,20 @@ WORST = 10
 
 def build(runs: Sequence[Run], confidence: Confidence) -> dict[str, Any]:
     """The report of finished runs as one dict, ready for JSON. Raises RunError where their tasks or splits differ."""
-    manifests = [run.manifest for run in runs]
+    manifests = [run.finished for run in runs]
     task = _task(runs, manifests)
     _check_same_split(runs, manifests)
     names = _names(manifests)
     methods = [_method(run, manifest, name) for run, manifest, name in zip(runs, manifests, names, strict=True)]
     _check_same_confidence(methods)
-    data = manifests[0]["data"]
     return {
         "task": task,
         "title": title(runs[0]),
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "command": command(),
         "version": __version__,
-        "data": data,
-        "environment": manifests[0]["environment"] | {"seed": confidence.seed},
+        "data": records.dump(manifests[0].data),
+        "environment": records.dump(manifests[0].environment) | {"seed": confidence.seed},
         **TASKS[task].compare(runs, methods, confidence),
     }
 
@@ -66,7 +66,7 @@ def card(run: Run, usage: str, library: str, changed: str | None) -> str:
     """
     manifest = run.manifest
     if not (run.path / "scores.json").exists():
-        head = f"# {title(run)}: {manifest['name']}\n\n{manifest['description']}. It was not tested.\n\n"
+        head = f"# {title(run)}: {manifest.name}\n\n{manifest.description}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{usage}\n"
     recipe = run.recipe
     content = build([run], confidence_of(recipe))
@@ -106,7 +106,7 @@ def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> lis
 
 def title(run: Run) -> str:
     """What a page about this run is called: after its data."""
-    return Path(run.manifest["data"]["source"].removeprefix("pypi:")).name
+    return Path(run.manifest.data.source.removeprefix("pypi:")).name
 
 
 def command() -> str:
@@ -119,9 +119,9 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
     return [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in words]
 
 
-def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
+def _task(runs: Sequence[Run], manifests: Sequence[Manifest]) -> str:
     """What all the runs are about; runs from before there were tasks classify."""
-    tasks = [str(manifest.get("task", "classification")) for manifest in manifests]
+    tasks = [manifest.task for manifest in manifests]
     if len(set(tasks)) > 1:
         raise RunError(
             "runs of different tasks cannot be compared",
@@ -132,14 +132,12 @@ def _task(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> str:
     return tasks[0]
 
 
-def _check_same_split(runs: Sequence[Run], manifests: Sequence[dict[str, Any]]) -> None:
+def _check_same_split(runs: Sequence[Run], manifests: Sequence[Manifest]) -> None:
     """Only methods that were trained and tested on the same rows can be compared."""
-    first = manifests[0]["data"]
+    first = manifests[0].data
     for run, manifest in zip(runs[1:], manifests[1:], strict=True):
         differing = [
-            name
-            for name, split in first["splits"].items()
-            if split["fingerprint"] != manifest["data"]["splits"][name]["fingerprint"]
+            name for name, split in first.splits.items() if split.fingerprint != manifest.data.splits[name].fingerprint
         ]
         if differing:
             raise RunError(
@@ -157,26 +155,26 @@ def _check_same_confidence(methods: Sequence[dict[str, Any]]) -> None:
         raise RunError("the runs have intervals of different confidence", found=found, do="train them with one level")
 
 
-def _names(manifests: Sequence[dict[str, Any]]) -> list[str]:
+def _names(manifests: Sequence[Manifest]) -> list[str]:
     """The methods' names; runs of the same method are numbered."""
-    names = [str(manifest["name"]) for manifest in manifests]
+    names = [manifest.name for manifest in manifests]
     return [
         name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}"
         for index, name in enumerate(names)
     ]
 
 
-def _method(run: Run, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+def _method(run: Run, manifest: FinishedManifest, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "is_base": False,
         "run": str(run.path),
-        "description": manifest["description"],
+        "description": manifest.description,
         "scores": run.read("scores.json"),
-        "validation": manifest["validation"],
-        "costs": manifest["costs"],
+        "validation": manifest.validation,
+        "costs": records.dump(manifest.costs),
         "curve": curve(run),
-        "notes": manifest["notes"],
+        "notes": manifest.notes,
     }
 
 
@@ -186,7 +184,7 @@ def _compare_labels(runs: Sequence[Run], methods: Sequence[dict[str, Any]], conf
     stored = {method["name"]: run.predictions("test") for run, method in zip(runs, methods, strict=True)}
     gold = next(iter(stored.values()))[1]
     predictions = {name: found for name, (found, _) in stored.items()}
-    labels = runs[0].manifest["data"]["labels"]
+    labels = runs[0].manifest.data.labels
     pairs = label_pairs.compare(gold, predictions, labels, confidence) if len(runs) > 1 else []
     return {"verdict": label_pairs.verdict(methods, pairs), "methods": methods, "pairs": pairs}
 
@@ -223,7 +221,7 @@ def side_by_side(
 def shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The base model's answers, where the runs that asked it asked the same one, and none of them is untuned itself."""
     found = [rows for run in runs if (rows := base_model.stored(run))]
-    tuned = all(run.manifest["costs"]["trainable"] for run in runs)
+    tuned = all(run.finished.costs.trainable for run in runs)
     return found[0] if found and tuned and all(rows == found[0] for rows in found) else []
 
 
@@ -256,7 +254,7 @@ def _answering(run: Run) -> dict[str, Any]:
         "base_model": name if on_hub else None,
         "settings": {
             "model": name,
-            "template": run.manifest["notes"].get("template", recipe.prompt.template),
+            "template": run.finished.notes.get("template", recipe.prompt.template),
             "max_length": recipe.model.max_length,
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",
@@ -269,17 +267,17 @@ def _saved(run: Run) -> str:
     """What lies in model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
     if (run.model / "adapter_config.json").exists():
         return "adapter"
-    return "model" if run.manifest["costs"]["trainable"] else "tokenizer"
+    return "model" if run.finished.costs.trainable else "tokenizer"
 
 
 def _samples(run: Run) -> list[dict[str, Any]]:
     """Per validation prompt the answers at each evaluation, in the order of the steps."""
     found: dict[str, dict[str, Any]] = {}
     for line in run.metrics():
-        for one in line.get("samples", ()):
-            asked = {"id": one["id"], "prompt": one["prompt"], "reference": one["reference"], "answers": []}
-            answered = {"step": line["step"], "response": one["response"]}
-            found.setdefault(one["id"], asked)["answers"].append(answered)
+        for sample in line.samples:
+            asked = {"id": sample.id, "prompt": sample.prompt, "reference": sample.reference, "answers": []}
+            answered = {"step": line.step, "response": sample.response}
+            found.setdefault(sample.id, asked)["answers"].append(answered)
     return list(found.values())
 
 
@@ -289,10 +287,9 @@ def curve(run: Run) -> dict[str, Any] | None:
     if not lines:
         return None
     metric = run.recipe.evaluate.metric_for_best_model
-    key = f"validation_{metric}"
     return {
-        "loss": [[line["step"], line["loss"]] for line in lines if "loss" in line],
-        "validation": [[line["step"], line[key]] for line in lines if key in line],
+        "loss": [[line.step, line.loss] for line in lines if line.loss is not None],
+        "validation": [[line.step, line.validation[metric]] for line in lines if metric in line.validation],
         "validation_metric": metric,
     }
 

@@ -204,7 +204,7 @@ class Generator:
         else:
             base = Model(**content["base"] | {"trust_remote_code": trust_remote_code})
             tokenizer = pretrained.tokenizer(Model(name_or_path=str(folder), trust_remote_code=trust_remote_code))
-            model = pretrained.causal_lm(base, tokenizer, 0).eval().to(processes.device())
+            model = pretrained.causal_lm(base, tokenizer, 0).module.eval().to(processes.device())
         return cls(model, ChatEncoder(tokenizer, content["system"]), content["max_length"], base)
 
     @property

@@ -264,29 +264,16 @@ def _row_limit(model: nn.Module, part: Part, longest: int) -> int:
 def _read(model: nn.Module, ids: Ids) -> Any:
     """What the model keeps of the tokens that all rows begin with."""
     inputs = {"input_ids": torch.tensor([ids], device=_device(model)), "use_cache": True}
-    _, output = _run(model, inputs, torch.zeros(1, 1, dtype=torch.long, device=_device(model)))
+    _, output = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])
     return output.past_key_values
 
 
 def _logits(model: nn.Module, inputs: dict[str, Any], places_BU: torch.Tensor) -> torch.Tensor:
     """The model's own logits at some places of each row, B x U x V; capped or scaled, where the model does so."""
-    logits_BUV, _ = _run(model, inputs, places_BU)
-    return logits_BUV
-
-
-def _run(model: nn.Module, inputs: dict[str, Any], places_BU: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """The forward of the outermost module, whose head sees these places alone."""
     rows_B1 = torch.arange(len(places_BU), device=places_BU.device)[:, None]
-
-    def trim(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return args[0][rows_B1, places_BU], *args[1:]
-
-    hook = packing.head(model).register_forward_pre_hook(trim)
-    try:
-        output = model(**inputs)
-    finally:
-        hook.remove()
-    return output.logits, output
+    _, output = packing.run_trimmed(model, inputs, lambda hidden_BTD: hidden_BTD[rows_B1, places_BU])
+    logits_BUV: torch.Tensor = output.logits
+    return logits_BUV
 
 
 def _pick(logits_BUV: torch.Tensor, places: Ints, tokens: Ints) -> Floats:

@@ -107,15 +107,10 @@ def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
 
 def _own_logits(model: nn.Module, inputs: dict[str, torch.Tensor], learned_BT: torch.Tensor) -> torch.Tensor:
     """The model's own logits, U x V in float32 at least, at the learned places of all but the last column."""
-
-    def trim(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return args[0][:, :-1][learned_BT][None], *args[1:]
-
-    hook = packing.head(model).register_forward_pre_hook(trim)
-    try:
-        logits_UV: torch.Tensor = model(**inputs, use_cache=False).logits[0]
-    finally:
-        hook.remove()
+    _, output = packing.run_trimmed(
+        model, {**inputs, "use_cache": False}, lambda hidden_BTD: hidden_BTD[:, :-1][learned_BT][None]
+    )
+    logits_UV: torch.Tensor = output.logits[0]
     return logits_UV.to(torch.promote_types(logits_UV.dtype, torch.float32))
 
 

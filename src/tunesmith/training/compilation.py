@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import TrainingError
-from tunesmith.models import layers
+from tunesmith.models import architectures
 
 WORTH_IT = {"cpu": 500}
 """Steps from which `auto` compiles; docs/engine.md has what was measured."""
@@ -44,12 +44,12 @@ def pays(setting: bool | str, num_steps: int, device: torch.device, causal: bool
 
 
 def compile_layers(model: nn.Module) -> int:
-    """Compile each repeated layer in place; gives their number. The code is made when they first run.
+    """Compile each repeated layer in place; returns their number. The code is made when they first run.
 
     All lengths share one compilation, and so do all layers, which differ in their weights alone. What is outside of
     them (embeddings, head, losses) stays as it is, hooks included; names in the state dict do not change.
     """
-    found = list(layers.repeated(model))
-    for layer in found:
+    layers = list(architectures.repeated_layers(model))
+    for layer in layers:
         layer.compile(dynamic=True)
-    return len(found)
+    return len(layers)

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunesmith.errors import TrainingError
-from tunesmith.models import layers
+from tunesmith.models import architectures
 from tunesmith.training import zero
 
 
@@ -65,7 +65,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     """Give each process its piece of every weight, in place. All processes have the same weights before."""
     world = torch.distributed.get_world_size()
     mesh = init_device_mesh(device.type, (world,))
-    for layer in layers.repeated(model):
+    for layer in architectures.repeated_layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=_reshards())
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     # By default the backward pass gathers in the order of the forwards before it, the evaluation's included: those the

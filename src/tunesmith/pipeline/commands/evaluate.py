@@ -69,7 +69,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
     recipe = run.recipe
     if source is None:
         predictions, gold = run.predictions("test")
-        scores = metrics.score(gold, predictions, run.manifest["data"]["labels"], confidence_of(recipe))
+        scores = metrics.score(gold, predictions, run.manifest.data.labels, confidence_of(recipe))
         run.write("scores.json", scores)
         return scores
     examples = responding.new_rows(recipe, source)

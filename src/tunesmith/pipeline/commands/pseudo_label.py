@@ -186,7 +186,7 @@ def _content(rows: Sequence[Row], found: Sequence[Run], threshold: float, sample
 
 def _origin(run: Run) -> Row:
     recipe = run.recipe
-    return {"run": str(run.path), "model": str(run.manifest["name"]), "seed": recipe.seed}
+    return {"run": str(run.path), "model": run.manifest.name, "seed": recipe.seed}
 
 
 def _check(found: Sequence[Run], samples: int, threshold: float, answer: str) -> None:

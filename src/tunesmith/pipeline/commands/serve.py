@@ -97,8 +97,8 @@ def _fastest(run: Run) -> str:
 
     found = {"torch": 1.0}
     files = {name: run.path / FOLDER / name / parity.FILE for name in ONNX if importlib.util.find_spec("onnxruntime")}
-    splits = run.manifest["data"]["splits"]
-    held_out = next((splits[name]["rows"] for name in ("test", "validation") if splits[name]["rows"]), ROWS)
+    splits = run.manifest.data.splits
+    held_out = next((splits[name].rows for name in ("test", "validation") if splits[name].rows), ROWS)
     for name, file in files.items():
         if file.is_file():
             proof = json.loads(file.read_text(encoding="utf-8"))

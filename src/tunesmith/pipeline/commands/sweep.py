@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, recipe as recipes, runs
+from tunesmith import __version__, recipe as recipes, records, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses
@@ -280,7 +280,7 @@ def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
             except TunesmithError:
                 trial.set_user_attr("failed", True)
                 raise
-        score = float(run.manifest["validation"][plan.metric])
+        score = (run.finished.validation or {})[plan.metric]
         say(f"sweep: {path.name}: validation {plan.metric} {score:.4f}")
         return score
 
@@ -335,12 +335,12 @@ def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
 
 def _row(trial: Any, folder: Run) -> dict[str, Any]:
     run = Run(folder.path / trial.user_attrs["run"])
-    manifest = run.manifest
+    manifest = run.finished
     return {
         "run": run.path.name,
         "values": {name: str(value) for name, value in trial.params.items()},
         "score": trial.value,
-        "costs": manifest["costs"],
+        "costs": records.dump(manifest.costs),
         "curve": run_report.curve(run),
     }
 

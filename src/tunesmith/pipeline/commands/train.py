@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, data, hardware, processes, recipe as recipes, records, runs
+from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
+from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
 from tunesmith.pipeline.fitting.job import Job
@@ -44,7 +45,7 @@ def train(
         for line in () if quiet else summary.lines(splits.changes):
             say(f"data: {line}")
         run = _open(recipe, run_dir)
-    elif run.manifest["status"] == "finished":
+    elif run.manifest.status == "finished":
         say(f"{run.path} has finished already")
         return run
     else:
@@ -67,7 +68,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) 
     watch.seconds["train"] += earlier
     if processes.is_main():
         if "fallback" in fitted.notes:
-            run.note(**method.fallen_back(recipe))
+            trained = method.fallen_back(recipe)
+            run.save_manifest(replace(run.manifest, name=trained["name"], description=trained["description"]))
         runs.write_folder(run.model, fitted.predictor.save)
         if fitted.notes.get("dtype", "float32") != "float32":  # saved so, but always computed with in float32
             fitted = replace(fitted, predictor=method.load(run.model, recipe))
@@ -82,11 +84,12 @@ def open_test(run: Run) -> Run:
     recipe = run.recipe
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     _check_data(splits, run)
-    costs = run.manifest["costs"]
-    fitted = TrainResult(load_result(run), costs["parameters"], costs["trainable"], run.manifest["notes"])
+    manifest = run.finished
+    costs = manifest.costs
+    fitted = TrainResult(load_result(run), costs.parameters, costs.trainable, manifest.notes)
     watch = hardware.Stopwatch()
-    watch.seconds["train"] = costs["train_seconds"]
-    _finish(Job(recipe, splits, run), fitted, watch, costs["peak_memory_mb"])
+    watch.seconds["train"] = costs.train_seconds or 0.0
+    _finish(Job(recipe, splits, run), fitted, watch, costs.peak_memory_mb)
     return run
 
 
@@ -119,7 +122,7 @@ def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
 
 
 def _check_data(splits: Splits, run: Run) -> None:
-    before = run.manifest["data"]["fingerprint"]
+    before = run.manifest.data.fingerprint
     if before != splits.fingerprints["data"]:
         raise RunError(
             f"the data of {run.path} has changed since it began",
@@ -130,43 +133,48 @@ def _check_data(splits: Splits, run: Run) -> None:
 
 
 def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
-    run.note(
-        tunesmith=__version__,
-        name=METHODS[recipe.method].name(recipe),
-        task=recipe.task,
-        method=recipe.method,
-        description=METHODS[recipe.method].describe(recipe),
-        seed=recipe.seed,
-        trust_remote_code=recipe.model.trust_remote_code,
-        data=records.dump(summary.summarize(splits, source_name(recipe))),
-        status="running",
+    run.save_manifest(
+        Manifest(
+            tunesmith=__version__,
+            name=METHODS[recipe.method].name(recipe),
+            task=recipe.task,
+            method=recipe.method,
+            description=METHODS[recipe.method].describe(recipe),
+            seed=recipe.seed,
+            trust_remote_code=recipe.model.trust_remote_code,
+            data=summary.summarize(splits, source_name(recipe)),
+            status="running",
+        )
     )
 
 
 def _finish(job: Job, fitted: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
     outcome = OUTCOMES[job.recipe.task](job, fitted, watch)
-    job.run.note(
-        validation=outcome["validation"],
-        costs=_costs(watch, fitted, outcome["predicted"], job.run) | ({} if peak is None else {"peak_memory_mb": peak}),
-        notes=fitted.notes,
-        environment=records.dump(hardware.environment(fitted.notes.get("device", "cpu"))),
-        status="finished",
+    costs = _costs(watch, fitted, outcome["predicted"], job.run)
+    started = {field.name: getattr(job.run.manifest, field.name) for field in fields(Manifest)}
+    job.run.save_manifest(
+        FinishedManifest(
+            **started | {"status": "finished"},
+            validation=outcome["validation"],
+            costs=costs if peak is None else replace(costs, peak_memory_mb=peak),
+            notes=fitted.notes,
+            environment=hardware.environment(fitted.notes.get("device", "cpu")),
+        )
     )
     run_report.write_run(job.run)
 
 
-def _costs(watch: hardware.Stopwatch, fitted: TrainResult, num_predicted: int, run: Run) -> dict[str, float | None]:
-    predicting = watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None
-    return {
-        "train_seconds": watch.seconds["train"],
-        "seconds_per_1000": predicting,
-        "base_seconds": watch.seconds.get("base"),
-        "peak_memory_mb": hardware.peak_memory_mb(),
-        "parameters": fitted.parameters,
-        "trainable": fitted.trainable,
-        "size_mb": runs.size(run.model) / 2**20,
-    }
+def _costs(watch: hardware.Stopwatch, fitted: TrainResult, num_predicted: int, run: Run) -> Costs:
+    return Costs(
+        train_seconds=watch.seconds["train"],
+        seconds_per_1000=watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None,
+        base_seconds=watch.seconds.get("base"),
+        peak_memory_mb=hardware.peak_memory_mb(),
+        parameters=fitted.parameters,
+        trainable=fitted.trainable,
+        size_mb=runs.size(run.model) / 2**20,
+    )
 
 
 def source_name(recipe: Recipe) -> str:

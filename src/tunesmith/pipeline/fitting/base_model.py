@@ -43,7 +43,7 @@ def score(run: Run) -> dict[str, Any]:
     confidence = confidence_of(recipe)
     scores = responses.score(rows, confidence)
     if before := stored(run):
-        (pair,) = response_pairs.compare({run.manifest["name"]: rows, NAME: before}, confidence)["pairs"]
+        (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)["pairs"]
         scores["base"] = responses.score(before, confidence) | {"pair": pair}
     return scores
 

@@ -25,8 +25,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     recipe, splits = job.recipe, job.splits
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
-    model = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
-    model = weight_setup.shape(model, plan, recipe, "classification").to(accelerator.device)
+    loaded = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
+    model = weight_setup.apply(plan, loaded, recipe, "classification").to(accelerator.device)
     limit = pretrained.longest_input(recipe.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)

@@ -19,6 +19,7 @@ from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation import metrics
+from tunesmith.manifest import LogEntry, Sample
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
@@ -40,7 +41,7 @@ def untuned(job: Job) -> TrainResult:
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
     prompter = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
-    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).to(processes.device())
+    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, prompter, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
     notes = {"device": str(processes.device()), "template": prompter.template}
@@ -54,8 +55,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     prompter = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
     plan = weight_setup.plan(job, accelerator.device)
-    model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
-    model = weight_setup.shape(model, plan, recipe, "causal").to(accelerator.device)
+    loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
+    model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
         prompter.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
@@ -179,11 +180,11 @@ class _Validation:
         questions = [row.messages[:-1] for row in shown]
         answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
         samples = [
-            {"id": row.id, "prompt": row.text, "reference": row.messages[-1].content, "response": answer.text}
+            Sample(row.id, row.text, row.messages[-1].content, answer.text)
             for row, answer in zip(shown, answers, strict=True)
             if answer
         ]
         if not samples:
             return
-        say(f"step {step}, asked {samples[0]['prompt'][:80]!r}: {samples[0]['response'][:160]!r}")
-        self.job.run.log({"step": step, "samples": samples})
+        say(f"step {step}, asked {samples[0].prompt[:80]!r}: {samples[0].response[:160]!r}")
+        self.job.run.log(LogEntry(step, samples=tuple(samples)))

@@ -31,8 +31,8 @@ class Job:
 
         settle: gives something that is ready for JSON; it stays in the manifest under `name`.
         """
-        known = self.run.manifest.get(name)
+        known = self.run.decision(name)
         if known is None and processes.is_main():
             known = settle()
-            self.run.note(**{name: known})
+            self.run.record_decision(name, known)
         return json.loads(processes.agree(json.dumps(known)))

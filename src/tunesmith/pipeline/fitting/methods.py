@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import RecipeError
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -42,10 +42,7 @@ class Method:
 
 def load_result(run: Run) -> Any:
     """What a finished run trained: a Predictor, or of task `instruction` a Generator."""
-    manifest = run.manifest
-    if manifest["status"] != "finished":
-        raise RunError(f"{run.path} has not finished", do=f"go on with it: tunesmith train --resume {run.path}")
-    return METHODS[manifest["method"]].load(run.model, run.recipe)
+    return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
 def _prepare_linear(recipe: Recipe) -> None:

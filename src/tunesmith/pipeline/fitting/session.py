@@ -18,6 +18,7 @@ from accelerate.utils import patch_environment
 from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra
+from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.training import checkpoint, loop, precision, sharding
@@ -82,7 +83,10 @@ class Session:
         if self.losses and (step.number == 1 or step.number % every == 0 or last):
             self._log_losses(step)
         if step.scores is not None:
-            self._log(step, {f"validation_{name}": value for name, value in step.scores.items()})
+            self._log(
+                LogEntry(step.number, validation=dict(step.scores)),
+                {f"validation_{name}": value for name, value in step.scores.items()},
+            )
         if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
             self.best_step = step.number
             with sharding.gathered(state.model):
@@ -91,13 +95,15 @@ class Session:
 
     def _log_losses(self, step: loop.Step) -> None:
         mean = sum(self.losses) / len(self.losses)
-        self._log(step, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
+        entry = LogEntry(step.number, mean, step.grad_norm, step.learning_rate)
+        self._log(entry, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
         self.losses.clear()
 
-    def _log(self, step: loop.Step, values: dict[str, float]) -> None:
+    def _log(self, entry: LogEntry, values: dict[str, float]) -> None:
+        """Append an entry to metrics.jsonl. values: the same for trackers."""
         if self.accelerator.is_main_process:
-            self.job.run.log({"step": step.number, **values})
-        self.accelerator.log(values, step=step.number)
+            self.job.run.log(entry)
+        self.accelerator.log(values, step=entry.step)
 
     def _saves(self, number: int) -> bool:
         engine = self.job.recipe.engine

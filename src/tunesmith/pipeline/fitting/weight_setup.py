@@ -11,6 +11,7 @@ from torch import nn
 from tunesmith.console import say, warn
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, quantize
+from tunesmith.models.architectures import LoadedModel
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.recipe import Adapter, Recipe
 from tunesmith.training import optim, precision
@@ -48,14 +49,14 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
     return WeightPlan(adapter, dtype, quantization, {"dtype": str(dtype).removeprefix("torch."), **notes})
 
 
-def shape(model: nn.Module, plan: WeightPlan, recipe: Recipe, task: adapters.Task) -> nn.Module:
-    """The model in the planned form: only what the recipe trains requires a gradient."""
+def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task: adapters.Task) -> nn.Module:
+    """Return the model in the planned form: only what the recipe trains requires a gradient."""
     if plan.quantization is None:
-        model = model.to(plan.dtype)
+        loaded.module.to(plan.dtype)
     if plan.adapter.kind == "none":
-        optim.freeze(model, recipe.train.freeze)
-        return model
-    return adapters.attach(model, plan.adapter, task, recipe.model.name_or_path, recipe.seed, recipe.model.revision)
+        optim.freeze(loaded.module, recipe.train.freeze)
+        return loaded.module
+    return adapters.attach(loaded, plan.adapter, task, recipe.model.name_or_path, recipe.seed, recipe.model.revision)
 
 
 def _dtype(job: Job, device: torch.device) -> torch.dtype:

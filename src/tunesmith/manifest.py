@@ -1,0 +1,118 @@
+"""What a run records about itself in manifest.json and, while it trains, in metrics.jsonl."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith import records
+from tunesmith.errors import RunError
+from tunesmith.hardware import Environment
+from tunesmith.types import DataSummary
+
+FORMAT = 1
+"""Raised whenever a run directory written before can no longer be read, or one written now by an older tunesmith."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a training cost. The base model, which was not trained, has parameters alone."""
+
+    train_seconds: float | None
+    seconds_per_1000: float | None
+    """To predict 1,000 rows."""
+    base_seconds: float | None = None
+    """To let the base model answer the test prompts."""
+    peak_memory_mb: float | None
+    parameters: int
+    trainable: int
+    size_mb: float | None
+    """Of the folder `model/`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A run, as it is known from its start."""
+
+    tunesmith: str
+    """The version that wrote it."""
+    format: int = FORMAT
+    name: str
+    """What the method is called in a comparison: `encoder`, `generator:lora`."""
+    task: str = "classification"
+    method: str
+    description: str
+    seed: int
+    trust_remote_code: bool
+    data: DataSummary
+    status: str
+    """`running` or `finished`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedManifest(Manifest):
+    """A run that was trained and evaluated."""
+
+    validation: dict[str, float] | None
+    """Metrics of the validation split; None where there is none."""
+    costs: Costs
+    notes: dict[str, Any]
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A validation prompt and the model's answer during training."""
+
+    id: str
+    prompt: str
+    reference: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line of metrics.jsonl: losses of the last steps, an evaluation, or sample answers."""
+
+    step: int
+    loss: float | None = None
+    """Mean training loss since the last such line."""
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+    """Metrics of the validation split; in the file each is a key `validation_<name>`."""
+    samples: tuple[Sample, ...] = ()
+
+
+def parse(content: dict[str, Any], where: str) -> Manifest:
+    """Return the manifest in parsed JSON: a `FinishedManifest` where the run has finished.
+
+    where: the file, for messages. Raises RunError for a manifest that is damaged or from a newer version.
+    """
+    written = content.get("format", FORMAT)
+    if isinstance(written, int) and written > FORMAT:
+        raise RunError(
+            f"{where} was written by a newer tunesmith ({content.get('tunesmith', 'unknown version')})",
+            expected=f"format {FORMAT} or older",
+            found=f"format {written}",
+            do="pip install --upgrade tunesmith",
+        )
+    finished = content.get("status") == "finished"
+    return records.load(FinishedManifest if finished else Manifest, content, where)
+
+
+def dump_entry(entry: LogEntry) -> dict[str, Any]:
+    """Return a log entry as its line in metrics.jsonl holds it."""
+    line: dict[str, Any] = {"step": entry.step}
+    if entry.loss is not None:
+        line |= {"loss": entry.loss, "grad_norm": entry.grad_norm, "learning_rate": entry.learning_rate}
+    line |= {f"validation_{name}": value for name, value in entry.validation.items()}
+    return line | ({"samples": records.dump(entry.samples)} if entry.samples else {})
+
+
+def parse_entry(line: dict[str, Any], where: str) -> LogEntry:
+    """Return the log entry in a parsed line of metrics.jsonl."""
+    validation = {
+        key.removeprefix("validation_"): value for key, value in line.items() if key.startswith("validation_")
+    }
+    return records.load(LogEntry, line | {"validation": validation}, where)
