@@ -54,7 +54,7 @@ DOORS = {
     "tokenizers": {"exporting/network.py", "exporting/standalone.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/run_report.py"},
-    "jinja2": {"reporting/classification_report.py", "judging/judge_prompts.py"},
+    "jinja2": {"reporting/page.py", "judging/judge_prompts.py"},
     "rouge_score": {"evaluation/text_overlap.py"},
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},

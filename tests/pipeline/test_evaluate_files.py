@@ -14,7 +14,7 @@ import pytest
 
 import tunesmith
 from tests import tiny
-from tests.reporting.test_classification_report import HOSTILE, Balance
+from tests.sample_reports import HOSTILE, Balance
 from tunesmith import cli
 from tunesmith.data import response_files
 from tunesmith.errors import DataError, RecipeError, RunError

@@ -19,7 +19,7 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.judge_server import Request, Server, completion, serving
-from tests.reporting.test_classification_report import Balance
+from tests.sample_reports import Balance
 from tunesmith import cli
 from tunesmith.endpoints import client
 from tunesmith.endpoints.journal import file_name

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.reporting.test_classification_report import HOSTILE, Balance, content as classified
+from tests.sample_reports import HOSTILE, Balance, content as classified
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import LogEntry, Sample
 from tunesmith.pipeline import run_report
-from tunesmith.reporting import classification_report, format, generation_report, terminal
+from tunesmith.reporting import classification_report, format, generation_report, model_card, terminal
 from tunesmith.runs import Run
 
 KINDS = {
@@ -367,7 +367,7 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
     content = built(tmp_path, name)
     content["methods"][0]["base_model"] = "owner/model"
-    text = generation_report.card(content)
+    text = model_card.generation(content)
     front = yaml.safe_load(text.split("---")[1])
     assert (front["library_name"], front["pipeline_tag"], front["base_model"]) == (
         library,
@@ -384,9 +384,7 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
 
 def test_the_card_of_an_untuned_model_names_where_its_weights_are(tmp_path: Path) -> None:
-    (code,) = re.findall(
-        r"```python\n(.*?)```", generation_report.card(built(tmp_path, "generator:untuned")), re.DOTALL
-    )
+    (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(built(tmp_path, "generator:untuned")), re.DOTALL)
     assert 'model="pypi:smollm2-135m-instruct"' in code
     assert 'generator-untuned/model")' in code
 

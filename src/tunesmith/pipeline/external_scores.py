@@ -16,7 +16,7 @@ from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, mean
 from tunesmith.reporting import judge_report
-from tunesmith.reporting.classification_report import level
+from tunesmith.reporting.format import level
 from tunesmith.reporting.markdown import plain, table
 
 

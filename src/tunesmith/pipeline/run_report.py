@@ -19,7 +19,7 @@ from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import FinishedManifest, Manifest
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
-from tunesmith.reporting import classification_report, conclusions, generation_report, sample_selection
+from tunesmith.reporting import classification_report, conclusions, generation_report, model_card, sample_selection
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
 
@@ -56,7 +56,7 @@ def write_run(run: Run) -> None:
         recipe = run.recipe
         content = build([run], confidence_of(recipe))
         _write_pages(run, content)
-        run.write("README.md", TASKS[content["task"]].pages.card(content))
+        run.write("README.md", TASKS[content["task"]].card(content))
 
 
 def card(run: Run, usage: str, library: str, changed: str | None) -> str:
@@ -72,7 +72,7 @@ def card(run: Run, usage: str, library: str, changed: str | None) -> str:
     content = build([run], confidence_of(recipe))
     saved = "adapter" if library == "peft" else "model"
     content["methods"][0] |= {"usage": usage, "library": library, "saved": saved, "changed": changed}
-    return str(TASKS[content["task"]].pages.card(content))
+    return TASKS[content["task"]].card(content)
 
 
 def write_comparison(folder: Run, content: dict[str, Any]) -> None:
@@ -321,10 +321,11 @@ class Task:
 
     compare: Callable[[Sequence[Run], Sequence[dict[str, Any]], Confidence], dict[str, Any]]
     pages: ModuleType
-    """Has `html`, `markdown` and `card`."""
+    """Has `html` and `markdown`."""
+    card: Callable[[Mapping[str, Any]], str]
 
 
 TASKS = {
-    "classification": Task(_compare_labels, classification_report),
-    "instruction": Task(_compare_answers, generation_report),
+    "classification": Task(_compare_labels, classification_report, model_card.classification),
+    "instruction": Task(_compare_answers, generation_report, model_card.generation),
 }

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tunesmith.evaluation.label_pairs import NOTABLE
 from tunesmith.evaluation.response_pairs import Figures
-from tunesmith.reporting.classification_report import chance, level, part, share
-from tunesmith.reporting.format import NAMES, figure
+from tunesmith.reporting.format import NAMES, chance, figure, level, part, share
 
 
 def said(methods: Sequence[Figures], compared: Figures) -> str:

@@ -1,14 +1,22 @@
-"""What the figures of generated answers are called, and how they are written for people."""
+"""What metrics are called, and how numbers are written for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
-from tunesmith.evaluation.responses import HIGHER_IS_BETTER, NEITHER, SHARES
-from tunesmith.reporting.classification_report import NOTHING, chance, metric, share
+from tunesmith.evaluation import metrics, responses
+from tunesmith.evaluation.responses import NEITHER, SHARES
 
 NAMES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "mcc": "Matthews correlation",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "ece": "Calibration error",
     "loss": "Loss",
     "perplexity": "Perplexity",
     "rouge1": "ROUGE-1",
@@ -24,9 +32,109 @@ NAMES = {
     "length_ratio": "Length ratio",
     "tokens": "Mean length",
 }
-LOWER_IS_BETTER = [name for name, higher in HIGHER_IS_BETTER.items() if not higher]
+LOWER_IS_BETTER = [
+    name for name, higher in (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER).items() if not higher
+]
+NOTHING = "–"
+"""Stands for a number that is not known."""
 DIGITS = {"bleu": 1, "chrf": 1, "length_ratio": 2}
 """Decimals, where not three (losses and scores up to 1), or as many as three digits need (perplexity, tokens)."""
+
+
+def metric(value: float | None) -> str:
+    """0.975; a true minus sign where it is negative."""
+    return NOTHING if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference: +0.012, −0.003, 0.000."""
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def chance(p: float | None) -> str:
+    """A p-value: 0.31, 0.042, < 0.001."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def percent(share: float) -> str:
+    """98%, 0.4%; nothing that is more than none is shown as none."""
+    return f"{100 * share:.0f}%" if share >= 0.0095 or share == 0 else f"{100 * share:.1g}%"
+
+
+def share(value: float | None) -> str:
+    """99.1%; all and none without decimals, and nothing else looks like them."""
+    if value is None:
+        return NOTHING
+    return f"{min(99.9, max(0.1, 100 * value)):.1f}%" if 0 < value < 1 else f"{100 * value:.0f}%"
+
+
+def level(confidence: float) -> str:
+    """95%, 99.5%: never rounded."""
+    return f"{100 * confidence:g}%"
+
+
+def seconds(value: float | None) -> str:
+    """40 ms, 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if value is None or not isfinite(value):
+        return NOTHING
+    if value < 0.095:
+        return f"{1000 * value:.1g} ms" if value < 0.001 else f"{1000 * value:.0f} ms"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return _two_units(whole, "min", "s") if whole >= 60 else f"{whole} s"
+    return _two_units(round(whole / 60), "h", "min")
+
+
+def _two_units(small: int, unit: str, subunit: str) -> str:
+    large, remainder = divmod(small, 60)
+    return f"{large:,} {unit} {remainder} {subunit}" if remainder else f"{large:,} {unit}"
+
+
+def count(value: float | None) -> str:
+    """512; 50,000; 120 k; 22.7 M; 1.3 B."""
+    if value is None:
+        return NOTHING
+    for limit, unit, size in ((99_999.5, "", 1), (999_500, " k", 1e3), (999.5e6, " M", 1e6)):
+        if value < limit:
+            return f"{value / size:,.{1 if unit == ' M' and value < 99.95e6 else 0}f}{unit}"
+    return f"{value / 1e9:,.1f} B"
+
+
+def megabytes(value: float | None) -> str:
+    """40 kB, 1.2 MB, 310 MB, 1.4 GB."""
+    if value is None:
+        return NOTHING
+    if value < 0.095:
+        return f"{1000 * value:.0f} kB"
+    if value < 999.5:
+        return f"{value:.{1 if value < 9.95 else 0}f} MB"
+    return f"{value / 1000:,.1f} GB"
+
+
+def training(costs: Mapping[str, Any]) -> str:
+    """How long training took; what was not trained needed none, whatever loading it took."""
+    return "none" if costs["trainable"] == 0 else seconds(costs["train_seconds"])
+
+
+def trained(costs: Mapping[str, Any]) -> str:
+    """How many parameters training changed: none; 1,925 (0.0085%)."""
+    total, learned = costs["parameters"], costs["trainable"]
+    if not (total and learned):
+        return NOTHING if learned is None else "none"
+    return f"{count(learned)} ({part(learned / total)})"
+
+
+def part(whole: float) -> str:
+    """A share of parameters, which may be small: 0.21%, 1.5%, 100%."""
+    return f"{100 * whole:.0f}%" if whole >= 0.0995 else f"{100 * whole:.2g}%"
+
+
+# Numbers whose form depends on the metric.
 
 
 def figure(name: str, value: float | None) -> str:
@@ -72,8 +180,8 @@ def difference(name: str, pair: Mapping[str, Any], methods: Mapping[str, Mapping
         return NOTHING
     if name in SHARES:
         a, b = (methods[pair[side]]["scores"]["headline"].get(name) for side in ("a", "b"))
-        return f"{signed(name, a['value'] - b['value'])}" if a and b else NOTHING
-    return f"{signed(name, tested['value'])} [{signed(name, tested['low'])}, {signed(name, tested['high'])}]"
+        return f"{signed_figure(name, a['value'] - b['value'])}" if a and b else NOTHING
+    return signed_estimate(name, tested)
 
 
 def probability(name: str, pair: Mapping[str, Any]) -> str:
@@ -82,20 +190,20 @@ def probability(name: str, pair: Mapping[str, Any]) -> str:
     return chance(tested["p_holm"]) if tested else NOTHING
 
 
-def signed(name: str, value: float) -> str:
+def signed_figure(name: str, value: float) -> str:
     """A difference: +0.012, −2.1, +3.0 points."""
-    if name in SHARES:
-        return _sign(f"{100 * value:+.1f}") + " points"
-    return _sign(f"{value:+.{DIGITS.get(name, 3)}f}")
+    return f"{signed(100 * value, 1)} points" if name in SHARES else signed(value, DIGITS.get(name, 3))
+
+
+def signed_estimate(name: str, found: Mapping[str, Any]) -> str:
+    """A difference with its interval: +0.041 [+0.010, +0.072]"""
+    low, value, high = (signed_figure(name, found[end]) for end in ("low", "value", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def better(name: str) -> str:
     """Which way is better, in a word."""
     return "neither" if name in NEITHER else "lower" if name in LOWER_IS_BETTER else "higher"
-
-
-def _sign(text: str) -> str:
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _tested(name: str, pair: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -1,42 +1,29 @@
-"""The report on models that answer instructions: a page, its Markdown twin, a model card. Pure functions, no files."""
+"""The report on models that answer instructions: a page and its Markdown twin. Pure functions, no files."""
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
 from tunesmith.evaluation.responses import SHARES
-from tunesmith.reporting import format, judge_report
-from tunesmith.reporting.classification_report import (
-    NOTHING,
-    Report,
-    chance,
-    changed,
-    claimed,
-    cost_table,
-    share,
-    templates,
-)
-from tunesmith.reporting.format import NAMES, directed, estimate, signed
-from tunesmith.reporting.markdown import code, data_parts, environment_table, hub_name, plain, sign, table
+from tunesmith.reporting import format, judge_report, page
+from tunesmith.reporting.format import NAMES, NOTHING, chance, directed, estimate, signed_estimate
+from tunesmith.reporting.markdown import code, cost_table, data_parts, plain, quote, sign, table
 
+Report = Mapping[str, Any]
+"""What `comparison.json` holds of instruction runs; `pipeline.run_report.build` makes it."""
 STEPS = 6
 """Of more evaluations than this the page shows the answers of some, the first and the last among them."""
-QUOTED = 280
-"""Characters of a text that Markdown quotes."""
 
 
 def html(report: Report) -> str:
     """One self-contained page, without scripts and without any request to the outside."""
-    page = "answers.html.j2" if report["task"] == "instruction" else "answers.files.html.j2"
+    template = "answers.html.j2" if report["task"] == "instruction" else "answers.files.html.j2"
     given: dict[str, Any] = {
         **{name: getattr(format, name) for name in ("better", "difference", "directed", "figure", "interval")},
-        **{name: getattr(format, name) for name in ("probability", "signed")},
-        "names": NAMES,
-        "lower_is_better": format.LOWER_IS_BETTER,
+        "probability": format.probability,
+        "signed": format.signed_figure,
         "shares": SHARES,
         "shown_figures": format.shown(report["methods"]),
         "by_name": _by_name(report),
@@ -46,7 +33,7 @@ def html(report: Report) -> str:
         "seen": [row["id"] for group in report["shown"] for row in group["rows"]],
         "most_steps": STEPS,
     }
-    return templates().get_template(page).render(report=report, **given, **_axes(report))
+    return page.render(template, report=report, **given, **_axes(report))
 
 
 def markdown(report: Report) -> str:
@@ -66,36 +53,6 @@ def markdown(report: Report) -> str:
     if report["task"] == "instruction":
         parts += ["## Data", *data_parts(report["data"])]
     return "\n\n".join([*parts, sign(report)]) + "\n"
-
-
-def card(report: Report) -> str:
-    """The model card (README.md) of a single run, in Hugging Face's form. Of one method, perhaps beside its base."""
-    import yaml
-
-    method = report["methods"][0]
-    front = yaml.safe_dump(_front_matter(report, method), sort_keys=False, allow_unicode=True)
-    parts = [
-        f"---\n{front}---",
-        f"# {plain(report['title'])}: {plain(method['name'])}",
-        f"{plain(method['description'])}. It answers instructions as those of its training data were answered.",
-        plain(report["verdict"]),
-        "## Scores",
-        *changed(method),
-        figure_table(report),
-        *([plain(said)] if (said := judge_report.trusted(method.get("judged"))) else []),
-        "## How to use",
-        *_usage_parts(method),
-        "## Data",
-        *data_parts(report["data"]),
-        "## Limits",
-        _limits(method),
-        "## Costs",
-        cost_table([method], "answers"),
-        "## Environment",
-        environment_table(report["environment"]),
-        sign(report),
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
 def spread(samples: Sequence[Mapping[str, Any]], best_step: int | None) -> list[Mapping[str, Any]]:
@@ -169,7 +126,7 @@ def _pair_row(pair: Mapping[str, Any], decides: str) -> list[str]:
     found = _deciding(pair, decides)
     return [
         f"{plain(pair['a'])} − {plain(pair['b'])}",
-        f"{signed(decides, found['value'])} [{signed(decides, found['low'])}, {signed(decides, found['high'])}]",
+        signed_estimate(decides, found),
         chance(found["p"]),
         chance(found["p_holm"]),
         chance(pair["exact_match"]["p_holm"]) if pair["exact_match"]["rows"] else NOTHING,
@@ -191,90 +148,6 @@ def _quotations(group: Mapping[str, Any]) -> list[str]:
 
 
 def _quotation(row: Mapping[str, Any]) -> str:
-    lines = [f"- {code(row['id'])} {_quote(row['prompt'])}", f"  - reference: {_quote(row['reference'])}"]
-    lines += [f"  - {plain(answer['name'])}: {_quote(answer['response'])}" for answer in row["answers"]]
+    lines = [f"- {code(row['id'])} {quote(row['prompt'])}", f"  - reference: {quote(row['reference'])}"]
+    lines += [f"  - {plain(answer['name'])}: {quote(answer['response'])}" for answer in row["answers"]]
     return "\n".join(lines)
-
-
-def _quote(text: str) -> str:
-    if not text.strip():
-        return "*(empty)*"
-    return plain(text if len(text) <= QUOTED else f"{text[:QUOTED].rstrip()}…")
-
-
-# The model card.
-
-
-def _front_matter(report: Report, method: Mapping[str, Any]) -> dict[str, Any]:
-    task = {"type": "text-generation", "name": "Text generation"}
-    source = {"name": str(report["title"]), "type": hub_name(report["data"]["source"]), "split": "test"}
-    metrics = [
-        {"type": name, "name": NAMES.get(name, name), "value": round(float(estimate["value"]), 4)}
-        for name, estimate in method["scores"]["headline"].items()
-    ]
-    result = {"task": task, "dataset": source, "metrics": metrics}
-    return {
-        "library_name": method.get("library", "peft" if method["saved"] == "adapter" else "transformers"),
-        **({"base_model": method["base_model"]} if method["base_model"] else {}),
-        "pipeline_tag": "text-generation",
-        "tags": ["text-generation", "conversational", "tunesmith", str(method["name"])],
-        **claimed(report, method, result),
-    }
-
-
-def _usage_parts(method: Mapping[str, Any]) -> list[str]:
-    if "usage" in method:
-        return [method["usage"]]
-    run = shlex.quote(method["run"])
-    shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
-    without = "or without tunesmith; the chat template is stored with the tokenizer:"
-    return [shell, without, f"```python\n{_python(method)}\n```"]
-
-
-def _python(method: Mapping[str, Any]) -> str:
-    folder = json.dumps(f"{method['run']}/model", ensure_ascii=False)
-    ask = [
-        'messages = [{"role": "user", "content": "Name three primary colours."}]',
-        f"found = ask(messages, max_new_tokens={method['settings']['max_new_tokens']}, do_sample=False)",
-        'print(found[0]["generated_text"][-1]["content"])',
-    ]
-    if method["saved"] == "adapter":
-        made = [
-            "from peft import AutoPeftModelForCausalLM",
-            "from transformers import AutoTokenizer, pipeline",
-            "",
-            f"model = AutoPeftModelForCausalLM.from_pretrained({folder})",
-            f"tokenizer = AutoTokenizer.from_pretrained({folder})",
-            'ask = pipeline("text-generation", model=model, tokenizer=tokenizer)',
-        ]
-    else:
-        model = (
-            json.dumps(method["settings"]["model"], ensure_ascii=False) if method["saved"] == "tokenizer" else folder
-        )
-        tokenizer = f", tokenizer={folder}" if method["saved"] == "tokenizer" else ""
-        made = [
-            "from transformers import pipeline",
-            "",
-            f'ask = pipeline("text-generation", model={model}{tokenizer})',
-        ]
-    return "\n".join([*made, *ask])
-
-
-def _limits(method: Mapping[str, Any]) -> str:
-    scores, notes = method["scores"], method["notes"]
-    ended = scores["headline"].get("ended")
-    lines = [
-        "It answers whatever it is asked, also wrongly. What was measured is how likely it finds the reference answers "
-        "of the test split, not whether what it says is true, safe or helpful.",
-        "The scores hold for instructions like those of the test split; other sources or languages were not tested.",
-    ]
-    if ended and ended["value"] < 1:
-        most = f"{method['settings']['max_new_tokens']:,} tokens"
-        lines.append(f"{share(1 - ended['value'])} of its answers had not ended after {most} and were cut.")
-    if notes.get("cut"):
-        lines.append(f"{notes['cut']:,} training rows were longer than the model's input and were cut or left out.")
-    if scores["rows"] < 100:
-        lines.append(f"Only {scores['rows']:,} test rows: the intervals above are rough.")
-    if method["saved"] == "adapter":
-        lines.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
-    return "\n".join(f"- {line}" for line in lines)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.evaluation.correlation import NAMES
-from tunesmith.reporting.classification_report import NOTHING, chance, level, metric, share, templates
-from tunesmith.reporting.markdown import plain, sign, table
+from tunesmith.reporting import page
+from tunesmith.reporting.format import NOTHING, chance, level, metric, share
+from tunesmith.reporting.markdown import plain, quote, sign, table
 
 Content = Mapping[str, Any]
 """What `judged.json` holds; `pipeline.judge` makes it."""
@@ -17,13 +18,11 @@ CONTROLS = {
     "shuffled": "another row's reference",
     "reference": "the reference itself",
 }
-QUOTED = 280
-"""Characters of a text that Markdown quotes."""
 
 
 def html(content: Content) -> str:
     """One self-contained page."""
-    return templates().get_template("judge.html.j2").render(report=content, judged=section(content))
+    return page.render("judge.html.j2", report=content, judged=section(content))
 
 
 def section(content: Content) -> dict[str, Any]:
@@ -247,14 +246,8 @@ def _costs(content: Content) -> str:
 
 
 def _quotation(row: Mapping[str, Any]) -> str:
-    lines = [f"- {_quote(row['prompt'])}"]
+    lines = [f"- {quote(row['prompt'])}"]
     if row["reference"]:
-        lines.append(f"  - reference: {_quote(row['reference'])}")
-    lines += [f"  - {plain(one['name'])} ({points(one['score'])}): {_quote(one['response'])}" for one in row["answers"]]
+        lines.append(f"  - reference: {quote(row['reference'])}")
+    lines += [f"  - {plain(one['name'])} ({points(one['score'])}): {quote(one['response'])}" for one in row["answers"]]
     return "\n".join(lines)
-
-
-def _quote(text: str) -> str:
-    if not text.strip():
-        return "*(empty)*"
-    return plain(text if len(text) <= QUOTED else f"{text[:QUOTED].rstrip()}…")

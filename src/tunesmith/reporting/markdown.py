@@ -6,6 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tunesmith.reporting.format import count, megabytes, seconds, trained, training
+
+QUOTED = 280
+"""Characters of a text that `quote` shows."""
+
 
 def plain(text: object) -> str:
     """Text from the data on one line, with nothing left in it that Markdown, HTML or a table would act on."""
@@ -15,6 +20,13 @@ def plain(text: object) -> str:
 def code(text: object) -> str:
     """In backticks; a backtick or a pipe inside would end the code or the table's cell."""
     return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def quote(text: str) -> str:
+    """The beginning of a text from the data."""
+    if not text.strip():
+        return "*(empty)*"
+    return plain(text if len(text) <= QUOTED else f"{text[:QUOTED].rstrip()}…")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -27,6 +39,17 @@ def listing(labels: Sequence[str], most: int = 25) -> str:
     """The first labels by name, the others as a number."""
     shown = ", ".join(plain(label) for label in labels[:most])
     return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
+
+
+def cost_table(methods: Sequence[Mapping[str, Any]], predicted: str = "predictions") -> str:
+    """What each method took. predicted: what it gives for a row."""
+    head = ["Method", "Training", f"1,000 {predicted}", "Peak memory", "Parameters", "Trained", "Size"]
+    return table(head, ([plain(method["name"]), *_costs(method["costs"])] for method in methods))
+
+
+def _costs(costs: Mapping[str, Any]) -> list[str]:
+    times = [training(costs), seconds(costs["seconds_per_1000"]), megabytes(costs["peak_memory_mb"])]
+    return [*times, count(costs["parameters"]), trained(costs), megabytes(costs["size_mb"])]
 
 
 def data_parts(data: Mapping[str, Any]) -> list[str]:

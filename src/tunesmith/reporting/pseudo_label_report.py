@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.reporting import page
 from tunesmith.reporting.charts import histogram, trade_off
-from tunesmith.reporting.classification_report import NOTHING, level, share, templates
+from tunesmith.reporting.format import NOTHING, level, share
 from tunesmith.reporting.markdown import plain, sign, table
 
 Content = Mapping[str, Any]
@@ -19,8 +20,7 @@ def html(content: Content) -> str:
     if content["curve"]:
         drawn = trade_off(content["curve"], content["chosen"]["threshold"], "Precision over coverage")
         pictures.append(("Precision and coverage", "on the rows that have a label of their own", drawn))
-    template = templates().get_template("pseudo_labels.html.j2")
-    return template.render(report=content, verdict=verdict(content), pictures=pictures)
+    return page.render("pseudo_labels.html.j2", report=content, verdict=verdict(content), pictures=pictures)
 
 
 def markdown(content: Content) -> str:

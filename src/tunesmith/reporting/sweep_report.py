@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.reporting import charts, classification_report
+from tunesmith.reporting import charts, format, page
+from tunesmith.reporting.markdown import plain, sign, table
 
 Content = Mapping[str, Any]
 """What sweep.json holds; `pipeline.sweep` makes it."""
@@ -19,8 +20,8 @@ def html(content: Content) -> str:
         {"name": trial["run"], "curve": trial["curve"]} for trial in content["trials"][:MOST_CURVES] if trial["curve"]
     ]
     curves = charts.laid_over(best) if best else []
-    template = classification_report.templates().get_template("trials.html.j2")
-    return template.render(
+    return page.render(
+        "trials.html.j2",
         sweep=content,
         verdict=verdict(content),
         report=content,
@@ -32,12 +33,16 @@ def html(content: Content) -> str:
 
 def markdown(content: Content) -> str:
     """The tables that matter, for a terminal, a pull request or an issue."""
-    head = [*(name.split(".")[-1] for name in content["axes"]), f"validation {content['metric']}", *COSTS]
-    rows = [[*trial["values"].values(), *cells(trial)] for trial in content["trials"]]
-    parts = [f"# Sweep: {content['title']}", verdict(content), _table(head, rows)]
+    head = [*(plain(name.split(".")[-1]) for name in content["axes"]), f"validation {content['metric']}", *COSTS]
+    rows = [[*map(plain, trial["values"].values()), *cells(trial)] for trial in content["trials"]]
+    parts = [f"# Sweep: {plain(content['title'])}", f"**{plain(verdict(content))}**", table(head, rows)]
     if content["test"]:
-        parts += ["## Test scores of the best trial", _table(["metric", "value", "interval"], _scores(content["test"]))]
-    return "\n\n".join([*parts, f"Made with tunesmith {content['version']}: `{content['command']}`"]) + "\n"
+        scores = [
+            [name, f"{estimate['value']:.4f}", f"[{estimate['low']:.4f}, {estimate['high']:.4f}]"]
+            for name, estimate in content["test"]["headline"].items()
+        ]
+        parts += ["## Test scores of the best trial", table(["Metric", "Value", "Interval"], scores)]
+    return "\n\n".join([*parts, sign(content)]) + "\n"
 
 
 def verdict(content: Content) -> str:
@@ -61,18 +66,6 @@ def cells(trial: Mapping[str, Any]) -> list[str]:
     return [
         f"{trial['score']:.4f}",
         f"{share:.2%}",
-        classification_report.seconds(costs["train_seconds"]),
-        classification_report.megabytes(costs["peak_memory_mb"]),
+        format.seconds(costs["train_seconds"]),
+        format.megabytes(costs["peak_memory_mb"]),
     ]
-
-
-def _scores(scores: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        [name, f"{one['value']:.4f}", f"[{one['low']:.4f}, {one['high']:.4f}]"]
-        for name, one in scores["headline"].items()
-    ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunesmith.reporting import classification_report, format as written
+from tunesmith.reporting import format
 
 Method = Mapping[str, Any]
 
@@ -25,11 +25,11 @@ def figures(methods: Sequence[Method], pairs: Sequence[Mapping[str, Any]], width
     by_name = {method["name"]: method for method in methods}
     head = [f"{scores['answered']:,} answers", *by_name, *([f"{one['a']} − {one['b']}", "p"] if one else [])]
     rows = []
-    for name in written.shown(methods):
-        tested = [written.difference(name, one, by_name), written.probability(name, one)] if one else []
-        found = [written.estimate(name, method["scores"]["headline"].get(name)) for method in methods]
-        rows.append([written.directed(name), *found, *tested])
-    said = [f"{classification_report.level(scores['confidence'])} intervals; ↓ lower is better"]
+    for name in format.shown(methods):
+        tested = [format.difference(name, one, by_name), format.probability(name, one)] if one else []
+        found = [format.estimate(name, method["scores"]["headline"].get(name)) for method in methods]
+        rows.append([format.directed(name), *found, *tested])
+    said = [f"{format.level(scores['confidence'])} intervals; ↓ lower is better"]
     said += [f"{method['name']}: {flaws}" for method in methods if (flaws := _flaws(method["scores"]["flaws"]))]
     return "\n".join([_drawn(head, rows, width), *said])
 
@@ -59,33 +59,29 @@ def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
 def _estimate(name: str) -> Callable[[Method], str]:
     def show(method: Method) -> str:
         found = method["scores"]["headline"].get(name)
-        return (
-            f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-            if found
-            else classification_report.NOTHING
-        )
+        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" if found else format.NOTHING
 
     return show
 
 
 def _value(name: str) -> Callable[[Method], str]:
-    return lambda method: written.figure(name, method["scores"]["headline"].get(name, {}).get("value"))
+    return lambda method: format.figure(name, method["scores"]["headline"].get(name, {}).get("value"))
 
 
 COLUMNS: dict[str, dict[str, Callable[[Method], str]]] = {
     "classification": {
         "accuracy": _estimate("accuracy"),
         "macro F1": _estimate("macro_f1"),
-        "training": lambda method: classification_report.training(method["costs"]),
-        "per 1,000": lambda method: classification_report.seconds(method["costs"]["seconds_per_1000"]),
-        "memory": lambda method: classification_report.megabytes(method["costs"]["peak_memory_mb"]),
+        "training": lambda method: format.training(method["costs"]),
+        "per 1,000": lambda method: format.seconds(method["costs"]["seconds_per_1000"]),
+        "memory": lambda method: format.megabytes(method["costs"]["peak_memory_mb"]),
     },
     "instruction": {
         "loss": _estimate("loss"),
         "ended": _value("ended"),
-        "training": lambda method: classification_report.training(method["costs"]),
-        "memory": lambda method: classification_report.megabytes(method["costs"]["peak_memory_mb"]),
-        "trained": lambda method: classification_report.trained(method["costs"]),
+        "training": lambda method: format.training(method["costs"]),
+        "memory": lambda method: format.megabytes(method["costs"]["peak_memory_mb"]),
+        "trained": lambda method: format.trained(method["costs"]),
     },
 }
 """By task: a column's head, and what it shows of a method."""

@@ -1,0 +1,41 @@
+"""HTML pages from the templates beside this module: self-contained, without scripts or requests to the outside."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.reporting import format
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
+FILTERS = (
+    *(format.metric, format.signed, format.chance, format.percent, format.share, format.level),
+    *(format.seconds, format.count, format.megabytes, format.training, format.trained),
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page that `template` makes of `values`; every text in them is escaped."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> SandboxedEnvironment:
+    """Texts are escaped, unknown names are errors, and only what is given here can be called."""
+    from jinja2 import PackageLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    from tunesmith.reporting import charts
+
+    environment = SandboxedEnvironment(
+        loader=PackageLoader("tunesmith", "reporting/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({function.__name__: function for function in FILTERS})
+    environment.globals.update(charts=charts, names=format.NAMES, lower_is_better=format.LOWER_IS_BETTER)
+    return environment

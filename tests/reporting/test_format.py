@@ -1,0 +1,34 @@
+"""Numbers as people read them."""
+
+import pytest
+
+from tunesmith.reporting import format
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (format.seconds(0.04), "40 ms"),
+        (format.seconds(0.42), "0.4 s"),
+        (format.seconds(12.3), "12 s"),
+        (format.seconds(59.7), "1 min"),
+        (format.seconds(200), "3 min 20 s"),
+        (format.seconds(7500), "2 h 5 min"),
+        (format.count(50_000), "50,000"),
+        (format.count(120_400), "120 k"),
+        (format.count(999_999), "1.0 M"),
+        (format.count(22_713_216), "22.7 M"),
+        (format.count(1_300_000_000), "1.3 B"),
+        (format.megabytes(0.04), "40 kB"),
+        (format.megabytes(1.21), "1.2 MB"),
+        (format.megabytes(1400), "1.4 GB"),
+        (format.chance(0.0001), "< 0.001"),
+        (format.chance(0.042), "0.042"),
+        (format.chance(0.31), "0.31"),
+        (format.signed(-0.0001), "0.000"),
+        (format.signed(-0.012), "−0.012"),
+        (format.percent(0.004), "0.4%"),
+    ],
+)
+def test_numbers_are_written_for_people(shown: str, text: str) -> None:
+    assert shown == text
