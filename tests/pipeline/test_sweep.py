@@ -116,13 +116,13 @@ def test_two_workers_share_one_sweep(recipe: Path, tmp_path: Path) -> None:
 
 
 class Trainer:
-    """In the place of `apart.train`: trains in this process, which is quicker, and notes what it was asked for."""
+    """In the place of `subprocess.train`: trains in this process, which is quicker, and notes what it was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trained: list[str] = []
         self.cut: Callable[[int], None] | None = None
         """Called in the place of the second training, with the lock's file descriptor."""
-        monkeypatch.setattr(sweeps.apart, "train", self)
+        monkeypatch.setattr(sweeps.subprocess, "train", self)
 
     def __call__(self, recipe: Recipe, folder: Path, *, closed_test: bool, held: int) -> Run:
         if self.trained and (cut := self.cut):
