@@ -99,7 +99,7 @@ def _judge(args: Args) -> None:
         judge_input = JudgeInput(columns, pairwise=args.pairwise)
     found = judge(*sources, overrides=settings, recipe=args.recipe, judge_input=judge_input, output=args.output)
     if args.json:
-        print(json.dumps(found.content, indent=2, ensure_ascii=False))
+        print(json.dumps(records.dump(found.report), indent=2, ensure_ascii=False))
     else:
         print(f"{(found.folder.path / 'judge.md').read_text(encoding='utf-8')}\nreport: {found.page}")
 

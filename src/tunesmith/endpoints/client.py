@@ -1,7 +1,7 @@
 """Clients of chat completion endpoints: OpenAI's API, which many servers offer, and Ollama's own.
 
-Transient problems (429, 5xx, timeouts, broken or malformed replies) are retried with exponential backoff; permanent ones
-(a wrong key, an unknown model) stop at once. The API key is sent to the endpoint and appears nowhere else.
+Transient problems (429, 5xx, timeouts, broken or malformed replies) are retried with exponential backoff; permanent
+ones (a wrong key, an unknown model) stop at once. The API key is sent to the endpoint and appears nowhere else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MAX_REPLY_BYTES = 8 * 2**20
 RETRYABLE = {408, 425, 429, *range(500, 600)}
 """Status codes of transient problems."""
 HIDDEN_KEY = "***"
+ONE_REQUEST = Usage(requests=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class EndpointReply:
     """The completion of a request, or why there is none."""
 
     text: str = ""
-    usage: Usage = Usage(requests=1)
+    usage: Usage = ONE_REQUEST
     truncated: bool = False
     """Ended by the token limit."""
     failure: str = ""

@@ -34,8 +34,8 @@ def correlate(
 ) -> Correlations:
     """Return the correlations `names` over the rows that both sides have.
 
-    Fewer than three rows, or a side that is constant, have none. Intervals are percentile bootstrap over rows; resamples
-    in which one side is constant have no correlation and are left out.
+    With fewer than three rows, or a constant side, there are none. Intervals are percentile bootstrap over rows;
+    resamples in which one side is constant have no correlation and are left out.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     a_N, b_N = np.array(pairs, np.float64).reshape(-1, 2).T
@@ -64,7 +64,7 @@ def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
 
 
 def _ranks(places_BN: Index) -> Floats:
-    """Return ranks within each line; ties share the mean of theirs. places_BN: indices into the sorted distinct values."""
+    """Return ranks within each line, ties by their mean. places_BN: indices into the sorted distinct values."""
     B, values = len(places_BN), int(places_BN.max()) + 1
     flat_BN = places_BN + np.arange(B, dtype=np.intp)[:, None] * values
     times_BV = np.bincount(flat_BN.ravel(), minlength=B * values).reshape(B, values)

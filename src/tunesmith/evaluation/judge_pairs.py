@@ -6,7 +6,7 @@ A pair is won only where both orders say so; where they disagree, it is a tie.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.evaluation.intervals import Confidence, Estimate, holm, mcnemar_exact, wilson
@@ -116,7 +116,7 @@ def reliability(verdicts: Sequence[Verdict]) -> JudgeReliability:
     rows, failed = sum(result.verdicts for result in results), sum(result.wrong + result.unscored for result in results)
     reasons: tuple[str, ...] = ()
     if rows and failed > MAX_WRONG * rows:
-        reasons = (f"in {failed} of {rows} verdicts it did not prefer the reference to an answer that says nothing",)
+        reasons = (f"in {failed} of {rows} verdicts it did not prefer the reference to a nonsense answer",)
     return JudgeReliability(False if reasons else True if rows else None, reasons, tuple(results))
 
 
@@ -127,7 +127,7 @@ def wilson_of(successes: float, n: int, confidence: float) -> tuple[float, float
 
 
 def _pair(verdicts: Sequence[Verdict], confidence: float, withheld: bool) -> PairWins:
-    """Count the winners of each row and turn: the side that more judges and seeds prefer, who are not rows themselves."""
+    """Count wins by row and turn, each won by the side that more judges and seeds prefer."""
     a, b = verdicts[0].models
     winners: list[str | None] = []
     for by_judge in _choices(verdicts).values():

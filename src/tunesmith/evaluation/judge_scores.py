@@ -218,18 +218,18 @@ def reliability(verdicts: Sequence[Verdict], confidence: Confidence) -> JudgeRel
         estimate = mean(scores, [row for row, _ in scored], confidence) if scored else None
         results.append(ControlResult(name, len(group), len(group) - len(scored), wrong, estimate))
     kinds = {
-        "answers that answer nothing": [result for result in results if result.control != "reference"],
+        "nonsense answers": [result for result in results if result.control != "reference"],
         "reference answers": [result for result in results if result.control == "reference"],
     }
     reasons = []
-    for kind, group in kinds.items():
-        total, wrong = sum(result.verdicts for result in group), sum(result.wrong for result in group)
-        missing = sum(result.unscored for result in group)
+    for kind, same in kinds.items():
+        total, wrong = sum(result.verdicts for result in same), sum(result.wrong for result in same)
+        missing = sum(result.unscored for result in same)
         if total and wrong + missing > MAX_WRONG * total:
             side = f"less than {PASS_SCORE}" if kind == "reference answers" else f"{PASS_SCORE} or more"
             counts = {side: wrong, "no score": missing}
             reasons += [f"it gave {score} to {count} of {total} {kind}" for score, count in counts.items() if count]
-    known = all(any(result.verdicts for result in group) for group in kinds.values())
+    known = all(any(result.verdicts for result in same) for same in kinds.values())
     return JudgeReliability(False if reasons else True if known else None, tuple(reasons), tuple(results))
 
 

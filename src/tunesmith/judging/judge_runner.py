@@ -173,7 +173,9 @@ def _control(item: JudgeItem, name: str, models: tuple[str, ...], responses: tup
     return JudgeItem(item.id, models, (replace(item.last, responses=responses),), name)
 
 
-def _queries(judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int]) -> Iterator[JudgeQuery]:
+def _queries(
+    judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int]
+) -> Iterator[JudgeQuery]:
     for item in items:
         for swapped in (False, True) if item.pairwise else (False,):
             messages = rubric.messages(item.swapped() if swapped else item)

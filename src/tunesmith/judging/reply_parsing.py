@@ -88,7 +88,7 @@ def _parse_choice(line: str) -> ParsedReply:
 
 
 def _json_verdict(text: str) -> str | None:
-    """Return the verdict of a text that is a JSON object, as text: `?` unless there is exactly one; None for no JSON."""
+    """Return the verdict in a JSON object, as text; `?` unless there is exactly one, None for another text."""
     fenced = FENCE.match(text.strip())
     try:
         content = json.loads(fenced[1] if fenced else text, object_pairs_hook=list)

@@ -16,7 +16,7 @@ from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, mean
 from tunesmith.reporting import judge_report
-from tunesmith.reporting.format import level
+from tunesmith.reporting.format import level, points
 from tunesmith.reporting.markdown import plain, table
 
 
@@ -153,7 +153,7 @@ def describe(external: ExternalScores) -> str:
         [
             plain(file.name),
             *judge_report.mean_cells(file.mean),
-            judge_report.points(file.median),
+            points(file.median),
             *(f"{count:,}" for count in (file.scored, file.unscored, file.zeros, file.hundreds)),
         ]
         for file in external.files

@@ -55,7 +55,7 @@ def clients(recipe: Recipe) -> list[ChatClient]:
 
 
 def _address_and_key(recipe: Recipe) -> tuple[str, SecretStr | None]:
-    """Return where to send requests, and the key. A key from OPENAI_API_KEY goes nowhere but to OpenAI, or where OPENAI_BASE_URL says."""
+    """Return the endpoint's address and key; OPENAI_API_KEY goes only to OpenAI, or where OPENAI_BASE_URL says."""
     settings = recipe.judge
     base = os.environ.get("OPENAI_BASE_URL", "").rstrip("/") if settings.api == "openai" else ""
     url = settings.url or _checked(os.environ.get("TUNESMITH_JUDGE_URL") or base) or LOCAL_OLLAMA[settings.api]
@@ -105,7 +105,10 @@ class LocalJudge:
             fits = [request for request, prompt in zip(batch, prompts, strict=True) if len(prompt) <= limit]
             for request in batch:
                 if request not in fits:
-                    yield request, EndpointReply(failure=f"the question is longer than the {limit:,} tokens left for it")
+                    yield (
+                        request,
+                        EndpointReply(failure=f"a question of more than {limit:,} tokens"),
+                    )
             if fits:
                 yield from zip(fits, self._choose(fits) if constrained else self._generate(fits), strict=True)
 

@@ -11,7 +11,7 @@ from tunesmith.console import warn
 from tunesmith.data import questions
 from tunesmith.data.questions import MultiTurnQuestion, Turns
 from tunesmith.errors import DataError, RunError
-from tunesmith.judging.judge_prompts import JudgeTurn, JudgeItem
+from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn
 from tunesmith.pipeline.fitting.methods import load_result
 from tunesmith.runs import Run
 from tunesmith.types import Message

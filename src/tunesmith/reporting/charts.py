@@ -10,6 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tunesmith import records
+from tunesmith.evaluation.intervals import Estimate
+from tunesmith.evaluation.self_consistency import ThresholdPoint
+
 Point = tuple[float, float]
 
 WIDTH, LEFT, RIGHT = 360, 42, 350
@@ -51,9 +55,10 @@ def _round_step(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-def interval(estimate: Mapping[str, Any], scale: Axis, title: str) -> Markup:
+def interval(estimate: Estimate | Mapping[str, Any], scale: Axis, title: str) -> Markup:
     """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
-    low, value, high = (100 * scale.share(estimate[end]) for end in ("low", "value", "high"))
+    ends = records.dump(estimate)
+    low, value, high = (100 * scale.share(ends[end]) for end in ("low", "value", "high"))
     return Markup(
         '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
         '<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
@@ -283,19 +288,22 @@ def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
     return _picture(bottom + 30, title, [*bars, base, *labels, *marks])
 
 
-def trade_off(points: Sequence[Mapping[str, Any]], chosen: float | None, title: str) -> Markup:
+def trade_off(points: Sequence[ThresholdPoint], chosen: float, title: str) -> Markup:
     """Precision over coverage with its interval as a band; a ring at the point that was `chosen` (a threshold)."""
     top, bottom = 26, 226
     unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
-    known = sorted((one for one in points if one["precision"]), key=lambda one: one["coverage"])
-    lows = [one["precision"]["low"] for one in known]
-    values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
+    known = sorted((point for point in points if point.precision), key=lambda point: point.coverage)
+    values = axis(
+        [*(point.precision.low for point in known if point.precision), 1.0], steps=4, least=0.1, low=0, high=1
+    )
 
     def places(end: str) -> list[Point]:
-        return [(_across(one["coverage"], unit), _up(one["precision"][end], values, top, bottom)) for one in known]
+        return [
+            (_across(point.coverage, unit), _up(getattr(point.precision, end), values, top, bottom)) for point in known
+        ]
 
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*places("low"), *places("high")[::-1]])
-    sizes = [6.0 if one["threshold"] == chosen else 3.0 for one in known]
+    sizes = [6.0 if point.threshold == chosen else 3.0 for point in known]
     body = [
         _frame(unit, values, top, bottom),
         Markup('<polygon class="bar" points="{}"/>').format(outline),

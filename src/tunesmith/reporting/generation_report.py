@@ -10,6 +10,7 @@ from tunesmith.evaluation.responses import SHARES
 from tunesmith.reporting import format, judge_report, page
 from tunesmith.reporting.format import NAMES, NOTHING, chance, directed, estimate, signed_estimate
 from tunesmith.reporting.markdown import code, cost_table, data_parts, plain, quote, sign, table
+from tunesmith.reporting.schema import load_judge_report
 
 Report = Mapping[str, Any]
 """What `comparison.json` holds of instruction runs; `pipeline.run_report.build` makes it."""
@@ -29,7 +30,7 @@ def html(report: Report) -> str:
         "by_name": _by_name(report),
         "flaws": format.flaws(report["methods"]),
         "spread": spread,
-        "judged": judge_report.section,
+        "judge_report": lambda content: judge_report.section(load_judge_report(content)),
         "seen": [row["id"] for group in report["shown"] for row in group["rows"]],
         "most_steps": STEPS,
     }
@@ -48,7 +49,8 @@ def markdown(report: Report) -> str:
         parts += ["## Answers", *_quotations(report["shown"][-1])]
     for method in methods:
         if method.get("judged"):
-            parts += [f"## A judge of {plain(method['name'])}", plain(judge_report.verdict(method["judged"]))]
+            headline = judge_report.headline(load_judge_report(method["judged"]))
+            parts += [f"## A judge of {plain(method['name'])}", plain(headline)]
     parts += ["## Form", _flaw_table(methods)]
     if report["task"] == "instruction":
         parts += ["## Data", *data_parts(report["data"])]

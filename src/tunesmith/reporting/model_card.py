@@ -20,6 +20,7 @@ from tunesmith.reporting.markdown import (
     sign,
     table,
 )
+from tunesmith.reporting.schema import load_judge_report
 
 Report = Mapping[str, Any]
 Method = Mapping[str, Any]
@@ -62,7 +63,7 @@ def generation(report: Report) -> str:
         base_model=method["base_model"],
         tags=["text-generation", "conversational", "tunesmith", str(method["name"])],
     )
-    judged = judge_report.trusted(method.get("judged"))
+    judged = judge_report.trusted_headline(load_judge_report(method["judged"]) if method.get("judged") else None)
     return _card(
         report,
         front,

@@ -1,8 +1,7 @@
-"""`tunesmith judge`: answers of runs or files before a judge, and what came of it; or scores that others gave."""
+"""`tunesmith judge`: have a judge score or compare the answers of runs or files, and report the result."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith import __version__, recipe as recipes, records
+from tunesmith import recipe as recipes, records
 from tunesmith.console import say, warn
 from tunesmith.data.rows import merge
 from tunesmith.data.summary import lines
@@ -30,6 +29,14 @@ from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import judge_report
+from tunesmith.reporting.schema import (
+    JudgeCosts,
+    JudgePairReport,
+    JudgeScoreReport,
+    RubricSummary,
+    ScoredAnswer,
+    ScoredPrompt,
+)
 from tunesmith.runs import Run
 
 FOLDER = "judgements"
@@ -41,7 +48,7 @@ class JudgeResult:
     """The report on what judges decided, and the folder that it was written to."""
 
     folder: Run
-    content: dict[str, Any]
+    report: JudgeScoreReport | JudgePairReport
 
     @property
     def page(self) -> Path:
@@ -97,78 +104,65 @@ def judge(
     for client in judge_models.clients(settings):
         journal = Journal(folder.path / FOLDER / file_name(client.name, client.identity), JudgeRecord)
         judge_runs.append((client, run_judge(client, [*items, *tests], rubric, settings.judge.seeds, journal)))
-    content = _content(items, judge_runs, settings, rubric, ", ".join(path.name for path in paths))
-    folder.write(RESULT, content)
-    folder.write("judge.md", judge_report.markdown(content))
-    folder.write("judge.html", judge_report.html(content))
-    say(judge_report.verdict(content))
+    report = _report(items, judge_runs, settings, rubric, ", ".join(path.name for path in paths))
+    folder.write(RESULT, records.dump(report))
+    folder.write("judge.md", judge_report.markdown(report))
+    folder.write("judge.html", judge_report.html(report))
+    say(judge_report.headline(report))
     if folder.path in [run.path for run in found]:
         run_report.write_run(folder)
-    return JudgeResult(folder, content)
+    return JudgeResult(folder, report)
 
 
-def _content(
+def _report(
     items: Sequence[JudgeItem],
     judge_runs: Sequence[tuple[ChatClient, JudgeRun]],
     settings: Recipe,
     rubric: Rubric,
     title: str,
-) -> dict[str, Any]:
+) -> JudgeScoreReport | JudgePairReport:
     verdicts = [verdict for _, run in judge_runs for verdict in run.verdicts]
-    pairwise = any(item.pairwise for item in items)
-    summarize = judge_pairs.summarize if pairwise else judge_scores.summarize
     usage = Usage.total(run.usage for _, run in judge_runs)
-    return {
+    about: dict[str, Any] = {
         "title": title,
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": run_report.command(),
-        "version": __version__,
-        "judges": [{"name": client.name, **client.identity} for client, _ in judge_runs],
-        "seeds": list(settings.judge.seeds),
-        "rubric": {"file": settings.judge.rubric, "fingerprint": rubric.fingerprint, "references": rubric.references},
-        "mode": "pairwise" if pairwise else "score",
-        **records.dump(summarize(verdicts, confidence_of(settings))),
-        "costs": {
-            "verdicts": len(verdicts),
-            "questions": sum(run.questions for _, run in judge_runs),
-            "tries": usage.requests,
-            "read": usage.prompt_tokens,
-            "written": usage.completion_tokens,
-            "price": usage.price(settings.judge.input_price, settings.judge.output_price),
-            "seconds": sum(run.seconds for _, run in judge_runs),
-        },
-        "shown": {} if pairwise else _shown(items, verdicts),
+        "judges": tuple({"name": client.name, **client.identity} for client, _ in judge_runs),
+        "seeds": settings.judge.seeds,
+        "rubric": RubricSummary(settings.judge.rubric, rubric.fingerprint, rubric.references),
+        "costs": JudgeCosts(
+            verdicts=len(verdicts),
+            questions=sum(run.questions for _, run in judge_runs),
+            tries=usage.requests,
+            read=usage.prompt_tokens,
+            written=usage.completion_tokens,
+            price=usage.price(settings.judge.input_price, settings.judge.output_price),
+            seconds=sum(run.seconds for _, run in judge_runs),
+        ),
     }
+    if any(item.pairwise for item in items):
+        return JudgePairReport(**about, **vars(judge_pairs.summarize(verdicts, confidence_of(settings))))
+    scores = judge_scores.summarize(verdicts, confidence_of(settings))
+    return JudgeScoreReport(**about, **vars(scores), shown=_shown(items, verdicts))
 
 
-def _shown(items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _shown(items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> dict[str, tuple[ScoredPrompt, ...]]:
     """Return the best and the worst answers with their texts, all models side by side, and the judge's replies."""
     by_turn: dict[tuple[str, int], dict[str, JudgeItem]] = {}
     for item in items:
         by_turn.setdefault((item.id, len(item.turns)), {})[item.models[0]] = item
     replies = {(v.id, v.turn, v.models[0]): v.reply for v in reversed(verdicts) if not v.control}
 
-    def row(ranked: RankedTurn) -> dict[str, Any]:
-        by_model = by_turn[ranked.id, ranked.turn]
-        turns = next(iter(by_model.values())).turns
-        return {
-            "id": ranked.id,
-            "turn": ranked.turn,
-            "prompt": "\n\n".join(text for turn in turns for text in (turn.instruction, turn.input) if text),
-            "reference": turns[-1].reference,
-            "answers": [
-                {
-                    "name": model,
-                    "response": item.last.responses[0],
-                    "score": ranked.scores.get(model),
-                    "reply": replies.get((ranked.id, ranked.turn, model), ""),
-                }
-                for model, item in by_model.items()
-            ],
-        }
+    def scored(ranked: RankedTurn) -> ScoredPrompt:
+        row, turn = ranked.id, ranked.turn
+        answers = tuple(
+            ScoredAnswer(model, item.last.responses[0], ranked.scores.get(model), replies.get((row, turn, model), ""))
+            for model, item in by_turn[row, turn].items()
+        )
+        turns = next(iter(by_turn[row, turn].values())).turns
+        texts = [text for each in turns for text in (each.instruction, each.input) if text]
+        return ScoredPrompt(row, turn, "\n\n".join(texts), turns[-1].reference, answers)
 
     best, worst = judge_scores.best_and_worst(verdicts)
-    return {"best": [row(ranked) for ranked in best], "worst": [row(ranked) for ranked in worst]}
+    return {"best": tuple(map(scored, best)), "worst": tuple(map(scored, worst))}
 
 
 def _items(models: Sequence[ModelResponses]) -> list[JudgeItem]:
