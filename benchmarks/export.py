@@ -19,8 +19,8 @@ from typing import Any
 import tunesmith
 from tunesmith import runs
 from tunesmith.exporting import onnx
-from tunesmith.pipeline import responding
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline import new_data
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.types import Example
 
 Side = Callable[[Sequence[Example]], list[str]]
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = parser.parse_args()
     clock = time.perf_counter if args.clock == "wall" else time.process_time
-    rows = responding.new_rows(runs.find(args.run).recipe, args.data)[: args.rows]
+    rows = new_data.read(runs.find(args.run).recipe, args.data)[: args.rows]
     with tempfile.TemporaryDirectory() as folder:
         made = sides(args.run, Path(folder), args.batch_size)
         print(json.dumps(measure(made, rows, args.chunk, clock), indent=2))
@@ -47,7 +47,7 @@ def sides(run: str, folder: Path, batch_size: int) -> dict[str, Side]:
     """Name -> texts in, labels out."""
     from transformers import pipeline
 
-    torch_side = load_result(runs.find(run))
+    torch_side = load_classifier(runs.find(run))
     for target in ("onnx", "onnx-int8"):
         tunesmith.export(run, target, folder / target)
     classify = pipeline("text-classification", model=f"{run}/model")

@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tunesmith.protocols import OnToken, Prompt
 from tunesmith.recipe import Generate, Serve
 from tunesmith.serving import app, server
-from tunesmith.serving.backends import Prompt, Served, ServedClassifier, ServedGenerator
+from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import Middleware
 from tunesmith.types import Example, Message, Prediction, Response
@@ -33,6 +34,8 @@ class FakePredictor:
     gate: threading.Event | None = None
     """Wait for it before each batch."""
 
+    max_length: int | None = None
+
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if self.gate is not None:
             assert self.gate.wait(20)
@@ -48,6 +51,12 @@ class FakePredictor:
         probabilities = tuple(weight / sum(weights) for weight in weights)
         return Prediction(name, self.labels[probabilities.index(max(probabilities))], probabilities)
 
+    def count_tokens(self, example: Example) -> int:
+        raise NotImplementedError
+
+    def rendered_prompt(self, example: Example) -> None:
+        """There is no prompt."""
+
     def save(self, folder: Any) -> None:
         raise NotImplementedError
 
@@ -56,26 +65,26 @@ class FakePredictor:
 class FakeWriter:
     """Answers a prompt with its last message's words, one a token, in capitals; or with `answer`."""
 
-    limit: int = 200
+    context_length: int = 200
     seconds: float = 0.0
     """For each token."""
     answer: Callable[[str], Sequence[str]] = lambda text: [f"{word} " for word in text.upper().split()]
     written: list[tuple[str, int]] = field(default_factory=list)
     """Prompts, and how many tokens of their answer were written."""
 
-    def opening(self, prompt: Prompt) -> str:
+    def rendered_prompt(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else "".join(f"<{turn.role}>{turn.content}" for turn in prompt) + "<>"
 
-    def tokens(self, prompt: Prompt) -> list[int]:
-        return [ord(letter) for letter in self.opening(prompt)]
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        return [ord(letter) for letter in self.rendered_prompt(prompt)]
 
     def write(
         self,
         prompts: Sequence[list[int]],
-        rooms: Sequence[int],
+        max_tokens: Sequence[int],
         seeds: Sequence[int],
         settings: Generate,
-        heard: Callable[[int, str, Response | None], bool],
+        on_token: OnToken,
     ) -> None:
         texts = ["".join(map(chr, ids)).split("<user>")[-1].removesuffix("<>") for ids in prompts]
         answers = [list(self.answer(text)) for text in texts]
@@ -87,11 +96,11 @@ class FakeWriter:
             for row in sorted(open_):
                 count = counts[row] = counts[row] + 1
                 self.written[place + row] = (texts[row], count)  # before the client can have heard of it
-                last = count >= min(rooms[row], len(answers[row]) + 1)
+                last = count >= min(max_tokens[row], len(answers[row]) + 1)
                 piece = answers[row][count - 1] if count <= len(answers[row]) else ""
                 text = "".join(answers[row][:count])
                 response = Response(str(row), text, count, count > len(answers[row])) if last else None
-                if not heard(row, piece, response) or last:
+                if not on_token(row, piece, response) or last:
                     open_.discard(row)
 
 

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "TextClassifier": "tunesmith.classifier",
-    "chat": "tunesmith.pipeline.responding",
+    "chat": "tunesmith.pipeline.commands.chat",
     "check": "tunesmith.pipeline.commands.check",
     "compare": "tunesmith.pipeline.commands.compare",
     "doctor": "tunesmith.pipeline.commands.doctor",

@@ -53,7 +53,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
             job = Job(recipe, Splits(train, (), (), names, {}), run)
-            self.predictor_ = METHODS[recipe.method].fit(job).predictor
+            self.predictor_ = METHODS[recipe.method].fit(job).classifier
         return self
 
     def predict_proba(self, texts: Iterable[Any]) -> Any:

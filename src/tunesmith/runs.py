@@ -21,14 +21,14 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
-from tunesmith.types import Prediction
+from tunesmith.types import Prediction, ResponseRow
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
@@ -114,27 +114,34 @@ class Run:
             write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
+        """Write the predicted label of each row of a split."""
         pairs = zip(predictions, gold, strict=True)
-        self.write_rows(split, [asdict(prediction) | {"gold": label} for prediction, label in pairs])
+        self._write_rows(split, [records.dump(prediction) | {"gold": label} for prediction, label in pairs])
 
-    def write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
-        """What was predicted for each row of a split, as JSON Lines."""
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
-
-    def rows(self, split: str) -> list[dict[str, Any]]:
-        """The lines that `write_rows` wrote. Raises RunError where there are none."""
-        found = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
-        if not found:
-            do = "let the run finish; without such rows give data to score (--data)"
-            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
-        return found
+    def write_responses(self, split: str, rows: Iterable[ResponseRow]) -> None:
+        """Write the response to each row of a split."""
+        self._write_rows(split, [records.dump(row) for row in rows])
 
     def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
         """What the run predicted for a split, and the gold labels."""
-        rows = self.rows(split)
+        rows = self._rows(split)
         found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
         return found, [row["gold"] for row in rows]
+
+    def responses(self, split: str) -> list[ResponseRow]:
+        """What the run answered to a split. Raises RunError where there is nothing."""
+        return [records.load(ResponseRow, row, f"{self.path}: {split}.jsonl") for row in self._rows(split)]
+
+    def _write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
+
+    def _rows(self, split: str) -> list[dict[str, Any]]:
+        rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
+        if not rows:
+            do = "let the run finish; without such rows give data to score (--data)"
+            raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
+        return rows
 
 
 def create(output_dir: str | Path, *words: str) -> Run:

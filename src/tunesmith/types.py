@@ -1,11 +1,11 @@
-"""The nouns that every module speaks of. Standard library only."""
+"""The nouns that every module speaks of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
+
+from tunesmith.records import omitted_if_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Prediction:
     id: str
     label: str
     probabilities: tuple[float, ...]
-    """One per label, in the order of `Predictor.labels`; they sum to 1."""
+    """One per label, in the order of `Classifier.labels`; they sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,32 +124,32 @@ class Response:
     """The model ended the answer itself; false where `max_new_tokens` did."""
 
 
-class Predictor(Protocol):
-    """What every method hands over: the only thing evaluation, serving and `predict` know of a model."""
+@dataclass(frozen=True, slots=True)
+class ResponseRow:
+    """A prompt, its reference, and what a model answered: a line of predictions/test.jsonl, or a row of a file.
+
+    What is not known is None and left out of the JSON.
+    """
+
+    id: str
+    prompt: str
+    """Every turn before the response; of a file the instruction and its input."""
+    instruction: str | None = omitted_if_none()
+    input: str | None = omitted_if_none()
+    reference: str | None = omitted_if_none()
+    loss: float | None = omitted_if_none()
+    """Summed over the learned tokens of the reference, in nats; files have none."""
+    learned: int | None = omitted_if_none()
+    """How many tokens that are; 0 where the reference does not fit the model's input."""
+    response: str | None = omitted_if_none()
+    tokens: int | None = omitted_if_none()
+    """Generated, the end token included."""
+    ended: bool | None = omitted_if_none()
+    """The model ended the response itself."""
+    missing: bool | None = omitted_if_none()
+    """True where a file has no response to the prompt, which counts as an empty one."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The label names, in the order of the probabilities."""
-        ...
-
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """One prediction per example, in the order given; the labels of the examples are not looked at."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write everything that predicting needs into `folder`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What came of training, and what training was like."""
-
-    predictor: Any
-    """A Predictor; of task `instruction` a Generator (prediction/generate.py)."""
-    parameters: int
-    """Parameters that predicting uses."""
-    trainable: int
-    """Parameters that training changed."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Anything worth keeping in the manifest: steps, best step, device, truncated rows."""
+    def texts(self) -> tuple[str, str]:
+        """The response and the reference; empty where there is none."""
+        return self.response or "", self.reference or ""

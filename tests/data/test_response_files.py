@@ -13,6 +13,7 @@ from tunesmith.data import response_files
 from tunesmith.errors import DataError, RunError
 from tunesmith.pipeline import response_comparison
 from tunesmith.pipeline.response_comparison import ResponseColumns
+from tunesmith.types import ResponseRow
 
 DATA = Path(os.environ.get("TUNESMITH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 BOOK = DATA / "llms_from_scratch_ch07"
@@ -28,14 +29,14 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 ROW = {"instruction": "Add.", "input": "1 + 1", "output": "2", "model_response": "3"}
 
 
-def model(path: Path, **named: Any) -> list[dict[str, Any]]:
+def model(path: Path, **named: Any) -> list[ResponseRow]:
     """The rows of the only model in a file."""
     (rows,) = response_files.read(path, **named).models.values()
     return rows
 
 
-def parts(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [(row["instruction"], row["input"], row["reference"], row["response"]) for row in rows]
+def parts(rows: list[ResponseRow]) -> list[tuple[Any, ...]]:
+    return [(row.instruction, row.input, row.reference, row.response) for row in rows]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
@@ -43,8 +44,8 @@ def test_a_row_in_alpacas_shape_with_a_response(tmp_path: Path, suffix: str) -> 
     found = response_files.read(write(tmp_path / f"said{suffix}", [ROW])).models
     assert list(found) == ["said"]
     assert parts(found["said"]) == [("Add.", "1 + 1", "2", "3")]
-    assert found["said"][0]["prompt"] == "Add.\n\n1 + 1"
-    assert found["said"][0]["id"].startswith(f"said{suffix}:")
+    assert found["said"][0].prompt == "Add.\n\n1 + 1"
+    assert found["said"][0].id.startswith(f"said{suffix}:")
 
 
 @pytest.mark.parametrize(
@@ -82,36 +83,36 @@ def test_several_response_columns_are_several_models(
     row = {"instruction": "a", "output": "b", columns[0]: "c", columns[1]: ""}
     found = response_files.read(write(tmp_path / "a.json", [row])).models
     assert list(found) == names
-    assert [rows[0]["response"] for rows in found.values()] == ["c", ""]
+    assert [rows[0].response for rows in found.values()] == ["c", ""]
 
 
 def test_named_columns_override_the_names(tmp_path: Path) -> None:
     row = ROW | {"Chosen": "x", "rejected": "y", "gold": "z"}
     path = write(tmp_path / "a.json", [row])
     found = response_files.read(path, responses=["chosen", "rejected"], reference="output").models
-    assert {name: (rows[0]["response"], rows[0]["reference"]) for name, rows in found.items()} == {
+    assert {name: (rows[0].response, rows[0].reference) for name, rows in found.items()} == {
         "Chosen": ("x", "2"),
         "rejected": ("y", "2"),
     }
     with pytest.raises(DataError, match=r"no key 'nope'(.|\n)*'model_response'"):
         response_files.read(path, responses=["nope"])
-    assert model(path, reference="gold", responses=["output"])[0]["response"] == "2"
+    assert model(path, reference="gold", responses=["output"])[0].response == "2"
 
 
 @pytest.mark.parametrize("column", ["id", "question_id"])
 def test_own_ids_are_kept_where_they_tell_rows_apart(tmp_path: Path, column: str) -> None:
     rows = [ROW | {column: n} for n in (7, 8)]
-    assert [one["id"] for one in model(write(tmp_path / "a.json", rows))] == ["7", "8"]
+    assert [row.id for row in model(write(tmp_path / "a.json", rows))] == ["7", "8"]
     rows[1][column] = 7
     found = response_files.read(write(tmp_path / "a.json", rows))
-    assert [one["id"] for one in found.models["a"]] == ["a.json:row 1", "a.json:row 2"]
-    assert [change.what for change in found.changes] == ["ids that stand twice: rows are named by their place"]
+    assert [row.id for row in found.models["a"]] == ["a.json:row 1", "a.json:row 2"]
+    assert [change.what for change in found.changes] == ["duplicate ids; using row numbers"]
 
 
 def test_no_response_is_not_an_empty_one_and_references_may_be_missing(tmp_path: Path) -> None:
     rows = [ROW | {"model_response": said} for said in ("yes", "", None)] + [{"instruction": "a", "output": ""}]
     found = model(write(tmp_path / "a.json", rows))
-    assert [(one["response"], one["reference"]) for one in found] == [
+    assert [(row.response, row.reference) for row in found] == [
         ("yes", "2"),
         ("", "2"),
         (None, "2"),
@@ -157,4 +158,4 @@ def test_the_books_own_files() -> None:
     assert {name: len(rows) for name, rows in found.items()} == {"model 1": 100, "model 2": 100}
     rows = model(BOOK / "instruction-data-with-response.json")
     assert len(rows) == 110
-    assert rows[0]["response"] == "The car is as fast as a bullet."
+    assert rows[0].response == "The car is as fast as a bullet."

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tunesmith.evaluation import format_checks
+from tunesmith.types import ResponseRow
 
 INSTRUCTION = "Rewrite the sentence using a simile."
 
 
-def row(response: str, reference: str = "It is as fast as lightning.", **more: Any) -> dict[str, Any]:
-    return {"id": "1", "prompt": f"{INSTRUCTION}\n\nIt is fast.", "reference": reference, "response": response} | more
+def row(response: str, reference: str = "It is as fast as lightning.", **more: Any) -> ResponseRow:
+    known = {"id": "1", "prompt": f"{INSTRUCTION}\n\nIt is fast.", "reference": reference, "response": response}
+    return ResponseRow(**(known | more))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +75,8 @@ def test_going_round_in_circles_is_seen() -> None:
 
 def test_flaws_are_counted_and_named() -> None:
     rows = [row(text, id=str(n)) for n, text in enumerate(["", "ok", "ok", "### Response: ok", "other"])]
-    rows[2] |= {"prompt": "Another prompt entirely.", "reference": "Something else."}
-    rows[0] |= {"missing": True}
+    rows[2] = replace(rows[2], prompt="Another prompt entirely.", reference="Something else.")
+    rows[0] = replace(rows[0], missing=True)
     found = format_checks.count(rows)
     assert {name: one["count"] for name, one in found.items()} == {
         "no response in the data": 1,
@@ -85,5 +88,5 @@ def test_flaws_are_counted_and_named() -> None:
     }
     assert found["same answer to different prompts"]["where"] == ["1", "2"]
     assert not format_checks.answer_only(rows[0])
-    told = format_checks.count([one | {"ended": n > 2} for n, one in enumerate(rows)])
+    told = format_checks.count([replace(row, ended=n > 2) for n, row in enumerate(rows)])
     assert told["not ended"] == {"count": 3, "where": ["0", "1", "2"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tests import tiny
 from tunesmith.evaluation import intervals, length_bias, responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.types import ResponseRow
 
 WORDS = [word for words in tiny.WORDS.values() for word in words] + tiny.FILLER
 ODD = [
@@ -30,31 +32,37 @@ ODD = [
 ]
 
 
-def rows(number: int, longest: int = 40, seed: int = 0) -> list[dict[str, Any]]:
+def rows(number: int, longest: int = 40, seed: int = 0) -> list[ResponseRow]:
     """Responses that share more or less with their references, empty and odd ones among them."""
     draw = random.Random(seed)
-    found = [{"response": response, "reference": reference} for response, reference in ODD][:number]
-    while len(found) < number:
+    pairs = ODD[:number]
+    while len(pairs) < number:
         reference = draw.choices(WORDS, k=draw.randint(1, longest))
         kept = [word for word in reference if draw.random() < 0.7] + draw.choices(WORDS, k=draw.randint(0, 6))
-        found.append({"response": " ".join(kept), "reference": " ".join(reference).capitalize() + "."})
-    return found
+        pairs.append((" ".join(kept), " ".join(reference).capitalize() + "."))
+    return [
+        ResponseRow(str(n), f"question {n}", response=response, reference=reference)
+        for n, (response, reference) in enumerate(pairs)
+    ]
 
 
-def library(given: list[dict[str, Any]]) -> dict[str, float]:
+def library(given: list[ResponseRow]) -> dict[str, float]:
     """The figures, straight from the reference libraries."""
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    scored = [scorer.score(row["reference"], row["response"]) for row in given]
-    texts, references = [row["response"] for row in given], [row["reference"] for row in given]
+    scored = [scorer.score(row.reference, row.response) for row in given]
+    texts, references = [row.response for row in given], [row.reference for row in given]
     return {name: float(np.mean([one[name].fmeasure for one in scored])) for name in text_overlap.ROUGE} | {
         "bleu": sacrebleu.corpus_bleu(texts, [references], force=True).score,
         "chrf": sacrebleu.corpus_chrf(texts, [references]).score,
     }
 
 
-def measured(given: list[dict[str, Any]], draws: Any = None) -> dict[str, float]:
+def measured(given: list[ResponseRow], draws: Any = None) -> dict[str, float]:
     draws = np.arange(len(given))[None] if draws is None else draws
-    return {name: float(value[0]) for name, value in text_overlap.measure(text_overlap.tabulate(given), draws).items()}
+    return {
+        name: float(value[0])
+        for name, value in text_overlap.measure(text_overlap.tabulate([row.texts for row in given]), draws).items()
+    }
 
 
 def test_a_corpus_has_the_libraries_scores_to_the_last_digit() -> None:
@@ -66,13 +74,13 @@ def test_a_corpus_has_the_libraries_scores_to_the_last_digit() -> None:
 
 def test_every_row_alone_has_the_libraries_scores_to_the_last_digit() -> None:
     given = rows(60)
-    each = text_overlap.each(text_overlap.tabulate(given))
+    each = text_overlap.each(text_overlap.tabulate([row.texts for row in given]))
     for place, row in enumerate(given):
         alone = library([row])
         assert measured([row])["bleu"] == alone["bleu"]
         for name in (*text_overlap.ROUGE, "chrf"):
             assert each[name][place] == alone[name]
-        assert each["chrf"][place] == sacrebleu.sentence_chrf(row["response"], [row["reference"]]).score
+        assert each["chrf"][place] == sacrebleu.sentence_chrf(row.response, [row.reference]).score
 
 
 def test_resampled_numbers_are_the_scores_of_the_resampled_texts() -> None:
@@ -84,7 +92,7 @@ def test_resampled_numbers_are_the_scores_of_the_resampled_texts() -> None:
         for name, value in library(texts).items():
             assert ours[name] == pytest.approx(value, rel=1e-13)
         assert (ours["bleu"], ours["chrf"]) == (library(texts)["bleu"], library(texts)["chrf"])
-        words = [sum(len(row[side].split()) for row in texts) for side in ("response", "reference")]
+        words = [sum(len(getattr(row, side).split()) for row in texts) for side in ("response", "reference")]
         assert ours["length_ratio"] == words[0] / words[1]
 
 
@@ -111,7 +119,7 @@ def test_what_decides_depends_on_the_references_script() -> None:
 
 
 def test_ten_thousand_resamples_of_a_thousand_rows_take_seconds() -> None:
-    table = text_overlap.tabulate(rows(1000))
+    table = text_overlap.tabulate([row.texts for row in rows(1000)])
     start = time.perf_counter()
     found = intervals.bootstrap(lambda draws: text_overlap.measure(table, draws), 1000, 10_000, 0)
     assert time.perf_counter() - start < 30  # 3 s on a quiet core
@@ -140,20 +148,20 @@ def test_intervals_cover_in_93_to_97_percent_of_simulated_sets() -> None:
 
 
 def test_scores_have_every_figure_and_equal_bits() -> None:
-    given = [{"id": str(i), "prompt": f"question {i}", **row} for i, row in enumerate(rows(80))]
+    given = rows(80)
     scores = responses.score(given, Confidence(resamples=200, seed=3))
     assert set(scores["headline"]) == {*text_overlap.FIGURES, "exact_match", "answer_only", "empty"}
     assert scores == responses.score(given, Confidence(resamples=200, seed=3))
     assert scores["headline"]["bleu"]["value"] == library(given)["bleu"]
     for one in scores["headline"].values():
         assert one["low"] <= one["value"] <= one["high"]
-    told = [row | {"ended": True, "tokens": 3, "loss": 2.0, "learned": 4} for row in given]
+    told = [replace(row, ended=True, tokens=3, loss=2.0, learned=4) for row in given]
     assert set(responses.score(told, Confidence(resamples=200, seed=3))["headline"]) == set(responses.HIGHER_IS_BETTER)
 
 
 def test_length_effects_are_seen() -> None:
     given = [
-        {"id": str(i), "prompt": "p", "reference": "word " * words, "response": "word " * words * (1 + i // 60)}
+        ResponseRow(str(i), "p", reference="word " * words, response="word " * words * (1 + i // 60))
         for i in range(120)
         for words in [1 + i % 20]
     ]
@@ -163,11 +171,9 @@ def test_length_effects_are_seen() -> None:
     assert [third["ratio"] for third in found["thirds"]] == pytest.approx([1.5] * 3)
     assert found["correlations"]["words of answer and reference"]["value"] > 0.8
     assert found["correlations"]["words of the reference and ROUGE-L"]["value"] < 0.1
-    same = [row | {"response": "word"} for row in given]
+    same = [replace(row, response="word") for row in given]
     assert (
         length_bias.describe(same, Confidence(resamples=200, seed=0))["correlations"]["words of answer and reference"]
         is None
     )
-    assert (
-        length_bias.describe([{"id": "1", "prompt": "p", "reference": "r"}], Confidence(resamples=200, seed=0)) is None
-    )
+    assert length_bias.describe([ResponseRow("1", "p", reference="r")], Confidence(resamples=200, seed=0)) is None

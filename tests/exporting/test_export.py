@@ -23,9 +23,10 @@ from tunesmith import data
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage
-from tunesmith.exporting.source import Exported, PromptWithAnswer
+from tunesmith.exporting.source import Exported
 from tunesmith.pipeline.commands import export as exports
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier, load_predictor
+from tunesmith.protocols import PromptWithAnswer
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -123,7 +124,7 @@ def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, tmp_path
     card, rounded = (tmp_path / "out" / "README.md").read_text(), target == "onnx-int8"
     assert ("model-index:" in card, "Measured before rounding: 100.00% of 20 labels" in card) == (not rounded, rounded)
     row = held_out(encoder)[0]
-    label = load_result(encoder).predict([row])[0].label
+    label = load_classifier(encoder).predict([row])[0].label
     if target in PROGRAMS:
         without = ["transformers", "torch", "tunesmith"] if "onnx" in target else ["transformers", "tunesmith"]
         said = in_folder(tmp_path / "out", "-W", "ignore", "run.py", row.text, "goal", without=without)
@@ -152,7 +153,7 @@ def test_a_probe_is_one_graph(pooling: str, labels: int, shared: Path, encoder: 
         assert proof["folder"] == str(run.path / "export" / target)
         assert proof["max_logit_difference"] < 1e-3 * proof["largest_logit"]
     found = onnx.load(run.path / "export" / "onnx").predict(held_out(run))
-    expected = load_result(run).predict(held_out(run))
+    expected = load_classifier(run).predict(held_out(run))
     assert [one.label for one in found] == [one.label for one in expected]
     assert np.allclose([o.probabilities for o in found], [o.probabilities for o in expected], atol=1e-4)
     with pytest.raises(RunError, match="no single network"):
@@ -164,7 +165,7 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
     run = classify(shared / "bert", tmp_path / "pairs.json", tmp_path / "run", "data.text=a", "data.text_pair=b")
     tunesmith.export(run, "onnx", tmp_path / "onnx")
-    loaded, expected = onnx.load(tmp_path / "onnx"), load_result(run)
+    loaded, expected = onnx.load(tmp_path / "onnx"), load_classifier(run)
     found = loaded.predict(held_out(run))
     for one, other in zip(found, expected.predict(held_out(run)), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
@@ -181,7 +182,7 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
 
 def test_the_onnx_predictor(encoder: Run, as_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded, rows = onnx.load(as_onnx, threads=1), held_out(encoder)
-    expected = load_result(encoder)
+    expected = load_classifier(encoder)
     assert loaded.labels == expected.labels
     together, alone = loaded.predict(rows), [loaded.predict([row])[0] for row in rows]
     for one, other, third in zip(together, alone, expected.predict(rows), strict=True):
@@ -216,11 +217,11 @@ def test_the_onnx_predictor_needs_no_torch(as_onnx: Path) -> None:
 
 def test_a_traced_graph_has_a_plain_attention(encoder: Run) -> None:
     """Whatever layout the run predicts with."""
-    trained = exports._trained(encoder, "auto")
-    trained.model.set_attn_implementation("eager")
+    trained = exports._export_source(encoder, "auto")
+    trained.parts.model.set_attn_implementation("eager")
     module, inputs = network.trace(trained, "sdpa")
     assert module.body.config._attn_implementation == "sdpa"
-    assert trained.model.config._attn_implementation == "eager"
+    assert trained.parts.model.config._attn_implementation == "eager"
     assert [tuple(one.shape) for one in inputs] == [inputs[0].shape] * 3
     assert not inputs[1].all()
 
@@ -310,11 +311,11 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     assert as_the_card_says(tmp_path / "out")
     tunesmith.export(run, "ollama", tmp_path / "ollama", rows=4)
     text = (tmp_path / "ollama" / "Modelfile").read_text()
-    question = load_result(run).question
-    asked = load_result(run).generator.prompter.opening(question.ask(Example("1", "{{ .Prompt }}")))
+    question = load_predictor(run).question
+    asked = load_predictor(run).generator.chat_encoder.opening(question.ask(Example("1", "{{ .Prompt }}")))
     assert f'TEMPLATE """{asked}"""' in text
     (turn,) = question.ask(Example("1", "Some text", "Another"))  # a pair is one text for Ollama
-    piped = usage.usage(exports._trained(run, "auto"), "ollama", pairs=True)
+    piped = usage.usage(exports._export_source(run, "auto"), "ollama", pairs=True)
     assert "printf 'Text 1: Some text\\nText 2: Another' | ollama run" in piped
     assert turn.input == "Text 1: Some text\nText 2: Another"
     for target in PROGRAMS:
@@ -345,7 +346,7 @@ def test_a_gguf_file_has_the_tokenizer(generator: Run, tmp_path: Path) -> None:
 
     tunesmith.export(generator, "gguf", tmp_path / "out", precision="q8_0", rows=4, allow_loss=True)
     fields = format_.GGUFReader(tmp_path / "out" / "model.gguf").fields
-    tokenizer = load_result(generator).prompter.tokenizer
+    tokenizer = load_predictor(generator).chat_encoder.tokenizer
     tokens = fields["tokenizer.ggml.tokens"].contents()
     assert tokens == sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     assert fields["general.name"].contents() == generator.path.name
@@ -491,14 +492,15 @@ def test_what_counts_as_the_same() -> None:
 
 
 def test_the_compared_answer_is_the_one_that_predict_gives(generator: Run) -> None:
-    trained = exports._trained(generator, "auto")
+    trained = exports._export_source(generator, "auto")
     row = held_out(generator)[0]
-    written = exports._written(trained, row, generator.recipe)
+    settings = generator.recipe.generate
+    (written,) = trained.predictor.parity_rows([row], settings.model_copy(update={"max_new_tokens": 16}))
     assert isinstance(written, PromptWithAnswer)
-    logits = exports._runner(trained.result)([written])[0]
+    (logits,) = trained.predictor.logits([written])
     assert logits.argmax(-1).tolist() == written.ids[written.start :]
-    (said,) = trained.result.respond(["1"], [row.messages[:-1]], generator.recipe.generate, 0)
-    assert trained.result._text(written.ids[written.start :]) == said.text
+    (said,) = trained.predictor.respond(["1"], [row.messages[:-1]], settings, 0)
+    assert trained.predictor._text(written.ids[written.start :]) == said.text
 
 
 def test_on_the_command_line(encoder: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

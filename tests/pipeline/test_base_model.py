@@ -47,18 +47,18 @@ def instruct(model: Path, pairs: Path, *more: str, **where: Any) -> Run:
 def test_its_rows_are_those_of_an_untuned_run(kind: str, model: Path, pairs: Path, tmp_path: Path) -> None:
     tuned = instruct(model, pairs, f"adapter.kind={kind}", "max_responses=5", run_dir=tmp_path / "tuned")
     before = base_model.stored(tuned)
-    rows = tuned.rows("test")
-    assert [(row["id"], row["reference"]) for row in before] == [(row["id"], row["reference"]) for row in rows]
-    assert sum("response" in row for row in before) == sum("response" in row for row in rows) == 5
-    assert [row["loss"] for row in before] != [row["loss"] for row in rows]
+    rows = tuned.responses("test")
+    assert [(row.id, row.reference) for row in before] == [(row.id, row.reference) for row in rows]
+    assert sum(row.response is not None for row in before) == sum(row.response is not None for row in rows) == 5
+    assert [row.loss for row in before] != [row.loss for row in rows]
     untuned = instruct(model, pairs, *UNTUNED, "max_responses=5", run_dir=tmp_path / "untuned")
     assert base_model.stored(untuned) == []
     if kind != "qlora":  # whose base is the model in 4 bits
-        assert [row["loss"] for row in before] == pytest.approx([row["loss"] for row in untuned.rows("test")], rel=1e-6)
-        assert [row.get("response") for row in before] == [row.get("response") for row in untuned.rows("test")]
+        assert [row.loss for row in before] == pytest.approx([row.loss for row in untuned.responses("test")], rel=1e-6)
+        assert [row.response for row in before] == [row.response for row in untuned.responses("test")]
     found = tuned.read("scores.json")
     assert found["base"]["headline"]["loss"]["value"] == pytest.approx(
-        sum(row["loss"] for row in before) / sum(row["learned"] for row in before)
+        sum(row.loss for row in before) / sum(row.learned for row in before)
     )
     pair = found["base"]["pair"]
     assert (pair["a"], pair["b"]) == (tuned.manifest.name, "base")
@@ -167,10 +167,11 @@ def test_finished_runs_that_share_it_are_compared_with_it(model: Path, pairs: Pa
         found.content["pairs"][0]["loss_difference"]["value"]
     )
     written = tmp_path / "answers.jsonl"  # what another program made of the same prompts
-    rows = [row | {"response": row["reference"]} for row in runs[0].rows("test")]
-    written.write_text(
-        "".join(json.dumps({k: row[k] for k in ("prompt", "reference", "response")}) + "\n" for row in rows)
-    )
+    rows = [
+        {"prompt": row.prompt, "reference": row.reference, "response": row.reference}
+        for row in runs[0].responses("test")
+    ]
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mixed = tunesmith.evaluate(runs[0].path, written)
     assert (mixed["compared"]["decided_by"], mixed["compared"]["rows"]) == ("rougeL", 12)
     assert mixed["verdict"].startswith("answers has the highest ROUGE-L, 1.000")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunesmith.data import response_files
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import response_pairs
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.types import ResponseRow
 
 BOOK = (
     Path(os.environ.get("TUNESMITH_DATA") or Path(__file__).parents[3] / "shared" / "data") / "llms_from_scratch_ch07"
@@ -70,9 +72,7 @@ def test_columns_are_found_by_their_names(prompt: str, reference: str, response:
         found = response_files.read(written(tmp_path / name, content))
         assert list(found.models) == ["Model 1" if "1" in response else "a"]
         (read,) = found.models.values()
-        assert [(row["prompt"], row["reference"], row["response"]) for row in read] == [
-            (f"q{n}", "yes", "no") for n in range(3)
-        ]
+        assert [(row.prompt, row.reference, row.response) for row in read] == [(f"q{n}", "yes", "no") for n in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_named_columns_settle_it(tmp_path: Path) -> None:
     content = [{"instruction": "q", "output": "1", "Target": "2", "response": "3", "other words": "4"}]
     path = written(tmp_path / "a.json", content)
     found = response_files.read(path, responses=("output",), reference="target")
-    assert [(row["reference"], row["response"]) for row in found.models["a"]] == [("2", "1")]
+    assert [(row.reference, row.response) for row in found.models["a"]] == [("2", "1")]
     found = response_files.read(path, responses=("response", "other words"), reference="Target", instruction="output")
     assert list(found.models) == ["response", "other words"]
     with pytest.raises(DataError, match="no key 'nothing'"):
@@ -120,7 +120,7 @@ def test_missing_empty_and_doubled_rows_are_counted(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert "1 x left out of a: no reference (a.json:row 6)" in said
     assert "2 x no response of a: counts as an empty answer" in said
-    assert "10 x ids that stand twice" in said
+    assert "10 x duplicate ids" in said
     with pytest.raises(DataError, match="neither a string nor a number"):
         response_files.read(written(tmp_path / "b.json", [{"instruction": "q", "output": "a", "response": ["a"]}]))
     (tmp_path / "c.jsonl").write_text('{"instruction": "q", "output": "a", "response": "b"}\nbroken\n')
@@ -174,9 +174,9 @@ def test_three_models_are_corrected_by_holm_and_keep_their_names_apart(tmp_path:
 
 
 def test_mcnemar_and_bootstrap_of_pairs_follow_from_the_rows() -> None:
-    base = [{"id": str(n), "prompt": f"p{n}", "reference": "yes"} for n in range(40)]
-    a = [row | {"response": "yes" if n < 30 else "no"} for n, row in enumerate(base)]
-    b = [row | {"response": "yes" if 20 <= n < 32 else "no"} for n, row in enumerate(base)]
+    base = [ResponseRow(str(n), f"p{n}", reference="yes") for n in range(40)]
+    a = [replace(row, response="yes" if n < 30 else "no") for n, row in enumerate(base)]
+    b = [replace(row, response="yes" if 20 <= n < 32 else "no") for n, row in enumerate(base)]
     found = response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
     (pair,) = found["pairs"]
     assert (found["decided_by"], found["unit"], pair["answered"]) == ("rougeL", None, 40)

@@ -16,8 +16,7 @@ from tests import tiny
 from tunesmith.errors import DataError, ModelError, RecipeError, RunError
 from tunesmith.evaluation import responses
 from tunesmith.models import quantize
-from tunesmith.pipeline import responding
-from tunesmith.pipeline.commands import predict as predictions
+from tunesmith.pipeline.commands import chat, predict as predictions
 from tunesmith.pipeline.commands.check import check, describe
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
@@ -56,11 +55,11 @@ def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: P
     assert manifest.notes["layout"] == "packed"
     assert manifest.notes["adapter"].endswith("(100.0000%)")
     assert set(scores["headline"]) == set(responses.HIGHER_IS_BETTER)
-    rows = run.rows("test")
+    rows = run.responses("test")
     assert scores["headline"]["loss"]["value"] == pytest.approx(
-        sum(row["loss"] for row in rows) / sum(row["learned"] for row in rows)
+        sum(row.loss for row in rows) / sum(row.learned for row in rows)
     )
-    assert all({"id", "prompt", "reference", "response", "ended", "tokens"} <= set(row) for row in rows)
+    assert all(None not in (row.reference, row.response, row.ended, row.tokens) for row in rows)
     samples = [line for line in run.metrics() if line.samples]
     assert [line.step for line in samples] == [2, 4]
     assert len(samples[0].samples) == 1
@@ -76,16 +75,16 @@ def test_the_test_loss_is_the_plain_one(model: Path, pairs: Path, tmp_path: Path
     saved = AutoModelForCausalLM.from_pretrained(run.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     source = {row["input"]: row for row in json.loads(pairs.read_text())}
-    for row in run.rows("test")[:5]:
-        given = source[row["prompt"].split("\n\n")[1]]
+    for row in run.responses("test")[:5]:
+        given = source[row.prompt.split("\n\n")[1]]
         turns = [{"role": "user", "content": given["instruction"], "input": given["input"]}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
         answer = tokenizer(given["output"] + tokenizer.eos_token)["input_ids"]
         labels = torch.tensor([[-100] * len(prompt) + answer])
         with torch.no_grad():
             loss = saved(input_ids=torch.tensor([prompt + answer]), labels=labels).loss
-        assert row["learned"] == len(answer)
-        assert row["loss"] == pytest.approx(float(loss) * len(answer), rel=1e-4)
+        assert row.learned == len(answer)
+        assert row.loss == pytest.approx(float(loss) * len(answer), rel=1e-4)
 
 
 def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Path) -> None:
@@ -111,14 +110,14 @@ def test_models_that_cannot_be_packed_are_padded_aloud(
 @pytest.mark.parametrize("kind", ["none", "lora"])
 def test_what_was_trained_answers_as_it_did(kind: str, model: Path, pairs: Path, tmp_path: Path) -> None:
     run = instruct(model, pairs, f"adapter.kind={kind}", run_dir=tmp_path / "run")
-    before = {row["prompt"]: row["response"] for row in run.rows("test")}
+    before = {row.prompt: row.response for row in run.responses("test")}
     rows = tunesmith.predict(run, source=str(pairs))
     assert {row["prompt"]: row["response"] for row in rows if row["prompt"] in before} == before
-    chat = responding.ChatSession(run, run.recipe.generate)
+    session = chat.ChatSession(run, run.recipe.generate)
     prompt = rows[0]["prompt"]
     (alone,) = tunesmith.predict(run, [prompt])
-    assert "".join(chat.ask(prompt)) == alone["response"]
-    assert [turn.role for turn in chat.messages] == ["user", "assistant"]
+    assert "".join(session.ask(prompt)) == alone["response"]
+    assert [turn.role for turn in session.messages] == ["user", "assistant"]
     written = predictions.write(rows, run, str(pairs), None)
     assert [path.name for path in written] == ["generated_predictions.jsonl", "pairs-with-responses.json"]
     again = json.loads(written[1].read_text())
@@ -141,8 +140,8 @@ def test_rows_that_cannot_be_cut_to_fit_do_not_end_a_run(
     settings = [*QUICK, "max_steps=1", "eval_strategy=steps", "eval_steps=1", "evaluate.base=false"]
     run = tunesmith.train(source, settings, run_dir=tmp_path / "run")
     assert run.manifest.status == "finished"
-    assert ["response" in row for row in run.rows("test")] == [True, False, True]
-    assert [row["learned"] > 0 for row in run.rows("test")] == [True, False, True]
+    assert [row.response is not None for row in run.responses("test")] == [True, False, True]
+    assert [row.learned > 0 for row in run.responses("test")] == [True, False, True]
     assert run.read("scores.json")["answered"] == 2
     assert "too long even when cut, and not answered: test.json:row 2" in capsys.readouterr().err
     answers = tunesmith.predict(run, source=data["test"])
@@ -199,9 +198,7 @@ def test_templates_that_rewrite_are_refused_before_training(model: Path, tmp_pat
                 tunesmith.train(source, settings, run_dir=tmp_path / name)
             assert not Run(tmp_path / name).metrics()
             continue
-        talk = responding.ChatSession(
-            tunesmith.train(source, settings, run_dir=tmp_path / name), Generate(max_new_tokens=4)
-        )
+        talk = chat.ChatSession(tunesmith.train(source, settings, run_dir=tmp_path / name), Generate(max_new_tokens=4))
         for _ in range(3):
             list(talk.ask("Go on."))
         assert len(talk.messages) == 6
@@ -212,10 +209,10 @@ def test_an_untuned_model_stores_its_name_alone(model: Path, pairs: Path, tmp_pa
     assert run.manifest.name == "generator:untuned"
     assert run.finished.costs.trainable == 0
     assert not list(run.model.glob("*.safetensors"))
-    first = run.rows("test")[0]
+    first = run.responses("test")[0]
     (row,) = tunesmith.predict(run, source=str(pairs))[:1]
     assert row["response"] is not None
-    assert first["response"] in {r["response"] for r in tunesmith.predict(run, source=str(pairs))}
+    assert first.response in {r["response"] for r in tunesmith.predict(run, source=str(pairs))}
 
 
 @pytest.mark.parametrize("kind", ["none", "lora"])
@@ -323,7 +320,7 @@ def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs:
         instruct(model, pairs, "method=encoder", run_dir=tmp_path / "c")
     run = classify(model, reviews, run_dir=tmp_path / "d")
     with pytest.raises(RunError, match="not trained to answer"):
-        responding.ChatSession(run, run.recipe.generate)
+        chat.ChatSession(run, run.recipe.generate)
 
 
 def test_check_shows_what_is_learned(model: Path, pairs: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -431,8 +432,8 @@ def tuned(tmp_path: Path) -> Path:
         "evaluate": {"bootstrap_samples": 100},
     }
     run = tunesmith.train(recipe, run_dir="tuned")
-    run.write_rows("test", [row | {"response": row["reference"]} for row in run.rows("test")])
-    run.write_rows("base", [row | {"response": "Nobody knows."} for row in run.rows("base")])
+    run.write_responses("test", [replace(row, response=row.reference) for row in run.responses("test")])
+    run.write_responses("base", [replace(row, response="Nobody knows.") for row in run.responses("base")])
     return run.path
 
 

@@ -16,7 +16,7 @@ from tests import tiny
 from tunesmith import data
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -95,7 +95,9 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         used = run.finished.notes["mixed_precision"]
         assert used == precision or precision == "auto"
         stored, _ = run.predictions("test")
-        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
+        again = load_classifier(run).predict(
+            [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
+        )
         assert again == stored
 
 
@@ -104,7 +106,9 @@ def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_model
     for more in ([], ["adapter.kind=lora"]):
         run = train("encoder", reviews, tiny_models, "max_steps=3", "model.dtype=bfloat16", *more)
         stored, _ = run.predictions("test")
-        again = load_result(run).predict([Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)])
+        again = load_classifier(run).predict(
+            [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
+        )
         assert again == stored
 
 
@@ -114,7 +118,7 @@ def test_evaluations_in_mixed_precision_are_those_of_the_saved_model(reviews: Pa
     logged = next(entry for entry in reversed(run.metrics()) if entry.validation)
     rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
     scores = metrics.headline(
-        [str(row.label) for row in rows.validation], load_result(run).predict(rows.validation), rows.labels
+        [str(row.label) for row in rows.validation], load_classifier(run).predict(rows.validation), rows.labels
     )
     assert logged.validation == scores
 
@@ -186,7 +190,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
     run = train("encoder", reviews, tiny_models, "max_steps=4")
     texts = [text for text, _ in tiny.texts(20, seed=5)]
     theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
-    ours = load_result(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
+    ours = load_classifier(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
     labels = run.manifest.data.labels
     for rows, prediction in zip(theirs, ours, strict=True):
         scores = {row["label"]: row["score"] for row in rows}

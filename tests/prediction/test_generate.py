@@ -69,7 +69,7 @@ TEXTS = [
 
 def scripted(generator: Generator, text: str, ended: bool = True) -> Generator:
     """A model that writes this text, token by token, whatever it is asked."""
-    ids = generator.prompter.tokens([text])[0] + ([3] if ended else []) + [40] * 200
+    ids = generator.chat_encoder.tokens([text])[0] + ([3] if ended else []) + [40] * 200
     calls = iter(ids)
 
     def force(module: Any, args: Any, output: Any) -> None:
@@ -96,14 +96,14 @@ def test_equals_the_likeliest_token_after_token() -> None:
     """Against a loop without any cache or padding."""
     one = generator("gpt_neox")
     for text in TEXTS[:3]:
-        (ids,) = one.prompter.encode_openings(asked(text))
+        (ids,) = one.chat_encoder.encode_openings(asked(text))
         start = len(ids)
-        while len(ids) - start < 12 and ids[-1] not in one.prompter.end_ids:
+        while len(ids) - start < 12 and ids[-1] not in one.chat_encoder.end_ids:
             with torch.no_grad():
                 ids.append(int(one.model(torch.tensor([ids])).logits[0, -1].argmax()))
         (response,) = one.respond([text], asked(text), GREEDY, 0)
         assert response.tokens == len(ids) - start
-        assert response.text == one.prompter.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+        assert response.text == one.chat_encoder.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
 def test_seeds_and_numbers_draw_anew() -> None:
@@ -262,16 +262,20 @@ def test_reloaded_asks_and_answers_the_same(template: str, tuned: bool, tmp_path
     one = generator(template=template)
     if not tuned:
         one.model.save_pretrained(tmp_path / "base")
-        one.prompter.tokenizer.save_pretrained(tmp_path / "base")
+        one.chat_encoder.tokenizer.save_pretrained(tmp_path / "base")
         base = Model(name_or_path=str(tmp_path / "base"))
-        one = Generator(one.model, ChatEncoder(one.prompter.tokenizer, "Be brief."), 300, base)
+        one = Generator(one.model, ChatEncoder(one.chat_encoder.tokenizer, "Be brief."), 300, base)
     one.save(tmp_path / "saved")
     assert bool(list((tmp_path / "saved").glob("*.safetensors"))) == tuned
     again = Generator.load(tmp_path / "saved")
-    assert (again.max_length, again.base, again.prompter.system) == (one.max_length, one.base, one.prompter.system)
+    assert (again.max_length, again.base, again.chat_encoder.system) == (
+        one.max_length,
+        one.base,
+        one.chat_encoder.system,
+    )
     talk = [Message("user", "Hi", "there"), Message("assistant", "Yes?"), Message("user", "Go\non ")]
     conversations = [*asked(*TEXTS), talk]
-    assert again.prompter.encode_openings(conversations) == one.prompter.encode_openings(conversations)
+    assert again.chat_encoder.encode_openings(conversations) == one.chat_encoder.encode_openings(conversations)
     names = [str(number) for number in range(len(conversations))]
     assert again.respond(names, conversations, GREEDY, 0) == one.respond(names, conversations, GREEDY, 0)
 

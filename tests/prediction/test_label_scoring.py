@@ -42,7 +42,7 @@ def classifier(
 def naive(one: LabelClassifier, example: Example, normalize: bool = True) -> list[float]:
     """A forward pass for every label, each sequence alone and whole."""
     scores = []
-    prompter = one.generator.prompter
+    prompter = one.generator.chat_encoder
     for text in one.question.texts:
         (prompt,) = prompter.encode_openings([one.question.ask(example)])
         (answer,) = prompter.encode_answers(one.question.ask(example), [text])
@@ -131,7 +131,7 @@ def test_an_adapter_takes_part() -> None:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             weight.data.normal_()
-    tuned = Generator(adapted.eval(), one.generator.prompter, 300)
+    tuned = Generator(adapted.eval(), one.generator.chat_encoder, 300)
     other = LabelClassifier(tuned, one.question, Predict())
     found = rows(other.predict(EXAMPLES[:3]))
     assert np.abs(found - plain).max() > 1e-3
@@ -153,7 +153,7 @@ def test_calibration_divides_by_what_nothing_says() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_constrained_is_what_the_library_generates(family: str, labels: tuple[str, ...]) -> None:
     one = classifier(family, labels, mode="constrained")
-    prompter = one.generator.prompter
+    prompter = one.generator.chat_encoder
     answers = prompter.encode_answers(one.question.ask(EXAMPLES[0]), one.question.texts)
     for example, prediction in zip(EXAMPLES, one.predict(EXAMPLES), strict=True):
         (prompt,) = prompter.encode_openings([one.question.ask(example)])

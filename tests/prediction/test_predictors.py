@@ -12,7 +12,8 @@ from tests import tiny
 from tunesmith import recipe as recipes, runs
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import METHODS
-from tunesmith.types import Example, Splits, TrainResult
+from tunesmith.protocols import TrainResult
+from tunesmith.types import Example, Splits
 
 Models = Callable[[str], Path]
 LABELS = tuple(sorted(tiny.WORDS))

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunesmith.manifest import LogEntry, Sample
 from tunesmith.pipeline import run_report
 from tunesmith.reporting import classification_report, format, generation_report, model_card, terminal
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 KINDS = {
     "generator:untuned": {"loss": 2.3, "ended": 0.1, "trainable": 0, "seconds": 0.0},
@@ -102,7 +104,7 @@ def made(
     if adapter == "lora":
         (run.model / "adapter_config.json").write_text("{}")
     predicted = _predicted(kind, rows, rows if answered is None else answered)
-    run.write_rows("test", predicted)
+    run.write_responses("test", predicted)
     run.write("scores.json", responses.score(predicted, Confidence(resamples=200, seed=0)))
     return run
 
@@ -116,7 +118,7 @@ def _log(run: Run, loss: float) -> None:
             run.log(LogEntry(step, validation={"loss": loss + 1 / step}))
 
 
-def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str, Any]]:
+def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[ResponseRow]:
     draw = np.random.default_rng(0)
     found = []
     for number in range(rows):
@@ -133,7 +135,7 @@ def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[dict[str,
             ended = bool(draw.random() < kind["ended"])
             response = "" if number % 7 == 0 else f"answer {number} {HOSTILE}" * (1 + 9 * (number % 3))
             row |= {"response": response, "tokens": int(draw.integers(1, 60)), "ended": ended}
-        found.append(row)
+        found.append(ResponseRow(**row))
     return found
 
 
@@ -215,7 +217,9 @@ def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None
     )
     assert again["shown"] == content["shown"]
     tuned = runs.find(content["methods"][1]["run"])
-    tuned.write_rows("test", [row | ({"loss": 999.0} if n == 5 else {}) for n, row in enumerate(tuned.rows("test"))])
+    rows = tuned.responses("test")
+    rows[5] = replace(rows[5], loss=999.0)
+    tuned.write_responses("test", rows)
     rose = run_report.build(
         [runs.find(method["run"]) for method in content["methods"]], Confidence(resamples=200, seed=42)
     )["shown"][1]
@@ -274,8 +278,8 @@ def test_what_the_cheaper_of_several_equals_saves_is_said_of_a_pair(tmp_path: Pa
 def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
     same = [made(tmp_path / "same", name, loss=2.3) for name in ("generator:untuned", "generator:full")]
     for run, shift in zip(same, (0.0, -1e-3), strict=True):
-        rows = [row | {"loss": row["loss"] + shift * ((-1) ** i + 0.1)} for i, row in enumerate(same[0].rows("test"))]
-        run.write_rows("test", rows)
+        rows = enumerate(same[0].responses("test"))
+        run.write_responses("test", [replace(row, loss=row.loss + shift * ((-1) ** i + 0.1)) for i, row in rows])
     assert (
         "Nothing here shows that training was worth its cost"
         in run_report.build(same, Confidence(resamples=200, seed=42))["verdict"]
@@ -297,9 +301,8 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full", longer=3)]
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert content["compared"]["unit"] == "character"
-    total = sum(row["loss"] for row in pair[0].rows("test")) / sum(
-        len(row["reference"]) for row in pair[0].rows("test")
-    )
+    rows = pair[0].responses("test")
+    total = sum(row.loss for row in rows) / sum(len(row.reference) for row in rows)
     assert content["compared"]["losses"]["generator:untuned"] == pytest.approx(total)
     assert "per character" in content["verdict"]
     assert "Loss per character" in generation_report.html(content)
@@ -307,9 +310,9 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
 
 def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
-    rows = pair[1].rows("test")
-    rows[3] |= {"loss": 0.0, "learned": 0}
-    pair[1].write_rows("test", rows)
+    rows = pair[1].responses("test")
+    rows[3] = replace(rows[3], loss=0.0, learned=0)
+    pair[1].write_responses("test", rows)
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert (content["compared"]["rows"], content["compared"]["left_out"]) == (59, 1)
     assert content["compared"]["unit"] == "token"
@@ -318,7 +321,7 @@ def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> No
 
 def test_pairs_follow_from_rows_and_seed_alone() -> None:
     rows = {
-        name: [{"id": str(i), "loss": 10.0 * i + shift * (i % 3), "learned": 10, "reference": "r"} for i in range(20)]
+        name: [ResponseRow(str(i), "p", loss=10.0 * i + shift * (i % 3), learned=10, reference="r") for i in range(20)]
         for name, shift in (("a", 0), ("b", 5), ("c", 5))
     }
     first, second = (response_pairs.compare(rows, Confidence(resamples=200, seed=7)) for _ in range(2))
@@ -335,7 +338,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="different tasks") as caught:
         run_report.build([pair[0], older], Confidence(resamples=200, seed=42))
     assert f"{older.path} (classification)" in str(caught.value)
-    pair[1].write_rows("test", pair[1].rows("test")[1:])
+    pair[1].write_responses("test", pair[1].responses("test")[1:])
     with pytest.raises(RunError, match="the same rows"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
     content = pair[1].read("manifest.json")

@@ -394,7 +394,7 @@ def test_several_models_under_their_names() -> None:
         classifier("one"),
         classifier("two", FakePredictor(("x", "y"))),
         chat("talk"),
-        chat("other", FakeWriter(limit=99)),
+        chat("other", FakeWriter(context_length=99)),
     )
 
     async def main() -> None:

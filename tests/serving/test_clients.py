@@ -33,7 +33,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def made() -> Middleware:
     return gate(
-        classifier(), chat(writer=FakeWriter(limit=5000, seconds=0.01)), keys=["key"], queue_size=2000, max_inputs=8
+        classifier(),
+        chat(writer=FakeWriter(context_length=5000, seconds=0.01)),
+        keys=["key"],
+        queue_size=2000,
+        max_inputs=8,
     )
 
 
@@ -149,7 +153,7 @@ def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
 
 def test_who_does_not_read_the_answer_is_given_up() -> None:
     """Its request ends with its time, so that the server can end too."""
-    writer = FakeWriter(limit=10**4, answer=lambda _: ["word " * 100_000] * 40)
+    writer = FakeWriter(context_length=10**4, answer=lambda _: ["word " * 100_000] * 40)
     made = gate(chat(writer=writer), timeout_seconds=1)
     with listening(made) as address, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

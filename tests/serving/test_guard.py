@@ -156,7 +156,7 @@ def test_answers_are_masked_and_ended(stream: bool) -> None:
         "block": f"the key is {KEY} ok",
         "long": "words " * 40,
     }
-    writer = FakeWriter(limit=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
+    writer = FakeWriter(context_length=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
     settings = {"mask": ["email", "card"], "block": ["key"], "max_characters": 120}
     made = gate(chat(writer=writer), guard=settings)
 
@@ -218,7 +218,7 @@ class Censor:
 def test_another_classifier_as_guard(stream: bool, tmp_path: Path) -> None:
     texts = {"nice": "All is well. " * 40, "bad": "All is well. " * 20 + "You rude thing. " + "More. " * 40}
     words = {text: [f"{word} " for word in texts[text].split()] for text in texts}
-    writer = FakeWriter(limit=10**4, seconds=0.002, answer=words.__getitem__)
+    writer = FakeWriter(context_length=10**4, seconds=0.002, answer=words.__getitem__)
     censor = Censor()
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "audit_log": str(tmp_path / "audit.jsonl")}
     made = gate(classifier(), chat(writer=writer), judge=classifier("guard", censor), guard=guard)
@@ -309,7 +309,7 @@ def test_the_guard_reads_all_of_a_text() -> None:
 @pytest.mark.parametrize("before", [0, 70, 1000, 4000])
 def test_the_guard_reads_the_end_of_an_answer(before: int) -> None:
     text = "It is nice. " * (before // 12) + "You are rude. " + "It is nice. " * 9
-    writer = FakeWriter(limit=10**4, answer=lambda _: text.split(" "))
+    writer = FakeWriter(context_length=10**4, answer=lambda _: text.split(" "))
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "check": "outputs"}
     made = gate(chat(writer=writer), judge=nearsighted(), guard=guard)
     body = {"messages": message("a"), "max_tokens": 5000}
@@ -322,7 +322,7 @@ def test_more_texts_than_the_queue_holds_are_judged_in_turn() -> None:
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
     made = gate(
         classifier(pairs=True),
-        chat(writer=FakeWriter(limit=1000)),
+        chat(writer=FakeWriter(context_length=1000)),
         judge=classifier("guard", Censor()),
         guard=guard,
         queue_size=4,
@@ -341,7 +341,9 @@ def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> Non
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
     slow = Censor(seconds=0.1)
     judge = classifier("guard", slow)
-    writer = FakeWriter(limit=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10))
+    writer = FakeWriter(
+        context_length=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10)
+    )
     made = gate(
         classifier(predictor=FakePredictor(seconds=0.1)),
         chat(writer=writer),

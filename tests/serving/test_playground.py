@@ -33,7 +33,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     labels = ("World", "Sports", "Business", "Sci/Tech", "<b>bold</b>", *(f"label {n}" for n in range(8)))
-    writer = FakeWriter(limit=10**4, seconds=0.03)
+    writer = FakeWriter(context_length=10**4, seconds=0.03)
     made = gate(
         classifier("ag-news", FakePredictor(labels), opening=lambda one: f"Text: {one.text}\nLabel:"),
         classifier("pairs", pairs=True),

@@ -52,7 +52,7 @@ def _predict(args: Args) -> None:
 
 
 def _chat(args: Args) -> None:
-    from tunesmith.pipeline.responding import chat
+    from tunesmith.pipeline.commands.chat import chat
 
     talk = chat(args.run_dir, args.overrides, system=args.system)
     say("a line is a question; /reset forgets what was said, /exit or the end of input leaves")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data import formats
-from tunesmith.data.response_files import sound
+from tunesmith.data.response_files import read_rows
 from tunesmith.data.rows import Row, listed
 from tunesmith.errors import DataError
 
@@ -67,7 +67,7 @@ def _rows(path: str | Path) -> list[Row]:
     place = Path(path).expanduser()
     if not place.is_file() or formats.format_of(place) not in (".json", ".jsonl"):
         raise DataError(f"{path}: no JSON Lines file", do="give a file such as question.jsonl")
-    return sound(place)[1]
+    return read_rows(place)[1]
 
 
 def _texts(row: Row, name: str) -> Turns:

@@ -1,20 +1,20 @@
-"""Files of answers: instruction, reference and one or several models' responses, whatever the columns are called."""
+"""Files of responses: instruction, reference and one or several models' responses, whatever the columns are called."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith.data import cells, formats
-from tunesmith.data.rows import FIRST, Bad, Row, Table, listed, merge
+from tunesmith.data.rows import FIRST, Bad, Row, listed, merge
 from tunesmith.errors import DataError
-from tunesmith.types import DataNote
+from tunesmith.types import DataNote, ResponseRow
 
-NAMES = {
+NAMES: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt", "question", "query"),
     "input": ("input", "context"),
     "reference": (
@@ -57,20 +57,20 @@ SEVERAL = re.compile(
 )
 """One of several models' responses: `model 1 response`, `response_b`."""
 KEPT = {"tokens": int, "ended": bool, "learned": int, "loss": float}
-"""What `tunesmith` adds to its own rows, and its type; kept where every row has it."""
+"""What tunesmith adds to its own rows, and its type; kept where every row has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ResponseFile:
     """What one file holds: the rows of each model, which share their prompts and references."""
 
-    models: dict[str, list[dict[str, Any]]]
-    """Model -> rows: id, prompt, instruction, input, and reference and response, which are None where there is none.
+    models: dict[str, list[ResponseRow]]
+    """A model is named after its column (`model 1` for `model 1 response`), or after the file where that says nothing.
 
-    A model is called after its column (`model 1` for `model 1 response`), or after the file where that says nothing.
+    Reference and response are None where the file has none.
     """
     changes: tuple[DataNote, ...]
-    """What reading met, such as ids that stand twice."""
+    """What reading met, such as duplicate ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,111 +90,108 @@ def read(
     reference: str | None = None,
     instruction: str | None = None,
     graded: bool = True,
-) -> Answers:
-    """The answers in a JSON, JSON Lines, CSV, TSV or Parquet file, each also .gz.
+) -> ResponseFile:
+    """The responses in a JSON, JSON Lines, CSV, TSV or Parquet file, each also .gz.
 
-    The columns are found by NAMES unless they are named. Raises DataError, naming what was found, where a column is
+    The columns are found by NAMES unless they are named. Raises DataError, naming the file's columns, where one is
     missing or could be several. graded: the file must have a column of references, though not in every row.
     """
-    columns, rows, changes = sound(path)
-    named = {"response": tuple(responses), "reference": (reference,), "instruction": (instruction,)}
-    taken = {_known(path.name, columns, name) for names in named.values() for name in names if name}
-    parts = _parts(path.name, columns, [column for column in columns if column not in taken], named, graded=graded)
+    columns, rows, changes = read_rows(path)
+    wanted = {"response": responses, "reference": [reference], "instruction": [instruction]}
+    named = {part: [_column(path.name, columns, name) for name in names if name] for part, names in wanted.items()}
+    parts = _find_parts(path.name, columns, named, graded=graded)
     ids = _ids(rows, columns, changes)
-    alone = len(parts.responses) == 1
-    models = {
-        name: [_row(row, one, parts, column, told=alone) for row, one in zip(rows, ids, strict=True)]
-        for column, name in zip(parts.responses, _models(parts.responses, path.name), strict=True)
-    }
-    for found in models.values():
-        _drop_partial(found)
-        if all(row["response"] is None for row in found):
+    models = {}
+    for model, column in zip(_model_names(parts.responses, path.name), parts.responses, strict=True):
+        read = [_response_row(row, name, parts, column) for row, name in zip(rows, ids, strict=True)]
+        if all(row.response is None for row in read):
             raise DataError(f"{path.name}: a column of responses that holds none", do="name another: --response NAME")
-    return Answers(models, merge(changes))
+        models[model] = _without_partial_columns(read)
+    return ResponseFile(models, merge(changes))
 
 
-def sound(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
+def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
     """A file's columns, its rows, and what reading them met. Raises DataError for no rows, and for broken ones."""
     columns = formats.table(path, path.name, "utf-8", ()).columns
-    table = formats.table(path, path.name, "utf-8", columns)
-    items = list(table.items)
+    items = list(formats.table(path, path.name, "utf-8", columns).items)
     bad = [item for item in items if isinstance(item, Bad)]
     if bad:
-        raise _broken(table, bad)
+        where = ", ".join(f"{item.id} ({item.note})" if item.note else item.id for item in bad[:FIRST])
+        problem = f"{path.name}: {len(bad):,} rows cannot be read: {bad[0].reason}"
+        raise DataError(problem, found=where, do="fix or remove these rows")
     rows = [item for item in items if isinstance(item, Row)]
     if not rows:
         raise DataError(f"{path.name}: no rows")
-    return columns, rows, [item for item in items if not isinstance(item, Row | Bad)]
-
-
-def _broken(table: Table, bad: Sequence[Bad]) -> DataError:
-    where = ", ".join(f"{one.id} ({one.note})" if one.note else one.id for one in bad[:FIRST])
-    return DataError(f"{table.name}: {len(bad):,} rows cannot be read: {bad[0].reason}", found=where, do="mend them")
+    return columns, rows, [item for item in items if isinstance(item, DataNote)]
 
 
 # Which column is what.
 
 
-def _parts(
-    name: str, columns: Sequence[str], free: Sequence[str], named: Mapping[str, Sequence[str | None]], *, graded: bool
-) -> _Parts:
-    """The columns that are named, and for the other parts the only ones with fitting names."""
-    given = {part: [_known(name, columns, one) for one in names if one] for part, names in named.items()}
-    asked = given["instruction"] or _fitting(free, "instruction") or [one for one in free if _folded(one) == "input"]
-    gold = given["reference"] or _fitting(free, "reference")
-    plain, several = _fitting(free, "response"), [column for column in free if _is_several(column)]
-    either = [column for column in free if _folded(column) in EITHER]
-    if not (given["response"] or plain or several):
-        # beside a reference it is the response; `output` and `completion` are a reference and what was made of it
-        plain = either if gold else [one for one in either if _folded(one) == "completion"] * (len(either) > 1)
-        either = [column for column in either if column not in plain]
-    answered = given["response"] or ([*plain, *several] if len(plain) < 2 and not (plain and several) else [])
-    gold = given["reference"] or [*gold, *either]
-    if len(asked) != 1:
-        raise _unclear(name, "instruction", asked, columns)
-    if not answered:
-        raise _unclear(name, "response", [*plain, *several], columns)
-    if len(gold) > 1 or (graded and not gold):
-        raise _unclear(name, "reference", gold, columns)
-    about = next((column for column in free if _folded(column) in NAMES["input"] and column not in asked), None)
-    return _Parts(asked[0], about, gold[0] if gold else None, tuple(answered))
+def _find_parts(file: str, columns: Sequence[str], named: Mapping[str, Sequence[str]], *, graded: bool) -> _Parts:
+    """The columns that the user named, by part; for the other parts the only ones with fitting names."""
+    free = [column for column in columns if all(column not in names for names in named.values())]
+
+    def fitting(names: Sequence[str]) -> list[str]:
+        return [column for column in free if _normalized(column) in names]
+
+    instruction = named["instruction"] or fitting(NAMES["instruction"]) or fitting(["input"])
+    references = named["reference"] or fitting(NAMES["reference"])
+    only, several = fitting(NAMES["response"]), [column for column in free if _is_one_of_several(column)]
+    either = fitting(EITHER)
+    if not (named["response"] or only or several):
+        if references:
+            only = either
+        elif len(either) > 1:  # `output` and `completion`: a reference, and what a model made of the prompt
+            only = fitting(["completion"])
+        either = [column for column in either if column not in only]
+    responses = named["response"] or [*only, *several]
+    references = named["reference"] or [*references, *either]
+
+    if len(instruction) != 1:
+        raise _unclear(file, "instruction", instruction, columns)
+    if not named["response"] and len(only) + bool(several) != 1:
+        raise _unclear(file, "response", responses, columns)
+    if len(references) > 1 or (graded and not references):
+        raise _unclear(file, "reference", references, columns)
+    inputs = [column for column in fitting(NAMES["input"]) if column not in instruction]
+    return _Parts(
+        instruction[0], inputs[0] if inputs else None, references[0] if references else None, tuple(responses)
+    )
 
 
-def _fitting(columns: Sequence[str], part: str) -> list[str]:
-    return [column for column in columns if _folded(column) in NAMES[part]]
-
-
-def _is_several(column: str) -> bool:
-    name = _folded(column)
+def _is_one_of_several(column: str) -> bool:
+    name = _normalized(column)
     return SEVERAL.fullmatch(name) is not None and name not in (*NAMES["reference"], *NAMES["response"])
 
 
-def _unclear(name: str, part: str, fitting: Sequence[str], columns: Sequence[str]) -> DataError:
+def _unclear(file: str, part: str, fitting: Sequence[str], columns: Sequence[str]) -> DataError:
     quoted = listed(map(repr, columns))
     if fitting:
-        problem = f"{name}: {' and '.join(map(repr, sorted(fitting, key=columns.index)))} could each be the {part}"
+        problem = f"{file}: {' and '.join(map(repr, sorted(fitting, key=columns.index)))} could each be the {part}"
         return DataError(problem, found=quoted, do=f"say which it is: --{part} NAME")
     names = EITHER[:1] + NAMES[part] if part == "reference" else NAMES[part]
     expected = f"a key such as {listed(map(repr, names), 6)}"
-    return DataError(f"{name}: no {part}", expected=expected, found=quoted, do=f"name it: --{part} NAME")
+    return DataError(f"{file}: no {part}", expected=expected, found=quoted, do=f"name it: --{part} NAME")
 
 
-def _known(name: str, columns: Sequence[str], wanted: str) -> str:
-    if wanted in columns:
-        return wanted
-    close = [column for column in columns if _folded(column) == _folded(wanted)]
+def _column(file: str, columns: Sequence[str], name: str) -> str:
+    """The column of that name; case, `_`, `-` and spaces make no difference where it is the only one."""
+    if name in columns:
+        return name
+    close = [column for column in columns if _normalized(column) == _normalized(name)]
     if len(close) != 1:
-        raise DataError(f"{name}: no key {wanted!r}", found=listed(map(repr, columns)), do="name one of these")
+        raise DataError(f"{file}: no key {name!r}", found=listed(map(repr, columns)), do="name one of these")
     return close[0]
 
 
-def _folded(column: str) -> str:
+def _normalized(column: str) -> str:
     return " ".join(re.sub(r"[_\-.]+", " ", column).casefold().split())
 
 
-def _models(columns: Sequence[str], file: str) -> list[str]:
-    """What the models are called whose responses stand in these columns; no two have one name."""
-    if len(columns) == 1 and _folded(columns[0]) in (*NAMES["response"], *EITHER):
+def _model_names(columns: Sequence[str], file: str) -> list[str]:
+    """The names of the models whose responses these columns hold; no two are equal."""
+    if len(columns) == 1 and _normalized(columns[0]) in (*NAMES["response"], *EITHER):
         return [file.split(".")[0]]
     words = re.compile(r" (response|answer|output|prediction)$", re.IGNORECASE)
     names = [words.sub("", column.replace("_", " ").strip()) or column for column in columns]
@@ -204,35 +201,38 @@ def _models(columns: Sequence[str], file: str) -> list[str]:
 # What a row holds.
 
 
-def _row(row: Row, name: str, parts: _Parts, response: str, *, told: bool) -> dict[str, Any]:
-    """One model's row. told: with what KEPT names."""
-    asked = _text(row, parts.instruction)
-    if cells.is_null(asked):
-        raise DataError(f"{row.id}: no instruction", found=f"nothing in {parts.instruction!r}", do="mend the row")
+def _response_row(row: Row, name: str, parts: _Parts, column: str) -> ResponseRow:
+    """One model's row, with what KEPT names where the file has only that model."""
+    instruction = _text(row, parts.instruction)
+    if instruction is None or cells.is_null(instruction):
+        raise DataError(f"{row.id}: no instruction", found=f"nothing in {parts.instruction!r}", do="fix the row")
     about = (_text(row, parts.input) if parts.input else "") or ""
-    gold = _text(row, parts.reference) if parts.reference else None
-    kept = {key: row.values[key] for key in KEPT if told and _fits(row.values.get(key), KEPT[key])}
-    return {
-        "id": name,
-        "prompt": f"{asked}\n\n{about}" if about.strip() else asked,
-        "instruction": asked,
-        "input": about,
-        "reference": None if cells.is_null(gold) else gold,
-        "response": _text(row, response),
+    reference = _text(row, parts.reference) if parts.reference else None
+    response = _text(row, column)
+    alone = len(parts.responses) == 1
+    kept = {key: row.values[key] for key, kind in KEPT.items() if alone and _fits(row.values.get(key), kind)}
+    return ResponseRow(
+        id=name,
+        prompt=f"{instruction}\n\n{about}" if about.strip() else instruction,
+        instruction=instruction,
+        input=about,
+        reference=None if cells.is_null(reference) else reference,
+        response=response,
+        missing=True if response is None else None,
         **kept,
-    }
+    )
 
 
 def _ids(rows: Sequence[Row], columns: Sequence[str], changes: list[DataNote]) -> list[str]:
-    """The rows' own ids, if every row has one; where some stand twice, the rows' places instead."""
-    column = next(iter(_fitting(columns, "id")), "id")
+    """The rows' own ids, if every row has one and no two are equal; row numbers otherwise."""
+    column = next((column for column in columns if _normalized(column) in NAMES["id"]), "id")
     own = [row.values.get(column) for row in rows]
-    if any(cells.is_null(one) or not isinstance(one, str | int) for one in own):
+    if any(cells.is_null(name) or not isinstance(name, str | int) for name in own):
         return [row.id for row in rows]
-    twice = [str(name) for name, count in Counter(own).items() if count > 1]
-    if not twice:
-        return [str(one) for one in own]
-    changes.append(DataNote("ids that stand twice: rows are named by their place", len(twice), tuple(twice[:FIRST])))
+    duplicates = [str(name) for name, count in Counter(own).items() if count > 1]
+    if not duplicates:
+        return [str(name) for name in own]
+    changes.append(DataNote("duplicate ids; using row numbers", len(duplicates), tuple(duplicates[:FIRST])))
     return [row.id for row in rows]
 
 
@@ -249,15 +249,14 @@ def _text(row: Row, column: str) -> str | None:
         raise DataError(f"{row.id}: {error.reason}", found=error.note, do="write texts, or name another key") from None
 
 
-def _fits(value: Any, kind: type) -> bool:
+def _fits(value: object, kind: type) -> bool:
     return isinstance(value, bool) if kind is bool else isinstance(value, (int, kind)) and not isinstance(value, bool)
 
 
-def _drop_partial(rows: Sequence[dict[str, Any]]) -> None:
-    """What only some rows tell cannot be scored: a loss needs its number of tokens, too."""
-    whole: Mapping[str, bool] = {key: all(key in row for row in rows) for key in KEPT}
-    losses = whole["loss"] and whole["learned"]
-    for row in rows:
-        for key in KEPT:
-            if not (losses if key in ("loss", "learned") else whole[key]):
-                row.pop(key, None)
+def _without_partial_columns(rows: list[ResponseRow]) -> list[ResponseRow]:
+    """The rows without what only some of them have, which cannot be scored: a loss needs its number of tokens, too."""
+    partial = {key for key in KEPT if any(getattr(row, key) is None for row in rows)}
+    if partial & {"loss", "learned"}:
+        partial |= {"loss", "learned"}
+    unknown: dict[str, Any] = dict.fromkeys(partial)
+    return [replace(row, **unknown) for row in rows]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+from tunesmith.types import ResponseRow
+
 MARKERS = re.compile(
     r"""\#{3}\s*(?:instruction|response)\b\s*:?
       | \#{3}\s*(?:input|output|question|answer|human|user|assistant|system)\s*:
@@ -28,62 +29,66 @@ SHOWN = 5
 """Rows that are named for each flaw."""
 
 
-def empty(row: Row) -> bool:
+def empty(row: ResponseRow) -> bool:
     """Nothing, or white space."""
-    return not row["response"].strip()
+    return not row.texts[0].strip()
 
 
-def template_text(row: Row) -> bool:
+def template_text(row: ResponseRow) -> bool:
     """A marker of some prompt template that the reference does not have too."""
-    found = {_marker(match) for match in MARKERS.finditer(row["response"])}
-    return bool(found - {_marker(match) for match in MARKERS.finditer(row["reference"])})
+    response, reference = ({_plain(match[0]) for match in MARKERS.finditer(text)} for text in row.texts)
+    return bool(response - reference)
 
 
-def repeats_instruction(row: Row) -> bool:
+def repeats_instruction(row: ResponseRow) -> bool:
     """The instruction, or the whole prompt, word for word; unless the reference has it too."""
-    prompt = row.get("prompt") or ""
-    response, reference = _plain(row["response"]), _plain(row["reference"])
-    asked = {_plain(prompt), _plain(row.get("instruction") or prompt.split("\n\n")[0])}
-    return any(len(one.split()) >= SHORTEST and one in response and one not in reference for one in asked)
+    response, reference = map(_plain, row.texts)
+    questions = {_plain(row.prompt), _plain(row.instruction or row.prompt.split("\n\n")[0])}
+    return any(len(text.split()) >= SHORTEST and text in response and text not in reference for text in questions)
 
 
-def answer_only(row: Row) -> bool:
+def answer_only(row: ResponseRow) -> bool:
     """An answer and nothing else: not empty, no template text, no repeated instruction."""
     return not (empty(row) or template_text(row) or repeats_instruction(row))
 
 
-def loops(row: Row) -> bool:
+def loops(row: ResponseRow) -> bool:
     """The same groups of words over and over (Holtzman et al. 2020); unless the reference does so too."""
-    return _goes_round(row["response"]) and not _goes_round(row["reference"])
+    response, reference = map(_goes_round, row.texts)
+    return response and not reference
 
 
-FLAWS: dict[str, Callable[[Row], bool]] = {
-    "no response in the data": lambda row: bool(row.get("missing")),
+FLAWS: dict[str, Callable[[ResponseRow], bool]] = {
+    "no response in the data": lambda row: bool(row.missing),
     "empty": empty,
-    "not ended": lambda row: not row.get("ended", True),
+    "not ended": lambda row: row.ended is False,
     "template text": template_text,
     "repeats the instruction": repeats_instruction,
     "repeats itself": loops,
 }
 
 
-def count(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def count(rows: Sequence[ResponseRow]) -> dict[str, dict[str, Any]]:
     """{flaw: {"count", "where"}}, all of FLAWS and answers that several different prompts were given.
 
     Whether an answer had not ended only some rows tell; without one of them that flaw is left out.
     """
-    known = {name: holds for name, holds in FLAWS.items() if name != "not ended" or any("ended" in row for row in rows)}
-    found = {name: [str(row["id"]) for row in rows if holds(row)] for name, holds in known.items()}
-    found["same answer to different prompts"] = [str(row["id"]) for row in _shared(rows)]
-    return {name: {"count": len(ids), "where": ids[:SHOWN]} for name, ids in found.items()}
+    ending_known = any(row.ended is not None for row in rows)
+    flawed = {
+        name: [row.id for row in rows if holds(row)]
+        for name, holds in FLAWS.items()
+        if name != "not ended" or ending_known
+    }
+    flawed["same answer to different prompts"] = [row.id for row in _shared(rows)]
+    return {name: {"count": len(ids), "where": ids[:SHOWN]} for name, ids in flawed.items()}
 
 
-def _shared(rows: Sequence[Row]) -> list[Row]:
+def _shared(rows: Sequence[ResponseRow]) -> list[ResponseRow]:
     """Rows whose answer other prompts were given as well, though their references differ."""
-    cases = {(_plain(row["response"]), _plain(row["prompt"]), _plain(row["reference"])) for row in rows}
+    cases = {(_plain(row.texts[0]), _plain(row.prompt), _plain(row.texts[1])) for row in rows}
     prompts = Counter(response for response, _, _ in cases)
     references = Counter(response for response, _ in {(response, reference) for response, _, reference in cases})
-    return [row for row in rows if (text := _plain(row["response"])) and prompts[text] > 1 and references[text] > 1]
+    return [row for row in rows if (text := _plain(row.texts[0])) and prompts[text] > 1 and references[text] > 1]
 
 
 def _goes_round(text: str) -> bool:
@@ -92,10 +97,6 @@ def _goes_round(text: str) -> bool:
         return False
     groups = [tuple(words[i : i + LOOP]) for i in range(len(words) - LOOP + 1)]
     return 1 - len(set(groups)) / len(groups) > LOOPED
-
-
-def _marker(match: re.Match[str]) -> str:
-    return _plain(match[0])
 
 
 def _plain(text: str) -> str:

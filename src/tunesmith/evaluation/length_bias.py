@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from tunesmith import records
 from tunesmith.evaluation import text_overlap
 from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Floats
+from tunesmith.types import ResponseRow
 
 SCORE = "rougeL"
 """The score whose relation with length is looked at: F1, so that neither brevity nor verbosity is a merit by itself."""
@@ -20,16 +21,16 @@ POINTS = 400
 """Most answers that a picture shows, drawn evenly."""
 
 
-def describe(rows: Sequence[Mapping[str, Any]], confidence: Confidence) -> dict[str, Any] | None:
+def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any] | None:
     """Of the answered rows: medians in words, shares of short and long answers, by thirds, and rank correlations.
 
     {"rows", "response", "reference", "shorter", "longer", "thirds", "correlations", "points"}. A correlation (Spearman)
     is None where one side never varies. None without answers.
     """
-    rows = [row for row in rows if row.get("response") is not None]
+    rows = [row for row in rows if row.response is not None]
     if not rows:
         return None
-    table = text_overlap.tabulate(rows)
+    table = text_overlap.tabulate([row.texts for row in rows])
     ours_N, theirs_N = table.counts[:, text_overlap.SUMMED["length_ratio"]].T
     score_N = text_overlap.each(table)[SCORE]
     step = -(-len(rows) // POINTS)

@@ -26,9 +26,9 @@ from tunesmith.evaluation.intervals import (
     percentile,
 )
 from tunesmith.evaluation.responses import SHARES
+from tunesmith.types import ResponseRow
 
-Rows = Sequence[Mapping[str, Any]]
-"""The lines of predictions/test.jsonl, as `responses.score` describes them."""
+Rows = Sequence[ResponseRow]
 Figures = Mapping[str, Any]
 Drawn = dict[str, tuple[float, Floats]]
 """A figure of each model as it is, and on every resample."""
@@ -44,13 +44,13 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, An
     that all answered; SHARES are tested by McNemar, each row once.
     """
     _check_same_rows(methods)
-    closeness = text_overlap.deciding([row["reference"] for row in next(iter(methods.values()))])
-    by_loss = all("learned" in row for rows in methods.values() for row in rows)
+    closeness = text_overlap.deciding([row.texts[1] for row in next(iter(methods.values()))])
+    by_loss = all(row.learned is not None for rows in methods.values() for row in rows)
     found = _losses(methods, confidence) if by_loss else _without_losses(methods)
     answered = [
         place
         for place, rows in enumerate(zip(*methods.values(), strict=True))
-        if all(row.get("response") is not None for row in rows)
+        if all(row.response is not None for row in rows)
     ]
     drawn = _overlaps({name: [rows[i] for i in answered] for name, rows in methods.items()}, confidence)
     for pair in found["pairs"]:
@@ -71,11 +71,11 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, An
 def _check_same_rows(methods: Mapping[str, Rows]) -> None:
     (first, reference), *others = methods.items()
     for name, rows in others:
-        if [row["id"] for row in rows] != [row["id"] for row in reference]:
+        if [row.id for row in rows] != [row.id for row in reference]:
             raise RunError(
                 f"{first} and {name} were not tested on the same rows",
-                expected=f"{len(reference):,} rows, the first of them {reference[0]['id']}",
-                found=f"{len(rows):,} rows, the first of them {rows[0]['id']}",
+                expected=f"{len(reference):,} rows, the first of them {reference[0].id}",
+                found=f"{len(rows):,} rows, the first of them {rows[0].id}",
                 do="train both with the same data, split and seed",
             )
 
@@ -86,7 +86,7 @@ def _check_same_rows(methods: Mapping[str, Rows]) -> None:
 def _losses(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, Any]:
     kept = _kept(methods)
     unit, weights = _weigh(methods, kept)
-    sums = {name: np.array([rows[i]["loss"] for i in kept], np.float64) for name, rows in methods.items()}
+    sums = {name: np.array([rows[i].loss for i in kept], np.float64) for name, rows in methods.items()}
 
     def measure(draws_BN: Index) -> dict[str, Floats]:
         counts_B = weights[draws_BN].sum(1)
@@ -114,7 +114,7 @@ def _without_losses(methods: Mapping[str, Rows]) -> dict[str, Any]:
 
 def _kept(methods: Mapping[str, Rows]) -> list[int]:
     """The places of the rows that every method could read whole."""
-    kept = [i for i, rows in enumerate(zip(*methods.values(), strict=True)) if all(row["learned"] for row in rows)]
+    kept = [i for i, rows in enumerate(zip(*methods.values(), strict=True)) if all(row.learned for row in rows)]
     if not kept:
         raise RunError("no test answer is short enough for every method", do="raise model.max_length and train again")
     return kept
@@ -122,11 +122,11 @@ def _kept(methods: Mapping[str, Rows]) -> list[int]:
 
 def _weigh(methods: Mapping[str, Rows], kept: Sequence[int]) -> tuple[str, Floats]:
     """What losses are means over, and how many of them each row has."""
-    learned = [[rows[i]["learned"] for i in kept] for rows in methods.values()]
+    learned = [[rows[i].learned for i in kept] for rows in methods.values()]
     if all(counts == learned[0] for counts in learned):
         return "token", np.array(learned[0], np.float64)
     rows = next(iter(methods.values()))
-    return "character", np.array([max(1, len(rows[i]["reference"])) for i in kept], np.float64)
+    return "character", np.array([max(1, len(rows[i].texts[1])) for i in kept], np.float64)
 
 
 # Answers.
@@ -139,7 +139,7 @@ def _overlaps(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, 
         return {}
     found: dict[str, Drawn] = {}
     for method, answers in methods.items():
-        table = text_overlap.tabulate(answers)
+        table = text_overlap.tabulate([row.texts for row in answers])
         values = text_overlap.measure(table, np.arange(rows)[None])
         drawn = bootstrap(partial(text_overlap.measure, table), rows, confidence.resamples, confidence.seed)
         for name, value_1 in values.items():
@@ -147,10 +147,10 @@ def _overlaps(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, 
     return found
 
 
-def _mcnemar(a: Rows, b: Rows, name: str, holds: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+def _mcnemar(a: Rows, b: Rows, name: str, holds: Callable[[ResponseRow], bool]) -> dict[str, Any]:
     """Over the rows that both answered, and of which both tell what is asked."""
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if None not in (x.get("response"), y.get("response"))]
-    found = [(holds(x), holds(y)) for x, y in pairs if name != "ended" or ("ended" in x and "ended" in y)]
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if None not in (x.response, y.response)]
+    found = [(holds(x), holds(y)) for x, y in pairs if name != "ended" or None not in (x.ended, y.ended)]
     only_a, only_b = found.count((True, False)), found.count((False, True))
     return {"rows": len(found), "only_a": only_a, "only_b": only_b, "p": mcnemar_exact(only_a, only_b)}
 

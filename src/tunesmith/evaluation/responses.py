@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tunesmith.evaluation import format_checks, text_overlap
 from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile, wilson
+from tunesmith.types import ResponseRow
 
-Row = Mapping[str, Any]
-"""id, prompt, reference; where the prompt was answered response. Of a run also loss (summed over the reference's
-learned tokens), learned (their number), tokens and ended (of the response)."""
 HIGHER_IS_BETTER = {
     "loss": False,
     "perplexity": False,
@@ -32,29 +30,29 @@ HIGHER_IS_BETTER = {
 """The headline figures, in the order of a report, and which way is better."""
 NEITHER = ("length_ratio", "tokens")
 """Figures of which neither way is better."""
-SHARES: dict[str, Callable[[Row], bool]] = {
-    "exact_match": lambda row: _plain(row["response"]) == _plain(row["reference"]),
-    "ended": lambda row: bool(row["ended"]),
+SHARES: dict[str, Callable[[ResponseRow], bool]] = {
+    "exact_match": lambda row: len(set(map(_plain, row.texts))) == 1,
+    "ended": lambda row: bool(row.ended),
     "answer_only": format_checks.answer_only,
     "empty": format_checks.empty,
 }
 """Figures that are a share of the answered rows, and what counts."""
 
 
-def score(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
+def score(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
     """Everything a report says of one run's answers, ready for scores.json; equal inputs give equal bits.
 
     `loss` is the mean over all learned tokens of the references, `perplexity` its exponential. Intervals are Wilson's
     for shares and percentile bootstrap over rows for the rest. What rows do not tell (a file has no loss) is left out.
     `flaws` counts what is wrong with the form of answers.
     """
-    answered = [row for row in rows if row.get("response") is not None]
+    answered = [row for row in rows if row.response is not None]
     found = _losses(rows, confidence) | _answers(answered, confidence)
     return {
         "rows": len(rows),
         "answered": len(answered),
-        "missing": sum(bool(row.get("missing")) for row in rows),
-        "learned_tokens": sum(int(row.get("learned", 0)) for row in rows),
+        "missing": sum(bool(row.missing) for row in rows),
+        "learned_tokens": sum(row.learned or 0 for row in rows),
         "confidence": confidence.level,
         "headline": {name: found[name] for name in HIGHER_IS_BETTER if name in found},
         "flaws": format_checks.count(answered),
@@ -66,11 +64,11 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
     return sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
 
 
-def _losses(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
-    if not (rows := [row for row in rows if row.get("learned")]):  # those whose answer is too long have no loss
+def _losses(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
+    if not (rows := [row for row in rows if row.learned]):  # those whose answer is too long have no loss
         return {}
-    sums_N = np.array([row["loss"] for row in rows], np.float64)
-    counts_N = np.array([row["learned"] for row in rows], np.float64)
+    sums_N = np.array([row.loss for row in rows], np.float64)
+    counts_N = np.array([row.learned for row in rows], np.float64)
 
     def measure(draws_BN: Index) -> dict[str, Floats]:
         loss_B = sums_N[draws_BN].sum(1) / counts_N[draws_BN].sum(1)
@@ -79,18 +77,19 @@ def _losses(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
     return _with_intervals(measure, len(rows), confidence)
 
 
-def _answers(rows: Sequence[Row], confidence: Confidence) -> dict[str, Any]:
+def _answers(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
     if not rows:
         return {}
     found = {}
     for name, holds in SHARES.items():
-        if name == "ended" and not all("ended" in row for row in rows):
+        if name == "ended" and not all(row.ended is not None for row in rows):
             continue
         count = sum(holds(row) for row in rows)
         low, high = wilson(count, len(rows), confidence.level)
         found[name] = {"value": count / len(rows), "low": low, "high": high}
-    table = text_overlap.tabulate(rows)
-    tokens_N = np.array([row["tokens"] for row in rows], np.float64) if all("tokens" in row for row in rows) else None
+    table = text_overlap.tabulate([row.texts for row in rows])
+    counted = all(row.tokens is not None for row in rows)
+    tokens_N = np.array([row.tokens for row in rows], np.float64) if counted else None
 
     def measure(draws_BN: Index) -> dict[str, Floats]:
         lengths = {} if tokens_N is None else {"tokens": tokens_N[draws_BN].mean(1)}

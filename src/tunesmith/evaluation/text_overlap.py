@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -39,9 +39,9 @@ class OverlapTable:
     """N x C: whole numbers, those of SUMMED."""
 
 
-def tabulate(rows: Sequence[Mapping[str, Any]]) -> OverlapTable:
-    """The numbers that all figures are made of. rows: with `response` and `reference`."""
-    found = [_row(str(row["response"]), str(row["reference"])) for row in rows]
+def tabulate(pairs: Sequence[tuple[str, str]]) -> OverlapTable:
+    """The numbers that all figures are made of. pairs: of a response and its reference."""
+    found = [_row(response, reference) for response, reference in pairs]
     means = np.array([mean for mean, _ in found], np.float64).reshape(-1, len(MEANS))
     return OverlapTable(means, np.array([whole for _, whole in found], np.float64).reshape(len(found), -1))
 

@@ -17,8 +17,9 @@ import torch
 
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
-from tunesmith.exporting.source import Exported, ExportSource, Floats
+from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.models import pretrained
+from tunesmith.protocols import Logits
 
 FILE = "model.gguf"
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -44,16 +45,16 @@ SPLITS = {
 def gguf(trained: ExportSource, folder: Path) -> Exported:
     """One GGUF file with weights, tokenizer and chat template; float16 unless float32 or q8_0 is asked for."""
     trained.allow("gguf", "float32", "float16", "q8_0")
-    if trained.method != "generator":
+    if trained.parts.chat is None:
         raise RunError(
             f"GGUF is for causal language models, and this is a {trained.method}",
             do="export --to onnx or safetensors",
         )
     precision = "float16" if trained.precision == "auto" else trained.precision
     model = weights.merged(trained)
-    write(folder / FILE, model, trained.tokenizer, precision, trained.folder.parent.name)
-    run = trained.run(trained.exchange(pretrained.from_gguf(folder / FILE).to(trained.model.device)))
-    return Exported(run, "transformers, which read the file back", precision == "float32", timed=False)
+    write(folder / FILE, model, trained.parts.tokenizer, precision, trained.folder.parent.name)
+    restored = trained.predictor.with_model(pretrained.from_gguf(folder / FILE).to(trained.parts.model.device))
+    return Exported(restored.logits, "transformers, which read the file back", precision == "float32", timed=False)
 
 
 def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) -> None:
@@ -181,7 +182,7 @@ def _tensors(model: Any) -> list[tuple[str, torch.Tensor]]:
     ]
 
 
-def _turned(key: str, tensor: torch.Tensor, name: str, config: Any) -> Floats:
+def _turned(key: str, tensor: torch.Tensor, name: str, config: Any) -> Logits:
     """Of Llama's queries and keys the rows in llama.cpp's order: it rotates neighbours, transformers rotates halves."""
     array = tensor.numpy()
     if name != "llama" or not any(f".{part}." in key for part in ("q_proj", "k_proj")):
@@ -190,7 +191,7 @@ def _turned(key: str, tensor: torch.Tensor, name: str, config: Any) -> Floats:
     return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
-def _add(writer: Any, name: str, array: Floats, kind: Any) -> None:
+def _add(writer: Any, name: str, array: Logits, kind: Any) -> None:
     if array.ndim == 1 or kind == format_.GGMLQuantizationType.F32:
         writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))
         return

@@ -18,6 +18,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
 from tunesmith.exporting.source import ExportSource
+from tunesmith.protocols import ProbeHead
 from tunesmith.types import Example
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -31,7 +32,7 @@ class Network(nn.Module):
     def __init__(self, trained: ExportSource, attention: str) -> None:
         super().__init__()
         self.body = _plain(weights.merged(trained), attention)
-        self.head = None if trained.regression is None else _Head(trained)
+        self.head = None if trained.parts.head is None else _RegressionHead(trained.parts.head)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -44,17 +45,17 @@ class Network(nn.Module):
         return logits_BK
 
 
-class _Head(nn.Module):
+class _RegressionHead(nn.Module):
     """What `prediction.classify.embed` and the regression compute, in float32 and in one graph."""
 
-    def __init__(self, trained: ExportSource) -> None:
+    def __init__(self, head: ProbeHead) -> None:
         super().__init__()
-        weight_KD, bias_K = (torch.tensor(one) for one in (trained.regression.weight, trained.regression.bias))
+        weight_KD, bias_K = torch.tensor(head.weight), torch.tensor(head.bias)
         if len(bias_K) == 1:  # of two classes the first has no weights of its own
             weight_KD, bias_K = torch.cat([0 * weight_KD, weight_KD]), torch.cat([0 * bias_K, bias_K])
         self.linear = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
         self.linear.weight.data, self.linear.bias.data = weight_KD.float(), bias_K.float()
-        self.settings = trained.probe
+        self.settings = head.settings
 
     def forward(self, hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
         if self.settings.pooling == "cls":
@@ -72,19 +73,19 @@ class _Head(nn.Module):
 def check(trained: ExportSource, target: str) -> None:
     """Refuse what a program of this kind would not be worth: causal language models, bags of words."""
     trained.allow(target, "float32")
-    if trained.method == "linear":
+    if trained.parts.model is None:
         raise RunError(
             f"a bag of words cannot be written as {target}",
-            found="n-grams by a regular expression and by words' letters, which its operators do not cut the same way",
+            found="n-grams by a regular expression and by words' characters, which its operators cut differently",
             do="export --to safetensors: two small files that need numpy alone",
         )
-    if trained.method == "generator":
+    if trained.parts.chat is not None:
         raise RunError(
             f"{target} would compute the whole text anew for every token that is written",
             found="a causal language model, which needs a cache of what it has read",
             do="export --to safetensors (transformers, vLLM, TGI), gguf (llama.cpp) or ollama",
         )
-    if not getattr(trained.tokenizer, "is_fast", False):
+    if not getattr(trained.parts.tokenizer, "is_fast", False):
         raise RunError("a program needs a tokenizer in one file", found="a tokenizer in Python", do="use safetensors")
 
 
@@ -94,9 +95,9 @@ def trace(trained: ExportSource, attention: str) -> tuple[Network, tuple[torch.T
     attention: `sdpa` or `eager`. Whatever layout the run predicts with, a traced graph has one of these: this is the
     one place where it is set.
     """
-    network = Network(trained, attention).cpu().eval()
-    rows, _ = encode([Example("long", "a b c d e f g"), Example("short", "a b")], trained.tokenizer, trained.max_length)
-    inputs = batches.collate(rows, trained.tokenizer).inputs
+    network, tokenizer = Network(trained, attention).cpu().eval(), trained.parts.tokenizer
+    rows, _ = encode([Example("long", "a b c d e f g"), Example("short", "a b")], tokenizer, trained.parts.max_length)
+    inputs = batches.collate(rows, tokenizer).inputs
     if unknown := sorted(set(inputs) - set(NAMES)):
         raise ModelError(f"this model wants {', '.join(unknown)}", expected=", ".join(NAMES), do="use safetensors")
     return network, tuple(inputs[name] for name in NAMES if name in inputs)
@@ -106,14 +107,14 @@ def write_beside(trained: ExportSource, folder: Path) -> None:
     """config.json with the label names, and a tokenizer that cuts and pads by itself, as `tokenizers` reads it."""
     from tokenizers import Tokenizer
 
-    config = copy.deepcopy(trained.model.config)
+    config = copy.deepcopy(trained.parts.model.config)
     config.id2label = dict(enumerate(trained.labels))
     config.label2id = {name: index for index, name in enumerate(trained.labels)}
     config.save_pretrained(folder)
-    words = trained.tokenizer
+    words = trained.parts.tokenizer
     words.save_pretrained(folder)
     alone = Tokenizer.from_str(words.backend_tokenizer.to_str())
-    alone.enable_truncation(trained.max_length, direction=words.truncation_side)
+    alone.enable_truncation(trained.parts.max_length, direction=words.truncation_side)
     alone.enable_padding(
         direction=words.padding_side,
         pad_id=words.pad_token_id,

@@ -2,7 +2,7 @@
 
 Ollama has templates of its own kind (Go's text/template). They are not translated from Jinja but taken from what the
 chat template writes: the pieces between the messages of a few trial conversations. Where these pieces, put together
-again, do not give every trial conversation letter by letter, the template is refused.
+again, do not give every trial conversation character by character, the template is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.prompts import ChatEncoder, LabelQuestion
 from tunesmith.errors import ModelError
 from tunesmith.exporting import gguf
-from tunesmith.exporting.source import ChatSpec, Exported, ExportSource
+from tunesmith.exporting.source import Exported, ExportSource
+from tunesmith.protocols import ChatSpec
+from tunesmith.recipe import Generate
 from tunesmith.types import Example, Message
 
 MODELFILE = "Modelfile"
@@ -41,17 +44,17 @@ class Pieces:
 def ollama(trained: ExportSource, folder: Path) -> Exported:
     """`ollama create NAME -f Modelfile` makes a model of it that has the template, stops and settings of the run."""
     exported = gguf.gguf(trained, folder)
-    talk: Any = trained.talk
-    text = modelfile(talk, trained.max_length, gguf.begins(trained.tokenizer))
+    parts = trained.parts
+    assert parts.chat is not None  # or `gguf` has refused it
+    text = modelfile(parts.chat, trained.generate, parts.max_length, gguf.begins(parts.tokenizer))
     (folder / MODELFILE).write_text(text, encoding="utf-8")
     return exported
 
 
-def modelfile(talk: ChatSpec, max_length: int, begins: bool) -> str:
+def modelfile(chat: ChatSpec, settings: Generate, max_length: int, begins: bool) -> str:
     """The Modelfile. begins: whether the file's tokenizer puts its first token before every prompt by itself."""
-    pieces = _classifying(talk) if talk.question else conversing(talk.prompter)
-    skipped = talk.prompter.tokenizer.bos_token if begins else ""
-    settings = talk.generate
+    pieces = _asking(chat.chat_encoder, chat.question) if chat.question else conversing(chat.chat_encoder)
+    skipped = chat.chat_encoder.tokenizer.bos_token if begins else ""
     sampling: dict[str, Any] = {"temperature": 0}
     if settings.do_sample:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k, "min_p": 0}
@@ -62,9 +65,9 @@ def modelfile(talk: ChatSpec, max_length: int, begins: bool) -> str:
         **sampling,
     }
     lines = [f"FROM ./{gguf.FILE}", f"TEMPLATE {_quoted(template(pieces, skipped))}"]
-    if talk.prompter.system and not talk.question:
-        lines.append(f"SYSTEM {_quoted(talk.prompter.system)}")
-    lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in talk.stops]
+    if chat.chat_encoder.system and not chat.question:
+        lines.append(f"SYSTEM {_quoted(chat.chat_encoder.system)}")
+    lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in chat.stops]
     lines += [f"PARAMETER {name} {value:g}" for name, value in options.items()]
     return "\n".join(lines) + "\n"
 
@@ -89,9 +92,9 @@ def template(pieces: Pieces, skipped: str = "") -> str:
     return opened + turns
 
 
-def conversing(prompter: Any) -> Pieces:
-    """The pieces of a prompter's chat template. Raises ModelError where it is not made of such pieces."""
-    bare = type(prompter)(prompter.tokenizer)  # a system message of the recipe goes into the Modelfile
+def conversing(chat_encoder: ChatEncoder) -> Pieces:
+    """The pieces of a chat template. Raises ModelError where it is not made of such pieces."""
+    bare = ChatEncoder(chat_encoder.tokenizer)  # a system message of the recipe goes into the Modelfile
     first = bare.opening(_turns("user"))
     second = bare.opening(_turns("user", "assistant", "user"))
     head, _, opening = first.partition(MARKS["user"])
@@ -134,10 +137,9 @@ def _turns(*roles: Any) -> list[Message]:
     return [Message(role, MARKS[role]) for role in roles]
 
 
-def _classifying(talk: ChatSpec) -> Pieces:
-    """Of a classifier: its question around the text, which is all that is given."""
-    question: Any = talk.question
-    text = talk.prompter.opening(question.ask(Example("mark", MARKS["user"])))
+def _asking(chat_encoder: ChatEncoder, question: LabelQuestion) -> Pieces:
+    """A classifier's question around the text, which is all that is given."""
+    text = chat_encoder.opening(question.ask(Example("mark", MARKS["user"])))
     head, _, opening = text.partition(MARKS["user"])
     return Pieces(head, ("", ""), opening)
 

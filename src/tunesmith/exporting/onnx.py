@@ -12,8 +12,9 @@ from typing import Any
 
 from tunesmith.errors import MissingExtra, ModelError
 from tunesmith.exporting import standalone
-from tunesmith.exporting.source import Exported, ExportSource, Floats
+from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
+from tunesmith.protocols import Logits
 
 MODEL = "model.onnx"
 QUANTIZED = ("MatMul", "Gemm", "Gather")
@@ -63,8 +64,8 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
 
-    def call(inputs: Inputs) -> Floats:
-        logits_BK: Floats = session.run(["logits"], inputs)[0]
+    def call(inputs: Inputs) -> Logits:
+        logits_BK: Logits = session.run(["logits"], inputs)[0]
         return logits_BK
 
     rounded = session.get_modelmeta().producer_name == QUANTIZER

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tunesmith.errors import RunError
-from tunesmith.exporting.source import Exported, Floats, Runner
+from tunesmith.exporting.source import Exported, Runner
+from tunesmith.protocols import Logits
 
 FILE = "parity.json"
 CHUNK = 8
@@ -104,6 +105,6 @@ def write(proof: dict[str, Any], folder: Path) -> None:
     (folder / FILE).write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
 
 
-def _timed(run: Runner, rows: Sequence[Any]) -> tuple[list[Floats], float]:
+def _timed(run: Runner, rows: Sequence[Any]) -> tuple[list[Logits], float]:
     start = time.perf_counter()
     return run(rows), time.perf_counter() - start

@@ -7,75 +7,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tunesmith.errors import RunError
-from tunesmith.recipe import Generate
+from tunesmith.protocols import Exportable, Logits, ModelParts
+from tunesmith.recipe import Generate, Model
 
 Precision = Literal["auto", "float32", "float16", "bfloat16", "q8_0"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "float16", "bfloat16", "q8_0")
-Floats = NDArray[np.floating[Any]]
-Runner = Callable[[Sequence[Any]], list[Floats]]
-"""Rows in, one array of logits a row out: K for an Example; T x V for the T answer tokens of a `Written`."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptWithAnswer:
-    """A prompt and the answer that a generator gave to it greedily: what its exports must write too."""
-
-    ids: list[int]
-    start: int
-    """Where the answer begins."""
-
-
-@dataclass(frozen=True)
-class ChatSpec:
-    """How a generator is talked to."""
-
-    prompter: Any
-    """A data.prompts.Prompter."""
-    stops: list[str]
-    """Texts behind which there is no more answer."""
-    generate: Generate
-    question: Any | None = None
-    """A data.prompts.Question, where the generator is a classifier."""
+Runner = Callable[[Sequence[Any]], list[Logits]]
+"""Rows in, one array of logits a row out, as `Exportable.logits` has them."""
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """The model of a finished run. `linear` has neither model nor tokenizer; the others have all of it."""
+    """The model of a finished run."""
 
     method: str
-    result: Any
-    """A Predictor or a Generator, as the run has it: with its adapter, where it has one."""
+    """Its name, for messages."""
+    predictor: Exportable
+    """As the run has it: with its adapter, where it has one."""
+    parts: ModelParts
+    labels: tuple[str, ...]
     folder: Path
     """Where the run keeps it."""
-    run: Callable[[Any], Runner]
-    """The logits of any such result."""
-    reload: Callable[[Path], Any]
-    """The result in a folder that its own `save` wrote."""
-    exchange: Callable[[Any], Any]
-    """The same result around another model."""
-    labels: tuple[str, ...] = ()
-    model: Any = None
-    tokenizer: Any = None
-    max_length: int = 0
-    base: Any = None
-    """Of an adapter: the settings that name the model under it."""
-    probe: Any = None
-    """Of a probe: its settings (pooling, normalize)."""
-    regression: Any = None
-    """Of a probe: weight, classes x features, and bias."""
-    talk: ChatSpec | None = None
-    """Of a generator."""
+    reload: Callable[[Path], Exportable]
+    """Loads what a predictor's `save` wrote into a folder."""
+    is_adapter: bool
+    """Whether the run trained matrices beside a model, and not the model."""
+    base: Model
+    """Names the model under an adapter."""
+    generate: Generate
     precision: Precision = "auto"
     """What the weights are written in; `auto` is the target's own choice."""
 
     @property
-    def is_adapter(self) -> bool:
-        """Whether the run trained matrices beside a model, and not the model."""
-        return hasattr(self.model, "peft_config")
+    def has_own_format(self) -> bool:
+        """Whether the model is kept in files that tunesmith alone reads: a bag of words, or a probe."""
+        return self.parts.model is None or self.parts.head is not None
 
     def allow(self, target: str, *precisions: Precision) -> None:
         """Refuse a precision that a target cannot write."""

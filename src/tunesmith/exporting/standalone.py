@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tunesmith.console import say
 from tunesmith.data import batches, labels as names
 from tunesmith.data.encode import kept
-from tunesmith.exporting.source import Floats
+from tunesmith.protocols import Logits
 from tunesmith.types import Example, Prediction
 
 Inputs = dict[str, NDArray[np.int64]]
@@ -29,7 +29,7 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class StandaloneClassifier:
-    """A Predictor around a program. call: inputs by name, B x T -> logits, B x K."""
+    """A classifier around a program. call: inputs by name, B x T -> logits, B x K."""
 
     labels: tuple[str, ...]
     tokenizer: Any
@@ -38,13 +38,13 @@ class StandaloneClassifier:
     truncation: dict[str, Any]
     inputs: tuple[str, ...]
     """Names of what the program wants."""
-    call: Callable[[Inputs], Floats]
+    call: Callable[[Inputs], Logits]
     folder: Path
     max_tokens: int = MAX_TOKENS
 
     @classmethod
     def open(
-        cls, folder: Path, inputs: Sequence[str], call: Callable[[Inputs], Floats], max_tokens: int = MAX_TOKENS
+        cls, folder: Path, inputs: Sequence[str], call: Callable[[Inputs], Logits], max_tokens: int = MAX_TOKENS
     ) -> StandaloneClassifier:
         """With label names and tokenizer from the folder."""
         from tokenizers import Tokenizer
@@ -70,12 +70,15 @@ class StandaloneClassifier:
         """Tokens that the program reads; what is longer is cut."""
         return self.truncation.get("max_length")
 
-    def count(self, example: Example) -> int:
+    def count_tokens(self, example: Example) -> int:
         """Tokens of an example, those that would be cut included."""
         (row,) = self.tokenizer.encode_batch([_pair(example)])
         return len(row.ids)
 
-    def logits(self, examples: Sequence[Example]) -> list[Floats]:
+    def rendered_prompt(self, example: Example) -> None:
+        """There is no prompt."""
+
+    def logits(self, examples: Sequence[Example]) -> list[Logits]:
         """The logits of each example, K; computed in batches of similar length, so that little of one is padding."""
         limit = self.max_length
         encoded = self.tokenizer.encode_batch([_pair(one) for one in examples])

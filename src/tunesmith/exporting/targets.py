@@ -11,13 +11,13 @@ from tunesmith.exporting.source import Exported, ExportSource
 
 Target = Callable[[ExportSource, Path], Exported]
 TARGETS = {
-    "safetensors": "files:safetensors",
-    "adapter": "files:adapter",
-    "pth": "files:pth",
+    "safetensors": "weights:safetensors",
+    "adapter": "weights:adapter",
+    "pth": "weights:pth",
     "onnx": "onnx:onnx",
     "onnx-int8": "onnx:onnx_int8",
-    "torch-export": "programs:torch_export",
-    "torchscript": "programs:torchscript",
+    "torch-export": "torch_programs:torch_export",
+    "torchscript": "torch_programs:torchscript",
     "gguf": "gguf:gguf",
     "ollama": "ollama:ollama",
 }
@@ -25,9 +25,9 @@ TARGETS = {
 
 
 def find(name: str) -> Target:
-    """The function that writes a target. Raises RunError for a name that is none."""
+    """The function that writes a target. Raises RunError for an unknown name."""
     if name not in TARGETS:
         raise RunError(f"no export target {name!r}", expected=", ".join(TARGETS))
     module, _, function = TARGETS[name].partition(":")
-    found: Target = getattr(import_module(f"tunesmith.exporting.{module}"), function)
-    return found
+    target: Target = getattr(import_module(f"tunesmith.exporting.{module}"), function)
+    return target

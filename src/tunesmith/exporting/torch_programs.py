@@ -11,8 +11,9 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.exporting import network, standalone
-from tunesmith.exporting.source import Exported, ExportSource, Floats
+from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
+from tunesmith.protocols import Logits
 
 EXPORTED, SCRIPTED = "model.pt2", "model.pt"
 RUN = "logits = model(*(torch.tensor(one) for one in list(given.values())[:{inputs}])).detach().numpy()"
@@ -52,7 +53,7 @@ def _finished(
     network.write_beside(trained, folder)
     standalone.write_example(folder, engine, "import torch", load, RUN.format(inputs=inputs))
 
-    def call(given: Inputs) -> Floats:
+    def call(given: Inputs) -> Logits:
         with torch.no_grad():
             logits_BK = program(*(torch.from_numpy(given[name]) for name in network.NAMES[:inputs]))
         return np.asarray(logits_BK.numpy())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tunesmith.data.conversations import whole
+from tunesmith.data.prompts import LabelQuestion
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
+from tunesmith.protocols import ChatSpec
 from tunesmith.types import Example, Message
 
 LABEL = 'print(classify("Some text", truncation=True, top_k=None))'
@@ -31,19 +32,23 @@ def usage(trained: ExportSource, target: str, pairs: bool) -> str:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
         return _block("sh", f"python run.py {texts}")
     if target == "ollama":
-        given = _piped(trained) if pairs else ""
-        return _block("sh", f"ollama create my-model -f Modelfile\n{given}ollama run my-model")
+        question = trained.parts.chat.question if trained.parts.chat and pairs else None
+        piped = _piped(question) if question else ""
+        return _block("sh", f"ollama create my-model -f Modelfile\n{piped}ollama run my-model")
     if target == "gguf":
         return _block("sh", "llama-cli -m model.gguf --jinja")
-    if trained.method in ("linear", "probe"):
-        return _block("python", _own(trained))
-    kind = _talking if trained.talk else _classifying
-    return _block("python", "\n".join(kind(trained, target, pairs)))
+    if trained.has_own_format:
+        lines = _loading(type(trained.predictor))
+    elif trained.parts.chat:
+        lines = _chatting(trained, trained.parts.chat, target, pairs)
+    else:
+        lines = _classifying(trained, target, pairs)
+    return _block("python", "\n".join(lines))
 
 
 def made_for(trained: ExportSource, target: str) -> str:
     """What a model hub calls the library that reads the folder."""
-    if trained.method in ("linear", "probe") and target == "safetensors":
+    if trained.has_own_format and target == "safetensors":
         return "tunesmith"
     return LIBRARIES.get(target, "transformers")
 
@@ -52,28 +57,21 @@ def _block(language: str, code: str) -> str:
     return f"In this folder:\n\n```{language}\n{code}\n```"
 
 
-def _piped(trained: ExportSource) -> str:
+def _piped(question: LabelQuestion) -> str:
     """A pair as training wrote it, for a command to read."""
-    talk: Any = trained.talk
-    (turn,) = talk.question.ask(Example("1", "Some text", "Another"))
+    (turn,) = question.ask(Example("1", "Some text", "Another"))
     return "printf '{}' | ".format(turn.input.replace("\n", "\\n"))
 
 
-def _own(trained: ExportSource) -> str:
-    module, name = {
-        "linear": ("tunesmith.models.linear", "LinearClassifier"),
-        "probe": ("tunesmith.prediction.classify", "ProbeClassifier"),
-    }[trained.method]
-    return "\n".join(
-        [
-            "from pathlib import Path",
-            "",
-            f"from {module} import {name}",
-            "from tunesmith.types import Example",
-            "",
-            f'print({name}.load(Path(".")).predict([Example("1", "Some text")]))',
-        ]
-    )
+def _loading(kind: type) -> list[str]:
+    return [
+        "from pathlib import Path",
+        "",
+        f"from {kind.__module__} import {kind.__name__}",
+        "from tunesmith.types import Example",
+        "",
+        f'print({kind.__name__}.load(Path(".")).predict([Example("1", "Some text")]))',
+    ]
 
 
 def _classifying(trained: ExportSource, target: str, pairs: bool) -> list[str]:
@@ -81,25 +79,24 @@ def _classifying(trained: ExportSource, target: str, pairs: bool) -> list[str]:
     return [*_loaded(trained, target, auto, "text-classification", "classify"), "", PAIR if pairs else LABEL]
 
 
-def _talking(trained: ExportSource, target: str, pairs: bool) -> list[str]:
-    talk: Any = trained.talk
+def _chatting(trained: ExportSource, chat: ChatSpec, target: str, pairs: bool) -> list[str]:
     turns = [Message("user", "Name three primary colours.")]
-    if talk.question:
-        turns = talk.question.ask(Example("1", "Some text", "Another" if pairs else None))
-    if talk.prompter.system:
-        turns = [Message("system", talk.prompter.system), *turns]
-    keeps = ".input" in (talk.prompter.tokenizer.chat_template or "")
+    if chat.question:
+        turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+    if chat.chat_encoder.system:
+        turns = [Message("system", chat.chat_encoder.system), *turns]
+    keeps_input = ".input" in (chat.chat_encoder.tokenizer.chat_template or "")
     messages = [
-        {"role": one.role, "content": one.content, "input": one.input}
-        if keeps and one.input
-        else {"role": one.role, "content": whole(one)}
-        for one in turns
+        {"role": turn.role, "content": turn.content, "input": turn.input}
+        if keeps_input and turn.input
+        else {"role": turn.role, "content": whole(turn)}
+        for turn in turns
     ]
     return [
         *_loaded(trained, target, "AutoModelForCausalLM", "text-generation", "ask"),
         "",
         f"messages = {json.dumps(messages, ensure_ascii=False)}",
-        f"found = ask(messages, max_new_tokens={talk.generate.max_new_tokens}, do_sample=False)",
+        f"found = ask(messages, max_new_tokens={trained.generate.max_new_tokens}, do_sample=False)",
         'print(found[0]["generated_text"][-1]["content"])',
     ]
 
@@ -119,7 +116,7 @@ def _loaded(trained: ExportSource, target: str, auto: str, task: str, name: str)
             made,
         ]
     if target == "adapter":
-        base = json.dumps(trained.model.peft_config["default"].base_model_name_or_path)
+        base = json.dumps(trained.parts.model.peft_config["default"].base_model_name_or_path)
         return [
             "from peft import PeftModel",
             f"from transformers import AutoConfig, {auto}, AutoTokenizer, pipeline",

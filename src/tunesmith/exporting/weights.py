@@ -8,15 +8,17 @@ from typing import Any
 
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, ExportSource
+from tunesmith.protocols import Exportable
 
 STATE_DICT = "model.pth"
 
 
 def safetensors(trained: ExportSource, folder: Path) -> Exported:
     """The whole model as plain Hugging Face files; a bag of words or a probe in tunesmith's own few files."""
-    result, exact = _whole(trained, "safetensors")
-    result.save(folder)
-    return Exported(trained.run(trained.reload(folder)), _engine(trained), exact)
+    predictor, exact = _whole(trained, "safetensors")
+    predictor.save(folder)
+    engine = "numpy" if trained.parts.model is None else "torch"
+    return Exported(trained.reload(folder).logits, engine, exact)
 
 
 def adapter(trained: ExportSource, folder: Path) -> Exported:
@@ -24,49 +26,50 @@ def adapter(trained: ExportSource, folder: Path) -> Exported:
     trained.allow("adapter")
     if not trained.is_adapter:
         raise RunError(f"{trained.folder} has no adapter: its model is whole", do="export --to safetensors")
-    trained.result.save(folder)
-    return Exported(trained.run(trained.reload(folder)), "torch")
+    trained.predictor.save(folder)
+    return Exported(trained.reload(folder).logits, "torch")
 
 
 def pth(trained: ExportSource, folder: Path) -> Exported:
     """The state dict as torch.save writes it, with config.json and tokenizer."""
     from tunesmith.models import architectures, pretrained
 
-    if trained.method not in ("encoder", "generator"):
+    if trained.has_own_format:
         raise RunError(f"a {trained.method} model is no single network", do="export --to safetensors")
-    result, exact = _whole(trained, "pth")
-    result.save(folder)
+    predictor, exact = _whole(trained, "pth")
+    predictor.save(folder)
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
-    model = _model(trained, result)
+    model = predictor.parts().model
     pretrained.save_state_dict(model, folder / STATE_DICT)
     fresh = type(model)(model.config)
     architectures.fill(fresh, folder / STATE_DICT, "")
-    return Exported(trained.run(trained.exchange(fresh.eval().to(trained.model.device))), "torch", exact)
+    restored = trained.predictor.with_model(fresh.eval().to(trained.parts.model.device))
+    return Exported(restored.logits, "torch", exact)
 
 
 def merged(trained: ExportSource) -> Any:
     """The one model that a run's model and adapter make, in float32; a model without adapter is given as it is."""
     from tunesmith.models import adapters
 
-    return adapters.merge(trained.model) if trained.is_adapter else trained.model
+    return adapters.merge(trained.parts.model) if trained.is_adapter else trained.parts.model
 
 
-def _whole(trained: ExportSource, target: str) -> tuple[Any, bool]:
-    """The result around one model in the precision asked for, and whether that rounds nothing."""
-    if trained.model is None or trained.method == "probe":
+def _whole(trained: ExportSource, target: str) -> tuple[Exportable, bool]:
+    """The predictor around one model in the precision asked for, and whether that rounds nothing."""
+    if trained.has_own_format:
         trained.allow(target)
-        return trained.result, True
+        return trained.predictor, True
     import torch
 
     trained.allow(target, "float32", "float16", "bfloat16")
     wanted = _own_precision(trained) if trained.precision == "auto" else trained.precision
     model = merged(trained)
     if wanted == "float32":
-        return trained.exchange(model), True
+        return trained.predictor.with_model(model), True
     if not trained.is_adapter:
         model = copy.deepcopy(model)  # the run's own is what the copy is held against
-    return trained.exchange(model.to(getattr(torch, wanted))), False
+    return trained.predictor.with_model(model.to(getattr(torch, wanted))), False
 
 
 def _own_precision(trained: ExportSource) -> str:
@@ -75,17 +78,9 @@ def _own_precision(trained: ExportSource) -> str:
 
     if not trained.is_adapter:
         return "float32"
-    if quantize.is_quantized(trained.model):
+    if quantize.is_quantized(trained.parts.model):
         raise RunError(
             "an adapter cannot be merged into 4-bit weights: rounding would undo what it learned",
             do="merge it into the values they stand for (--precision float32, or bfloat16), or export --to adapter",
         )
     return pretrained.stored_precision(trained.base)
-
-
-def _model(trained: ExportSource, result: Any) -> Any:
-    return result.encoder.model if trained.method == "encoder" else getattr(result, "generator", result).model
-
-
-def _engine(trained: ExportSource) -> str:
-    return "numpy" if trained.model is None else "torch"

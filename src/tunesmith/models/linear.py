@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from tunesmith.data import labels as names
 from tunesmith.errors import TrainingError
-from tunesmith.recipe import Linear
-from tunesmith.types import Example, Prediction, TrainResult
+from tunesmith.protocols import ModelParts, TrainResult
+from tunesmith.recipe import Generate, Linear
+from tunesmith.types import Example, Prediction
 
 Floats = NDArray[np.float64]
 WORD = re.compile(r"(?u)\b\w\w+\b")
@@ -98,7 +99,7 @@ def _char_ngrams(text: str, shortest: int, longest: int) -> list[str]:
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """A Predictor: n-gram weights times regression weights."""
+    """A classifier: n-gram weights times regression weights."""
 
     labels: tuple[str, ...]
     settings: Linear
@@ -114,6 +115,30 @@ class LinearClassifier:
             chunk = examples[start : start + CHUNK]
             found += names.predictions(chunk, self._probabilities(chunk), self.labels)
         return found
+
+    @property
+    def max_length(self) -> None:
+        """Texts are read whole."""
+
+    def count_tokens(self, example: Example) -> int:
+        """Number of words."""
+        return len(WORD.findall(f"{example.text} {example.text_pair or ''}"))
+
+    def rendered_prompt(self, example: Example) -> None:
+        """There is no prompt."""
+
+    def parts(self) -> ModelParts:
+        return ModelParts()
+
+    def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[Example]:
+        return list(examples)
+
+    def logits(self, rows: Sequence[Example]) -> list[Floats]:
+        """Log-probabilities, K for each example."""
+        return [np.log(np.maximum(prediction.probabilities, 1e-30)) for prediction in self.predict(rows)]
+
+    def with_model(self, model: object) -> LinearClassifier:
+        return self
 
     def _probabilities(self, examples: Sequence[Example]) -> Floats:
         analyze = BagOfWords(self.settings)

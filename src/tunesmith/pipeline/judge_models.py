@@ -98,17 +98,14 @@ class LocalJudge:
     def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
         """Yield replies in the order of the requests, a batch at a time."""
         size, constrained = self.recipe.judge.concurrency, self.recipe.judge.constrained
-        limit = self._generator.limit - self._generator.room(self._settings)
+        limit = self._generator.context_length - self._generator.max_answer_tokens(self._settings)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
-            prompts = self._generator.prompter.encode_openings([request.messages for request in batch])
+            prompts = self._generator.chat_encoder.encode_openings([request.messages for request in batch])
             fits = [request for request, prompt in zip(batch, prompts, strict=True) if len(prompt) <= limit]
             for request in batch:
                 if request not in fits:
-                    yield (
-                        request,
-                        EndpointReply(failure=f"a question of more than {limit:,} tokens"),
-                    )
+                    yield request, EndpointReply(failure=f"a question of more than {limit:,} tokens")
             if fits:
                 yield from zip(fits, self._choose(fits) if constrained else self._generate(fits), strict=True)
 
@@ -129,9 +126,9 @@ class LocalJudge:
             }
         )
         tokenizer = pretrained.tokenizer(model)
-        prompter = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
+        chat_encoder = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
         made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).module.eval().to(processes.device())
-        return Generator(made, prompter, pretrained.longest_input(model, tokenizer), model)
+        return Generator(made, chat_encoder, pretrained.longest_input(model, tokenizer), model)
 
     @property
     def _settings(self) -> Generate:
@@ -139,7 +136,7 @@ class LocalJudge:
 
     def _generate(self, requests: Sequence[EndpointRequest]) -> Iterator[EndpointReply]:
         conversations = [request.messages for request in requests]
-        prompts = self._generator.prompter.encode_openings(conversations)
+        prompts = self._generator.chat_encoder.encode_openings(conversations)
         responses = self._generator.respond(
             [request.key for request in requests], conversations, self._settings, requests[0].seed
         )
@@ -150,10 +147,10 @@ class LocalJudge:
         """Yield the choice that greedy decoding would end with, could it write nothing else."""
         from tunesmith.prediction import scoring
 
-        prompter, model = self._generator.prompter, self._generator.model
-        prompts = prompter.encode_openings([request.messages for request in requests])
+        chat_encoder, model = self._generator.chat_encoder, self._generator.model
+        prompts = chat_encoder.encode_openings([request.messages for request in requests])
         for request, prompt in zip(requests, prompts, strict=True):
-            tree = scoring.Tree.of(prompter.encode_answers(request.messages, request.choices))
+            tree = scoring.Tree.of(chat_encoder.encode_answers(request.messages, request.choices))
             score = scoring.score if self._reads_trees else scoring.score_padded
             best = tree.greedy(score(model, [prompt], tree, "auto", "judge"))[0]
             yield EndpointReply(request.choices[best], Usage(len(prompt), len(tree.answers[best]), 1))
@@ -164,6 +161,6 @@ class LocalJudge:
         from tunesmith.types import Message
 
         question = [Message("user", "How good is this?")]
-        answers = self._generator.prompter.encode_answers(question, ["Score: 1", "Score: 10", "Score: 99"])
-        prompts = self._generator.prompter.encode_openings([question])
+        answers = self._generator.chat_encoder.encode_answers(question, ["Score: 1", "Score: 10", "Score: 99"])
+        prompts = self._generator.chat_encoder.encode_openings([question])
         return scoring.disagrees(self._generator.model, prompts, answers) is None

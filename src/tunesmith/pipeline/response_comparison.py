@@ -21,9 +21,9 @@ from tunesmith.pipeline import run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.reporting import generation_report as pages
 from tunesmith.runs import Run
-from tunesmith.types import DataNote
+from tunesmith.types import DataNote, ResponseRow
 
-Rows = list[dict[str, Any]]
+Rows = list[ResponseRow]
 Key = tuple[str, str, int]
 RESAMPLES, SEED = 10_000, 42
 """Of files, which have no recipe that says it."""
@@ -59,7 +59,7 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> di
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
         warn(line)
-    if text_overlap.deciding([row["reference"] for row in models[0].rows]) != "rougeL":
+    if text_overlap.deciding([row.texts[1] for row in models[0].rows]) != "rougeL":
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
     confidence = _confidence(sources)
     methods = [
@@ -111,7 +111,9 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     if run is not None:
         if run.recipe.task != "instruction":
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
-        return [ModelResponses(run.manifest.name, str(run.path), run.rows("test"), records.dump(run.finished.costs))]
+        return [
+            ModelResponses(run.manifest.name, str(run.path), run.responses("test"), records.dump(run.finished.costs))
+        ]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
@@ -125,17 +127,17 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
 
 def scorable(model: ModelResponses) -> ModelResponses:
     """Without rows that have no reference; a response that is missing in a file counts as an empty answer."""
-    ungraded = [row["id"] for row in model.rows if row["reference"] is None]
-    rows = [row for row in model.rows if row["reference"] is not None]
-    silent = [row["id"] for row in rows if row.get("response", "") is None]
+    ungraded = [row.id for row in model.rows if row.reference is None]
+    rows = [row for row in model.rows if row.reference is not None]
+    unanswered = [row.id for row in rows if row.missing]
     if not rows:
         raise DataError(f"{model.source}: no row with a reference", do="give a file with references")
     reasons = {
         f"left out of {model.name}: no reference": ungraded,
-        f"no response of {model.name}: counts as an empty answer": silent,
+        f"no response of {model.name}: counts as an empty answer": unanswered,
     }
     changes = (DataNote(reason, len(ids), tuple(ids[:FIRST])) for reason, ids in reasons.items() if ids)
-    filled = [row | {"response": "", "missing": True} if row.get("response", "") is None else row for row in rows]
+    filled = [replace(row, response="") if row.missing else row for row in rows]
     return replace(model, rows=filled, changes=(*model.changes, *changes))
 
 
@@ -146,8 +148,8 @@ def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[
     """
     if len(models) == 1:
         return list(models), []
-    by_loss = all("learned" in row for model in models for row in model.rows)
-    keyed = [_keyed([row for row in model.rows if by_loss or row.get("response") is not None]) for model in models]
+    by_loss = all(row.learned is not None for model in models for row in model.rows)
+    keyed = [_keyed([row for row in model.rows if by_loss or row.response is not None]) for model in models]
     common = [key for key in keyed[0] if all(key in other for other in keyed[1:])]
     if not common:
         prompts = [next(iter(rows), ("nothing", "", 0))[0][:60] for rows in keyed]
@@ -159,22 +161,22 @@ def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[
     dropped = [
         DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:FIRST]))
         for model, rows in zip(models, keyed, strict=True)
-        if (left := [str(row["id"]) for key, row in rows.items() if key not in set(common)])
+        if (left := [row.id for key, row in rows.items() if key not in set(common)])
     ]
-    ids = {key: keyed[0][key]["id"] for key in common}
+    ids = {key: keyed[0][key].id for key in common}
     aligned = [
-        replace(model, rows=[rows[key] | {"id": ids[key]} for key in common])
+        replace(model, rows=[replace(rows[key], id=ids[key]) for key in common])
         for model, rows in zip(models, keyed, strict=True)
     ]
     return aligned, dropped
 
 
-def _keyed(rows: Rows) -> dict[Key, dict[str, Any]]:
+def _keyed(rows: Rows) -> dict[Key, ResponseRow]:
     """Rows by prompt and reference; of those that stand several times also by their number."""
     seen: Counter[tuple[str, str]] = Counter()
-    found: dict[Key, dict[str, Any]] = {}
+    found: dict[Key, ResponseRow] = {}
     for row in rows:
-        texts = (" ".join(row["prompt"].split()), " ".join(row["reference"].split()))
+        texts = (" ".join(row.prompt.split()), " ".join(row.texts[1].split()))
         found[(*texts, seen[texts])] = row
         seen[texts] += 1
     return found

@@ -21,7 +21,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.reporting import classification_report, conclusions, generation_report, model_card, sample_selection
 from tunesmith.runs import Run
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example, Prediction, ResponseRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
@@ -192,7 +192,7 @@ def _compare_labels(runs: Sequence[Run], methods: Sequence[dict[str, Any]], conf
 def _compare_answers(runs: Sequence[Run], methods: Sequence[dict[str, Any]], confidence: Confidence) -> dict[str, Any]:
     """Of instructions: how each answered on the way, pairs, the verdict, and answers to lay side by side."""
     methods = [method | _answering(run) for run, method in zip(runs, methods, strict=True)]
-    rows = {method["name"]: run.rows("test") for run, method in zip(runs, methods, strict=True)}
+    rows = {method["name"]: run.responses("test") for run, method in zip(runs, methods, strict=True)}
     if before := shared_base(runs):
         place = next(place for place, run in enumerate(runs) if base_model.stored(run))
         methods.append(_base_method(runs[place], methods[place]))
@@ -201,7 +201,7 @@ def _compare_answers(runs: Sequence[Run], methods: Sequence[dict[str, Any]], con
 
 
 def side_by_side(
-    methods: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]], confidence: Confidence
+    methods: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[ResponseRow]], confidence: Confidence
 ) -> dict[str, Any]:
     """What a report says of models that answered the same prompts, apart from where they come from."""
     compared = response_pairs.compare(rows, confidence)
@@ -218,7 +218,7 @@ def side_by_side(
     }
 
 
-def shared_base(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def shared_base(runs: Sequence[Run]) -> list[ResponseRow]:
     """The base model's answers, where the runs that asked it asked the same one, and none of them is untuned itself."""
     found = [rows for run in runs if (rows := base_model.stored(run))]
     tuned = all(run.finished.costs.trainable for run in runs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.models import onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
-from tunesmith.recipe import Linear, Model, Probe
-from tunesmith.types import DataNote, Example, Prediction, TrainResult
+from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
+from tunesmith.recipe import Generate, Linear, Model, Probe
+from tunesmith.types import DataNote, Example, Prediction
 
 Floats = NDArray[np.float64]
 BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"
@@ -68,11 +69,42 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class EncoderClassifier:
-    """A Predictor: a fine-tuned sequence classifier."""
+class EncodedClassifier:
+    """What a fine-tuned classifier and a probe have in common: texts go through one encoder."""
 
     labels: tuple[str, ...]
     encoder: Encoder
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that are read; what is longer is cut."""
+        return self.encoder.max_length
+
+    def count_tokens(self, example: Example) -> int:
+        """Number of tokens before cutting."""
+        return len(self.encoder.tokenizer(example.text, example.text_pair, verbose=False)["input_ids"])
+
+    def rendered_prompt(self, example: Example) -> None:
+        """There is no prompt."""
+
+    def parts(self) -> ModelParts:
+        encoder = self.encoder
+        return ModelParts(encoder.model, encoder.tokenizer, encoder.max_length)
+
+    def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[Example]:
+        return list(examples)
+
+    def with_model(self, model: nn.Module) -> Self:
+        return replace(self, encoder=replace(self.encoder, model=model))
+
+
+@dataclass(frozen=True)
+class EncoderClassifier(EncodedClassifier):
+    """A fine-tuned sequence classifier."""
+
+    def logits(self, rows: Sequence[Example]) -> list[Floats]:
+        """K for each example."""
+        return list(self.encoder.rows(rows, lambda output, batch: output.logits, "compare")[0])
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
@@ -102,13 +134,21 @@ def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batche
 
 
 @dataclass(frozen=True)
-class ProbeClassifier:
-    """A Predictor: logistic regression on a frozen encoder's embeddings."""
+class ProbeClassifier(EncodedClassifier):
+    """Logistic regression on a frozen encoder's embeddings."""
 
-    labels: tuple[str, ...]
-    encoder: Encoder
     settings: Probe
     regression: Regression
+
+    def parts(self) -> ModelParts:
+        head = ProbeHead(self.settings, self.regression.weight, self.regression.bias)
+        return replace(super().parts(), head=head)
+
+    def logits(self, rows: Sequence[Example]) -> list[Floats]:
+        """K for each example; of two classes the first one's are 0."""
+        features, _ = embed(self.encoder, rows, self.settings)
+        logits_BK = features @ self.regression.weight.T + self.regression.bias
+        return list(np.hstack([np.zeros_like(logits_BK), logits_BK]) if logits_BK.shape[1] == 1 else logits_BK)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
 from tunesmith.models import onednn_linear, pretrained
+from tunesmith.prediction import likelihood
 from tunesmith.prediction.sampling import GenerationRow, SeededSampler
 from tunesmith.prediction.streaming import BatchStreamer, IncrementalText, StopCondition, Tokens
+from tunesmith.protocols import ChatSpec, Logits, ModelParts, OnToken, Prompt, PromptWithAnswer
 from tunesmith.recipe import Generate, Model
-from tunesmith.types import Message, Response
+from tunesmith.tasks import instruction
+from tunesmith.types import Example, Message, Response
 
 SETTINGS = "prompt.json"
 PLAIN = {
@@ -45,17 +48,13 @@ PLAIN = {
 }
 """What a model's own generation settings may say otherwise: the recipe decides."""
 
-Prompt = Conversation | str
-"""What is to be answered: a conversation, or a text to go on from."""
-Heard = Callable[[int, str, Response | None], bool]
-
 
 @dataclass(frozen=True)
 class Generator:
     """A causal language model that answers conversations."""
 
     model: nn.Module
-    prompter: ChatEncoder
+    chat_encoder: ChatEncoder
     max_length: int
     """Most tokens of prompt and answer together; the model's positions are a limit too."""
     base: Model | None = None
@@ -70,7 +69,7 @@ class Generator:
         counted aloud. It ends with the template's end token; where a model goes on with the template's next turn
         instead, it is cut there and has not `ended`.
         """
-        prompts = self.encode(conversations, self.room(settings))
+        prompts = self.encode(conversations, self.max_answer_tokens(settings))
         found: list[Ids] = [[]] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
@@ -83,18 +82,20 @@ class Generator:
     def attempt(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
-        """As `respond`, with None for prompts that are too long even when they are cut; these are named aloud."""
-        found, _ = truncation.encode_openings(conversations, self.prompter, self.limit - self.room(settings))
+        """As `respond`, with None for prompts that are too long even when they are cut, with a warning."""
+        found, _ = truncation.encode_openings(
+            conversations, self.chat_encoder, self.context_length - self.max_answer_tokens(settings)
+        )
         fit = [i for i, ids in enumerate(found) if ids is not None]
         if out := [name for name, ids in zip(names, found, strict=True) if ids is None]:
             warn(f"{len(out):,} of {len(found):,} prompts are too long even when cut, and not answered: {listed(out)}")
         chosen = [names[i] for i in fit], [conversations[i] for i in fit]
         answers = dict(zip(fit, self.respond(*chosen, settings, seed), strict=True))
-        return [answers.get(i) for i in range(len(found))]
+        return [answers.get(i) for i in range(len(names))]
 
     def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
         """Several answers to one conversation, whose prompt is computed once; the first is that of `respond`."""
-        (prompt,) = self.encode([conversation], self.room(settings))
+        (prompt,) = self.encode([conversation], self.max_answer_tokens(settings))
         found: list[Response] = []
         for start in range(0, number, settings.batch_size):
             rows = [GenerationRow(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
@@ -104,7 +105,7 @@ class Generator:
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """The answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
-        (prompt,) = self.encode([messages], self.room(settings))
+        (prompt,) = self.encode([messages], self.max_answer_tokens(settings))
         tokens, answer = Tokens(), IncrementalText(self._settled)
         thread = threading.Thread(
             target=tokens.fill, args=(self._generate, [GenerationRow(prompt, seed)], settings), daemon=True
@@ -121,59 +122,59 @@ class Generator:
             thread.join()
 
     def write(
-        self, prompts: Sequence[Ids], rooms: Sequence[int], seeds: Sequence[int], settings: Generate, heard: Heard
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: Sequence[int],
+        seeds: Sequence[int],
+        settings: Generate,
+        on_token: OnToken,
     ) -> None:
-        """Answers to prompts in ids, all at once, told piece by piece as they are written.
-
-        rooms: most tokens of each answer; with its prompt at most `limit`. `heard(position, piece, response)` gets each
-        further piece of an answer, also an empty one, in this thread; where it gives False, that answer ends. The last
-        piece comes with the whole response.
-        """
+        """Answer tokenized prompts at once, piece by piece. max_tokens: with the prompt at most `context_length`."""
         answers = [IncrementalText(self._settled) for _ in prompts]
 
-        def told(row: int, token: int, last: bool) -> bool:
+        def add(row: int, token: int, last: bool) -> bool:
             piece = answers[row].add(token)
             if not last:
-                return heard(row, piece, None)
+                return on_token(row, piece, None)
             ids = self._cut(answers[row].ids, len(answers[row].ids))
-            return heard(row, piece + answers[row].rest(self._text), self._response(str(row), ids))
+            return on_token(row, piece + answers[row].rest(self._text), self._response(str(row), ids))
 
         rows = [GenerationRow(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        longest = settings.model_copy(update={"max_new_tokens": max(rooms)})
-        self._generate(rows, longest, BatchStreamer(rooms, self._stops, told), whole=True)
+        longest = settings.model_copy(update={"max_new_tokens": max(max_tokens)})
+        self._generate(rows, longest, BatchStreamer(max_tokens, self._stops, add), whole=True)
 
-    def opening(self, prompt: Prompt) -> str:
+    def rendered_prompt(self, prompt: Prompt) -> str:
         """The text that an answer follows: a conversation in its template, or a text as it is."""
-        return prompt if isinstance(prompt, str) else self.prompter.opening(prompt)
+        return prompt if isinstance(prompt, str) else self.chat_encoder.opening(prompt)
 
-    def tokens(self, prompt: Prompt) -> Ids:
-        """The ids of `opening`; a plain text begins as the tokenizer begins texts."""
+    def tokenize(self, prompt: Prompt) -> Ids:
+        """The ids of `rendered_prompt`; a plain text begins as the tokenizer begins texts."""
         if isinstance(prompt, str):
-            return list(self.prompter.tokenizer(prompt, verbose=False)["input_ids"])
-        return self.prompter.encode_openings([prompt])[0]
+            return list(self.chat_encoder.tokenizer(prompt, verbose=False)["input_ids"])
+        return self.chat_encoder.encode_openings([prompt])[0]
 
-    def encode(self, conversations: Sequence[Conversation], room: int, aloud: bool = True) -> list[Ids]:
-        """Prompts as ids, with `room` tokens left for an answer; what had to be shortened is counted aloud.
+    def encode(self, conversations: Sequence[Conversation], max_answer_tokens: int, log: bool = True) -> list[Ids]:
+        """Prompts as ids, with `max_answer_tokens` left for an answer; what had to be shortened is counted aloud.
 
         Raises DataError where that is not enough.
         """
-        limit = self.limit - room
-        found, cut = truncation.encode_openings(conversations, self.prompter, limit)
+        limit = self.context_length - max_answer_tokens
+        found, cut = truncation.encode_openings(conversations, self.chat_encoder, limit)
         prompts = [ids for ids in found if ids is not None]
         if len(prompts) < len(found):
             raise DataError(
                 f"the prompt around a text has more than {limit} tokens", do="raise model.max_length, or ask less"
             )
-        if cut and aloud:
+        if cut and log:
             say(f"note: {len(cut):,} of {len(prompts):,} prompts were shortened to {limit} tokens")
         return prompts
 
-    def room(self, settings: Generate) -> int:
+    def max_answer_tokens(self, settings: Generate) -> int:
         """Most tokens of an answer: of a short `max_length`, half belongs to the prompt."""
-        return max(1, min(settings.max_new_tokens, self.limit // 2))
+        return max(1, min(settings.max_new_tokens, self.context_length // 2))
 
     @property
-    def limit(self) -> int:
+    def context_length(self) -> int:
         """Most tokens of prompt and answer that `max_length` and the model's positions allow."""
         config: Any = self.model.config
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -184,15 +185,56 @@ class Generator:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[likelihood.Loss]:
+        """One loss per conversation, in the order given; (0, 0) where an answer alone is too long, with a warning."""
+        return likelihood.losses(self.model, self.chat_encoder, self.context_length, names, conversations)
+
+    def parts(self) -> ModelParts:
+        chat = ChatSpec(self.chat_encoder, self.stops)
+        return ModelParts(self.model, self.chat_encoder.tokenizer, self.context_length, chat=chat)
+
+    def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[PromptWithAnswer]:
+        return [self.answer_greedily(instruction.prompt(example), settings) for example in examples]
+
+    def answer_greedily(self, conversation: Conversation, settings: Generate) -> PromptWithAnswer:
+        """A prompt with the likeliest answer, end tokens and headings left as the model writes them."""
+        max_answer_tokens = self.max_answer_tokens(settings)
+        (ids,) = self.encode([conversation], max_answer_tokens, log=False)
+        with torch.inference_mode():
+            ids_1T = torch.tensor([ids], device=self.device)
+            found_1T = self.model.eval().generate(  # type: ignore[operator]
+                input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T), **PLAIN, max_new_tokens=max_answer_tokens
+            )
+        return PromptWithAnswer(found_1T[0].tolist(), len(ids))
+
+    def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
+        """T x V: what the model predicts before each of the T tokens of an answer.
+
+        Where the likeliest of each is that token, the model would have written the same answer.
+        """
+        self.model.eval()
+        with torch.inference_mode():
+            return [
+                self.model(input_ids=torch.tensor([row.ids[:-1]], device=self.device))
+                .logits[0, row.start - 1 :]
+                .float()
+                .cpu()
+                .numpy()
+                for row in rows
+            ]
+
+    def with_model(self, model: nn.Module) -> Generator:
+        return replace(self, model=model, base=None)
+
     def save(self, folder: Path) -> None:
         """Plain Hugging Face files and prompt.json; of a model that was not tuned, no weights."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.base is None:
-            pretrained.save(folder, self.model, self.prompter.tokenizer)
+            pretrained.save(folder, self.model, self.chat_encoder.tokenizer)
         else:
-            self.prompter.tokenizer.save_pretrained(folder)
+            self.chat_encoder.tokenizer.save_pretrained(folder)
         base = None if self.base is None else self.base.model_dump(mode="json")
-        write_settings(folder, {"system": self.prompter.system, "max_length": self.max_length, "base": base})
+        write_settings(folder, {"system": self.chat_encoder.system, "max_length": self.max_length, "base": base})
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> Generator:
@@ -210,23 +252,23 @@ class Generator:
     @property
     def stops(self) -> list[str]:
         """What ends an answer, for other software: special tokens and the template's headings."""
-        tokens = self.prompter.tokenizer.convert_ids_to_tokens(self._stops)
+        tokens = self.chat_encoder.tokenizer.convert_ids_to_tokens(self._stops)
         return [*tokens, *(marker.strip() for marker in self._markers)]
 
     @cached_property
     def _stops(self) -> list[int]:
         """Tokens behind which there is no more answer: the end tokens, and special ones that the template writes."""
-        tokenizer = self.prompter.tokenizer
-        text = "".join(text for text, _ in self.prompter.pieces([Message("user", "a"), Message("assistant", "b")]))
+        tokenizer = self.chat_encoder.tokenizer
+        text = "".join(text for text, _ in self.chat_encoder.pieces([Message("user", "a"), Message("assistant", "b")]))
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in text}
-        return sorted({*self.prompter.end_ids, *special})
+        return sorted({*self.chat_encoder.end_ids, *special})
 
     @cached_property
     def _markers(self) -> list[str]:
         """The template's headings in plain letters (`### Human:`), with a newline where they begin a line."""
         turns = [Message("user", "q1q"), Message("assistant", "a1a"), Message("user", "q2q", "i2i")]
-        special = [str(token) for token in self.prompter.tokenizer.added_tokens_decoder.values() if token.special]
-        text = self.prompter.opening(turns).partition("a1a")[2]
+        special = [str(token) for token in self.chat_encoder.tokenizer.added_tokens_decoder.values() if token.special]
+        text = self.chat_encoder.opening(turns).partition("a1a")[2]
         for token in special:
             text = text.removeprefix(token)
         turn, _, rest = text.partition("q2q")
@@ -237,7 +279,7 @@ class Generator:
         return [("\n" if one.startswith("\n") else "") + one.strip() for one in headings]
 
     def _response(self, name: str, ids: Ids) -> Response:
-        return Response(name, self._text(ids), len(ids), bool(ids) and ids[-1] in self.prompter.end_ids)
+        return Response(name, self._text(ids), len(ids), bool(ids) and ids[-1] in self.chat_encoder.end_ids)
 
     def _text(self, ids: Ids) -> str:
         """The answer for people."""
@@ -246,15 +288,15 @@ class Generator:
     @cached_property
     def _lead(self) -> str:
         """What the template writes before every answer (empty thoughts, with Qwen3), and models learn to write."""
-        text, _ = self.prompter.pieces([Message("user", "a"), Message("assistant", "b1b")])[-1]
-        return self._decode(self.prompter.tokens([text])[0]).partition("b1b")[0].strip()
+        text, _ = self.chat_encoder.pieces([Message("user", "a"), Message("assistant", "b1b")])[-1]
+        return self._decode(self.chat_encoder.tokens([text])[0]).partition("b1b")[0].strip()
 
     def _answer(self, ids: Ids) -> str:
         text = self._decode(ids)
         return text.lstrip().removeprefix(self._lead) if self._lead else text
 
     def _decode(self, ids: Ids) -> str:
-        tokenizer = self.prompter.tokenizer
+        tokenizer = self.chat_encoder.tokenizer
         return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _before_marker(self, text: str) -> str:
@@ -295,7 +337,7 @@ class Generator:
         """
         self.model.eval()
         width = max(len(row.prompt) for row in rows)
-        pad = self.prompter.tokenizer.pad_token_id
+        pad = self.chat_encoder.tokenizer.pad_token_id
         ids_BT = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.device)
         mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
         stop = StopCondition(width, self._markers, self._decode, tokens, tokens.ends if tokens else {})
@@ -304,7 +346,7 @@ class Generator:
             found_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=ids_BT,
                 attention_mask=mask_BT.to(self.device),
-                max_new_tokens=settings.max_new_tokens if whole else self.room(settings),
+                max_new_tokens=settings.max_new_tokens if whole else self.max_answer_tokens(settings),
                 eos_token_id=self._stops,
                 pad_token_id=pad,
                 stopping_criteria=[stop],

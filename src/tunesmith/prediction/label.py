@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from tunesmith.console import say, warn
 from tunesmith.data import labels as names
@@ -17,6 +18,7 @@ from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
+from tunesmith.protocols import Logits, ModelParts, PromptWithAnswer
 from tunesmith.recipe import Generate, Predict
 from tunesmith.types import NO_LABEL, Example, Prediction
 
@@ -31,7 +33,7 @@ ROWS = 16
 
 @dataclass(frozen=True)
 class LabelClassifier:
-    """A Predictor: a causal language model that is asked for the label."""
+    """A causal language model that is asked for the label."""
 
     generator: Generator
     question: LabelQuestion
@@ -64,6 +66,33 @@ class LabelClassifier:
         found = zip(examples, chosen, rows.tolist(), strict=True)
         return [Prediction(example.id, self.labels[k], tuple(row)) for example, k, row in found]
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt, which leave the longest label its place."""
+        return self.generator.context_length - self.max_answer_tokens
+
+    def count_tokens(self, example: Example) -> int:
+        """Number of tokens of the whole prompt before cutting."""
+        return len(self.generator.tokenize(self.question.ask(example)))
+
+    def rendered_prompt(self, example: Example) -> str:
+        """The question about a text in the chat template."""
+        return self.generator.rendered_prompt(self.question.ask(example))
+
+    def parts(self) -> ModelParts:
+        parts = self.generator.parts()
+        return replace(parts, chat=replace(parts.chat, question=self.question)) if parts.chat else parts
+
+    def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[PromptWithAnswer]:
+        return [self.generator.answer_greedily(self.question.ask(example), settings) for example in examples]
+
+    def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
+        """T x V for the T tokens of each answer."""
+        return self.generator.logits(rows)
+
+    def with_model(self, model: nn.Module) -> LabelClassifier:
+        return replace(self, generator=self.generator.with_model(model))
+
     def save(self, folder: Path) -> None:
         """The generator's files; labels, question and settings are in prompt.json."""
         self.generator.save(folder)
@@ -82,16 +111,19 @@ class LabelClassifier:
 
     def check(self) -> None:
         """Before any work: raises ModelError where labels are the same tokens, DataError where no text would fit."""
-        length, limit = len(self.generator.tokens(self.question.ask(Example("shortest", "a")))), self.generator.limit
-        if length > limit - self.room:
+        length, limit = (
+            len(self.generator.tokenize(self.question.ask(Example("shortest", "a")))),
+            self.generator.context_length,
+        )
+        if length > limit - self.max_answer_tokens:
             raise DataError(
-                f"the question without a text has {length} tokens, the longest label {self.room}",
+                f"the question without a text has {length} tokens, the longest label {self.max_answer_tokens}",
                 expected=f"at most {limit} together (model.max_length)",
                 do="raise model.max_length, or shorten prompt.instruction",
             )
 
     @property
-    def room(self) -> int:
+    def max_answer_tokens(self) -> int:
         """Tokens that are kept free behind a prompt for the longest label."""
         return max(map(len, self._answers))
 
@@ -99,7 +131,7 @@ class LabelClassifier:
     def _answers(self) -> list[Ids]:
         """Every label's tokens. They do not depend on the text: tried on two."""
         asked = [self.question.ask(example) for example in _content_free()[:2]]
-        first, second = (self.generator.prompter.encode_answers(one, self.question.texts) for one in asked)
+        first, second = (self.generator.chat_encoder.encode_answers(one, self.question.texts) for one in asked)
         if first != second:
             raise ModelError(
                 "this chat template writes an answer in another way for another question",
@@ -122,8 +154,8 @@ class LabelClassifier:
     @cached_property
     def _reads_trees(self) -> bool:
         """Whether the model gives its own log-probabilities for a tree; said aloud, once, where it does not."""
-        long = Example("long", "a " * self.generator.limit)
-        prompts = self._prompts([*_content_free()[:2], long], aloud=False)
+        long = Example("long", "a " * self.generator.context_length)
+        prompts = self._prompts([*_content_free()[:2], long], log=False)
         tried = sorted(self._answers, key=len)
         reason = scoring.disagrees(self.generator.model, prompts, [tried[0], *tried[1:][-2:]])
         if reason:
@@ -145,9 +177,9 @@ class LabelClassifier:
         score = scoring.score if self._reads_trees else scoring.score_padded
         return score(self.generator.model, self._prompts(examples), self._tree, self.max_tokens, title)
 
-    def _prompts(self, examples: Sequence[Example], aloud: bool = True) -> list[Ids]:
+    def _prompts(self, examples: Sequence[Example], log: bool = True) -> list[Ids]:
         asked = [self.question.ask(example) for example in examples]
-        return self.generator.encode(asked, self.room, aloud)
+        return self.generator.encode(asked, self.max_answer_tokens, log)
 
     def _scores(self, edges_BE: Floats) -> Floats:
         """Log-probability of each label, B x K; a token's mean of it where length is normalised."""

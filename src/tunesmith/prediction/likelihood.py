@@ -11,30 +11,36 @@ from torch import nn
 from tunesmith.console import track, warn
 from tunesmith.data import batches, truncation
 from tunesmith.data.encode import IGNORE, EncodedText
-from tunesmith.data.prompts import Conversation
+from tunesmith.data.prompts import ChatEncoder, Conversation
 from tunesmith.models import packing
-from tunesmith.prediction.generate import Generator
 
 Loss = tuple[float, int]
 """Cross-entropy in nats, summed over the answers' tokens, and their number."""
 
 
 def losses(
-    generator: Generator, names: Sequence[str], conversations: Sequence[Conversation], max_tokens: int | str = "auto"
+    model: nn.Module,
+    chat_encoder: ChatEncoder,
+    max_length: int,
+    names: Sequence[str],
+    conversations: Sequence[Conversation],
 ) -> list[Loss]:
-    """One loss a conversation, in the order given; (0, 0) where an answer alone is too long, which is said aloud."""
-    limits = [generator.limit] * len(names)
+    """One loss per conversation, in the order given; (0, 0) where an answer alone is too long, with a warning.
+
+    max_length: most tokens of a conversation.
+    """
+    limits = [max_length] * len(names)
     numbers = [str(number) for number in range(len(names))]
-    rows, changes = truncation.encode(numbers, conversations, generator.prompter, limits, "truncate")
+    rows, changes = truncation.encode(numbers, conversations, chat_encoder, limits, "truncate")
     for change in changes:
         warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
     found: list[Loss] = [(0.0, 0)] * len(names)
-    for row, loss in zip(rows, _losses(generator.model, rows, max_tokens), strict=True):
+    for row, loss in zip(rows, _losses(model, rows), strict=True):
         found[int(row.id)] = loss
     return found
 
 
-def _losses(model: nn.Module, rows: Sequence[EncodedText], max_tokens: int | str) -> list[Loss]:
+def _losses(model: nn.Module, rows: Sequence[EncodedText]) -> list[Loss]:
     if not rows:
         return []
     model.eval()
@@ -44,7 +50,7 @@ def _losses(model: nn.Module, rows: Sequence[EncodedText], max_tokens: int | str
     with torch.inference_mode():
         if packing.disagrees(model, ids, labels):
             return [_alone(model, row, device) for row in track(rows, "loss")]
-        for group in track(packing.plan(ids, batches.token_budget(max_tokens, device)), "loss"):
+        for group in track(packing.plan(ids, batches.token_budget("auto", device)), "loss"):
             packed = packing.pack([ids[i] for i in group], [labels[i] for i in group]).to(device)
             hidden = packing.unpack(packing.hidden_states(model, packed), packed)
             for i, hidden_LD in zip(group, hidden, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunesmith.evaluation import text_overlap
 from tunesmith.evaluation.response_pairs import Figures, Rows
+from tunesmith.types import ResponseRow
 
 SHOWN = 3
 """Rows of each kind."""
@@ -29,12 +30,12 @@ def choose(
     places = [
         i
         for i, rows in enumerate(zip(*methods.values(), strict=True))
-        if all(row.get("learned", True) and row.get("response") is not None for row in rows)
+        if all(row.learned != 0 and row.response is not None for row in rows)
     ]
     if not places:
         return []
     like = {
-        name: text_overlap.each(text_overlap.tabulate([rows[i] for i in places]))[compared["closeness"]]
+        name: text_overlap.each(text_overlap.tabulate([rows[i].texts for i in places]))[compared["closeness"]]
         for name, rows in methods.items()
     }
     groups = _extremes(methods, compared, places, (best, base), like)
@@ -94,8 +95,8 @@ def _drawn(places: Sequence[int], seed: int) -> list[int]:
     return found
 
 
-def _row_loss(row: Mapping[str, Any], unit: str) -> float:
-    return float(row["loss"]) / (row["learned"] if unit == "token" else max(1, len(row["reference"])))
+def _row_loss(row: ResponseRow, unit: str) -> float:
+    return (row.loss or 0.0) / max(1, (row.learned or 0) if unit == "token" else len(row.texts[1]))
 
 
 def _side_by_side(
@@ -107,8 +108,8 @@ def _side_by_side(
             "name": name,
             "loss": _row_loss(rows[place], unit) if unit else None,
             "closeness": like[name][place],
-            **{key: rows[place].get(key) for key in ("response", "tokens", "ended")},
+            **{key: getattr(rows[place], key) for key in ("response", "tokens", "ended")},
         }
         for name, rows in methods.items()
     ]
-    return {"id": first["id"], "prompt": first["prompt"], "reference": first["reference"], "answers": answers}
+    return {"id": first.id, "prompt": first.prompt, "reference": first.reference, "answers": answers}

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from tunesmith.errors import TunesmithError
+from tunesmith.protocols import Classifier, Prompt, TextGenerator
 from tunesmith.recipe import Generate
 from tunesmith.serving.queue import DeadlineExceeded, QueuedRequest
 from tunesmith.serving.refusal import Refusal
-from tunesmith.types import Example, Message, Prediction, Predictor, Response
+from tunesmith.types import Example, Prediction, Response
 
-Prompt = Sequence[Message] | str
-"""A conversation, or a text to go on from."""
 LETTERS = 4
 """Of a token, roughly; only to fill batches by."""
-
-
-class Writer(Protocol):
-    """What serving knows of a generator (prediction/generate.py)."""
-
-    @property
-    def limit(self) -> int:
-        """Most tokens of prompt and answer together."""
-        ...
-
-    def opening(self, prompt: Prompt) -> str:
-        """The prompt as the model sees it."""
-        ...
-
-    def tokens(self, prompt: Prompt) -> list[int]:
-        """The same as ids."""
-        ...
-
-    def write(
-        self,
-        prompts: Sequence[list[int]],
-        rooms: Sequence[int],
-        seeds: Sequence[int],
-        settings: Generate,
-        heard: Callable[[int, str, Response | None], bool],
-    ) -> None:
-        """Answer all of them at once, telling every piece; a listener that gives False ends its answer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +31,7 @@ class ServedClassifier:
     """A predictor under a name."""
 
     name: str
-    predictor: Predictor
+    predictor: Classifier
     pairs: bool = False
     """Whether an input is two texts."""
     count: Callable[[Example], int] | None = None
@@ -131,7 +102,7 @@ class ServedGenerator:
     """A generator under a name."""
 
     name: str
-    writer: Writer
+    writer: TextGenerator
     settings: Generate
     """How it answers where a request does not say."""
     longest: int | None = None
@@ -149,7 +120,7 @@ class ServedGenerator:
     @property
     def limit(self) -> int:
         """Most tokens of prompt and answer together."""
-        return self.writer.limit
+        return self.writer.context_length
 
     def job(self, question: GenerationRequest, deadline: float) -> QueuedRequest:
         """A request for an answer. Its first event is the number of the prompt's tokens, the others are pieces."""
@@ -191,7 +162,7 @@ class ServedGenerator:
         """A prompt's ids, and how many tokens its answer may have. Raises Refusal where there is no room."""
         if _letters(question.prompt) > self.limit * 100:
             raise Refusal.too_long(f"the prompt is longer than {self.limit} tokens")
-        ids = self.writer.tokens(question.prompt)
+        ids = self.writer.tokenize(question.prompt)
         longest = min(self.limit - 1, self.longest or self.limit)
         if not 0 < len(ids) <= longest:
             raise Refusal.too_long(f"the prompt has {len(ids)} tokens; 1 to {longest} are accepted")

@@ -15,11 +15,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from tunesmith.errors import TunesmithError
+from tunesmith.protocols import Prompt
 from tunesmith.recipe import Serve
 from tunesmith.serving.backends import (
     ClassifierOutput,
     GenerationRequest,
-    Prompt,
     Served,
     ServedClassifier,
     ServedGenerator,
@@ -245,7 +245,7 @@ class Handlers:
         if body.messages is not None:
             chat = self.find(ServedGenerator, body.model)
             turns = [Message(turn.role, turn.content) for turn in body.messages]
-            make = lambda: chat.writer.opening(turns)  # noqa: E731
+            make = lambda: chat.writer.rendered_prompt(turns)  # noqa: E731
             name = chat.name
         else:
             model = self.find(ServedClassifier, body.model)

@@ -8,10 +8,10 @@ from typing import Any
 
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline import responding, response_comparison, run_report
+from tunesmith.pipeline import new_data, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -72,8 +72,8 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
         scores = metrics.score(gold, predictions, run.manifest.data.labels, confidence_of(recipe))
         run.write("scores.json", scores)
         return scores
-    examples = responding.new_rows(recipe, source)
-    predictor = load_result(run)
+    examples = new_data.read(recipe, source)
+    predictor = load_classifier(run)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):

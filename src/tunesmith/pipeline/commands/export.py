@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tunesmith import data, runs
 from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
-from tunesmith.exporting.source import PRECISIONS, ChatSpec, ExportSource, Precision, PromptWithAnswer, Runner
-from tunesmith.pipeline import responding, run_report
-from tunesmith.pipeline.fitting.methods import METHODS, load_result
-from tunesmith.recipe import Recipe
+from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
+from tunesmith.pipeline import new_data, run_report
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.protocols import Classifier, Exportable
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -49,14 +46,14 @@ def export(
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
     folder = _folder(found, to, output)
-    trained = _trained(found, precision)
-    probes = _probes(found, trained, source, rows)
-    reference = _runner(trained.result)
+    trained = _export_source(found, precision)
+    settings = trained.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, trained.generate.max_new_tokens)})
+    parity_rows = trained.predictor.parity_rows(_rows(found, source)[:rows], settings)
     proofs: list[dict[str, Any]] = []
 
     def fill(scratch: Path) -> None:
         exported = write(trained, scratch)
-        proof = {"target": to, "precision": precision} | parity.compare(reference, exported, probes)
+        proof = {"target": to, "precision": precision} | parity.compare(trained.predictor.logits, exported, parity_rows)
         size = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(found.model) / 2**20}
         proofs.append(proof | size)
         parity.check(proofs[0], exported.exact, allow_loss)
@@ -72,7 +69,7 @@ def export(
 def merge(run: str | Path | Run, output: str | Path) -> dict[str, Any]:
     """`export` to safetensors of a run with an adapter, in float32; of 4-bit weights, the values they stand for."""
     found = run if isinstance(run, Run) else runs.find(run)
-    if not (found.model / "adapter_config.json").exists():
+    if not _has_adapter(found):
         raise RunError(f"{found.path} has no adapter: its model is whole already", do=f"use {found.model}")
     return export(found, "safetensors", output, precision="float32")
 
@@ -87,105 +84,48 @@ def _folder(run: Run, to: str, output: str | Path | None) -> Path:
     return target
 
 
-def _trained(run: Run, precision: Precision) -> ExportSource:
-    """What the run's method is made of. Of a model that was not tuned the weights are written too."""
-    recipe, result = run.recipe, load_result(run)
-    method = METHODS[recipe.method]
-    known: dict[str, Any] = {"labels": tuple(getattr(result, "labels", ()))}
-    generator = getattr(result, "generator", result)
-    if hasattr(result, "encoder"):
-        encoder = result.encoder
-        known |= {"model": encoder.model, "tokenizer": encoder.tokenizer, "max_length": encoder.max_length}
-        known |= {"probe": getattr(result, "settings", None), "regression": getattr(result, "regression", None)}
-    elif hasattr(generator, "prompter"):
-        question = getattr(result, "question", None)
-        known |= {"model": generator.model, "tokenizer": generator.prompter.tokenizer, "max_length": generator.limit}
-        known |= {"talk": ChatSpec(generator.prompter, generator.stops, recipe.generate, question)}
-        result = _exchanged(result, generator.model)
+def _export_source(run: Run, precision: Precision) -> ExportSource:
+    """The parts of what the run trained. Of a model that was not tuned the weights are written too."""
+    recipe, predictor = run.recipe, load_predictor(run)
+    if not isinstance(predictor, Exportable):
+        raise RunError(f"a {recipe.method} model cannot be exported", do=f"use it as it is: {run.model}")
+    parts = predictor.parts()
+
+    def reload(folder: Path) -> Exportable:
+        reloaded = METHODS[recipe.method].load(folder, recipe)
+        assert isinstance(reloaded, Exportable)
+        return reloaded
+
     return ExportSource(
         recipe.method,
-        result,
+        predictor.with_model(parts.model),
+        parts,
+        predictor.labels if isinstance(predictor, Classifier) else (),
         run.model,
-        _runner,
-        lambda folder: method.load(folder, recipe),
-        lambda model: _exchanged(result, model),
+        reload,
+        is_adapter=_has_adapter(run),
         base=recipe.model,
+        generate=recipe.generate,
         precision=precision,
-        **known,
     )
 
 
-def _exchanged(result: Any, model: Any) -> Any:
-    """The same result around another model, which is then its own."""
-    if hasattr(result, "encoder"):
-        return replace(result, encoder=replace(result.encoder, model=model))
-    if hasattr(result, "generator"):
-        return replace(result, generator=replace(result.generator, model=model, base=None))
-    return replace(result, model=model, base=None)
+def _has_adapter(run: Run) -> bool:
+    return (run.model / "adapter_config.json").exists()
 
 
-def _runner(result: Any) -> Runner:
-    """The logits of whatever a run trained: of labels, or of the tokens of given answers."""
-    generator = getattr(result, "generator", result)
-    if hasattr(generator, "prompter"):
-        return lambda rows: [_token_logits(generator.model, row) for row in rows]
-    if hasattr(result, "regression") and hasattr(result, "encoder"):
-        return lambda rows: list(_probe_logits(result, rows))
-    if hasattr(result, "encoder"):
-        return lambda rows: list(result.encoder.rows(rows, lambda output, batch: output.logits, "compare")[0])
-    return lambda rows: [np.log(np.maximum(one.probabilities, 1e-30)) for one in result.predict(rows)]
-
-
-def _probe_logits(probe: Any, rows: Sequence[Example]) -> Any:
-    from tunesmith.prediction import classify
-
-    features, _ = classify.embed(probe.encoder, rows, probe.settings)
-    logits_BK = features @ probe.regression.weight.T + probe.regression.bias
-    return np.hstack([np.zeros_like(logits_BK), logits_BK]) if logits_BK.shape[1] == 1 else logits_BK
-
-
-def _token_logits(model: Any, row: PromptWithAnswer) -> Any:
-    """T x V: what the model says before each token of the answer. The likeliest of each being that token means that
-    it would have written the same answer."""
-    import torch
-
-    with torch.inference_mode():
-        ids_1T = torch.tensor([row.ids[:-1]], device=model.device)
-        return model.eval()(input_ids=ids_1T).logits[0, row.start - 1 :].float().cpu().numpy()
-
-
-def _probes(run: Run, trained: ExportSource, source: str | None, number: int) -> list[Any]:
+def _rows(run: Run, source: str | None) -> Sequence[Example]:
     """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
     recipe = run.recipe
     if source:
-        examples: Sequence[Example] = responding.new_rows(recipe, source)
-    else:
-        try:
-            splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
-        except DataError as error:
-            raise DataError(
-                f"{run.path}: the data to compare on cannot be read", found=str(error), do="give some rows with --data"
-            ) from error
-        examples = splits.test or splits.validation or splits.train
-    return [_written(trained, row, recipe) for row in examples[:number]] if trained.talk else list(examples[:number])
-
-
-def _written(trained: ExportSource, row: Example, recipe: Recipe) -> PromptWithAnswer:
-    """A prompt with the run's own greedy answer."""
-    import torch
-
-    from tunesmith.prediction import generate
-
-    generator = getattr(trained.result, "generator", trained.result)
-    question = getattr(trained.result, "question", None)
-    answered = bool(row.messages) and row.messages[-1].role == "assistant"
-    asked = question.ask(row) if question else row.messages[:-1] if answered else row.messages
-    (ids,) = generator.encode([asked], min(NEW_TOKENS, generator.room(recipe.generate)), aloud=False)
-    with torch.inference_mode():
-        ids_1T = torch.tensor([ids], device=generator.device)
-        plain = generate.PLAIN | {"max_new_tokens": min(NEW_TOKENS, generator.room(recipe.generate))}
-        found = generator.model.eval().generate(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T), **plain)
-    return PromptWithAnswer(found[0].tolist(), len(ids))
+        return new_data.read(recipe, source)
+    try:
+        splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    except DataError as error:
+        raise DataError(
+            f"{run.path}: the data to compare on cannot be read", found=str(error), do="give some rows with --data"
+        ) from error
+    return splits.test or splits.validation or splits.train
 
 
 def _card(run: Run, trained: ExportSource, proof: dict[str, Any], exact: bool) -> str:

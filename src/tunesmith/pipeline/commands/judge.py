@@ -38,6 +38,7 @@ from tunesmith.reporting.schema import (
     ScoredPrompt,
 )
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 FOLDER = "judgements"
 RESULT = "judged.json"
@@ -171,7 +172,7 @@ def _items(models: Sequence[ModelResponses]) -> list[JudgeItem]:
         warn(line)
     kept = []
     for model in response_comparison.named(models):
-        rows = [row for row in model.rows if row.get("response") is not None]
+        rows = [row for row in model.rows if row.response is not None]
         if len(rows) < len(model.rows):
             warn(f"{len(model.rows) - len(rows):,} rows have no response of {model.name} and are not judged")
         kept.append(replace(model, rows=rows))
@@ -182,9 +183,9 @@ def _items(models: Sequence[ModelResponses]) -> list[JudgeItem]:
     ]
 
 
-def _turn(row: Mapping[str, Any]) -> JudgeTurn:
-    instruction = row.get("instruction") or row["prompt"]  # a run keeps the whole prompt only
-    return JudgeTurn(instruction, (row["response"],), row.get("input", ""), row["reference"])
+def _turn(row: ResponseRow) -> JudgeTurn:
+    instruction = row.instruction or row.prompt  # a run keeps the whole prompt only
+    return JudgeTurn(instruction, (row.texts[0],), row.input or "", row.reference)
 
 
 def _aligned(models: Sequence[ModelResponses]) -> list[list[str]]:
@@ -195,10 +196,10 @@ def _aligned(models: Sequence[ModelResponses]) -> list[list[str]]:
         seen: Counter[str] = Counter()
         names = []
         for row in model.rows:
-            place = row["prompt"], seen[row["prompt"]]
-            seen[row["prompt"]] += 1
-            names.append(first.setdefault(place, row["id"]))
-        aligned.append(names if len(set(names)) == len(names) else [row["id"] for row in model.rows])
+            place = row.prompt, seen[row.prompt]
+            seen[row.prompt] += 1
+            names.append(first.setdefault(place, row.id))
+        aligned.append(names if len(set(names)) == len(names) else [row.id for row in model.rows])
     return aligned
 
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith import runs
+from tunesmith import records, runs
 from tunesmith.data import files
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline import responding
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline import generated_responses, new_data
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example, Prediction, ResponseRow
 
 Row = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
@@ -40,10 +40,10 @@ def predict(
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     if found.recipe.task == "instruction":
-        return responding.respond(found, texts, source=source)
-    examples = responding.new_rows(found.recipe, source) if source else _from_texts(texts, text_pairs)
+        return [_response(row) for row in generated_responses.respond(found, texts, source=source)]
+    examples = new_data.read(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
-    predictor = load_result(found)
+    predictor = load_classifier(found)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     predictions = predictor.predict(examples)
@@ -136,6 +136,12 @@ def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k:
         ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
         row["scores"] = dict(ranked[:top_k])
     return row
+
+
+def _response(row: ResponseRow) -> Row:
+    known = records.dump(row)
+    columns = ("id", "prompt", "response", "tokens", "ended", "reference")
+    return {name: known.get(name) for name in columns if name in known or name == "response"}
 
 
 def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:

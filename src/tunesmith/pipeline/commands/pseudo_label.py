@@ -13,8 +13,8 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import responding
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline import new_data
+from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
@@ -88,7 +88,7 @@ def pseudo_label(
     """
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
-    examples = responding.new_rows(voters[0].recipe, source)
+    examples = new_data.read(voters[0].recipe, source)
     kept_path = _output_path(output, voters[0], source)
     if voters[0].recipe.task == "instruction":
         rows = _sampled_answers(voters[0], examples, samples, answer, overrides)
@@ -115,7 +115,7 @@ def _sampled_answers(
 ) -> list[LabelledRow]:
     recipe = recipes.load(run.recipe, overrides)
     settings = _sampling_settings(recipe.generate, number)
-    generator, compared = load_result(run), self_consistency.COMPARISONS[answer]
+    generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)
     rows = []
     for example in track(examples, "sample"):
@@ -138,7 +138,7 @@ def _sampling_settings(settings: Generate, number: int) -> Generate:
 
 
 def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[LabelledRow]:
-    predictors = [load_result(run) for run in voters]
+    predictors = [load_classifier(run) for run in voters]
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]

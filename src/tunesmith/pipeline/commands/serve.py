@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import load_result
+from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.protocols import Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
-from tunesmith.types import Example, Message, Predictor
+from tunesmith.types import Example, Message
 
 ONNX = ("onnx", "onnx-int8")
 """Exports that can compute in torch's place."""
@@ -62,13 +63,12 @@ def load(found: Sequence[Run], settings: Serve) -> Any:
     return handlers
 
 
-def engine(run: Run, settings: Serve) -> Predictor:
+def engine(run: Run, settings: Serve) -> Classifier:
     """What computes a classification run's labels, by `serve.engine`. Raises RunError where there is no such export."""
     _check_engine(run, settings)
     name = _fastest(run) if settings.engine == "auto" else settings.engine
     if name == "torch":
-        found: Predictor = load_result(run)
-        return found
+        return load_classifier(run)
     from tunesmith.exporting import onnx
 
     folder = run.path / FOLDER / name
@@ -129,37 +129,28 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     say(f"loading {run.path}")
     if recipe.task == "instruction":
         _check_engine(run, settings)
-        writer = load_result(run)
-        prompt = writer.tokens([Message("user", "Hello")])
+        writer = load_generator(run)
+        prompt = writer.tokenize([Message("user", "Hello")])
         writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)
         return ServedGenerator(
             name, writer, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
     predictor = engine(run, settings)
     pairs = recipe.data.text_pair is not None
-    predictor.predict([Example("first", "Hello", "Hello" if pairs else None)])
-    count, limit, opening = _reading(predictor)
-    return ServedClassifier(name, predictor, pairs, count, limit, settings.max_input_tokens, opening, created)
+    first = Example("first", "Hello", "Hello" if pairs else None)
+    predictor.predict([first])
+    prompted = predictor.rendered_prompt(first) is not None
 
+    def render(example: Example) -> str:
+        return predictor.rendered_prompt(example) or ""
 
-def _reading(
-    predictor: Any,
-) -> tuple[Callable[[Example], int] | None, int | None, Callable[[Example], str] | None]:
-    """How a predictor reads: what counts an input's tokens, how many it reads, and the prompt it makes, if any."""
-    encoder, generator = getattr(predictor, "encoder", None), getattr(predictor, "generator", None)
-    if hasattr(predictor, "count"):  # an export
-        return predictor.count, predictor.max_length, None
-    if encoder is not None:
-        return (
-            lambda one: len(encoder.tokenizer(one.text, one.text_pair, verbose=False)["input_ids"]),
-            encoder.max_length,
-            None,
-        )
-    if generator is not None:
-        question = predictor.question
-        return (
-            lambda one: len(generator.tokens(question.ask(one))),
-            generator.limit - predictor.room,
-            lambda one: str(generator.opening(question.ask(one))),
-        )
-    return None, None, None
+    return ServedClassifier(
+        name,
+        predictor,
+        pairs,
+        None if predictor.max_length is None else predictor.count_tokens,
+        predictor.max_length,
+        settings.max_input_tokens,
+        render if prompted else None,
+        created,
+    )

@@ -15,10 +15,11 @@ from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import METHODS, load_result
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Splits, TrainResult
+from tunesmith.types import Splits
 
 Source = str | Path | Mapping[str, Any] | Recipe
 
@@ -86,7 +87,7 @@ def open_test(run: Run) -> Run:
     _check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
-    fitted = TrainResult(load_result(run), costs.parameters, costs.trainable, manifest.notes)
+    fitted = TrainResult(load_predictor(run), costs.parameters, costs.trainable, manifest.notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
     _finish(Job(recipe, splits, run), fitted, watch, costs.peak_memory_mb)

@@ -9,11 +9,12 @@ from typing import Any
 from tunesmith import hardware
 from tunesmith.console import say
 from tunesmith.evaluation import response_pairs, responses
+from tunesmith.pipeline import generated_responses
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.responding import answered_rows
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 SPLIT = "base"
 """Its answers lie in predictions/base.jsonl."""
@@ -34,12 +35,12 @@ def answer(job: Job, generator: Any, learned: bool, watch: hardware.Stopwatch) -
         return
     say("the base model answers the same prompts (evaluate.base=false leaves that out)")
     with watch.time("base"), _before_training(job, generator) as before:
-        job.run.write_rows(SPLIT, answered_rows(before, job.splits.test, recipe))
+        job.run.write_responses(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
 
 
 def score(run: Run) -> dict[str, Any]:
     """The scores of a run's answers; under `base` those of the base model, with the `pair`'s tests (run - base)."""
-    recipe, rows = run.recipe, run.rows("test")
+    recipe, rows = run.recipe, run.responses("test")
     confidence = confidence_of(recipe)
     scores = responses.score(rows, confidence)
     if before := stored(run):
@@ -48,9 +49,9 @@ def score(run: Run) -> dict[str, Any]:
     return scores
 
 
-def stored(run: Run) -> list[dict[str, Any]]:
+def stored(run: Run) -> list[ResponseRow]:
     """The base model's answers in a run; none where it was not asked."""
-    return run.rows(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
+    return run.responses(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:
@@ -79,6 +80,6 @@ def _before_training(job: Job, generator: Any) -> Iterator[Any]:
         return
     dtype = generator.model.dtype
     pretrained.release(generator.model)
-    before = generators.untuned(job).predictor
+    before: Any = generators.untuned(job).predictor
     before.model.to(dtype)
     yield before

@@ -16,10 +16,10 @@ from tunesmith.evaluation import metrics, responses
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.training import compilation, loop, sharding, zero
 from tunesmith.training.losses import Loss
-from tunesmith.types import TrainResult
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):

@@ -27,10 +27,11 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import cut_notes
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier
+from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
-from tunesmith.types import DataNote, Example, TrainResult
+from tunesmith.types import DataNote, Example
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """How far the logits of a packed row may be from those of separate rows, relative to the largest."""
@@ -40,11 +41,11 @@ def untuned(job: Job) -> TrainResult:
     """The model as it comes: nothing is trained, and nothing but its name is stored."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
-    prompter = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
+    chat_encoder = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
     model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
-    generator = Generator(model, prompter, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
+    generator = Generator(model, chat_encoder, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
-    notes = {"device": str(processes.device()), "template": prompter.template}
+    notes = {"device": str(processes.device()), "template": chat_encoder.template}
     return TrainResult(_result(generator, recipe, job), total, 0, notes)
 
 
@@ -53,15 +54,15 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     recipe = job.recipe
     _refuse_class_weights(recipe)
     tokenizer = pretrained.tokenizer(recipe.model)
-    prompter = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
+    chat_encoder = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
-        prompter.pieces(row.messages)
+        chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
-    result = _result(Generator(model, replace(prompter, train_on_prompt=False), limit), recipe, job)
-    rows, changes = encode(job.splits.train, recipe, job.splits.labels, prompter, limit)
+    result = _result(Generator(model, replace(chat_encoder, train_on_prompt=False), limit), recipe, job)
+    rows, changes = encode(job.splits.train, recipe, job.splits.labels, chat_encoder, limit)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
@@ -72,32 +73,33 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     notes = {
         **plan.notes,
         "adapter": adapters.describe(model),
-        "template": prompter.template,
+        "template": chat_encoder.template,
         "layout": "packed" if reason is None else f"padded: {reason}",
         **cut_notes(changes),
     }
     return TrainingSetup(model, feed, loss, evaluate, result, partial(reload, recipe), notes)
 
 
-def reload(recipe: Recipe, folder: Path) -> Any:
+def reload(recipe: Recipe, folder: Path) -> Predictor:
     """What `prepare` made, from the folder it was saved in: a generator, or the classifier around it."""
-    kind = LabelClassifier if recipe.task == "classification" else Generator
-    return kind.load(folder, recipe.model.trust_remote_code)
+    if recipe.task == "classification":
+        return LabelClassifier.load(folder, recipe.model.trust_remote_code)
+    return Generator.load(folder, recipe.model.trust_remote_code)
 
 
 def encode(
-    examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], prompter: ChatEncoder, limit: int
+    examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], chat_encoder: ChatEncoder, limit: int
 ) -> tuple[list[EncodedText], list[DataNote]]:
     """Conversations to learn from. Classification leaves room for the longest label, whatever the row's own is."""
     names, policy = [example.id for example in examples], recipe.prompt.truncation
     if recipe.task == "instruction":
         conversations: list[Conversation] = [example.messages for example in examples]
-        return truncation.encode(names, conversations, prompter, [limit] * len(names), policy)
+        return truncation.encode(names, conversations, chat_encoder, [limit] * len(names), policy)
     question = LabelQuestion.of(recipe.prompt, labels)
-    lengths = [len(ids) for ids in prompter.encode_answers(question.ask(examples[0]), question.texts)]
+    lengths = [len(ids) for ids in chat_encoder.encode_answers(question.ask(examples[0]), question.texts)]
     own = dict(zip(question.labels, lengths, strict=True))
     limits = [limit - max(lengths) + own[str(example.label)] for example in examples]
-    return truncation.encode(names, [question.answered(example) for example in examples], prompter, limits, policy)
+    return truncation.encode(names, [question.answered(example) for example in examples], chat_encoder, limits, policy)
 
 
 def _result(generator: Generator, recipe: Recipe, job: Job) -> Any:
@@ -160,7 +162,7 @@ class _Validation:
         self, job: Job, generator: Generator, loss: Any, feed: causal.PackedMicroBatches | causal.PaddedMicroBatches
     ) -> None:
         self.job, self.generator, self.loss = job, generator, loss
-        rows, _ = encode(job.splits.validation, job.recipe, (), generator.prompter, generator.max_length)
+        rows, _ = encode(job.splits.validation, job.recipe, (), generator.chat_encoder, generator.max_length)
         whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
         self.batches = replace(feed, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tunesmith.errors import RecipeError
+from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Predictor, TrainResult
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Method:
     prepare: Callable[[Recipe], None]
     """Imports libraries and fetches files, so that the time of `fit` is training alone."""
     fit: Callable[[Job], TrainResult]
-    load: Callable[[Path, Recipe], Any]
-    """From a model folder and the run's recipe: a Predictor, or of task `instruction` a Generator."""
+    load: Callable[[Path, Recipe], Predictor]
+    """From a model folder and the run's recipe."""
     name: Callable[[Recipe], str] = lambda recipe: recipe.method
     """What the method is called in a comparison."""
 
@@ -40,9 +39,25 @@ class Method:
         }
 
 
-def load_result(run: Run) -> Any:
-    """What a finished run trained: a Predictor, or of task `instruction` a Generator."""
+def load_predictor(run: Run) -> Predictor:
+    """What a finished run trained."""
     return METHODS[run.finished.method].load(run.model, run.recipe)
+
+
+def load_classifier(run: Run) -> Classifier:
+    """The classifier that a finished run trained. Raises RunError for a run of another task."""
+    predictor = load_predictor(run)
+    if not isinstance(predictor, Classifier):
+        raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
+    return predictor
+
+
+def load_generator(run: Run) -> TextGenerator:
+    """The text generator that a finished run trained. Raises RunError for a run of another task."""
+    predictor = load_predictor(run)
+    if not isinstance(predictor, TextGenerator):
+        raise RunError(f"{run.path} is not a text generator", found=f"a run of task {run.recipe.task}")
+    return predictor
 
 
 def _prepare_linear(recipe: Recipe) -> None:
@@ -112,7 +127,7 @@ def _fit_generator(job: Job) -> TrainResult:
     return finetune.fit(job, generators.prepare) if _learns(job.recipe) else generators.untuned(job)
 
 
-def _load_generator(folder: Path, recipe: Recipe) -> Any:
+def _load_generator(folder: Path, recipe: Recipe) -> Predictor:
     from tunesmith.pipeline.fitting import generators
 
     return generators.reload(recipe, folder)

@@ -1,0 +1,72 @@
+"""What a generator answers: to new prompts, and to the rows that it is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunesmith import hardware
+from tunesmith.errors import DataError
+from tunesmith.pipeline import new_data
+from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.protocols import TextGenerator
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message, Response, ResponseRow
+
+
+def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[ResponseRow]:
+    """Responses to prompts, or to every row of a source; without one where the prompt is too long even when cut.
+
+    The reference is known where the source has one.
+    """
+    examples = new_data.read(run.recipe, source) if source else _prompted(prompts)
+    if not examples:
+        raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
+    answered = [row.messages[-1].role == "assistant" for row in examples]
+    questions = [row.messages[:-1] if known else row.messages for row, known in zip(examples, answered, strict=True)]
+    recipe = run.recipe
+    responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    return [
+        with_response(ResponseRow(row.id, row.text, reference=row.messages[-1].content if known else None), response)
+        for row, known, response in zip(examples, answered, responses, strict=True)
+    ]
+
+
+def response_rows(
+    generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
+) -> list[ResponseRow]:
+    """The rows of predictions/test.jsonl: the loss of every reference, and responses to the first `max_responses`.
+
+    watch: times the generating, as `predict`.
+    """
+    asked = examples[: recipe.evaluate.max_responses]
+    questions = [row.messages[:-1] for row in asked]
+    with (watch or hardware.Stopwatch()).time("predict"):
+        responses = generator.attempt([row.id for row in asked], questions, recipe.generate, recipe.seed)
+    responses = [*responses, *[None] * (len(examples) - len(asked))]
+    return [
+        with_response(
+            ResponseRow(row.id, row.text, reference=row.messages[-1].content, loss=loss, learned=learned), response
+        )
+        for row, (loss, learned), response in zip(examples, losses(generator, examples), responses, strict=True)
+    ]
+
+
+def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
+    """The row with what was answered, if anything was."""
+    if response is None:
+        return row
+    return replace(row, response=response.text, tokens=response.tokens, ended=response.ended)
+
+
+def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
+    """The loss of each conversation's last response, summed over its tokens, and their number."""
+    return generator.losses([row.id for row in examples], [row.messages for row in examples])
+
+
+def _prompted(prompts: Sequence[str]) -> list[Example]:
+    for number, text in enumerate(prompts, 1):
+        if not text.strip():
+            raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
+    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(prompts, 1)]
