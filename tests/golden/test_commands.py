@@ -13,7 +13,7 @@ import pytest
 from tests.golden.record import Record
 from tests.golden.test_training import BYTES, CASES
 from tests.golden.workspace import DATA, Said, Workspace, tunesmith
-from tests.judge_server import MARK, Request, serving
+from tests.endpoint_server import MARK, Request, serving
 
 Golden = Callable[[str], Record]
 
