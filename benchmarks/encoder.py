@@ -18,7 +18,7 @@ from measure import Load, Work, summed
 from torch import nn
 
 from tunesmith.data import batches
-from tunesmith.data.encode import encode
+from tunesmith.data.encode import Encoded, encode
 from tunesmith.evaluation.intervals import wilson
 from tunesmith.models import pretrained
 from tunesmith.prediction.classify import layout_of
@@ -50,12 +50,12 @@ class Classes(harness.Task):
         self.model = pretrained.sequence_classifier(settings, self.tokenizer, labels, seed=0).module
         self.loss = losses.Classification(torch.ones(len(labels)))
 
-    def feed(self, max_tokens: int | None) -> batches.MicroBatches:
+    def feed(self, max_tokens: int | None) -> batches.MicroBatches[Encoded, batches.Batch]:
         budget = batches.token_budget(max_tokens or "auto", torch.device("cpu"))
         sampler = batches.Sampler(len(self.rows), self.args.batch, seed=0)
         return batches.MicroBatches(self.rows, sampler, layout_of(self.model, self.tokenizer)[0], budget)
 
-    def work(self, feed: batches.MicroBatches, step: int) -> Work:
+    def work(self, feed: batches.MicroBatches[Encoded, batches.Batch], step: int) -> Work:
         return summed([unpadded(b.lengths) if b.lengths else padded(b.inputs) for b in feed(step)])
 
     def head(self) -> Collection[nn.Module]:

@@ -267,7 +267,7 @@ class InTurn:
     def __call__(self, step: int) -> Any:
         return self.feeds[step % len(self.feeds)](step // len(self.feeds))
 
-    def smaller(self) -> InTurn:
+    def halved(self) -> InTurn:
         return self
 
 

@@ -42,7 +42,7 @@ class Sides:
     """One model, one question, and every way to answer it. All sides get the same token ids."""
 
     def __init__(self, model: Any, tokenizer: Any, labels: Sequence[str], args: Any) -> None:
-        prompter = ChatEncoder.of(Prompt(template=args.template), tokenizer, "classification")
+        prompter = ChatEncoder.of(Prompt(template=args.template), tokenizer, "classify")
         texts = {"0": "negative", "1": "positive"} if set(labels) == {"0", "1"} else {}
         texts |= {label: label.replace("_", " ") for label in labels if "_" in label}
         question = LabelQuestion.of(Prompt(label_texts=texts), labels)

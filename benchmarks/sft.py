@@ -16,7 +16,7 @@ import torch
 from measure import Load, Work
 from torch import nn
 
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.models import packing, pretrained
 from tunesmith.recipe import Model
@@ -59,12 +59,11 @@ class Instructions(harness.Task):
         if reason := packing.disagrees(self.model, [r.ids for r in self.rows], [r.labels for r in self.rows]):
             raise RuntimeError(f"packing cannot be used: {reason}")
 
-    def feed(self, max_tokens: int | None) -> causal.PackedMicroBatches:
-        return causal.PackedMicroBatches(
-            self.rows, Sampler(len(self.rows), self.args.batch, seed=0), max_tokens or 1024
-        )
+    def feed(self, max_tokens: int | None) -> MicroBatches[EncodedText, causal.PackedBatch]:
+        sampler = Sampler(len(self.rows), self.args.batch, seed=0)
+        return MicroBatches(self.rows, sampler, causal.PackedTexts(), max_tokens or 1024)
 
-    def work(self, feed: causal.PackedMicroBatches, step: int) -> Work:
+    def work(self, feed: MicroBatches[EncodedText, causal.PackedBatch], step: int) -> Work:
         lengths = [len(feed.rows[i]) for i in feed.sampler.draw(step)]
         rows = [batch.row for batch in feed(step)]
         sizes = [row.ids.shape[1] for row in rows]

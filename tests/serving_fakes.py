@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -19,26 +20,28 @@ from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import Middleware
-from tunesmith.types import Example, Message, Prediction, Response
+from tunesmith.types import Example, Prediction, Response
 
 LABELS = ("a", "b", "c")
 
 
 @dataclass
-class FakePredictor:
+class FakeClassifier:
     """Labels that follow from the text alone; takes `seconds` for a batch and remembers the batches."""
 
     labels: tuple[str, ...] = LABELS
     seconds: float = 0.0
     batches: list[list[str]] = field(default_factory=list)
-    gate: threading.Event | None = None
-    """Wait for it before each batch."""
-
+    may_run: threading.Event | None = None
+    """Waited for before each batch."""
     max_length: int | None = None
+    """A token is a character."""
+    prompt: str = ""
+    """Put before the text, where it is not empty."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        if self.gate is not None:
-            assert self.gate.wait(20)
+        if self.may_run is not None:
+            assert self.may_run.wait(60)
         self.batches.append([one.text for one in examples])
         time.sleep(self.seconds)
         if any("explode" in one.text for one in examples):
@@ -52,17 +55,17 @@ class FakePredictor:
         return Prediction(name, self.labels[probabilities.index(max(probabilities))], probabilities)
 
     def count_tokens(self, example: Example) -> int:
-        raise NotImplementedError
+        return len(example.text)
 
-    def rendered_prompt(self, example: Example) -> None:
-        """There is no prompt."""
+    def rendered_prompt(self, example: Example) -> str | None:
+        return self.prompt + example.text if self.prompt else None
 
     def save(self, folder: Any) -> None:
         raise NotImplementedError
 
 
 @dataclass
-class FakeWriter:
+class FakeGenerator:
     """Answers a prompt with its last message's words, one a token, in capitals; or with `answer`."""
 
     context_length: int = 200
@@ -104,22 +107,24 @@ class FakeWriter:
                     open_.discard(row)
 
 
-def gate(
-    *models: Served, keys: Sequence[str] = (), judge: ServedClassifier | None = None, **settings: Any
+def application(
+    *models: Served, keys: Sequence[str] = (), guard_classifier: ServedClassifier | None = None, **settings: Any
 ) -> Middleware:
     """The application over some models."""
-    handlers = Handlers({model.name: model for model in models}, Serve(**settings), judge)
-    made = app.create(handlers, keys)
-    made.handlers = handlers  # type: ignore[attr-defined]
-    return made
+    handlers = Handlers({model.name: model for model in models}, Serve(**settings), guard_classifier)
+    created = app.create(handlers, keys)
+    created.handlers = handlers  # type: ignore[attr-defined]
+    return created
 
 
-def classifier(name: str = "labels", predictor: Any = None, **more: Any) -> ServedClassifier:
-    return ServedClassifier(name, predictor or FakePredictor(), **more)
+def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedClassifier:
+    """A classifier to serve."""
+    return ServedClassifier(name, model or FakeClassifier(), prompted=bool(model and model.prompt), **more)
 
 
-def chat(name: str = "talk", writer: Any = None, **more: Any) -> ServedGenerator:
-    return ServedGenerator(name, writer or FakeWriter(), Generate(max_new_tokens=50), **more)
+def generator(name: str = "talk", model: Any = None, **more: Any) -> ServedGenerator:
+    """A generator to serve."""
+    return ServedGenerator(name, model or FakeGenerator(), Generate(max_new_tokens=50), **more)
 
 
 def client(made: Middleware, **more: Any) -> httpx.AsyncClient:
@@ -153,5 +158,32 @@ def message(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def said(text: str) -> Message:
-    return Message("user", text)
+def post(made: Middleware, path: str, body: Any, **more: Any) -> httpx.Response:
+    """The response to one request, with `body` as JSON."""
+
+    async def main() -> httpx.Response:
+        async with client(made) as http:
+            return await http.post(path, json=body, **more)
+
+    response: httpx.Response = run(main())
+    return response
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """The error in a response, which has OpenAI's format and the request's id."""
+    detail: dict[str, Any] = answer.json()["error"]
+    assert set(detail) == {"message", "type", "code", "param", "request_id"}
+    assert detail["request_id"] == answer.headers["x-request-id"]
+    return detail
+
+
+def answered(answer: httpx.Response, stream: bool) -> tuple[str, str]:
+    """The text of a generator's response, streamed or not, and its `finish_reason`."""
+    assert answer.status_code == 200, answer.text
+    if not stream:
+        choice = answer.json()["choices"][0]
+        return str(choice["message"]["content"]), str(choice["finish_reason"])
+    lines = [line[6:] for line in answer.text.splitlines() if line]
+    assert lines[-1] == "[DONE]"
+    choices = [json.loads(line)["choices"][0] for line in lines[:-1]]
+    return "".join(choice["delta"].get("content", "") for choice in choices), str(choices[-1]["finish_reason"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
 from tunesmith.recipe import Generate, Probe
-from tunesmith.types import Example, Prediction, Response
+from tunesmith.types import DataNote, Example, Prediction, Response
 
 Logits = NDArray[np.floating[Any]]
 Prompt = Conversation | str
@@ -187,6 +187,49 @@ class Exportable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingNotes:
+    """What training was like, for the manifest; a method leaves out what does not apply to it."""
+
+    device: str | None = None
+    processes: int | None = None
+    sharded: bool | None = None
+    mixed_precision: str | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    """None where the last weights were kept."""
+    skipped: int | None = None
+    """Steps that had nothing to learn."""
+    dtype: str | None = None
+    """Of the weights while they were trained."""
+    fallback: str | None = None
+    """What was trained instead of what the recipe asks for, and why."""
+    adapter: str | None = None
+    template: str | None = None
+    layout: str | None = None
+    cut: int | None = None
+    """Training rows that were cut."""
+    cut_rows: list[str] | None = None
+    """The first of them."""
+    ngrams: int | None = None
+
+    def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
+        """Return the notes with the rows that truncation names."""
+        rows = [name for change in changes for name in change.where]
+        return replace(self, cut=sum(change.count for change in changes), cut_rows=rows)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the notes as the manifest holds them. Training in steps always has a `best_step`."""
+        notes = {item.name: getattr(self, item.name) for item in fields(self)}
+        kept = ("best_step",) if self.steps is not None else ()
+        return {name: value for name, value in notes.items() if value is not None or name in kept}
+
+    @classmethod
+    def load(cls, content: Mapping[str, Any]) -> TrainingNotes:
+        """Return the notes of a manifest."""
+        return cls(**{item.name: content[item.name] for item in fields(cls) if item.name in content})
+
+
+@dataclass(frozen=True, slots=True)
 class TrainResult:
     """A trained predictor, and what training was like."""
 
@@ -195,8 +238,9 @@ class TrainResult:
     """Parameters that predicting uses."""
     trainable: int
     """Parameters that training changed."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Anything worth keeping in the manifest: steps, best step, device, truncated rows."""
+    notes: TrainingNotes = field(default_factory=TrainingNotes)
+    earlier_seconds: float = 0.0
+    """Training before the run was interrupted."""
 
     @property
     def classifier(self) -> Classifier:

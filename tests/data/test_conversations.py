@@ -203,7 +203,7 @@ def test_52_000_rows_load_within_seconds(tmp_path: Path) -> None:
 
 @pytest.fixture
 def prompter() -> ChatEncoder:
-    return ChatEncoder.of(Prompt(template="alpaca-short"), tiny.byte_tokenizer(), "instruction")
+    return ChatEncoder.of(Prompt(template="alpaca-short"), tiny.byte_tokenizer())
 
 
 def test_what_is_cut_is_the_prompt(prompter: ChatEncoder) -> None:

@@ -182,7 +182,7 @@ def _words(draw: random.Random) -> str:
 
 def test_a_tokenizer_that_merges_across_the_border() -> None:
     tokenizer = tiny.byte_tokenizer(["### Response:\nyes " * 5, "abc"])
-    made = ChatEncoder.of(Prompt(template="plain"), tokenizer, "instruction")
+    made = ChatEncoder.of(Prompt(template="plain"), tokenizer)
     messages = [user("### Response:\n"), assistant("yes")]
     whole = tokenizer("### Response:\nyes", add_special_tokens=False)["input_ids"]
     ((ids, labels),) = made.encode([messages])
@@ -195,20 +195,20 @@ def test_a_tokenizer_that_merges_across_the_border() -> None:
 def test_pad_equal_to_eos_is_learned_all_the_same() -> None:
     tokenizer = tiny.byte_tokenizer(pad=None)
     tokenizer.pad_token = tokenizer.eos_token
-    ((ids, labels),) = ChatEncoder.of(Prompt(template="alpaca"), tokenizer, "instruction").encode([TALK])
+    ((ids, labels),) = ChatEncoder.of(Prompt(template="alpaca"), tokenizer).encode([TALK])
     assert [label for token, label in zip(ids, labels, strict=True) if token == tokenizer.eos_token_id] == [
         tokenizer.eos_token_id
     ] * 2
 
 
 def test_no_pad_token_is_needed() -> None:
-    made = ChatEncoder.of(Prompt(template="alpaca"), tiny.byte_tokenizer(pad=None), "instruction")
+    made = ChatEncoder.of(Prompt(template="alpaca"), tiny.byte_tokenizer(pad=None))
     assert learned(made, TALK) == ["4<eos>", "5<eos>"]
 
 
 def test_no_end_token_is_refused() -> None:
     with pytest.raises(ModelError, match="no end token"):
-        ChatEncoder.of(Prompt(template="alpaca"), tiny.byte_tokenizer(eos=None), "instruction")
+        ChatEncoder.of(Prompt(template="alpaca"), tiny.byte_tokenizer(eos=None))
 
 
 def test_a_template_that_ends_no_answer_is_refused() -> None:
@@ -261,7 +261,7 @@ def test_a_template_that_refuses_a_conversation_is_named() -> None:
 def test_bos_stands_once(template: str) -> None:
     tokenizer = tiny.byte_tokenizer(bos="<bos>")
     tokenizer.chat_template = LLAMA2
-    made = ChatEncoder.of(Prompt(template=template), tokenizer, "instruction")
+    made = ChatEncoder.of(Prompt(template=template), tokenizer)
     ((ids, labels),) = made.encode([TALK])
     assert ids.count(tokenizer.bos_token_id) == 1
     assert ids[0] == tokenizer.bos_token_id

@@ -379,7 +379,7 @@ def prompter(template: str, **special: Any) -> Any:
     from tunesmith.data.prompts import ChatEncoder
     from tunesmith.recipe import Prompt
 
-    return ChatEncoder.of(Prompt(template=template), tiny.byte_tokenizer(**special), "instruction")
+    return ChatEncoder.of(Prompt(template=template), tiny.byte_tokenizer(**special))
 
 
 def rendered(template: str, messages: Sequence[Message]) -> str:

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from tests import tiny
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import ModelError
 from tunesmith.models import packing
@@ -283,17 +283,17 @@ def test_feeds_give_every_drawn_example_once(layout: str, processes: int) -> Non
 
 def feed(layout: str, rows: list[EncodedText], sampler: Sampler, rank: int = 0, processes: int = 1) -> Any:
     if layout == "packed":
-        return causal.PackedMicroBatches(rows, sampler, 200, rank, processes)
-    return causal.PaddedMicroBatches(rows, sampler, 0, 200, rank, processes)
+        return MicroBatches(rows, sampler, causal.PackedTexts(), 200, rank, processes)
+    return MicroBatches(rows, sampler, causal.PaddedTexts(0), 200, rank, processes)
 
 
-def test_smaller_feeds_hold_less() -> None:
+def test_halved_micro_batches_hold_less() -> None:
     rows = alpaca_like(20)
     sampler = Sampler(20, 20, 0)
     packed, padded = feed("packed", rows, sampler), feed("padded", rows, sampler)
-    assert packed.smaller().max_tokens == padded.smaller().max_tokens == 100
-    assert len(packed.smaller()(0)) > len(packed(0))
-    assert len(padded.smaller()(0)) > len(padded(0))
+    assert packed.halved().max_tokens == padded.halved().max_tokens == 100
+    assert len(packed.halved()(0)) > len(packed(0))
+    assert len(padded.halved()(0)) > len(padded(0))
 
 
 def test_training_is_the_same_in_both_layouts() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tests import tiny
 from tunesmith import recipe as recipes
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
 from tunesmith.pipeline.fitting.job import Job
@@ -58,7 +58,7 @@ class Training:
         self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
 
     def run(self, until: int) -> list[float]:
-        feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60)
+        feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60)
         steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
         return [next(steps).loss for _ in range(until - self.state.step)]
 
@@ -181,8 +181,9 @@ def test_what_is_measured_decides_once(tmp_path: Path) -> None:
     measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
     assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
     run = Run(tmp_path)
+    run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
-    first, again = job.settled("precision", lambda: measured), job.settled("precision", dict)
+    first, again = job.decide_once("precision", lambda: measured), job.decide_once("precision", dict)
     assert first == again == measured
 
 
@@ -213,14 +214,14 @@ WORKER = """
 import sys, torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from tests.parity.test_precision import TRAIN, ROWS, network
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.training import causal, loop
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 course = loop.TrainingPlan(6, None, "", False, None)
 state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
 place = accelerator.process_index, accelerator.num_processes
-feed = causal.PackedMicroBatches(ROWS, Sampler(len(ROWS), 4, 0), 60, *place)
+feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60, *place)
 losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
 same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
 assert torch.equal(same[0], same[-1])

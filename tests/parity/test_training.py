@@ -19,7 +19,7 @@ from transformers import get_scheduler
 
 from tests import tiny
 from tunesmith.data.batches import Batch, MicroBatches, Padded, Sampler, Unpadded, collate
-from tunesmith.data.encode import IGNORE, EncodedText, encode
+from tunesmith.data.encode import IGNORE, Encoded, EncodedText, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import adapters, pretrained, unpadding
 from tunesmith.recipe import Evaluate, Model, Train
@@ -98,7 +98,7 @@ def test_losses_equal_the_textbook_loop(tiny_models: Models, shape: str) -> None
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def gradients(model: nn.Module, feed: MicroBatches, weights: torch.Tensor) -> torch.Tensor:
+def gradients(model: nn.Module, feed: MicroBatches[Encoded, Batch], weights: torch.Tensor) -> torch.Tensor:
     loss = losses.Classification(weights)
     accelerator = Accelerator(cpu=True)
     loop._backward(model, feed(0), loss, accelerator)

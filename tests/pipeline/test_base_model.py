@@ -135,7 +135,7 @@ def test_what_has_nothing_before_it_says_so(
 def test_a_closed_test_split_stays_closed_to_it(model: Path, pairs: Path, tmp_path: Path) -> None:
     from tunesmith.pipeline.commands.train import open_test
 
-    run = instruct(model, pairs, run_dir=tmp_path / "run", closed_test=True)
+    run = instruct(model, pairs, run_dir=tmp_path / "run", skip_test=True)
     assert not (run.path / "predictions" / "base.jsonl").exists()
     opened = open_test(run)
     whole = instruct(model, pairs, run_dir=tmp_path / "whole")

@@ -124,12 +124,12 @@ class Trainer:
         """Called in the place of the second training, with the lock's file descriptor."""
         monkeypatch.setattr(sweeps.subprocess, "train", self)
 
-    def __call__(self, recipe: Recipe, folder: Path, *, closed_test: bool, held: int) -> Run:
+    def __call__(self, recipe: Recipe, folder: Path, *, skip_test: bool, held: int) -> Run:
         if self.trained and (cut := self.cut):
             self.cut = None
             cut(held)
         self.trained.append(folder.name)
-        return tunesmith.train(recipe, run_dir=folder, closed_test=closed_test, quiet=True)
+        return tunesmith.train(recipe, run_dir=folder, skip_test=skip_test, quiet=True)
 
 
 @pytest.fixture
@@ -400,7 +400,7 @@ def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path)
     [
         ([], "nothing to train"),
         (["--resume", "run"], "--seeds does not go with --resume"),
-        (["r.yaml", "--quiet", "--closed-test"], "--seeds does not go with --quiet, --closed-test"),
+        (["r.yaml", "--quiet", "--skip-test"], "--seeds does not go with --quiet, --skip-test"),
     ],
 )
 def test_seeds_on_the_command_line(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:

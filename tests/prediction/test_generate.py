@@ -47,7 +47,7 @@ def generator(family: str = "llama", template: str = "alpaca", pad: str = "[PAD]
     for weight in model.parameters():  # further apart than at the start: the likeliest token leads clearly
         if weight.ndim == 2:
             weight.data *= 3
-    return Generator(model, ChatEncoder.of(Prompt(template=template), words, "instruction"), max_length)
+    return Generator(model, ChatEncoder.of(Prompt(template=template), words), max_length)
 
 
 def asked(*texts: str) -> list[list[Message]]:

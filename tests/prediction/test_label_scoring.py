@@ -117,7 +117,7 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
     words = byte_tokenizer()
     attention = "sdpa" if family in FAMILIES else "eager"
     model = tiny.causal(family, attention, vocab_size=len(words), **sizes | {"max_position_embeddings": 512})
-    prompter = ChatEncoder.of(Prompt(template="classify"), words, "classification")
+    prompter = ChatEncoder.of(Prompt(template="classify"), words)
     one = LabelClassifier(Generator(model, prompter, 300), LabelQuestion.of(Prompt(), MANY), Predict())
     found = one.predict(EXAMPLES[:3])
     assert one._reads_trees == reads

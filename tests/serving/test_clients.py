@@ -22,19 +22,21 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.serving_fakes import FakePredictor, FakeWriter, chat, classifier, gate, listening, message
+from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening, message
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
 from tunesmith.serving.middleware import Middleware
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 20
+"""Seconds after which a server counts as hanging; never measured, and less than any timeout of the server."""
 
 
 @pytest.fixture
 def made() -> Middleware:
-    return gate(
+    return application(
         classifier(),
-        chat(writer=FakeWriter(context_length=5000, seconds=0.01)),
+        generator(model=FakeGenerator(context_length=5000, seconds=0.01)),
         keys=["key"],
         queue_size=2000,
         max_inputs=8,
@@ -121,22 +123,18 @@ def test_who_goes_away_frees_the_slot(made: Middleware, address: str) -> None:
                     await asyncio.wait_for(one.post("/v1/chat/completions", json=body), 0.01 + number * 0.005)
 
             await asyncio.gather(*(leave(number) for number in range(60)))
-            left = time.monotonic()
             while queue.waiting or queue.running or made.state.active:
-                assert time.monotonic() - left < 1
                 await asyncio.sleep(0.01)
-            start = time.monotonic()
             answer = await one.post("/v1/chat/completions", json={"messages": message("hi")})
             assert answer.json()["choices"][0]["message"]["content"] == "HI "
-            assert time.monotonic() - start < 1
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
-    judge = classifier("guard", FakePredictor(gate=threading.Event()))
+    judge = classifier("guard", FakeClassifier(may_run=threading.Event()))
     guard = {"classifier": "somewhere", "thresholds": {"a": 1.0}}
-    made = gate(classifier(), chat(), judge=judge, guard=guard)
+    made = application(classifier(), generator(), guard_classifier=judge, guard=guard)
     bodies: dict[str, Any] = {
         "predict": {"inputs": "b"},
         "v1/completions": {"prompt": "b"},
@@ -146,31 +144,33 @@ def test_who_leaves_while_the_guard_judges_is_noticed() -> None:
         for path, body in bodies.items():
             with pytest.raises(httpx.TimeoutException):
                 one.post(path, json=body)
-            wait_until(lambda: not made.state.active, 1)
-    assert judge.predictor.gate  # type: ignore[attr-defined]
-    judge.predictor.gate.set()  # type: ignore[attr-defined]
+            wait_until(lambda: not made.state.active)
+    assert judge.classifier.may_run  # type: ignore[attr-defined]
+    judge.classifier.may_run.set()  # type: ignore[attr-defined]
 
 
 def test_who_does_not_read_the_answer_is_given_up() -> None:
     """Its request ends with its time, so that the server can end too."""
-    writer = FakeWriter(context_length=10**4, answer=lambda _: ["word " * 100_000] * 40)
-    made = gate(chat(writer=writer), timeout_seconds=1)
+    fake = FakeGenerator(context_length=10**4, answer=lambda _: ["word " * 100_000] * 40)
+    made = application(generator(model=fake), timeout_seconds=1)
     with listening(made) as address, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.connect(("127.0.0.1", int(address.rsplit(":")[-1])))
         body = json.dumps({"messages": message("a"), "stream": True})
         head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
         one.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", body]).encode())
-        wait_until(lambda: made.state.active == 1, 1)
-        wait_until(lambda: not made.state.active, 4)
-    assert "tunesmith_disconnected_total 1.0" in made.metrics.page()[0].decode()
+        wait_until(lambda: made.state.active == 1)
+        wait_until(lambda: not made.state.active)
+    assert "tunesmith_disconnected_total 1.0" in made.metrics.render()[0].decode()
 
 
-def wait_until(done: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for something that a broken server would never let happen."""
+    for _ in range(100 * PATIENCE):
+        if done():
+            return
         time.sleep(0.01)
+    raise AssertionError("it never happened")
 
 
 def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("uvicorn.Server.run", serve)
     with server.listen(settings) as listener, pytest.raises(KeyboardInterrupt):
-        server.run(gate(classifier()), settings, listener)
+        server.run(application(classifier()), settings, listener)
     assert while_serving[0][0] < before[0]
     assert while_serving[0][1] > 1000
     assert (sys.getswitchinterval(), gc.get_freeze_count()) == before
@@ -192,14 +192,15 @@ def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 SERVER = """
 import socket, sys
 sys.path.insert(0, {root!r})
-from tests.serving_fakes import FakePredictor, FakeWriter, chat, classifier, gate
+from tests.serving_fakes import FakeClassifier, FakeGenerator, generator, classifier, application
 from tunesmith.recipe import Serve
-from tunesmith.serving import listen
+from tunesmith.serving import server
 settings = Serve(port=0, drain_seconds=20, queue_size=500)
-listener = listen.listen(settings)
+listener = server.listen(settings)
 print(listener.getsockname()[1], flush=True)
-made = gate(classifier(predictor=FakePredictor(seconds=0.03)), chat(writer=FakeWriter(seconds=0.02)), queue_size=500)
-listen.run(made, settings, listener)
+slow = FakeClassifier(seconds=0.03), FakeGenerator(seconds=0.02)
+made = application(classifier(model=slow[0]), generator(model=slow[1]), queue_size=500)
+server.run(made, settings, listener)
 """
 
 
@@ -278,7 +279,7 @@ def drain(after: float) -> Counter[str]:
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_second_signal_ends_at_once_and_time_runs_out(signals: int) -> None:
     code = SERVER.replace("drain_seconds=20", "drain_seconds=0.5")
-    with process(code.replace("FakeWriter(seconds=0.02)", "FakeWriter(seconds=30)")) as (started, address):
+    with process(code.replace("FakeGenerator(seconds=0.02)", "FakeGenerator(seconds=30)")) as (started, address):
         with contextlib.suppress(httpx.TimeoutException):
             httpx.post(f"{address}/v1/chat/completions", json={"messages": message("a"), "stream": True}, timeout=0.1)
         port = int(address.rsplit(":")[-1])
@@ -287,12 +288,10 @@ def test_a_second_signal_ends_at_once_and_time_runs_out(signals: int) -> None:
             head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
             one.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", body]).encode())
             time.sleep(0.3)
-            start = time.monotonic()
             for _ in range(signals):
                 started.send_signal(signal.SIGTERM)
                 time.sleep(0.05)
-            started.wait(10)
-            assert time.monotonic() - start < 5
+            started.wait(PATIENCE)  # less than the answer takes
 
 
 EXAMPLES = int(os.environ.get("TUNESMITH_EXAMPLES", "20"))
@@ -322,7 +321,7 @@ def test_whatever_openapi_allows_or_forbids(mode: str) -> None:
         response_headers_conformance,
     ]
     checks += [negative_data_rejection] if mode == "negative" else []
-    made = gate(classifier(predictor=FakePredictor()), chat(writer=FakeWriter()), batch_wait_ms=0)
+    made = application(classifier(model=FakeClassifier()), generator(model=FakeGenerator()), batch_wait_ms=0)
     counted = 0
     with listening(made) as address:
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from tests.serving.test_app import answered, error, post
-from tests.serving_fakes import FakePredictor, FakeWriter, chat, classifier, client, gate, message, run
+from tests.serving_fakes import (
+    FakeClassifier,
+    FakeGenerator,
+    answered,
+    application,
+    classifier,
+    client,
+    error,
+    generator,
+    message,
+    post,
+    run,
+)
 from tunesmith.errors import RecipeError
-from tunesmith.recipe import Guard as Settings
+from tunesmith.recipe import Guard as GuardSettings
 from tunesmith.serving import patterns
 from tunesmith.serving.guard import ContentGuard, OutputBlocked, halves
 from tunesmith.serving.patterns import Pattern
@@ -39,9 +51,9 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("name", patterns.READY)
+@pytest.mark.parametrize("name", patterns.BUILT_IN)
 def test_ready_patterns_find_what_they_should(name: str) -> None:
-    one = [Pattern.of(name)]
+    one = [Pattern.compile(name)]
     for text in FOUND[name]:
         for around in (text, f"call {text}.", f"({text}), please", f"a\n{text}\nb"):
             spans, _ = patterns.search(one, around)
@@ -53,11 +65,11 @@ def test_ready_patterns_find_what_they_should(name: str) -> None:
 def test_wrong_patterns_are_told() -> None:
     for wrong in ("(", "a*", ""):
         with pytest.raises(RecipeError, match="guard"):
-            Pattern.of(wrong)
+            Pattern.compile(wrong)
 
 
 def test_a_slow_pattern_blocks_instead_of_hanging() -> None:
-    made = gate(classifier(), guard={"block": ["(a|aa|aaa)+(b|bb)+$x"]})
+    made = application(classifier(), guard={"block": ["(a|aa|aaa)+(b|bb)+$x"]})
     answer = post(made, "/predict", {"inputs": "a" * 5000})
     assert answer.status_code in (200, 400)
 
@@ -74,12 +86,12 @@ PIECES = st.lists(
 
 async def let_out(guard: ContentGuard, pieces: Sequence[str]) -> tuple[list[str], str | None]:
     """What leaves after each piece, and why it ended early."""
-    outlet, out = guard.outlet("r"), []
+    output, out = guard.output_filter("r"), []
     try:
         for number, piece in enumerate([*pieces, ""]):
-            out.append(await outlet.pass_on(piece, number == len(pieces)))
-    except OutputBlocked as stop:
-        return [*out, stop.rest], stop.reason
+            out.append(await output.pass_on(piece, number == len(pieces)))
+    except OutputBlocked as blocked:
+        return [*out, blocked.remaining], blocked.reason
     return out, None
 
 
@@ -91,7 +103,7 @@ def test_an_answer_in_pieces_is_the_whole_answer(parts: list[str], seed: int, bl
     text, draw = "".join(parts), random.Random(seed)
     cuts = sorted(draw.sample(range(len(text) + 1), min(len(text), draw.randint(0, 12))))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    guard = ContentGuard(Settings(mask=("email", "card", "key", r"sec\w*"), block=tuple(block), max_characters=90))
+    guard = ContentGuard(GuardSettings(mask=("email", "card", "key", r"sec\w*"), block=tuple(block), max_characters=90))
     whole, why = asyncio.run(let_out(guard, [text]))
     out, reason = asyncio.run(let_out(guard, pieces))
     assert ("".join(out), reason) == ("".join(whole), why)
@@ -103,7 +115,7 @@ def test_an_answer_in_pieces_is_the_whole_answer(parts: list[str], seed: int, bl
 
 
 def test_a_plain_answer_is_hardly_held_back() -> None:
-    guard = ContentGuard(Settings(mask=tuple(patterns.READY)))
+    guard = ContentGuard(GuardSettings(mask=tuple(patterns.BUILT_IN)))
     words = ["The ", "sky ", "is ", "blue", ", ", "and ", "that ", "is ", "all", "."]
     out, _ = asyncio.run(let_out(guard, words))
     for number in range(len(words)):
@@ -113,10 +125,11 @@ def test_a_plain_answer_is_hardly_held_back() -> None:
 
 
 def test_repetitions() -> None:
-    assert patterns.repeats("a b c d " * 3, 3) is None
-    assert patterns.repeats("no no no no", 3) == len("no no no ")
-    assert patterns.repeats("he said: I know I KNOW i know I know it", 3) == len("he said: I know I KNOW i know ")
-    guard = ContentGuard(Settings(max_repeats=2))
+    assert patterns.allowed_repeats("a b c d " * 3, 3) is None
+    assert patterns.allowed_repeats("no no no no", 3) == len("no no no ")
+    text = "he said: I know I KNOW i know I know it"
+    assert patterns.allowed_repeats(text, 3) == len("he said: I know I KNOW i know ")
+    guard = ContentGuard(GuardSettings(max_repeats=2))
     out, why = asyncio.run(let_out(guard, list("well, yes yes yes yes yes")))
     assert ("".join(out), why) == ("well, yes yes ", "content_filter")
     out, why = asyncio.run(let_out(guard, list("well, yes yes yesterday")))
@@ -124,10 +137,10 @@ def test_repetitions() -> None:
 
 
 def test_inputs_are_masked_or_refused() -> None:
-    predictor, writer = FakePredictor(), FakeWriter()
-    made = gate(
-        classifier(predictor=predictor),
-        chat(writer=writer),
+    predictor, fake = FakeClassifier(), FakeGenerator()
+    made = application(
+        classifier(model=predictor),
+        generator(model=fake),
         guard={"mask": ["email"], "block": ["card"], "max_characters": 80, "max_repeats": 3},
     )
     assert post(made, "/predict", {"inputs": ["ask jo@example.com now", "plain"]}).status_code == 200
@@ -145,7 +158,7 @@ def test_inputs_are_masked_or_refused() -> None:
             assert (answer.status_code, error(answer)["code"]) == (400, "content_filter")
             assert CARD not in answer.text
     post(made, "/v1/chat/completions", {"messages": message("write to jo@example.com")})
-    assert writer.written == [("write to [email]", 4)]
+    assert fake.written == [("write to [email]", 4)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -156,85 +169,65 @@ def test_answers_are_masked_and_ended(stream: bool) -> None:
         "block": f"the key is {KEY} ok",
         "long": "words " * 40,
     }
-    writer = FakeWriter(context_length=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
+    fake = FakeGenerator(context_length=10**4, seconds=0.001, answer=lambda text: list(texts[text]))
     settings = {"mask": ["email", "card"], "block": ["key"], "max_characters": 120}
-    made = gate(chat(writer=writer), guard=settings)
+    made = application(generator(model=fake), guard=settings)
 
     def ask(text: str) -> Any:
         body = {"messages": message(text), "stream": stream, "max_tokens": 300}
         return post(made, "/v1/chat/completions", body)
 
-    assert answered_with(ask("mask"), stream) == ("write to [email] or pay [card] today", "stop")
-    assert answered_with(ask("block"), stream) == ("the key is ", "content_filter")
-    assert answered_with(ask("long"), stream) == (("words " * 40)[:120], "length")
-    while len(writer.written) < 3:  # the last one is still ending when its answer has come
+    assert answered_safely(ask("mask"), stream) == ("write to [email] or pay [card] today", "stop")
+    assert answered_safely(ask("block"), stream) == ("the key is ", "content_filter")
+    assert answered_safely(ask("long"), stream) == (("words " * 40)[:120], "length")
+    while len(fake.written) < 3:  # the last one is still ending when its answer has come
         time.sleep(0.01)
-    counts = [count for _, count in writer.written]
+    counts = [count for _, count in fake.written]
     assert counts[0] == len(texts["mask"]) + 1
     assert counts[1] < len(texts["block"]) + 1
     assert counts[2] < len(texts["long"])
 
 
-def answered_with(answer: Any, stream: bool) -> tuple[str, str]:
-    """An answer's text, and why it ended; every single event of a stream is free of what was masked."""
-    text = answered_any(answer, stream)
+def answered_safely(answer: Any, stream: bool) -> tuple[str, str]:
+    """An answer's text, and why it ended; nothing of the response, not even one event, has what was masked."""
     assert "jo@" not in answer.text
     assert KEY[:6] not in answer.text
-    if stream:
-        last = [json.loads(line[6:]) for line in answer.text.splitlines() if line and "[DONE]" not in line][-1]
-        return text, last["choices"][0]["finish_reason"]
-    return text, answer.json()["choices"][0]["finish_reason"]
+    return answered(answer, stream)
 
 
-def answered_any(answer: Any, stream: bool) -> str:
-    if stream:
-        lines = [json.loads(line[6:]) for line in answer.text.splitlines() if line and "[DONE]" not in line]
-        return "".join(line["choices"][0]["delta"].get("content", "") for line in lines)
-    return str(answer.json()["choices"][0]["message"]["content"])
+@dataclass
+class Censor(FakeClassifier):
+    """Finds `rude` texts toxic; reads only the first `max_length` characters."""
 
+    labels: tuple[str, ...] = ("fine", "toxic")
 
-class Censor:
-    """Finds `rude` texts toxic."""
-
-    labels = ("fine", "toxic")
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seen: list[str] = []
-        self.seconds = seconds
-
-    def predict(self, examples: Sequence[Any]) -> list[Prediction]:
-        time.sleep(self.seconds)
-        self.seen += [one.text for one in examples]
-        return [
-            Prediction(one.id, "toxic", (0.1, 0.9)) if "rude" in one.text else Prediction(one.id, "fine", (0.8, 0.2))
-            for one in examples
-        ]
-
-    def save(self, folder: Path) -> None:
-        raise NotImplementedError
+    def alone(self, text: str, name: str = "0") -> Prediction:
+        if "rude" in text[: self.max_length]:
+            return Prediction(name, "toxic", (0.1, 0.9))
+        return Prediction(name, "fine", (0.8, 0.2))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_another_classifier_as_guard(stream: bool, tmp_path: Path) -> None:
     texts = {"nice": "All is well. " * 40, "bad": "All is well. " * 20 + "You rude thing. " + "More. " * 40}
     words = {text: [f"{word} " for word in texts[text].split()] for text in texts}
-    writer = FakeWriter(context_length=10**4, seconds=0.002, answer=words.__getitem__)
+    fake = FakeGenerator(context_length=10**4, seconds=0.002, answer=words.__getitem__)
     censor = Censor()
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "audit_log": str(tmp_path / "audit.jsonl")}
-    made = gate(classifier(), chat(writer=writer), judge=classifier("guard", censor), guard=guard)
+    made = application(classifier(), generator(model=fake), guard_classifier=classifier("guard", censor), guard=guard)
 
     def ask(text: str) -> Any:
         return post(made, "/v1/chat/completions", {"messages": message(text), "stream": stream, "max_tokens": 500})
 
-    assert answered_with(ask("nice"), stream)[0].strip() == texts["nice"].strip()
-    text, finish = answered_with(ask("bad"), stream)
+    assert answered_safely(ask("nice"), stream)[0].strip() == texts["nice"].strip()
+    text, finish = answered_safely(ask("bad"), stream)
     assert finish == "content_filter"
     assert "rude" not in text
     assert texts["bad"].startswith(text)
     assert len(text) >= 100
-    while len(writer.written) < 2:
+    while len(fake.written) < 2:
         time.sleep(0.01)
-    assert writer.written[-1][1] < len(texts["bad"].split()), "the model stops when its answer does"
+    assert fake.written[-1][1] < len(texts["bad"].split()), "the model stops when its answer does"
     for path, body in (
         ("/predict", {"inputs": ["ok", "rude"]}),
         ("/v1/chat/completions", {"messages": message("so rude"), "stream": stream}),
@@ -253,13 +246,13 @@ def test_another_classifier_as_guard(stream: bool, tmp_path: Path) -> None:
 def test_where_the_guard_stands_and_what_it_writes_down(tmp_path: Path) -> None:
     async def main() -> None:
         for check, inside, outside in (("inputs", True, False), ("outputs", False, True), ("both", True, True)):
-            writer = FakeWriter(answer=lambda text: list(text))
+            fake = FakeGenerator(answer=lambda text: list(text))
             log = tmp_path / f"{check}.jsonl"
             guard = {"mask": ["email"], "check": check, "audit_log": str(log)}
-            async with client(gate(chat(writer=writer), guard=guard, log_texts=True)) as one:
+            async with client(application(generator(model=fake), guard=guard, log_texts=True)) as one:
                 answer = await one.post("/v1/chat/completions", json={"messages": message("a jo@x.de b")})
-            assert (writer.written[0][0] == "a [email] b") == inside
-            assert answered(answer, False) == "a [email] b"
+            assert (fake.written[0][0] == "a [email] b") == inside
+            assert answered(answer, False)[0] == "a [email] b"
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             assert [line["where"] for line in lines] == (["input"] if inside else ["output"])
             assert {line["text"] for line in lines} == {"jo@x.de"}
@@ -269,29 +262,18 @@ def test_where_the_guard_stands_and_what_it_writes_down(tmp_path: Path) -> None:
 
 
 def test_stop_texts_and_the_guard_together() -> None:
-    writer = FakeWriter(answer=lambda text: list("one END two jo@x.de"))
-    made = gate(chat(writer=writer), guard={"mask": ["email"]})
+    fake = FakeGenerator(answer=lambda text: list("one END two jo@x.de"))
+    made = application(generator(model=fake), guard={"mask": ["email"]})
     for stop, expected in (("END", "one "), (["two", "zzz"], "one END "), ("nowhere", "one END two [email]")):
         body = {"messages": message("a"), "stop": stop}
         found = post(made, "/v1/chat/completions", body).json()["choices"][0]
         assert (found["message"]["content"], found["finish_reason"]) == (expected, "stop")
 
 
-class Nearsighted(Censor):
-    """Reads the first 60 letters alone."""
-
-    def predict(self, examples: Sequence[Any]) -> list[Prediction]:
-        return super().predict([replace(one, text=one.text[:60]) for one in examples])
-
-
-def nearsighted(**more: Any) -> Any:
-    return classifier("guard", Nearsighted(), count=lambda one: len(one.text), limit=60, **more)
-
-
 def test_the_guard_reads_all_of_a_text() -> None:
     """Also what its classifier would cut off; and nothing hides where a text is parted."""
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
-    made = gate(classifier(), judge=nearsighted(), guard=guard)
+    made = application(classifier(), guard_classifier=classifier("guard", Censor(max_length=60)), guard=guard)
 
     async def main() -> None:
         async with client(made) as one:
@@ -309,9 +291,9 @@ def test_the_guard_reads_all_of_a_text() -> None:
 @pytest.mark.parametrize("before", [0, 70, 1000, 4000])
 def test_the_guard_reads_the_end_of_an_answer(before: int) -> None:
     text = "It is nice. " * (before // 12) + "You are rude. " + "It is nice. " * 9
-    writer = FakeWriter(context_length=10**4, answer=lambda _: text.split(" "))
+    fake = FakeGenerator(context_length=10**4, answer=lambda _: text.split(" "))
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}, "check": "outputs"}
-    made = gate(chat(writer=writer), judge=nearsighted(), guard=guard)
+    made = application(generator(model=fake), guard_classifier=classifier("guard", Censor(max_length=60)), guard=guard)
     body = {"messages": message("a"), "max_tokens": 5000}
     found = post(made, "/v1/chat/completions", body).json()["choices"][0]
     assert found["finish_reason"] == "content_filter"
@@ -320,10 +302,10 @@ def test_the_guard_reads_the_end_of_an_answer(before: int) -> None:
 
 def test_more_texts_than_the_queue_holds_are_judged_in_turn() -> None:
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
-    made = gate(
+    made = application(
         classifier(pairs=True),
-        chat(writer=FakeWriter(context_length=1000)),
-        judge=classifier("guard", Censor()),
+        generator(model=FakeGenerator(context_length=1000)),
+        guard_classifier=classifier("guard", Censor()),
         guard=guard,
         queue_size=4,
         max_inputs=4,
@@ -341,13 +323,13 @@ def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> Non
     guard = {"classifier": "somewhere", "thresholds": {"toxic": 0.5}}
     slow = Censor(seconds=0.1)
     judge = classifier("guard", slow)
-    writer = FakeWriter(
+    fake = FakeGenerator(
         context_length=10**4, answer=lambda text: ["All is well here. "] * (60 if text == "long" else 10)
     )
-    made = gate(
-        classifier(predictor=FakePredictor(seconds=0.1)),
-        chat(writer=writer),
-        judge=judge,
+    made = application(
+        classifier(model=FakeClassifier(seconds=0.1)),
+        generator(model=fake),
+        guard_classifier=judge,
         guard=guard,
         timeout_seconds=0.5,
         batch_wait_ms=0,
@@ -356,14 +338,13 @@ def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> Non
     body = {"messages": message("short"), "stream": stream, "max_tokens": 80}
     late = post(made, "/v1/chat/completions", body | {"messages": message("long")})
     assert (late.status_code, "timeout" in late.text) == (200 if stream else 503, True)
-    slow.seconds = 1.2
+    slow.may_run = threading.Event()  # the classifier does not come back before the response
     for path, wrong in (("/predict", {"inputs": "late"}), ("/v1/chat/completions", body)):
-        start = time.monotonic()
         answer = post(made, path, wrong)
         assert (answer.status_code, error(answer)["code"]) == (503, "timeout")
-        assert time.monotonic() - start < 1
+    slow.may_run.set()
 
 
 def test_an_audit_log_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="audit_log"):
-        _ = gate(classifier(), guard={"mask": ["email"], "audit_log": str(tmp_path)}).handlers.guard  # type: ignore[attr-defined]
+        _ = application(classifier(), guard={"mask": ["email"], "audit_log": str(tmp_path)}).handlers.guard  # type: ignore[attr-defined]

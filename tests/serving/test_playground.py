@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving_fakes import FakePredictor, FakeWriter, chat, classifier, gate, listening
+from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = os.environ.get("TUNESMITH_SCREENSHOTS")
@@ -33,11 +33,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     labels = ("World", "Sports", "Business", "Sci/Tech", "<b>bold</b>", *(f"label {n}" for n in range(8)))
-    writer = FakeWriter(context_length=10**4, seconds=0.03)
-    made = gate(
-        classifier("ag-news", FakePredictor(labels), opening=lambda one: f"Text: {one.text}\nLabel:"),
+    fake = FakeGenerator(context_length=10**4, seconds=0.03)
+    made = application(
+        classifier("ag-news", FakeClassifier(labels, prompt="Text: ")),
         classifier("pairs", pairs=True),
-        chat("assistant", writer),
+        generator("assistant", fake),
         keys=["open sesame"],
         guard={"block": ["card"]},
     )
@@ -114,17 +114,17 @@ def talk(page: Any) -> None:
     page.select_option("#model", "assistant")
     page.fill("#question", "say these <b>words</b> one by one please")
     page.keyboard.press("Enter")
-    page.locator("#talk .assistant .said", has_text="SAY THESE").wait_for()
+    page.locator("#talk .assistant .content", has_text="SAY THESE").wait_for()
     assert page.locator("#talk .note").count() == 0, "the answer comes word by word"
     page.wait_for_selector("#talk .note")
-    assert page.inner_text("#talk .assistant .said").strip() == "SAY THESE <B>WORDS</B> ONE BY ONE PLEASE"
+    assert page.inner_text("#talk .assistant .content").strip() == "SAY THESE <B>WORDS</B> ONE BY ONE PLEASE"
     note = page.inner_text("#talk .note")
-    assert "first word after" in note
+    assert "first token after" in note
     assert "tokens/s" in note
     assert "<user>say these" in page.text_content("#prompt")
     page.fill("#question", " ".join(["word"] * 45))
     page.click("#send")
-    page.locator("#talk li:nth-child(4) .said", has_text="WORD").wait_for()
+    page.locator("#talk li:nth-child(4) .content", has_text="WORD").wait_for()
     page.click("#stop")
     page.wait_for_selector("#talk li:nth-child(4) .note")
     assert "stopped" in page.inner_text("#talk li:nth-child(4) .note")
@@ -133,8 +133,8 @@ def talk(page: Any) -> None:
     page.fill("#question", "a b c d")
     page.click("#send")
     page.wait_for_selector("#talk li:nth-child(6) .note")
-    assert page.inner_text("#talk li:nth-child(6) .said").strip() == "A B"
-    assert "longest" in page.inner_text("#talk li:nth-child(6) .note")
+    assert page.inner_text("#talk li:nth-child(6) .content").strip() == "A B"
+    assert "token limit" in page.inner_text("#talk li:nth-child(6) .note")
     page.click("#options summary")
 
 
@@ -144,6 +144,6 @@ def refused(page: Any) -> None:
     page.fill("#question", "my card is 4111 1111 1111 1111")
     page.click("#send")
     page.wait_for_selector("#problem:visible")
-    assert "not let through" in page.inner_text("#problem")
+    assert "blocked by the guard" in page.inner_text("#problem")
     assert page.locator("#talk li").count() == 0
     assert page.input_value("#question").startswith("my card")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tunesmith.serving.queue import DeadlineExceeded, Limits, Queue, QueueClosed, QueuedRequest, QueueFull
+from tunesmith.serving.queue import Deadline, Limits, Queue, QueuedRequest
+from tunesmith.serving.refusal import DeadlineExceeded, QueueClosed, QueueFull
 
 
 class Model:
@@ -48,7 +48,8 @@ def test_every_job_is_answered_once_and_batches_keep_their_limits(given_jobs: li
         model = Model()
         one = queue(model)
         jobs = [
-            QueuedRequest(number, inputs, tokens, kind=kind) for number, (tokens, kind, inputs) in enumerate(given_jobs)
+            QueuedRequest(number, inputs, tokens, batch_key=key)
+            for number, (tokens, key, inputs) in enumerate(given_jobs)
         ]
         for job in jobs:
             one.submit(job)
@@ -68,43 +69,58 @@ def test_every_job_is_answered_once_and_batches_keep_their_limits(given_jobs: li
     asyncio.run(main())
 
 
-def test_what_waits_together_is_computed_together_and_nobody_waits_longer_than_that() -> None:
+def test_what_waits_together_is_computed_together() -> None:
     async def main() -> None:
-        model = Model()
-        one = queue(model, tokens=100, wait=0.2)
-        start = time.monotonic()
-        jobs = [QueuedRequest(number) for number in range(5)]
-        for job in jobs:
+        model = Model(held=True)
+        one = queue(model, tokens=100, wait=0)
+        jobs = [QueuedRequest(number) for number in range(6)]
+        one.submit(jobs[0])
+        assert await asyncio.to_thread(model.begun.wait, 20)
+        for job in jobs[1:]:
             one.submit(job)
-            await asyncio.sleep(0.01)
+        model.free.set()
         await asyncio.gather(*(job.result() for job in jobs))
-        assert 0.2 <= time.monotonic() - start < 1
-        assert model.batches == [[0, 1, 2, 3, 4]]
-        one = queue(model, tokens=100, wait=0.03)
-        start = time.monotonic()
-        one.submit(
-            first := QueuedRequest(0, kind="steady")
-        )  # others keep coming, but the first waits no longer than that
-        more = asyncio.create_task(keep_coming(one))
-        await first.result()
-        assert 0.03 <= time.monotonic() - start < 0.6
-        more.cancel()
-        one = queue(model, tokens=100, wait=0.2)
-        start = time.monotonic()
-        jobs = [QueuedRequest(number, inputs=2) for number in range(4)]  # the rows are full: no reason to wait
-        for job in jobs:
-            one.submit(job)
-        await asyncio.gather(*(job.result() for job in jobs))
-        assert time.monotonic() - start < 0.15
+        assert model.batches == [[0], [1, 2, 3, 4, 5]]
 
     asyncio.run(main())
 
 
-async def keep_coming(one: Queue) -> None:
-    """A job every ten milliseconds."""
-    while True:
-        one.submit(QueuedRequest(1, kind="steady"))
-        await asyncio.sleep(0.01)
+def test_a_model_waits_for_more_unless_that_adds_nothing() -> None:
+    """With an hour to wait for others: only a full batch, or the end of the queue, lets a request be computed now."""
+
+    async def main() -> None:
+        model = Model()
+        one = queue(model, tokens=100, wait=3600)
+        jobs = [QueuedRequest(number) for number in range(5)]
+        for job in jobs:
+            one.submit(job)
+        assert not await asyncio.to_thread(model.begun.wait, 0.1)
+        one.close()
+        await asyncio.gather(*(job.result() for job in jobs))
+        assert model.batches == [[0, 1, 2, 3, 4]]
+        one = queue(model, tokens=100, wait=3600)
+        jobs = [QueuedRequest(number, inputs=2) for number in range(4)]  # the rows are full
+        for job in jobs:
+            one.submit(job)
+        await asyncio.gather(*(job.result() for job in jobs))
+        assert model.batches[1:] == [[0, 1, 2, 3]]
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_the_first_request_does_not_wait_for_ever_while_others_keep_coming() -> None:
+    async def main() -> None:
+        model = Model()
+        one = Queue("test", model, Limits(10**6, 10**6, 10**6, 0.05))
+        jobs: list[QueuedRequest] = []
+        while not model.begun.is_set():
+            jobs.append(QueuedRequest(len(jobs)))
+            one.submit(jobs[-1])
+            await asyncio.sleep(0.01)
+        await jobs[0].result()
+        one.close()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 @pytest.mark.parametrize("more", [1, 3, 10])
@@ -133,7 +149,7 @@ def test_a_full_queue_refuses_exactly_what_is_too_much(more: int) -> None:
     asyncio.run(main())
 
 
-def test_who_leaves_frees_a_place_and_is_never_computed() -> None:
+def test_a_cancelled_request_frees_a_place_and_is_never_computed() -> None:
     async def main() -> None:
         model = Model(held=True)
         one = queue(model, size=2)
@@ -148,7 +164,7 @@ def test_who_leaves_frees_a_place_and_is_never_computed() -> None:
         one.submit(last := QueuedRequest(4))
         one.cancel(jobs[0])
         assert (one.waiting, one.running) == (2, 0)
-        assert not jobs[0].tell("more")
+        assert not jobs[0].add("more")
         model.free.set()
         assert [await jobs[2].result(), await last.result()] == [4, 8]
         for job in jobs[:2]:
@@ -159,21 +175,43 @@ def test_who_leaves_frees_a_place_and_is_never_computed() -> None:
     asyncio.run(main())
 
 
-def test_who_waits_too_long_is_told_and_never_computed() -> None:
+def test_a_late_request_is_refused_and_never_computed() -> None:
     async def main() -> None:
+        now = 0.0
         model = Model(held=True)
         one = queue(model)
         one.submit(QueuedRequest(0))
-        assert await asyncio.to_thread(model.begun.wait, 5)
-        one.submit(late := QueuedRequest(1, deadline=time.monotonic() + 0.05))
+        assert await asyncio.to_thread(model.begun.wait, 20)
+        deadline = Deadline(60, clock=lambda: now)
+        one.submit(late := QueuedRequest(1, deadline=deadline))
         one.submit(last := QueuedRequest(2))
-        await asyncio.sleep(0.1)
+        assert late.add("piece")
+        now = 60.0
+        assert not late.add("piece")
         model.free.set()
+        assert await last.result() == 4
         with pytest.raises(DeadlineExceeded):
             await late.result()
-        assert await last.result() == 4
         assert model.batches == [[0], [2]]
-        assert not QueuedRequest(3, deadline=time.monotonic() - 1).tell("piece")
+
+    asyncio.run(main())
+
+
+def test_a_deadline_cancels_what_is_awaited() -> None:
+    async def main() -> None:
+        cancelled = asyncio.Event()
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        with pytest.raises(DeadlineExceeded):
+            await Deadline.after(0.01).enforce(work())
+        assert cancelled.is_set()
+        assert await Deadline().enforce(asyncio.sleep(0, "result")) == "result"
 
     asyncio.run(main())
 
@@ -222,7 +260,7 @@ def test_many_come_and_go_and_nothing_is_lost() -> None:
         async def client(number: int) -> None:
             nonlocal answered, gone
             await asyncio.sleep(draw.random() / 5)
-            one.submit(job := QueuedRequest(number, tokens=draw.randint(1, 20), kind=draw.choice("xy")))
+            one.submit(job := QueuedRequest(number, tokens=draw.randint(1, 20), batch_key=draw.choice("xy")))
             if draw.random() < 0.33:
                 await asyncio.sleep(draw.random() / 50)
                 one.cancel(job)

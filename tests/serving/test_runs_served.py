@@ -126,7 +126,7 @@ def test_a_run_as_guard_of_another(linear: Path) -> None:
         async with client(app.create(handlers)) as one:
             assert (await one.post("/predict", json={"inputs": "a robot with data and code"})).status_code == 200
             answer = await one.post("/predict", json={"inputs": "the goal of the team and the coach"})
-            assert answer.json()["error"]["message"] == "the input is not let through: sport"
+            assert answer.json()["error"]["message"] == "the input was blocked by the guard: sport"
 
     wait_for(main())
     wrong = Serve.model_validate({"guard": {"classifier": str(linear), "thresholds": {"rude": 0.6}}})
@@ -164,8 +164,10 @@ def test_the_fastest_export_that_holds_computes(
     with pytest.raises(RunError, match="no onnx-int8 export"):
         engine(found, Serve(engine="onnx-int8"))
     guard = {"classifier": str(linear), "thresholds": {"sport": 0.6}}  # the guard takes its own engine, and any length
-    judge = load([found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})).judge
-    assert (type(judge.predictor).__name__, judge.longest) == ("LinearClassifier", None)
+    judge = load(
+        [found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})
+    ).guard_classifier
+    assert (type(judge.classifier).__name__, judge.max_input_tokens) == ("LinearClassifier", None)
 
     async def main() -> None:
         async with client(app.create(load([found], Serve()))) as one:

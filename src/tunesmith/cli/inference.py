@@ -37,13 +37,14 @@ def _evaluate(args: Args) -> None:
 def _predict(args: Args) -> None:
     from tunesmith import runs
     from tunesmith.pipeline.commands.predict import check_output, predict, table, write
+    from tunesmith.pipeline.task_table import task_of
 
     output = Path(args.output) if args.output else None
     run = runs.find(args.run_dir)
     if output:
         check_output(output, run, args.data)
     rows = predict(run, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
-    answers = run.recipe.task == "instruction"
+    answers = task_of(run).has_responses
     if not (output or (answers and args.data)):
         print(table(rows, ".jsonl"), end="")
         return

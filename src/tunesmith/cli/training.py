@@ -44,7 +44,7 @@ def _train(args: Args) -> None:
     if args.seeds:
         from tunesmith.pipeline.seeds import repeat
 
-        given = {"--resume": args.resume, "--quiet": args.quiet, "--closed-test": args.closed_test}
+        given = {"--resume": args.resume, "--quiet": args.quiet, "--skip-test": args.skip_test}
         if other := [name for name, value in given.items() if value]:
             raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
         if args.recipe is None:
@@ -57,7 +57,7 @@ def _train(args: Args) -> None:
         run_dir=args.run_dir,
         resume=args.resume,
         quiet=args.quiet,
-        closed_test=args.closed_test,
+        skip_test=args.skip_test,
     )
     if not args.quiet and processes.is_main():
         show_run(run)
@@ -112,7 +112,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     command.add_argument("--run-dir", help="put the run here instead of a new folder in output_dir")
     command.add_argument("--quiet", action="store_true", help="do not repeat the data's changes, nor print the scores")
-    command.add_argument("--closed-test", action="store_true", help="leave the test split alone")
+    command.add_argument("--skip-test", action="store_true", help="leave the test split alone")
     _add_seeds(command)
 
 

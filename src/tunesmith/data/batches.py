@@ -6,25 +6,45 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tunesmith.data.encode import IGNORE, Encoded
+from tunesmith.data.encode import Encoded
 
 if TYPE_CHECKING:  # plans are made without torch, too
     import torch
 
 
+class Tokenized(Protocol):
+    """A tokenized example: Encoded or EncodedText."""
+
+    def __len__(self) -> int:
+        """Return the number of its tokens."""
+        ...
+
+    def unlearned(self) -> Self:
+        """Return the same tokens without anything to learn."""
+        ...
+
+
+RowT = TypeVar("RowT", bound=Tokenized)
+RowT_contra = TypeVar("RowT_contra", bound=Tokenized, contravariant=True)
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded to one length (B x T) or one behind the other (1 x T), and where they came from."""
+    """Examples padded to one length (B x T) or concatenated in one row (1 x T)."""
 
     inputs: dict[str, torch.Tensor]
     """What the model takes: B x T, or 1 x T."""
     labels: torch.Tensor
-    """B."""
+    """B; of causal models B x T."""
     ids: tuple[str, ...]
+    """Which examples these are."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each example in the one row; None where rows are padded."""
 
@@ -35,11 +55,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws each step's examples: every example once an epoch, in an order that depends on (seed, epoch) alone."""
+    """Draws the examples of each step: every one once an epoch, in an order that depends on (seed, epoch) alone."""
 
     num_examples: int
     step_size: int
-    """Examples of one optimizer step, over all processes; the last step of an epoch has what is left."""
+    """Examples of one optimizer step, over all processes; the last step of an epoch takes what is left."""
     seed: int
 
     @property
@@ -47,26 +67,29 @@ class Sampler:
         return math.ceil(self.num_examples / self.step_size)
 
     def draw(self, step: int) -> list[int]:
-        """Indices of the examples of a step, counted from 0."""
+        """Return the indices of the examples of a step; steps count from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _order(self.num_examples, self.seed, epoch)
         return [int(i) for i in order[position * self.step_size : (position + 1) * self.step_size]]
 
 
 @functools.lru_cache(maxsize=2)
-def _order(num_examples: int, seed: int, epoch: int) -> Any:
+def _order(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_examples)
 
 
 def token_budget(setting: int | str, device: torch.device) -> int:
-    """Tokens in memory at once. `auto`: what was fastest on two cores (docs/decisions.md), more for accelerators."""
+    """Return how many tokens to hold in memory at once.
+
+    `auto` is what was fastest on two cores (docs/decisions.md), and more on accelerators.
+    """
     if isinstance(setting, int):
         return setting
     return 1024 if device.type == "cpu" else 16_384
 
 
 def plan(lengths: Sequence[int], max_tokens: int, padded: bool = True) -> list[list[int]]:
-    """Positions by similar length, longest first, in groups of at most `max_tokens` (one row always fits).
+    """Return positions in groups of similar length, longest first, of at most `max_tokens` (one row always fits).
 
     padded: every row counts as long as the longest of its group.
     """
@@ -91,39 +114,54 @@ def collate(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
     return Batch(dict(padded), torch.tensor([row.label for row in rows]), tuple(row.id for row in rows))
 
 
-class Layout(Protocol):
-    """How examples lie in memory."""
+class Layout(Protocol[RowT_contra, BatchT_co]):
+    """How examples lie in memory, which decides the cost of a step and not its result."""
 
-    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-        """Positions in groups of at most `max_tokens`."""
+    def partition(self, rows: Sequence[RowT_contra], drawn: Sequence[int], processes: int) -> list[list[int]]:
+        """Split the drawn examples (indices of `rows`) into one share of similar work for each process."""
         ...
 
-    def collate(self, rows: Sequence[Encoded]) -> Batch:
-        """One batch of all rows."""
+    def plan(self, rows: Sequence[RowT_contra], max_tokens: int) -> list[list[int]]:
+        """Return positions in groups of at most `max_tokens`."""
         ...
+
+    def collate(self, rows: Sequence[RowT_contra]) -> BatchT_co:
+        """Return all rows as one batch."""
+        ...
+
+
+EncoderLayout: TypeAlias = Layout[Encoded, Batch]
+
+
+class _ByLength:
+    """Shares examples among processes by length, so that each gets similar work."""
+
+    def partition(self, rows: Sequence[Encoded], drawn: Sequence[int], processes: int) -> list[list[int]]:
+        by_length = sorted(drawn, key=lambda i: (-len(rows[i]), i))
+        return [by_length[rank::processes] for rank in range(processes)]
 
 
 @dataclass(frozen=True)
-class Padded:
+class Padded(_ByLength):
     """Rows of similar lengths, padded to the longest of them."""
 
     tokenizer: Any
 
-    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-        return plan(lengths, max_tokens)
+    def plan(self, rows: Sequence[Encoded], max_tokens: int) -> list[list[int]]:
+        return plan([len(row) for row in rows], max_tokens)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         return collate(rows, self.tokenizer)
 
 
 @dataclass(frozen=True)
-class Unpadded:
-    """Examples one behind the other in one row, for models/unpadding.py. first: the position of a first token."""
+class Unpadded(_ByLength):
+    """Examples concatenated in one row, for models/unpadding.py. first: the position of a first token."""
 
     first: int
 
-    def plan(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-        return plan(lengths, max_tokens, padded=False)
+    def plan(self, rows: Sequence[Encoded], max_tokens: int) -> list[list[int]]:
+        return plan([len(row) for row in rows], max_tokens, padded=False)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         import torch
@@ -135,25 +173,24 @@ class Unpadded:
 
 
 @dataclass(frozen=True)
-class MicroBatches:
+class MicroBatches(Generic[RowT, BatchT]):
     """What one process learns from in each step: its share of the step's examples, in micro-batches."""
 
-    rows: Sequence[Encoded]
+    rows: Sequence[RowT]
     sampler: Sampler
-    layout: Layout
+    layout: Layout[RowT, BatchT]
     max_tokens: int
     rank: int = 0
     processes: int = 1
 
-    def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, counted from 0."""
-        drawn = sorted(self.sampler.draw(step), key=lambda i: (-len(self.rows[i]), i))
-        mine = [self.rows[i] for i in drawn[self.rank :: self.processes]]  # dealt by length: similar work for all
-        if not mine:  # every process takes part in the exchange of gradients: a row without a label adds nothing
-            mine = [replace(self.rows[drawn[-1]], label=IGNORE)]
-        groups = self.layout.plan([len(row) for row in mine], self.max_tokens)
-        return [self.layout.collate([mine[i] for i in group]) for group in groups]
+    def __call__(self, step: int) -> list[BatchT]:
+        """Return the micro-batches of a step; steps count from 0."""
+        drawn = self.sampler.draw(step)
+        share = [self.rows[i] for i in self.layout.partition(self.rows, drawn, self.processes)[self.rank]]
+        if not share:  # every process takes part in the exchange of gradients: an unlearned row adds nothing to it
+            share = [min((self.rows[i] for i in drawn), key=len).unlearned()]
+        return [self.layout.collate([share[i] for i in group]) for group in self.layout.plan(share, self.max_tokens)]
 
-    def smaller(self) -> MicroBatches:
-        """The same examples in micro-batches of half the tokens."""
+    def halved(self) -> MicroBatches[RowT, BatchT]:
+        """Return the same examples in micro-batches of half the tokens."""
         return replace(self, max_tokens=max(1, self.max_tokens // 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.types import DataNote, Example
@@ -29,6 +29,10 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
 
+    def unlearned(self) -> Encoded:
+        """Return the same tokens without a label."""
+        return replace(self, label=IGNORE)
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
@@ -41,6 +45,10 @@ class EncodedText:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def unlearned(self) -> EncodedText:
+        """Return the same tokens, none of them learned."""
+        return replace(self, labels=[IGNORE] * len(self.ids))
 
 
 def encode(

@@ -78,9 +78,12 @@ class ChatEncoder:
     """Which template is the tokenizer's: a name in TEMPLATES, a file, or `chat` for the one it came with."""
 
     @classmethod
-    def of(cls, settings: Prompt, tokenizer: Any, task: str) -> ChatEncoder:
-        """The prompter of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError."""
-        name = _resolved(settings.template, tokenizer, task)
+    def of(cls, settings: Prompt, tokenizer: Any, default: str | None = None) -> ChatEncoder:
+        """Return the chat encoder of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError.
+
+        default: the template that `auto` means; None for the tokenizer's own, else `alpaca`.
+        """
+        name = _resolved(settings.template, tokenizer, default)
         tokenizer.chat_template = _template(name, tokenizer)
         found = cls(tokenizer, settings.system, settings.train_on_prompt, name)
         found.check()
@@ -282,10 +285,10 @@ def _joined(parts: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Ids]:
     return ids, labels
 
 
-def _resolved(name: str, tokenizer: Any, task: str) -> str:
+def _resolved(name: str, tokenizer: Any, default: str | None) -> str:
     if name != "auto":
         return name
-    return "classify" if task == "classification" else "chat" if tokenizer.chat_template else "alpaca"
+    return default or ("chat" if tokenizer.chat_template else "alpaca")
 
 
 def _template(name: str, tokenizer: Any) -> str:

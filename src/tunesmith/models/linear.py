@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from tunesmith.data import labels as names
 from tunesmith.errors import TrainingError
-from tunesmith.protocols import ModelParts, TrainResult
+from tunesmith.protocols import ModelParts, TrainingNotes, TrainResult
 from tunesmith.recipe import Generate, Linear
 from tunesmith.types import Example, Prediction
 
@@ -200,7 +200,7 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
     vocabulary = {gram: int(index) for gram, index in count.vocabulary_.items()}
     parameters = regression.weight.size + regression.bias.size
     predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
-    return TrainResult(predictor, parameters, parameters, {"ngrams": len(vocabulary)})
+    return TrainResult(predictor, parameters, parameters, TrainingNotes(ngrams=len(vocabulary)))
 
 
 def _counted(count: Any, examples: Sequence[Example], settings: Linear) -> Any:

@@ -126,7 +126,7 @@ class LocalJudge:
             }
         )
         tokenizer = pretrained.tokenizer(model)
-        chat_encoder = ChatEncoder.of(recipes.Prompt(), tokenizer, "instruction")
+        chat_encoder = ChatEncoder.of(recipes.Prompt(), tokenizer)
         made = pretrained.causal_lm(model, tokenizer, self.recipe.seed).module.eval().to(processes.device())
         return Generator(made, chat_encoder, pretrained.longest_input(model, tokenizer), model)
 

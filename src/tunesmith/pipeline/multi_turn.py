@@ -13,6 +13,7 @@ from tunesmith.data.questions import MultiTurnQuestion, Turns
 from tunesmith.errors import DataError, RunError
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn
 from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
 from tunesmith.types import Message
 
@@ -39,7 +40,7 @@ def items(sources: Sequence[Path], question_file: str, references: str | None, f
 
 def ask(run: Run, wanted: Sequence[MultiTurnQuestion], folder: Run) -> tuple[str, dict[str, Turns]]:
     """Return a run's name and its answers by question, each turn with those before it; stored in `folder` for reuse."""
-    if run.recipe.task != "instruction":
+    if not task_of(run).has_responses:
         raise RunError(f"{run.path} was not trained to answer", do="give a run of task instruction")
     recipe, name = run.recipe, run.manifest.name
     stored = folder.path / "judgements" / f"answers-{run.path.resolve().name}.jsonl"

@@ -19,6 +19,7 @@ from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
 from tunesmith.runs import Run
 from tunesmith.types import DataNote, ResponseRow
@@ -109,7 +110,7 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     """
     run = as_run(source)
     if run is not None:
-        if run.recipe.task != "instruction":
+        if not task_of(run).has_responses:
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
         return [
             ModelResponses(run.manifest.name, str(run.path), run.responses("test"), records.dump(run.finished.costs))

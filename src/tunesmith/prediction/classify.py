@@ -21,7 +21,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.models import onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
-from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
+from tunesmith.protocols import ModelParts, ProbeHead, TrainingNotes, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.types import DataNote, Example, Prediction
 
@@ -38,7 +38,7 @@ class Encoder:
     max_length: int
     max_tokens: int | str = "auto"
     """Tokens in memory at once, padding included."""
-    layout: batches.Layout | None = None
+    layout: batches.EncoderLayout | None = None
     """How texts lie in memory; None for padded."""
 
     def rows(
@@ -53,7 +53,7 @@ class Encoder:
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         budget = batches.token_budget(self.max_tokens, self.device)
         layout = self.layout or batches.Padded(self.tokenizer)
-        for positions in track(layout.plan([len(one) for one in encoded], budget), title):
+        for positions in track(layout.plan(encoded, budget), title):
             batch = layout.collate([encoded[i] for i in positions]).to(self.device)
             with torch.inference_mode(), onednn_linear.fast():
                 output = read(unpadding.run(self.model, batch), batch)
@@ -126,7 +126,7 @@ class EncoderClassifier(EncodedClassifier):
         return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout))
 
 
-def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.Layout, str | None]:
+def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
     """The layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
     device = next(model.parameters()).device
     found = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
@@ -190,7 +190,7 @@ def fit_probe(
     head = Regression.fit(features, names.indices(examples, labels), regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
-    notes = {"device": str(encoder.device)} | cut_notes(cut)
+    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
     return TrainResult(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
 
 
@@ -220,11 +220,6 @@ def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tup
     if settings.normalize:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features, cut
-
-
-def cut_notes(changes: Sequence[DataNote]) -> dict[str, Any]:
-    """How many training rows were cut, and the first of them, for the manifest."""
-    return {"cut": sum(change.count for change in changes), "cut_rows": [name for c in changes for name in c.where]}
 
 
 def _softmax(logits: Floats) -> Floats:

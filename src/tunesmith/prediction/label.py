@@ -219,6 +219,11 @@ class LabelClassifier:
         return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count)))
 
 
+def asks_for_labels(folder: Path) -> bool:
+    """Whether the generator saved in a folder is one that classifies."""
+    return "question" in read_settings(folder)
+
+
 def count_invalid(predictions: Sequence[Prediction]) -> int:
     """How many are no label."""
     return sum(prediction.label == NO_LABEL for prediction in predictions)

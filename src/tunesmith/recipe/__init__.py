@@ -1,10 +1,10 @@
 """The recipe: what a run does, completely."""
 
-from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
-from tunesmith.recipe.judging import Judge
+from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import dump, fields, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
-from tunesmith.recipe.serving import Guard, Serve
+from tunesmith.recipe.serve_settings import Guard, Serve
 from tunesmith.recipe.values import Section
 
 __all__ = [

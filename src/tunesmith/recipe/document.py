@@ -8,9 +8,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from tunesmith.recipe.load import ALIASES
+from tunesmith.recipe.names import OneOf
 from tunesmith.recipe.sections import Recipe
 
 STARTS = {
@@ -140,6 +141,9 @@ def values(kind: Any, bounds: Any = ()) -> str:
         return {float: f"`{{label: {_weight(inside[1])}}}`", str: "`{label: text}`"}.get(
             _plain(inside[1]), "`{name: value}`"
         )
+    for bound in bounds:
+        if isinstance(bound, AfterValidator) and isinstance(bound.func, OneOf):
+            return ", ".join(f"`{name}`" for name in bound.func.names)
     word = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}.get(
         kind, "text"
     )

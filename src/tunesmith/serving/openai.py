@@ -1,14 +1,13 @@
-"""OpenAI's shapes: requests for completions, answers, chunks of a stream, models.
+"""OpenAI's request and response bodies: completions, chunks of a stream, models.
 
-https://platform.openai.com/docs/api-reference. What cannot be done is refused and not overlooked; fields that change
-nothing here (`user`, `metadata`) may be there.
+https://platform.openai.com/docs/api-reference. What is not supported is refused and never ignored; fields that have no
+effect here (`user`, `metadata`) are accepted.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
@@ -19,22 +18,22 @@ from tunesmith.types import Message
 
 Finish = Literal["stop", "length", "content_filter"]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
-TURNS = 256
-"""Most turns of a conversation: before each answer in it the template is rendered anew."""
+MAX_TURNS = 256
+"""Most turns of a conversation: the template is rendered anew before each answer in it."""
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def _off(value: bool) -> bool:
+def _must_be_false(value: bool) -> bool:
     if value:
-        raise ValueError("only false is possible here")
+        raise ValueError("only false is supported")
     return value
 
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1)]
-Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"const": False})]
-"""Settings that cannot be changed here. (A Literal would also take 0.0 for false, and true for 1.)"""
+Off = Annotated[bool, AfterValidator(_must_be_false), WithJsonSchema({"const": False})]
+"""Settings that can only have their default. (A Literal would also accept 0.0 for false, and true for 1.)"""
 
 
 class TextPart(StrictModel):
@@ -51,47 +50,46 @@ class ChatMessage(StrictModel):
     content: str | Annotated[list[TextPart], Field(min_length=1)]
     name: str | None = None
     refusal: None = None
-    """As answers have it: they can be sent back as they came."""
+    """Present in responses, which can be sent back unchanged."""
 
-    def plain(self) -> Message:
-        """As templates know it."""
-        parts = self.content
-        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+    def message(self) -> Message:
+        """Return the turn as templates render it."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return Message("system" if self.role == "developer" else self.role, text)
 
 
 class StreamOptions(StrictModel):
-    """Of a stream."""
+    """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
 class GenerationParameters(StrictModel):
-    """What both kinds of requests can say."""
+    """Parameters that both kinds of requests share."""
 
     model: str | None = None
-    """Which of the served models; may be left out where there is one generator."""
+    """Name of a served model; optional where only one generator is served."""
     max_tokens: Count | None = None
-    """Most tokens of the answer."""
+    """Maximum number of tokens of the answer."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 takes the likeliest token; without it and `top_p` the run's own settings decide."""
+    """0 is greedy decoding; without it and `top_p`, the run's own settings are used."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Seed | None = None
-    """Makes drawn answers repeatable."""
+    """Makes sampled answers reproducible."""
     stop: Stop | Annotated[list[Stop], Field(min_length=1, max_length=4)] | None = None
-    """The answer ends before the first of these."""
+    """The answer ends before the first of these sequences."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: One | None = None
-    """Only one answer is written."""
+    """Only one answer is generated."""
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     user: str | None = None
 
     def generation(self, own: Generate) -> Generate:
-        """The run's settings with those of the request. Giving a temperature, or top_p, means to draw."""
+        """Return the run's settings with those of the request; a temperature or top_p turns sampling on."""
         if self.temperature is None and self.top_p is None:
             return own
         if self.temperature == 0:
@@ -99,19 +97,25 @@ class GenerationParameters(StrictModel):
         changes = {"temperature": self.temperature or own.temperature, "top_p": self.top_p or own.top_p}
         return own.model_copy(update={"do_sample": True, **changes})
 
-    def number(self) -> int:
-        """The seed, or a new one."""
+    def seed_or_random(self) -> int:
+        """Return the seed, or a random one."""
         return secrets.randbits(32) if self.seed is None else self.seed
 
-    def stops(self) -> list[str]:
-        """Texts before which the answer ends."""
+    def stop_sequences(self) -> list[str]:
+        """Return the sequences before which the answer ends."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 
-class ChatRequest(GenerationParameters):
-    """What /v1/chat/completions is asked."""
+class TextFormat(StrictModel):
+    """The only supported response format."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=TURNS)]
+    type: Literal["text"]
+
+
+class ChatRequest(GenerationParameters):
+    """The request body of /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_TURNS)]
     max_completion_tokens: Count | None = None
     """The newer name of `max_tokens`."""
     logprobs: Off | None = None
@@ -120,14 +124,8 @@ class ChatRequest(GenerationParameters):
     store: Off | None = None
 
 
-class TextFormat(StrictModel):
-    """The only format of answers."""
-
-    type: Literal["text"]
-
-
 class CompletionRequest(GenerationParameters):
-    """What /v1/completions is asked. The prompt is not put into a template."""
+    """The request body of /v1/completions. The prompt is not put into a template."""
 
     prompt: (
         Annotated[str, Field(min_length=1)]
@@ -139,7 +137,7 @@ class CompletionRequest(GenerationParameters):
     suffix: Literal[""] | None = None
 
     def text(self) -> str:
-        """The prompt."""
+        """Return the prompt."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
@@ -152,7 +150,7 @@ class Usage(BaseModel):
 
     @classmethod
     def of(cls, prompt: int, completion: int) -> Usage:
-        """With their sum."""
+        """Return the counts with their sum."""
         return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -165,7 +163,7 @@ class AssistantMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """The only choice."""
+    """The generated answer."""
 
     index: int = 0
     message: AssistantMessage
@@ -174,7 +172,7 @@ class ChatChoice(BaseModel):
 
 
 class ChatResponse(BaseModel):
-    """The answer of /v1/chat/completions."""
+    """The response body of /v1/chat/completions."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -185,7 +183,7 @@ class ChatResponse(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """The only choice."""
+    """The generated answer."""
 
     index: int = 0
     text: str
@@ -194,7 +192,7 @@ class CompletionChoice(BaseModel):
 
 
 class CompletionResponse(BaseModel):
-    """The answer of /v1/completions."""
+    """The response body of /v1/completions."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -205,21 +203,21 @@ class CompletionResponse(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One served model. OpenAI's clients read the first four."""
+    """One served model. OpenAI's clients read the first four fields."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["tunesmith"] = "tunesmith"
     task: str
-    """`classification` (ask /predict) or `instruction` (ask /v1/chat/completions)."""
+    """`classification` (see /predict) or `instruction` (see /v1/chat/completions)."""
     labels: list[str] = []
     pairs: bool = False
-    """Whether a classifier wants two texts."""
+    """Whether a classifier expects two texts."""
     limit: int | None = None
-    """Most tokens that the model reads; of a generator, with the answer."""
+    """Maximum number of tokens that the model reads; for a generator, answer included."""
     prompted: bool = False
-    """Whether /prompt shows what the model sees."""
+    """Whether /prompt can render its prompts."""
 
 
 class ModelList(BaseModel):
@@ -230,18 +228,18 @@ class ModelList(BaseModel):
 
 
 class ResponseBuilder:
-    """One answer in the shape of /v1/chat/completions or /v1/completions."""
+    """Builds the response to one request, in the format of /v1/chat/completions or /v1/completions."""
 
-    def __init__(self, chat: bool, request: str, model: str) -> None:
+    def __init__(self, chat: bool, request_id: str, model: str) -> None:
         self.chat = chat
         self.head: dict[str, Any] = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request}",
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
             "created": int(time.time()),
             "model": model,
         }
 
     def whole(self, text: str, finish: Finish, usage: Usage) -> ChatResponse | CompletionResponse:
-        """The answer in one."""
+        """Return the response that is not streamed."""
         if self.chat:
             choice = ChatChoice(message=AssistantMessage(content=text), finish_reason=finish)
             return ChatResponse(**self.head, choices=[choice], usage=usage)
@@ -249,21 +247,19 @@ class ResponseBuilder:
         return CompletionResponse(**self.head, choices=choices, usage=usage)
 
     def chunk(self, piece: str | None, finish: Finish | None = None, usage: bool = False) -> dict[str, Any]:
-        """A piece of it; None opens the stream. usage: the client wants them, so each chunk has the field."""
+        """Return one chunk of a stream; a piece of None opens it. usage: the client asked for it, so each chunk has the
+        field."""
         if self.chat:
             delta = {"role": "assistant", "content": ""} if piece is None else {"content": piece} if piece else {}
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         else:
             choice = {"index": 0, "text": piece or "", "logprobs": None, "finish_reason": finish}
-        return self._chunk([choice]) | ({"usage": None} if usage else {})
+        return self._chunk(choice) | ({"usage": None} if usage else {})
 
     def usage(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, where it is asked for."""
-        return self._chunk([]) | {"usage": usage.model_dump()}
+        """Return the last chunk, which has the usage."""
+        return self._chunk() | {"usage": usage.model_dump()}
 
-    def _chunk(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self.head, "object": kind, "choices": list(choices)}
-
-
-ChatRequest.model_rebuild()

@@ -1,78 +1,68 @@
-"""The OpenAPI description: what FastAPI finds, made exact; and the pages."""
+"""The OpenAPI schema: FastAPI's, made exact; and the two pages."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 from fastapi.responses import HTMLResponse
 
 from tunesmith.serving.backends import Served, ServedClassifier
-from tunesmith.serving.schemas import ProblemResponse
+from tunesmith.serving.schemas import ErrorResponse
 
 NONCE = "{{nonce}}"
 Responses = dict[int | str, dict[str, Any]]
-PROBLEMS: Responses = {
-    status: {"model": ProblemResponse, "description": text}
+ERRORS: Responses = {
+    status: {"model": ErrorResponse, "description": text}
     for status, text in {
-        400: "The request is wrong, or not let through by the guard",
-        401: "No valid key",
+        400: "The request is invalid, or blocked by the guard",
+        401: "Missing or invalid key",
         403: "Unknown host name",
         404: "No such model",
-        408: "The request did not come to its end",
-        413: "The request is too large",
+        408: "The request body arrived too slowly",
+        413: "The request body is too large",
         429: "The queue is full: see Retry-After",
-        500: "A fault of the server",
+        500: "Internal server error",
         503: "The request took too long, or the server is shutting down",
     }.items()
 }
-"""What any route that works can answer instead."""
+"""Error responses of every route that uses a model."""
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
-STREAMED: Responses = PROBLEMS | {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
+STREAMED: Responses = ERRORS | {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
 """The same, and a stream instead of JSON where the request has `stream`."""
 
 
-def exact(page: dict[str, Any], models: Mapping[str, Served], most: int, keyed: bool) -> dict[str, Any]:
-    """FastAPI's description with the names of the models, the limits, and without what it adds of itself."""
-    schemas = page["components"]["schemas"]
+def exact(schema: dict[str, Any], models: Mapping[str, Served], max_inputs: int, keyed: bool) -> dict[str, Any]:
+    """Return FastAPI's schema with the names of the models and the limits, without the responses that never occur."""
+    components = schema["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    for path in page["paths"].values():
+        components.pop(name, None)
+    for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
             if keyed and operation["operationId"] not in ("healthz", "readyz"):
                 operation["security"] = [{"key": []}]
     if keyed:
-        page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for schema in schemas.values():
-        model = schema.get("properties", {}).get("model", {})
-        if "anyOf" in model:
-            _name(model, list(models))
-    predict = schemas.get("PredictRequest", {}).get("properties", {})
-    for kind in predict.get("inputs", {}).get("anyOf", []):
-        if kind.get("type") == "array":
-            kind["maxItems"] = most
-    _bound(predict, [len(one.predictor.labels) for one in models.values() if isinstance(one, ServedClassifier)])
-    return page
-
-
-def _name(model: dict[str, Any], names: Sequence[str]) -> None:
-    """The field that says which model: one of those that are served."""
-    for kind in model["anyOf"]:
-        if kind.get("type") == "string":
-            kind["enum"] = list(names)
-
-
-def _bound(predict: dict[str, Any], labels: Sequence[int]) -> None:
-    for kind in predict.get("top_k", {}).get("anyOf", []):
-        if kind.get("type") == "integer" and labels:
-            kind["maximum"] = max(labels)
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for component in components.values():
+        for variant in component.get("properties", {}).get("model", {}).get("anyOf", []):
+            if variant.get("type") == "string":
+                variant["enum"] = list(models)
+    fields = components.get("PredictRequest", {}).get("properties", {})
+    for variant in fields.get("inputs", {}).get("anyOf", []):
+        if variant.get("type") == "array":
+            variant["maxItems"] = max_inputs
+    labels = [len(model.classifier.labels) for model in models.values() if isinstance(model, ServedClassifier)]
+    for variant in fields.get("top_k", {}).get("anyOf", []):
+        if variant.get("type") == "integer" and labels:
+            variant["maximum"] = max(labels)
+    return schema
 
 
 def page(name: str) -> HTMLResponse:
-    """A page that comes whole: it loads nothing, and runs no script but its own."""
+    """Return a page that loads nothing else and runs no script but its own."""
     nonce = secrets.token_urlsafe(16)
     text = resources.files("tunesmith.serving").joinpath("playground", name).read_text(encoding="utf-8")
     policy = (

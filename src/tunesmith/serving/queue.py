@@ -1,7 +1,7 @@
-"""The queue before a model: requests wait, are computed together, and end in the order they came.
+"""The queue of a model: requests wait, run in batches, and finish in the order in which they came.
 
-One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one, and takes those
-that may stand beside it up to a budget of tokens, shortest first. Who goes away or waits too long is out before that.
+One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one, and runs those
+that can share a batch, up to a token budget, shortest first. Cancelled and expired requests leave the queue before.
 """
 
 from __future__ import annotations
@@ -12,52 +12,62 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tunesmith.console import silence
+from tunesmith.serving.refusal import DeadlineExceeded, QueueClosed, QueueFull
 
-SMOOTH = 0.2
-"""Weight of the newest batch in what an input is thought to take."""
-
-GATHER = 8
-"""At most so many times the wait for one more."""
-
-
-class QueueFull(Exception):
-    """The queue has no room. retry: seconds after which it probably has."""
-
-    def __init__(self, retry: int) -> None:
-        super().__init__(retry)
-        self.retry = retry
+Result = TypeVar("Result")
+SMOOTHING = 0.2
+"""Weight of the newest batch in the running mean of the seconds an input takes."""
+MAX_WAITS = 8
+"""The first request of a batch waits at most this many times `Limits.wait` for others."""
 
 
-class QueueClosed(Exception):
-    """The queue takes nothing more, or its work was cancelled."""
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment by which a request must have been answered."""
 
+    at: float = math.inf
+    """On `clock`, in seconds."""
+    clock: Callable[[], float] = time.monotonic
 
-class DeadlineExceeded(Exception):
-    """A request waited past its deadline."""
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return the deadline of a request that comes now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is too late."""
+        return self.clock() >= self.at
+
+    async def enforce(self, work: Awaitable[Result]) -> Result:
+        """Await some work. When the deadline passes first, cancels it and raises DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(max(0.0, self.at - self.clock())):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded from None
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """One request on its way through the model.
+    """A request on its way through the model.
 
-    Its events are written in the model's thread and read in an event loop. The last is the result, or an
-    exception.
+    Its events are written by the model's thread and read in an event loop. The last one is the result, or an exception.
     """
 
     content: Any
     inputs: int = 1
     tokens: int = 1
-    """Roughly: for the budget and the order of a batch."""
-    kind: Hashable = None
-    """Only jobs of one kind are computed together."""
-    deadline: float = math.inf
-    """On the clock of `time.monotonic`."""
-    came: float = field(default_factory=time.monotonic)
+    """An estimate, for the budget and the order of a batch."""
+    batch_key: Hashable = None
+    """Only requests with the same key share a batch."""
+    deadline: Deadline = field(default_factory=Deadline)
+    created: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     done: bool = False
 
@@ -65,27 +75,28 @@ class QueuedRequest:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[Any, bool]] = asyncio.Queue()
 
-    def tell(self, piece: Any) -> bool:
-        """A part of the result; says whether anybody still wants more."""
+    def add(self, piece: Any) -> bool:
+        """Add a piece of the result; return whether more is wanted."""
         if not self.done and not self.cancelled:
             self._send(piece, False)
-        return not self.cancelled and time.monotonic() < self.deadline
+        return not self.cancelled and not self.deadline.passed
 
     def finish(self, result: Any) -> None:
-        """The result, or the exception that came instead. Only the first counts."""
+        """Set the result, or the exception that came instead. Only the first call counts."""
         if not self.done:
             self.done = True
             self._send(result, True)
 
     async def event(self) -> tuple[Any, bool]:
-        """The next part, and whether it is the last. Raises what the model's thread raised."""
-        item, last = await self._events.get()
+        """Return the next piece, and whether it is the last. Raises what the model's thread raised, and
+        DeadlineExceeded."""
+        item, last = await self.deadline.enforce(self._events.get())
         if isinstance(item, BaseException):
             raise item
         return item, last
 
     async def result(self) -> Any:
-        """The last event."""
+        """Return the last event."""
         while True:
             item, last = await self.event()
             if last:
@@ -94,90 +105,101 @@ class QueuedRequest:
     def _send(self, item: Any, last: bool) -> None:
         try:
             self._loop.call_soon_threadsafe(self._events.put_nowait, (item, last))
-        except RuntimeError:  # the loop has ended: nobody is left to hear it
+        except RuntimeError:  # the event loop is closed: nobody is waiting any more
             self.cancelled = True
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one queue. size: inputs that may wait. tokens, rows: most of a batch. wait: seconds for one more to come."""
+    """Limits of one queue."""
 
     size: int
+    """Inputs that may wait."""
     tokens: int
+    """Tokens of a batch."""
     rows: int
+    """Inputs of a batch."""
     wait: float
+    """Seconds to wait for one more request."""
 
 
 class Queue:
-    """Jobs before one model, and the thread that runs it."""
+    """The requests to one model, and the thread that runs it."""
 
     def __init__(
         self,
         name: str,
         run: Callable[[Sequence[QueuedRequest]], None],
         limits: Limits,
-        seen: Callable[[int, float], None] = lambda inputs, seconds: None,
+        on_batch: Callable[[int, float], None] = lambda inputs, seconds: None,
     ) -> None:
-        """run: finishes every job it is given. seen: told the inputs and seconds of each batch."""
+        """run: finishes every request of a batch. on_batch: called with the inputs and the seconds of each batch."""
         self.name, self.limits = name, limits
-        self._run, self._seen = run, seen
+        self._run, self._on_batch = run, on_batch
         self._waiting: deque[QueuedRequest] = deque()
         self._running: list[QueuedRequest] = []
         self._changed = threading.Condition()
         self._open = True
-        self._cost = 0.05
-        """Seconds an input takes, as seen lately."""
+        self._seconds_per_input = 0.05
         self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: QueuedRequest) -> None:
-        """Let a job wait its turn. Raises Full or Closed."""
+    def submit(self, request: QueuedRequest) -> None:
+        """Add a request. Raises QueueFull or QueueClosed."""
         with self._changed:
             if not self._open:
                 raise QueueClosed
-            if self._ahead() + job.inputs > self.limits.size:
-                raise QueueFull(self._retry())
-            self._waiting.append(job)
+            if self._waiting_inputs() + request.inputs > self.limits.size:
+                raise QueueFull(self._retry_after())
+            self._waiting.append(request)
             self._changed.notify()
 
-    def cancel(self, job: QueuedRequest) -> None:
-        """Nobody wants this any more: its place is free at once, or at the next token where it is being computed."""
+    async def compute(self, request: QueuedRequest) -> Any:
+        """Submit a request and return its result; when the caller is cancelled, the request is too."""
+        self.submit(request)
+        try:
+            return await request.result()
+        finally:
+            self.cancel(request)
+
+    def cancel(self, request: QueuedRequest) -> None:
+        """Drop a request: its place is free at once, or at the next token where it is being computed."""
         with self._changed:
-            job.cancelled = True
-            if job in self._waiting:
-                self._waiting.remove(job)
+            request.cancelled = True
+            if request in self._waiting:
+                self._waiting.remove(request)
                 self._changed.notify()
-        job.finish(QueueClosed())
+        request.finish(QueueClosed())
 
     @property
     def waiting(self) -> int:
         """Inputs that wait."""
         with self._changed:
-            return self._ahead()
+            return self._waiting_inputs()
 
     @property
-    def full(self) -> int | None:
-        """Where not one more input can wait: seconds after which one probably can."""
+    def retry_after(self) -> int | None:
+        """Seconds after which the queue probably has room; None where it has room now."""
         with self._changed:
-            return self._retry() if self._ahead() >= self.limits.size else None
+            return self._retry_after() if self._waiting_inputs() >= self.limits.size else None
 
     @property
     def running(self) -> int:
         """Inputs that are being computed and still wanted."""
         with self._changed:
-            return sum(job.inputs for job in self._running if not job.done)
+            return sum(request.inputs for request in self._running if not request.done)
 
     def close(self) -> None:
-        """Take nothing more; what waits is still done, then the thread ends."""
+        """Accept nothing more; what waits is still computed, then the thread ends."""
         with self._changed:
             self._open = False
             self._changed.notify()
 
-    def _ahead(self) -> int:
-        return sum(job.inputs for job in self._waiting)
+    def _waiting_inputs(self) -> int:
+        return sum(request.inputs for request in self._waiting)
 
-    def _retry(self) -> int:
-        return max(1, math.ceil(self._ahead() * self._cost))
+    def _retry_after(self) -> int:
+        return max(1, math.ceil(self._waiting_inputs() * self._seconds_per_input))
 
     def _work(self) -> None:
         while batch := self._take():
@@ -185,62 +207,56 @@ class Queue:
             try:
                 with silence():
                     self._run(batch)
-            except Exception as error:  # whatever a model raises belongs to its requests; the next ones go on
-                for job in batch:
-                    job.finish(error)
-            for job in batch:
-                job.finish(RuntimeError("the model gave no result"))
-            self._note(sum(job.inputs for job in batch), time.monotonic() - start)
-
-    def _note(self, inputs: int, seconds: float) -> None:
-        with self._changed:
-            self._running = []
-            self._cost += SMOOTH * (seconds / inputs - self._cost)
-        self._seen(inputs, seconds)
+            except Exception as error:  # whatever a model raises concerns this batch only
+                for request in batch:
+                    request.finish(error)
+            for request in batch:
+                request.finish(RuntimeError("the model gave no result"))
+            inputs, seconds = sum(request.inputs for request in batch), time.monotonic() - start
+            with self._changed:
+                self._running = []
+                self._seconds_per_input += SMOOTHING * (seconds / inputs - self._seconds_per_input)
+            self._on_batch(inputs, seconds)
 
     def _take(self) -> list[QueuedRequest]:
-        """The next batch; an empty one when the queue is closed and done."""
+        """Return the next batch; an empty one when the queue is closed and everything is computed."""
         with self._changed:
             while True:
-                self._drop_late()
+                for request in [request for request in self._waiting if request.deadline.passed]:
+                    self._waiting.remove(request)
+                    request.finish(DeadlineExceeded())
                 if not self._waiting:
                     if not self._open:
                         return []
                     self._changed.wait()
                     continue
-                batch = self._beside(self._waiting[0])
-                left = self._gathered() - time.monotonic()
-                if left <= 0 or not self._open or self._filled(batch):
-                    for job in batch:
-                        self._waiting.remove(job)
+                batch = self._batch_of(self._waiting[0])
+                seconds = self._gather_until() - time.monotonic()
+                if seconds <= 0 or not self._open or self._is_full(batch):
+                    for request in batch:
+                        self._waiting.remove(request)
                     self._running = batch
-                    return sorted(batch, key=lambda job: job.tokens)
-                self._changed.wait(left)
+                    return sorted(batch, key=lambda request: request.tokens)
+                self._changed.wait(seconds)
 
-    def _beside(self, first: QueuedRequest) -> list[QueuedRequest]:
-        """The first job and those behind it that fit into one batch with it."""
+    def _batch_of(self, first: QueuedRequest) -> list[QueuedRequest]:
+        """Return the first request and the later ones that fit into a batch with it."""
         batch, tokens, rows = [first], first.tokens, first.inputs
-        for job in itertools.islice(self._waiting, 1, None):
-            if job.kind != first.kind:
+        for request in itertools.islice(self._waiting, 1, None):
+            if request.batch_key != first.batch_key:
                 continue
-            tokens, rows = tokens + job.tokens, rows + job.inputs
+            tokens, rows = tokens + request.tokens, rows + request.inputs
             if tokens > self.limits.tokens or rows > self.limits.rows:
                 break
-            batch.append(job)
+            batch.append(request)
         return batch
 
-    def _gathered(self) -> float:
-        """Until when to wait for more: while they come one soon behind the other, but not for ever."""
-        first, newest = self._waiting[0].came, self._waiting[-1].came
-        return min(newest + self.limits.wait, first + GATHER * self.limits.wait)
+    def _gather_until(self) -> float:
+        """Return the time until which to wait for more: as long as they come in quick succession, within a limit."""
+        first, newest = self._waiting[0].created, self._waiting[-1].created
+        return min(newest + self.limits.wait, first + MAX_WAITS * self.limits.wait)
 
-    def _filled(self, batch: Sequence[QueuedRequest]) -> bool:
-        """Whether waiting longer would add nothing."""
-        tokens, rows = sum(job.tokens for job in batch), sum(job.inputs for job in batch)
+    def _is_full(self, batch: Sequence[QueuedRequest]) -> bool:
+        """Return whether waiting longer would add nothing to a batch."""
+        tokens, rows = sum(request.tokens for request in batch), sum(request.inputs for request in batch)
         return tokens >= self.limits.tokens or rows >= self.limits.rows or len(batch) < len(self._waiting)
-
-    def _drop_late(self) -> None:
-        now = time.monotonic()
-        for job in [job for job in self._waiting if job.deadline <= now]:
-            self._waiting.remove(job)
-            job.finish(DeadlineExceeded())

@@ -1,4 +1,4 @@
-"""What goes over the wire, apart from OpenAI's shapes. OpenAPI comes from these, so they say exactly what holds."""
+"""Request and response bodies other than OpenAI's. The OpenAPI schema is generated from them, so they are exact."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
-"""With at least one visible letter."""
+"""A text with at least one visible character."""
 
 
 class StrictModel(BaseModel):
-    """Nothing is converted on the way, and nothing unknown is overlooked."""
+    """A request body: no value is converted, no unknown field is ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
-        """JSON can hold half a character (a lone surrogate), which nothing can tokenize or send back."""
+    def _check_surrogates(self) -> Self:
+        """JSON can contain lone surrogates, which can neither be tokenized nor be sent back."""
         for value in self.__dict__.values():
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str) and not text.isascii():
-                    _check_halves(text)
+                    try:
+                        text.encode()
+                    except UnicodeEncodeError:
+                        raise ValueError("a text contains a lone surrogate") from None
         return self
-
-
-def _check_halves(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text has half a character (a lone surrogate)") from None
 
 
 class Input(StrictModel):
@@ -40,43 +36,35 @@ class Input(StrictModel):
 
 
 class PredictRequest(StrictModel):
-    """One text, or several, to be labelled."""
+    """One text, or several, to classify."""
 
     inputs: Text | Input | Annotated[list[Text | Input], Field(min_length=1)]
     """A text, a pair, or a list of these."""
     model: str | None = None
-    """Which of the served models; may be left out where there is one classifier."""
+    """Name of a served model; optional where only one classifier is served."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """So many of the likeliest labels in `scores`; all of them unless given."""
+    """Number of labels in `scores`, most probable first; all labels by default."""
 
 
-class Labels(BaseModel):
-    """What a classifier says of one input."""
+class LabelScores(BaseModel):
+    """The prediction for one input."""
 
     label: str
-    """Empty where a generator wrote no label."""
+    """Empty where a generator produced no valid label."""
     score: float
-    """The probability of the likeliest label."""
+    """The probability of the most probable label."""
     scores: dict[str, float]
-    """Probabilities by label, likeliest first."""
+    """Probabilities by label, most probable first."""
     cut: bool
     """Whether the model read only the beginning of the input."""
 
 
 class PredictResponse(BaseModel):
-    """Labels, one for each input, in order."""
+    """One prediction for each input, in order."""
 
     id: str
     model: str
-    predictions: list[Labels]
-
-
-class PromptRequest(StrictModel):
-    """What a prompt is wanted of: a conversation for a generator, an input for a generator that classifies."""
-
-    model: str | None = None
-    messages: Annotated[list[PromptTurn], Field(min_length=1)] | None = None
-    input: Input | None = None
+    predictions: list[LabelScores]
 
 
 class PromptTurn(StrictModel):
@@ -86,21 +74,29 @@ class PromptTurn(StrictModel):
     content: str
 
 
+class PromptRequest(StrictModel):
+    """What to render: a conversation for a generator, or an input for a generator that classifies."""
+
+    model: str | None = None
+    messages: Annotated[list[PromptTurn], Field(min_length=1)] | None = None
+    input: Input | None = None
+
+
 class PromptResponse(BaseModel):
-    """The text that the model sees."""
+    """The prompt as the model sees it."""
 
     model: str
     prompt: str
 
 
 class Health(BaseModel):
-    """Whether the server lives, or is ready for work."""
+    """Whether the server is alive, or ready for requests."""
 
     status: Literal["ok", "draining"]
 
 
-class Problem(BaseModel):
-    """Why a request was not answered."""
+class ErrorDetail(BaseModel):
+    """Why a request failed."""
 
     message: str
     type: str
@@ -109,10 +105,7 @@ class Problem(BaseModel):
     request_id: str
 
 
-class ProblemResponse(BaseModel):
-    """Every error has this shape, which is OpenAI's."""
+class ErrorResponse(BaseModel):
+    """The body of every error, in OpenAI's format."""
 
-    error: Problem
-
-
-PromptRequest.model_rebuild()
+    error: ErrorDetail

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.data import batches
-from tunesmith.data.batches import Batch, Sampler
+from tunesmith.data.batches import Batch
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.models import packing
 
@@ -308,49 +308,35 @@ def _add_product(total_VD: torch.Tensor, grad_CV: torch.Tensor, hidden_CD: torch
 
 
 @dataclass(frozen=True)
-class PackedMicroBatches:
-    """What one process learns from in each step, in packed rows of at most `max_tokens`."""
+class PackedTexts:
+    """A layout: texts merged into one row that shares their prefixes."""
 
-    rows: Sequence[EncodedText]
-    sampler: Sampler
-    max_tokens: int
-    rank: int = 0
-    processes: int = 1
+    def partition(self, rows: Sequence[EncodedText], drawn: Sequence[int], processes: int) -> list[list[int]]:
+        lots = packing.deal([rows[i].ids for i in drawn], processes)
+        return [[drawn[position] for position in lot] for lot in lots]
 
-    def __call__(self, step: int) -> list[PackedBatch]:
-        """The micro-batches of a step, counted from 0."""
-        drawn = [self.rows[i] for i in self.sampler.draw(step)]
-        lot = packing.deal([row.ids for row in drawn], self.processes)[self.rank]
-        mine = [drawn[i] for i in lot] or [_unlearned(drawn)]
-        groups = packing.plan([row.ids for row in mine], self.max_tokens)
-        return [pack([mine[i] for i in group]) for group in groups]
+    def plan(self, rows: Sequence[EncodedText], max_tokens: int) -> list[list[int]]:
+        return packing.plan([row.ids for row in rows], max_tokens)
 
-    def smaller(self) -> PackedMicroBatches:
-        """The same examples in rows of half the tokens."""
-        return replace(self, max_tokens=max(1, self.max_tokens // 2))
+    def collate(self, rows: Sequence[EncodedText]) -> PackedBatch:
+        return pack(rows)
 
 
 @dataclass(frozen=True)
-class PaddedMicroBatches:
-    """The same examples in padded micro-batches of similar lengths, rows x longest <= `max_tokens`."""
+class PaddedTexts:
+    """A layout: texts of similar lengths, padded to the longest of them."""
 
-    rows: Sequence[EncodedText]
-    sampler: Sampler
     pad_id: int
-    max_tokens: int
-    rank: int = 0
-    processes: int = 1
 
-    def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, counted from 0."""
-        drawn = sorted((self.rows[i] for i in self.sampler.draw(step)), key=len, reverse=True)
-        mine = drawn[self.rank :: self.processes] or [_unlearned(drawn)]
-        groups = batches.plan([len(row) for row in mine], self.max_tokens)
-        return [pad([mine[i] for i in group], self.pad_id) for group in groups]
+    def partition(self, rows: Sequence[EncodedText], drawn: Sequence[int], processes: int) -> list[list[int]]:
+        by_length = sorted(drawn, key=lambda i: len(rows[i]), reverse=True)
+        return [by_length[rank::processes] for rank in range(processes)]
 
-    def smaller(self) -> PaddedMicroBatches:
-        """The same examples in micro-batches of half the tokens."""
-        return replace(self, max_tokens=max(1, self.max_tokens // 2))
+    def plan(self, rows: Sequence[EncodedText], max_tokens: int) -> list[list[int]]:
+        return batches.plan([len(row) for row in rows], max_tokens)
+
+    def collate(self, rows: Sequence[EncodedText]) -> Batch:
+        return pad(rows, self.pad_id)
 
 
 def pack(rows: Sequence[EncodedText]) -> PackedBatch:
@@ -366,9 +352,3 @@ def pad(rows: Sequence[EncodedText], pad_id: int) -> Batch:
     labels_BT = torch.tensor([row.labels + [IGNORE] * (length - len(row)) for row in rows])
     mask_BT = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     return Batch({"input_ids": ids_BT, "attention_mask": mask_BT}, labels_BT, tuple(row.id for row in rows))
-
-
-def _unlearned(rows: Sequence[EncodedText]) -> EncodedText:
-    """For a process without a share: every process takes part in the exchange of gradients, and this adds nothing."""
-    shortest = min(rows, key=len)
-    return replace(shortest, labels=[IGNORE] * len(shortest))

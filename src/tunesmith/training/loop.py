@@ -105,8 +105,8 @@ class Batches(Protocol[Given]):
         """This process's micro-batches of a step, counted from 0."""
         ...
 
-    def smaller(self) -> Batches[Given]:
-        """The same examples in smaller micro-batches."""
+    def halved(self) -> Batches[Given]:
+        """Return the same examples in smaller micro-batches."""
         ...
 
 
@@ -202,7 +202,7 @@ def _learn(
         if _together(model):  # the other processes wait for this one
             raise
         model.zero_grad()
-        batches = batches.smaller()
+        batches = batches.halved()
         warn("out of memory: going on with half of engine.max_tokens_per_micro_batch, which changes no result")
         micro = batches(step)
         return batches, micro, _backward(model, micro, loss, accelerator)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import DataError, RunError
 from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -25,7 +26,7 @@ class ChatSession:
     turns: int = 0
 
     def __post_init__(self) -> None:
-        if self.run.recipe.task != "instruction":
+        if not task_of(self.run).has_responses:
             raise RunError(f"{self.run.path} was not trained to answer", do="use `tunesmith predict`")
         self.generator = load_generator(self.run)
         self.reset()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tunesmith import data, recipe as recipes, records
 from tunesmith.data import summary
 from tunesmith.pipeline.commands.train import Source, source_name
-from tunesmith.recipe import Recipe
-from tunesmith.types import DataNote, Splits
+from tunesmith.pipeline.fitting import inspection, methods
+from tunesmith.types import DataNote
 
-SHOWN = 3
-"""Examples shown."""
 LEARNED, COMMON = "\033[1;32m", "\033[0m"
 """Terminal colours of learned tokens, and the way back."""
 
@@ -21,23 +18,27 @@ LEARNED, COMMON = "\033[1;32m", "\033[0m"
 def check(source: Source, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see.
 
-    Gives the data summary of the report with, for `probe` and `encoder`, `tokens`: quantiles and rows that are cut; for
-    `generator` also the share of learned tokens, and `rendered`: examples in pieces, each with whether it is learned.
+    Return the data summary of the report with, for methods with a tokenizer, `tokens`: quantiles and rows that are cut;
+    for generators also the share of learned tokens, and `rendered`: examples in pieces, each learned or not.
     """
     recipe = recipes.load(source, overrides)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     found: dict[str, Any] = records.dump(summary.summarize(splits, source_name(recipe)))
-    found["examples"] = [{"id": row.id, "label": row.label, "text": row.text} for row in splits.train[:SHOWN]]
-    if recipe.method == "generator":
-        found |= _rendered(recipe, splits)
-        found["changes"] += found["tokens"].pop("changes")
-    elif recipe.method != "linear":
-        found["tokens"] = _tokens(recipe, splits)
+    found["examples"] = [
+        {"id": row.id, "label": row.label, "text": row.text} for row in splits.train[: inspection.SHOWN]
+    ]
+    inspect = methods.find(recipe).inspect
+    if inspect is not None:
+        counts = inspect(recipe, splits)
+        found["tokens"] = records.dump(counts.lengths)
+        found["changes"] += records.dump(counts.changes)
+        if counts.rendered is not None:
+            found["rendered"] = records.dump(counts.rendered)
     return found
 
 
 def describe(found: dict[str, Any], *, colours: bool = False) -> str:
-    """What `check` found, for the terminal. Without colours what is learned stands in double brackets."""
+    """Return the result of `check` as text. Without colours learned tokens stand in double brackets."""
     labels = f"{len(found['labels'])} labels, " if found["labels"] else ""
     lines = [f"{found['source']}: {labels}fingerprint {found['fingerprint'][:12]}"]
     for name, split in found["splits"].items():
@@ -70,50 +71,3 @@ def _picture(row: dict[str, Any], colours: bool) -> str:
     before, after = (LEARNED, COMMON) if colours else ("[[", "]]")
     text = "".join(f"{before}{piece}{after}" if learned else piece for piece, learned in row["pieces"])
     return f"--- example {row['id']}, {row['tokens']} tokens, {row['learned']} of them learned:\n{text}"
-
-
-def _tokens(recipe: Recipe, splits: Splits) -> dict[str, Any]:
-    from tunesmith.data.encode import encode
-    from tunesmith.models import pretrained
-
-    tokenizer = pretrained.tokenizer(recipe.model)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
-    rows, _ = encode([*splits.train, *splits.validation, *splits.test], tokenizer, 10**9)
-    return _lengths([len(row) for row in rows], limit)
-
-
-def _lengths(lengths: Sequence[int], limit: int) -> dict[str, Any]:
-    cut = sum(length > limit for length in lengths)
-    return asdict(summary.quantiles(lengths)) | {"max_length": limit, "cut": cut, "rows": len(lengths)}
-
-
-def _rendered(recipe: Recipe, splits: Splits) -> dict[str, Any]:
-    """Every row as a generator would learn it: lengths before cutting, what cutting does, and the first few rows."""
-    from tunesmith.data.encode import IGNORE
-    from tunesmith.data.prompts import ChatEncoder
-    from tunesmith.models import pretrained
-    from tunesmith.pipeline.fitting import generators
-
-    tokenizer = pretrained.tokenizer(recipe.model)
-    prompter = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
-    rows = [*splits.train, *splits.validation, *splits.test]
-    whole, _ = generators.encode(rows, recipe, splits.labels, prompter, 10**9)
-    fitted, changes = generators.encode(rows, recipe, splits.labels, prompter, limit)
-    learned = sum(label != IGNORE for row in fitted for label in row.labels) / max(1, sum(map(len, fitted)))
-    shown = [_row(row.id, row.ids, row.labels, tokenizer) for row in fitted[:SHOWN]]
-    said = [asdict(change) for change in changes]
-    return {"tokens": _lengths(list(map(len, whole)), limit) | {"learned": learned, "changes": said}, "rendered": shown}
-
-
-def _row(name: str, ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> dict[str, Any]:
-    """The text of a row in runs of learned and other tokens, as decoded from the very ids."""
-    from tunesmith.data.encode import IGNORE
-
-    runs: list[tuple[list[int], bool]] = []
-    for token, label in zip(ids, labels, strict=True):
-        if not runs or runs[-1][1] != (label != IGNORE):
-            runs.append(([], label != IGNORE))
-        runs[-1][0].append(token)
-    pieces = [(tokenizer.decode(run, clean_up_tokenization_spaces=False), learned) for run, learned in runs]
-    return {"id": name, "tokens": len(ids), "learned": sum(label != IGNORE for label in labels), "pieces": pieces}

@@ -14,6 +14,7 @@ from tunesmith.pipeline import run_report, seeds as repeats
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 
@@ -35,8 +36,6 @@ class Comparison:
 
 
 Source = str | Path | Mapping[str, Any] | Recipe
-DEFAULT = {"classification": ("linear", "probe", "encoder"), "instruction": ("generator:untuned", "generator")}
-"""What is compared where no methods are named."""
 
 
 def compare(
@@ -48,8 +47,8 @@ def compare(
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
-    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default: see
-    DEFAULT; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
+    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default:
+    the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
     directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     """
@@ -84,7 +83,7 @@ def _plans(
 ) -> list[tuple[str, Recipe]]:
     """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
     if len(sources) == 1:
-        chosen = DEFAULT[_recipe(sources[0], overrides).task] if methods is None else tuple(methods)
+        chosen = TASKS[_recipe(sources[0], overrides).task].compared_methods if methods is None else tuple(methods)
         if len(set(chosen)) != len(chosen) or not chosen:
             raise RecipeError("compare needs different methods", found=", ".join(chosen) or "none")
         settings = {method: [f"{key}={value}" for key, value in variants(method).items()] for method in chosen}

@@ -12,6 +12,7 @@ from tunesmith.pipeline import new_data, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -40,7 +41,7 @@ def evaluate(
         raise RecipeError("nothing to evaluate", expected="a run directory, or a file of answers")
     columns = response_comparison.ResponseColumns(tuple(responses), reference, instruction)
     run = response_comparison.as_run(sources[0]) if len(sources) == 1 else None
-    if run is not None and run.recipe.task == "classification":
+    if run is not None and not task_of(run).has_responses:
         if report is not None or columns != response_comparison.ResponseColumns():
             raise RecipeError("a classification run is evaluated with --data alone", do="see its report.html")
         return _labels(run, data)

@@ -14,6 +14,7 @@ from tunesmith.data import files
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import generated_responses, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction, ResponseRow
 
@@ -39,7 +40,7 @@ def predict(
     found = run if isinstance(run, Run) else runs.find(run)
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
-    if found.recipe.task == "instruction":
+    if task_of(found).has_responses:
         return [_response(row) for row in generated_responses.respond(found, texts, source=source)]
     examples = new_data.read(found.recipe, source) if source else _from_texts(texts, text_pairs)
     _check_pairs(examples, found)
@@ -55,7 +56,7 @@ def predict(
 
 def check_output(output: Path, run: Run, source: str | None) -> None:
     """Refuse an output file that could not be written, before the work and not after it."""
-    answers = run.recipe.task == "instruction"
+    answers = task_of(run).has_responses
     if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
         more = "; for a JSON file's rows also in .json" if answers else ""
         raise RecipeError(f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}")

@@ -15,6 +15,7 @@ from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
@@ -90,7 +91,7 @@ def pseudo_label(
     _check(voters, samples, threshold, answer)
     examples = new_data.read(voters[0].recipe, source)
     kept_path = _output_path(output, voters[0], source)
-    if voters[0].recipe.task == "instruction":
+    if task_of(voters[0]).has_responses:
         rows = _sampled_answers(voters[0], examples, samples, answer, overrides)
         votes = f"{samples} samples to a prompt"
     else:
@@ -206,8 +207,7 @@ def _origin(run: Run) -> RunOrigin:
 def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
     if not voters:
         raise RecipeError("no run", do="give one or more run directories")
-    tasks = {run.recipe.task for run in voters}
-    if len(tasks) > 1 or (tasks == {"instruction"} and len(voters) > 1):
+    if len({run.recipe.task for run in voters}) > 1 or (task_of(voters[0]).has_responses and len(voters) > 1):
         raise RunError("several runs can vote on labels only", do="give one run of task instruction, or classifiers")
     if samples < 1 or not 0 <= threshold <= 1:
         raise RecipeError(

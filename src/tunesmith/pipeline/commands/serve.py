@@ -14,7 +14,8 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
@@ -81,10 +82,11 @@ def engine(run: Run, settings: Serve) -> Classifier:
 
 
 def _check_engine(run: Run, settings: Serve) -> None:
-    if settings.engine in ONNX and run.recipe.method not in ("encoder", "probe"):
+    if settings.engine in ONNX and settings.engine not in METHODS[run.recipe.method].export_targets:
+        able = [name for name, method in METHODS.items() if settings.engine in method.export_targets]
         raise RunError(
             f"{run.path} cannot be computed by serve.engine={settings.engine}",
-            expected="an encoder or a probe",
+            expected=f"a run of method {' or '.join(able)}",
             found=f"a {run.recipe.method} run",
             do="serve.engine=auto",
         )
@@ -112,11 +114,11 @@ def _judge(settings: Serve) -> Any:
     if settings.guard.classifier is None:
         return None
     run = runs.find(settings.guard.classifier)
-    if run.recipe.task != "classification" or run.recipe.data.text_pair is not None:
+    if task_of(run).has_responses or run.recipe.data.text_pair is not None:
         raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
     judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
-    if unknown := sorted(set(settings.guard.thresholds) - set(judge.predictor.labels)):
-        expected = ", ".join(judge.predictor.labels)
+    if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
+        expected = ", ".join(judge.classifier.labels)
         raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
     return judge
 
@@ -127,30 +129,17 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
 
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
-    if recipe.task == "instruction":
+    if task_of(run).has_responses:
         _check_engine(run, settings)
-        writer = load_generator(run)
-        prompt = writer.tokenize([Message("user", "Hello")])
-        writer.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        generator = load_generator(run)
+        prompt = generator.tokenize([Message("user", "Hello")])
+        generator.write([prompt], [1], [0], recipe.generate, lambda *_: True)
         return ServedGenerator(
-            name, writer, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
+            name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
-    predictor = engine(run, settings)
+    classifier = engine(run, settings)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
-    predictor.predict([first])
-    prompted = predictor.rendered_prompt(first) is not None
-
-    def render(example: Example) -> str:
-        return predictor.rendered_prompt(example) or ""
-
-    return ServedClassifier(
-        name,
-        predictor,
-        pairs,
-        None if predictor.max_length is None else predictor.count_tokens,
-        predictor.max_length,
-        settings.max_input_tokens,
-        render if prompted else None,
-        created,
-    )
+    classifier.predict([first])
+    prompted = classifier.rendered_prompt(first) is not None
+    return ServedClassifier(name, classifier, pairs, settings.max_input_tokens, prompted, created)

@@ -274,7 +274,7 @@ def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
             if lock is None:
                 raise optuna.TrialPruned  # another worker drew the same settings, and trains them
             try:
-                run = subprocess.train(plan.recipe(values), path, closed_test=True, held=lock)
+                run = subprocess.train(plan.recipe(values), path, skip_test=True, held=lock)
             except Interrupted as stop:  # not a failure, over which Optuna would go on
                 raise KeyboardInterrupt from stop
             except TunesmithError:

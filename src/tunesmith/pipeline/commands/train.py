@@ -13,10 +13,11 @@ from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
-from tunesmith.pipeline.fitting.final_evaluation import OUTCOMES
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
-from tunesmith.protocols import TrainResult
+from tunesmith.pipeline.fitting.methods import Method
+from tunesmith.pipeline.task_table import TASKS
+from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -31,14 +32,14 @@ def train(
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = False,
-    closed_test: bool = False,
+    skip_test: bool = False,
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
     source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
     folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
     it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
-    closed_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
+    skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
     recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
@@ -51,35 +52,34 @@ def train(
         return run
     else:
         _check_data(splits, run)
-    return fit(recipe, splits, run, closed_test=closed_test)
+    return fit(recipe, splits, run, skip_test=skip_test)
 
 
-def fit(recipe: Recipe, splits: Splits, run: Run, *, closed_test: bool = False) -> Run:
+def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
-    method, job = METHODS[recipe.method], Job(recipe, splits, run)
+    method, job = methods.find(recipe), Job(recipe, splits, run)
     if processes.is_main():
-        _note_start(recipe, splits, run)
+        _note_start(method, recipe, splits, run)
     method.prepare(recipe)
     labels = f", {len(splits.labels)} labels" if splits.labels else ""
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
     watch = hardware.Stopwatch()
     with watch.time("train"):
-        fitted = method.fit(job)
-    earlier = fitted.notes.pop("earlier_seconds", 0.0)  # before the run was interrupted
-    watch.seconds["train"] += earlier
+        result = method.fit(job)
+    watch.seconds["train"] += result.earlier_seconds
     if processes.is_main():
-        if "fallback" in fitted.notes:
-            trained = method.fallen_back(recipe)
-            run.save_manifest(replace(run.manifest, name=trained["name"], description=trained["description"]))
-        runs.write_folder(run.model, fitted.predictor.save)
-        if fitted.notes.get("dtype", "float32") != "float32":  # saved so, but always computed with in float32
-            fitted = replace(fitted, predictor=method.load(run.model, recipe))
-        _finish(replace(job, splits=replace(splits, test=())) if closed_test else job, fitted, watch)
+        if result.notes.fallback:
+            name, description = method.fallback(recipe)
+            run.save_manifest(replace(run.manifest, name=name, description=description))
+        runs.write_folder(run.model, result.predictor.save)
+        if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
+            result = replace(result, predictor=method.load(run.model, recipe))
+        _finish(replace(job, splits=replace(splits, test=())) if skip_test else job, result, watch)
     return run
 
 
 def open_test(run: Run) -> Run:
-    """Predict and score the test split of a run that was trained with `closed_test`. Others are left as they are."""
+    """Predict and score the test split of a run that was trained with `skip_test`. Others are left as they are."""
     if (run.path / "scores.json").exists():
         return run
     recipe = run.recipe
@@ -87,10 +87,11 @@ def open_test(run: Run) -> Run:
     _check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
-    fitted = TrainResult(load_predictor(run), costs.parameters, costs.trainable, manifest.notes)
+    notes = TrainingNotes.load(manifest.notes)
+    result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
-    _finish(Job(recipe, splits, run), fitted, watch, costs.peak_memory_mb)
+    _finish(Job(recipe, splits, run), result, watch, costs.peak_memory_mb)
     return run
 
 
@@ -133,14 +134,14 @@ def _check_data(splits: Splits, run: Run) -> None:
         )
 
 
-def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
+def _note_start(method: Method, recipe: Recipe, splits: Splits, run: Run) -> None:
     run.save_manifest(
         Manifest(
             tunesmith=__version__,
-            name=METHODS[recipe.method].name(recipe),
+            name=method.name(recipe),
             task=recipe.task,
             method=recipe.method,
-            description=METHODS[recipe.method].describe(recipe),
+            description=method.describe(recipe),
             seed=recipe.seed,
             trust_remote_code=recipe.model.trust_remote_code,
             data=summary.summarize(splits, source_name(recipe)),
@@ -149,31 +150,31 @@ def _note_start(recipe: Recipe, splits: Splits, run: Run) -> None:
     )
 
 
-def _finish(job: Job, fitted: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
+def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
-    outcome = OUTCOMES[job.recipe.task](job, fitted, watch)
-    costs = _costs(watch, fitted, outcome["predicted"], job.run)
+    outcome = TASKS[job.recipe.task].evaluate(job, result, watch)
+    costs = _costs(watch, result, outcome.predicted, job.run)
     started = {field.name: getattr(job.run.manifest, field.name) for field in fields(Manifest)}
     job.run.save_manifest(
         FinishedManifest(
             **started | {"status": "finished"},
-            validation=outcome["validation"],
+            validation=outcome.validation,
             costs=costs if peak is None else replace(costs, peak_memory_mb=peak),
-            notes=fitted.notes,
-            environment=hardware.environment(fitted.notes.get("device", "cpu")),
+            notes=result.notes.dump(),
+            environment=hardware.environment(result.notes.device or "cpu"),
         )
     )
     run_report.write_run(job.run)
 
 
-def _costs(watch: hardware.Stopwatch, fitted: TrainResult, num_predicted: int, run: Run) -> Costs:
+def _costs(watch: hardware.Stopwatch, result: TrainResult, num_predicted: int, run: Run) -> Costs:
     return Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None,
         base_seconds=watch.seconds.get("base"),
         peak_memory_mb=hardware.peak_memory_mb(),
-        parameters=fitted.parameters,
-        trainable=fitted.trainable,
+        parameters=result.parameters,
+        trainable=result.trainable,
         size_mb=runs.size(run.model) / 2**20,
     )
 

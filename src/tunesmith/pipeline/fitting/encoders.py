@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -14,7 +16,7 @@ from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.prediction.classify import Encoder, EncoderClassifier, cut_notes, layout_of
+from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
 from tunesmith.training import losses
 from tunesmith.training.loop import Scores
@@ -34,6 +36,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
+    layout_note = "unpadded" if padded is None else f"padded: {padded}"
+    notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
@@ -41,16 +45,13 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         lambda step: _validate(predictor, job),
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
-        {
-            **plan.notes,
-            "adapter": adapters.describe(model),
-            "layout": "unpadded" if padded is None else f"padded: {padded}",
-            **cut_notes(cut),
-        },
+        notes.with_cut(cut),
     )
 
 
-def _layout(model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe) -> tuple[batches.Layout, str | None]:
+def _layout(
+    model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe
+) -> tuple[batches.EncoderLayout, str | None]:
     """Texts in one row where that gives the model's own logits, else padded; and why padded."""
     engine = recipe.engine
     if engine.layout == "padded" or engine.compile:

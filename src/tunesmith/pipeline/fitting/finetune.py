@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from tunesmith.evaluation import metrics, responses
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
-from tunesmith.protocols import TrainResult
+from tunesmith.protocols import Predictor, TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.training import compilation, loop, sharding, zero
 from tunesmith.training.losses import Loss
@@ -34,93 +34,93 @@ class TrainingSetup:
     """What a method brings to the loop."""
 
     model: nn.Module
-    feed: TrainingBatches
+    micro_batches: TrainingBatches
     loss: Loss[Any]
     evaluate: Callable[[int], loop.Scores]
     """Scores of the validation split, given the steps done."""
-    result: Any
-    """The predictor or generator around the model, as it learns."""
-    reload: Callable[[Path], Any]
-    """The same from a folder that it was saved in."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    predictor: Predictor
+    """Around the model as it learns."""
+    reload: Callable[[Path], Predictor]
+    """Loads the predictor from a folder that it was saved in."""
+    notes: TrainingNotes = field(default_factory=TrainingNotes)
+    is_causal: bool = False
+    """Whether the model is a causal language model, whose compiled layers pay earlier."""
 
 
 def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> TrainResult:
     """Train as the recipe says; `model/` of the run holds the best weights so far at any time."""
     recipe = job.recipe
     with accelerated(job) as accelerator:
-        tuning = prepare(job, accelerator)
-        model, sampler = tuning.model, tuning.feed.sampler
-        course = _course(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
+        setup = prepare(job, accelerator)
+        model, sampler = setup.model, setup.micro_batches.sampler
+        plan = _plan(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
         parameters, trainable = adapters.count(model)
         say(f"{adapters.describe(model)} on {accelerator.device}")
-        _lay_out(model, recipe, course, accelerator)
-        state = loop.begin(model, recipe.train, course, accelerator)
-        session = Session(job, accelerator, course, sampler.steps_per_epoch, tuning.result.save)
+        _configure(setup, recipe, plan, accelerator)
+        state = loop.begin(model, recipe.train, plan, accelerator)
+        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save)
         session.resume(state)
         steps = loop.steps(
             state,
-            tuning.feed,
-            tuning.loss,
+            setup.micro_batches,
+            setup.loss,
             recipe.train,
             accelerator,
-            course,
-            lambda: tuning.evaluate(state.step),
+            plan,
+            lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.fast(_products(job)):
+        with onednn_linear.fast(_uses_onednn(job)):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
         accelerator.wait_for_everyone()
-        result = tuning.result
+        predictor = setup.predictor
         if session.best_step not in (None, state.step):
-            result = tuning.reload(job.run.model)
+            predictor = setup.reload(job.run.model)
         accelerator.wait_for_everyone()  # the first process goes on to write where the others have just read
-    notes = {
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "sharded": sharding.is_sharded(model) or zero.is_engine(state.wrapped),
-        "mixed_precision": accelerator.mixed_precision,
-        "steps": state.step,
-        "best_step": session.best_step,
-        "skipped": state.skipped,
-        "earlier_seconds": session.earlier,
-        **tuning.notes,
-    }
-    return TrainResult(result, parameters, trainable, notes)
+    notes = replace(
+        setup.notes,
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+        sharded=sharding.is_sharded(model) or zero.is_engine(state.wrapped),
+        mixed_precision=accelerator.mixed_precision,
+        steps=state.step,
+        best_step=session.best_step,
+        skipped=state.skipped,
+    )
+    return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds)
 
 
 def step_size(job: Job, accelerator: Accelerator) -> int:
     """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
     train = job.recipe.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
-    known = int(job.settled("step_size", lambda: size))
+    known = int(job.decide_once("step_size", lambda: size))
     if known != size:
         say(f"note: this run learns from {known} examples a step, shared by {accelerator.num_processes} process(es)")
     return known
 
 
-def _products(job: Job) -> bool:
+def _uses_onednn(job: Job) -> bool:
     """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    return bool(job.settled("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.are_faster()))
+    return bool(job.decide_once("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.are_faster()))
 
 
-def _lay_out(model: nn.Module, recipe: Recipe, course: loop.TrainingPlan, accelerator: Accelerator) -> None:
-    """What changes how a model computes, and nothing that it computes."""
+def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
+    """Set how the model computes, which changes nothing that it computes."""
     if recipe.engine.gradient_checkpointing:
-        pretrained.checkpoint_activations(model)
-    causal = recipe.method == "generator"
-    pays, why = compilation.pays(recipe.engine.compile, course.num_steps, accelerator.device, causal=causal)
+        pretrained.checkpoint_activations(setup.model)
+    pays, why = compilation.pays(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)
     if sharding.asked_for() or zero.asked_for():
         pays, why = False, "not compiled: the training is sharded"
     if recipe.engine.compile:
         say(why)
     if pays:
-        compilation.compile_layers(model)
+        compilation.compile_layers(setup.model)
 
 
-def _course(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
+def _plan(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
     settings = recipe.evaluate
     if not has_validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})

@@ -15,6 +15,7 @@ from torch import nn
 from tunesmith import processes
 from tunesmith.console import say, warn
 from tunesmith.data import batches, truncation
+from tunesmith.data.batches import MicroBatches
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
@@ -24,10 +25,9 @@ from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.prediction.classify import cut_notes
 from tunesmith.prediction.generate import Generator
-from tunesmith.prediction.label import LabelClassifier
-from tunesmith.protocols import Predictor, TrainResult
+from tunesmith.prediction.label import LabelClassifier, asks_for_labels
+from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
@@ -41,58 +41,71 @@ def untuned(job: Job) -> TrainResult:
     """The model as it comes: nothing is trained, and nothing but its name is stored."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
-    chat_encoder = replace(ChatEncoder.of(recipe.prompt, tokenizer, recipe.task), train_on_prompt=False)
+    chat_encoder = replace(make_chat_encoder(recipe, job.splits.labels, tokenizer), train_on_prompt=False)
     model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, chat_encoder, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
-    notes = {"device": str(processes.device()), "template": chat_encoder.template}
-    return TrainResult(_result(generator, recipe, job), total, 0, notes)
+    notes = TrainingNotes(device=str(processes.device()), template=chat_encoder.template)
+    return TrainResult(_predictor(generator, recipe, job.splits.labels), total, 0, notes)
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     """A causal language model, and the training conversations packed or padded."""
     recipe = job.recipe
-    _refuse_class_weights(recipe)
+    if recipe.train.class_weights != "none":
+        raise RecipeError("train.class_weights: a generator learns tokens, not classes", do="leave it out")
     tokenizer = pretrained.tokenizer(recipe.model)
-    chat_encoder = ChatEncoder.of(recipe.prompt, tokenizer, recipe.task)
+    chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
-    result = _result(Generator(model, replace(chat_encoder, train_on_prompt=False), limit), recipe, job)
+    generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
+    predictor = _predictor(generator, recipe, job.splits.labels)
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, chat_encoder, limit)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
         raise DataError("no training row is left", do="raise model.max_length")
     reason = _unpackable(model, rows, recipe, plan.dtype)
-    feed, loss = _layout(rows, job, accelerator, model, reason)
-    evaluate = _Validation(job, result, loss, feed) if recipe.task == "instruction" else _classified(result, job)
-    notes = {
-        **plan.notes,
-        "adapter": adapters.describe(model),
-        "template": chat_encoder.template,
-        "layout": "packed" if reason is None else f"padded: {reason}",
-        **cut_notes(changes),
-    }
-    return TrainingSetup(model, feed, loss, evaluate, result, partial(reload, recipe), notes)
+    micro_batches, loss = _layout(rows, job, accelerator, model, reason)
+    evaluate = (
+        _classified(predictor, job)
+        if isinstance(predictor, LabelClassifier)
+        else _Validation(job, predictor, loss, micro_batches)
+    )
+    notes = replace(
+        plan.notes,
+        adapter=adapters.describe(model),
+        template=chat_encoder.template,
+        layout="packed" if reason is None else f"padded: {reason}",
+    )
+    return TrainingSetup(
+        model,
+        micro_batches,
+        loss,
+        evaluate,
+        predictor,
+        partial(reload, recipe),
+        notes.with_cut(changes),
+        is_causal=True,
+    )
 
 
-def reload(recipe: Recipe, folder: Path) -> Predictor:
+def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
     """What `prepare` made, from the folder it was saved in: a generator, or the classifier around it."""
-    if recipe.task == "classification":
-        return LabelClassifier.load(folder, recipe.model.trust_remote_code)
-    return Generator.load(folder, recipe.model.trust_remote_code)
+    kind = LabelClassifier if asks_for_labels(folder) else Generator
+    return kind.load(folder, recipe.model.trust_remote_code)
 
 
 def encode(
     examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], chat_encoder: ChatEncoder, limit: int
 ) -> tuple[list[EncodedText], list[DataNote]]:
-    """Conversations to learn from. Classification leaves room for the longest label, whatever the row's own is."""
+    """Conversations to learn from. Where there are labels, the longest must fit behind every text."""
     names, policy = [example.id for example in examples], recipe.prompt.truncation
-    if recipe.task == "instruction":
+    if not labels:
         conversations: list[Conversation] = [example.messages for example in examples]
         return truncation.encode(names, conversations, chat_encoder, [limit] * len(names), policy)
     question = LabelQuestion.of(recipe.prompt, labels)
@@ -102,19 +115,19 @@ def encode(
     return truncation.encode(names, [question.answered(example) for example in examples], chat_encoder, limits, policy)
 
 
-def _result(generator: Generator, recipe: Recipe, job: Job) -> Any:
-    """The generator itself, or for classification the predictor around it."""
-    if recipe.task == "instruction":
+def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:
+    """The chat encoder of a recipe, whose `auto` template asks for a label where there are labels."""
+    return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if labels else None)
+
+
+def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> LabelClassifier | Generator:
+    """The generator itself, or the classifier around it where there are labels."""
+    if not labels:
         return generator
-    question = LabelQuestion.of(recipe.prompt, job.splits.labels)
-    found = LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
-    found.check()
-    return found
-
-
-def _refuse_class_weights(recipe: Recipe) -> None:
-    if recipe.train.class_weights != "none":
-        raise RecipeError("train.class_weights: a generator learns tokens, not classes", do="leave it out")
+    question = LabelQuestion.of(recipe.prompt, labels)
+    classifier = LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
+    classifier.check()
+    return classifier
 
 
 def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, dtype: torch.dtype) -> str | None:
@@ -135,17 +148,15 @@ def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, d
 
 def _layout(
     rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, unpackable: str | None
-) -> tuple[causal.PackedMicroBatches | causal.PaddedMicroBatches, Any]:
+) -> tuple[MicroBatches[EncodedText, Any], Any]:
     engine, config = job.recipe.engine, cast(Any, model.config)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if unpackable is None:
-        return causal.PackedMicroBatches(rows, sampler, budget, *place), causal.PackedCausal()
-    own_logits = not causal.head_decides(model, rows[0].ids)
-    return causal.PaddedMicroBatches(rows, sampler, config.pad_token_id, budget, *place), causal.PaddedCausal(
-        through_model=own_logits
-    )
+        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal()
+    loss = causal.PaddedCausal(through_model=not causal.head_decides(model, rows[0].ids))
+    return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss
 
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
@@ -159,12 +170,12 @@ class _Validation:
     """The mean loss of the answers' tokens, and answers to the first few prompts for people to read."""
 
     def __init__(
-        self, job: Job, generator: Generator, loss: Any, feed: causal.PackedMicroBatches | causal.PaddedMicroBatches
+        self, job: Job, generator: Generator, loss: Any, micro_batches: MicroBatches[EncodedText, Any]
     ) -> None:
         self.job, self.generator, self.loss = job, generator, loss
         rows, _ = encode(job.splits.validation, job.recipe, (), generator.chat_encoder, generator.max_length)
         whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
-        self.batches = replace(feed, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
+        self.batches = replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
 
     def __call__(self, step: int) -> Scores:
         model = self.generator.model

@@ -16,22 +16,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class StopRequest:
-    """Whether somebody wants training to end."""
+    """The signal that asked training to stop, once one has."""
 
     signal: int | None = None
 
 
 @contextmanager
 def watched() -> Iterator[StopRequest]:
-    """While open, the first signal is noted instead of ending the process."""
-    wish = StopRequest()
+    """Note the first signal instead of letting it end the process; a second one does."""
+    stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield wish
+        yield stop_request
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        wish.signal = number
+        stop_request.signal = number
         say("stopping after this step, with a checkpoint; once more to stop at once")
         restore()
 
@@ -42,6 +42,6 @@ def watched() -> Iterator[StopRequest]:
     for number in SIGNALS:
         signal.signal(number, note)
     try:
-        yield wish
+        yield stop_request
     finally:
         restore()

@@ -26,13 +26,13 @@ class Job:
         """The class weights, one per label."""
         return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
 
-    def settled(self, name: str, settle: Callable[[], Any]) -> Any:
-        """What the first process settled once: the same in all processes, and in a run that is resumed.
+    def decide_once(self, name: str, decide: Callable[[], Any]) -> Any:
+        """Return what the first process decides: the same in all processes, and in a run that is resumed.
 
-        settle: gives something that is ready for JSON; it stays in the manifest under `name`.
+        decide: returns something that JSON can hold; it stays in the manifest under `name`.
         """
         known = self.run.decision(name)
         if known is None and processes.is_main():
-            known = settle()
+            known = decide()
             self.run.record_decision(name, known)
         return json.loads(processes.agree(json.dumps(known)))

@@ -10,33 +10,59 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.errors import RecipeError, RunError
+from tunesmith.pipeline.fitting import inspection
+from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.types import Splits
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to learn a classifier."""
+    """One way to learn a task: all that the rest of the package knows of it."""
 
+    tasks: tuple[str, ...]
+    """Names of the tasks that it can learn."""
     describe: Callable[[Recipe], str]
     prepare: Callable[[Recipe], None]
     """Imports libraries and fetches files, so that the time of `fit` is training alone."""
     fit: Callable[[Job], TrainResult]
     load: Callable[[Path, Recipe], Predictor]
     """From a model folder and the run's recipe."""
-    name: Callable[[Recipe], str] = lambda recipe: recipe.method
-    """What the method is called in a comparison."""
+    inspect: Callable[[Recipe, Splits], TokenCounts] | None = None
+    """The data as the method's tokenizer sees it, where it has one."""
+    variants: tuple[str, ...] = ()
+    """What may follow the method's name behind a colon: keys of VARIANTS."""
+    default_variant: str | None = None
+    """The variant that goes by the method's name alone."""
+    export_targets: tuple[str, ...] = ("safetensors",)
 
-    def fallen_back(self, recipe: Recipe) -> dict[str, str]:
-        """Name and description of a qlora recipe that was trained as lora, 4 bits being of no use here."""
+    def name(self, recipe: Recipe) -> str:
+        """What the method is called in a comparison: `generator:lora`, and plain `encoder` where trained in full."""
+        if not self.variants:
+            return recipe.method
+        trained = "full" if recipe.adapter.kind == "none" else recipe.adapter.kind
+        variant = trained if _learns(recipe) else "untuned"
+        return recipe.method if variant == self.default_variant else f"{recipe.method}:{variant}"
+
+    def fallback(self, recipe: Recipe) -> tuple[str, str]:
+        """Name and description of a qlora recipe that was trained as lora, as 4 bits cannot be used here."""
         adapter = recipe.adapter.model_copy(update={"kind": "lora"})
         trained = recipe.model_copy(update={"adapter": adapter})
-        return {
-            "name": f"{self.name(recipe)} (fell back to lora)",
-            "description": f"{self.describe(trained)}; 4 bits cannot be used here",
-        }
+        return f"{self.name(recipe)} (fell back to lora)", f"{self.describe(trained)}; 4 bits cannot be used here"
+
+
+def find(recipe: Recipe) -> Method:
+    """The method of a recipe. Raises RecipeError where it cannot learn the recipe's task."""
+    method = METHODS[recipe.method]
+    if recipe.task not in method.tasks:
+        able = [name for name, other in METHODS.items() if recipe.task in other.tasks]
+        raise RecipeError(
+            f"method {recipe.method} cannot learn task {recipe.task}", expected=" or ".join(able), do="set method"
+        )
+    return method
 
 
 def load_predictor(run: Run) -> Predictor:
@@ -160,36 +186,56 @@ def _learns(recipe: Recipe) -> bool:
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
-def _variant(recipe: Recipe) -> str:
-    """The method's name in a comparison: `generator:lora`, and plain `encoder` where it is trained in full."""
-    kind = recipe.adapter.kind if _learns(recipe) else "untuned"
-    full = "" if recipe.method == "encoder" else ":full"
-    return recipe.method + (full if kind == "none" else f":{kind}")
-
-
 def variants(method: str) -> dict[str, str]:
-    """The settings behind `generator:lora` and its like. Raises RecipeError for what is none."""
-    name, _, kind = method.partition(":")
-    known = VARIANTS if name in ("encoder", "generator") else {"": {}}
-    if name not in METHODS or kind not in known or (name, kind) == ("encoder", "untuned"):
+    """The settings behind `generator:lora` and its like. Raises RecipeError for an unknown method or variant."""
+    name, _, variant = method.partition(":")
+    if name not in METHODS or (variant and variant not in METHODS[name].variants):
         raise RecipeError(
             f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
         )
-    return {"method": name, **known[kind]}
+    return {"method": name, **(VARIANTS[variant] if variant else {})}
 
 
 def _model(recipe: Recipe) -> str:
     return Path(recipe.model.name_or_path.removeprefix("pypi:")).name
 
 
+PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
+WEIGHTS = ("safetensors", "adapter", "pth")
 METHODS = {
-    "linear": Method(_describe_linear, _prepare_linear, _fit_linear, _load_linear),
-    "probe": Method(_describe_probe, _prepare_probe, _fit_probe, _load_probe),
-    "encoder": Method(_describe_tuned, _prepare_tuning, _fit_encoder, _load_encoder, _variant),
-    "generator": Method(_describe_tuned, _prepare_tuning, _fit_generator, _load_generator, _variant),
+    "linear": Method(("classification",), _describe_linear, _prepare_linear, _fit_linear, _load_linear),
+    "probe": Method(
+        ("classification",),
+        _describe_probe,
+        _prepare_probe,
+        _fit_probe,
+        _load_probe,
+        inspection.count_encoded,
+        export_targets=("safetensors", *PROGRAMS),
+    ),
+    "encoder": Method(
+        ("classification",),
+        _describe_tuned,
+        _prepare_tuning,
+        _fit_encoder,
+        _load_encoder,
+        inspection.count_encoded,
+        variants=("full", "lora", "qlora"),
+        default_variant="full",
+        export_targets=(*WEIGHTS, *PROGRAMS),
+    ),
+    "generator": Method(
+        ("classification", "instruction"),
+        _describe_tuned,
+        _prepare_tuning,
+        _fit_generator,
+        _load_generator,
+        inspection.render,
+        variants=("untuned", "full", "lora", "qlora"),
+        export_targets=(*WEIGHTS, "gguf", "ollama"),
+    ),
 }
 VARIANTS = {
-    "": {},
     "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
     "full": {"adapter.kind": "none"},
     "lora": {"adapter.kind": "lora"},

@@ -30,14 +30,14 @@ class Session:
 
     job: Job
     accelerator: Accelerator
-    course: loop.TrainingPlan
+    plan: loop.TrainingPlan
     steps_per_epoch: int
     write_model: Callable[[Path], None]
     """Writes the weights as they are now into a folder."""
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
-    earlier: float = 0.0
+    earlier_seconds: float = 0.0
     """Seconds of training before this process took over."""
 
     @property
@@ -52,25 +52,25 @@ class Session:
             self.job.run.cut_metrics(notes["metrics"])
         if found is None:
             return
-        self.losses, self.best_step, self.earlier = notes["losses"], notes["best_step"], notes["seconds"]
+        self.losses, self.best_step, self.earlier_seconds = notes["losses"], notes["best_step"], notes["seconds"]
         if notes["threads"] != torch.get_num_threads():
             warn(f"{notes['threads']} threads before, {torch.get_num_threads()} now: the last bits may differ")
-        say(f"resuming at step {state.step} of {self.course.num_steps} ({found.name})")
+        say(f"resuming at step {state.step} of {self.plan.num_steps} ({found.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
         """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
         start = time.perf_counter()
-        with meter("train", self.course.num_steps) as show, interruption.watched() as wish:
+        with meter("train", self.plan.num_steps) as show, interruption.watched() as stop_request:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
-                last = step.number == self.course.num_steps or self.course.patient_no_more(state.age)
+                last = step.number == self.plan.num_steps or self.plan.patient_no_more(state.age)
                 self._record(step, state, last)
-                if wish.signal or self._saves(step.number):
-                    self._save(state, self.earlier + time.perf_counter() - start)
-                if wish.signal:
+                if stop_request.signal or self._is_due(step.number):
+                    self._save(state, self.earlier_seconds + time.perf_counter() - start)
+                if stop_request.signal:
                     raise Interrupted(
-                        f"stopped at step {step.number} of {self.course.num_steps}",
-                        wish.signal,
+                        f"stopped at step {step.number} of {self.plan.num_steps}",
+                        stop_request.signal,
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
         if state.skipped:
@@ -105,10 +105,10 @@ class Session:
             self.job.run.log(entry)
         self.accelerator.log(values, step=entry.step)
 
-    def _saves(self, number: int) -> bool:
+    def _is_due(self, number: int) -> bool:
         engine = self.job.recipe.engine
         every = {"epoch": self.steps_per_epoch, "steps": engine.save_steps, "no": None}[engine.save_strategy]
-        return every is not None and number % every == 0 and number < self.course.num_steps
+        return every is not None and number % every == 0 and number < self.plan.num_steps
 
     def _save(self, state: loop.TrainState, seconds: float) -> None:
         content = checkpoint.snapshot(state)
@@ -157,6 +157,6 @@ def _precision(job: Job) -> str:
     setting = job.recipe.engine.mixed_precision
     if setting != "auto":
         return setting
-    measured = job.settled("precision", lambda: precision.measure(processes.device()))
+    measured = job.decide_once("precision", lambda: precision.measure(processes.device()))
     say(f"precision: {measured['mixed_precision']} (bfloat16 is {measured['bfloat16_speedup']} times as fast here)")
     return str(measured["mixed_precision"])

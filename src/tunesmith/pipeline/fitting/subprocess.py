@@ -32,7 +32,7 @@ def check_data(planned: Sequence[Recipe]) -> None:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 
 
-def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int | None = None) -> Run:
+def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
     """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen.
 
     held: a file descriptor that the process shall have too, so that a lock on it lasts while it trains.
@@ -46,7 +46,7 @@ def train(recipe: Recipe, folder: Path, *, closed_test: bool = False, held: int 
         folder.mkdir(parents=True, exist_ok=True)
         plan.write_text(recipes.dump(recipe), encoding="utf-8")
         command += [str(plan), "--run-dir", str(folder)]
-    command += ["--quiet", *(["--closed-test"] if closed_test else [])]
+    command += ["--quiet", *(["--skip-test"] if skip_test else [])]
     with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
         try:
             code = child.wait()

@@ -13,6 +13,7 @@ from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, quantize
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.protocols import TrainingNotes
 from tunesmith.recipe import Adapter, Recipe
 from tunesmith.training import optim, precision
 
@@ -25,13 +26,18 @@ class WeightPlan:
     dtype: torch.dtype
     quantization: Any | None
     """For `load`; None for weights that are not in 4 bits."""
-    notes: dict[str, Any]
-    """For the manifest."""
+    fallback: str | None
+    """What is trained instead of what the recipe asks for, and why."""
+
+    @property
+    def notes(self) -> TrainingNotes:
+        """For the manifest."""
+        return TrainingNotes(dtype=str(self.dtype).removeprefix("torch."), fallback=self.fallback)
 
 
 def plan(job: Job, device: torch.device) -> WeightPlan:
-    """Settle on number format and adapter; where 4 bits cannot run, fall back to LoRA, aloud."""
-    recipe, notes = job.recipe, {}
+    """Decide on number format and adapter; where 4 bits cannot run, fall back to LoRA with a warning."""
+    recipe, fallback = job.recipe, None
     adapter, quantization = recipe.adapter, None
     if adapter.kind == "qlora":
         reason = quantize.usable()
@@ -40,13 +46,13 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
         else:
             warn(f"4-bit weights cannot be used, training LoRA on {recipe.model.dtype} weights instead: {reason}")
             adapter = adapter.model_copy(update={"kind": "lora"})
-            notes["fallback"] = f"lora instead of qlora: {reason}"
+            fallback = f"lora instead of qlora: {reason}"
     if adapter.kind != "none" and recipe.train.freeze != "none":
         raise RecipeError(
             "train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out"
         )
     dtype = torch.float32 if quantization else _dtype(job, device)
-    return WeightPlan(adapter, dtype, quantization, {"dtype": str(dtype).removeprefix("torch."), **notes})
+    return WeightPlan(adapter, dtype, quantization, fallback)
 
 
 def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task: adapters.Task) -> nn.Module:
@@ -63,6 +69,6 @@ def _dtype(job: Job, device: torch.device) -> torch.dtype:
     setting = job.recipe.model.dtype
     if setting != "auto":
         return precision.DTYPES[setting]
-    measured = job.settled("precision", lambda: precision.measure(device))
+    measured = job.decide_once("precision", lambda: precision.measure(device))
     say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
     return precision.DTYPES[measured["dtype"]]

@@ -1,0 +1,100 @@
+"""What `check` says of the data as a tokenizer sees it: lengths, what is cut, and which tokens are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.data import summary
+from tunesmith.recipe import Recipe
+from tunesmith.records import omitted_if_none
+from tunesmith.types import DataNote, Splits
+
+SHOWN = 3
+"""Examples shown."""
+UNCUT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLengths:
+    """How long the rows of all splits are, in tokens, before they are cut."""
+
+    median: int
+    p95: int
+    max: int
+    max_length: int
+    cut: int
+    """Rows that are longer than `max_length`."""
+    rows: int
+    learned: float | None = omitted_if_none()
+    """Share of the tokens that are learned, where only some are."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRow:
+    """A row as it is learned."""
+
+    id: str
+    tokens: int
+    learned: int
+    pieces: list[tuple[str, bool]]
+    """Text, and whether it is learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """The data as a method's tokenizer sees it."""
+
+    lengths: TokenLengths
+    changes: tuple[DataNote, ...] = ()
+    """What cutting does."""
+    rendered: tuple[RenderedRow, ...] | None = None
+    """The first rows as they are learned, of methods that learn some tokens of a row."""
+
+
+def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
+    """Every row as an encoder reads it."""
+    from tunesmith.data.encode import encode
+    from tunesmith.models import pretrained
+
+    tokenizer = pretrained.tokenizer(recipe.model)
+    limit = pretrained.longest_input(recipe.model, tokenizer)
+    rows, _ = encode([*splits.train, *splits.validation, *splits.test], tokenizer, UNCUT)
+    return TokenCounts(_lengths([len(row) for row in rows], limit))
+
+
+def render(recipe: Recipe, splits: Splits) -> TokenCounts:
+    """Every row as a generator learns it."""
+    from tunesmith.data.encode import IGNORE
+    from tunesmith.models import pretrained
+    from tunesmith.pipeline.fitting import generators
+
+    tokenizer = pretrained.tokenizer(recipe.model)
+    chat_encoder = generators.make_chat_encoder(recipe, splits.labels, tokenizer)
+    limit = pretrained.longest_input(recipe.model, tokenizer)
+    rows = [*splits.train, *splits.validation, *splits.test]
+    whole, _ = generators.encode(rows, recipe, splits.labels, chat_encoder, UNCUT)
+    cut, changes = generators.encode(rows, recipe, splits.labels, chat_encoder, limit)
+    learned = sum(label != IGNORE for row in cut for label in row.labels) / max(1, sum(map(len, cut)))
+    shown = tuple(_rendered(row.id, row.ids, row.labels, tokenizer) for row in cut[:SHOWN])
+    return TokenCounts(_lengths([len(row) for row in whole], limit, learned), tuple(changes), shown)
+
+
+def _lengths(lengths: Sequence[int], limit: int, learned: float | None = None) -> TokenLengths:
+    quantiles = summary.quantiles(lengths)
+    cut = sum(length > limit for length in lengths)
+    return TokenLengths(quantiles.median, quantiles.p95, quantiles.max, limit, cut, len(lengths), learned)
+
+
+def _rendered(name: str, ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> RenderedRow:
+    """The text of a row in runs of learned and other tokens, decoded from its ids."""
+    from tunesmith.data.encode import IGNORE
+
+    runs: list[tuple[list[int], bool]] = []
+    for token, label in zip(ids, labels, strict=True):
+        if not runs or runs[-1][1] != (label != IGNORE):
+            runs.append(([], label != IGNORE))
+        runs[-1][0].append(token)
+    pieces = [(tokenizer.decode(run, clean_up_tokenization_spaces=False), learned) for run, learned in runs]
+    return RenderedRow(name, len(ids), sum(label != IGNORE for label in labels), pieces)

@@ -1,0 +1,53 @@
+"""What the log says of a request: one line when it is answered, a traceback where it failed."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tunesmith.console import say
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """One line of the log, filled while the request is on its way."""
+
+    id: str
+    method: str
+    with_texts: bool = False
+    """Whether texts and labels may be logged (`serve.log_texts`)."""
+    started: float = field(default_factory=time.monotonic)
+    route: str = ""
+    status: int = 0
+    model: str | None = None
+    inputs: int | None = None
+    texts: str | None = None
+    """The texts of the request, then those of the response: JSON lists."""
+    labels: str | None = None
+    tokens: str | None = None
+    """Tokens of prompt and answer, as `12+34`."""
+
+    def add_texts(self, texts: Sequence[str]) -> None:
+        """Log some texts where that is allowed."""
+        if self.with_texts:
+            self.texts = (self.texts or "") + json.dumps(texts)
+
+    def add_labels(self, labels: Sequence[str]) -> None:
+        """Log predicted labels where texts may be logged."""
+        if self.with_texts:
+            self.labels = json.dumps(labels)
+
+    def write(self, seconds: float) -> None:
+        """Write the line; seconds: how long the request took."""
+        values = {name: getattr(self, name) for name in ("model", "inputs", "texts", "labels", "tokens")}
+        details = " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+        clock, milliseconds = time.strftime("%H:%M:%S"), f"{1000 * seconds:.0f}ms"
+        say(f"{clock} {self.id} {self.method} {self.route} {self.status} {milliseconds} {details}".rstrip())
+
+    def write_error(self, error: Exception) -> None:
+        """Write where an error happened, without its message, which could contain a text."""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        say(f"error: {self.id} {type(error).__name__}\n{frames.rstrip()}")
