@@ -97,11 +97,11 @@ def our_steps(task: Task, model: nn.Module, feed: Any, args: Any, steps: int) ->
         weight_decay=0.0,
         max_grad_norm=1.0,
     )
-    course, accelerator = loop.TrainingPlan(steps, None, "", False, None), Accelerator(cpu=True)
-    state = loop.begin(model, train, course, accelerator)
-    found = loop.steps(state, feed, task.loss, train, accelerator, course, dict)
+    plan, accelerator = loop.TrainingPlan(steps, None, "", False, None), Accelerator(cpu=True)
+    state = loop.begin(model, train, plan, accelerator)
+    found = loop.steps(state, feed, task.loss, train, accelerator, plan, dict)
     while True:
-        with onednn_linear.fast():  # as `tunesmith train` does; not while the other side has its turn
+        with onednn_linear.enabled():  # as `tunesmith train` does; not while the other side has its turn
             step = next(found, None)
         if step is None:
             return

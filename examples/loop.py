@@ -2,12 +2,12 @@
 
     python examples/loop.py reviews.csv path/to/model
 
-The package does the same in `training/loop.py`, with checkpoints, several processes and other losses around it; a test
-holds the two to the same losses. What is worth seeing:
+The package does the same in `training/loop.py`, with checkpoints, several processes and other losses; a test checks
+that both have the same losses. Note:
 
-- which examples a step learns from depends on (seed, epoch, step) alone, its dropout on (seed, step);
-- a step's examples are sorted by length and cut into micro-batches, so that little is padding;
-- the loss of a micro-batch is a sum; the step's count divides it once, so the cuts change nothing.
+- the examples of a step depend only on (seed, epoch, step), its dropout on (seed, step);
+- a step's examples are sorted by length and cut into micro-batches, so that there is little padding;
+- the loss of a micro-batch is a sum, divided once by the step's count, so that micro-batches change no result.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LEARNING_RATE, WARMUP, WEIGHT_DECAY, MAX_NORM = 5e-5, 0.1, 0.01, 1.0
 
 
 def examples_of(step: int, number: int) -> list[int]:
-    """The rows of a step: a fresh order each epoch, every row once."""
+    """Return the rows of a step: a new order each epoch, every row once."""
     epoch, position = divmod(step, math.ceil(number / STEP_SIZE))
     order = np.random.Generator(np.random.PCG64([SEED, epoch])).permutation(number)
     return [int(i) for i in order[position * STEP_SIZE : (position + 1) * STEP_SIZE]]
 
 
 def micro_batches(rows: list[int], lengths: list[int]) -> list[list[int]]:
-    """Longest first, each as many rows as fit MAX_TOKENS when padded to its longest."""
+    """Return groups of rows, longest first, of at most MAX_TOKENS when padded to the longest row."""
     groups: list[list[int]] = []
     for row in sorted(rows, key=lambda i: (-lengths[i], i)):
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= MAX_TOKENS:
@@ -44,14 +44,14 @@ def micro_batches(rows: list[int], lengths: list[int]) -> list[list[int]]:
 
 
 def rate_at(step: int, steps: int) -> float:
-    """Linear warm-up, then linear to zero."""
+    """Return the learning rate: linear warm-up, then linear decay to zero."""
     warmup = math.ceil(WARMUP * steps)
     factor = step / warmup if step < warmup else 1 - (step - warmup) / max(1, steps - warmup)
     return LEARNING_RATE * factor
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
-    """Weight decay for matrices only: not for biases and norms."""
+    """Return AdamW with weight decay for matrices only, not for biases and norms."""
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and "bias" not in name]
     plain = [p for name, p in model.named_parameters() if not (p.ndim > 1 and "bias" not in name)]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
@@ -59,7 +59,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
 
 
 def train(texts: list[str], labels: list[str], path: str) -> list[float]:
-    """The loss of every step."""
+    """Return the loss of every step."""
     names = sorted(set(labels))
     gold = torch.tensor([names.index(label) for label in labels])
     tokenizer = AutoTokenizer.from_pretrained(path)

@@ -13,6 +13,9 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORME
 import pytest
 
 from tests import tiny
+from tunesmith import console
+
+console.configure()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

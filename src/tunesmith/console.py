@@ -1,19 +1,31 @@
-"""What people see while tunesmith works: messages and progress on stderr; results go to stdout, by the command line."""
+"""What people see while tunesmith works: messages and progress on stderr; results go to stdout, by the command line.
+
+Messages go through the logger `tunesmith`. The command line installs a handler (`configure`); a notebook or a service
+routes or silences them as it does any library's.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from datetime import UTC, datetime
+from typing import Protocol, TextIO, TypeVar
 
 from tunesmith import processes
 
 Item = TypeVar("Item")
-PLAIN_EVERY = 10.0
-"""Seconds between progress lines where stderr is not a terminal."""
+SECONDS_BETWEEN_LINES = 10.0
+"""Between two progress lines where nothing can be drawn over."""
+FORMAT_VARIABLE = "TUNESMITH_LOG"
+"""Environment variable: `json` for JSON lines instead of text."""
+logger = logging.getLogger("tunesmith")
 _silent = ContextVar("silent", default=False)
 
 
@@ -26,14 +38,60 @@ class Meter(Protocol):
 
 
 def say(text: str) -> None:
-    """Tell the user something worth knowing; of several processes the first one speaks."""
-    if processes.is_main() and not _silent.get():
-        print(text, file=sys.stderr, flush=True)
+    """Log a message worth knowing (level INFO)."""
+    logger.info(text, stacklevel=2)
 
 
 def warn(text: str) -> None:
-    """Tell the user something that should not be overlooked."""
-    say(f"warning: {text}")
+    """Log a message that should not be overlooked (level WARNING)."""
+    logger.warning(text, stacklevel=2)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Only the main of several training processes speaks, and nobody inside `silence`."""
+    return processes.is_main() and not _silent.get()
+
+
+logger.addFilter(_is_shown)
+
+
+class _Lines(logging.Formatter):
+    """Messages as the command line prints them; with the time and the place in the code where `-v` asks for it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage() if record.levelno < logging.WARNING else f"warning: {record.getMessage()}"
+        if logger.level > logging.DEBUG:
+            return text
+        return f"{self.formatTime(record)} {record.module}:{record.lineno} {text}"
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, module, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        content = {"time": moment, "level": record.levelname.lower(), "module": record.module}
+        return json.dumps(content | {"message": record.getMessage()}, ensure_ascii=False)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is stderr at the time, which a test or a notebook may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Print messages from `level` on to stderr: as text, or as JSON lines where TUNESMITH_LOG=json.
+
+    The command line calls it. A program that imports tunesmith may, or configures the logger `tunesmith` itself.
+    """
+    logger.setLevel(level)
+    handler = _StandardError()
+    handler.setFormatter(_JsonLines() if os.environ.get(FORMAT_VARIABLE) == "json" else _Lines())
+    logger.handlers[:] = [handler]
+    logger.propagate = False
 
 
 @contextmanager
@@ -57,12 +115,19 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
-    """A progress bar on a terminal; elsewhere a plain line every few seconds."""
-    if sys.stderr.isatty() and not _silent.get():
+    """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds."""
+    if _can_draw() and logger.level <= logging.INFO and not _silent.get():
         with _bar(title, total) as show:
             yield show
     else:
         yield _lines(title, total)
+
+
+def _can_draw() -> bool:
+    if os.environ.get(FORMAT_VARIABLE) == "json" or not processes.is_main():
+        return False
+    in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
+    return sys.stderr.isatty() or in_notebook
 
 
 @contextmanager
@@ -82,7 +147,7 @@ def _lines(title: str, total: int) -> Meter:
     def show(done: int, text: str = "") -> None:
         nonlocal shown
         now = time.monotonic()
-        if now - shown >= PLAIN_EVERY:
+        if now - shown >= SECONDS_BETWEEN_LINES:
             shown = now
             left = (now - start) / done * (total - done) if done else 0.0
             say(f"{title}: {done}/{total} {text} ({left:.0f} s left)".replace("  ", " "))

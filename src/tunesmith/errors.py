@@ -25,6 +25,11 @@ class TunesmithError(Exception):
         super().__init__("\n".join(parts))
 
 
+def summary(error: Exception) -> str:
+    """Return the class and the first line of an exception from another library, to be quoted in a message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+
+
 class RecipeError(TunesmithError):
     """A recipe, an override or a command-line argument is wrong."""
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from tunesmith.console import logger
+
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy", "tokenizers", "safetensors")
 
 
@@ -28,7 +30,9 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            logger.debug("%s took %.2f s", name, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ MARKS = [
     (r"(?m)^.*: \d+/\d+ .*\(\d+ s left\)\n", ""),
     (r"\d{4}-\d\d-\d\d[ T_]\d\d[:-]\d\d(?:[:-]\d\d)?", "<time>"),
     (r"\btunesmith \d+(?:\.\d+)+", "tunesmith <version>"),
-    (r"\b\d[\d.,]* ?(?:ms|s|min|h)(?![\w'])", "<duration>"),
+    (r"\b\d[\d.,]* ?(?:ms|s|min|h)(?![\w'])(?: \d+ ?(?:min|s)\b)*", "<duration>"),
     (r"\b\d[\d.,]* ?(?:kB|MB|GB)\b", "<size>"),
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"#[0-9a-f]{16}\b", "#<mark>"),

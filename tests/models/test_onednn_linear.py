@@ -12,7 +12,7 @@ from torch import nn
 from tunesmith.models import onednn_linear
 
 try:
-    onednn_linear._product(torch.ones(4, 8), torch.ones(8, 8))
+    onednn_linear._linear(torch.ones(4, 8), torch.ones(8, 8))
 except (RuntimeError, AttributeError):
     pytest.skip("this torch has no oneDNN", allow_module_level=True)
 
@@ -22,35 +22,35 @@ except (RuntimeError, AttributeError):
 def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layer, rows = nn.Linear(16, 24, bias=bias), torch.randn(shape)
-    monkeypatch.setattr(onednn_linear, "LARGE", 1)
+    monkeypatch.setattr(onednn_linear, "MIN_WEIGHTS", 1)
     found = []
     for wanted in (True, False):
         layer.zero_grad()
-        given = rows.clone().requires_grad_()
-        with onednn_linear.fast(wanted):
-            out = layer(given)
-        assert ("Learned" in type(out.grad_fn).__name__) == wanted
+        inputs = rows.clone().requires_grad_()
+        with onednn_linear.enabled(wanted):
+            out = layer(inputs)
+        assert ("WithGradient" in type(out.grad_fn).__name__) == wanted
         out.square().sum().backward()
-        found.append([out.detach(), given.grad, *(p.grad for p in layer.parameters())])
+        found.append([out.detach(), inputs.grad, *(p.grad for p in layer.parameters())])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:
     layer = nn.Linear(256, 256).requires_grad_(False)
-    given = torch.randn(4, 256, requires_grad=True)
-    with onednn_linear.fast(True):
-        layer(given).sum().backward()
+    inputs = torch.randn(4, 256, requires_grad=True)
+    with onednn_linear.enabled(True):
+        layer(inputs).sum().backward()
     assert layer.weight.grad is None
-    assert given.grad is not None
+    assert inputs.grad is not None
 
 
 def test_other_formats_few_rows_and_small_layers_go_torchs_way() -> None:
     def taken(rows: int, size: int = 256, dtype: torch.dtype = torch.float32) -> bool:
         layer = nn.Linear(size, size, dtype=dtype)
-        return "Learned" in type(layer(torch.randn(rows, size, dtype=dtype)).grad_fn).__name__
+        return "WithGradient" in type(layer(torch.randn(rows, size, dtype=dtype)).grad_fn).__name__
 
-    with onednn_linear.fast(True):
+    with onednn_linear.enabled(True):
         assert taken(4)
         assert not taken(3)
         assert not taken(8, size=64)
@@ -69,7 +69,7 @@ torch.set_num_threads(1)
 layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))
 for number in range(120):
     rows = torch.ones(300 + number, 384, requires_grad=True)
-    with onednn_linear.fast(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
+    with onednn_linear.enabled(True), torch.autocast("cpu", torch.bfloat16, enabled={form == "bfloat16"}):
         layers(rows).float().sum().backward()
     if number in (39, 119):
         print(psutil.Process().memory_info().rss / 2**20)

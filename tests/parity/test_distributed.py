@@ -161,10 +161,10 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
 with patch_environment(**processes.WITHOUT_DEEPSPEED):
     accelerator = Accelerator(cpu=True)
-course, train = loop.TrainingPlan(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
-state = loop.begin(model, train, course, accelerator)
+plan, train = loop.TrainingPlan(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
+state = loop.begin(model, train, plan, accelerator)
 try:
-    for step in loop.steps(state, batches, Loss(), train, accelerator, course, dict):
+    for step in loop.steps(state, batches, Loss(), train, accelerator, plan, dict):
         before = [p.clone() for p in model.parameters()]
         skipped = step.skipped
 except errors.TrainingError as error:

@@ -304,11 +304,11 @@ def test_training_is_the_same_in_both_layouts() -> None:
     for layout, loss in (("packed", causal.PackedCausal(chunk=50)), ("padded", causal.PaddedCausal())):
         network = copy.deepcopy(start)
         train = Train(learning_rate=1e-3, max_steps=10)
-        course = loop.TrainingPlan.plan(4, train, Evaluate(eval_strategy="no"), True)
+        plan = loop.TrainingPlan.from_settings(4, train, Evaluate(eval_strategy="no"), True)
         accelerator = Accelerator(cpu=True)
-        state = loop.begin(network, train, course, accelerator)
+        state = loop.begin(network, train, plan, accelerator)
         batches = feed(layout, rows, Sampler(20, 6, 0))
-        done = list(loop.steps(state, batches, loss, train, accelerator, course, dict))
+        done = list(loop.steps(state, batches, loss, train, accelerator, plan, dict))
         found.append([(step.loss, step.grad_norm) for step in done] + [(p.sum().item(),) for p in network.parameters()])
     for packed, padded in zip(*found, strict=True):
         assert packed == pytest.approx(padded, rel=1e-4, abs=1e-6)
@@ -370,7 +370,7 @@ def test_sliding_windows_agree_only_below_their_window() -> None:
     assert disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=8), SHORT) is None
     assert disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=None), LONG) is None
     reason = disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=8), LONG)
-    assert reason == "its layers look back 8 tokens, and a sequence has 19"
+    assert reason == "its layers attend to 8 tokens, and a sequence has 19"
 
 
 def test_windows_that_no_setting_names_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:

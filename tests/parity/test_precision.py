@@ -21,6 +21,7 @@ from tunesmith import recipe as recipes
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
+from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.recipe import Train
 from tunesmith.runs import Run
@@ -53,13 +54,13 @@ class Training:
     """The loop over packed rows, begun and perhaps gone on with."""
 
     def __init__(self, model: nn.Module, steps: int, precision: str = "no") -> None:
-        self.course = loop.TrainingPlan(steps, None, "", False, None)
+        self.plan = loop.TrainingPlan(steps, None, "", False, None)
         self.accelerator = Accelerator(cpu=True, mixed_precision=precision)
-        self.state = loop.begin(model, TRAIN, self.course, self.accelerator)
+        self.state = loop.begin(model, TRAIN, self.plan, self.accelerator)
 
     def run(self, until: int) -> list[float]:
         feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60)
-        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.course, dict, seed=1)
+        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.plan, dict, seed=1)
         return [next(steps).loss for _ in range(until - self.state.step)]
 
 
@@ -141,9 +142,10 @@ def test_resumed_is_bit_identical(family: str, mixed: str, tmp_path: Path, one_t
     losses = whole.run(8)
     first = Training(network(family), 8, mixed)
     assert first.run(4) == losses[:4]
-    saved = checkpoint.save(tmp_path, checkpoint.snapshot(first.state), {}, 1)
+    notes = checkpoint.SessionNotes([], None, 0.0, 0, 1)
+    saved = checkpoint.save(tmp_path, checkpoint.snapshot(first.state), notes, 1)
     second = Training(network(family), 8, mixed)
-    checkpoint.load(saved, second.state)
+    assert checkpoint.load(saved, second.state) == notes
     assert second.run(8) == losses[4:]
     for name, weight in whole.state.model.state_dict().items():
         assert weight.dtype == torch.bfloat16 or "bias" in name
@@ -176,15 +178,17 @@ def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
 # ---- the choice
 
 
-def test_what_is_measured_decides_once(tmp_path: Path) -> None:
+def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` of weights and of mixed precision: one measurement, kept in the manifest for a resumed run."""
-    measured = precision.measure(torch.device("cpu"), size=32, rounds=3)
-    assert {"float32_ms", "bfloat16_ms", "bfloat16_weights_ms", "bfloat16_weights_speedup"} <= set(measured)
+    cpu = torch.device("cpu")
+    measured = precision.measure(cpu, size=32, rounds=3)
     run = Run(tmp_path)
     run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
-    first, again = job.decide_once("precision", lambda: measured), job.decide_once("precision", dict)
-    assert first == again == measured
+    monkeypatch.setattr(precision, "measure", lambda device: measured)
+    first = weight_setup.measured_precision(job, cpu)
+    monkeypatch.setattr(precision, "measure", None)
+    assert first == weight_setup.measured_precision(job, cpu) == measured
 
 
 # ---- the head under autocast
@@ -202,7 +206,7 @@ def test_the_head_runs_in_the_format_of_autocast() -> None:
         loop._backward(wrapped, [batch], causal.PackedCausal(), accelerator)
         seen.append(torch.cat([p.grad.flatten() for p in wrapped.parameters()]))
         with accelerator.autocast():
-            assert causal._format(model.lm_head.weight) == (torch.bfloat16 if mixed == "bf16" else torch.float32)
+            assert causal._compute_dtype(model.lm_head.weight) == (torch.bfloat16 if mixed == "bf16" else torch.float32)
             assert causal.PackedCausal().total(model, batch).dtype == torch.float32
     assert seen[1].dtype == torch.float32
     assert torch.cosine_similarity(*seen, dim=0) > 0.999
@@ -218,11 +222,11 @@ from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.training import causal, loop
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-course = loop.TrainingPlan(6, None, "", False, None)
-state = loop.begin(network(sys.argv[1]), TRAIN, course, accelerator)
+plan = loop.TrainingPlan(6, None, "", False, None)
+state = loop.begin(network(sys.argv[1]), TRAIN, plan, accelerator)
 place = accelerator.process_index, accelerator.num_processes
 feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60, *place)
-losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, course, dict)]
+losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, plan, dict)]
 same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
 assert torch.equal(same[0], same[-1])
 if accelerator.is_main_process:

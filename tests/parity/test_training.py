@@ -47,10 +47,10 @@ def run(
     loss = losses.Classification(torch.ones(len(LABELS)) if weights is None else weights)
     evaluate = Evaluate(eval_strategy="no")
     limited = settings.model_copy(update={"max_steps": steps})
-    course = loop.TrainingPlan.plan(feed.sampler.steps_per_epoch, limited, evaluate, higher_is_better=True)
+    plan = loop.TrainingPlan.from_settings(feed.sampler.steps_per_epoch, limited, evaluate, higher_is_better=True)
     accelerator = Accelerator(cpu=True)
-    state = loop.begin(model, settings, course, accelerator)
-    return list(loop.steps(state, feed, loss, settings, accelerator, course, dict))
+    state = loop.begin(model, settings, plan, accelerator)
+    return list(loop.steps(state, feed, loss, settings, accelerator, plan, dict))
 
 
 def no_dropout(model: nn.Module) -> nn.Module:
@@ -231,13 +231,13 @@ def test_early_stopping_and_best(tiny_models: Models) -> None:
     """Evaluations 0.5, 0.7, 0.6, 0.6 with patience 2 stop after the fourth; the second is the best."""
     model, tokenizer, encoded = setup(tiny_models("bert"))
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    course = loop.TrainingPlan(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
+    plan = loop.TrainingPlan(num_steps=50, eval_every=2, metric="macro_f1", higher_is_better=True, patience=2)
     feed = MicroBatches(encoded, Sampler(len(encoded), 8, 0), Padded(tokenizer), 4096)
     loss = losses.Classification(torch.ones(3))
     accelerator = Accelerator(cpu=True)
-    state = loop.begin(model, Train(), course, accelerator)
+    state = loop.begin(model, Train(), plan, accelerator)
     evaluate = lambda: {"macro_f1": next(values)}  # noqa: E731
-    steps = list(loop.steps(state, feed, loss, Train(), accelerator, course, evaluate))
+    steps = list(loop.steps(state, feed, loss, Train(), accelerator, plan, evaluate))
     assert [step.number for step in steps if step.scores] == [2, 4, 6, 8]
     assert [step.number for step in steps if step.is_best] == [2, 4]
     assert len(steps) == 8
@@ -247,10 +247,10 @@ def test_a_step_without_labels_is_skipped_and_counted(tiny_models: Models) -> No
     model, tokenizer, encoded = setup(tiny_models("bert"))
     bare = [dataclasses.replace(row, label=IGNORE) if i % 2 else row for i, row in enumerate(encoded)]
     feed = MicroBatches(bare, Sampler(len(bare), 1, 0), Padded(tokenizer), 4096)
-    course = loop.TrainingPlan(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
+    plan = loop.TrainingPlan(len(bare), None, "macro_f1", higher_is_better=True, patience=None)
     accelerator = Accelerator(cpu=True)
-    state = loop.begin(model, Train(), course, accelerator)
-    steps = list(loop.steps(state, feed, losses.Classification(torch.ones(3)), Train(), accelerator, course, dict))
+    state = loop.begin(model, Train(), plan, accelerator)
+    steps = list(loop.steps(state, feed, losses.Classification(torch.ones(3)), Train(), accelerator, plan, dict))
     assert state.skipped == sum(step.skipped for step in steps) == len(bare) // 2
     assert state.scheduler.last_epoch == len(bare) - state.skipped
 
@@ -468,17 +468,17 @@ def test_dropout_of_compiled_layers_is_seeded() -> None:
 def test_what_is_compiled_when(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, many = torch.device("cpu"), 500
     monkeypatch.setattr(compilation.shutil, "which", lambda name: "/usr/bin/g++")
-    assert [compilation.pays(setting, 1, cpu, causal=True)[0] for setting in (True, False, "auto")] == [
+    assert [compilation.decide(setting, 1, cpu, causal=True)[0] for setting in (True, False, "auto")] == [
         True,
         False,
         False,
     ]
-    assert compilation.pays("auto", many, cpu, causal=True)[0]
-    assert not compilation.pays("auto", 10 * many, cpu)[0]  # an encoder
-    assert not compilation.pays("auto", many, torch.device("cuda"))[0]
-    assert compilation.pays("auto", 4 * many, torch.device("cuda"))[0]
+    assert compilation.decide("auto", many, cpu, causal=True)[0]
+    assert not compilation.decide("auto", 10 * many, cpu)[0]  # an encoder
+    assert not compilation.decide("auto", many, torch.device("cuda"))[0]
+    assert compilation.decide("auto", 4 * many, torch.device("cuda"))[0]
     monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
-    assert compilation.pays("auto", many, cpu, causal=True) == (False, "not compiled: no C++ compiler")
-    assert not compilation.pays(False, many, cpu)[0]
+    assert compilation.decide("auto", many, cpu, causal=True) == (False, "not compiled: no C++ compiler")
+    assert not compilation.decide(False, many, cpu)[0]
     with pytest.raises(TrainingError, match=r"install g\+\+"):
-        compilation.pays(True, many, cpu)
+        compilation.decide(True, many, cpu)

@@ -6,14 +6,14 @@ Everything heavy is imported by the command that needs it, so `--help` answers a
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from tunesmith import __version__
+from tunesmith import __version__, console
 from tunesmith.cli import inference, inspect, training
 from tunesmith.cli.shared import Args, Command
-from tunesmith.console import say
 from tunesmith.errors import Interrupted, TunesmithError
 
 COMMANDS: dict[str, Command] = training.COMMANDS | inference.COMMANDS | inspect.COMMANDS
@@ -22,10 +22,11 @@ COMMANDS: dict[str, Command] = training.COMMANDS | inference.COMMANDS | inspect.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     args = _parse(argv)
+    console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
     try:
         args.run(args)
     except Interrupted as stop:
-        say(str(stop))
+        console.say(str(stop))
         return 128 + stop.signal
     except TunesmithError as error:
         if args.debug:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        say("interrupted")
+        console.say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     for name, (run, text, add) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         add(command)
+        command.add_argument("-v", "--verbose", action="store_true", help="log more, with times and places in the code")
+        command.add_argument("-q", "--quiet", action="store_true", help="log nothing but warnings and errors")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(run=run)
     return root

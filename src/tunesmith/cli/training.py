@@ -44,7 +44,7 @@ def _train(args: Args) -> None:
     if args.seeds:
         from tunesmith.pipeline.seeds import repeat
 
-        given = {"--resume": args.resume, "--quiet": args.quiet, "--skip-test": args.skip_test}
+        given = {"--resume": args.resume, "--worker": args.worker, "--skip-test": args.skip_test}
         if other := [name for name, value in given.items() if value]:
             raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
         if args.recipe is None:
@@ -56,10 +56,10 @@ def _train(args: Args) -> None:
         args.overrides,
         run_dir=args.run_dir,
         resume=args.resume,
-        quiet=args.quiet,
+        quiet=args.worker,
         skip_test=args.skip_test,
     )
-    if not args.quiet and processes.is_main():
+    if not args.worker and processes.is_main():
         show_run(run)
 
 
@@ -111,7 +111,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
     command.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     command.add_argument("--run-dir", help="put the run here instead of a new folder in output_dir")
-    command.add_argument("--quiet", action="store_true", help="do not repeat the data's changes, nor print the scores")
+    command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # another process shows the results
     command.add_argument("--skip-test", action="store_true", help="leave the test split alone")
     _add_seeds(command)
 

@@ -43,7 +43,7 @@ def pth(trained: ExportSource, folder: Path) -> Exported:
     model = predictor.parts().model
     pretrained.save_state_dict(model, folder / STATE_DICT)
     fresh = type(model)(model.config)
-    architectures.fill(fresh, folder / STATE_DICT, "")
+    architectures.load_state_dict(fresh, folder / STATE_DICT, "")
     restored = trained.predictor.with_model(fresh.eval().to(trained.parts.model.device))
     return Exported(restored.logits, "torch", exact)
 

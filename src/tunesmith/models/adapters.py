@@ -1,4 +1,4 @@
-"""Small matrices beside frozen weights: LoRA (arXiv:2106.09685) and its kin. The only door to peft."""
+"""Low-rank adapters beside frozen weights: LoRA (arXiv:2106.09685) and its variants. The only door to peft."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import difflib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,13 @@ ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """What an adapter's folder says about the model under it."""
+class SavedAdapter:
+    """What an adapter's folder says about its base model."""
 
     base: str
+    """The name of the base model."""
     revision: str | None
-    settings: dict[str, Any]
+    model_config: Mapping[str, Any]
     """The config.json of the model that was trained."""
 
 
@@ -48,7 +49,7 @@ def attach(
     model = loaded.module
     if loaded.has_own_weights:
         raise ModelError(
-            "an adapter is saved without the weights under it, and these come from no name",
+            "cannot train an adapter on weights without a name: an adapter is saved without its base model",
             found="model.from_config or model.state_dict beside an adapter",
             do="train in full (adapter.kind=none), or save the model first and name its folder",
         )
@@ -61,28 +62,28 @@ def attach(
         target_modules=ALL_LINEAR if ALL_LINEAR in settings.target_modules else list(settings.target_modules),
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
-        fan_in_fan_out=any(_is_turned(module) for module in targets),
+        fan_in_fan_out=any(_is_conv1d(module) for module in targets),
         modules_to_save=heads(model) if task == "classification" else None,
         trainable_token_indices=_new_tokens(loaded) if loaded.added_tokens else None,
         revision=revision,
     )
     torch.manual_seed(seed)
     adapted = _wrap(model, config)
-    # peft writes where the files lay; a name leads there on other machines too
+    # peft writes the path of the files; a name can be loaded on other machines, too
     config.base_model_name_or_path = str(Path(base_name).resolve()) if Path(base_name).exists() else base_name
     return adapted
 
 
 def describe(model: nn.Module) -> str:
-    """Such as `2,097,152 of 1,013,878,784 parameters learn (0.2068%)`."""
+    """Return a line such as `2,097,152 of 1,013,878,784 parameters learn (0.2068%)`."""
     total, learning = count(model)
     return f"{learning:,} of {total:,} parameters learn ({learning / max(1, total):.4%})"
 
 
 def count(model: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters; shared ones count once, and weights in 4 bits as the numbers they stand for.
+    """Return the numbers of all and of trainable parameters; shared ones count once, 4-bit weights one by one.
 
-    Of modules that an adapter trains in full there are two copies; the one that is not used does not count.
+    A module that an adapter trains in full has a second copy, which is not used and does not count.
     """
     idle = {id(parameter) for name, parameter in model.named_parameters() if ".original_module." in name}
     sizes = [(quantize.size(p), p.requires_grad) for p in model.parameters() if id(p) not in idle]
@@ -90,60 +91,61 @@ def count(model: nn.Module) -> tuple[int, int]:
 
 
 def save(folder: Path, model: Any) -> None:
-    """The adapter alone (adapter_config.json, adapter_model.safetensors), and the config.json of the model under it."""
+    """Write the adapter (adapter_config.json, adapter_model.safetensors) and the config.json of its base model."""
     card = folder / "README.md"
     before = card.read_bytes() if card.exists() else None
     model.save_pretrained(folder, save_embedding_layers=False)
-    # peft writes a form to be filled in; a folder keeps what it had
+    # peft writes a template of a model card; the folder keeps the card that it had
     card.unlink(missing_ok=True)
     if before is not None:
         card.write_bytes(before)
     model.get_base_model().config.save_pretrained(folder)
 
 
-def saved(folder: Path) -> Saved | None:
-    """What a folder that `save` (or peft) wrote says; None where the folder holds no adapter."""
+def saved(folder: Path) -> SavedAdapter | None:
+    """Read what `save` or peft wrote about an adapter; None if the folder holds no adapter."""
     if not (folder / CONFIG).is_file():
         return None
     try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         path = folder / "config.json"
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return Saved(found["base_model_name_or_path"], found.get("revision"), settings)
+        model_config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return SavedAdapter(config["base_model_name_or_path"], config.get("revision"), model_config)
     except (ValueError, KeyError) as error:
         raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
 
 
 def load(model: nn.Module, folder: Path) -> nn.Module:
-    """The model with the adapter in `folder`, ready to predict."""
+    """Return the model with the adapter in `folder`, in eval mode."""
     peft = _peft()
     with _quiet():
-        found: nn.Module = peft.PeftModel.from_pretrained(model, folder)
-    return found.eval()
+        adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder)
+    return adapted.eval()
 
 
 def has_adapter(model: nn.Module) -> bool:
-    """Whether small matrices lie beside the model's weights."""
+    """Return whether the model has an adapter."""
     return hasattr(model, "disable_adapter")
 
 
 @contextmanager
-def off(model: nn.Module) -> Iterator[None]:
-    """For a while the adapted model computes what the model under it does."""
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within this, the adapted model computes what its base model does."""
     with cast(Any, model).disable_adapter():
         yield
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """A plain transformers model that computes what the adapted one does; the adapted one is left as it is.
+    """Return a plain transformers model that computes what the adapted one does; the adapted one does not change.
 
-    Weights in 4 bits are first written out as the float32 values they stand for: those are what the adapter learned
-    beside. Merging into 4 bits would round the adapter's work away.
+    4-bit weights are first converted to the float32 values that the adapter was trained beside: merging into 4 bits
+    would round the adapter's contribution away.
     """
-    adapted = _unwrapped(model)
-    whole: Any = _in_full(adapted) if quantize.is_quantized(adapted) else copy.deepcopy(adapted)
+    if not hasattr(model, "merge_and_unload"):
+        raise ModelError(f"{type(model).__name__} has no adapter to merge")
+    unmerged: Any = _dequantized(model) if quantize.is_quantized(model) else copy.deepcopy(model)
     with _quiet():
-        merged: Any = whole.merge_and_unload(safe_merge=True)
+        merged: Any = unmerged.merge_and_unload(safe_merge=True)
     for mark in ("peft_config", "_hf_peft_config_loaded"):
         if mark in vars(merged):
             delattr(merged, mark)
@@ -151,53 +153,53 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def heads(model: nn.Module) -> list[str]:
-    """Names of the modules that a classifier's head consists of: all with weights beside the body, and its pooler.
+    """Return the names of the modules in a classifier's head: all with weights outside the body, and its pooler.
 
-    Many files lack the pooler: it is then as random as the rest of the head, and must be learned and saved like it.
+    Many files lack the pooler: it is then as random as the rest of the head, and is trained and saved with it.
     """
     prefix = str(getattr(model, "base_model_prefix", ""))
     body = getattr(model, prefix, None)
     if not isinstance(body, nn.Module):
-        raise ModelError(f"{type(model).__name__} does not say which part is its body")
-    beside = [
+        raise ModelError(f"{type(model).__name__} does not name its body", expected="a base_model_prefix")
+    outside = [
         name for name, child in model.named_children() if child is not body and any(True for _ in child.parameters())
     ]
-    return beside + ([f"{prefix}.pooler"] if isinstance(getattr(body, "pooler", None), nn.Module) else [])
+    return outside + ([f"{prefix}.pooler"] if isinstance(getattr(body, "pooler", None), nn.Module) else [])
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """Linear layers (GPT-2's turned ones too) by name, without the head."""
+    """Linear layers by name, without the head; GPT-2's Conv1D layers are among them."""
     output = cast(Any, model).get_output_embeddings()
     head = [] if output is not None else heads(model)
     return {
         name: module
         for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or _is_turned(module))
+        if (isinstance(module, nn.Linear) or _is_conv1d(module))
         and module is not output
         and not any(f"{name}.".startswith(f"{part}.") for part in head)
     }
 
 
 def _targets(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules that a recipe's names mean; each name must mean one at least."""
-    known = _linear(model)
-    found = []
+    """The modules that match a recipe's names; every name must match at least one."""
+    layers = _linear(model)
+    targets = []
     for target in names:
-        meant = [m for name, m in known.items() if target == ALL_LINEAR or f".{name}".endswith(f".{target}")]
-        if not meant:
-            short = sorted({name.rsplit(".", 1)[-1] for name in known})
+        matching = [m for name, m in layers.items() if target == ALL_LINEAR or f".{name}".endswith(f".{target}")]
+        if not matching:
+            short = sorted({name.rsplit(".", 1)[-1] for name in layers})
             near = difflib.get_close_matches(target, short, 1)
             raise ModelError(
                 f"adapter.target_modules: {type(model).__name__} has no linear layer {target!r}",
                 expected=f"{ALL_LINEAR}, or some of: {', '.join(short)}",
                 do=f"did you mean {near[0]!r}?" if near else "use one of these",
             )
-        found += meant
-    return found
+        targets += matching
+    return targets
 
 
-def _is_turned(module: nn.Module) -> bool:
-    """GPT-2's Conv1D: a linear layer whose weight is in x out."""
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether this is GPT-2's Conv1D: a linear layer whose weight is in x out."""
     return type(module).__name__ == "Conv1D"
 
 
@@ -206,7 +208,7 @@ def _new_tokens(loaded: LoadedModel) -> dict[str, list[int]]:
     network = cast(Any, loaded.module)
     tables = [network.get_input_embeddings(), network.get_output_embeddings()]
     if tables[1] is None or tables[1].weight is tables[0].weight:
-        tables.pop()  # what is tied learns with the input's rows
+        tables.pop()  # a tied output is trained with the input's rows
     rows = tables[0].weight.shape[0]
     names = {id(module): name for name, module in network.named_modules()}
     return {names[id(table)]: list(range(rows - loaded.added_tokens, rows)) for table in tables}
@@ -223,27 +225,21 @@ def _peft() -> Any:
     return peft
 
 
-def _unwrapped(model: nn.Module) -> Any:
-    if not hasattr(model, "merge_and_unload"):
-        raise ModelError(f"{type(model).__name__} has no adapter to merge")
-    return model
-
-
-def _in_full(adapted: Any) -> nn.Module:
-    """The same adapter beside the float32 values of the 4-bit weights."""
+def _dequantized(adapted: Any) -> nn.Module:
+    """A copy of the model with the same adapter beside the float32 values of the 4-bit weights."""
     state = _peft().get_peft_model_state_dict(adapted, save_embedding_layers=False)
     config = copy.deepcopy(adapted.peft_config["default"])
     config.inference_mode = False
     base = quantize.dequantize(copy.deepcopy(adapted).unload())
-    config.fan_in_fan_out = any(_is_turned(module) for module in base.modules())
-    whole = _wrap(base, config)
-    _peft().set_peft_model_state_dict(whole, state)
-    return whole
+    config.fan_in_fan_out = any(_is_conv1d(module) for module in base.modules())
+    copied = _wrap(base, config)
+    _peft().set_peft_model_state_dict(copied, state)
+    return copied
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what peft says of transformers' old names, and of settings that follow from the layer's kind."""
+    """Silence peft's warnings about old names in transformers, and about settings that follow from the layer."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)

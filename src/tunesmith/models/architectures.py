@@ -1,4 +1,4 @@
-"""What a recipe changes in a model: its sizes, its dropout, weights from a `.pth` file, rows for new tokens."""
+"""What a recipe changes in a model: sizes, dropout, weights from a `.pth` file, embedding rows for new tokens."""
 
 from __future__ import annotations
 
@@ -19,64 +19,65 @@ from tunesmith.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model as it was loaded, and what an adapter on it has to know."""
+    """A model as it was loaded, with what an adapter for it has to know."""
 
     module: nn.Module
     has_own_weights: bool = False
-    """Its weights come from `model.from_config` or `model.state_dict`: no name leads to them."""
+    """The weights come from `model.from_config` or `model.state_dict`, and cannot be loaded by the model's name."""
     added_tokens: int = 0
-    """Rows that were added to the end of its embedding for new tokens."""
+    """Rows that were added at the end of its embedding for new tokens."""
 
 
-INSIDE = ("model_state_dict", "state_dict", "model")
-"""Where training scripts put the weights in what they save, in the order tried."""
+STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
+"""Keys under which training scripts save the weights, in the order tried."""
 
 
-def build(sizes: Mapping[str, Any], tokenizer: Any, about: Mapping[str, Any]) -> Any:
-    """The transformers configuration of `model.from_config`; vocabulary and special tokens are the tokenizer's.
+def build(from_config: Mapping[str, Any], tokenizer: Any, changes: Mapping[str, Any]) -> Any:
+    """Return the transformers configuration of `model.from_config`, with the tokenizer's vocabulary and special tokens.
 
-    about: further settings, such as label names. Raises ModelError for unknown architectures and settings.
+    changes: further settings, such as label names. Raises ModelError for unknown architectures and settings.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    given = dict(sizes)
-    kind = str(given.pop("model_type", ""))
+    settings = dict(from_config)
+    kind = str(settings.pop("model_type", ""))
     if kind not in CONFIG_MAPPING:
         raise _unknown("model_type", kind, CONFIG_MAPPING.keys(), "one of the model types of transformers")
-    known = CONFIG_MAPPING[kind]
-    names = {*known().to_dict(), *known.attribute_map}
-    for name in given:
+    config_class = CONFIG_MAPPING[kind]
+    names = {*config_class().to_dict(), *config_class.attribute_map}
+    for name in settings:
         if name not in names:
-            raise _unknown(name, given[name], names, f"a setting of {kind}")
+            raise _unknown("setting", name, names, f"a setting of {kind}")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    if given.get("vocab_size", len(tokenizer)) < len(tokenizer):
+    if settings.get("vocab_size", len(tokenizer)) < len(tokenizer):
         raise ModelError(
-            f"model.from_config.vocab_size is {given['vocab_size']}, but the tokenizer has {len(tokenizer)} tokens",
+            f"model.from_config.vocab_size is {settings['vocab_size']}, but the tokenizer has {len(tokenizer)} tokens",
             do="leave vocab_size out",
         )
     try:
-        return AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer)} | ids | given | dict(about))
+        return AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer)} | ids | settings | dict(changes))
     except Exception as error:  # configurations check their values in many ways
-        raise ModelError(f"model.from_config is no {kind}", found=" ".join(str(error).split())[:300]) from error
+        raise ModelError(
+            f"model.from_config is not a valid {kind} configuration", found=" ".join(str(error).split())[:300]
+        ) from error
 
 
-def _unknown(name: str, value: Any, known: Iterable[str], expected: str) -> ModelError:
-    sought = value if name == "model_type" else name
-    near = difflib.get_close_matches(str(sought), list(known), 3)
+def _unknown(what: str, name: str, known: Iterable[str], expected: str) -> ModelError:
+    near = difflib.get_close_matches(name, list(known), 3)
     return ModelError(
-        f"model.from_config: unknown {'model_type' if name == 'model_type' else 'setting'} {sought!r}",
+        f"model.from_config: unknown {what} {name!r}",
         expected=expected,
         do=f"did you mean {' or '.join(near)}?" if near else "see the documentation of transformers",
     )
 
 
 def set_dropout(config: Any, rate: float) -> None:
-    """Give every dropout of a configuration the same rate. Raises ModelError where it has none."""
+    """Set every dropout of a configuration to the same rate. Raises ModelError for a configuration without any."""
     inner = config.get_text_config()
     names = [
         name
         for name, value in inner.to_dict().items()
-        # layerdrop leaves out whole layers, which is another thing
+        # layerdrop skips whole layers, and is not meant
         if "drop" in name and "layerdrop" not in name and isinstance(value, float)
     ]
     if not names:
@@ -85,16 +86,16 @@ def set_dropout(config: Any, rate: float) -> None:
         setattr(inner, name, rate)
 
 
-def fill(model: nn.Module, path: Path, prefix: str) -> None:
-    """Replace the model's weights by those of a `.pth` file: a state dict, alone or under one of INSIDE.
+def load_state_dict(model: nn.Module, path: Path, prefix: str) -> None:
+    """Replace the model's weights by those of a `.pth` file: a state dict, by itself or under one of STATE_DICT_KEYS.
 
-    prefix: of names that must all be there and fit, such as `transformer.`; everything, where it is empty. Tied weights
-    may be missing. Raises ModelError for files with anything but tensors, and where names or shapes do not fit.
+    prefix: weights whose names start with it must all be in the file, such as `transformer.`; empty for all weights.
+    Tied weights may be missing. Raises ModelError for files with anything but tensors, or with other names or shapes.
     """
-    state = _read(path)
+    state = _read_state_dict(path)
     try:
         result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # of other shapes
+    except RuntimeError as error:  # other shapes
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise ModelError(f"the weights in {path} do not fit the model", found="; ".join(lines)[:300]) from error
     missing = [name for name in result.missing_keys if name.startswith(prefix) and not _is_tied(model, name, state)]
@@ -108,56 +109,56 @@ def fill(model: nn.Module, path: Path, prefix: str) -> None:
         raise ModelError(
             f"the weights in {path} are not those of this architecture",
             found="; ".join(
-                _some(kind, names) for kind, names in (("missing", missing), ("unknown", unexpected)) if names
+                f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                for kind, names in (("missing", missing), ("unknown", unexpected))
+                if names
             ),
-            do="check model.from_config, or model.name_or_path where there is none",
+            do="check model.from_config or model.name_or_path",
         )
 
 
-def _some(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{kind}: {', '.join(names[:5])}{more}"
-
-
 def _is_tied(model: Any, name: str, state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a parameter is one with another that the file has."""
+    """Whether a parameter is tied to another one that the file has."""
     pairs = getattr(model, "all_tied_weights_keys", {})
     return any(name in pair and any(other in state for other in pair) for pair in pairs.items())
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     expected = "a state dict (name -> tensor) written by torch.save"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelError(f"there is no file {path}", expected=expected) from None
+        raise ModelError(f"{path} does not exist", expected=expected) from None
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} holds more than tensors, and reading it would run code",
+            f"{path} contains more than tensors; reading it could run code",
             expected=expected,
-            do="save model.state_dict() alone, where the file was made",
+            do="save only model.state_dict(), with the program that made the file",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged", expected=expected, found=str(error).split("\n")[0][:300]) from error
-    for name in INSIDE:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
+    for name in STATE_DICT_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
             break
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ModelError(f"{path} holds no state dict", expected=f"{expected}, alone or under {', '.join(INSIDE)}")
-    return found
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ModelError(
+            f"{path} does not contain a state dict",
+            expected=f"{expected}, by itself or under {', '.join(STATE_DICT_KEYS)}",
+        )
+    return content
 
 
 def add_rows(model: Any, tokens: int) -> int:
     """Give the embedding a row for each of the tokenizer's tokens; returns how many were added.
 
-    New rows, also of an output embedding of its own, are the mean of the old ones: known tokens keep nearly their
-    probabilities (Hewitt 2021), and a model that is loaded again gets the same rows.
+    New rows, also those of an output embedding that is not tied, are the mean of the old ones: probabilities of known
+    tokens hardly change (Hewitt 2021), and loading the model again gives the same rows.
     """
     rows: int = model.get_input_embeddings().weight.shape[0]
     added = max(0, tokens - rows)
     if added:
-        say(f"note: the tokenizer has {tokens} tokens and the model {rows}: {added} rows were added to its embedding")
+        say(f"note: the tokenizer has {tokens} tokens and the model {rows}: added {added} rows to its embedding")
         model.resize_token_embeddings(tokens, mean_resizing=False)
         for table in (model.get_input_embeddings(), model.get_output_embeddings()):
             if table is not None:

@@ -1,7 +1,7 @@
-"""GGUF files (llama.cpp's format) as folders of plain Hugging Face files: unpacked once, trainable, savable.
+"""Unpack GGUF files (llama.cpp's format) to folders of plain Hugging Face files, once, so that models can be trained.
 
-transformers reads GGUF, but slowly, and a model loaded so may keep a mark of its quantization and refuse to be saved.
-Here weights are unpacked to float32 and written as safetensors, with the tokenizer and the chat template of the file.
+transformers reads GGUF, but slowly, and a model that it loaded from there may refuse to be saved as quantized. Here
+weights are unpacked to float32 and written as safetensors, with the tokenizer and the chat template of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tunesmith import assets
+from tunesmith import assets, errors
 from tunesmith.console import say
 from tunesmith.errors import ModelError
 
@@ -24,13 +24,13 @@ SUFFIX = ".gguf"
 
 
 def unpack(path: Path) -> Path:
-    """The folder with config.json, safetensors and tokenizer made from a GGUF file; made at first use and cached.
+    """Return a folder with config.json, safetensors and tokenizer from a GGUF file; written at first use and cached.
 
-    The cache is keyed by the file's SHA-256. Raises ModelError where there is no such file, or transformers cannot
-    read its architecture.
+    The cache is keyed by the file's SHA-256. Raises ModelError if there is no such file, or if transformers cannot read
+    its architecture.
     """
     if not path.is_file():
-        raise ModelError(f"there is no file {path}", expected="a GGUF file with one causal language model")
+        raise ModelError(f"{path} does not exist", expected="a GGUF file with one causal language model")
     state = path.stat()
     target = assets.cache() / f"gguf-{_sha256(path, state.st_size, state.st_mtime_ns)[:16]}"
     if not target.exists():
@@ -43,22 +43,22 @@ def unpack(path: Path) -> Path:
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path, size: int, changed: int) -> str:
-    """size and changed (ns) make a new file under an old name a new key."""
+    """The hash of a file's content; size and changed (ns) are part of the cache's key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, target: Path) -> None:
-    """The target appears whole or not at all."""
+    """Convert the file; the target appears complete or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        made = Path(scratch) / "model"
-        _convert(path, made)
+        converted = Path(scratch) / "model"
+        _convert(path, converted)
         try:
-            made.rename(target)
+            converted.rename(target)
         except OSError:
-            if not target.exists():  # another process may have been first: its copy comes from the same bytes
-                shutil.copytree(made, target)
+            if not target.exists():  # another process may have been first, with the same bytes
+                shutil.copytree(converted, target)
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -67,13 +67,13 @@ def _convert(path: Path, folder: Path) -> None:
     model = read(path)
     with _explained(path):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    del model.config._name_or_path  # the file's own title, which is no name that leads anywhere
+    del model.config._name_or_path  # the title in the file, which is not a name to load it by
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def read(path: Path) -> Any:
-    """The model in a GGUF file, in float32, without its tokenizer."""
+    """Load the model in a GGUF file in float32."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -90,10 +90,10 @@ def read(path: Path) -> Any:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # a parser of foreign binary files: whatever it raises, the file is the matter
+    except Exception as error:  # a parser of foreign binary files: whatever it raises, the file is the cause
         raise ModelError(
             f"cannot read {path}",
             expected="a GGUF file with one causal language model",
-            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}",
+            found=errors.summary(error),
             do="give the model's Hugging Face files instead",
         ) from error

@@ -1,7 +1,7 @@
-"""Bag of words and logistic regression: the baseline, and the head of a probe. The only door to scikit-learn's models.
+"""Bag of words and logistic regression: the baseline, and the head of a probe.
 
-scikit-learn learns the vocabulary, the weights of the n-grams and the regression; what it learned is stored as
-safetensors + JSON, and predicting needs numpy alone (importing scikit-learn takes longer than predicting does).
+scikit-learn learns the vocabulary, the weights of the n-grams and the regression; these are stored as safetensors and
+JSON, and predicting needs numpy only (importing scikit-learn takes longer than predicting).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Floats = NDArray[np.float64]
 WORD = re.compile(r"(?u)\b\w\w+\b")
 WEIGHTS, SETTINGS = "linear.safetensors", "linear.json"
 CHUNK = 4096
-"""Texts scored at once: bounds the memory of the scores of many classes."""
+"""Texts scored at once, which limits the memory that the scores of many classes need."""
 
 
 @dataclass(frozen=True)
 class Regression:
-    """Multinomial logistic regression. weight: classes x features, bias: classes (for two classes, of the second)."""
+    """Multinomial logistic regression. weight: classes x features; bias: classes. Two classes have one row."""
 
     weight: Floats
     bias: Floats
@@ -48,7 +48,7 @@ class Regression:
         return cls(model.coef_, model.intercept_)
 
     def probabilities(self, scores: Floats) -> Floats:
-        """Rows of class scores (without bias) -> rows of probabilities."""
+        """Return probabilities, rows x classes, from class scores without bias."""
         logits = scores + self.bias
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
@@ -61,12 +61,12 @@ class Regression:
 
 @dataclass(frozen=True)
 class BagOfWords:
-    """Text -> the n-grams it is counted by, as scikit-learn's analyzers `word` and `char_wb` define them."""
+    """The n-grams of a text, as scikit-learn's analyzers `word` and `char_wb` define them."""
 
     settings: Linear
 
     def __call__(self, example: Example) -> list[str]:
-        """All n-grams of an example. Those of the second text are marked, so that the two texts stay apart."""
+        """Return all n-grams of an example. Those of the second text are marked, to tell the two texts apart."""
         grams = self._grams(example.text)
         if example.text_pair is not None:
             grams += [f"2|{gram}" for gram in self._grams(example.text_pair)]
@@ -92,29 +92,29 @@ def _char_ngrams(text: str, shortest: int, longest: int) -> list[str]:
     for word in (f" {word} " for word in text.split()):
         for n in range(shortest, longest + 1):
             grams += [word[i : i + n] for i in range(max(1, len(word) - n + 1))]
-            if n >= len(word):  # a short word counts once, whole
+            if n >= len(word):  # a short word counts once, as a whole
                 break
     return grams
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """A classifier: n-gram weights times regression weights."""
+    """A classifier: weighted n-gram counts times regression weights."""
 
     labels: tuple[str, ...]
     settings: Linear
     vocabulary: Mapping[str, int]
     idf: Floats | None
-    """Inverse document frequency of each n-gram; None where plain counts are used."""
+    """Inverse document frequency of each n-gram; None for plain counts."""
     regression: Regression
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """One prediction per example; a text without any known n-gram gets the classes' prior."""
-        found = []
+        """Return one prediction per example; a text without a known n-gram gets the classes' prior."""
+        predictions = []
         for start in range(0, len(examples), CHUNK):
             chunk = examples[start : start + CHUNK]
-            found += names.predictions(chunk, self._probabilities(chunk), self.labels)
-        return found
+            predictions += names.predictions(chunk, self._probabilities(chunk), self.labels)
+        return predictions
 
     @property
     def max_length(self) -> None:
@@ -169,7 +169,7 @@ class LinearClassifier:
 
     @classmethod
     def load(cls, folder: Path) -> LinearClassifier:
-        """The classifier that `save` wrote; it predicts the same to the last bit."""
+        """Load the classifier that `save` wrote; its predictions are bit-identical."""
         content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
         vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
@@ -178,19 +178,29 @@ class LinearClassifier:
 
 
 def prepare() -> None:
-    """Import scikit-learn, which takes a second, ahead of `fit`."""
+    """Import scikit-learn, which takes a second, before `fit` is timed."""
     import sklearn.feature_extraction.text
     import sklearn.linear_model  # noqa: F401
 
 
 def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> TrainResult:
-    """Learn a bag-of-words classifier. weights: one per label, in their order."""
+    """Fit a bag-of-words classifier. weights: one per label, in their order.
+
+    Raises TrainingError if `min_df` or empty texts leave no n-gram.
+    """
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     count = CountVectorizer(
         analyzer=BagOfWords(settings), min_df=settings.min_df, max_features=settings.max_features, dtype=np.float64
     )
-    features = _counted(count, examples, settings)
+    try:
+        features = count.fit_transform(examples)
+    except ValueError as error:
+        raise TrainingError(
+            "cannot fit a bag of words: no n-gram of the training texts is left",
+            found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
+            do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
+        ) from error
     idf = None
     if settings.vectorizer == "tfidf":
         transform = TfidfTransformer(sublinear_tf=True)
@@ -201,15 +211,3 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
     parameters = regression.weight.size + regression.bias.size
     predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
     return TrainResult(predictor, parameters, parameters, TrainingNotes(ngrams=len(vocabulary)))
-
-
-def _counted(count: Any, examples: Sequence[Example], settings: Linear) -> Any:
-    """The count matrix. Raises TrainingError where `min_df` or empty texts leave no n-gram."""
-    try:
-        return count.fit_transform(examples)
-    except ValueError as error:
-        raise TrainingError(
-            "no n-gram of the training texts is left to count",
-            found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
-            do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
-        ) from error

@@ -1,8 +1,8 @@
-"""Many token sequences as one row for a causal model: shared prefixes are computed once, and nothing is padded.
+"""Pack token sequences into one row for a causal model: shared prefixes are computed once, and nothing is padded.
 
 The sequences form a prefix tree; the row lists its nodes depth first. A token attends to itself and its ancestors, and
 its position is its depth, so every hidden state equals that of the sequence run alone (tests/parity/test_packing.py).
-Whether a model can be run so is never assumed: `disagrees` tries.
+`disagrees` tries whether a model supports this.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tunesmith import errors
 from tunesmith.data.encode import IGNORE
 from tunesmith.errors import ModelError
 
@@ -28,22 +29,22 @@ Tokens = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences as one row of T tokens, with P things to learn at U places of it."""
+    """Sequences as one row of T tokens, with P predictions to learn at U places of it."""
 
     ids: torch.Tensor
     """1 x T."""
     positions: torch.Tensor
     """1 x T: depth in the tree, the position the token has in its sequences."""
     mask: torch.Tensor
-    """1 x 1 x T x T: true where a token (row) attends to a token (column), itself and its ancestors."""
+    """1 x 1 x T x T: True where a token (row) attends to a token (column): itself or an ancestor."""
     places: tuple[torch.Tensor, ...]
-    """For each sequence, in the order given, the places of its tokens in the row; stays on the CPU."""
+    """For each sequence, in the order of `pack`, the places of its tokens in the row; stays on the CPU."""
     target_places: torch.Tensor
-    """U, ascending: the places at which something is predicted, where the head must run."""
+    """U, ascending: the places with predictions, where the head must run."""
     target_index: torch.Tensor
-    """P, ascending: which of the U each prediction is made at. Sequences that share a place predict there each."""
+    """P, ascending: the place of each prediction, as an index into the U. Sequences that share a place predict each."""
     target_ids: torch.Tensor
-    """P: the token each prediction should give."""
+    """P: the token to predict."""
 
     def to(self, device: torch.device) -> Packed:
         tensors = ("ids", "positions", "mask", "target_places", "target_index", "target_ids")
@@ -51,17 +52,17 @@ class Packed:
 
 
 def pack(sequences: Tokens, labels: Tokens) -> Packed:
-    """One row of all sequences. labels: per token of each sequence its id where it is learned, else -100.
+    """Return one row of all sequences. labels: for each token its id if it is learned, else -100.
 
-    The token before a learned one predicts it; the label of a first token has no token before it and does not count.
+    A learned token is predicted at the token before it; a sequence's first label has none and does not count.
     """
     order, tokens, shared = _sort(sequences)
     paths = _paths(tokens, shared)
     places: list[Ints] = [paths[0]] * len(order)
     for position, path in zip(order, paths, strict=True):
         places[position] = path
-    new = [one[count:] for one, count in zip(tokens, shared, strict=True)]
-    depths = [np.arange(count, len(one)) for one, count in zip(tokens, shared, strict=True)]
+    new = [ids[count:] for ids, count in zip(tokens, shared, strict=True)]
+    depths = [np.arange(count, len(ids)) for ids, count in zip(tokens, shared, strict=True)]
     return Packed(
         torch.from_numpy(np.concatenate(new))[None],
         torch.from_numpy(np.concatenate(depths))[None],
@@ -72,42 +73,42 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
 
 
 def plan(sequences: Tokens, max_tokens: int) -> list[list[int]]:
-    """Positions in groups whose packed rows have at most `max_tokens` (one sequence always fits alone).
+    """Return positions in groups whose packed rows have at most `max_tokens` (a longer sequence gets its own row).
 
-    As few groups as neighbours in lexicographic order allow, and of these groups the largest as small as can be: the
-    cost of attention grows with the square of a row.
+    Neighbours in lexicographic order make as few groups as possible, and then the largest group is as small as
+    possible: the cost of attention grows with the square of a row.
     """
     order, tokens, shared = _sort(sequences)
-    lengths = [len(one) for one in tokens]
-    fewest = len(_fill(lengths, shared, max_tokens))
+    lengths = [len(ids) for ids in tokens]
+    fewest = len(_grouped(lengths, shared, max_tokens))
     low, high = 1, max_tokens
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if len(_fill(lengths, shared, middle)) <= fewest else (middle + 1, high)
-    return [[order[i] for i in group] for group in _fill(lengths, shared, low)]
+        low, high = (low, middle) if len(_grouped(lengths, shared, middle)) <= fewest else (middle + 1, high)
+    return [[order[i] for i in group] for group in _grouped(lengths, shared, low)]
 
 
-def deal(sequences: Tokens, parts: int) -> list[list[int]]:
-    """Positions in `parts` lots of similar work, some perhaps empty; sequences with a common prefix lie together."""
+def partition(sequences: Tokens, parts: int) -> list[list[int]]:
+    """Return positions in `parts` shares of similar work, some perhaps empty; common prefixes stay together."""
     order, tokens, shared = _sort(sequences)
-    new = [len(one) - count for one, count in zip(tokens, shared, strict=True)]
+    new = [len(ids) - count for ids, count in zip(tokens, shared, strict=True)]
     total = max(1, sum(new))
-    lots: list[list[int]] = [[] for _ in range(parts)]
+    shares: list[list[int]] = [[] for _ in range(parts)]
     for position, count, done in zip(order, new, accumulate(new), strict=True):
         middle = (2 * done - count) / (2 * total)
-        lots[min(int(middle * parts), parts - 1)].append(position)
-    return lots
+        shares[min(int(middle * parts), parts - 1)].append(position)
+    return shares
 
 
 def unpack(hidden_TD: torch.Tensor, packed: Packed) -> list[torch.Tensor]:
-    """For each sequence, in the order given to `pack`, its rows of `hidden_TD`: L x D."""
+    """Return the hidden states of each sequence (L x D), in the order of `pack`."""
     return [hidden_TD[place] for place in packed.places]
 
 
 def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
-    """What the head of a causal model would see, for each of the T places: T x D."""
+    """Return the hidden states that the head of a causal model would get at each of the T places: T x D."""
     dtype = inner(model).dtype
-    # Added to the scores of attention: understood by `sdpa` and by `eager`, which would add True as 1.
+    # Added to attention scores, as `sdpa` and `eager` both expect; `eager` would add True as 1.
     mask_11TT = torch.zeros(packed.mask.shape, dtype=dtype, device=packed.mask.device)
     mask_11TT.masked_fill_(~packed.mask, torch.finfo(dtype).min)
     inputs = {"input_ids": packed.ids, "position_ids": packed.positions, "attention_mask": mask_11TT}
@@ -115,19 +116,19 @@ def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
 
 
 def run_body(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the head of a causal model would see, B x T x D, from any inputs its forward takes."""
+    """Return the hidden states that the head of a causal model would get, B x T x D, for inputs of its forward."""
     hidden_BTD, _ = run_trimmed(model, {**inputs, "use_cache": False}, lambda hidden_BTD: hidden_BTD[:, :1])
-    return hidden_BTD.to(inner(model).dtype)  # autocast may end in another type than the head's
+    return hidden_BTD.to(inner(model).dtype)  # autocast may end in another dtype than the head's
 
 
 def inner(model: nn.Module) -> Any:
-    """The transformers model inside whatever is wrapped around it."""
-    found: Any = model.module if isinstance(model, DistributedDataParallel) else model
-    return found.get_base_model() if hasattr(found, "get_base_model") else found
+    """Return the transformers model inside its wrappers for data parallelism and adapters."""
+    unwrapped: Any = model.module if isinstance(model, DistributedDataParallel) else model
+    return unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
 
 
 def head(model: nn.Module) -> nn.Module:
-    """The output embedding: N x D -> N x V."""
+    """Return the output embedding: N x D -> N x V. Raises ModelError for a model without one."""
     module: nn.Module | None = inner(model).get_output_embeddings()
     if module is None:
         raise ModelError(
@@ -161,19 +162,19 @@ def run_trimmed(
 
 
 def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: float = 1e-4) -> str | None:
-    """Try a few of the sequences both ways; None where packing gives the model's own logits, else why it does not.
+    """Run some of the sequences both ways; returns None if packing gives the model's own logits, else the reason.
 
-    sequences: all that will be packed, for the one that is learned furthest from its start decides about sliding
-    windows. tolerance: of the largest difference of two logits, relative to the largest logit.
+    sequences: all that will be packed, because the longest reach decides about sliding windows. tolerance: largest
+    difference of two logits, relative to the largest logit.
     """
     window, reach = _window(model), max(map(_reach, labels))
     if window and reach > window:
-        return f"its layers look back {window} tokens, and a sequence has {reach}"
+        return f"its layers attend to {window} tokens, and a sequence has {reach}"
     try:
         with evaluating(model), torch.no_grad():
             difference = _difference(model, *_probes(sequences, labels))
-    except Exception as error:  # any model may be tried here; whatever it raises is the answer
-        return f"it cannot run a packed row ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+    except Exception as error:  # models may raise anything here; it is the reason
+        return f"it cannot run a packed row ({errors.summary(error)})"
     if difference <= tolerance:  # not so for NaN
         return None
     return f"its logits differ by {difference:.1e} of the largest (at most {tolerance:.0e} is allowed)"
@@ -181,7 +182,7 @@ def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: fl
 
 def _sort(sequences: Tokens) -> tuple[list[int], list[Ints], list[int]]:
     """Lexicographic order, the sequences in that order, and how many tokens each shares with the one before it."""
-    lists = [list(one) for one in sequences]
+    lists = [list(ids) for ids in sequences]
     order = sorted(range(len(lists)), key=lists.__getitem__)
     tokens = [np.asarray(lists[i], np.int64) for i in order]
     return order, tokens, [0, *(_common(a, b) for a, b in pairwise(tokens))][: len(order)]
@@ -195,18 +196,18 @@ def _common(a: Ints, b: Ints) -> int:
 
 
 def _paths(tokens: Sequence[Ints], shared: Sequence[int]) -> list[Ints]:
-    """Sorted sequences -> the places of their tokens in the row."""
+    """The places of the tokens of sorted sequences in the row."""
     paths: list[Ints] = []
     end = 0
-    for one, count in zip(tokens, shared, strict=True):
-        start, end = end, end + len(one) - count
+    for ids, count in zip(tokens, shared, strict=True):
+        start, end = end, end + len(ids) - count
         before = paths[-1][:count] if paths else np.empty(0, np.int64)
         paths.append(np.concatenate([before, np.arange(start, end)]))
     return paths
 
 
 def _mask(paths: Sequence[Ints], shared: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """T x T, True where the row's token attends to the column's."""
+    """T x T, True where the token of the row attends to that of the column."""
     total = sum(len(path) - count for path, count in zip(paths, shared, strict=True))
     mask_TT = np.zeros((total, total), bool)
     end = 0
@@ -218,7 +219,7 @@ def _mask(paths: Sequence[Ints], shared: Sequence[int]) -> npt.NDArray[np.bool_]
 
 
 def _targets(places: Sequence[Ints], labels: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unique places, the index of each prediction into them, and the id it should give; by place."""
+    """Unique places, the index of each prediction into them, and the id to predict; sorted by place."""
     before, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for path, row in zip(places, labels, strict=True):
         label_L = np.asarray(row, np.int64)
@@ -229,12 +230,15 @@ def _targets(places: Sequence[Ints], labels: Tokens) -> tuple[torch.Tensor, torc
         ids.append(label_L[1:][learned])
     unique_U, index_P = np.unique(np.concatenate(before), return_inverse=True)
     order_P = np.argsort(index_P, kind="stable")
-    found = (unique_U, index_P[order_P].astype(np.int64), np.concatenate(ids)[order_P])
-    return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
+    return (
+        torch.from_numpy(unique_U),
+        torch.from_numpy(index_P[order_P].astype(np.int64)),
+        torch.from_numpy(np.concatenate(ids)[order_P]),
+    )
 
 
-def _fill(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Neighbours in groups, each as full as `max_tokens` allows: the fewest groups there can be."""
+def _grouped(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Neighbours in groups, each as full as `max_tokens` allows: the fewest possible groups."""
     groups: list[list[int]] = []
     used = 0
     for i, (length, count) in enumerate(zip(lengths, shared, strict=True)):
@@ -248,19 +252,19 @@ def _fill(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> lis
 
 
 def _window(model: nn.Module) -> int | None:
-    """How many tokens the model's layers look back, where its configuration has a limit."""
+    """How many tokens the model's layers attend to, if its configuration has a limit."""
     config = inner(model).config.get_text_config()
     limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return min((limit for limit in limits if limit), default=None)
 
 
 def _reach(labels: Sequence[int]) -> int:
-    """Tokens up to and with the last that predicts something."""
+    """Number of tokens up to the last one that makes a prediction."""
     return max((i for i, label in enumerate(labels) if label != IGNORE), default=0)
 
 
 def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
-    """A few sequences, the one learned furthest from its start, and a branch off its middle: the tree must fork."""
+    """Some sequences, the one with the longest reach, and a branch from its middle, so that the tree forks."""
     far = max(range(len(sequences)), key=lambda i: (_reach(labels[i]), len(sequences[i])))
     chosen = sorted({*range(min(3, len(sequences))), far})
     half = len(sequences[far]) // 2
@@ -270,12 +274,12 @@ def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], lis
 
 
 def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
-    """The largest difference of two logits relative to the largest logit: packed against one by one."""
+    """Largest difference between packed and separate sequences, relative to the largest logit."""
     packed = pack(sequences, labels).to(inner(model).device)
     output_head = head(model)
     worst, scale = torch.zeros(()), torch.zeros(())
     for ids, row, hidden_LD in zip(sequences, labels, unpack(hidden_states(model, packed), packed), strict=True):
-        at = [i - 1 for i, label in enumerate(row) if i and label != IGNORE][-64:]  # the last have the most behind them
+        at = [i - 1 for i, label in enumerate(row) if i and label != IGNORE][-64:]  # the last have the longest context
         if at:
             inputs = {"input_ids": torch.tensor([list(ids)], device=packed.ids.device), "use_cache": False}
             _, output = run_trimmed(model, inputs, lambda hidden_1LD: hidden_1LD[:, at])  # noqa: B023  called at once
@@ -288,7 +292,7 @@ def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; afterwards every module is in the mode it was in."""
+    """Within this, the model is in eval mode; afterwards every module is in the mode it had before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

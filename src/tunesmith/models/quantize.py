@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from tunesmith import processes
+from tunesmith import errors, processes
 from tunesmith.recipe import Adapter
 
 INSTALL = "pip install 'tunesmith[qlora]'"
 
 
 def config(settings: Adapter) -> Any:
-    """How transformers loads weights in 4 bits; the output embedding, and what is tied to it, stay as they are.
+    """Return how transformers loads weights in 4 bits; the output embedding, and what is tied to it, keep their format.
 
-    `load.sequence_classifier` adds its head to what stays.
+    `pretrained.sequence_classifier` excludes its head, too.
     """
     from transformers import BitsAndBytesConfig
 
@@ -35,26 +35,26 @@ def config(settings: Adapter) -> Any:
         )
 
 
-def recall(saved: dict[str, Any]) -> Any | None:
-    """The same from the config.json of a model that was trained so; None where it was not."""
+def saved_config(model_config: Mapping[str, Any]) -> Any | None:
+    """Return the 4-bit configuration in a model's config.json; None for a model that was trained in full precision."""
     from transformers import BitsAndBytesConfig
 
-    found = saved.get("quantization_config") or {}
-    if not found.get("load_in_4bit"):
+    quantization = model_config.get("quantization_config") or {}
+    if not quantization.get("load_in_4bit"):
         return None
     with quiet():
         import bitsandbytes  # noqa: F401
-    return BitsAndBytesConfig.from_dict(found)
+    return BitsAndBytesConfig.from_dict(quantization)
 
 
 def usable() -> str | None:
-    """None if 4-bit training works on this machine, else the reason why not. It is tried, not believed."""
+    """Return None if 4-bit training works on this machine, else the reason why not; a small layer is tried."""
     if importlib.util.find_spec("bitsandbytes") is None:
         return f"bitsandbytes is not installed ({INSTALL})"
     try:
         return _try(processes.device())
     except Exception as error:  # drivers and missing libraries fail in many ways; any of them is the answer
-        return f"bitsandbytes fails here ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+        return f"bitsandbytes fails here ({errors.summary(error)})"
 
 
 def _try(device: torch.device) -> str | None:
@@ -66,7 +66,7 @@ def _try(device: torch.device) -> str | None:
 
         layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
     layer.weight.data = torch.linspace(-1, 1, 64 * 32).view(32, 64)
-    layer = settle(layer.to(device))
+    layer = use_training_kernels(layer.to(device))
     x_BD = torch.ones(2, 64, device=device, requires_grad=True)
     with torch.no_grad():
         before_BD = layer.eval()(x_BD)
@@ -75,16 +75,16 @@ def _try(device: torch.device) -> str | None:
     if x_BD.grad is None or not bool(x_BD.grad.isfinite().all()):
         return "gradients do not pass through 4-bit layers on this device"
     if not torch.allclose(before_BD, after_BD, atol=1e-4):
-        return "4-bit layers give one result in training and another in evaluation on this device"
+        return "4-bit layers compute different results in training and in evaluation on this device"
     return None
 
 
-def settle(model: nn.Module) -> nn.Module:
+def use_training_kernels(model: nn.Module) -> nn.Module:
     """Make 4-bit layers compute the same in training and in evaluation; returns the model.
 
     On CPUs with AVX512-BF16 the first evaluation would repack the weights for inference: their scales are rounded to
-    bfloat16, and no gradient passes through them any more. What stays in full is copied out of the file it was read
-    from: one tensor that lies in it keeps all of the file, and so the full weights, in memory.
+    bfloat16, and gradients no longer pass through them. Tensors that are not in 4 bits are copied out of the file that
+    they were read from: a single one that refers to the file would keep the full weights in memory.
     """
     if is_quantized(model):
         for parameter in model.parameters():
@@ -97,30 +97,30 @@ def settle(model: nn.Module) -> nn.Module:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether some of the weights are in 4 bits."""
+    """Return whether some of the weights are in 4 bits."""
     return any(_state(parameter) is not None for parameter in model.parameters())
 
 
 def size(parameter: nn.Parameter) -> int:
-    """Numbers that a parameter stands for: two to a byte in 4 bits, where `numel` counts the bytes."""
+    """Return the number of weights in a parameter: in 4 bits there are two to a byte, and `numel` counts bytes."""
     state = _state(parameter)
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
 def dequantize(model: nn.Module) -> nn.Module:
-    """Replace 4-bit layers, in place, by float32 layers of the kind they were made from, with the same values."""
+    """Replace 4-bit layers, in place, by float32 layers of their original class with the same values."""
     import bitsandbytes
 
     for name, module in list(model.named_modules()):
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
             model.set_submodule(name, _plain(module, weight.float()))
-    _forget(model)
+    _remove_marks(model)
     return model
 
 
 def _plain(module: Any, weight: torch.Tensor) -> nn.Module:
-    """The layer that a 4-bit layer replaced: GPT-2's Conv1D is a linear layer with its weight turned around."""
+    """Return the layer that a 4-bit layer replaced; GPT-2's Conv1D is a linear layer with a transposed weight."""
     if getattr(module, "source_cls", nn.Linear) is nn.Linear:
         with torch.device("meta"):
             layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
@@ -132,8 +132,8 @@ def _plain(module: Any, weight: torch.Tensor) -> nn.Module:
     return layer.train(module.training)
 
 
-def _forget(model: Any) -> None:
-    """Take away the marks by which transformers and peft know a model in 4 bits."""
+def _remove_marks(model: Any) -> None:
+    """Remove the attributes by which transformers and peft recognise a 4-bit model."""
     for mark in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit"):
         if mark in vars(model):
             delattr(model, mark)
@@ -150,7 +150,7 @@ def _state(parameter: Any) -> Any | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Importing bitsandbytes says, on some CPUs, that a kernel for inference is missing: `settle` does without it."""
+    """Silence bitsandbytes, whose import warns on some CPUs about a missing kernel for inference, not needed here."""
     logger = logging.getLogger("bitsandbytes")
     before = logger.level
     logger.setLevel(logging.ERROR)

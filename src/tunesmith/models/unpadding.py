@@ -1,7 +1,7 @@
-"""Texts of an encoder one behind the other in one row, so that nothing is padded (as in arXiv:2208.08124).
+"""Run an encoder on texts concatenated in one row, so that nothing is padded (as in arXiv:2208.08124).
 
-All of a layer but attention sees each token by itself; attention is run text by text. The classification heads of
-encoders read a text's first token, and get just these. Whether a model can be run so is never assumed: `find` tries.
+Except for attention, a layer processes each token by itself; attention runs text by text. Classification heads of
+encoders read the first token of each text, and get only these. `find` tries whether a model supports this.
 """
 
 from __future__ import annotations
@@ -13,49 +13,50 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tunesmith import errors
 from tunesmith.data.batches import Batch, Padded, Unpadded
 from tunesmith.data.encode import Encoded
 from tunesmith.models import packing
 
 NAME = "text_by_text"
-"""Of the attention, among transformers' implementations."""
+"""The name under which transformers knows the attention."""
 TOLERANCE = 1e-4
-"""How far logits may be from those of a padded batch, relative to the largest."""
+"""Largest difference from the logits of a padded batch, relative to the largest logit."""
 
 
 def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
-    """How to lay out texts for a sequence classifier, which is set up for it; or why they have to be padded.
+    """Set up a sequence classifier for unpadded texts, and return their layout; or why they have to be padded.
 
-    A set-up model computes padded batches as before.
+    The model still computes padded batches as before.
     """
     ids = [i for i in range(min(len(tokenizer), 1000)) if i not in tokenizer.all_special_ids]
     rows = [Encoded(str(n), {"input_ids": ids[-n:]}) for n in (3, 9, 5)]  # any tokens will do
     config = cast(Any, packing.inner(model)).config
-    usual = config._attn_implementation
-    if usual not in ("sdpa", NAME):
-        return f"its attention is {usual}, not sdpa"
+    implementation = config._attn_implementation
+    if implementation not in ("sdpa", NAME):
+        return f"its attention is {implementation}, not sdpa"
     padded = Padded(tokenizer)
     with packing.evaluating(model), torch.no_grad():
         expected_BK = run(model, padded.collate(rows).to(_device(model))).logits
         _set_attention(model, NAME)
         reason = "its logits differ"
-        for first in (0, int(config.pad_token_id or 0) + 1):  # RoBERTa counts positions from behind the pad's id
+        for first in (0, int(config.pad_token_id or 0) + 1):  # RoBERTa counts positions from the padding id + 1
             layout = Unpadded(first)
             try:
-                found_BK = run(model, layout.collate(rows).to(_device(model))).logits
-            except Exception as error:  # any model may be tried here; whatever it raises is the answer
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                logits_BK = run(model, layout.collate(rows).to(_device(model))).logits
+            except Exception as error:  # models may raise anything here; it is the reason
+                reason = errors.summary(error)
                 break
-            if found_BK.shape == expected_BK.shape:
-                difference = (found_BK - expected_BK).abs().max() / expected_BK.abs().max()
+            if logits_BK.shape == expected_BK.shape:
+                difference = (logits_BK - expected_BK).abs().max() / expected_BK.abs().max()
                 if difference <= TOLERANCE:  # not so for NaN
                     return layout
-    _set_attention(model, usual)
+    _set_attention(model, implementation)
     return f"it cannot run texts in one row ({reason})"
 
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """The model's output for a batch, padded or not; of an unpadded one, with a row for each text."""
+    """Return the model's output for a padded or an unpadded batch, with a row for each text."""
     if batch.lengths is None:
         return model(**batch.inputs)
     with _first_tokens(model, batch.lengths):
@@ -81,17 +82,17 @@ def _attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each text of a row (B = 1), or the usual one for padded batches: B x T x H x D."""
+    """Attention within each text of a row (B = 1), or sdpa's for padded batches. Returns B x T x H x D."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths = more.pop("text_lengths", None)
     if lengths is None:
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query_BHTD, key_BHTD, value_BHTD, attention_mask, dropout=dropout, scaling=scaling, **more
         )
-        return found
+        return output
     if more.get("sliding_window") is not None or getattr(module, "is_causal", False) or attention_mask is not None:
-        raise ValueError("its tokens do not see all of their text")
+        raise ValueError("its tokens do not attend to all of their text")
     texts = zip(*(torch.split(states, lengths, 2) for states in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
     parts = [
         nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
@@ -102,7 +103,7 @@ def _attend(
 
 @contextmanager
 def _first_tokens(model: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
-    """Within, the head (and the pooler before it) sees the first token of each text: 1 x T x D becomes B x 1 x D."""
+    """Within this, head and pooler get the first token of each text: 1 x T x D becomes B x 1 x D."""
     body: Any = cast(Any, packing.inner(model)).base_model
     ends = torch.tensor(lengths).cumsum(0)
     starts_B = ends - torch.tensor(lengths)

@@ -55,7 +55,7 @@ class Encoder:
         layout = self.layout or batches.Padded(self.tokenizer)
         for positions in track(layout.plan(encoded, budget), title):
             batch = layout.collate([encoded[i] for i in positions]).to(self.device)
-            with torch.inference_mode(), onednn_linear.fast():
+            with torch.inference_mode(), onednn_linear.enabled():
                 output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 found[position] = row

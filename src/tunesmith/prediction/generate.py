@@ -318,7 +318,7 @@ class Generator:
         if not ids:
             return None
         self.model.eval()
-        with torch.inference_mode(), onednn_linear.fast():
+        with torch.inference_mode(), onednn_linear.enabled():
             kept = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=True).past_key_values
             kept.batch_repeat_interleave(rows)
         return kept
@@ -342,7 +342,7 @@ class Generator:
         mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
         stop = StopCondition(width, self._markers, self._decode, tokens, tokens.ends if tokens else {})
         plain = not settings.do_sample and settings.repetition_penalty == 1
-        with torch.inference_mode(), onednn_linear.fast():
+        with torch.inference_mode(), onednn_linear.enabled():
             found_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=ids_BT,
                 attention_mask=mask_BT.to(self.device),

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tunesmith import errors
 from tunesmith.console import track
 from tunesmith.data import batches
 from tunesmith.data.prompts import Ids
@@ -119,7 +120,7 @@ def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int 
     budget = _budget(max_tokens, _device(model))
     shared = _shared(prompts)
     found_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
-    with torch.inference_mode(), onednn_linear.fast():
+    with torch.inference_mode(), onednn_linear.enabled():
         kept = _read(model, shared) if shared else None
         for part in _parts(tree, budget):
             row = _Rows(tree, part, kept, len(shared))
@@ -139,7 +140,7 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
     rows = [(b, k) for b in range(len(prompts)) for k in range(len(tree.answers))]
     lengths = [len(prompts[b]) + len(tree.answers[k]) - 1 for b, k in rows]
     budget = _budget(max_tokens, _device(model))
-    with torch.inference_mode(), onednn_linear.fast():
+    with torch.inference_mode(), onednn_linear.enabled():
         for group in track(batches.plan(lengths, budget), title):
             ids = [[*prompts[b], *tree.answers[k][:-1]] for b, k in (rows[i] for i in group)]
             logits_BTV = model(**_padded(ids, _device(model)), use_cache=False).logits
@@ -161,7 +162,7 @@ def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) 
     try:
         mine, own = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
     except Exception as error:  # any model may be tried here; whatever it raises is the answer
-        return f"it cannot read a tree ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+        return f"it cannot read a tree ({errors.summary(error)})"
     difference = float(np.abs(mine - own).max() / np.abs(own).max())
     if difference <= TOLERANCE:  # not so for NaN
         return None

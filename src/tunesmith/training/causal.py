@@ -1,8 +1,8 @@
-"""Cross-entropy of the learned tokens of a causal language model, in two layouts with one result.
+"""Cross-entropy of the learned tokens of a causal language model, in two layouts with the same result.
 
-`Packed...` merges the sequences of a micro-batch into one row (models/packing.py); `Padded...` is for models that
-cannot be run so. In both the head runs only where something is learned, a chunk at a time: the largest tensor of logits
-has chunk x vocabulary numbers, however many tokens a micro-batch holds.
+`Packed...` merges the sequences of a micro-batch into one row (models/packing.py); `Padded...` is for models that do
+not support packing. In both, the head runs only where tokens are learned, one chunk at a time: the largest tensor of
+logits has chunk x vocabulary elements, however many tokens a micro-batch has.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.models import packing
 
 CHUNK = 512
-"""Places at which the head runs at once."""
+"""How many places the head processes at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Examples packed into one row; ids: where they came from."""
+    """Examples packed into one row."""
 
     row: packing.Packed
     ids: tuple[str, ...]
+    """The ids of the examples."""
 
     def to(self, device: torch.device) -> PackedBatch:
         return PackedBatch(self.row.to(device), self.ids)
@@ -39,7 +40,7 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class PackedCausal:
-    """Cross-entropy summed over the learned tokens of packed rows."""
+    """Cross-entropy, summed over the learned tokens of packed rows."""
 
     chunk: int = CHUNK
 
@@ -48,19 +49,19 @@ class PackedCausal:
 
     def total(self, model: nn.Module, batch: PackedBatch) -> torch.Tensor:
         row = batch.row
-        with _joined_input(model) as joint:
+        with _tied_embedding(model) as tied:
             hidden_UD = packing.hidden_states(model, row).index_select(0, row.target_places)
-        return sum_cross_entropy(packing.head(model), hidden_UD, row.target_index, row.target_ids, self.chunk, joint)
+        return sum_cross_entropy(packing.head(model), hidden_UD, row.target_index, row.target_ids, self.chunk, tied)
 
 
 @dataclass(frozen=True)
 class PaddedCausal:
-    """The same on padded batches: inputs input_ids and attention_mask, B x T; labels B x T, IGNORE on pads."""
+    """The same for padded batches: inputs input_ids and attention_mask, B x T; labels B x T, IGNORE on padding."""
 
     chunk: int = CHUNK
     through_model: bool = False
-    """Take the logits that the model's own forward makes, of all learned places at once: for models whose head does
-    not have the last word, see `head_decides`."""
+    """Use the logits of the model's own forward, at all learned places at once: for models that change the output of
+    their head, see `head_decides`."""
 
     def count(self, batch: Batch) -> float:
         return float((batch.labels[:, 1:] != IGNORE).sum())
@@ -71,17 +72,17 @@ class PaddedCausal:
         ids_U = next_BT[learned_BT]
         if self.through_model:
             return nn.functional.cross_entropy(_own_logits(model, batch.inputs, learned_BT), ids_U, reduction="sum")
-        with _joined_input(model) as joint:
+        with _tied_embedding(model) as tied:
             hidden_UD = packing.run_body(model, batch.inputs)[:, :-1][learned_BT]
         each_U = torch.arange(len(hidden_UD), device=hidden_UD.device)
-        return sum_cross_entropy(packing.head(model), hidden_UD, each_U, ids_U, self.chunk, joint)
+        return sum_cross_entropy(packing.head(model), hidden_UD, each_U, ids_U, self.chunk, tied)
 
 
 def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
-    """Whether the model's logits are what its head gives: tried on a sequence, at places where the head gives +-100.
+    """Return whether the model's logits are the output of its head, by a run in which the head returns up to +-100.
 
-    Not so where logits are capped (Gemma 2) or scaled (Cohere, Granite) afterwards: only
-    `PaddedCausal(through_model=True)` has the right loss then. Caps bend large logits alone, hence the size.
+    They are not if logits are capped (Gemma 2) or scaled (Cohere, Granite) afterwards: then only
+    `PaddedCausal(through_model=True)` has the right loss. Caps change only large logits, hence the size.
     """
     head = packing.head(model)
     seen: list[torch.Tensor] = []
@@ -97,16 +98,16 @@ def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
     hook = head.register_forward_pre_hook(enlarge)
     try:
         with torch.no_grad():
-            found = model(input_ids=torch.tensor([list(ids)], device=next(model.parameters()).device)).logits
+            logits_BTV = model(input_ids=torch.tensor([list(ids)], device=next(model.parameters()).device)).logits
     finally:
         hook.remove()
     with torch.no_grad():
         expected = head(seen[1])
-    return torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2)
+    return torch.allclose(logits_BTV.float(), expected.float(), rtol=1e-2, atol=1e-2)
 
 
 def _own_logits(model: nn.Module, inputs: dict[str, torch.Tensor], learned_BT: torch.Tensor) -> torch.Tensor:
-    """The model's own logits, U x V in float32 at least, at the learned places of all but the last column."""
+    """The model's own logits at the learned places of all columns but the last, U x V; at least float32."""
     _, output = packing.run_trimmed(
         model, {**inputs, "use_cache": False}, lambda hidden_BTD: hidden_BTD[:, :-1][learned_BT][None]
     )
@@ -120,16 +121,16 @@ def sum_cross_entropy(
     index_P: torch.Tensor,
     ids_P: torch.Tensor,
     chunk: int = CHUNK,
-    joint: _Joint | None = None,
+    tied: _TiedGradient | None = None,
 ) -> torch.Tensor:
-    """The summed loss of predicting ids_P[p] from hidden_UD[index_P[p]]; index_P ascends. At least in float32.
+    """Return the summed loss of predicting ids_P[p] from hidden_UD[index_P[p]], at least in float32; index_P ascends.
 
-    No logits are kept for the backward pass: a plain head's gradients are made with them (`_LinearCrossEntropy`), and
-    of another head, where there is more than one chunk, they are computed again.
+    No logits are kept for the backward pass: the gradients of a plain head are computed together with its logits
+    (`_LinearCrossEntropy`); other heads recompute them in the backward pass if there is more than one chunk.
     """
     if torch.is_grad_enabled() and _is_plain(head):
         total: torch.Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden_UD, head.weight, head.bias, index_P, ids_P, chunk, joint
+            hidden_UD, head.weight, head.bias, index_P, ids_P, chunk, tied
         )
         return total
     starts = range(0, max(1, len(hidden_UD)), chunk)
@@ -142,90 +143,86 @@ def sum_cross_entropy(
 
 
 def _bounds(index_P: torch.Tensor, places: int, chunk: int) -> list[int]:
-    """Where the predictions of each chunk of places begin, and where the last end."""
+    """Index of the first prediction of each chunk of places, and the number of predictions."""
     starts = torch.tensor([*range(0, max(1, places), chunk), places], device=index_P.device)
-    found: list[int] = torch.searchsorted(index_P, starts).tolist()
-    return found
+    bounds: list[int] = torch.searchsorted(index_P, starts).tolist()
+    return bounds
 
 
 def _chunk(head: nn.Module, hidden_CD: torch.Tensor, index_P: torch.Tensor, ids_P: torch.Tensor) -> torch.Tensor:
-    """One softmax per place, however many predictions are made there; without any, a zero with a gradient of zeros."""
+    """One softmax per place, however many predictions it makes; without any, zero with a gradient of zeros."""
     logits_CV: torch.Tensor = head(hidden_CD)
     logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     return -logits_CV.log_softmax(-1)[index_P, ids_P].sum()
 
 
 def _is_plain(head: nn.Module) -> bool:
-    """Whether a head is a matrix and nothing more: no adapter, no hooks that would be passed over, no shards.
+    """Whether a head is only a matrix: no adapter, no hooks that would be skipped, no shards.
 
-    float16 is left to autograd, which sees the gradients after the loss was scaled: before, the small ones vanish.
+    float16 is left to autograd, which computes gradients of the scaled loss: unscaled, the small ones vanish.
     """
     kind = type(head.weight) if type(head) is nn.Linear else None
     hooked = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks
-    return kind is nn.Parameter and not hooked and _format(head.weight) != torch.float16
+    return kind is nn.Parameter and not hooked and _compute_dtype(head.weight) != torch.float16
 
 
-def _format(weight: Any) -> torch.dtype:
-    """What a product with these weights is computed in here."""
+def _compute_dtype(weight: Any) -> torch.dtype:
+    """The dtype of a multiplication with these weights: autocast's, if it is enabled."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 @dataclass
-class _Joint:
-    """The gradient of weights that are head and input embedding, on its way from the one to the other."""
+class _TiedGradient:
+    """Passes the gradient of tied weights from the head to the input embedding."""
 
-    armed: bool = False
-    """The embedding ran, and will hand the gradient on."""
+    embedding_ran: bool = False
+    """Whether the embedding's backward pass will follow, and return the gradient."""
     gradient: torch.Tensor | None = None
-
-    def take(self) -> torch.Tensor | None:
-        found, self.gradient = self.gradient, None
-        return found
 
 
 @contextmanager
-def _joined_input(model: nn.Module) -> Iterator[_Joint]:
-    """Within, an input embedding that shares the head's weights adds its rows to the head's gradient in place.
+def _tied_embedding(model: nn.Module) -> Iterator[_TiedGradient]:
+    """Within this, an input embedding that shares the head's weights adds its rows to the head's gradient in place.
 
-    Autograd would make a second matrix of V x D for a few hundred rows, and add the two.
+    Autograd would allocate a second matrix of V x D for a few hundred rows, and add the two.
     """
-    head, joint = packing.head(model), _Joint()
+    head, tied = packing.head(model), _TiedGradient()
 
     def rerun(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        joint.armed = True
-        found: torch.Tensor = _JoinedEmbedding.apply(  # type: ignore[no-untyped-call]
-            args[0], module.weight, module.padding_idx, joint
+        tied.embedding_ran = True
+        embedded_BTD: torch.Tensor = _TiedEmbedding.apply(  # type: ignore[no-untyped-call]
+            args[0], module.weight, module.padding_idx, tied
         )
-        return found
+        return embedded_BTD
 
     plain = torch.is_grad_enabled() and _is_plain(head)
     shared = [m for m in model.modules() if plain and type(m) is nn.Embedding and m.weight is head.weight]
     shared = [m for m in shared if m.weight.requires_grad and not (m._forward_hooks or m.max_norm or m.sparse)]
     hooks = [m.register_forward_hook(rerun) for m in shared if not m.scale_grad_by_freq and len(shared) == 1]
     try:
-        yield joint
+        yield tied
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _JoinedEmbedding(torch.autograd.Function):
-    """An embedding whose gradient is added to what `joint` brings."""
+class _TiedEmbedding(torch.autograd.Function):
+    """An embedding that adds its gradient to the head's."""
 
     @staticmethod
     def forward(
-        ctx: Any, ids_BT: torch.Tensor, weight_VD: torch.Tensor, padding_idx: int | None, joint: _Joint
+        ctx: Any, ids_BT: torch.Tensor, weight_VD: torch.Tensor, padding_idx: int | None, tied: _TiedGradient
     ) -> torch.Tensor:
         ctx.save_for_backward(ids_BT, weight_VD)
-        ctx.padding_idx, ctx.joint = padding_idx, joint
+        ctx.padding_idx, ctx.tied = padding_idx, tied
         return nn.functional.embedding(ids_BT, weight_VD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BTD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         ids_BT, weight_VD = ctx.saved_tensors
-        grad_VD = ctx.joint.take()
+        grad_VD, ctx.tied.gradient = ctx.tied.gradient, None
         grad_VD = torch.zeros_like(weight_VD) if grad_VD is None else grad_VD
         ids_N, grad_ND = ids_BT.flatten(), grad_BTD.flatten(0, -2)
         if ctx.padding_idx is not None:
@@ -234,10 +231,10 @@ class _JoinedEmbedding(torch.autograd.Function):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Head and cross-entropy in one: the gradients are made with the logits, which are then forgotten.
+    """Head and cross-entropy in one: gradients are computed together with the logits, which are then freed.
 
-    As in Liger Kernel (arXiv 2410.10989): the loss is a sum, so the gradients of what comes before only lack a factor
-    that the backward pass knows. Products run in the format of autocast, the softmax in float32 at least.
+    As in Liger Kernel (arXiv:2410.10989): the loss is a sum, so the gradients only lack a factor that the backward pass
+    receives. Multiplications run in autocast's dtype, the softmax at least in float32.
     """
 
     @staticmethod
@@ -249,47 +246,49 @@ class _LinearCrossEntropy(torch.autograd.Function):
         index_P: torch.Tensor,
         ids_P: torch.Tensor,
         chunk: int,
-        joint: _Joint | None,
+        tied: _TiedGradient | None,
     ) -> torch.Tensor:
-        form = _format(weight_VD)
-        learns, learns_bias = ctx.needs_input_grad[1:3]
-        weight, bias = weight_VD.to(form), None if bias_V is None else bias_V.to(form)
+        dtype = _compute_dtype(weight_VD)
+        weight_learns, bias_learns = ctx.needs_input_grad[1:3]
+        weight, bias = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         grad_UD = torch.empty_like(hidden_UD)
-        grad_VD = torch.zeros_like(weight_VD) if learns else None
-        grad_V = torch.zeros_like(bias_V) if bias_V is not None and learns_bias else None
+        grad_VD = torch.zeros_like(weight_VD) if weight_learns else None
+        grad_V = torch.zeros_like(bias_V) if bias_V is not None and bias_learns else None
         total = hidden_UD.new_zeros((), dtype=torch.promote_types(hidden_UD.dtype, torch.float32))
         bounds = _bounds(index_P, len(hidden_UD), chunk)
         with torch.autocast(weight.device.type, enabled=False):
             for start, first, last in zip(range(0, len(hidden_UD), chunk), bounds[:-1], bounds[1:], strict=False):
-                hidden_CD = hidden_UD[start : start + chunk].to(form)
+                hidden_CD = hidden_UD[start : start + chunk].to(dtype)
                 logits_CV = nn.functional.linear(hidden_CD, weight, bias)
                 loss, grad_CV = _softmax_gradient(logits_CV, index_P[first:last] - start, ids_P[first:last])
                 total += loss
-                grad_CV = grad_CV.to(form)
+                grad_CV = grad_CV.to(dtype)
                 grad_UD[start : start + chunk] = grad_CV @ weight
-                if grad_VD is not None:
-                    _add_product(grad_VD, grad_CV, hidden_CD)
+                if grad_VD is not None and grad_VD.dtype == dtype:
+                    grad_VD.addmm_(grad_CV.T, hidden_CD)
+                elif grad_VD is not None:
+                    grad_VD += grad_CV.T @ hidden_CD
                 if grad_V is not None:
                     grad_V += grad_CV.sum(0)
-        ctx.grads, ctx.joint = [grad_UD, grad_VD, grad_V], joint
+        ctx.grads, ctx.tied = [grad_UD, grad_VD, grad_V], tied
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grads: list[torch.Tensor | None] = []
-        while ctx.grads:  # given away: what something else still holds, autograd copies
+        while ctx.grads:  # popped, because autograd copies gradients that something else still refers to
             grad = ctx.grads.pop(0)
             grads.append(None if grad is None else grad.mul_(factor))
-        if ctx.joint is not None and ctx.joint.armed:
-            ctx.joint.gradient, grads[1] = grads[1], None
+        if ctx.tied is not None and ctx.tied.embedding_ran:
+            ctx.tied.gradient, grads[1] = grads[1], None
         return *grads, None, None, None, None
 
 
 def _softmax_gradient(
     logits_CV: torch.Tensor, index_P: torch.Tensor, ids_P: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed loss and its gradient, which takes the place of the logits where they are in float32."""
+    """The summed loss and its gradient, which overwrites the logits if they are in float32."""
     logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
     chosen_P = logits_CV[index_P, ids_P]
@@ -300,19 +299,12 @@ def _softmax_gradient(
     return loss, logits_CV
 
 
-def _add_product(total_VD: torch.Tensor, grad_CV: torch.Tensor, hidden_CD: torch.Tensor) -> None:
-    if total_VD.dtype == grad_CV.dtype:
-        total_VD.addmm_(grad_CV.T, hidden_CD)
-    else:
-        total_VD += grad_CV.T @ hidden_CD
-
-
 @dataclass(frozen=True)
 class PackedTexts:
     """A layout: texts merged into one row that shares their prefixes."""
 
     def partition(self, rows: Sequence[EncodedText], drawn: Sequence[int], processes: int) -> list[list[int]]:
-        lots = packing.deal([rows[i].ids for i in drawn], processes)
+        lots = packing.partition([rows[i].ids for i in drawn], processes)
         return [[drawn[position] for position in lot] for lot in lots]
 
     def plan(self, rows: Sequence[EncodedText], max_tokens: int) -> list[list[int]]:
@@ -340,13 +332,13 @@ class PaddedTexts:
 
 
 def pack(rows: Sequence[EncodedText]) -> PackedBatch:
-    """Texts as one row."""
+    """Return texts as one packed row."""
     packed = packing.pack([row.ids for row in rows], [row.labels for row in rows])
     return PackedBatch(packed, tuple(row.id for row in rows))
 
 
 def pad(rows: Sequence[EncodedText], pad_id: int) -> Batch:
-    """Texts padded on the right, which a causal model's earlier tokens never see."""
+    """Return texts padded on the right, which a causal model's earlier tokens never attend to."""
     length = max(map(len, rows))
     ids_BT = torch.tensor([row.ids + [pad_id] * (length - len(row)) for row in rows])
     labels_BT = torch.tensor([row.labels + [IGNORE] * (length - len(row)) for row in rows])

@@ -1,4 +1,4 @@
-"""Everything that changes while training, to disk and back: safetensors and JSON, whole or not at all, never pickle.
+"""Save and restore everything that changes in training: safetensors and JSON, written atomically, never pickle.
 
 There is no random state to save: order and dropout are functions of (seed, step), see `loop`.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from tunesmith import runs
+from tunesmith import records, runs
 from tunesmith.console import warn
 from tunesmith.errors import RunError
 from tunesmith.training import sharding
@@ -23,38 +23,82 @@ from tunesmith.training.loop import TrainState
 MODEL, OPTIMIZER, PROGRESS = "model.safetensors", "optimizer.safetensors", "progress.json"
 
 
+@dataclass(frozen=True, slots=True)
+class SessionNotes:
+    """What the consumer of the loop needs to resume."""
+
+    losses: list[float]
+    """Of the steps since the last line in metrics.jsonl."""
+    best_step: int | None
+    seconds: float
+    """Training time so far."""
+    metrics: int
+    """Lines in metrics.jsonl."""
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Everything in a checkpoint that is not a tensor: progress.json."""
+
+    step: int
+    best: float | None
+    age: int
+    """Evaluations without improvement."""
+    skipped: int
+    schedule: int
+    """Steps of the learning rate schedule."""
+    scaler: dict[str, Any] | None
+    """State of the gradient scaler, for fp16."""
+    groups: list[dict[str, Any]]
+    """The optimizer's parameter groups, as torch has them."""
+    notes: SessionNotes | None = None
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """A training state as it is now, all pieces together; good until the next step."""
+    """A training state without shards; valid until the next step."""
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
-    progress: dict[str, Any]
+    progress: Progress
 
 
 def snapshot(state: TrainState) -> Snapshot:
-    """What is to be saved. To be called by all processes."""
-    optimizer, groups = _optimizer_tensors(state.optimizer)
-    progress = {
-        "step": state.step,
-        "best": state.best,
-        "age": state.age,
-        "skipped": state.skipped,
-        "schedule": state.scheduler.last_epoch,
-        "scaler": state.scaler.state_dict() if state.scaler is not None else None,
-        "groups": groups,
+    """Return what to save. All processes must call this."""
+    content = state.optimizer.state_dict()
+    optimizer = {
+        f"{index}.{name}": sharding.whole(tensor.detach())
+        for index, slots in content["state"].items()
+        for name, tensor in slots.items()
     }
+    progress = Progress(
+        state.step,
+        state.best,
+        state.evals_without_improvement,
+        state.skipped,
+        state.scheduler.last_epoch,
+        state.scaler.state_dict() if state.scaler is not None else None,
+        content["param_groups"],
+    )
     model = {name: sharding.whole(tensor.detach()) for name, tensor in _model_tensors(state).items()}
     return Snapshot(model, optimizer, progress)
 
 
-def save(folder: Path, content: Snapshot, notes: Mapping[str, Any], keep: int) -> Path:
-    """Write `folder/step-NNNNNNNN`, then delete all but the newest `keep` checkpoints. For one process.
+def save(folder: Path, content: Snapshot, notes: SessionNotes, keep: int) -> Path:
+    """Write `folder/step-NNNNNNNN`, then delete all but the newest `keep` checkpoints. Only one process may call this.
 
-    notes: what the loop's consumer needs to go on, ready for JSON. Raises RunError where the disk fails.
+    Raises RunError if the disk fails.
     """
-    target = folder / f"step-{content.progress['step']:08d}"
-    runs.write_folder(target, lambda scratch: _write(scratch, content, notes))
+    progress = replace(content.progress, notes=notes)
+
+    def write(scratch: Path) -> None:
+        save_file(_on_cpu(content.model), scratch / MODEL)
+        save_file(_on_cpu(content.optimizer), scratch / OPTIMIZER)
+        (scratch / PROGRESS).write_text(json.dumps(records.dump(progress), indent=2), encoding="utf-8")
+
+    target = folder / f"step-{progress.step:08d}"
+    runs.write_folder(target, write)
     for old in _listing(folder)[keep:]:
         runs.remove_folder(old)
     runs.remove_leftovers(folder)
@@ -62,7 +106,7 @@ def save(folder: Path, content: Snapshot, notes: Mapping[str, Any], keep: int) -
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is as it was written; damaged ones are named and passed over."""
+    """Return the newest checkpoint that is undamaged; warns about damaged ones and skips them."""
     for path in _listing(folder):
         problem = runs.damage(path)
         if problem is None:
@@ -71,39 +115,33 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def load(path: Path, state: TrainState) -> dict[str, Any]:
-    """Put a checkpoint into `state`; gives the consumer's notes."""
-    progress: dict[str, Any] = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+def load(path: Path, state: TrainState) -> SessionNotes | None:
+    """Restore a checkpoint into `state`; returns the notes that were saved with it."""
+    content = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+    progress = records.load(Progress, content, str(path / PROGRESS))
     _load_model(path, state)
-    _load_optimizer(path, state, progress["groups"])
-    state.step, state.best, state.age = progress["step"], progress["best"], progress["age"]
-    state.skipped = progress["skipped"]
-    state.scheduler.last_epoch = progress["schedule"]
-    if state.scaler is not None and progress["scaler"]:
-        state.scaler.load_state_dict(progress["scaler"])
-    notes: dict[str, Any] = progress["notes"]
-    return notes
+    _load_optimizer(path, state, progress.groups)
+    state.step, state.best, state.evals_without_improvement = progress.step, progress.best, progress.age
+    state.skipped = progress.skipped
+    state.scheduler.last_epoch = progress.schedule
+    if state.scaler is not None and progress.scaler:
+        state.scaler.load_state_dict(progress.scaler)
+    return progress.notes
 
 
 def _listing(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def _write(folder: Path, content: Snapshot, notes: Mapping[str, Any]) -> None:
-    save_file(_on_cpu(content.model), folder / MODEL)
-    save_file(_on_cpu(content.optimizer), folder / OPTIMIZER)
-    (folder / PROGRESS).write_text(json.dumps(content.progress | {"notes": dict(notes)}, indent=2), encoding="utf-8")
-
-
 def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies that share no memory, as safetensors wants them."""
+    """Copies that share no memory, as safetensors requires."""
     return {name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}
 
 
 def _model_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """What training can change: parameters that learn, and buffers."""
-    found: dict[str, torch.Tensor] = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
-    return found | dict(state.model.named_buffers())
+    """What training can change: trainable parameters, and buffers."""
+    trainable: dict[str, torch.Tensor] = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
+    return trainable | dict(state.model.named_buffers())
 
 
 def _load_model(path: Path, state: TrainState) -> None:
@@ -112,22 +150,14 @@ def _load_model(path: Path, state: TrainState) -> None:
     if expected != set(stored):
         odd = sorted(expected ^ set(stored))
         raise RunError(
-            f"{path} is of another model", found=f"{len(odd)} names differ, such as {odd[0]}", do="start anew"
+            f"cannot resume: {path} belongs to another model",
+            found=f"{len(odd)} names differ, such as {odd[0]}",
+            do="start a new run",
         )
     own: dict[str, torch.Tensor] = {**dict(state.model.named_parameters()), **dict(state.model.named_buffers())}
     with torch.no_grad():
         for name, tensor in stored.items():
             own[name].copy_(sharding.like(tensor, own[name]))
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    content = optimizer.state_dict()
-    tensors = {
-        f"{index}.{name}": sharding.whole(tensor.detach())
-        for index, slots in content["state"].items()
-        for name, tensor in slots.items()
-    }
-    return tensors, content["param_groups"]
 
 
 def _load_optimizer(path: Path, state: TrainState, groups: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`torch.compile` of a model's repeated layers, and whether a run is long enough to pay for it."""
+"""`torch.compile` for a model's repeated layers, and whether a run is long enough to gain from it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import nn
 from tunesmith.errors import TrainingError
 from tunesmith.models import architectures
 
-WORTH_IT = {"cpu": 500}
-"""Steps from which `auto` compiles; docs/engine.md has what was measured."""
-ELSEWHERE = 2000
-"""The same on devices where nothing was measured."""
+MIN_STEPS = {"cpu": 500}
+"""Steps from which `auto` compiles, by device; docs/engine.md has the measurements."""
+MIN_STEPS_UNMEASURED = 2000
+"""The same for devices without measurements."""
 COMPILERS = ("g++", "clang++")
 
 
-def pays(setting: bool | str, num_steps: int, device: torch.device, causal: bool = False) -> tuple[bool, str]:
-    """Whether to compile for a run of so many steps, and why, to be said: `engine.compile` as a decision.
+def decide(setting: bool | str, num_steps: int, device: torch.device, causal: bool = False) -> tuple[bool, str]:
+    """Return whether to compile for a run of `num_steps` under `engine.compile`, and the reason, as a message.
 
-    causal: the model is a causal language model; compiled encoders were slower on a CPU.
-    Raises TrainingError where true asks for it on a CPU without a C++ compiler.
+    causal: whether the model is a causal language model; compiled encoders were slower on a CPU.
+    Raises TrainingError if the setting is true on a CPU without a C++ compiler.
     """
     missing = device.type == "cpu" and not any(map(shutil.which, COMPILERS))
     if missing and setting is True:
         raise TrainingError(
-            "engine.compile=true makes C++ code on a CPU",
-            expected=f"a compiler: {' or '.join(COMPILERS)}",
+            "engine.compile=true needs a C++ compiler on a CPU",
+            expected=" or ".join(COMPILERS),
             found="none",
             do="install g++ (Debian: apt install g++), or set engine.compile=false",
         )
@@ -36,18 +36,18 @@ def pays(setting: bool | str, num_steps: int, device: torch.device, causal: bool
     if missing:
         return False, "not compiled: no C++ compiler"
     if device.type == "cpu" and not causal:
-        return False, "not compiled: on a CPU that makes encoders slower"
-    least = WORTH_IT.get(device.type, ELSEWHERE)
+        return False, "not compiled: encoders are slower compiled on a CPU"
+    least = MIN_STEPS.get(device.type, MIN_STEPS_UNMEASURED)
     if num_steps < least:
-        return False, f"not compiled: it would not pay in {num_steps} steps (from {least})"
-    return True, f"compiled: it pays in {num_steps} steps (from {least})"
+        return False, f"not compiled: {num_steps} steps are too few to gain (from {least})"
+    return True, f"compiled: {num_steps} steps are enough to gain (from {least})"
 
 
 def compile_layers(model: nn.Module) -> int:
-    """Compile each repeated layer in place; returns their number. The code is made when they first run.
+    """Compile each repeated layer in place; returns their number. Compilation happens when they first run.
 
-    All lengths share one compilation, and so do all layers, which differ in their weights alone. What is outside of
-    them (embeddings, head, losses) stays as it is, hooks included; names in the state dict do not change.
+    All lengths and all layers share one compilation, because layers differ only in their weights. Embeddings, head,
+    losses and hooks do not change, and neither do names in the state dict.
     """
     layers = list(architectures.repeated_layers(model))
     for layer in layers:

@@ -1,7 +1,7 @@
 """The one training loop: a generator of steps without I/O. Saving, logging and showing belong to its consumer.
 
-What a step learns from is a function of (seed, epoch, step), and its dropout of (seed, step, process): a run that goes
-on from a `TrainState` draws what the uninterrupted run would have drawn.
+The examples of a step are a function of (seed, epoch, step), and its dropout of (seed, step, process): a resumed run
+draws what the uninterrupted run would have drawn.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from tunesmith.training import optim, sharding, zero
 from tunesmith.training.losses import AnyBatch, Loss
 
 Scores = Mapping[str, float]
-Kind = TypeVar("Kind", bound=AnyBatch)
-Given = TypeVar("Given", bound=AnyBatch, covariant=True)
+BatchT = TypeVar("BatchT", bound=AnyBatch)
+BatchT_co = TypeVar("BatchT_co", bound=AnyBatch, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step, as it was."""
+    """What happened in one optimizer step."""
 
     number: int
     """Steps done, this one included."""
     loss: float
-    """Mean over the step's examples (or tokens), all processes together."""
+    """Mean over the step's examples (or tokens), over all processes."""
     grad_norm: float
     """Before clipping."""
     learning_rate: float
     skipped: bool = False
-    """Nothing in the step could be learned: no label in it, or a gradient beyond fp16; the weights stayed."""
+    """The weights did not change: the step had no label, or its gradient overflowed fp16."""
     scores: Scores | None = None
-    """Of the validation split, where this step was followed by an evaluation."""
+    """On the validation split, if an evaluation followed this step."""
     is_best: bool = False
-    """The scores are the best so far."""
+    """Whether the scores are the best so far."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long to train, when to look up, and what counts as better."""
+    """How long to train, when to evaluate, and which scores are better."""
 
     num_steps: int
     eval_every: int | None
@@ -57,10 +57,12 @@ class TrainingPlan:
     metric: str
     higher_is_better: bool
     patience: int | None
-    """Evaluations without a better one after which training stops."""
+    """Evaluations without improvement after which training stops; None for never."""
 
     @classmethod
-    def plan(cls, steps_per_epoch: int, train: Train, evaluate: Evaluate, higher_is_better: bool) -> TrainingPlan:
+    def from_settings(
+        cls, steps_per_epoch: int, train: Train, evaluate: Evaluate, higher_is_better: bool
+    ) -> TrainingPlan:
         num_steps = train.max_steps or max(1, round(train.num_train_epochs * steps_per_epoch))
         every = {"epoch": steps_per_epoch, "steps": evaluate.eval_steps, "no": None}[evaluate.eval_strategy]
         return cls(num_steps, every, evaluate.metric_for_best_model, higher_is_better, evaluate.early_stopping_patience)
@@ -68,11 +70,10 @@ class TrainingPlan:
     def evaluates(self, number: int) -> bool:
         return self.eval_every is not None and (number % self.eval_every == 0 or number == self.num_steps)
 
-    def patient_no_more(self, age: int) -> bool:
-        """True after so many evaluations without a better one that training stops early."""
-        return self.patience is not None and age >= self.patience
+    def should_stop_early(self, evals_without_improvement: int) -> bool:
+        return self.patience is not None and evals_without_improvement >= self.patience
 
-    def better(self, scores: Scores, best: float | None) -> bool:
+    def is_better(self, scores: Scores, best: float | None) -> bool:
         value = scores[self.metric]
         return best is None or (value > best if self.higher_is_better else value < best)
 
@@ -83,53 +84,64 @@ class TrainState:
 
     model: nn.Module
     wrapped: nn.Module
-    """The model as it is called: itself, or within what shares it among processes."""
+    """The module to call: the model itself, or its data-parallel or DeepSpeed wrapper."""
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler | None = None
-    """Of fp16 only."""
+    """For fp16 only."""
     step: int = 0
     """Optimizer steps done."""
     best: float | None = None
     """Best value of the deciding metric so far."""
-    age: int = 0
+    evals_without_improvement: int = 0
     """Evaluations since then."""
     skipped: int = 0
-    """Steps in which nothing could be learned."""
+    """Steps that did not change the weights."""
 
 
-class Batches(Protocol[Given]):
-    """Where micro-batches come from."""
+class Batches(Protocol[BatchT_co]):
+    """The source of micro-batches."""
 
-    def __call__(self, step: int) -> Sequence[Given]:
-        """This process's micro-batches of a step, counted from 0."""
+    def __call__(self, step: int) -> Sequence[BatchT_co]:
+        """Return this process's micro-batches of a step; steps count from 0."""
         ...
 
-    def halved(self) -> Batches[Given]:
+    def halved(self) -> Batches[BatchT_co]:
         """Return the same examples in smaller micro-batches."""
         ...
 
 
-def begin(model: nn.Module, settings: Train, course: TrainingPlan, accelerator: Accelerator) -> TrainState:
-    """The state before the first step: a fresh optimizer and schedule. Raises TrainingError for what cannot train."""
+def begin(model: nn.Module, settings: Train, plan: TrainingPlan, accelerator: Accelerator) -> TrainState:
+    """Return the state before the first step, with a new optimizer and schedule.
+
+    Raises TrainingError for number formats and settings of accelerate that cannot be trained with.
+    """
     sharding.check(model, accelerator)
     if sharding.asked_for():
         sharding.shard(model, accelerator.device)
     adamw = optim.adamw(model, settings)
-    _check_formats(adamw, accelerator)
+    if accelerator.scaler is not None and isinstance(adamw, optim.MasterAdamW):
+        raise TrainingError(
+            "engine.mixed_precision=fp16 scales the loss for gradients in float32",
+            found="16-bit weights",
+            do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
+        )
     optimizer: torch.optim.Optimizer = adamw
     if zero.asked_for():
         optimizer = zero.ZeroAdamW(model, adamw, settings.max_grad_norm, accelerator.autocast)
         wrapped = optimizer.engine
     else:
-        wrapped = model if sharding.is_sharded(model) else _shared(model, accelerator)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, course.num_steps))
+        wrapped = model if sharding.is_sharded(model) else _wrapped(model, accelerator)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, plan.num_steps))
     return TrainState(model, wrapped, optimizer, scheduler, accelerator.scaler)
 
 
-def _shared(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The model within what shares it among processes. Its own forward stays as it was, without Accelerate's autocast:
-    whole losses are computed in it (`_backward`), and evaluations compute as a reloaded model does."""
+def _wrapped(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Return the model in Accelerate's data-parallel wrapper, if there are several processes.
+
+    The model's own forward stays without Accelerate's autocast: `_backward` puts the whole loss under autocast, and
+    evaluations compute what a reloaded model computes.
+    """
     own = vars(model).get("forward")
     wrapped: nn.Module = accelerator.prepare_model(model)
     for name in ("forward", "_original_forward"):
@@ -139,34 +151,25 @@ def _shared(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     return wrapped
 
 
-def _check_formats(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
-    if accelerator.scaler is not None and isinstance(optimizer, optim.MasterAdamW):
-        raise TrainingError(
-            "engine.mixed_precision=fp16 scales the loss for gradients in float32",
-            found="weights of 16 bits",
-            do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
-        )
-
-
 def steps(
     state: TrainState,
-    batches: Batches[Kind],
-    loss: Loss[Kind],
+    batches: Batches[BatchT],
+    loss: Loss[BatchT],
     settings: Train,
     accelerator: Accelerator,
-    course: TrainingPlan,
+    plan: TrainingPlan,
     evaluate: Callable[[], Scores],
     seed: int = 0,
 ) -> Iterator[Step]:
-    """Train `state.model` in place from `state.step` on, yielding after each step, when `state` is up to date.
+    """Train `state.model` in place from `state.step` on; yields after each step, with `state` up to date.
 
-    evaluate: scores of the validation split, called in eval mode as `course` says.
+    evaluate: returns the scores of the validation split; called in eval mode, when `plan` says so.
 
-    Raises TrainingError before the weights are touched where loss or gradient is not finite.
+    Raises TrainingError, before the weights change, when the loss or the gradient is not finite.
     """
-    optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)  # its state is by the weights
+    optimizer = accelerator.prepare_optimizer(state.optimizer, device_placement=False)  # its state follows the weights
     state.model.train()
-    while state.step < course.num_steps and not course.patient_no_more(state.age):
+    while state.step < plan.num_steps and not plan.should_stop_early(state.evals_without_improvement):
         number = state.step + 1
         _seed(seed, number, accelerator.process_index)
         rate = float(state.optimizer.param_groups[0]["lr"])
@@ -182,19 +185,22 @@ def steps(
         optimizer.zero_grad()
         state.step, state.skipped = number, state.skipped + skipped
         step = Step(number, mean or 0.0, norm, rate, skipped)
-        yield _evaluated(step, state, course, evaluate) if course.evaluates(number) else step
+        yield _evaluated(step, state, plan, evaluate) if plan.evaluates(number) else step
 
 
 def _seed(seed: int, number: int, process: int) -> None:
-    """Dropout is drawn from (seed, step, process): nothing to save, and evaluations cannot shift it."""
+    """Draw dropout from (seed, step, process): there is no random state to save, and evaluations cannot shift it."""
     (word,) = np.random.SeedSequence([seed, number, process]).generate_state(1, np.uint64)
     torch.manual_seed(int(word))
 
 
 def _learn(
-    model: nn.Module, batches: Batches[Kind], step: int, loss: Loss[Kind], accelerator: Accelerator
-) -> tuple[Batches[Kind], Sequence[Kind], float | None]:
-    """Gradients of one step, and its mean loss; with half the tokens in memory, once, where memory runs out."""
+    model: nn.Module, batches: Batches[BatchT], step: int, loss: Loss[BatchT], accelerator: Accelerator
+) -> tuple[Batches[BatchT], Sequence[BatchT], float | None]:
+    """Compute the gradients of one step; returns the source of micro-batches, the micro-batches and the mean loss.
+
+    When memory runs out, the step is tried once more with half the tokens in memory.
+    """
     micro = batches(step)
     try:
         return batches, micro, _backward(model, micro, loss, accelerator)
@@ -203,19 +209,22 @@ def _learn(
             raise
         model.zero_grad()
         batches = batches.halved()
-        warn("out of memory: going on with half of engine.max_tokens_per_micro_batch, which changes no result")
+        warn("out of memory: continuing with half of engine.max_tokens_per_micro_batch; results do not change")
         micro = batches(step)
         return batches, micro, _backward(model, micro, loss, accelerator)
 
 
-def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], accelerator: Accelerator) -> float | None:
-    """Gradients of the step's mean loss, over all micro-batches and processes; gives the mean, or None for nothing."""
+def _backward(model: nn.Module, micro: Sequence[BatchT], loss: Loss[BatchT], accelerator: Accelerator) -> float | None:
+    """Compute the gradients of the mean loss over all micro-batches and processes; returns the mean.
+
+    Returns None for a step without anything to learn.
+    """
     count = _summed(sum(loss.count(batch) for batch in micro), accelerator)
     if not count:
         return None
     total = 0.0
-    for batch, weight, last in _rounds(model, micro, accelerator):
-        # Training by several processes averages gradients over them; the product undoes that.
+    for batch, weight, last in _weighted(model, micro, accelerator):
+        # Data parallelism averages gradients over the processes; the product undoes that.
         scale = weight * accelerator.num_processes / count
         batch = batch.to(accelerator.device)
         if zero.is_engine(model):
@@ -229,10 +238,12 @@ def _backward(model: nn.Module, micro: Sequence[Kind], loss: Loss[Kind], acceler
     return _summed(total, accelerator) / count
 
 
-def _rounds(model: nn.Module, micro: Sequence[Kind], accelerator: Accelerator) -> Iterator[tuple[Kind, float, bool]]:
-    """Micro-batches with their weight, and whether gradients are exchanged after them.
+def _weighted(
+    model: nn.Module, micro: Sequence[BatchT], accelerator: Accelerator
+) -> Iterator[tuple[BatchT, float, bool]]:
+    """Yield micro-batches with their weight, and whether gradients are exchanged after them.
 
-    Shards are exchanged by all processes together: who has fewer micro-batches than others runs one again, for nothing.
+    Sharded gradients are exchanged by all ranks together: ranks with fewer micro-batches repeat one with weight 0.
     """
     if not _together(model):
         yield from ((batch, 1.0, index == len(micro) - 1) for index, batch in enumerate(micro))
@@ -250,7 +261,7 @@ def _together(model: nn.Module) -> bool:
 
 
 def _summed(value: float, accelerator: Accelerator) -> float:
-    """The sum over all processes."""
+    """Return the sum over all processes."""
     if accelerator.num_processes == 1:
         return value
     tensor = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
@@ -258,7 +269,7 @@ def _summed(value: float, accelerator: Accelerator) -> float:
 
 
 def _clip(state: TrainState, max_norm: float, accelerator: Accelerator) -> float:
-    """Clip the gradient; gives its norm before. ZeRO clips as it steps."""
+    """Clip the gradient and return its norm before. ZeRO clips when it steps."""
     if isinstance(state.optimizer, zero.ZeroAdamW):
         return state.optimizer.norm()
     norm = accelerator.clip_grad_norm_(state.model.parameters(), max_norm or math.inf)
@@ -272,21 +283,24 @@ def _check_finite(
         return  # with fp16 the scaler skips steps whose gradient overflowed, and lowers its scale
     ids = [name for batch in micro for name in batch.ids]
     raise TrainingError(
-        f"step {number}: loss {loss}, gradient norm {norm}; the weights were not touched",
+        f"step {number}: loss {loss}, gradient norm {norm}; the weights did not change",
         expected="finite numbers",
         found=f"examples {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
         do="lower train.learning_rate, set train.max_grad_norm=1, or train with engine.mixed_precision=no",
     )
 
 
-def _evaluated(step: Step, state: TrainState, course: TrainingPlan, evaluate: Callable[[], Scores]) -> Step:
-    """The step with the scores after it; keeps count of the best."""
+def _evaluated(step: Step, state: TrainState, plan: TrainingPlan, evaluate: Callable[[], Scores]) -> Step:
+    """Return the step with the scores after it; updates the best score in `state`."""
     state.model.eval()
     try:
         with sharding.gathered(state.model):
             scores = evaluate()
     finally:
         state.model.train()
-    is_best = course.better(scores, state.best)
-    state.best, state.age = (scores[course.metric], 0) if is_best else (state.best, state.age + 1)
+    is_best = plan.is_better(scores, state.best)
+    if is_best:
+        state.best, state.evals_without_improvement = scores[plan.metric], 0
+    else:
+        state.evals_without_improvement += 1
     return replace(step, scores=scores, is_best=is_best)

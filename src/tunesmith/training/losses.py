@@ -1,6 +1,6 @@
-"""Losses return a sum; their count is known before the forward pass, so one division per step is exact.
+"""Losses return a sum; their count is known before the forward pass, so that one division per step is exact.
 
-However a step's examples are laid out (micro-batches, processes), sum / global count and its gradient stay the same.
+Whatever the layout of a step's examples (micro-batches, processes), sum / global count and its gradient are the same.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from tunesmith.models import unpadding
 
 
 class AnyBatch(Protocol):
-    """What the loop knows of a batch; each loss knows its own kind."""
+    """What the loop needs of a batch; each loss has its own class of batches."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Where the examples came from."""
+        """The ids of the examples."""
         ...
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         ...
 
 
-Seen = TypeVar("Seen", bound=AnyBatch, contravariant=True)
+BatchT_contra = TypeVar("BatchT_contra", bound=AnyBatch, contravariant=True)
 
 
-class Loss(Protocol[Seen]):
+class Loss(Protocol[BatchT_contra]):
     """What the loop minimises: the sum of `total` over a step's batches, divided by the sum of `count`."""
 
-    def count(self, batch: Seen) -> float:
-        """How much the batch weighs: its number of examples or tokens, or the sum of their weights."""
+    def count(self, batch: BatchT_contra) -> float:
+        """Return the batch's weight: its number of examples or tokens, or the sum of their weights."""
         ...
 
-    def total(self, model: nn.Module, batch: Seen) -> torch.Tensor:
-        """The loss summed over the batch, a scalar with a gradient."""
+    def total(self, model: nn.Module, batch: BatchT_contra) -> torch.Tensor:
+        """Return the loss summed over the batch, a scalar with a gradient."""
         ...
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy of class logits; weights: one per class (torch's weighted mean: divided by the sum of weights)."""
+    """Cross-entropy of class logits. weights: one per class; as in torch, the mean divides by their sum."""
 
     weights: torch.Tensor
 

@@ -1,4 +1,4 @@
-"""What learns, how fast, and how that changes over the steps."""
+"""Frozen parameters, optimizers and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm")
 
 
 def freeze(model: nn.Module, what: str) -> None:
-    """Take the `embeddings` (token, position, type tables), the whole `body`, or `none` of the model out of training.
+    """Freeze the `embeddings` (token, position and type tables), the whole `body`, or `none` of the model.
 
-    The body is the base model without its pooler; the pooler, projections and the classifier are the head.
+    The body is the base model without its pooler; pooler, projections and classifier are the head.
     """
     if what == "none":
         return
     base = getattr(model, getattr(model, "base_model_prefix", ""), None)
     if not isinstance(base, nn.Module):
-        raise ModelError(f"{type(model).__name__} does not say which part is its body", do="set train.freeze=none")
+        raise ModelError(
+            f"cannot freeze: {type(model).__name__} does not name its body",
+            expected="a base_model_prefix",
+            do="set train.freeze=none",
+        )
     for name, module in base.named_modules():
         parts = name.split(".")
         table = isinstance(module, nn.Embedding) and "encoder" not in parts  # DeBERTa's relative positions stay
@@ -34,16 +38,16 @@ def freeze(model: nn.Module, what: str) -> None:
 
 
 class MasterAdamW(torch.optim.AdamW):
-    """AdamW for weights of 16 bits, on float32 copies ("masters"): the groups hold these, not the model's weights.
+    """AdamW for 16-bit weights, on float32 copies ("master weights"), which the groups contain in their place.
 
-    bfloat16 keeps 8 bits of a number, and a step at a usual learning rate is smaller than the last of them: added to
-    the weight itself it would be lost (Mixed Precision Training, arXiv 1710.03740). Parameters in float32 are their
-    own masters. The state dict has the masters as slots named `master`.
+    bfloat16 has 8 significant bits, and a step at a usual learning rate is smaller than the last of them: added to the
+    weight itself it would be lost (Mixed Precision Training, arXiv:1710.03740). float32 parameters are their own
+    masters. The state dict has the masters in slots named `master`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
         self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        """Every weight of 16 bits with its master."""
+        """Every 16-bit weight with its master."""
         super().__init__(
             [{**group, "params": [self._master(p) for p in group["params"]]} for group in groups], **settings
         )
@@ -57,10 +61,10 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Step the masters with the gradients of their weights, and round them into the weights."""
+        """Update the masters with the gradients of their weights, and round them into the weights."""
         for weight, master in self.pairs:
             master.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None  # both in memory at once would cost half as much again as the masters
+            weight.grad = None  # keeping both gradients would take half as much memory as the masters
         result = super().step(closure)
         for weight, master in self.pairs:
             weight.copy_(master)
@@ -74,30 +78,30 @@ class MasterAdamW(torch.optim.AdamW):
             weight.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """As of AdamW, with the masters."""
+        """Return AdamW's state dict with the masters."""
         content = super().state_dict()
         slots = {index: dict(values) for index, values in content["state"].items()}
-        for index, master in self._numbered():
+        for index, master in self._indexed():
             slots.setdefault(index, {})["master"] = master.detach()
         return {**content, "state": slots}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; the weights of the model are left alone."""
+        """Restore what `state_dict` returned; the model's weights do not change."""
         slots = {index: dict(values) for index, values in state_dict["state"].items()}
-        for index, master in self._numbered():
+        for index, master in self._indexed():
             master.copy_(slots[index].pop("master"))
         super().load_state_dict({**state_dict, "state": {index: values for index, values in slots.items() if values}})
 
-    def _numbered(self) -> list[tuple[int, nn.Parameter]]:
-        """The masters with their numbers in the state dict."""
+    def _indexed(self) -> list[tuple[int, nn.Parameter]]:
+        """The masters with their indices in the state dict."""
         masters = {id(master) for _, master in self.pairs}
         every = [parameter for group in self.param_groups for parameter in group["params"]]
         return [(index, parameter) for index, parameter in enumerate(every) if id(parameter) in masters]
 
 
 def adamw(model: nn.Module, settings: Train) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases and norms; fused where the device has it, in float32 whatever learns."""
+    """Return AdamW without weight decay on biases and norms; fused if the device supports it, with float32 masters."""
     groups = _groups(model, settings.weight_decay)
     half = any(p.dtype in (torch.bfloat16, torch.float16) for group in groups for p in group["params"])
     devices = {parameter.device.type for parameter in model.parameters()}
@@ -114,32 +118,28 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
             if parameter.requires_grad:
                 (plain if is_norm or "bias" in name or parameter.ndim < 2 else decayed).append(parameter)
     return [
-        {"params": _unique(decayed), "weight_decay": weight_decay},
-        {"params": _unique(plain), "weight_decay": 0.0},
+        {"params": list(dict.fromkeys(decayed)), "weight_decay": weight_decay},  # tied parameters once
+        {"params": list(dict.fromkeys(plain)), "weight_decay": 0.0},
     ]
 
 
-def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    return list(dict.fromkeys(parameters))
-
-
 def schedule(settings: Train, num_steps: int) -> Callable[[int], float]:
-    """The factor on the learning rate as a function of the steps done: warm-up from 0, then the shape.
+    """Return the factor on the learning rate as a function of the step: warm-up from 0, then a decay.
 
     The formulas are those of transformers' `get_scheduler`, so that runs can be compared.
     """
     warmup = math.ceil(num_steps * settings.warmup_ratio)
-    shape = SHAPES[settings.lr_scheduler_type]
+    decay = DECAYS[settings.lr_scheduler_type]
 
     def factor(step: int) -> float:
         if step < warmup:
             return step / warmup
-        return shape((step - warmup) / max(1, num_steps - warmup))
+        return decay((step - warmup) / max(1, num_steps - warmup))
 
     return factor
 
 
-SHAPES: dict[str, Callable[[float], float]] = {
+DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: max(0.0, 1.0 - progress),
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),

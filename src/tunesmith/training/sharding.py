@@ -1,7 +1,7 @@
-"""Weights, gradients and optimizer state in pieces, one a process: torch's FSDP2, asked for by accelerate's settings.
+"""Shard weights, gradients and optimizer state among processes with torch's FSDP2, as accelerate's settings ask.
 
-Layers are gathered one by one while they run, and all at once (`gathered`) where a model is evaluated or written. The
-embeddings and the head stay gathered from forward to backward: causal losses use the head after the forward.
+Layers are gathered one by one while they run, and all at once (`gathered`) when a model is evaluated or written. The
+embeddings and the head stay gathered from forward to backward, because causal losses use the head after the forward.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tunesmith.training import zero
 
 
 def asked_for() -> bool:
-    """Whether accelerate's settings say FSDP (accelerate itself would pass over them on a CPU)."""
+    """Return whether accelerate's settings ask for FSDP (accelerate itself ignores them on a CPU)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
 
 
 def check(model: nn.Module, accelerator: Accelerator) -> None:
-    """Raises TrainingError for settings of accelerate that this loop does not train with."""
+    """Raise TrainingError for settings of accelerate that this loop does not support."""
     if accelerator.distributed_type == DistributedType.MEGATRON_LM:
         raise TrainingError(
-            "accelerate is set to MEGATRON_LM",
-            expected="a launch whose optimizer step is the loop's: loss and gradient are checked before it",
-            do="launch with examples/accelerate/fsdp2.yaml, which shards the same things",
+            "cannot train with accelerate's MEGATRON_LM, which steps the optimizer itself",
+            expected="FSDP2, DeepSpeed or data parallelism: the loop checks loss and gradient before a step",
+            do="launch with examples/accelerate/fsdp2.yaml, which shards the same state",
         )
     if zero.asked_for():
         zero.check(accelerator)
@@ -44,7 +44,8 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
         return
     if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
         raise TrainingError(
-            "sharded training wants weights in float32",
+            "cannot train sharded weights in 16 or 4 bits",
+            expected="weights in float32",
             found=", ".join(odd),
             do="set model.dtype=float32 and engine.mixed_precision=bf16, without adapter.kind=qlora",
         )
@@ -52,37 +53,37 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
 
 def _check_fsdp() -> None:
     if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise TrainingError("accelerate is set to FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
+        raise TrainingError("cannot train with FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
     if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
         raise TrainingError(
-            "accelerate is set to fsdp_offload_params",
+            "cannot train with fsdp_offload_params",
             expected="weights on the device",
-            do="leave it out; where memory is short: adapter.kind=lora, engine.gradient_checkpointing=true",
+            do="leave it out; to save memory, set adapter.kind=lora, engine.gradient_checkpointing=true",
         )
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Give each process its piece of every weight, in place. All processes have the same weights before."""
+    """Shard every weight among the processes, in place. All processes must have the same weights before."""
     world = torch.distributed.get_world_size()
     mesh = init_device_mesh(device.type, (world,))
     for layer in architectures.repeated_layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=_reshards())
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    # By default the backward pass gathers in the order of the forwards before it, the evaluation's included: those the
-    # first process alone may have run.
+    # By default the backward pass gathers in the order of the forwards before it, including those of the evaluation,
+    # which only the first process may have run.
     root, *parts = _parts(model)
     for part, before in zip([root, *reversed(parts)], [*reversed(parts), *parts[:1]], strict=True):
         part.set_modules_to_backward_prefetch([before])
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` was here."""
+    """Return whether `shard` has been applied."""
     return isinstance(model, FSDPModule)
 
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Within, the model is whole in every process, for reading. To be entered by all of them."""
+    """Within this, every process has all weights, for reading. All processes must enter it."""
     if not is_sharded(model):
         yield
         return
@@ -96,21 +97,21 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def gather(model: nn.Module) -> None:
-    """Make the model whole in every process, to stay so."""
+    """Gather all weights in every process for good."""
     for part in _parts(model):
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     for module in model.modules():
-        module._state_dict_pre_hooks.clear()  # they would cut the weights up again
+        module._state_dict_pre_hooks.clear()  # they would shard the weights again
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with all its pieces. To be called by all processes."""
+    """Return a tensor with all its shards. All processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, known to every process, cut as `model` is."""
+    """Return a tensor, which every process has, sharded like `model`."""
     if not isinstance(model, DTensor) or tensor.shape != model.shape:
         return tensor
     return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
@@ -121,5 +122,5 @@ def _parts(model: nn.Module) -> list[Any]:
 
 
 def _reshards() -> bool:
-    """Whether layers are gathered again for the backward pass (ZeRO 3), or stay so from the forward (ZeRO 2)."""
+    """Whether layers are gathered again for the backward pass (ZeRO 3), or stay gathered after the forward (ZeRO 2)."""
     return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"

@@ -1,7 +1,7 @@
-"""Optimizer state (ZeRO 1), and gradients (ZeRO 2), in pieces, one a process: DeepSpeed, by accelerate's settings.
+"""Shard optimizer state (ZeRO 1) and gradients (ZeRO 2) among processes with DeepSpeed, as accelerate's settings ask.
 
-DeepSpeed keeps the pieces, exchanges gradients and steps; the loop says when, after it has seen loss and gradient. The
-weights stay whole in every process, in float32.
+DeepSpeed keeps the shards, exchanges gradients and steps; the loop decides when, after checking loss and gradient.
+Every process has all weights, in float32.
 """
 
 from __future__ import annotations
@@ -20,135 +20,135 @@ from tunesmith import processes
 from tunesmith.errors import MissingExtra, TrainingError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of every weight, besides the number of steps."""
+"""AdamW's state for every weight, besides the number of steps."""
 
 
 def asked_for() -> bool:
-    """Whether accelerate's settings say DeepSpeed, and there are processes to share anything among."""
+    """Return whether accelerate's settings ask for DeepSpeed, and there are several processes."""
     asked = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true", "yes")
     return asked and processes.count() > 1
 
 
 def check(accelerator: Accelerator) -> None:
-    """Raises TrainingError for settings that are not trained with here, MissingExtra without DeepSpeed."""
+    """Raise TrainingError for settings that are not supported, and MissingExtra without DeepSpeed."""
     if importlib.util.find_spec("deepspeed") is None:
-        raise MissingExtra("accelerate is set to DeepSpeed", do="pip install tunesmith[deepspeed]")
+        raise MissingExtra("cannot train with DeepSpeed: it is not installed", do="pip install tunesmith[deepspeed]")
     settings = _settings()
     if settings["stage"] not in (1, 2):
         raise TrainingError(
-            f"accelerate is set to ZeRO {settings['stage']}",
+            f"cannot train with ZeRO {settings['stage']}",
             expected="zero_stage: 1 or 2",
-            do="launch with examples/accelerate/fsdp2.yaml, which shards what ZeRO 3 shards",
+            do="launch with examples/accelerate/fsdp2.yaml, which shards the same state as ZeRO 3",
         )
     if odd := [name for name, value in settings.items() if "offload" in name and _device(value) not in ("none", None)]:
         raise TrainingError(
-            f"accelerate is set to {', '.join(odd)}",
+            f"cannot train with {', '.join(odd)}",
             expected="optimizer state and weights on the device",
-            do="leave it out; where memory is short: adapter.kind=lora, engine.gradient_checkpointing=true",
+            do="leave it out; to save memory, set adapter.kind=lora, engine.gradient_checkpointing=true",
         )
     if accelerator.scaler is not None:
         raise TrainingError(
-            "DeepSpeed's pieces are trained without a loss scale",
+            "cannot scale the loss with DeepSpeed",
             found="engine.mixed_precision=fp16",
             do="set engine.mixed_precision=bf16 or no",
         )
 
 
 class ZeroAdamW(torch.optim.Optimizer):
-    """AdamW over the model's weights, as far as the loop and checkpoints see: its step and state are DeepSpeed's.
+    """AdamW over the model's weights for the loop and for checkpoints; DeepSpeed steps, and keeps its state.
 
-    The state dict is that of torch's AdamW, with whole tensors: a run goes on with any number of processes.
+    The state dict is that of torch's AdamW, without shards: a run can be resumed by any number of processes.
     """
 
     def __init__(
         self, model: nn.Module, adamw: torch.optim.AdamW, max_norm: float, autocast: Callable[[], Any]
     ) -> None:
-        """max_norm: to clip gradients to, 0 for never; autocast: the context to compute losses in."""
+        """Start DeepSpeed's engine. max_norm: where to clip gradients, 0 for never; autocast: context for losses."""
         super().__init__([{**group, "params": [*group["params"]]} for group in adamw.param_groups], adamw.defaults)
-        # DeepSpeed puts its pieces of the weights into these, and takes groups without weights off the list
+        # DeepSpeed replaces the weights in these groups by its shards, and removes groups without weights
         self._owned = [*adamw.param_groups]
         self._adamw = adamw
-        self.engine = _engine(_Learner(model, autocast), adamw, max_norm)
-        self._begin()
+        self.engine = _engine(_ModelWithLoss(model, autocast), adamw, max_norm)
+        self._initialize_state()
 
     def norm(self) -> float:
-        """The gradient's norm, over all processes; infinite where it is not finite. After a backward pass."""
+        """Return the gradient's norm over all processes, after a backward pass; infinite if it is not finite."""
         return float(self.engine.optimizer.scaled_global_norm())
 
     def step(self, closure: Any = None) -> Any:
-        """Clip and step, and give every process the new weights."""
+        """Clip, step and send the new weights to all processes."""
         for group, own in zip(self.param_groups, self._owned, strict=True):
             own["lr"] = group["lr"]
         self.engine.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """As of AdamW. To be called by all processes."""
+        """Return AdamW's state dict. All processes must call this."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         slots = {
             index: {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
-            | {"step": self._adamw.state[piece]["step"].clone()}
-            for index, (piece, parameter) in enumerate(self._learned())
+            | {"step": self._adamw.state[shard]["step"].clone()}
+            for index, (shard, parameter) in enumerate(self._sharded())
         }
         return {**super().state_dict(), "state": slots}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what AdamW's `state_dict` gave, and the model's weights as they are now."""
+        """Restore what AdamW's `state_dict` returned, and take over the model's current weights."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
         super().load_state_dict({**state_dict, "state": {}})
         self.engine.optimizer.refresh_fp32_params()
-        for index, (piece, parameter) in enumerate(self._learned()):
-            if slot := state_dict["state"].get(index):  # none, where a weight never had a gradient
-                self._adamw.state[piece]["step"].copy_(slot["step"])
+        for index, (shard, parameter) in enumerate(self._sharded()):
+            if slot := state_dict["state"].get(index):  # missing for a weight that never had a gradient
+                self._adamw.state[shard]["step"].copy_(slot["step"])
                 for name in MOMENTS:
                     safe_set_full_optimizer_state(parameter, slot[name].to(parameter.device), name)
 
-    def _begin(self) -> None:
-        """A state of zeros. DeepSpeed would find the state of the first group only: it looks after that one's step."""
+    def _initialize_state(self) -> None:
+        """Set the state to zeros. DeepSpeed itself would initialize the state of the first group only."""
         from deepspeed.utils import lazy_init_hp_params_optimizer_state
 
-        sharer = self.engine.optimizer
-        for piece, parameters in zip(sharer.single_partition_of_fp32_groups, sharer.bit16_groups, strict=True):
-            moments = {name: torch.zeros_like(piece) for name in MOMENTS}
-            self._adamw.state[piece] = {"step": torch.zeros((), device=piece.device), **moments}
-            lazy_init_hp_params_optimizer_state(parameters, piece, self._adamw.state)
+        zero = self.engine.optimizer
+        for shard, parameters in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True):
+            moments = {name: torch.zeros_like(shard) for name in MOMENTS}
+            self._adamw.state[shard] = {"step": torch.zeros((), device=shard.device), **moments}
+            lazy_init_hp_params_optimizer_state(parameters, shard, self._adamw.state)
 
-    def _learned(self) -> list[tuple[torch.Tensor, nn.Parameter]]:
-        """DeepSpeed's piece of a group with each of the group's weights, in the order of the state dict."""
+    def _sharded(self) -> list[tuple[torch.Tensor, nn.Parameter]]:
+        """DeepSpeed's shard of a group with each of the group's weights, in the order of the state dict."""
         groups = zip(self.param_groups, self._owned, strict=True)
         return [(own["params"][0], parameter) for group, own in groups for parameter in group["params"]]
 
 
 def is_engine(model: nn.Module) -> bool:
-    """Whether this is a model within DeepSpeed's engine."""
-    return isinstance(getattr(model, "module", None), _Learner)
+    """Return whether this is DeepSpeed's engine around a model."""
+    return isinstance(getattr(model, "module", None), _ModelWithLoss)
 
 
 def release(model: nn.Module) -> None:
-    """Where training ends: take DeepSpeed's hooks off the weights, and its pieces out of memory."""
+    """Remove DeepSpeed's hooks from the weights, and free its shards, after training."""
     if is_engine(model):
         model.destroy()  # type: ignore[operator]
 
 
 def backward(engine: Any, loss: Any, batch: Any, scale: float, last: bool) -> float:
-    """Add the gradient of `scale` times a batch's loss; gives the loss. last: of the step, by all processes."""
+    """Add the gradient of `scale` times a batch's loss; returns the loss. last: whether gradients are exchanged."""
     engine.set_gradient_accumulation_boundary(last)
     total = engine(loss, batch)
     engine.backward(scale * total, scale_wrt_gas=False)
     return float(total.item())
 
 
-class _Learner(nn.Module):
-    """Model and loss in one: DeepSpeed's backward pass begins at what its engine gives, and losses run the head."""
+class _ModelWithLoss(nn.Module):
+    """Model and loss in one module: DeepSpeed's backward pass starts at the output of its engine's module."""
 
     def __init__(self, model: nn.Module, autocast: Callable[[], Any]) -> None:
         super().__init__()
         self.model, self.autocast = model, autocast
 
     def forward(self, loss: Any, batch: Any) -> torch.Tensor:
-        with self.autocast():  # the engine turns off what is on outside of it
+        with self.autocast():  # the engine disables an autocast around it
             total: torch.Tensor = loss.total(self.model, batch)
         return total
 
@@ -159,7 +159,7 @@ def _engine(model: nn.Module, adamw: torch.optim.AdamW, max_norm: float) -> Any:
     import deepspeed
 
     config = {
-        "train_micro_batch_size_per_gpu": 1,  # only DeepSpeed's own statistics want to know
+        "train_micro_batch_size_per_gpu": 1,  # used by DeepSpeed's own statistics only
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_norm,
         "zero_allow_untested_optimizer": True,
@@ -170,7 +170,7 @@ def _engine(model: nn.Module, adamw: torch.optim.AdamW, max_norm: float) -> Any:
 
 
 def _settings() -> dict[str, Any]:
-    """DeepSpeed's `zero_optimization`, from accelerate's settings or the file they name."""
+    """DeepSpeed's `zero_optimization`, from accelerate's settings or the file that they name."""
     settings = DeepSpeedPlugin().deepspeed_config["zero_optimization"]
     return {name: value for name, value in settings.items() if value != "auto"}
 

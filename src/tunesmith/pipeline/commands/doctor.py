@@ -33,7 +33,7 @@ def doctor() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "asset_cache": str(assets.cache()),
         "extras": extras | trackers,
-        "number_formats": precision.measure(device),
+        "number_formats": records.dump(precision.measure(device)),
     }
 
 

@@ -75,7 +75,7 @@ def _before_training(job: Job, generator: Any) -> Iterator[Any]:
     from tunesmith.pipeline.fitting import generators
 
     if adapters.has_adapter(generator.model):
-        with adapters.off(generator.model):
+        with adapters.disabled(generator.model):
             yield generator
         return
     dtype = generator.model.dtype

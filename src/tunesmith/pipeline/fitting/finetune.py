@@ -70,7 +70,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.fast(_uses_onednn(job)):
+        with onednn_linear.enabled(_uses_onednn(job)):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -104,14 +104,14 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
 
 def _uses_onednn(job: Job) -> bool:
     """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    return bool(job.decide_once("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.are_faster()))
+    return bool(job.decide_once("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.is_faster()))
 
 
 def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
     """Set how the model computes, which changes nothing that it computes."""
     if recipe.engine.gradient_checkpointing:
         pretrained.checkpoint_activations(setup.model)
-    pays, why = compilation.pays(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)
+    pays, why = compilation.decide(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)
     if sharding.asked_for() or zero.asked_for():
         pays, why = False, "not compiled: the training is sharded"
     if recipe.engine.compile:
@@ -128,4 +128,4 @@ def _plan(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.Tr
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
     higher = (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[settings.metric_for_best_model]
-    return loop.TrainingPlan.plan(steps_per_epoch, recipe.train, settings, higher)
+    return loop.TrainingPlan.from_settings(steps_per_epoch, recipe.train, settings, higher)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,9 +18,9 @@ from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra
 from tunesmith.manifest import LogEntry
-from tunesmith.pipeline.fitting import interruption
+from tunesmith.pipeline.fitting import interruption, weight_setup
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.training import checkpoint, loop, precision, sharding
+from tunesmith.training import checkpoint, loop, sharding
 
 
 @dataclass
@@ -47,14 +46,14 @@ class Session:
     def resume(self, state: loop.TrainState) -> None:
         """Go on from the newest good checkpoint, if there is one."""
         found = checkpoint.newest(self.checkpoints)
-        notes: dict[str, Any] = checkpoint.load(found, state) if found else {"metrics": 0}
+        notes = checkpoint.load(found, state) if found else None
         if self.accelerator.is_main_process:
-            self.job.run.cut_metrics(notes["metrics"])
-        if found is None:
+            self.job.run.cut_metrics(notes.metrics if notes else 0)
+        if found is None or notes is None:
             return
-        self.losses, self.best_step, self.earlier_seconds = notes["losses"], notes["best_step"], notes["seconds"]
-        if notes["threads"] != torch.get_num_threads():
-            warn(f"{notes['threads']} threads before, {torch.get_num_threads()} now: the last bits may differ")
+        self.losses, self.best_step, self.earlier_seconds = notes.losses, notes.best_step, notes.seconds
+        if notes.threads != torch.get_num_threads():
+            warn(f"{notes.threads} threads before, {torch.get_num_threads()} now: the last bits may differ")
         say(f"resuming at step {state.step} of {self.plan.num_steps} ({found.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
@@ -63,7 +62,9 @@ class Session:
         with meter("train", self.plan.num_steps) as show, interruption.watched() as stop_request:
             for step in steps:
                 show(step.number, f"loss {step.loss:.4f}")
-                last = step.number == self.plan.num_steps or self.plan.patient_no_more(state.age)
+                last = step.number == self.plan.num_steps or self.plan.should_stop_early(
+                    state.evals_without_improvement
+                )
                 self._record(step, state, last)
                 if stop_request.signal or self._is_due(step.number):
                     self._save(state, self.earlier_seconds + time.perf_counter() - start)
@@ -113,13 +114,8 @@ class Session:
     def _save(self, state: loop.TrainState, seconds: float) -> None:
         content = checkpoint.snapshot(state)
         if self.accelerator.is_main_process:
-            notes: dict[str, Any] = {
-                "losses": self.losses,
-                "best_step": self.best_step,
-                "seconds": seconds,
-                "metrics": len(self.job.run.metrics()),
-                "threads": torch.get_num_threads(),
-            }
+            lines, threads = len(self.job.run.metrics()), torch.get_num_threads()
+            notes = checkpoint.SessionNotes(self.losses, self.best_step, seconds, lines, threads)
             checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
         self.accelerator.wait_for_everyone()
 
@@ -157,6 +153,6 @@ def _precision(job: Job) -> str:
     setting = job.recipe.engine.mixed_precision
     if setting != "auto":
         return setting
-    measured = job.decide_once("precision", lambda: precision.measure(processes.device()))
-    say(f"precision: {measured['mixed_precision']} (bfloat16 is {measured['bfloat16_speedup']} times as fast here)")
-    return str(measured["mixed_precision"])
+    measured = weight_setup.measured_precision(job, processes.device())
+    say(f"precision: {measured.mixed_precision} (bfloat16 is {measured.bfloat16_speedup} times as fast here)")
+    return measured.mixed_precision

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith import data, recipe as recipes, runs
-from tunesmith.console import say
+from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 from tunesmith.pipeline.fitting import interruption
@@ -46,7 +47,8 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
         folder.mkdir(parents=True, exist_ok=True)
         plan.write_text(recipes.dump(recipe), encoding="utf-8")
         command += [str(plan), "--run-dir", str(folder)]
-    command += ["--quiet", *(["--skip-test"] if skip_test else [])]
+    verbosity = ["-v"] if logger.level == logging.DEBUG else ["-q"] if logger.level > logging.INFO else []
+    command += ["--worker", *verbosity, *(["--skip-test"] if skip_test else [])]
     with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
         try:
             code = child.wait()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith import records
 from tunesmith.console import say, warn
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, quantize
@@ -69,6 +70,12 @@ def _dtype(job: Job, device: torch.device) -> torch.dtype:
     setting = job.recipe.model.dtype
     if setting != "auto":
         return precision.DTYPES[setting]
-    measured = job.decide_once("precision", lambda: precision.measure(device))
-    say(f"weights: {measured['dtype']} (bfloat16 is {measured['bfloat16_weights_speedup']} times as fast here)")
-    return precision.DTYPES[measured["dtype"]]
+    measured = measured_precision(job, device)
+    say(f"weights: {measured.dtype} (bfloat16 is {measured.bfloat16_weights_speedup} times as fast here)")
+    return precision.DTYPES[measured.dtype]
+
+
+def measured_precision(job: Job, device: torch.device) -> precision.PrecisionMeasurement:
+    """Return which number format is faster; a resumed run keeps what its manifest says."""
+    content = job.decide_once("precision", lambda: records.dump(precision.measure(device)))
+    return records.load(precision.PrecisionMeasurement, content, "manifest.json")

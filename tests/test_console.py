@@ -1,0 +1,75 @@
+"""Messages go through the logger `tunesmith`: printed by the command line, routed or silenced by everyone else."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tunesmith import cli, console
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    console.configure()
+
+
+def test_the_command_line_prints_messages_and_marks_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("one")
+    console.warn("two")
+    assert capsys.readouterr().err == "one\nwarning: two\n"
+
+
+def test_quiet_keeps_warnings_and_verbose_adds_details(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", str(reviews), "--methods", "linear", "linear.min_df=1"]
+    shown = {}
+    for flag in ("-q", "", "-v"):
+        assert cli.main([*words, *filter(None, [flag])]) == 0
+        shown[flag] = capsys.readouterr()
+        assert "report: " in shown[flag].out, "results go to stdout whatever is logged"
+    assert shown["-q"].err == ""
+    assert "compared 1 runs" in shown[""].err
+    assert "compare:" in shown["-v"].err, "the module and line of each message"
+
+
+def test_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TUNESMITH_LOG", "json")
+    console.configure()
+    console.say('a "quoted"\ntext')
+    console.warn("é")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["level"], first["message"]) == ("info", 'a "quoted"\ntext')
+    assert (second["level"], second["message"], second["module"]) == ("warning", "é", "test_console")
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+
+
+def test_an_application_routes_or_silences_them(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    console.logger.handlers[:] = [logging.StreamHandler(stream)]
+    console.say("routed")
+    console.logger.setLevel(logging.ERROR)
+    console.warn("dropped")
+    assert (stream.getvalue(), capsys.readouterr().err) == ("routed\n", "")
+
+
+def test_only_the_main_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with console.silence():
+        console.warn("inside a server")
+    monkeypatch.setenv("RANK", "1")
+    console.warn("from another rank")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_away_from_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 4.0, 12.0, 13.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    assert list(console.track("abc", "reading")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "reading: 2/3 (6 s left)\n"
