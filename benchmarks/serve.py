@@ -3,7 +3,7 @@
     python benchmarks/serve.py --run RUN --texts D/ag_news/test.csv            # throughput, side by side
     python benchmarks/serve.py --run RUN --texts D/ag_news/test.csv --overload # 60 s at twice the capacity, alone
     python benchmarks/serve.py --run RUN --texts D/ag_news/test.csv --latency  # p99 at half load
-    python benchmarks/serve.py --run RUN --texts D/ag_news/test.csv --leave    # 200 clients that go away
+    python benchmarks/serve.py --run RUN --texts D/ag_news/test.csv --leave    # 200 clients that disconnect
 
 RUN is a finished encoder run. Both servers are processes of their own and stay up; the clients take turns with short
 rounds, so that a busy machine slows both. Everything is on this machine's loopback.
@@ -57,28 +57,28 @@ async def readyz():
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
-"""What people write first. A plain `def` route: FastAPI calls it in a pool of 40 threads, so requests run at once."""
+"""The obvious first version. A plain `def` route: FastAPI runs it in a pool of 40 threads, in parallel."""
 SINGLE = PEER.replace("app = FastAPI()", "app = FastAPI()\nimport threading\nlock = threading.Lock()").replace(
     "    return classify(", "    with lock:\n        return classify("
 )
-"""The same one request after another, which is faster where threads are more than cores."""
+"""The same, one request after another, which is faster where there are more threads than cores."""
 
 
 def main() -> None:
-    """Measure what was asked for, print it, and write it where --output says."""
+    """Run the chosen measurement, print its figures, and write them to --output."""
     args = arguments()
     texts = read(args.texts, args.rows)
     if args.latency:
-        found = latency(args, texts)
+        figures = latency(args, texts)
     elif args.overload:
-        found = overload(args, texts)
+        figures = overload(args, texts)
     elif args.leave:
-        found = leave(args, texts)
+        figures = disconnect(args, texts)
     else:
-        found = throughput(args, texts)
-    print(json.dumps(found, indent=2))
+        figures = throughput(args, texts)
+    print(json.dumps(figures, indent=2))
     if args.output:
-        Path(args.output).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        Path(args.output).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -117,14 +117,14 @@ def read(path: str, rows: int) -> list[str]:
 
 @contextlib.contextmanager
 def server(words: Sequence[str], port: int) -> Iterator[tuple[str, psutil.Process]]:
-    """A server process, from when it is ready to its end."""
+    """Start a server process, wait until it is ready, and stop it in the end."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     address = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client() as one:
+        with httpx.Client() as http:
             for _ in range(600):
                 with contextlib.suppress(httpx.TransportError):
-                    if one.get(f"{address}/readyz").status_code == 200:
+                    if http.get(f"{address}/readyz").status_code == 200:
                         break
                 time.sleep(0.1)
         yield address, psutil.Process(process.pid)
@@ -148,15 +148,15 @@ def theirs(args: argparse.Namespace) -> Any:
 
 
 def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 # --- measurements
 
 
 def throughput(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
-    """Requests a second with so many clients that each wait for their answer, in turns."""
+    """Requests per second with clients that each wait for their response, both sides in turns."""
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     work: dict[str, list[float]] = {"ours": [], "theirs": []}
     with ours(args) as (a, mine), theirs(args) as (b, other):
@@ -176,7 +176,7 @@ def throughput(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]
         "clients": args.clients,
         "peer": args.peer,
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "texts_per_second": {side: round(statistics.median(found), 1) for side, found in rates.items()},
+        "texts_per_second": {side: round(statistics.median(values), 1) for side, values in rates.items()},
         "ratio": ratios(rates),
         "texts_per_cpu_second": {s: round(statistics.median(w), 1) for s, w in work.items()},
         "cpu_ratio": ratios(work),
@@ -185,19 +185,19 @@ def throughput(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]
     }
 
 
-def ratios(found: dict[str, list[float]]) -> dict[str, Any]:
-    """Ours over theirs, round by round."""
-    rounds = [one / other for one, other in zip(found["ours"], found["theirs"], strict=True)]
-    return {"median": round(statistics.median(rounds), 2), "rounds": [round(one, 2) for one in rounds]}
+def ratios(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """Our rate divided by theirs, round by round."""
+    rounds = [ours / theirs for ours, theirs in zip(rates["ours"], rates["theirs"], strict=True)]
+    return {"median": round(statistics.median(rounds), 2), "rounds": [round(ratio, 2) for ratio in rounds]}
 
 
 def differences(a: str, b: str, texts: Sequence[str], most: float) -> int:
-    """How many of 100 texts the two sides label differently; their probabilities differ by no more than `most`."""
+    """Count of 100 texts that the sides label differently; asserts that probabilities differ by less than `most`."""
     count = 0
-    with httpx.Client(timeout=60) as one:
+    with httpx.Client(timeout=60) as http:
         for text in texts[:100]:
-            mine = one.post(f"{a}/predict", json={"inputs": text}).json()["predictions"][0]
-            other = one.post(f"{b}/predict", json={"inputs": text}).json()
+            mine = http.post(f"{a}/predict", json={"inputs": text}).json()["predictions"][0]
+            other = http.post(f"{b}/predict", json={"inputs": text}).json()
             scores = {row["label"]: row["score"] for row in (other[0] if isinstance(other[0], list) else other)}
             assert max(abs(mine["scores"][label] - score) for label, score in scores.items()) < most, text
             count += mine["label"] != max(scores, key=lambda label: scores[label])
@@ -205,19 +205,19 @@ def differences(a: str, b: str, texts: Sequence[str], most: float) -> int:
 
 
 async def closed_loop(address: str, texts: Sequence[str], clients: int, seconds: float) -> float:
-    """Answers a second where every client asks again as soon as it is answered."""
+    """Responses per second where every client sends its next request as soon as it has a response."""
     source, count = itertools.cycle(texts), 0
     until = time.monotonic() + seconds
 
-    async def client(one: httpx.AsyncClient) -> None:
+    async def client(http: httpx.AsyncClient) -> None:
         nonlocal count
         while time.monotonic() < until:
-            answer = await one.post("/predict", json={"inputs": next(source)})
+            answer = await http.post("/predict", json={"inputs": next(source)})
             assert answer.status_code == 200, answer.text
             count += time.monotonic() < until
 
-    async with opened(address) as one:
-        await asyncio.gather(*(client(one) for _ in range(clients)))
+    async with opened(address) as http:
+        await asyncio.gather(*(client(http) for _ in range(clients)))
     return count / seconds
 
 
@@ -226,25 +226,25 @@ def opened(address: str) -> httpx.AsyncClient:
 
 
 async def open_loop(address: str, texts: Sequence[str], rate: float, seconds: float) -> list[tuple[int, float]]:
-    """Status and seconds of requests that come at a steady rate, whether others are answered or not."""
-    source, found = itertools.cycle(texts), []
+    """Status and seconds of requests that are sent at a steady rate, whether others are answered or not."""
+    source, responses = itertools.cycle(texts), []
 
-    async def client(one: httpx.AsyncClient) -> None:
+    async def client(http: httpx.AsyncClient) -> None:
         start = time.monotonic()
-        answer = await one.post("/predict", json={"inputs": next(source)})
-        found.append((answer.status_code, time.monotonic() - start))
+        answer = await http.post("/predict", json={"inputs": next(source)})
+        responses.append((answer.status_code, time.monotonic() - start))
 
-    async with opened(address) as one:
+    async with opened(address) as http:
         tasks, start = [], time.monotonic()
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
-            tasks.append(asyncio.create_task(client(one)))
+            tasks.append(asyncio.create_task(client(http)))
         await asyncio.gather(*tasks)
-    return found
+    return responses
 
 
 def latency(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
-    """One client alone against half of the capacity, open loop."""
+    """Latency at a low rate and at half of the capacity, open loop."""
     with ours(args) as (address, _):
         asyncio.run(closed_loop(address, texts, args.clients, 3.0))
         capacity = asyncio.run(closed_loop(address, texts, args.clients, args.seconds))
@@ -256,18 +256,18 @@ def latency(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
             rounds.append({"p50_alone_ms": p50, "p50_half_ms": quantile(half, 0.5), "p99_half_ms": p99})
             rounds[-1]["ratio"] = round(p99 / p50, 2)
             assert {status for status, _ in half} == {200}
-    ratio = statistics.median(one["ratio"] for one in rounds)
+    ratio = statistics.median(figures["ratio"] for figures in rounds)
     return {"capacity": round(capacity, 1), "rounds": rounds, "median_ratio": ratio}
 
 
-def quantile(found: Sequence[tuple[int, float]], share: float) -> float:
-    """Milliseconds within which a share was answered."""
-    times = sorted(seconds for _, seconds in found)
+def quantile(responses: Sequence[tuple[int, float]], share: float) -> float:
+    """Milliseconds within which a share of the responses came."""
+    times = sorted(seconds for _, seconds in responses)
     return round(1000 * times[min(len(times) - 1, int(share * len(times)))], 1)
 
 
 def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
-    """Twice the capacity, open loop; health and memory are watched from beside."""
+    """Twice the capacity, open loop; another process watches health and memory."""
     with ours(args) as (address, process):
         asyncio.run(closed_loop(address, texts, args.clients, 3.0))
         used = cpu(process)
@@ -280,18 +280,18 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
         watch = context.Process(target=health, args=(address, process.pid, ended, seen))
         watch.start()
         start = time.monotonic()
-        found = asyncio.run(open_loop(address, texts, 2 * capacity, args.seconds))
+        responses = asyncio.run(open_loop(address, texts, 2 * capacity, args.seconds))
         passed, used = time.monotonic() - start, cpu(process) - used
         after = served(address)
         ended.set()
         times, memory = seen.get()
         again = asyncio.run(closed_loop(address, texts, args.clients, 8.0))
-    counts = Counter(str(status) for status, _ in found)
-    good = [(status, seconds) for status, seconds in found if status == 200]
+    counts = Counter(str(status) for status, _ in responses)
+    good = [(status, seconds) for status, seconds in responses if status == 200]
     return {
         "capacity": round(capacity, 1),
         "capacity_after": round(again, 1),
-        "sent": len(found),
+        "sent": len(responses),
         "answered": dict(counts),
         "server_counted": dict(after - before),
         "goodput_share": round(len(good) / passed / statistics.mean((capacity, again)), 2),
@@ -308,17 +308,17 @@ def overload(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def cpu(process: psutil.Process) -> float:
-    """Seconds of work of a process so far."""
+    """CPU seconds of a process so far."""
     return float(sum(process.cpu_times()[:2]))
 
 
 def health(address: str, pid: int, ended: Any, seen: Any) -> None:
-    """Ask for health ten times a second, and look at the memory."""
+    """Request /healthz ten times a second, and record the memory."""
     times, memory, process = [], [], psutil.Process(pid)
-    with httpx.Client(timeout=30) as one:
+    with httpx.Client(timeout=30) as http:
         while not ended.is_set():
             start = time.monotonic()
-            assert one.get(f"{address}/healthz").status_code == 200
+            assert http.get(f"{address}/healthz").status_code == 200
             times.append(time.monotonic() - start)
             memory.append(round(process.memory_info().rss / 2**20, 1))
             time.sleep(0.1)
@@ -326,29 +326,29 @@ def health(address: str, pid: int, ended: Any, seen: Any) -> None:
 
 
 def served(address: str) -> Counter[str]:
-    """The server's own count of answers of /predict, by status."""
+    """The server's own count of responses of /predict, by status."""
     page = httpx.get(f"{address}/metrics").text
     rows = re.findall(r'tunesmith_requests_total\{route="/predict",status="(\d+)"\} ([\d.]+)', page)
     return Counter({status: int(float(count)) for status, count in rows})
 
 
-def leave(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
-    """200 clients that go away after 0 to 500 ms: how soon nothing waits or runs any more."""
+def disconnect(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
+    """Disconnect 200 clients after 0 to 500 ms, and measure how soon nothing waits or runs any more."""
     with ours(args, "serve.queue_size=1000") as (address, process):
         asyncio.run(closed_loop(address, texts, args.clients, 2.0))
         first, memory = alone(address, texts), process.memory_info().rss
 
         async def main() -> float:
-            async with opened(address) as one:
+            async with opened(address) as http:
 
                 async def client(number: int) -> None:
                     with contextlib.suppress(TimeoutError):
                         body = {"inputs": texts[number % len(texts)]}
-                        await asyncio.wait_for(one.post("/predict", json=body), number * 0.0025)
+                        await asyncio.wait_for(http.post("/predict", json=body), number * 0.0025)
 
                 await asyncio.gather(*(client(number) for number in range(200)))
                 start = time.monotonic()
-                while busy((await one.get("/metrics")).text):
+                while busy((await http.get("/metrics")).text):
                     await asyncio.sleep(0.01)
                 return time.monotonic() - start
 
@@ -356,7 +356,7 @@ def leave(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
         return {
             "clients": 200,
             "rounds": args.rounds,
-            "free_after_seconds": [round(one, 3) for one in freed],
+            "free_after_seconds": [round(seconds, 3) for seconds in freed],
             "next_request_ms": round(1000 * alone(address, texts), 1),
             "before_ms": round(1000 * first, 1),
             "memory_growth_mb": round((process.memory_info().rss - memory) / 2**20, 1),
@@ -364,19 +364,19 @@ def leave(args: argparse.Namespace, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def busy(page: str) -> bool:
-    """Whether the figures say that something waits or runs."""
+    """Whether the metrics say that something waits or runs."""
     return any(float(count) for count in re.findall(r"tunesmith_(?:waiting|running)\{.*?\} ([\d.]+)", page))
 
 
 def alone(address: str, texts: Sequence[str]) -> float:
-    """Seconds of a request with nothing beside it: the median of nine."""
-    found = []
-    with httpx.Client() as one:
+    """Seconds of a request while the server is idle: the median of nine."""
+    times = []
+    with httpx.Client() as http:
         for text in texts[:9]:
             start = time.monotonic()
-            one.post(f"{address}/predict", json={"inputs": text})
-            found.append(time.monotonic() - start)
-    return statistics.median(found)
+            http.post(f"{address}/predict", json={"inputs": text})
+            times.append(time.monotonic() - start)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

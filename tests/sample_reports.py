@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
 
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
-from tunesmith.types import Prediction
+from tunesmith.manifest import Costs
+from tunesmith.reporting import conclusions
+from tunesmith.reporting.schema import ClassificationReport, ClassificationResult, Curve, Mistake, SeededEnvironment
+from tunesmith.types import DataNote, DataSummary, Prediction, Quantiles, SplitSummary
 
 HOSTILE = '<script>alert("x")</script> | [a](http://evil) **b** {{ 7 * 7 }}'
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
 
 
-def content(num_methods: int = 2, labels: tuple[str, ...] = ("a", "b", "ü & <i>"), rows: int = 60) -> dict[str, Any]:
+def content(
+    num_methods: int = 2, labels: tuple[str, ...] = ("a", "b", "ü & <i>"), rows: int = 60
+) -> ClassificationReport:
     """A report over made-up predictions."""
     draw = np.random.default_rng(0)
     gold = [labels[i % len(labels)] for i in range(rows)]
@@ -29,71 +33,56 @@ def content(num_methods: int = 2, labels: tuple[str, ...] = ("a", "b", "ü & <i>
         stored[name] = [
             Prediction(str(i), labels[int(row.argmax())], tuple(row.tolist())) for i, row in enumerate(probabilities)
         ]
-        wrong = {
-            "id": "x:1",
-            "text": HOSTILE * 20,
-            "text_pair": HOSTILE if number else None,
-            "gold": labels[0],
-            "predicted": labels[1],
-            "probability": 0.98,
-        }
         methods.append(
-            {
-                "name": name,
-                "run": f"runs/{number}",
-                "description": HOSTILE,
-                "scores": metrics.score(gold, stored[name], labels, Confidence(resamples=100, seed=0)),
-                "validation": None if number else metrics.headline(gold, stored[name], labels),
-                "costs": {
-                    "train_seconds": 0.0123 * 50**number,
-                    "seconds_per_1000": 0.2,
-                    "peak_memory_mb": 310.0,
-                    "parameters": 22_700_000,
-                    "trainable": 1925,
-                    "size_mb": 0.04,
-                },
-                "curve": {"loss": [[1, 1.0], [10, 0.5]], "validation": [[10, 0.7]], "validation_metric": "macro_f1"}
-                if number
-                else None,
-                "worst": [wrong],
-                "notes": {"device": "cpu", "cut": 3},
-            }
+            ClassificationResult(
+                name=name,
+                run=f"runs/{number}",
+                description=HOSTILE,
+                scores=metrics.score(gold, stored[name], labels, Confidence(resamples=100, seed=0)),
+                validation=None if number else metrics.headline(gold, stored[name], labels),
+                costs=Costs(
+                    train_seconds=0.0123 * 50**number,
+                    seconds_per_1000=0.2,
+                    peak_memory_mb=310.0,
+                    parameters=22_700_000,
+                    trainable=1925,
+                    size_mb=0.04,
+                ),
+                curve=Curve(((1, 1.0), (10, 0.5)), ((10, 0.7),), "macro_f1") if number else None,
+                worst=(Mistake("x:1", HOSTILE * 20, HOSTILE if number else None, labels[0], labels[1], 0.98),),
+                notes={"device": "cpu", "cut": 3},
+            )
         )
     pairs = label_pairs.compare(gold, stored, labels, Confidence(resamples=100, seed=0)) if num_methods > 1 else []
-    split = {
-        "rows": rows,
-        "fingerprint": "ab" * 32,
-        "per_label": dict.fromkeys(labels, rows // len(labels)),
-        "characters": {"median": 20, "p95": 50, "max": 90},
-    }
-    return {
-        "title": HOSTILE,
-        "created": "2026-11-21 12:30",
-        "command": f"tunesmith compare {HOSTILE}",
-        "version": "0.1.0",
-        "verdict": label_pairs.verdict(methods, pairs),
-        "methods": methods,
-        "pairs": pairs,
-        "data": {
-            "source": HOSTILE,
-            "labels": list(labels),
-            "fingerprint": "cd" * 32,
-            "made": ["test"],
-            "splits": {"train": split, "validation": split, "test": split},
-            "changes": [{"what": "dropped: empty text", "count": 7, "where": ["a.csv:3", HOSTILE]}],
-        },
-        "environment": {
-            "python": "3.11",
-            "platform": "x",
-            "cpu": "y",
-            "cores": 2,
-            "memory_gb": 23.5,
-            "device": "cpu",
-            "packages": {"torch": "2.13.0"},
-            "git": None,
-            "seed": 42,
-        },
-    }
+    split = SplitSummary(rows, "ab" * 32, dict.fromkeys(labels, rows // len(labels)), Quantiles(20, 50, 90))
+    return ClassificationReport(
+        title=HOSTILE,
+        created="2026-11-21 12:30",
+        command=f"tunesmith compare {HOSTILE}",
+        version="0.1.0",
+        verdict=conclusions.of_labels(methods, pairs),
+        methods=tuple(methods),
+        pairs=tuple(pairs),
+        data=DataSummary(
+            source=HOSTILE,
+            labels=labels,
+            fingerprint="cd" * 32,
+            made=("test",),
+            splits={"train": split, "validation": split, "test": split},
+            changes=(DataNote("dropped: empty text", 7, ("a.csv:3", HOSTILE)),),
+        ),
+        environment=SeededEnvironment(
+            python="3.11",
+            platform="x",
+            cpu="y",
+            cores=2,
+            memory_gb=23.5,
+            device="cpu",
+            packages={"torch": "2.13.0"},
+            git=None,
+            seed=42,
+        ),
+    )
 
 
 class Balance(HTMLParser):

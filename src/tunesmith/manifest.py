@@ -30,6 +30,12 @@ class Costs:
     """Of the folder `model/`."""
 
 
+UNKNOWN_COSTS = Costs(
+    train_seconds=None, seconds_per_1000=None, peak_memory_mb=None, parameters=0, trainable=0, size_mb=None
+)
+"""Of a model that was not trained here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A run, as it is known from its start."""

@@ -28,6 +28,7 @@ from typing import Any
 from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
+from tunesmith.records import Record
 from tunesmith.types import Prediction, ResponseRow
 
 MANIFEST = "manifest.json"
@@ -76,10 +77,15 @@ class Run:
         """A text file of this run."""
         return (self.path / name).read_text(encoding="utf-8")
 
-    def write(self, name: str, content: str | dict[str, Any]) -> Path:
-        """Write a text or a JSON file; readers see the old file or the new one, never half of it."""
-        text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        return write_whole(self.path / name, text.encode("utf-8"))
+    def load(self, name: str, kind: type[Record]) -> Record:
+        """Return a JSON file of this run as a record."""
+        return records.load(kind, self.read(name), str(self.path / name))
+
+    def write(self, name: str, content: object) -> Path:
+        """Write a text, or a record or mapping as JSON; readers see the old file or the new one, never half of it."""
+        if not isinstance(content, str):
+            content = json.dumps(records.dump(content), indent=2, ensure_ascii=False) + "\n"
+        return write_whole(self.path / name, content.encode("utf-8"))
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; decisions that were recorded in it stay."""
@@ -195,6 +201,11 @@ def listing(output_dir: str | Path) -> list[Run]:
     root = Path(output_dir)
     found = [*root.glob(f"*/{MANIFEST}"), *root.glob(f"*/*/{MANIFEST}")]
     return [Run(file.parent) for file in sorted(found)]
+
+
+def data_name(source: str) -> str:
+    """Return what a run or a page is called after its data: `reviews.csv`, `bbc-news`."""
+    return Path(source.removeprefix("pypi:")).name
 
 
 def write_whole(path: Path, content: bytes) -> Path:

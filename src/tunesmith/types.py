@@ -94,7 +94,8 @@ class Splits:
     """SHA-256 over the rows (texts and labels) of each split, in order; `data` is the hash over all of them."""
     made: tuple[str, ...] = ()
     """The names of the splits that were cut here; the others came with the data."""
-    changes: tuple[DataNote, ...] = ()
+    notes: tuple[DataNote, ...] = ()
+    """What reading changed or noticed."""
 
 
 NO_LABEL = ""

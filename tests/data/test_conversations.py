@@ -74,9 +74,9 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
         ({"instruction": "", "output": "4"}, "empty user turn"),
         ({"instruction": "Add.", "output": " "}, "null assistant turn"),
         ({"instruction": "Add.", "output": None}, "null assistant turn"),
-        ({"messages": []}, "nothing is answered"),
-        ({"messages": None}, "no list of objects"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "nothing is answered"),
+        ({"messages": []}, "no question with an answer"),
+        ({"messages": None}, "not a list of objects"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "no question with an answer"),
         (
             {
                 "messages": [
@@ -87,11 +87,11 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
             },
             "out of order",
         ),
-        ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "cannot be learned"),
+        ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "unknown role"),
         ({"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "c"}]}, "half a char"),
-        ({"instruction": "a", "output": "b", "history": "[]"}, "history that is no list of pairs"),
-        ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is no list of pairs"),
-        ({"instruction": "a", "output": "b", "history": [{"q": "a"}]}, "history that is no list of pairs"),
+        ({"instruction": "a", "output": "b", "history": "[]"}, "history that is not a list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is not a list of pairs"),
+        ({"instruction": "a", "output": "b", "history": [{"q": "a"}]}, "history that is not a list of pairs"),
         ({"text": "no turns here"}, "without `### Human:`"),
         ({"text": "### Human: a### Assistant: "}, "empty assistant turn"),
     ],
@@ -103,7 +103,7 @@ def test_rows_that_are_no_conversation(tmp_path: Path, row: dict[str, Any], reas
         load(tmp_path, rows)
     splits = load(tmp_path, rows, on_bad_rows="drop")
     assert len(splits.train) == 1
-    assert any(reason in change.what for change in splits.changes)
+    assert any(reason in change.what for change in splits.notes)
 
 
 GOOD: dict[tuple[str, ...], dict[str, Any]] = {
@@ -117,7 +117,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     turns = [("gpt", "Hello!"), ("human", "Add 2+2"), ("gpt", "4"), ("human", "Thanks")]
     splits = load(tmp_path, [{"conversations": [{"from": role, "value": text} for role, text in turns]}])
     assert splits.train[0].messages == PLAIN
-    assert {change.what for change in splits.changes} == {
+    assert {change.what for change in splits.notes} == {
         "conversations in format sharegpt",
         "left out: an answer before the first question",
         "left out: a last question without an answer",
@@ -126,7 +126,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 
 def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:
     rows = [{"instruction": f"Add {i}.", "output": "4"} for i in range(3)] + [{"prompt": "Go.", "completion": "Yes."}]
-    changes = load(tmp_path, rows).changes
+    changes = load(tmp_path, rows).notes
     assert summary.lines(changes) == [
         "3 x conversations in format alpaca",
         "1 x conversations in format prompt-completion",
@@ -243,11 +243,11 @@ def test_policies(prompter: ChatEncoder) -> None:
 
 def test_prompts_to_answer_are_cut_alike(prompter: ChatEncoder) -> None:
     ask = [Message("user", "Add.", "x" * 300)]
-    whole = len(prompter.encode_openings([ask])[0])
-    found, cut = truncation.encode_openings([ask, ask[:1]], prompter, whole - 10)
+    whole = len(prompter.encode_prompts([ask])[0])
+    found, cut = truncation.encode_prompts([ask, ask[:1]], prompter, whole - 10)
     assert cut == [0, 1]
     assert all(len(ids) <= whole - 10 for ids in found)
-    assert truncation.encode_openings([ask], prompter, 20) == ([None], [0])
+    assert truncation.encode_prompts([ask], prompter, 20) == ([None], [0])
 
 
 def test_where_the_input_is_used_up_the_instruction_is_cut(prompter: ChatEncoder) -> None:
@@ -256,6 +256,6 @@ def test_where_the_input_is_used_up_the_instruction_is_cut(prompter: ChatEncoder
     rows, changes = truncation.encode(["r"], [talk], prompter, [limit], "truncate")
     assert prompter.tokenizer.decode(rows[0].ids).endswith("### Instruction:\nCount. \n\n### Response:\n3<eos>")
     assert [change.what for change in changes] == ["cut: the prompt, to fit model.max_length"]
-    found, cut = truncation.encode_openings([talk[:1]], prompter, limit - 2)
+    found, cut = truncation.encode_prompts([talk[:1]], prompter, limit - 2)
     assert found == [rows[0].ids[: limit - 2]]
     assert cut == [0]

@@ -32,7 +32,7 @@ def read_rows(folder: Path, rows: list[dict[str, Any]], split: Split = GIVEN, **
 
 
 def counts(splits: Splits) -> dict[str, int]:
-    return {change.what: change.count for change in splits.changes}
+    return {change.what: change.count for change in splits.notes}
 
 
 def labelled(*labels: Any) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
     splits = read_rows(tmp_path, [*GOOD, {"text": "  e\n", "label": "x"}])
     assert splits.train[-1].text == "  e\n"
-    assert splits.changes == ()
+    assert splits.notes == ()
 
 
 def test_numbers_become_text_and_are_counted(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_bad_row_stops_or_is_dropped_and_counted(tmp_path: Path, row: dict[str
     assert "data.on_bad_rows=drop" in str(caught.value)
     splits = read_rows(tmp_path, [*GOOD, row], on_bad_rows="drop")
     assert [row.id for row in splits.train] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]
-    assert [(change.what, change.count, change.where) for change in splits.changes] == [
+    assert [(change.what, change.count, change.where) for change in splits.notes] == [
         (f"dropped: {reason}", 1, ("a.jsonl:5",))
     ]
 
@@ -90,7 +90,7 @@ def test_all_bad_rows_are_told_together(tmp_path: Path) -> None:
         "8 bad rows of 12",
         "    empty text: 7 (a.jsonl:5, a.jsonl:6, a.jsonl:7, a.jsonl:8, a.jsonl:9 and 2 more)",
         "    missing label: 1 (a.jsonl:12)",
-        "  do: mend these rows, or leave them out with data.on_bad_rows=drop",
+        "  do: fix these rows, or leave them out with data.on_bad_rows=drop",
     ]
 
 
@@ -141,7 +141,7 @@ def test_labels_without_a_name_are_errors(tmp_path: Path, value: Any, told: str,
 
 
 def test_a_repeated_label_name_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a name twice"):
+    with pytest.raises(DataError, match="duplicate names"):
         read_rows(tmp_path, labelled(0, 1), label_names=("neg", "neg"))
 
 
@@ -189,7 +189,7 @@ def test_rows_without_a_group_stand_alone(tmp_path: Path) -> None:
     rows = [{**row, "author": author} for row, author in zip(GOOD, ["ann", 3, None, ""], strict=True)]
     splits = read_rows(tmp_path, rows, GIVEN.model_copy(update={"group": "author"}))
     assert [row.group for row in splits.train] == ["ann", "3", None, None]
-    assert counts(splits) == {"no group: the row stands alone": 2}
+    assert counts(splits) == {"no group: the row is a group of its own": 2}
 
 
 def test_nothing_left(tmp_path: Path) -> None:

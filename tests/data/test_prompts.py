@@ -47,12 +47,12 @@ QWEN3 = (
 
 
 def prompter(
-    template: str = "alpaca", task: str = "instruction", chat: str | None = None, **settings: object
+    template: str = "alpaca", default: str | None = None, chat: str | None = None, **settings: object
 ) -> ChatEncoder:
     tokenizer = tiny.byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = chat
-    return ChatEncoder.of(Prompt(template=template, **settings), tokenizer, task)
+    return ChatEncoder.of(Prompt(template=template, **settings), tokenizer, default)
 
 
 def learned(made: ChatEncoder, messages: list[Message]) -> list[str]:
@@ -125,9 +125,11 @@ def test_system_messages() -> None:
         ("human-assistant", "Be kind.\n\n### Human:"),
         ("plain", "Be kind.Go."),
     ):
-        assert prompter(template).opening(talk[:-1]).startswith(start)
-        assert prompter(template, system="Be kind.").opening(talk[1:-1]) == prompter(template).opening(talk[:-1])
-    assert prompter("alpaca", system="Other.").opening(talk[:-1]).startswith("Be kind.")
+        assert prompter(template).rendered_prompt(talk[:-1]).startswith(start)
+        assert prompter(template, system="Be kind.").rendered_prompt(talk[1:-1]) == prompter(template).rendered_prompt(
+            talk[:-1]
+        )
+    assert prompter("alpaca", system="Other.").rendered_prompt(talk[:-1]).startswith("Be kind.")
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
@@ -135,7 +137,7 @@ def test_an_answer_follows_exactly_the_tokens_it_was_trained_behind(template: st
     made = prompter(template, chat=CHATML)
     for end in (1, 3):
         ((ids, labels),) = made.encode([TALK[: end + 1]])
-        (opening,) = made.encode_openings([TALK[:end]])
+        (opening,) = made.encode_prompts([TALK[:end]])
         assert ids[: len(opening)] == opening
         assert labels[len(opening) - 1] == IGNORE
         assert IGNORE not in labels[len(opening) :]
@@ -157,7 +159,7 @@ def test_the_saved_tokenizer_makes_the_same_prompt_for_everybody(template: str, 
         {"role": "user", "content": "On."},
     ]
     ids = other.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
-    assert ids == made.encode_openings([[user("Go."), assistant("Yes."), user("On.")]])[0]
+    assert ids == made.encode_prompts([[user("Go."), assistant("Yes."), user("On.")]])[0]
 
 
 @pytest.mark.parametrize("chat", [CHATML, LLAMA2])
@@ -187,7 +189,7 @@ def test_a_tokenizer_that_merges_across_the_border() -> None:
     whole = tokenizer("### Response:\nyes", add_special_tokens=False)["input_ids"]
     ((ids, labels),) = made.encode([messages])
     assert ids[: len(whole)] != whole, "the test needs a tokenizer that merges here"
-    (opening,) = made.encode_openings([messages[:1]])
+    (opening,) = made.encode_prompts([messages[:1]])
     assert ids[: len(opening)] == opening
     assert labels == [IGNORE] * len(opening) + ids[len(opening) :]
 
@@ -239,7 +241,7 @@ def test_to_answer_they_are_asked_as_the_template_has_it(turns: int) -> None:
     talk = [*TALK, user("Why?"), assistant("So.")][:turns]
     plain = [{"role": turn.role, "content": turn.content + ("\n\n2+2" if turn.input else "")} for turn in talk]
     whole = made.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
-    assert made.encode_openings([talk]) == [whole]
+    assert made.encode_prompts([talk]) == [whole]
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
@@ -248,7 +250,7 @@ def test_pieces_are_the_whole_text_once(template: str, about: str) -> None:
     """Also where only a later turn has an input."""
     made = prompter(template, chat=CHATML)
     talk = [user("Go.", about), assistant("Yes."), user("Add.", "1+1"), assistant("2")]
-    assert "".join(text for text, _ in made.pieces(talk)[:-1]) == made.opening(talk[:-1])
+    assert "".join(text for text, _ in made.pieces(talk)[:-1]) == made.rendered_prompt(talk[:-1])
 
 
 def test_a_template_that_refuses_a_conversation_is_named() -> None:
@@ -276,7 +278,7 @@ def test_train_on_prompt_learns_everything() -> None:
 def test_a_jinja_file_is_sandboxed_and_keeps_input_apart(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text("{% for m in messages %}{{ m.content }}|{{ m.input or '' }}{{ eos_token }}{% endfor %}")
-    assert prompter(str(path)).opening([user("a", "b")]) == "a|b<eos>"
+    assert prompter(str(path)).rendered_prompt([user("a", "b")]) == "a|b<eos>"
     path.write_text("{{ messages.__class__.__mro__ }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     with pytest.raises(DataError, match="refuses"):
         prompter(str(path))
@@ -284,10 +286,10 @@ def test_a_jinja_file_is_sandboxed_and_keeps_input_apart(tmp_path: Path) -> None
         prompter("alpacca")
 
 
-def test_auto_chooses_by_task_and_tokenizer() -> None:
+def test_auto_is_the_default_or_chosen_by_the_tokenizer() -> None:
     assert prompter("auto").tokenizer.chat_template == TEMPLATES["alpaca"]
     assert prompter("auto", chat=CHATML).tokenizer.chat_template == CHATML
-    assert prompter("auto", "classification", CHATML).tokenizer.chat_template == TEMPLATES["classify"]
+    assert prompter("auto", "classify", CHATML).tokenizer.chat_template == TEMPLATES["classify"]
     with pytest.raises(RecipeError, match="no chat template"):
         prompter("chat")
 
@@ -295,9 +297,12 @@ def test_auto_chooses_by_task_and_tokenizer() -> None:
 def test_questions_about_labels() -> None:
     asked = LabelQuestion.of(Prompt(), ["neg", "pos"])
     row = Example("r:1", "fine", label="pos")
-    assert asked.answered(row) == [user("Classify the following text as one of: neg, pos.", "fine"), assistant("pos")]
+    assert asked.with_answer(row) == [
+        user("Classify the following text as one of: neg, pos.", "fine"),
+        assistant("pos"),
+    ]
     mine = LabelQuestion.of(Prompt(instruction="Good? {labels}", label_texts={"pos": "yes"}), ["neg", "pos"])
-    assert mine.answered(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
+    assert mine.with_answer(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
     many = LabelQuestion.of(Prompt(), [f"label {i}" for i in range(30)])
     assert "label 3" not in many.instruction
     pair = LabelQuestion.of(Prompt(), ["a", "b"]).ask(Example("r:2", "one", "two"))

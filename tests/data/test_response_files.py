@@ -148,7 +148,7 @@ def test_what_is_no_source_of_answers_is_refused(tmp_path: Path) -> None:
         response_comparison.read(tmp_path / "nothing.json", ResponseColumns())
     with pytest.raises(RunError, match="not a run directory"):
         response_comparison.read(tmp_path, ResponseColumns())
-    with pytest.raises(DataError, match="a kind of file that cannot be read"):
+    with pytest.raises(DataError, match="unknown file format"):
         response_comparison.read(write(tmp_path / "a.txt", [ROW]), ResponseColumns())
 
 

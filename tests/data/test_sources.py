@@ -28,7 +28,7 @@ def rows_of(path: Path, split: Split = NOTHING_MADE, **settings: Any) -> tuple[E
 
 
 def changes_of(path: Path, **settings: Any) -> dict[str, tuple[int, tuple[str, ...]]]:
-    changes = read(Data(path=str(path), **settings), NOTHING_MADE, 0).changes
+    changes = read(Data(path=str(path), **settings), NOTHING_MADE, 0).notes
     return {change.what: (change.count, change.where) for change in changes}
 
 
@@ -182,9 +182,7 @@ def test_split_folders_as_in_aclimdb(tmp_path: Path) -> None:
     assert [row.id for row in splits.train] == ["train/neg/0_1.txt", "train/pos/0_9.txt"]
     assert [row.text for row in splits.validation + splits.test] == ["bad dev", "good dev", "bad test", "good test"]
     assert splits.made == ()
-    assert ("ignored: files without a label in `unsup`", 1) in [
-        (change.what, change.count) for change in splits.changes
-    ]
+    assert ("ignored: files without a label in `unsup`", 1) in [(change.what, change.count) for change in splits.notes]
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "valid", "dev"])
@@ -230,10 +228,10 @@ def test_split_column(tmp_path: Path) -> None:
     ]
     without = read(Data(path=str(path)), Split(column="part", test="none", test_size=0), 0)
     assert without.test == ()
-    assert without.changes[0].count == 1
+    assert without.notes[0].count == 1
     renamed = read(Data(path=str(path), on_bad_rows="drop"), Split(column="part", validation="dev", test="val"), 0)
     assert (renamed.validation[0].text, renamed.test[0].text) == ("e", "c")
-    assert [(change.what, change.count) for change in renamed.changes[:1]] == [
+    assert [(change.what, change.count) for change in renamed.notes[:1]] == [
         ("dropped: unknown name in split.column", 1)
     ]
 
@@ -259,7 +257,7 @@ def test_assets_bring_their_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tunesmith.assets", fake)  # type: ignore[arg-type]
     monkeypatch.setattr("tunesmith.assets", fake, raising=False)
     assert [row.text for row in read(Data(path="pypi:bbc-news"), NOTHING_MADE, 0).train] == ["£5", "b"]
-    assert read(Data(path="pypi:bbc-news", encoding="latin-1"), NOTHING_MADE, 0).changes[:-1] == ()
+    assert read(Data(path="pypi:bbc-news", encoding="latin-1"), NOTHING_MADE, 0).notes[:-1] == ()
 
 
 # --- the hub -------------------------------------------------------------------------------------------------------
@@ -363,8 +361,8 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("open.csv", GOOD + 'b,y\n"c,x\nd,y\n', r"open\.csv:4: a quote is opened and never closed"),
     ("quotes.csv", GOOD + '"b" c,y\n', r"quotes\.csv:3: broken quotes"),
     ("open_header.csv", '"text,label\na,x\n', r"open_header\.csv:1: a quote is opened"),
-    ("twice.csv", "text,label,text\na,x,b\n", r"twice\.csv:1: column names that stand twice: 'text'"),
-    ("later.csv", "\n\ntext,text\na,x\n", r"later\.csv:3: column names"),
+    ("twice.csv", "text,label,text\na,x,b\n", r"twice\.csv:1: duplicate column names: 'text'"),
+    ("later.csv", "\n\ntext,text\na,x\n", r"later\.csv:3: duplicate column names"),
     ("semicolon.csv", "text;label\na;x\n", r"semicolon\.csv (.|\n)*separated by ';'"),
     ("columns.csv", "Text,labels\na,x\n", r"columns\.csv (.|\n)*data\.text=Text(.|\n)*data\.label=labels"),
     ("null.jsonl", '{"text": null, "label": 1}\n', r"null text: 1 \(null\.jsonl:1\)"),
@@ -390,7 +388,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("plain.csv.gz", GOOD, r"plain\.csv\.gz: broken gzip"),
     ("short.csv.gz", gzip.compress(GOOD.encode() * 50)[:-9], r"short\.csv\.gz: broken gzip"),
     ("text.parquet", GOOD, r"text\.parquet: broken Parquet"),
-    ("sheet.xlsx", b"PK\x03\x04", r"sheet\.xlsx: a kind of file(.|\n)*\.csv, \.tsv"),
+    ("sheet.xlsx", b"PK\x03\x04", r"sheet\.xlsx: unknown file format(.|\n)*\.csv, \.tsv"),
     ("one.csv", "text,label\na,x\nb,x\n", r"single label(.|\n)*'x'"),
 ]
 

@@ -214,7 +214,7 @@ def some(count: int, prefix: str = "text") -> list[tuple[str, str]]:
 
 
 def changes_of(read_splits: Splits) -> dict[str, tuple[int, tuple[str, ...]]]:
-    return {change.what: (change.count, change.where) for change in read_splits.changes}
+    return {change.what: (change.count, change.where) for change in read_splits.notes}
 
 
 def test_missing_splits_are_made_from_the_original_train(tmp_path: Path) -> None:

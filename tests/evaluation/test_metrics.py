@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.intervals import Confidence
@@ -83,15 +84,15 @@ def test_tables_are_scikit_learns():
         gold, predictions, labels = draw(*shape)
         predicted = [prediction.label for prediction in predictions]
         scores = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=1))
-        assert scores["confusion"] == sk.confusion_matrix(gold, predicted, labels=labels).tolist()
+        assert np.array_equal(scores.confusion, sk.confusion_matrix(gold, predicted, labels=labels))
         for average in ("macro", "micro", "weighted"):
             expected = sk.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)[:3]
-            found = [scores["averages"][name][average] for name in ("precision", "recall", "f1")]
+            found = [getattr(scores.averages[name], average) for name in ("precision", "recall", "f1")]
             assert found == pytest.approx(expected, **CLOSE)
         each = sk.precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
         for name, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
-            assert [entry[name] for entry in scores["per_class"].values()] == pytest.approx(values, **CLOSE)
-        assert [entry["predicted"] for entry in scores["per_class"].values()] == [predicted.count(k) for k in labels]
+            assert [getattr(entry, name) for entry in scores.per_class.values()] == pytest.approx(values, **CLOSE)
+        assert [entry.predicted for entry in scores.per_class.values()] == [predicted.count(k) for k in labels]
 
 
 def test_resampled_metrics_are_those_of_the_resampled_rows():
@@ -107,10 +108,10 @@ def test_resampled_metrics_are_those_of_the_resampled_rows():
 def test_score_has_the_agreed_shape_and_equal_bits():
     gold, predictions, labels = draw(3, 200, 3)
     scores = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=11))
-    assert json.dumps(scores, allow_nan=False) == json.dumps(
-        metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=11))
-    )
-    assert list(scores) == [
+    assert scores == metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=11))
+    content = json.loads(json.dumps(records.dump(scores), allow_nan=False))
+    assert records.load(metrics.ClassificationScores, content, "scores.json") == scores
+    assert list(content) == [
         "rows",
         "invalid",
         "labels",
@@ -121,17 +122,17 @@ def test_score_has_the_agreed_shape_and_equal_bits():
         "confusion",
         "calibration",
     ]
-    assert (scores["rows"], scores["labels"], scores["confidence"]) == (200, labels, 0.95)
-    assert list(scores["headline"]) == list(metrics.HIGHER_IS_BETTER)
-    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in scores["headline"].values())
-    kinds = {name: entry["interval"] for name, entry in scores["headline"].items()}
+    assert (scores.rows, scores.labels, scores.confidence) == (200, tuple(labels), 0.95)
+    assert list(scores.headline) == list(metrics.HIGHER_IS_BETTER)
+    assert all(entry.low <= entry.value <= entry.high for entry in scores.headline.values())
+    kinds = {name: entry.interval for name, entry in scores.headline.items()}
     assert kinds.pop("accuracy") == "wilson"
     assert set(kinds.values()) == {"bootstrap"}
-    point = {name: entry["value"] for name, entry in scores["headline"].items()}
+    point = {name: entry.value for name, entry in scores.headline.items()}
     assert point == metrics.headline(gold, predictions, labels)
-    other = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=12))["headline"]
-    assert other["macro_f1"]["low"] != scores["headline"]["macro_f1"]["low"]
-    assert other["accuracy"] == scores["headline"]["accuracy"]
+    other = metrics.score(gold, predictions, labels, Confidence(resamples=100, seed=12)).headline
+    assert other["macro_f1"].low != scores.headline["macro_f1"].low
+    assert other["accuracy"] == scores.headline["accuracy"]
 
 
 def test_perfect_predictions():
@@ -143,20 +144,19 @@ def test_perfect_predictions():
 
 def test_one_row_and_a_certain_error_stay_finite():
     scores = metrics.score(["a"], [Prediction("1", "b", (0.0, 1.0))], ["a", "b"], Confidence(resamples=100, seed=0))
-    assert scores["headline"]["log_loss"]["value"] == pytest.approx(36.04, abs=0.01)
-    assert scores["headline"]["brier"]["value"] == 2
-    assert scores["headline"]["accuracy"]["low"] == 0
+    assert scores.headline["log_loss"].value == pytest.approx(36.04, abs=0.01)
+    assert scores.headline["brier"].value == 2
+    assert scores.headline["accuracy"].low == 0
 
 
 def test_calibration_bins_are_closed_above():
     tops = [0.6, 0.6, 0.7, 0.71, 1.0]
     predictions = [Prediction(str(n), "a", (top, 1 - top)) for n, top in enumerate(tops)]
-    bins = metrics.score(["a", "b", "a", "a", "a"], predictions, ["a", "b"], Confidence(resamples=100, seed=0))[
-        "calibration"
-    ]
-    assert [entry["count"] for entry in bins] == [0, 0, 0, 0, 0, 2, 1, 1, 0, 1]
-    assert bins[5] == {"low": 0.5, "high": 0.6, "count": 2, "confidence": 0.6, "accuracy": 0.5}
-    assert bins[0] == {"low": 0.0, "high": 0.1, "count": 0, "confidence": None, "accuracy": None}
+    scores = metrics.score(["a", "b", "a", "a", "a"], predictions, ["a", "b"], Confidence(resamples=100, seed=0))
+    bins = scores.calibration
+    assert [entry.count for entry in bins] == [0, 0, 0, 0, 0, 2, 1, 1, 0, 1]
+    assert bins[5] == metrics.CalibrationBin(low=0.5, high=0.6, count=2, confidence=0.6, accuracy=0.5)
+    assert bins[0] == metrics.CalibrationBin(low=0.0, high=0.1, count=0, confidence=None, accuracy=None)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_calibration_bins_are_closed_above():
         (["c"], Prediction("7", "a", (1.0, 0.0)), "gold label 'c' is not among the labels"),
         (["a"], Prediction("7", "c", (1.0, 0.0)), "predicted label 'c' is not among the labels"),
         (["a"], Prediction("7", "a", (1.0,)), "the prediction of 7 does not fit the labels"),
-        (["a"], Prediction("7", "a", (0.4, 0.4)), "the probabilities of 7 are none"),
-        (["a"], Prediction("7", "a", (1.5, -0.5)), "the probabilities of 7 are none"),
-        (["a"], Prediction("7", "a", (float("nan"), 1.0)), "the probabilities of 7 are none"),
+        (["a"], Prediction("7", "a", (0.4, 0.4)), "7: invalid probabilities"),
+        (["a"], Prediction("7", "a", (1.5, -0.5)), "7: invalid probabilities"),
+        (["a"], Prediction("7", "a", (float("nan"), 1.0)), "7: invalid probabilities"),
     ],
 )
 def test_what_cannot_be_scored_is_named(gold, prediction, message):
@@ -193,12 +193,12 @@ def test_rows_without_a_label_are_wrong_as_a_class_of_their_own_would_be() -> No
     said = chosen.choices(["a", "b", ""], k=60)
     rows = [Prediction(str(i), one, (0.5, 0.5)) for i, one in enumerate(said)]
     found = metrics.score(gold, rows, ["a", "b"], Confidence(resamples=100, seed=1))
-    assert found["invalid"] == said.count("")
-    headline = {name: one["value"] for name, one in found["headline"].items()}
+    assert found.invalid == said.count("")
+    headline = {name: estimate.value for name, estimate in found.headline.items()}
     assert headline["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))
     assert headline["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, said))
     assert headline["macro_f1"] == pytest.approx(sk.f1_score(gold, said, labels=["a", "b"], average="macro"))
-    assert found["averages"]["precision"]["micro"] == pytest.approx(
+    assert found.averages["precision"].micro == pytest.approx(
         sk.precision_score(gold, said, labels=["a", "b"], average="micro")
     )
-    assert sum(map(sum, found["confusion"])) == 60 - said.count("")
+    assert sum(map(sum, found.confusion)) == 60 - said.count("")

@@ -312,7 +312,7 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     tunesmith.export(run, "ollama", tmp_path / "ollama", rows=4)
     text = (tmp_path / "ollama" / "Modelfile").read_text()
     question = load_predictor(run).question
-    asked = load_predictor(run).generator.chat_encoder.opening(question.ask(Example("1", "{{ .Prompt }}")))
+    asked = load_predictor(run).generator.chat_encoder.rendered_prompt(question.ask(Example("1", "{{ .Prompt }}")))
     assert f'TEMPLATE """{asked}"""' in text
     (turn,) = question.ask(Example("1", "Some text", "Another"))  # a pair is one text for Ollama
     piped = usage.usage(exports._export_source(run, "auto"), "ollama", pairs=True)
@@ -409,7 +409,7 @@ def test_ollama_makes_the_prompts_of_training(template: str) -> None:
     turns = [Message("user", "How?"), Message("assistant", "So.\nYes"), Message("user", "And {{ braces }}?")]
     text = ollama.template(ollama.conversing(made))
     for messages in (turns[:1], turns, [Message("system", "Be brief."), *turns]):
-        assert rendered(text, messages) == made.opening(messages)
+        assert rendered(text, messages) == made.rendered_prompt(messages)
 
 
 def test_the_modelfile(generator: Run, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ ENDINGS = ("seconds", "seconds_per_1000", "_mb")
 MARKS = [
     (r"(?m)^.*: \d+/\d+ .*\(\d+ s left\)\n", ""),
     (r"\d{4}-\d\d-\d\d[ T_]\d\d[:-]\d\d(?:[:-]\d\d)?", "<time>"),
+    (r"(<time>_compare\w*)-\d+", r"\1"),  # a second run in the same second
     (r"\btunesmith \d+(?:\.\d+)+", "tunesmith <version>"),
     (r"\b\d[\d.,]* ?(?:ms|s|min|h)(?![\w'])(?: \d+ ?(?:min|s)\b)*", "<duration>"),
     (r"\b\d[\d.,]* ?(?:kB|MB|GB)\b", "<size>"),

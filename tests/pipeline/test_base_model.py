@@ -158,13 +158,13 @@ def test_comparisons_and_later_seeds_go_without(model: Path, pairs: Path, tmp_pa
 def test_finished_runs_that_share_it_are_compared_with_it(model: Path, pairs: Path, tmp_path: Path) -> None:
     runs = [instruct(model, pairs, f"adapter.kind={kind}", run_dir=tmp_path / kind) for kind in ("none", "lora")]
     found = tunesmith.compare([run.path for run in runs])
-    assert [method["name"] for method in found.content["methods"]] == ["generator:full", "generator:lora", "base"]
-    assert len(found.content["pairs"]) == 3
+    assert [method.name for method in found.report.methods] == ["generator:full", "generator:lora", "base"]
+    assert len(found.report.pairs) == 3
     scored = tunesmith.evaluate(*(run.path for run in runs), report=tmp_path / "page.html")
     assert list(scored["models"]) == ["generator:full", "generator:lora"]
     assert scored["compared"]["decided_by"] == "loss"
     assert scored["pairs"][0]["loss_difference"]["value"] == pytest.approx(
-        found.content["pairs"][0]["loss_difference"]["value"]
+        found.report.pairs[0]["loss_difference"]["value"]
     )
     written = tmp_path / "answers.jsonl"  # what another program made of the same prompts
     rows = [

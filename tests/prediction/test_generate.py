@@ -96,7 +96,7 @@ def test_equals_the_likeliest_token_after_token() -> None:
     """Against a loop without any cache or padding."""
     one = generator("gpt_neox")
     for text in TEXTS[:3]:
-        (ids,) = one.chat_encoder.encode_openings(asked(text))
+        (ids,) = one.chat_encoder.encode_prompts(asked(text))
         start = len(ids)
         while len(ids) - start < 12 and ids[-1] not in one.chat_encoder.end_ids:
             with torch.no_grad():
@@ -275,7 +275,7 @@ def test_reloaded_asks_and_answers_the_same(template: str, tuned: bool, tmp_path
     )
     talk = [Message("user", "Hi", "there"), Message("assistant", "Yes?"), Message("user", "Go\non ")]
     conversations = [*asked(*TEXTS), talk]
-    assert again.chat_encoder.encode_openings(conversations) == one.chat_encoder.encode_openings(conversations)
+    assert again.chat_encoder.encode_prompts(conversations) == one.chat_encoder.encode_prompts(conversations)
     names = [str(number) for number in range(len(conversations))]
     assert again.respond(names, conversations, GREEDY, 0) == one.respond(names, conversations, GREEDY, 0)
 

@@ -44,7 +44,7 @@ def naive(one: LabelClassifier, example: Example, normalize: bool = True) -> lis
     scores = []
     prompter = one.generator.chat_encoder
     for text in one.question.texts:
-        (prompt,) = prompter.encode_openings([one.question.ask(example)])
+        (prompt,) = prompter.encode_prompts([one.question.ask(example)])
         (answer,) = prompter.encode_answers(one.question.ask(example), [text])
         with torch.no_grad():
             logs = one.generator.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
@@ -156,7 +156,7 @@ def test_constrained_is_what_the_library_generates(family: str, labels: tuple[st
     prompter = one.generator.chat_encoder
     answers = prompter.encode_answers(one.question.ask(EXAMPLES[0]), one.question.texts)
     for example, prediction in zip(EXAMPLES, one.predict(EXAMPLES), strict=True):
-        (prompt,) = prompter.encode_openings([one.question.ask(example)])
+        (prompt,) = prompter.encode_prompts([one.question.ask(example)])
 
         def allowed(_: int, ids: Any, start: int = len(prompt)) -> list[int]:
             done = ids[start:].tolist()

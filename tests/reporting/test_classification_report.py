@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from tests.sample_reports import Balance, content
+from tunesmith.evaluation import metrics
+from tunesmith.manifest import UNKNOWN_COSTS
 from tunesmith.reporting import classification_report, model_card, terminal
+from tunesmith.reporting.schema import Curve
 
 CASES = [(1, 2), (2, 3), (3, 151), (10, 2)]
 
@@ -25,9 +29,9 @@ def test_the_page_is_whole_self_contained_and_escaped(num_methods: int, num_labe
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
-    for method in made["methods"]:
-        assert method["name"] in page
-        assert f"{method['scores']['headline']['accuracy']['value']:.3f}" in page
+    for method in made.methods:
+        assert method.name in page
+        assert f"{method.scores.headline['accuracy'].value:.3f}" in page
 
 
 def test_markdown_has_the_same_figures_in_whole_tables() -> None:
@@ -37,9 +41,9 @@ def test_markdown_has_the_same_figures_in_whole_tables() -> None:
     assert len(tables) >= 3
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    for method in made["methods"]:
-        value = method["scores"]["headline"]["accuracy"]
-        assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in text
+    for method in made.methods:
+        value = method.scores.headline["accuracy"]
+        assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in text
     assert "<script>" not in re.sub(r"`[^`]*`", "", text)  # code spans are shown, not read
 
 
@@ -52,17 +56,23 @@ def test_cut_texts_are_told_on_the_page_and_in_the_card() -> None:
 def test_labels_named_like_python_attributes_are_only_labels() -> None:
     made = content(2, labels=("__class__", "items", "values"))
     page = classification_report.html(made)
-    assert all(label in page for label in made["data"]["labels"])
+    assert all(label in page for label in made.data.labels)
     assert "built-in method" not in page
 
 
 def test_empty_bins_missing_numbers_and_a_single_evaluation_can_be_shown() -> None:
     made = content(2)
-    for method in made["methods"]:
-        method["scores"]["calibration"][0] |= {"count": 0, "confidence": None, "accuracy": None}
-        method["costs"] = dict.fromkeys(method["costs"])
-    made["methods"][1]["curve"] = {"loss": [], "validation": [[47, 0.5]], "validation_metric": "macro_f1"}
-    made["data"] |= {"changes": [], "made": []}
+    empty = metrics.CalibrationBin(0.0, 0.1, 0, None, None)
+    methods = [
+        replace(
+            method,
+            scores=replace(method.scores, calibration=(empty, *method.scores.calibration[1:])),
+            costs=UNKNOWN_COSTS,
+        )
+        for method in made.methods
+    ]
+    methods[1] = replace(methods[1], curve=Curve((), ((47, 0.5),), "macro_f1"))
+    made = replace(made, methods=tuple(methods), data=replace(made.data, changes=(), made=()))
     page = classification_report.html(made)
     assert "Nothing: no row was dropped" in page
     assert "validation macro F1" in page
@@ -73,9 +83,9 @@ def test_empty_bins_missing_numbers_and_a_single_evaluation_can_be_shown() -> No
 def test_the_terminal_table_keeps_each_method_on_one_line() -> None:
     made = content(3)
     lines = terminal.table(made, width=92).splitlines()
-    for method in made["methods"]:
-        (line,) = [line for line in lines if method["name"] in line]
-        assert f"{method['scores']['headline']['macro_f1']['high']:.3f}]" in line
+    for method in made.methods:
+        (line,) = [line for line in lines if method.name in line]
+        assert f"{method.scores.headline['macro_f1'].high:.3f}]" in line
 
 
 def test_pure() -> None:

@@ -1,14 +1,18 @@
 """Paired tests see what is there and no more, and the verdict says it in plain words."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.intervals import Confidence, holm, mcnemar_exact, wilson
-from tunesmith.evaluation.label_pairs import compare, verdict
+from tunesmith.evaluation.label_pairs import compare
+from tunesmith.manifest import UNKNOWN_COSTS
+from tunesmith.reporting.conclusions import of_labels
+from tunesmith.reporting.schema import ClassificationResult
 from tunesmith.types import Prediction
 
 LABELS = ("no", "yes")
@@ -35,7 +39,7 @@ def test_identical_predictions_cannot_be_told_apart():
     gold = draw_gold(60)
     same = predict(gold, {1, 2, 3})
     (pair,) = compare(gold, {"a": same, "b": list(same)}, LABELS, Confidence(resamples=500, seed=0))
-    assert pair == {
+    assert records.dump(pair) == {
         "a": "a",
         "b": "b",
         "rows": 60,
@@ -54,16 +58,16 @@ def test_a_planted_difference_is_found():
         LABELS,
         Confidence(resamples=500, seed=0),
     )
-    assert pair["mcnemar"]["only_a_right"] == 40
-    assert pair["mcnemar"]["only_b_right"] == 10
-    assert pair["mcnemar"]["p"] == mcnemar_exact(40, 10) < 0.001
-    difference = pair["accuracy_difference"]
-    assert difference["value"] == pytest.approx(30 / 400)
+    assert pair.mcnemar.only_a_right == 40
+    assert pair.mcnemar.only_b_right == 10
+    assert pair.mcnemar.p == mcnemar_exact(40, 10) < 0.001
+    difference = pair.accuracy_difference
+    assert difference.value == pytest.approx(30 / 400)
     # The paired standard error of the difference is sqrt(50 / 400 - 0.075^2) / 20 = 1.73 points.
-    assert (difference["low"], difference["high"]) == pytest.approx((0.075 - 0.034, 0.075 + 0.034), abs=0.006)
-    assert 0 < pair["macro_f1_difference"]["low"] < pair["macro_f1_difference"]["value"]
-    assert pair["macro_f1_difference"]["p"] == 2 / 501
-    assert pair["distinguishable"] is True
+    assert (difference.low, difference.high) == pytest.approx((0.075 - 0.034, 0.075 + 0.034), abs=0.006)
+    assert 0 < pair.macro_f1_difference.low < pair.macro_f1_difference.value
+    assert pair.macro_f1_difference.p == 2 / 501
+    assert pair.distinguishable is True
 
 
 def test_pairing_finds_what_separate_intervals_miss():
@@ -72,7 +76,7 @@ def test_pairing_finds_what_separate_intervals_miss():
     methods = {"a": predict(gold, range(100)), "b": predict(gold, range(115))}
     (pair,) = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
     assert wilson(400, 500, 0.95)[0] < wilson(385, 500, 0.95)[1]
-    assert pair["distinguishable"]
+    assert pair.distinguishable
 
 
 def test_methods_that_do_not_differ_are_rarely_told_apart():
@@ -82,8 +86,8 @@ def test_methods_that_do_not_differ_are_rarely_told_apart():
         gold = draw_gold(150)
         a, b = (predict(gold, set(np.flatnonzero(generator.random(150) < 0.2))) for _ in "ab")
         (pair,) = compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=199, seed=0))
-        told += pair["distinguishable"]
-        sure += pair["macro_f1_difference"]["p"] < 0.05
+        told += pair.distinguishable
+        sure += pair.macro_f1_difference.p < 0.05
     # At most 5% of 200 are expected: 10, with a standard error of 3.
     assert told <= 19
     assert sure <= 19
@@ -94,11 +98,11 @@ def test_holm_goes_over_all_pairs():
     errors = {"a": range(20), "b": range(10, 45), "c": range(30, 75), "d": range(5, 27)}
     methods = {name: predict(gold, wrong) for name, wrong in errors.items()}
     pairs = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
-    assert [pair["a"] + pair["b"] for pair in pairs] == ["ab", "ac", "ad", "bc", "bd", "cd"]
+    assert [pair.a + pair.b for pair in pairs] == ["ab", "ac", "ad", "bc", "bd", "cd"]
     for test in ("mcnemar", "macro_f1_difference"):
-        assert [pair[test]["p_holm"] for pair in pairs] == holm([pair[test]["p"] for pair in pairs])
-    assert [pair["distinguishable"] for pair in pairs] == [pair["mcnemar"]["p_holm"] < 0.05 for pair in pairs]
-    assert any(pair["mcnemar"]["p"] < 0.05 <= pair["mcnemar"]["p_holm"] for pair in pairs)
+        assert [getattr(pair, test).p_holm for pair in pairs] == holm([getattr(pair, test).p for pair in pairs])
+    assert [pair.distinguishable for pair in pairs] == [pair.mcnemar.p_holm < 0.05 for pair in pairs]
+    assert any(pair.mcnemar.p < 0.05 <= pair.mcnemar.p_holm for pair in pairs)
 
 
 def test_the_order_of_methods_only_turns_signs_and_equal_inputs_give_equal_bits():
@@ -106,12 +110,12 @@ def test_the_order_of_methods_only_turns_signs_and_equal_inputs_give_equal_bits(
     a, b = predict(gold, range(12)), predict(gold, range(8, 30))
     (ab,) = compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=500, seed=4))
     (ba,) = compare(gold, {"b": b, "a": a}, LABELS, Confidence(resamples=500, seed=4))
-    assert json.dumps([ab]) == json.dumps(compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=500, seed=4)))
+    assert [ab] == compare(gold, {"a": a, "b": b}, LABELS, Confidence(resamples=500, seed=4))
     for name in ("accuracy_difference", "macro_f1_difference"):
-        assert ab[name]["value"] == -ba[name]["value"]
-        assert ab[name]["low"] == pytest.approx(-ba[name]["high"], abs=1e-12)
-    assert ab["mcnemar"]["p"] == ba["mcnemar"]["p"]
-    assert ab["macro_f1_difference"]["p"] == ba["macro_f1_difference"]["p"]
+        assert getattr(ab, name).value == -getattr(ba, name).value
+        assert getattr(ab, name).low == pytest.approx(-getattr(ba, name).high, abs=1e-12)
+    assert ab.mcnemar.p == ba.mcnemar.p
+    assert ab.macro_f1_difference.p == ba.macro_f1_difference.p
 
 
 def test_one_method_makes_no_pair():
@@ -135,15 +139,16 @@ def judge(gold, wrong, costs):
     """The verdict on methods that err in the rows of `wrong`, with (train_seconds, seconds_per_1000) as costs."""
     methods = {name: predict(gold, rows) for name, rows in wrong.items()}
     pairs = compare(gold, methods, LABELS, Confidence(resamples=500, seed=0))
-    entries = [
-        {
-            "name": name,
-            "scores": metrics.score(gold, predictions, LABELS, Confidence(resamples=500, seed=0)),
-            "costs": dict(zip(("train_seconds", "seconds_per_1000"), costs.get(name, ()), strict=False)),
-        }
+    results = [
+        result(name, metrics.score(gold, predictions, LABELS, Confidence(resamples=500, seed=0)), costs.get(name, ()))
         for name, predictions in methods.items()
     ]
-    return verdict(entries, pairs)
+    return of_labels(results, pairs)
+
+
+def result(name, scores, costs):
+    known = dict(zip(("train_seconds", "seconds_per_1000"), costs, strict=False))
+    return ClassificationResult(name=name, description="", scores=scores, costs=replace(UNKNOWN_COSTS, **known))
 
 
 GOLD = ["no"] * 225 + ["yes"] * 200
@@ -167,7 +172,8 @@ def test_verdict_on_two_that_cannot_be_told_apart():
     wrong = {"probe": range(40), "encoder": range(10, 44)}
     assert judge(GOLD, wrong, {"probe": (3, 1.0), "encoder": (120, 1.1)}) == (
         "encoder gets 92.0% of 425 test rows right (95% interval 89.0% to 94.2%), the highest accuracy. "
-        "probe and encoder cannot be told apart on these 425 test rows (p = 0.18); probe trained 40 times faster. "
+        "probe and encoder are not significantly different on these 425 test rows (p = 0.18); "
+        "probe trained 40 times faster. "
         "Nothing here shows that encoder is worth its cost."
     )
 
@@ -185,7 +191,7 @@ def test_verdict_on_a_tie_names_both_and_takes_the_cheaper():
     assert judge(GOLD, wrong, {"encoder": (7.2, 8.0), "probe": (3, 2.0)}) == (
         "probe and encoder share the highest accuracy: each gets 92.0% of 425 test rows right "
         "(95% interval 89.0% to 94.2%). "
-        "encoder and probe cannot be told apart on these 425 test rows (p = 1); "
+        "encoder and probe are not significantly different on these 425 test rows (p > 0.99); "
         "probe trained 2.4 times faster and predicts 4.0 times faster. "
         "Nothing here shows that encoder is worth its cost."
     )
@@ -200,7 +206,7 @@ def test_verdict_does_not_recommend_what_predicts_slower():
 def test_verdict_says_nothing_of_unknown_or_equal_costs():
     wrong = {"probe": range(40), "encoder": range(10, 44)}
     for costs in ({}, {"probe": (100,), "encoder": (110,)}, {"probe": (None,), "encoder": (110,)}):
-        assert judge(GOLD, wrong, costs).endswith("cannot be told apart on these 425 test rows (p = 0.18).")
+        assert judge(GOLD, wrong, costs).endswith("are not significantly different on these 425 test rows (p = 0.18).")
 
 
 def test_verdict_on_a_method_without_training():
@@ -220,7 +226,7 @@ def test_verdict_on_four_methods():
     assert judge(GOLD, wrong, costs) == (
         "encoder gets 92.0% of 425 test rows right (95% interval 89.0% to 94.2%), the highest accuracy. "
         "encoder beats linear (p < 0.001). "
-        "encoder cannot be told from probe (p = 0.54) and large (p = 0.54) on these 425 test rows; "
+        "encoder is not significantly different from probe (p = 0.54) and large (p = 0.54) on these 425 test rows; "
         "probe trained 40 times faster than encoder. Nothing here shows that encoder is worth its cost."
     )
 
@@ -231,7 +237,7 @@ def test_verdict_on_ten_methods_stays_short():
     assert judge(GOLD, wrong, costs) == (
         "m0 gets 92.9% of 425 test rows right (95% interval 90.1% to 95.0%), the highest accuracy. "
         "m0 beats m5, m6, m7, m8 and m9 (largest p < 0.001). "
-        "m0 cannot be told from m1, m2, m3 and m4 (smallest p = 0.11) on these 425 test rows; "
+        "m0 is not significantly different from m1, m2, m3 and m4 (smallest p = 0.11) on these 425 test rows; "
         "m0 trained fastest of them."
     )
 
@@ -239,5 +245,5 @@ def test_verdict_on_ten_methods_stays_short():
 def test_verdict_names_thousands_and_other_levels():
     gold = GOLD * 10
     scores = metrics.score(gold, predict(gold, range(400)), LABELS, Confidence(0.99, 100, 0))
-    text = verdict([{"name": "encoder", "scores": scores, "costs": {}}], [])
+    text = of_labels([result("encoder", scores, ())], [])
     assert text.startswith("encoder gets 90.6% of 4,250 test rows right (99% interval 89.4% to 91.7%).")

@@ -1,5 +1,7 @@
 """Model cards: front matter that hubs can read."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -19,8 +21,8 @@ def test_the_hub_can_read_the_card() -> None:
     from huggingface_hub import ModelCard
 
     made = content(1)
-    made["methods"][0]["name"] = "encoder"
+    made = replace(made, methods=(replace(made.methods[0], name="encoder"),))
     data = ModelCard(model_card.classification(made)).data
     assert data.to_dict()["library_name"] == "transformers"
-    accuracy = made["methods"][0]["scores"]["headline"]["accuracy"]["value"]
+    accuracy = made.methods[0].scores.headline["accuracy"].value
     assert data.eval_results[0].metric_value == pytest.approx(accuracy, abs=1e-4)

@@ -166,7 +166,7 @@ def test_answers_are_masked_and_ended(stream: bool) -> None:
     """Tokens split what is looked for; what was held back comes, masked, when it is known."""
     texts = {
         "mask": f"write to jo@example.com or pay {CARD} today",
-        "block": f"the key is {KEY} ok",
+        "block": f"the key is {KEY} ok" + " more" * 50,
         "long": "words " * 40,
     }
     fake = FakeGenerator(context_length=10**4, seconds=0.001, answer=lambda text: list(texts[text]))

@@ -31,7 +31,7 @@ def show_comparison(comparison: Any) -> None:
     """Table, verdict, and where the page is."""
     from tunesmith.reporting import terminal
 
-    print(terminal.table(comparison.content))
+    print(terminal.table(comparison.report))
     print(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
 
 
@@ -49,14 +49,12 @@ def show_scores(scores: dict[str, Any]) -> str:
     from tunesmith.reporting import terminal
 
     if "models" in scores:
-        models = [{"name": name, "scores": found} for name, found in scores["models"].items()]
-        return f"{terminal.figures(models, scores['pairs'])}\n\n{scores['verdict']}"
+        return f"{terminal.figures(scores['models'], scores['pairs'])}\n\n{scores['verdict']}"
     if "base" in scores:
         pair = scores["base"]["pair"]
-        models = [{"name": pair["a"], "scores": scores}, {"name": pair["b"], "scores": scores["base"]}]
-        return terminal.figures(models, [pair])
+        return terminal.figures({pair["a"]: scores, pair["b"]: scores["base"]}, [pair])
     if "flaws" in scores:
-        return terminal.figures([{"name": "score", "scores": scores}], [])
+        return terminal.figures({"score": scores}, [])
     return headline(scores)
 
 

@@ -1,4 +1,4 @@
-"""One value of a row: what counts as a text, a label, a group, and as nothing."""
+"""The value of one cell: what counts as a text, a label or a group, and what as missing."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 
 class InvalidRow(Exception):
-    """Why a row is no example. `note` adds a number or a name, never the row's contents."""
+    """Why a row cannot become an example. `note` adds a number or a name, never the row's contents."""
 
     def __init__(self, reason: str, note: str = "") -> None:
         self.reason, self.note = reason, note
 
 
 def is_null(value: Any) -> bool:
-    """Nothing at all, NaN, or white space."""
+    """Return whether a value is missing: None, NaN, or white space only."""
     return value is None or (isinstance(value, float) and math.isnan(value)) or (value == "" or str(value).isspace())
 
 
 def text(value: Any, role: str) -> str:
-    """A text; numbers are read as one. role: what it is called in messages."""
+    """Return a text; numbers are read as text. role: what messages call it. Raises InvalidRow."""
     if isinstance(value, str):
         if not value or value.isspace():
             raise InvalidRow(f"empty {role}")
-        return _sound(value, role)
+        return _without_surrogates(value, role)
     if is_null(value):
         raise InvalidRow(f"null {role}")
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
@@ -34,11 +34,11 @@ def text(value: Any, role: str) -> str:
 
 
 def label(value: Any) -> str:
-    """A label's name, or its number as text."""
+    """Return the name of a label, or its number as text. Raises InvalidRow."""
     if is_null(value):
         raise InvalidRow("missing label")
     if isinstance(value, str):
-        return _sound(value, "label")
+        return _without_surrogates(value, "label")
     if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, float) and value.is_integer():
@@ -47,13 +47,13 @@ def label(value: Any) -> str:
 
 
 def group(values: Mapping[str, Any], column: str | None) -> str | None:
-    """The group of a row, where a column says it."""
+    """Return the group of a row, where `column` has one."""
     value = None if column is None else values.get(column)
     return None if is_null(value) else str(value)
 
 
-def _sound(text: str, role: str) -> str:
-    """JSON can hold half a character (a lone surrogate), which nothing can write or tokenize."""
+def _without_surrogates(text: str, role: str) -> str:
+    """Refuse half a character (a lone surrogate): JSON can hold one, but nothing can write or tokenize it."""
     if not text.isascii():
         try:
             text.encode()

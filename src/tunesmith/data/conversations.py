@@ -1,4 +1,4 @@
-"""Conversations from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts, one row each."""
+"""ConversationReader from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts, one row each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith.types import DataNote, Example, Message
 
 Values = Mapping[str, Any]
 Turn = tuple[Any, Any, Any]
-"""Role, content, and an instruction's input, as they stand in the row."""
+"""Role, content, and an instruction's input, as the row has them."""
 ROLES = {
     "system": "system",
     "user": "user",
@@ -28,26 +28,26 @@ ROLES = {
     "model": "assistant",
 }
 MARKER = re.compile(r"###\s*(Human|User|Assistant|System)\s*:", re.IGNORECASE)
-HELD_APART = ("output", "response", "completion")
-"""Columns with the last answer: what rows to predict may lack."""
+ANSWER_COLUMNS = ("output", "response", "completion")
+"""Columns with the last answer, which rows to predict may lack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write conversations. columns: what a table must have, each under one of several names."""
+    """One way to write conversations. columns: those that a table must have, each under one of several names."""
 
     columns: tuple[tuple[str, ...], ...]
     turns: Callable[[Values], list[Turn]]
-    """The turns of one row, as they stand there."""
+    """Return the turns of one row, unchecked."""
 
     def fits(self, columns: Iterable[str], required: bool) -> bool:
-        """Whether a table's columns, or a row's keys, have all that is needed."""
-        asked = [names for names in self.columns if required or names[0] not in HELD_APART]
-        return all(set(names) & set(columns) for names in asked)
+        """Return whether a table's columns, or a row's keys, include all that are required."""
+        needed = [names for names in self.columns if required or names[0] not in ANSWER_COLUMNS]
+        return all(set(names) & set(columns) for names in needed)
 
 
 @dataclass(frozen=True, slots=True)
-class Conversations:
+class ConversationReader:
     """Reads the rows of task `instruction`. Without `required` a row may end with a question, as rows to predict do."""
 
     wanted: Columns
@@ -61,10 +61,10 @@ class Conversations:
     def example(self, row: Row, columns: Columns) -> Example:
         messages, _ = self._messages(row)
         answered = messages[-1].role == "assistant"
-        opening = "\n\n".join(map(whole, messages[:-1] if answered else messages))
-        return Example(row.id, opening, group=cells.group(row.values, columns.group), messages=messages)
+        text = "\n\n".join(map(content_with_input, messages[:-1] if answered else messages))
+        return Example(row.id, text, group=cells.group(row.values, columns.group), messages=messages)
 
-    def remarks(self, row: Row, columns: Columns) -> Iterator[DataNote]:
+    def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         yield DataNote(f"conversations in format {self._format(row)}", 1)
         for what in self._messages(row)[1]:
             yield DataNote(what, 1, (row.id,))
@@ -77,7 +77,7 @@ class Conversations:
 
     def _messages(self, row: Row) -> tuple[tuple[Message, ...], list[str]]:
         turns = FORMATS[self._format(row)].turns(row.values)
-        while not self.required and turns and _is_unanswered(turns[-1]):
+        while not self.required and turns and _role(turns[-1][0]) == "assistant" and cells.is_null(turns[-1][1]):
             turns.pop()
         return conversation(turns, self.required)
 
@@ -89,18 +89,20 @@ class Conversations:
             raise DataError(f"{table.name}: no rows")
         ways = "; ".join(f"{', '.join(map('/'.join, form.columns))} ({name})" for name, form in known.items())
         found = f"{table.name} has the columns {listed(table.columns)}"
-        raise DataError(f"{found}, which is no conversation", expected=ways, do="rename them, or set data.format")
+        raise DataError(
+            f"{found}, which match no conversation format", expected=ways, do="rename them, or set data.format"
+        )
 
 
 def detect(columns: Iterable[str], required: bool = True) -> str | None:
-    """The first format that a table's columns, or a row's keys, have all of."""
+    """Return the first format whose columns are all among a table's columns, or a row's keys."""
     return next((name for name, form in FORMATS.items() if form.fits(columns, required)), None)
 
 
 def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Message, ...], list[str]]:
-    """Turns as messages: perhaps a system message, then questions and answers in turn; and what was left out.
+    """Return turns as messages, and what was left out: perhaps a system message, then questions and answers in turn.
 
-    Raises Unfit where turns are empty, out of order, or nothing is answered.
+    Raises InvalidRow where turns are empty, out of order, or nothing is answered.
     """
     notes: list[str] = []
     messages = [_message(*turn) for turn in turns]
@@ -113,19 +115,15 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
         notes.append("left out: a last question without an answer")
     roles = [message.role for message in messages[start:]]
     if not roles or (required and len(roles) < 2):
-        raise InvalidRow("nothing is answered" if required else "nothing is asked")
+        raise InvalidRow("no question with an answer" if required else "no question")
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(roles)):
         raise InvalidRow("turns out of order", " ".join(roles[:8]))
     return tuple(messages), notes
 
 
-def whole(message: Message) -> str:
-    """A message with its input behind it, for templates and people that do not keep them apart."""
+def content_with_input(message: Message) -> str:
+    """Return the content of a message followed by its input, for templates without inputs and for people."""
     return f"{message.content}\n\n{message.input}" if message.input else message.content
-
-
-def _is_unanswered(turn: Turn) -> bool:
-    return _role(turn[0]) == "assistant" and cells.is_null(turn[1])
 
 
 def _role(name: Any) -> str | None:
@@ -135,7 +133,7 @@ def _role(name: Any) -> str | None:
 def _message(role: Any, content: Any, context: Any) -> Message:
     name = _role(role)
     if name is None:
-        raise InvalidRow("a role that cannot be learned", repr(role)[:40])
+        raise InvalidRow("unknown role", repr(role)[:40])
     known = cast(Literal["system", "user", "assistant"], name)
     about = "" if cells.is_null(context) else cells.text(context, "input")
     return Message(known, cells.text(content, f"{name} turn"), about)
@@ -146,44 +144,44 @@ def _first(values: Values, *names: str) -> Any:
 
 
 def _alpaca(values: Values) -> list[Turn]:
-    turns = _opening(values)
+    turns = _system_turn(values)
     history = _first(values, "history") or ()
     if not isinstance(history, list | tuple) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise InvalidRow("history that is no list of pairs", type(history).__name__)
+        raise InvalidRow("history that is not a list of pairs", type(history).__name__)
     for asked, answered in history:
         turns += [("user", asked, ""), ("assistant", answered, "")]
     turns.append(("user", values.get("instruction"), _first(values, "input", "context")))
-    return _answered(turns, values, "output", "response")
+    return _with_answer(turns, values, "output", "response")
 
 
 def _prompt_completion(values: Values) -> list[Turn]:
     prompt, completion = values.get("prompt"), _first(values, "completion", "response")
     if isinstance(prompt, list):
-        return [*_listed_turns(prompt), *(_listed_turns(completion) if isinstance(completion, list) else ())]
-    return _answered([*_opening(values), ("user", prompt, "")], values, "completion", "response")
+        return [*_turn_list(prompt), *(_turn_list(completion) if isinstance(completion, list) else ())]
+    return _with_answer([*_system_turn(values), ("user", prompt, "")], values, "completion", "response")
 
 
-def _answered(turns: list[Turn], values: Values, *names: str) -> list[Turn]:
-    """With the answer, unless the row has no column for one."""
+def _with_answer(turns: list[Turn], values: Values, *names: str) -> list[Turn]:
+    """Add the answer, unless the row has no column for one."""
     return [*turns, ("assistant", _first(values, *names), "")] if set(names) & set(values) else turns
 
 
-def _opening(values: Values) -> list[Turn]:
+def _system_turn(values: Values) -> list[Turn]:
     system = _first(values, "system")
     return [] if system is None else [("system", system, "")]
 
 
 def _messages(values: Values) -> list[Turn]:
-    return [*_opening(values), *_listed_turns(values.get("messages"))]
+    return [*_system_turn(values), *_turn_list(values.get("messages"))]
 
 
 def _sharegpt(values: Values) -> list[Turn]:
-    return [*_opening(values), *_listed_turns(values.get("conversations"))]
+    return [*_system_turn(values), *_turn_list(values.get("conversations"))]
 
 
-def _listed_turns(turns: Any) -> list[Turn]:
+def _turn_list(turns: Any) -> list[Turn]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise InvalidRow("turns that are no list of objects", type(turns).__name__)
+        raise InvalidRow("turns that are not a list of objects", type(turns).__name__)
     return [(_first(turn, "role", "from"), _first(turn, "content", "value"), turn.get("input")) for turn in turns]
 
 
@@ -203,7 +201,7 @@ FORMATS = {
     "prompt-completion": Format((("prompt",), ("completion", "response")), _prompt_completion),
     "human-assistant": Format((("text",),), _human_assistant),
 }
-"""In the order in which a table is tried; data sets with `messages` often hold their first prompt once more."""
+"""In the order in which they are tried: data sets with `messages` often repeat the first prompt in `prompt`."""
 COLUMNS = (
     "messages",
     "conversations",

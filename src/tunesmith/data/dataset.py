@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from tunesmith.data import conversations, duplicates, examples, sources, splits
-from tunesmith.data.rows import PARTS, Bad, Columns, Given, merge
+from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, merge
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import DataNote, Example, Splits
@@ -14,40 +13,50 @@ from tunesmith.types import DataNote, Example, Splits
 
 def read(data: Data, split: Split, seed: int, task: str = "classification") -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
-    drafts = _collect(data, split, task)
+    parsed = _collect(data, split, task)
     seed = seed if split.seed is None else split.seed
-    if not drafts.given.get("train"):
-        examples.settle(drafts.bad, data.on_bad_rows, len(drafts.bad))
-        raise DataError("no rows are left in train", found=_sizes(drafts.given), do="check the data and split.train")
-    given, doubled = duplicates.resolve(examples.name_labels(drafts), split.duplicates)
-    missing = splits.to_make(given, split)
-    kept, unlearnable, remarks = examples.check_labels(given, making=bool(missing))
-    total = sum(map(len, drafts.given.values())) + len(drafts.bad)
-    dropped = examples.settle([*drafts.bad, *unlearnable], data.on_bad_rows, total)
-    _check_parts(kept, task)
-    whole, short = splits.cut(kept, missing, seed)
-    final, left_out = splits.sample(whole, split.max_samples, seed)
-    changes = (*drafts.changes, *dropped, *doubled, *remarks, *short, *left_out, *_grouped(final, split.group))
-    return _freeze(final, drafts.label_names, missing, changes)
+    if not parsed.rows_by_split.get("train"):
+        examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
+        raise DataError(
+            "no rows are left in train", found=_sizes(parsed.rows_by_split), do="check the data and split.train"
+        )
+    rows_by_split, duplicated = duplicates.resolve(examples.name_labels(parsed), split.duplicates)
+    sizes = splits.to_make(rows_by_split, split)
+    rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
+    dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
+    _check_splits(rows_by_split, task)
+    rows_by_split, short = splits.cut(rows_by_split, sizes, seed)
+    rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed)
+    notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
+    return Splits(
+        train=rows_by_split["train"],
+        validation=rows_by_split.get("validation", ()),
+        test=rows_by_split.get("test", ()),
+        labels=examples.label_order(rows_by_split["train"], parsed.label_names),
+        fingerprints=splits.fingerprints(rows_by_split),
+        made=tuple(name for name in SPLITS if name in sizes),
+        notes=merge([*notes, *_grouped(rows_by_split, split.group)]),
+    )
 
 
 def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
-    """Rows to predict, from `data.path`. A label or answer is kept where there is one and never asked for."""
-    drafts = _collect(data, Split(), task, required=False)
-    total = sum(map(len, drafts.given.values())) + len(drafts.bad)
-    dropped = examples.settle(drafts.bad, data.on_bad_rows, total)
-    given = examples.name_labels(drafts, strict=False)
-    parts = [part for part in PARTS if given.get(part)]
-    chosen = ["test"] if "test" in parts and len(parts) > 1 else parts
-    rows = tuple(row for part in chosen for row in given[part])
-    left = [
-        DataNote(f"left out: rows of {part}, as the source has a test split", len(given[part]))
-        for part in parts
-        if part not in chosen
+    """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
+    parsed = _collect(data, Split(), task, required=False)
+    dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
+    rows_by_split = examples.name_labels(parsed, strict=False)
+    filled = [name for name in SPLITS if rows_by_split.get(name)]
+    chosen = ["test"] if "test" in filled and len(filled) > 1 else filled
+    rows = tuple(row for name in chosen for row in rows_by_split[name])
+    left_out = [
+        DataNote(f"left out: rows of {name}, as the source has a test split", len(rows_by_split[name]))
+        for name in filled
+        if name not in chosen
     ]
     if not rows:
-        raise DataError("no rows are left to predict", found=_dropped(drafts.bad))
-    return rows, merge([*drafts.changes, *dropped, *left])
+        reasons = examples.handle_rejected(parsed.rejected, "drop", 0)
+        found = ", ".join(f"{note.what} {note.count}" for note in reasons)
+        raise DataError("no rows are left to predict", found=found)
+    return rows, merge([*parsed.notes, *dropped, *left_out])
 
 
 def _collect(data: Data, split: Split, task: str, *, required: bool = True) -> examples.ParsedRows:
@@ -55,17 +64,16 @@ def _collect(data: Data, split: Split, task: str, *, required: bool = True) -> e
     wanted = Columns.of(data, split)
     if task == "instruction":
         tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
-        drafts = examples.collect(tables, split, conversations.Conversations(wanted, data.format, required))
-        return replace(drafts, label_names=None)
-    drafts = examples.collect(
-        sources.tables(data, split, wanted.settings().values()), split, examples.LabelledReading(wanted, required)
-    )
-    return replace(drafts, label_names=data.label_names or drafts.label_names)
+        parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
+        return replace(parsed, label_names=None)
+    tables = sources.tables(data, split, wanted.settings().values())
+    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
+    return replace(parsed, label_names=data.label_names or parsed.label_names)
 
 
-def _grouped(given: Given, column: str | None) -> list[DataNote]:
-    """Rows of one group are alike, and intervals take rows as independent: better said than overlooked."""
-    test = given.get("test", ())
+def _grouped(rows_by_split: RowsBySplit, column: str | None) -> list[DataNote]:
+    """Rows of one group are alike, while intervals take rows as independent: say so."""
+    test = rows_by_split.get("test", ())
     groups = len({row.group for row in test})
     if column is None or groups == len(test):
         return []
@@ -73,30 +81,14 @@ def _grouped(given: Given, column: str | None) -> list[DataNote]:
     return [DataNote(what, len(test))]
 
 
-def _freeze(given: Given, names: tuple[str, ...] | None, made: Iterable[str], changes: Iterable[DataNote]) -> Splits:
-    return Splits(
-        train=given["train"],
-        validation=given.get("validation", ()),
-        test=given.get("test", ()),
-        labels=examples.label_order(given["train"], names),
-        fingerprints=splits.fingerprints(given),
-        made=tuple(part for part in PARTS if part in made),
-        changes=merge(changes),
-    )
-
-
-def _check_parts(given: Given, task: str) -> None:
-    empty = [part for part, rows in given.items() if not rows]
+def _check_splits(rows_by_split: RowsBySplit, task: str) -> None:
+    empty = [name for name, rows in rows_by_split.items() if not rows]
     if empty:
-        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(given), do="check the data")
-    labels = {row.label for row in given["train"]}
+        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(rows_by_split), do="check the data")
+    labels = {row.label for row in rows_by_split["train"]}
     if len(labels) == 1 and task == "classification":
         raise DataError("train has a single label", found=repr(labels.pop()), do="check data.label and the rows")
 
 
-def _sizes(given: Given) -> str:
-    return ", ".join(f"{len(rows)} rows in {part}" for part, rows in given.items()) or "no rows"
-
-
-def _dropped(bad: Iterable[Bad]) -> str:
-    return ", ".join(f"{change.what} {change.count}" for change in examples.settle(list(bad), "drop", 0))
+def _sizes(rows_by_split: RowsBySplit) -> str:
+    return ", ".join(f"{len(rows)} rows in {name}" for name, rows in rows_by_split.items()) or "no rows"

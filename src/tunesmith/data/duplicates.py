@@ -1,61 +1,59 @@
-"""Rows that stand more than once: within a split, in two splits, or with two labels."""
+"""Duplicate rows: within a split, in two splits, or with contradicting labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal
 
-from tunesmith.data.rows import FIRST, PARTS, Given
+from tunesmith.data.rows import SPLITS, RowsBySplit, note
 from tunesmith.types import DataNote, Example
 
 Key = tuple[str, str | None]
 
 
 def text_key(row: Example) -> Key:
-    """What makes two rows the same text."""
+    """Return what two rows with the same text have in common."""
     return row.text, row.text_pair
 
 
-def resolve(given: Given, policy: Literal["report", "remove"]) -> tuple[Given, list[DataNote]]:
-    """Tell of duplicates; `remove` takes those in two splits out of the split that is learned from."""
-    changes = [*_repeated(given), *_contradictions(given)]
-    for earlier, later in combinations([part for part in PARTS if part in given], 2):
-        shared = _shared(given[earlier], given[later], text_key)
+def resolve(rows_by_split: RowsBySplit, policy: Literal["report", "remove"]) -> tuple[RowsBySplit, list[DataNote]]:
+    """Report duplicates; `remove` also takes texts of a later split out of the earlier one, which is learned from."""
+    notes = [*_repeated(rows_by_split), *_contradictions(rows_by_split)]
+    for earlier, later in combinations([name for name in SPLITS if name in rows_by_split], 2):
+        shared = _shared(rows_by_split[earlier], rows_by_split[later], text_key)
         if shared and policy == "remove":
-            gone = {row.id for row in shared}
-            given = {**given, earlier: tuple(row for row in given[earlier] if row.id not in gone)}
-            changes.append(_change(f"removed from {earlier}: same text in {later}", shared))
+            removed = {row.id for row in shared}
+            kept = tuple(row for row in rows_by_split[earlier] if row.id not in removed)
+            rows_by_split = {**rows_by_split, earlier: kept}
+            notes.append(_note(f"removed from {earlier}: same text in {later}", shared))
         elif shared:
-            changes.append(_change(f"same text in {earlier} and {later}", shared))
-        grouped = [row for row in given[earlier] if row.group is not None]
-        if shared := _shared(grouped, given[later], lambda row: row.group):
-            changes.append(_change(f"same group in {earlier} and {later}", shared))
-    return given, changes
+            notes.append(_note(f"same text in {earlier} and {later}", shared))
+        grouped = [row for row in rows_by_split[earlier] if row.group is not None]
+        if shared := _shared(grouped, rows_by_split[later], lambda row: row.group):
+            notes.append(_note(f"same group in {earlier} and {later}", shared))
+    return rows_by_split, notes
 
 
 def _shared(rows: Sequence[Example], others: Iterable[Example], key: Callable[[Example], object]) -> list[Example]:
-    known = {key(row) for row in others}
-    return [row for row in rows if key(row) in known]
+    keys = {key(row) for row in others}
+    return [row for row in rows if key(row) in keys]
 
 
-def _repeated(given: Given) -> Iterator[DataNote]:
-    for part, rows in given.items():
+def _repeated(rows_by_split: RowsBySplit) -> Iterator[DataNote]:
+    for split_name, rows in rows_by_split.items():
         first = {text_key(row): row.id for row in reversed(rows)}
-        again = [row for row in rows if first[text_key(row)] != row.id]
-        if again:
-            yield _change(f"exact duplicates within {part}", again)
+        if repeated := [row for row in rows if first[text_key(row)] != row.id]:
+            yield _note(f"exact duplicates within {split_name}", repeated)
 
 
-def _contradictions(given: Given) -> Iterator[DataNote]:
-    first: dict[Key, str | None] = {}
-    torn: set[Key] = set()
-    for part in given.values():
-        torn.update(key for row in part if first.setdefault(key := text_key(row), row.label) != row.label)
-    rows = [row for part in given.values() for row in part if text_key(row) in torn] if torn else []
-    if rows:
-        yield _change("same text with contradicting labels", rows)
+def _contradictions(rows_by_split: RowsBySplit) -> Iterator[DataNote]:
+    labels: dict[Key, str | None] = {}
+    rows = list(chain.from_iterable(rows_by_split.values()))
+    contradicting = {key for row in rows if labels.setdefault(key := text_key(row), row.label) != row.label}
+    if contradicting:
+        yield _note("same text with contradicting labels", [row for row in rows if text_key(row) in contradicting])
 
 
-def _change(what: str, rows: Sequence[Example]) -> DataNote:
-    return DataNote(what, len(rows), tuple(row.id for row in rows[:FIRST]))
+def _note(what: str, rows: Iterable[Example]) -> DataNote:
+    return note(what, (row.id for row in rows))

@@ -1,4 +1,4 @@
-"""Texts -> token ids, cut at the longest input; what was cut is counted."""
+"""Texts -> token ids, cut at the maximum length; a note counts what was cut."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tunesmith.data.rows import note
 from tunesmith.types import DataNote, Example
 
 CHUNK = 1000
@@ -13,7 +14,7 @@ CHUNK = 1000
 
 
 IGNORE = -100
-"""The label of what is not learned, as torch's cross-entropy has it."""
+"""The label of tokens that are not learned, as in torch's cross-entropy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,48 +63,47 @@ def encode(
         chunk = examples[start : start + CHUNK]
         inputs, long = _tokenize(chunk, tokenizer, max_length)
         encoded += [
-            Encoded(example.id, one, index.get(example.label or "", IGNORE))
-            for example, one in zip(chunk, inputs, strict=True)
+            Encoded(example.id, row, index.get(example.label or "", IGNORE))
+            for example, row in zip(chunk, inputs, strict=True)
         ]
         cut += [chunk[i].id for i in long]
-    changes = [DataNote(f"cut at {max_length} tokens (model.max_length)", len(cut), tuple(cut[:5]))] if cut else []
-    return encoded, changes
+    return encoded, [note(f"cut at {max_length} tokens (model.max_length)", cut)] if cut else []
 
 
 def kept(sequences: Sequence[int | None], most: int, side: str = "right") -> list[int]:
-    """Places of the tokens that stay where there is room for `most`.
+    """Return the positions of the tokens to keep where at most `most` fit.
 
-    sequences: of each token which text it is from (0 or 1), None for special ones. Of a pair the longer text loses its
-    end (or beginning, by `side`), until both are of one length: as tokenizers cut by themselves, but these also make
-    every part that is cut off, and each of one text with each of the other. Two long texts would take all memory.
+    sequences: which text (0 or 1) each token is from, None for special tokens. Of a pair the longer text loses its end
+    (or beginning, by `side`) until both have one length. Tokenizers cut in the same way, but also build every overflow
+    of one text with every overflow of the other: two long texts would exhaust memory.
     """
     texts = [[place for place, of in enumerate(sequences) if of == text] for text in (0, 1)]
     first, second = map(len, texts)
     room = max(0, most - (len(sequences) - first - second))
     short = min(first, second, room // 2)
     sizes = (short, room - short) if first <= second else (room - short, short)
-    gone = {
+    removed = {
         place
         for places, size in zip(texts, sizes, strict=True)
         for place in (places[size:] if side == "right" else places[: max(0, len(places) - size)])
     }
-    return [place for place in range(len(sequences)) if place not in gone]
+    return [place for place in range(len(sequences)) if place not in removed]
 
 
 def _tokenize(
     examples: Sequence[Example], tokenizer: Any, max_length: int
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
-    """What the model is given for each example, and which of them were cut."""
+    """Return the model's inputs for each example, and which of them were cut."""
     texts = [example.text for example in examples]
     pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
-    found = tokenizer(texts, pairs, return_attention_mask=False, verbose=False)
-    rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    encoded = tokenizer(texts, pairs, return_attention_mask=False, verbose=False)
+    rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
     long = [i for i, row in enumerate(rows) if len(row["input_ids"]) > max_length]
     for i in long:
-        if found.is_fast:
-            places = kept(found.sequence_ids(i), max_length, tokenizer.truncation_side)
+        if encoded.is_fast:
+            places = kept(encoded.sequence_ids(i), max_length, tokenizer.truncation_side)
             rows[i] = {name: [values[place] for place in places] for name, values in rows[i].items()}
-        else:  # one in Python, which does not say where its tokens are from
+        else:  # a tokenizer in Python, which does not say which text its tokens are from
             rows[i] = dict(
                 tokenizer(
                     texts[i],

@@ -1,4 +1,4 @@
-"""From the columns of a table to examples: what a row must have, what labels are called, what is done with bad rows."""
+"""From the columns of a table to examples: what a row must have, what labels are called, which rows are rejected."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow
 from tunesmith.data.rows import (
-    FIRST,
     OTHER_NAMES,
-    PARTS,
-    Bad,
+    SHOWN,
+    SPLITS,
     Columns,
-    Given,
+    RejectedRow,
     Row,
+    RowsBySplit,
     Table,
     listed,
-    part_names,
-    shortened,
+    note,
+    quoted,
+    split_names,
 )
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
@@ -35,33 +36,38 @@ TRUTH = {"False": 0, "True": 1}
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Examples as the tables have them, and everything that reading met on the way."""
+    """The examples of all tables, the rows that are none, and notes on how they were read."""
 
-    given: Given
-    bad: list[Bad]
-    changes: list[DataNote]
+    rows_by_split: RowsBySplit
+    rejected: list[RejectedRow]
+    notes: list[DataNote]
     label_names: tuple[str, ...] | None = None
 
+    @property
+    def total(self) -> int:
+        """Rows read, rejected ones included."""
+        return sum(map(len, self.rows_by_split.values())) + len(self.rejected)
 
-class Reading(Protocol):
+
+class RowReader(Protocol):
     """How the rows of a task become examples."""
 
     def columns(self, table: Table) -> Columns:
-        """The columns to read of a table. Raises DataError where it lacks one."""
+        """Return the columns to read of a table. Raises DataError where it lacks one."""
         ...
 
     def example(self, row: Row, columns: Columns) -> Example:
-        """The example of one row. Raises Unfit where it is none."""
+        """Return the example of one row. Raises InvalidRow where there is none in it."""
         ...
 
-    def remarks(self, row: Row, columns: Columns) -> Iterable[DataNote]:
-        """What was read otherwise than it stands there."""
+    def notes(self, row: Row, columns: Columns) -> Iterable[DataNote]:
+        """Return what the example has otherwise than the row."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledReading:
-    """Texts, or pairs of texts, with labels; without one too where `required` is false."""
+class LabelledRowReader:
+    """Reads texts, or pairs of texts, with labels; `required` is whether a row must have a label."""
 
     wanted: Columns
     required: bool = True
@@ -82,52 +88,53 @@ class LabelledReading:
         label = cells.label(value) if self.required or not cells.is_null(value) else None
         return Example(row.id, text, pair, label, cells.group(values, columns.group))
 
-    def remarks(self, row: Row, columns: Columns) -> Iterator[DataNote]:
+    def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         for column in (columns.text, columns.text_pair):
             if column is not None and not isinstance(row.values[column], str):
                 yield DataNote(f"numbers read as text in column {column}", 1, (row.id,))
 
 
-def collect(tables: Mapping[str, Table], split: Split, reading: Reading) -> ParsedRows:
+def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> ParsedRows:
     """Read all tables to their ends."""
-    columns = _columns(tables, reading)
-    drafts: dict[str, list[Example]] = {part: [] for part in PARTS if part in tables or split.column}
-    bad: list[Bad] = []
-    changes: list[DataNote] = []
-    for part, table in tables.items():
-        before = sum(map(len, drafts.values())), len(bad)
-        for item in _items(table, part, columns[part], split, reading):
-            if isinstance(item, Bad):
-                bad.append(item)
+    columns = _columns(tables, reader)
+    examples: dict[str, list[Example]] = {name: [] for name in SPLITS if name in tables or split.column}
+    rejected: list[RejectedRow] = []
+    notes: list[DataNote] = []
+    for split_name, table in tables.items():
+        read_before, rejected_before = sum(map(len, examples.values())), len(rejected)
+        for item in _items(table, split_name, columns[split_name], split, reader):
+            if isinstance(item, RejectedRow):
+                rejected.append(item)
             elif isinstance(item, DataNote):
-                changes.append(item)
+                notes.append(item)
             else:
-                drafts[item[0]].append(item[1])
-        _check_rows(table, sum(map(len, drafts.values())) - before[0], bad[before[1] :], part)
+                examples[item[0]].append(item[1])
+        if sum(map(len, examples.values())) == read_before:
+            _refuse_without_rows(table, rejected[rejected_before:], split_name)
     names = next((table.label_names for table in tables.values() if table.label_names), None)
-    given = {part: tuple(examples) for part, examples in drafts.items() if examples or part in tables}
-    return ParsedRows(given, bad, changes, names)
+    rows_by_split = {name: tuple(rows) for name, rows in examples.items() if rows or name in tables}
+    return ParsedRows(rows_by_split, rejected, notes, names)
 
 
-def _columns(tables: Mapping[str, Table], reading: Reading) -> dict[str, Columns]:
-    """The columns of every table; those that are missing are told of all tables at once."""
-    found: dict[str, Columns] = {}
+def _columns(tables: Mapping[str, Table], reader: RowReader) -> dict[str, Columns]:
+    """Return the columns of every table. Raises DataError with what is missing from any of them."""
+    columns: dict[str, Columns] = {}
     problems: list[str] = []
-    for part, table in tables.items():
+    for split_name, table in tables.items():
         try:
-            found[part] = reading.columns(table)
+            columns[split_name] = reader.columns(table)
         except DataError as error:
             if not table.columns:
                 raise
             problems.append(str(error))
     if problems:
         raise DataError("columns are missing\n  " + "\n  ".join(problems))
-    return found
+    return columns
 
 
-def check_columns(table: Table, asked: Mapping[str, str]) -> None:
-    """Refuse a table without a column that a setting asks for (column by setting)."""
-    missing = {setting: column for setting, column in asked.items() if column not in table.columns}
+def check_columns(table: Table, required: Mapping[str, str]) -> None:
+    """Refuse a table that lacks a required column. required: columns by the setting that names them."""
+    missing = {setting: column for setting, column in required.items() if column not in table.columns}
     if missing and not table.columns:
         raise DataError(f"{table.name}: no rows")
     if missing:
@@ -146,127 +153,121 @@ def _advice(missing: Mapping[str, str], columns: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def _check_rows(table: Table, good: int, bad: Sequence[Bad], part: str) -> None:
-    if not good and not bad:
+def _refuse_without_rows(table: Table, rejected: Sequence[RejectedRow], split_name: str) -> None:
+    if not rejected:
         raise DataError(f"{table.name}: no rows")
-    if not good and all(row.reason == "missing label" for row in bad):
-        do = "" if part == "train" else f"give a labelled {part} split, or set split.{part}=none to make one from train"
-        raise DataError(f"{table.name}: no row has a label", found=f"{len(bad)} rows", do=do)
+    if all(row.reason == "missing label" for row in rejected):
+        other = f"give a labelled {split_name} split, or set split.{split_name}=none to make one from train"
+        do = "" if split_name == "train" else other
+        raise DataError(f"{table.name}: no row has a label", found=f"{len(rejected)} rows", do=do)
 
 
 def _items(
-    table: Table, part: str, columns: Columns, split: Split, reading: Reading
-) -> Iterator[tuple[str, Example] | Bad | DataNote]:
-    parts = _parts_by_name(split) if columns.split else {}
+    table: Table, split_name: str, columns: Columns, split: Split, reader: RowReader
+) -> Iterator[tuple[str, Example] | RejectedRow | DataNote]:
+    names = _split_by_name(split) if columns.split else {}
     for item in table.items:
         if not isinstance(item, Row):
             yield item
             continue
         try:
-            where = _part(item.values.get(columns.split), parts) if columns.split else part
-            example = reading.example(item, columns)
-        except InvalidRow as unfit:
-            yield Bad(unfit.reason, item.id, unfit.note)
+            target = split_name
+            if columns.split:
+                value = item.values.get(columns.split)
+                name = "" if value is None else str(value).strip()
+                if name.lower() not in names:
+                    raise InvalidRow("unknown name in split.column", quoted(name))
+                target = names[name.lower()]
+            example = reader.example(item, columns)
+        except InvalidRow as invalid:
+            yield RejectedRow(invalid.reason, item.id, invalid.note)
             continue
-        yield from reading.remarks(item, columns)
+        yield from reader.notes(item, columns)
         if columns.group is not None and example.group is None:
-            yield DataNote("no group: the row stands alone", 1, (item.id,))
-        if where:
-            yield where, example
+            yield DataNote("no group: the row is a group of its own", 1, (item.id,))
+        if target:
+            yield target, example
         else:
             yield DataNote("ignored: rows of a split that the recipe calls `none`", 1, (item.id,))
 
 
-def _parts_by_name(split: Split) -> dict[str, str]:
-    """Part by lower-case name; an empty part for names that the recipe turned off."""
-    names = {name.lower(): part for part, names in part_names(split).items() for name in names}
-    off = [part for part, accepted in part_names(split).items() if not accepted]
-    return {name: "" for part in off for name in (part, *OTHER_NAMES.get(part, ()))} | names
+def _split_by_name(split: Split) -> dict[str, str]:
+    """Return the split of each lower-case name; an empty string for names that the recipe turned off."""
+    names_by_split = split_names(split)
+    names = {name.lower(): split_name for split_name, names in names_by_split.items() for name in names}
+    off = [split_name for split_name, accepted in names_by_split.items() if not accepted]
+    return {name: "" for split_name in off for name in (split_name, *OTHER_NAMES.get(split_name, ()))} | names
 
 
-def _part(value: Any, parts: Mapping[str, str]) -> str:
-    name = "" if value is None else str(value).strip()
-    part = parts.get(name.lower())
-    if part is None:
-        raise InvalidRow("unknown name in split.column", shortened(name))
-    return part
-
-
-def name_labels(drafts: ParsedRows, *, strict: bool = True) -> Given:
-    """Turn integer labels into names where names are known. `strict`: a label without a name is an error."""
-    names = drafts.label_names
+def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
+    """Turn integer labels into names where names are known. strict: a label without a name is an error."""
+    names = parsed.label_names
     if names is None:
-        return drafts.given
+        return parsed.rows_by_split
     if len(set(names)) < len(names):
-        raise DataError("data.label_names has a name twice", found=listed(names))
-    rows = [row for part in drafts.given.values() for row in part]
+        raise DataError("duplicate names in data.label_names", found=listed(names))
+    rows = [row for split_rows in parsed.rows_by_split.values() for row in split_rows]
     renamed = _names_by_label({row.label for row in rows if row.label is not None}, names)
-    if strict:
-        _refuse_unnamed([row for row in rows if row.label not in renamed], names)
+    unnamed = [row for row in rows if row.label not in renamed]
+    if strict and unnamed:
+        labels = dict.fromkeys(row.label or "" for row in unnamed)
+        raise DataError(
+            f"labels that data.label_names does not cover: {listed(map(quoted, labels))} "
+            f"({len(unnamed)} rows: {listed((row.id for row in unnamed), SHOWN)})",
+            expected=f"{listed(names)}, or whole numbers from 0 to {len(names) - 1}",
+            do="correct data.label_names or the labels",
+        )
     return {
-        part: tuple(replace(row, label=renamed.get(row.label or "", row.label)) for row in part_rows)
-        for part, part_rows in drafts.given.items()
+        split_name: tuple(replace(row, label=renamed.get(row.label or "", row.label)) for row in split_rows)
+        for split_name, split_rows in parsed.rows_by_split.items()
     }
 
 
 def _names_by_label(labels: set[str], names: tuple[str, ...]) -> dict[str, str]:
     """Labels are taken for names if all of them are, for indices if all of them are whole numbers."""
-    indices = {label: _index(label) for label in labels}
+    indices: dict[str, int | None] = {}
+    for label in labels:
+        whole = WHOLE.fullmatch(label)
+        indices[label] = int(whole[1]) if whole else TRUTH.get(label)
     if labels <= set(names) or None in indices.values():
         return {label: label for label in labels if label in names}
     return {label: names[i] for label, i in indices.items() if i is not None and 0 <= i < len(names)}
 
 
-def _index(label: str) -> int | None:
-    whole = WHOLE.fullmatch(label)
-    return int(whole[1]) if whole else TRUTH.get(label)
-
-
-def _refuse_unnamed(rows: Sequence[Example], names: tuple[str, ...]) -> None:
-    if rows:
-        labels = dict.fromkeys(row.label or "" for row in rows)
-        raise DataError(
-            f"labels that data.label_names does not cover: {listed(map(shortened, labels))} "
-            f"({len(rows)} rows: {listed((row.id for row in rows), FIRST)})",
-            expected=f"{listed(names)}, or whole numbers from 0 to {len(names) - 1}",
-            do="correct data.label_names or the labels",
-        )
-
-
-def check_labels(given: Given, *, making: bool) -> tuple[Given, list[Bad], list[DataNote]]:
+def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySplit, list[RejectedRow], list[DataNote]]:
     """Take out rows whose label cannot be learned: unseen in train, or on a single row where splits are to be made."""
-    counts = Counter(row.label for row in given["train"])
+    counts = Counter(row.label for row in rows_by_split["train"])
     single = {label for label, count in counts.items() if count == 1 and label is not None}
-    changes = []
+    notes = []
     if single and not making:
-        ids = tuple(row.id for row in given["train"] if row.label in single)
-        changes.append(DataNote("label with a single example in train", len(single), ids[:FIRST]))
+        ids = (row.id for row in rows_by_split["train"] if row.label in single)
+        notes.append(note("label with a single example in train", ids))
     known = set(counts) - single if making else set(counts)
-    bad = [
-        Bad(_unlearnable(part), row.id, shortened(row.label or ""))
-        for part, rows in given.items()
+    rejected = [
+        RejectedRow(
+            "label with a single example" if split_name == "train" else "label unseen in train",
+            row.id,
+            quoted(row.label or ""),
+        )
+        for split_name, rows in rows_by_split.items()
         for row in rows
         if row.label not in known
     ]
-    kept = {part: tuple(row for row in rows if row.label in known) for part, rows in given.items()}
-    return kept, bad, [*changes, *_alike(known)]
+    kept = {name: tuple(row for row in rows if row.label in known) for name, rows in rows_by_split.items()}
+    return kept, rejected, [*notes, *_similar(known)]
 
 
-def _unlearnable(part: str) -> str:
-    return "label with a single example" if part == "train" else "label unseen in train"
-
-
-def _alike(labels: Iterable[str | None]) -> Iterator[DataNote]:
+def _similar(labels: Iterable[str | None]) -> Iterator[DataNote]:
     folded: dict[str, list[str]] = {}
     for label in sorted(label for label in labels if label is not None):
         folded.setdefault(" ".join(label.split()).casefold(), []).append(label)
-    alike = [label for same in folded.values() if len(same) > 1 for label in same]
-    if alike:
-        yield DataNote(f"labels that differ only by case or spaces: {listed(map(shortened, alike))}", len(alike))
+    similar = [label for same in folded.values() if len(same) > 1 for label in same]
+    if similar:
+        yield DataNote(f"labels that differ only by case or spaces: {listed(map(quoted, similar))}", len(similar))
 
 
 def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Every label once: as label_names has them, else numbers by value, else in the order of the alphabet."""
+    """Return every label once: in the order of `names`, else numbers by value, else alphabetically."""
     labels = {row.label for row in rows if row.label is not None}
     if names is not None:
         return tuple(name for name in names if name in labels)
@@ -275,22 +276,16 @@ def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple
     return tuple(sorted(labels))
 
 
-def settle(bad: Sequence[Bad], policy: Literal["error", "drop"], total: int) -> list[DataNote]:
-    """Stop and name the bad rows, or tell how many were left out."""
-    reasons: dict[str, list[Bad]] = {}
-    for row in bad:
+def handle_rejected(rejected: Sequence[RejectedRow], policy: Literal["error", "drop"], total: int) -> list[DataNote]:
+    """Return notes on the rows that are dropped. Raises DataError with all of them where the policy is `error`."""
+    reasons: dict[str, list[RejectedRow]] = {}
+    for row in rejected:
         reasons.setdefault(row.reason, []).append(row)
-    if policy == "drop" or not bad:
-        return [DataNote(f"dropped: {reason}", len(rows), _ids(rows)) for reason, rows in reasons.items()]
-    lines = [f"{reason}: {len(rows)} ({_places(rows)})" for reason, rows in reasons.items()]
-    rows_of = f"{len(bad)} bad row{'s' if len(bad) > 1 else ''} of {total}"
-    do = "mend these rows, or leave them out with data.on_bad_rows=drop"
-    raise DataError("\n    ".join([rows_of, *lines]), do=do)
-
-
-def _ids(rows: Sequence[Bad]) -> tuple[str, ...]:
-    return tuple(row.id for row in rows[:FIRST])
-
-
-def _places(rows: Sequence[Bad]) -> str:
-    return listed((f"{row.id}: {row.note}" if row.note else row.id for row in rows), FIRST)
+    if policy == "drop" or not rejected:
+        return [note(f"dropped: {reason}", (row.id for row in rows)) for reason, rows in reasons.items()]
+    lines = [f"{len(rejected)} bad row{'s' if len(rejected) > 1 else ''} of {total}"]
+    for reason, rows in reasons.items():
+        ids = listed((f"{row.id}: {row.note}" if row.note else row.id for row in rows), SHOWN)
+        lines.append(f"{reason}: {len(rows)} ({ids})")
+    do = "fix these rows, or leave them out with data.on_bad_rows=drop"
+    raise DataError("\n    ".join(lines), do=do)

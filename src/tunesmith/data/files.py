@@ -36,26 +36,26 @@ class Text:
 
     name: str
     content: bytes
-    changes: tuple[DataNote, ...] = ()
+    notes: tuple[DataNote, ...] = ()
 
-    def whole(self) -> str:
-        """Everything as one string."""
+    def decoded(self) -> str:
+        """Return all of it as one string."""
         return self.content.decode("utf-8-sig")
 
     def lines(self) -> Iterator[str]:
-        """Physical lines with their ends, decoded on the way: the text never lies in memory twice."""
+        """Iterate over physical lines with their ends, decoded on the way: memory holds the text once."""
         return io.TextIOWrapper(io.BytesIO(self.content), "utf-8-sig", newline="")
 
 
 def load(path: Path, name: str) -> bytes:
-    """The bytes of a regular file, unpacked if they are gzip."""
+    """Return the bytes of a regular file, unpacked if they are gzip."""
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise DataError(f"{name}: is {kind}", expected="a file with rows", do="give the path of a file")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{name}: cannot be read", found=str(error.strerror or error)) from error
+        raise DataError(f"cannot read {name}", found=str(error.strerror or error)) from error
     if content.startswith(GZIP) or path.suffix.lower() == ".gz":
         return _unpack(content, name)
     return content
@@ -67,11 +67,11 @@ def _unpack(content: bytes, name: str) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: broken gzip file", found=str(error), do="fetch or pack the file again") from error
+        raise DataError(f"{name}: broken gzip file", found=str(error), do="fetch or compress the file again") from error
 
 
 def decode(file: File) -> Text:
-    """Find the first of the file's encodings that fits all of it; the second choice is told as a change."""
+    """Decode by the first of the file's encodings that fits all of it; a note says so where that is not the first."""
     names = [name.strip() for name in file.encodings.split(",") if name.strip()] or ["utf-8"]
     failures = []
     for name in names:
@@ -83,8 +83,8 @@ def decode(file: File) -> Text:
             failures.append(error)
             continue
         _refuse_binary("\0" in text, file.name)
-        changes = (DataNote(f"read as {name} instead of {names[0]}", 1, (file.name,)),) if failures else ()
-        return Text(file.name, content, changes)
+        notes = (DataNote(f"read as {name} instead of {names[0]}", 1, (file.name,)),) if failures else ()
+        return Text(file.name, content, notes)
     _refuse_binary(b"\0" in file.content[:8192] and not file.content.startswith(UTF16), file.name)
     raise _undecodable(file, names, failures[0])
 
@@ -92,11 +92,11 @@ def decode(file: File) -> Text:
 def _codec(name: str) -> str:
     try:
         codec = codecs.lookup(name).name
-        "a".encode(codec)  # some codecs, rot13 for one, are not of text
+        "a".encode(codec)  # some codecs, such as rot13, do not encode text
     except (LookupError, UnicodeError) as error:
         do = "set data.encoding to a name that Python knows, for instance utf-8, cp1252 or utf-16"
         raise DataError(f"data.encoding: no such encoding: {name}", do=do) from error
-    return "utf-8" if codec == "utf-8-sig" else codec  # a mark at the start is dropped in any case
+    return "utf-8" if codec == "utf-8-sig" else codec  # a byte order mark is dropped in any case
 
 
 def _refuse_binary(binary: bool, name: str) -> None:
@@ -105,10 +105,12 @@ def _refuse_binary(binary: bool, name: str) -> None:
 
 
 def _undecodable(file: File, names: list[str], error: UnicodeError) -> DataError:
-    """Say which byte stands in the way. Offsets count from 0, as hex editors do."""
+    """Return an error that names the first byte that does not fit. Offsets count from 0, as in hex editors."""
     wanted = " or ".join(names)
     if file.content.startswith(UTF16):
-        return DataError(f"{file.name}:1: not {wanted}", found="the mark of UTF-16", do="set data.encoding=utf-16")
+        return DataError(
+            f"{file.name}:1: not {wanted}", found="the byte order mark of UTF-16", do="set data.encoding=utf-16"
+        )
     if not isinstance(error, UnicodeDecodeError):
         return DataError(f"{file.name}: not {wanted}", found=str(error), do="set data.encoding")
     line = len(LINE_END.findall(file.content[: error.start])) + 1

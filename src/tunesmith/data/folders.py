@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.data import formats
 from tunesmith.data.files import File, decode, load
-from tunesmith.data.rows import FIRST, Item, Row, Table, listed, part_names
+from tunesmith.data.rows import Item, Row, Table, listed, note, split_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
 from tunesmith.types import DataNote
@@ -20,16 +20,16 @@ UNLABELLED = "unsup"
 
 
 def tables(folder: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
-    """Tables by part. Ids are paths within the folder."""
+    """Return the tables by split. Ids are paths within the folder."""
     entries = sorted(entry for entry in _entries(folder) if not entry.name.startswith("."))
-    names = part_names(split)
+    names = split_names(split)
     files = [entry for entry in entries if entry.is_file() and formats.format_of(entry)]
-    if by_file := _by_part(folder, files, names):
-        return {part: formats.table(path, path.name, encodings, wanted) for part, path in by_file.items()}
+    if by_file := _by_split(folder, files, names):
+        return {split_name: formats.table(path, path.name, encodings, wanted) for split_name, path in by_file.items()}
     folders = [entry for entry in entries if entry.is_dir()]
-    by_folder = _by_part(folder, folders, names)
+    by_folder = _by_split(folder, folders, names)
     if by_folder and all(_class_folders(path) for path in by_folder.values()):
-        return {part: _class_table(path, folder, encodings) for part, path in by_folder.items()}
+        return {split_name: _class_table(path, folder, encodings) for split_name, path in by_folder.items()}
     if _class_folders(folder):
         return {"train": _class_table(folder, folder, encodings)}
     raise DataError(
@@ -44,38 +44,38 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read", found=str(error.strerror or error)) from error
+        raise DataError(f"cannot read {folder}", found=str(error.strerror or error)) from error
 
 
-def _by_part(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
-    """The entry of each part; nothing where there is none for train."""
-    found: dict[str, Path] = {}
-    for part, accepted in names.items():
+def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
+    """Return the entry of each split; nothing where train has none."""
+    chosen: dict[str, Path] = {}
+    for split_name, accepted in names.items():
         matches = [entry for entry in entries if _stem(entry) in accepted]
         if len(matches) > 1:
             raise DataError(
-                f"{folder}: several candidates for {part}",
+                f"{folder}: several candidates for {split_name}",
                 found=listed(entry.name for entry in matches),
-                do=f"keep one, or name it, for instance data.{part}={matches[0]}",
+                do=f"keep one, or name it, for instance data.{split_name}={matches[0]}",
             )
         if matches:
-            found[part] = matches[0]
-    return found if "train" in found else {}
+            chosen[split_name] = matches[0]
+    return chosen if "train" in chosen else {}
 
 
 def _stem(entry: Path) -> str:
-    """`train` for `train.csv.gz`."""
+    """Return `train` for `train.csv.gz`."""
     suffix = None if entry.is_dir() else formats.format_of(entry)
     return entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
 
 
 def _is_text(path: Path) -> bool:
-    """`.txt`, or a bare number as in 20 newsgroups."""
+    """Return whether a name ends in `.txt`, or is a bare number as in 20 newsgroups."""
     return path.suffix.lower() in TEXT_SUFFIXES or path.name.isdecimal()
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    """Folders with text files in them, by name; `unsup` is none."""
+    """Return the folders with text files in them, by name, except `unsup`."""
     folders = sorted(entry for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith("."))
     return [entry for entry in folders if entry.name != UNLABELLED and any(map(_is_text, _entries(entry)))]
 
@@ -92,7 +92,7 @@ def _ignored(folder: Path, classes: list[Path], root: Path) -> Iterator[Item]:
     beside = [entry for entry in _entries(folder) if entry not in classes and entry.name != UNLABELLED]
     ignored = sorted(entry.relative_to(root).as_posix() for entry in inside + beside if entry.name[0] != ".")
     if ignored:
-        yield DataNote("ignored: not a text file in a class folder", len(ignored), tuple(ignored[:FIRST]))
+        yield note("ignored: not a text file in a class folder", ignored)
     if (folder / UNLABELLED).is_dir():
         count = len(_entries(folder / UNLABELLED))
         yield DataNote("ignored: files without a label in `unsup`", count, ())
@@ -102,5 +102,5 @@ def _texts(folder: Path, root: Path, encodings: str) -> Iterator[Item]:
     for path in sorted(filter(_is_text, _entries(folder))):
         name = path.relative_to(root).as_posix()
         text = decode(File(name, load(path, name), encodings))
-        yield from (replace(change, where=(name,)) for change in text.changes)
-        yield Row(name, {"text": text.whole(), "label": folder.name})
+        yield from (replace(note, where=(name,)) for note in text.notes)
+        yield Row(name, {"text": text.decoded(), "label": folder.name})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.data.files import File, Text, decode, load
-from tunesmith.data.rows import Bad, Item, Row, Table, listed
+from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
@@ -23,11 +23,11 @@ Record = tuple[int, int, list[str]]
 
 
 def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table:
-    """The rows of one file. `name` stands for the file in ids and messages."""
+    """Return the rows of one file. name: what ids and messages call the file."""
     suffix = format_of(path)
     if suffix is None:
         raise DataError(
-            f"{name}: a kind of file that cannot be read",
+            f"{name}: unknown file format",
             expected=f"{listed(FORMATS)}, each also with .gz",
             do="convert the file, or rename it if the name misleads",
         )
@@ -35,7 +35,7 @@ def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table
 
 
 def format_of(path: Path) -> str | None:
-    """`.csv` for `reviews.csv.gz`; None for a name that promises nothing we read."""
+    """Return `.csv` for `reviews.csv.gz`; None for a format that cannot be read."""
     name = path.name.lower().removesuffix(".gz")
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
 
@@ -53,7 +53,7 @@ def read_tsv(file: File) -> Table:
 
 
 def _is_quoted(text: Text) -> bool:
-    """Are a TSV's quotes markup?
+    """Return whether the quotes of a TSV are markup.
 
     GLUE's TSVs hold bare, unbalanced quotes that belong to the text; pandas quotes fields with tabs, line breaks or
     quotes in them. Quotes are markup if the header has them, or if the file is well-formed when read with quotes
@@ -69,7 +69,7 @@ def _is_quoted(text: Text) -> bool:
     except DataError:
         return False
     plain = _count_ragged(_records(text, delimiter="\t", quoted=False))
-    return ragged < plain or DOUBLED_QUOTE.search(text.whole()) is not None
+    return ragged < plain or DOUBLED_QUOTE.search(text.decoded()) is not None
 
 
 def _count_ragged(records: Iterator[Record]) -> int:
@@ -104,14 +104,14 @@ def _table(text: Text, records: Iterator[Record]) -> Table:
     if not header:
         raise DataError(f"{text.name}: no rows", found="an empty file")
     _refuse_repeated(f"{text.name}:{start}", header)
-    return Table(text.name, tuple(header), chain(text.changes, _rows(text.name, header, records)))
+    return Table(text.name, tuple(header), chain(text.notes, _rows(text.name, header, records)))
 
 
 def _refuse_repeated(where: str, columns: Iterable[str]) -> None:
     repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
     if repeated:
         do = "give every column its own name"
-        raise DataError(f"{where}: column names that stand twice: {listed(map(repr, repeated))}", do=do)
+        raise DataError(f"{where}: duplicate column names: {listed(map(repr, repeated))}", do=do)
 
 
 def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[Item]:
@@ -123,25 +123,25 @@ def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[I
             yield DataNote("skipped: blank line", 1, (f"{name}:{start}",))
         else:
             note = f"{len(fields)} fields instead of {width}"
-            yield Bad("ragged row", f"{name}:{start}", note + (f", up to line {end}" if end > start else ""))
+            yield RejectedRow("ragged row", f"{name}:{start}", note + (f", up to line {end}" if end > start else ""))
 
 
 def read_json(file: File) -> Table:
     """An array of objects, or an object whose one list of objects is the table, as in `{"data": [...]}`."""
     text = decode(file)
-    whole = text.whole()
-    if not whole.strip():
+    content = text.decoded()
+    if not content.strip():
         raise DataError(f"{file.name}: no rows", found="an empty file")
     try:
-        content = json.loads(whole)
+        parsed = json.loads(content)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and whole.lstrip().startswith("{"):
+        if error.msg == "Extra data" and content.lstrip().startswith("{"):
             return read_jsonl(file)  # one object a line, under the wrong name
         where = f"{file.name}:{error.lineno}:{error.colno}"
         raise DataError(f"{where}: broken JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file.name}: broken JSON", found=str(error)) from error
-    return _json_table(file.name, text.changes, _json_rows(file.name, content))
+    return _json_table(file.name, text.notes, _json_rows(file.name, parsed))
 
 
 def _json_rows(name: str, content: Any) -> list[Any]:
@@ -158,15 +158,15 @@ def _json_rows(name: str, content: Any) -> list[Any]:
     return lists[0]
 
 
-def _json_table(name: str, changes: tuple[DataNote, ...], rows: list[Any]) -> Table:
+def _json_table(name: str, notes: tuple[DataNote, ...], rows: list[Any]) -> Table:
     columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
     items = (
         Row(f"{name}:row {number}", row)
         if isinstance(row, dict)
-        else Bad("row that is not an object", f"{name}:row {number}", type(row).__name__)
+        else RejectedRow("row that is not an object", f"{name}:row {number}", type(row).__name__)
         for number, row in enumerate(rows, 1)
     )
-    return Table(name, tuple(columns), chain(changes, items))
+    return Table(name, tuple(columns), chain(notes, items))
 
 
 def read_jsonl(file: File) -> Table:
@@ -174,10 +174,10 @@ def read_jsonl(file: File) -> Table:
     text = decode(file)
     items = [_json_line(line, f"{file.name}:{number}") for number, line in enumerate(text.lines(), 1)]
     columns = dict.fromkeys(key for item in items if isinstance(item, Row) for key in item.values)
-    if not columns and any(isinstance(item, Bad) for item in items):
-        first = next(item for item in items if isinstance(item, Bad))
+    if not columns and any(isinstance(item, RejectedRow) for item in items):
+        first = next(item for item in items if isinstance(item, RejectedRow))
         raise DataError(f"{first.id}: broken JSON line: {first.note}", found="not one line with a JSON object")
-    return Table(file.name, tuple(columns), chain(text.changes, items))
+    return Table(file.name, tuple(columns), chain(text.notes, items))
 
 
 def _json_line(line: str, where: str) -> Item:
@@ -186,10 +186,10 @@ def _json_line(line: str, where: str) -> Item:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        return Bad("broken JSON line", where, f"{error.msg}, column {error.colno}")
+        return RejectedRow("broken JSON line", where, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:
-        return Bad("broken JSON line", where, type(error).__name__)
-    return Row(where, row) if isinstance(row, dict) else Bad("broken JSON line", where, "not an object")
+        return RejectedRow("broken JSON line", where, type(error).__name__)
+    return Row(where, row) if isinstance(row, dict) else RejectedRow("broken JSON line", where, "not an object")
 
 
 def read_parquet(file: File) -> Table:
@@ -213,7 +213,7 @@ def _parquet_rows(name: str, parquet: Any, used: list[str]) -> Iterator[Item]:
     number = 0
     try:
         for batch in parquet.iter_batches(batch_size=4096, columns=used):
-            for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - the count goes on
+            for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - the count continues
                 yield Row(f"{name}:row {number}", values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _broken_parquet(f"{name}: after row {number}", error) from error

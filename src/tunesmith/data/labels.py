@@ -15,7 +15,7 @@ from tunesmith.types import Example, Prediction
 def class_weights(
     examples: Sequence[Example], labels: Sequence[str], setting: str | Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """One weight per label: 1 each, inverse to frequency (mean 1 over the examples), or as given."""
+    """Return one weight per label: 1 each, inverse to frequency (mean 1 over the examples), or as given."""
     if isinstance(setting, Mapping):
         if unknown := sorted(set(setting) - set(labels)):
             raise RecipeError(
@@ -31,7 +31,7 @@ def class_weights(
 
 
 def indices(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
-    """The index of each example's label."""
+    """Return the index of each example's label."""
     index = {label: i for i, label in enumerate(labels)}
     return [index[str(example.label)] for example in examples]
 
@@ -39,7 +39,7 @@ def indices(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
 def predictions(
     examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
 ) -> list[Prediction]:
-    """Rows of probabilities (examples x labels) -> predictions."""
+    """Return rows of probabilities (examples x labels) as predictions."""
     best = probabilities.argmax(axis=1)
     return [
         Prediction(example.id, labels[winner], tuple(row.tolist()))

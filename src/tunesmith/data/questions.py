@@ -17,7 +17,7 @@ Turns = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class MultiTurnQuestion:
-    """What is asked, turn by turn, and a reference answer to each turn where there is one."""
+    """A question of several turns, with a reference answer to each turn where there is one."""
 
     id: str
     turns: Turns
@@ -26,47 +26,48 @@ class MultiTurnQuestion:
 
 
 def read(path: str | Path, references: str | Path | None = None) -> list[MultiTurnQuestion]:
-    """The questions of a file: `question_id`, `turns`, and perhaps `category` and `reference`.
+    """Return the questions of a file: `question_id`, `turns`, and optionally `category` and `reference`.
 
     references: a file of reference answers in the form of a model's answers; a question's own come first.
     """
-    given = answers(references)[1] if references else {}
-    found = []
+    separate = answers(references)[1] if references else {}
+    questions = []
     for row in _rows(path):
-        asked = _texts(row, "turns")
+        turns = _texts(row, "turns")
         name = str(row.values.get("question_id", row.id))
-        own = _texts(row, "reference") if row.values.get("reference") else given.get(name, ())
-        if len(own) not in (0, len(asked)):
-            raise DataError(f"{row.id}: {len(asked)} turns but {len(own)} references", do="mend the row")
-        found.append(MultiTurnQuestion(name, asked, own or (None,) * len(asked), str(row.values.get("category") or "")))
-    if len({one.id for one in found}) < len(found):
-        raise DataError(f"{path}: a question_id stands twice", do="give every question its own")
-    return found
+        own = _texts(row, "reference") if row.values.get("reference") else separate.get(name, ())
+        if len(own) not in (0, len(turns)):
+            raise DataError(f"{row.id}: {len(turns)} turns but {len(own)} references", do="fix the row")
+        category = str(row.values.get("category") or "")
+        questions.append(MultiTurnQuestion(name, turns, own or (None,) * len(turns), category))
+    if len({question.id for question in questions}) < len(questions):
+        raise DataError(f"{path}: duplicate question_id", do="give every question its own")
+    return questions
 
 
 def answers(path: str | Path) -> tuple[str, dict[str, Turns]]:
-    """The model and its answers by question: `question_id`, `model_id`, and `turns` of the first of `choices`."""
-    found: dict[str, Turns] = {}
+    """Return the model and its answers by question: `question_id`, `model_id`, `turns` of the first of `choices`."""
+    turns_by_question: dict[str, Turns] = {}
     models: dict[str, None] = {}
     for row in _rows(path):
         choices = row.values.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else row.values
         if not isinstance(first, Mapping):
-            raise DataError(f"{row.id}: choices that are no list of objects", do="mend the row")
+            raise DataError(f"{row.id}: choices is not a list of objects", do="fix the row")
         name = str(row.values.get("question_id", row.id))
-        if name in found:
+        if name in turns_by_question:
             raise DataError(f"{row.id}: question {name} is answered twice", do="keep one of them")
-        found[name] = _texts(Row(row.id, first), "turns")
+        turns_by_question[name] = _texts(Row(row.id, first), "turns")
         models[str(row.values.get("model_id", Path(path).stem))] = None
     if len(models) > 1:
         raise DataError(f"{path}: answers of several models", found=listed(models), do="give each model its own file")
-    return next(iter(models)), found
+    return next(iter(models)), turns_by_question
 
 
 def _rows(path: str | Path) -> list[Row]:
     place = Path(path).expanduser()
     if not place.is_file() or formats.format_of(place) not in (".json", ".jsonl"):
-        raise DataError(f"{path}: no JSON Lines file", do="give a file such as question.jsonl")
+        raise DataError(f"{path}: not a JSON Lines file", do="give a file such as question.jsonl")
     return read_rows(place)[1]
 
 

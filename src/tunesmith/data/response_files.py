@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data import cells, formats
-from tunesmith.data.rows import FIRST, Bad, Row, listed, merge
+from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed, merge
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, ResponseRow
 
@@ -114,9 +114,9 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
     """A file's columns, its rows, and what reading them met. Raises DataError for no rows, and for broken ones."""
     columns = formats.table(path, path.name, "utf-8", ()).columns
     items = list(formats.table(path, path.name, "utf-8", columns).items)
-    bad = [item for item in items if isinstance(item, Bad)]
+    bad = [item for item in items if isinstance(item, RejectedRow)]
     if bad:
-        where = ", ".join(f"{item.id} ({item.note})" if item.note else item.id for item in bad[:FIRST])
+        where = ", ".join(f"{item.id} ({item.note})" if item.note else item.id for item in bad[:SHOWN])
         problem = f"{path.name}: {len(bad):,} rows cannot be read: {bad[0].reason}"
         raise DataError(problem, found=where, do="fix or remove these rows")
     rows = [item for item in items if isinstance(item, Row)]
@@ -232,7 +232,7 @@ def _ids(rows: Sequence[Row], columns: Sequence[str], changes: list[DataNote]) -
     duplicates = [str(name) for name, count in Counter(own).items() if count > 1]
     if not duplicates:
         return [str(name) for name in own]
-    changes.append(DataNote("duplicate ids; using row numbers", len(duplicates), tuple(duplicates[:FIRST])))
+    changes.append(DataNote("duplicate ids; using row numbers", len(duplicates), tuple(duplicates[:SHOWN])))
     return [row.id for row in rows]
 
 

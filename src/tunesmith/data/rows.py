@@ -1,4 +1,4 @@
-"""Raw rows, before anybody has asked what they mean."""
+"""Raw rows, before anything is known of what they mean."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from tunesmith.recipe import Data, Split
 from tunesmith.types import DataNote, Example
 
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 OTHER_NAMES = {"validation": ("val", "valid", "dev")}
-"""What people also call a part; looked for where the recipe keeps the default name."""
-Given = dict[str, tuple[Example, ...]]
-"""Examples by part; a part that the data lacks is not in it."""
-FIRST = 5
-"""So many ids stand for all in a message or a change."""
+"""Other common names of a split; tried where the recipe keeps the default name."""
+RowsBySplit = dict[str, tuple[Example, ...]]
+"""Examples by the name of their split; a split that the data lacks has no entry."""
+SHOWN = 5
+"""How many ids a message or a note names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The values of one row by column name, and where it stands."""
+    """The values of one row by column name. id: where the row is, as in `reviews.csv:18`."""
 
     id: str
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class RejectedRow:
     """A row that cannot be used. `note` adds a number or a label, never the row's contents."""
 
     reason: str
@@ -35,12 +35,12 @@ class Bad:
     note: str = ""
 
 
-Item = Row | Bad | DataNote
+Item = Row | RejectedRow | DataNote
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of one file, folder or hub split. `items` can be walked once; it also tells what reading met."""
+    """The rows of one file, folder or hub split, with notes on how they were read. `items` can be iterated once."""
 
     name: str
     columns: tuple[str, ...]
@@ -52,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that the recipe asks for."""
+    """The columns that the recipe names."""
 
     text: str
     text_pair: str | None
@@ -62,54 +62,60 @@ class Columns:
 
     @classmethod
     def of(cls, data: Data, split: Split) -> Columns:
-        """Those of a recipe."""
+        """Return the columns of a recipe."""
         return cls(data.text, data.text_pair, data.label, split.group, split.column)
 
     def within(self, table: Table) -> Columns:
-        """The same for one table: a folder of classes has its own names for text and label."""
+        """Return the columns for one table: a folder of classes has its own names for text and label."""
         return replace(self, text="text", label="label") if table.implied else self
 
     def settings(self) -> dict[str, str]:
-        """Column by the name of the setting that asks for it."""
-        names = {
+        """Return each column by the name of its setting."""
+        columns = {
             "data.text": self.text,
             "data.text_pair": self.text_pair,
             "data.label": self.label,
             "split.group": self.group,
             "split.column": self.split,
         }
-        return {setting: column for setting, column in names.items() if column is not None}
+        return {setting: column for setting, column in columns.items() if column is not None}
 
 
-def part_names(split: Split) -> dict[str, tuple[str, ...]]:
-    """The names under which each part may stand; none where the recipe says `none`."""
+def split_names(split: Split) -> dict[str, tuple[str, ...]]:
+    """Return the names that each split may have in the data; none where the recipe says `none`."""
     names = {}
-    for part in PARTS:
-        name: str = getattr(split, part)
-        others = OTHER_NAMES.get(part, ()) if name == part else ()
-        names[part] = () if name == "none" else (name, *others)
+    for split_name in SPLITS:
+        name: str = getattr(split, split_name)
+        others = OTHER_NAMES.get(split_name, ()) if name == split_name else ()
+        names[split_name] = () if name == "none" else (name, *others)
     return names
 
 
-def merge(changes: Iterable[DataNote]) -> tuple[DataNote, ...]:
-    """Add up the changes of one kind, in the order of their first appearance."""
+def note(what: str, ids: Iterable[str]) -> DataNote:
+    """Return a note on these rows; it counts all of them and names the first few."""
+    ids = tuple(ids)
+    return DataNote(what, len(ids), ids[:SHOWN])
+
+
+def merge(notes: Iterable[DataNote]) -> tuple[DataNote, ...]:
+    """Add up the notes of one kind, in the order of their first appearance."""
     counts: dict[str, int] = {}
     where: dict[str, list[str]] = {}
-    for change in changes:
-        counts[change.what] = counts.get(change.what, 0) + change.count
-        ids = where.setdefault(change.what, [])
-        if len(ids) < FIRST:
-            ids.extend(change.where[: FIRST - len(ids)])
+    for note in notes:
+        counts[note.what] = counts.get(note.what, 0) + note.count
+        ids = where.setdefault(note.what, [])
+        if len(ids) < SHOWN:
+            ids.extend(note.where[: SHOWN - len(ids)])
     return tuple(DataNote(what, count, tuple(where[what])) for what, count in counts.items())
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """`a, b, c and 4 more`."""
+    """Return `a, b, c and 4 more`."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) + more) or "nothing"
 
 
-def shortened(label: str, most: int = 40) -> str:
-    """A label in quotes, cut where somebody named the wrong column and it is a whole text."""
+def quoted(label: str, most: int = 40) -> str:
+    """Return a label in quotes; cut, as it is a whole text where the wrong column was named."""
     return repr(label if len(label) <= most else label[:most] + "...")

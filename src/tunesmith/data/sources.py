@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tunesmith.data import folders, formats, hub
-from tunesmith.data.rows import PARTS, Table, listed
+from tunesmith.data.rows import SPLITS, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
@@ -16,21 +16,21 @@ ASSET = "pypi:"
 
 
 def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
-    """Raw tables by part. A single table is called train, also where a column says what its rows are.
+    """Return raw tables by split. A single table is called train, also where a column has the split of each row.
 
-    wanted: the columns that will be read, where a file lets us leave the others alone.
+    wanted: the columns that will be read; the others are skipped where the format allows it.
     """
     if data.path and Path(data.path).expanduser().is_file():
         data = data.model_copy(update={"path": None, "train": data.path})
-    found = {} if data.train else _one_source(data, split, wanted)
-    found |= _given_files(data, wanted)
-    if split.column and len(found) > 1:
+    tables_by_split = {} if data.train else _one_source(data, split, wanted)
+    tables_by_split |= _split_files(data, wanted)
+    if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
-            found=f"{len(found)} tables: {listed(table.name for table in found.values())}",
+            found=f"{len(tables_by_split)} tables: {listed(table.name for table in tables_by_split.values())}",
             do="leave out split.column, or give one file with data.path",
         )
-    return found
+    return tables_by_split
 
 
 def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
@@ -68,20 +68,20 @@ def _looks_like_a_path(source: str) -> bool:
     return known or source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1
 
 
-def _given_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:
-    given = {part: Path(source).expanduser() for part in PARTS if (source := getattr(data, part))}
-    for part, path in given.items():
+def _split_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:
+    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
+    for split_name, path in paths.items():
         if not path.exists():
-            raise _missing(f"data.{part}", path)
-    twice = [path for path, count in Counter(path.resolve() for path in given.values()).items() if count > 1]
-    if twice:
-        raise DataError(f"{twice[0]}: one file given for two splits", do="give each split its own file")
-    names = short_names(list(given.values()))
-    return {part: formats.table(path, names[path], data.encoding, wanted) for part, path in given.items()}
+            raise _missing(f"data.{split_name}", path)
+    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
+    if repeated:
+        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
+    names = short_names(list(paths.values()))
+    return {split_name: formats.table(path, names[path], data.encoding, wanted) for split_name, path in paths.items()}
 
 
 def short_names(paths: list[Path]) -> dict[Path, str]:
-    """As few last parts of each path as tell them all apart."""
+    """Return as few last parts of each path as distinguish them all."""
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = {path: "/".join(path.parts[-depth:]) for path in paths}
         if len(set(names.values())) == len(names):

@@ -19,7 +19,7 @@ def summarize(splits: Splits, source: str) -> DataSummary:
         fingerprint=splits.fingerprints["data"],
         made=splits.made,
         splits={name: _split(rows, splits.labels, splits.fingerprints[name]) for name, rows in rows_by_split.items()},
-        changes=splits.changes,
+        changes=splits.notes,
     )
 
 

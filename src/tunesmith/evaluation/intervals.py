@@ -73,12 +73,17 @@ def bootstrap(measure: Callable[[Index], dict[str, Floats]], rows: int, samples:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
+def counts(places_BN: Index, width: int, weights_BN: Floats | None = None) -> Floats:
+    """B x width: how often (or with what total weight) each number below `width` occurs in each line."""
+    B = len(places_BN)
+    cells = places_BN + np.arange(0, B * width, width, dtype=np.intp)[:, None]
+    weights = None if weights_BN is None else weights_BN.ravel()
+    return np.bincount(cells.ravel(), weights, minlength=B * width).reshape(B, width).astype(np.float64)
+
+
 def sums(values_NC: Floats, draws_BN: Index) -> Floats:
     """What each line of `draws_BN` sums up to: B x C. Of whole numbers exactly, in whatever order they are added."""
-    N = len(values_NC)
-    places_BN = draws_BN + np.arange(len(draws_BN), dtype=np.intp)[:, None] * N
-    times_BN = np.bincount(places_BN.ravel(), minlength=len(draws_BN) * N).reshape(len(draws_BN), N)
-    return times_BN.astype(np.float64) @ values_NC
+    return counts(draws_BN, len(values_NC)) @ values_NC
 
 
 def percentile(value: float, resampled: Floats, confidence: float) -> tuple[float, float]:

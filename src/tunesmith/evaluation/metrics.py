@@ -1,4 +1,4 @@
-"""Scores of predictions, defined as in scikit-learn (zero_division=0), each headline with its interval.
+"""Scores of predicted labels, defined as in scikit-learn (zero_division=0), each headline with its interval.
 
 Every metric is made of sums over rows. The sums are taken over a matrix of row numbers, so that the rows as they
 are and thousands of resamples go through the same few lines. Shapes: N rows, K labels, B resamples.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile, wilson
+from tunesmith.evaluation import intervals
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, wilson
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -69,33 +70,91 @@ class Counts:
     right: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Average:
+    """A score per label, averaged over the labels."""
+
+    macro: float
+    micro: float
+    """The accuracy, where every row is given a label."""
+    weighted: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """The scores of one label."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Rows of this label in gold."""
+    predicted: int
+    """Rows that were predicted to have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """The rows whose top probability lies in (low, high]; without rows there are no means."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    """Mean top probability."""
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationScores:
+    """scores.json: everything a report says about one classifier's predictions."""
+
+    rows: int
+    invalid: int
+    """Rows that were given no label."""
+    labels: tuple[str, ...]
+    confidence: float
+    """Level of the intervals."""
+    headline: dict[str, Estimate]
+    """By metric, in the order of HIGHER_IS_BETTER."""
+    averages: dict[str, Average]
+    """Of precision, recall and F1."""
+    per_class: dict[str, LabelScores]
+    confusion: tuple[tuple[int, ...], ...]
+    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
+    calibration: tuple[CalibrationBin, ...]
+
+
 def score(
     gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str], confidence: Confidence
-) -> dict[str, Any]:
-    """Everything a report says of one method's predictions, ready for scores.json; equal inputs give equal bits.
+) -> ClassificationScores:
+    """Return all scores of one method's predictions; equal inputs give equal bits.
 
     `headline` has a Wilson interval for accuracy and percentile bootstrap intervals over rows for the others.
-    Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold. `invalid`
-    is the number of rows that were given no label.
+    Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold.
     """
     table = tabulate(gold, predictions, labels)
-    counts = count(table, every_row(table))
-    return {
-        "rows": len(table.gold),
-        "invalid": int((table.predicted == len(table.labels)).sum()),
-        "labels": list(table.labels),
-        "confidence": confidence.level,
-        "headline": _headline_with_intervals(table, confidence),
-        "averages": _averages(counts),
-        "per_class": _per_class(table.labels, counts),
-        "confusion": _confusion(table),
-        "calibration": _calibration(table),
-    }
+    counts, N = count(table, every_row(table)), len(table.gold)
+    headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
+    low, high = wilson(int(table.right.sum()), N, confidence.level)
+    headline["accuracy"] = Estimate(headline["accuracy"].value, low, high, "wilson")
+    return ClassificationScores(
+        rows=N,
+        invalid=int((table.predicted == len(table.labels)).sum()),
+        labels=table.labels,
+        confidence=confidence.level,
+        headline=headline,
+        averages=_averages(counts),
+        per_class=_per_class(table.labels, counts),
+        confusion=_confusion(table),
+        calibration=_calibration(table),
+    )
 
 
 def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
     """The headline metrics without intervals: cheap enough for every evaluation during training."""
-    return _headline(tabulate(gold, predictions, labels))
+    table = tabulate(gold, predictions, labels)
+    return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
 
 
 def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
@@ -144,7 +203,7 @@ def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Predict
     if not good.all():
         place = int(np.argmin(good))
         raise RunError(
-            f"the probabilities of {predictions[place].id} are none",
+            f"{predictions[place].id}: invalid probabilities",
             expected="numbers from 0 to 1 that sum to 1",
             found=f"sum {sums[place]:.6g}, least {probabilities_NK[place].min():.6g}",
             do="look for non-finite values in the model, or for damage in the predictions file",
@@ -171,18 +230,10 @@ def count(table: PredictionTable, draws_BN: Index) -> Counts:
     """Rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
     K = len(table.labels)
     return Counts(
-        gold=_sums(table.gold[draws_BN], K),
-        predicted=_sums(table.predicted[draws_BN], K + 1)[:, :K],
-        right=_sums(table.hit[draws_BN], K + 1)[:, :K],
+        gold=intervals.counts(table.gold[draws_BN], K),
+        predicted=intervals.counts(table.predicted[draws_BN], K + 1)[:, :K],
+        right=intervals.counts(table.hit[draws_BN], K + 1)[:, :K],
     )
-
-
-def _sums(places_BN: Index, width: int, weights_BN: Floats | None = None) -> Floats:
-    """B x width: how often (or with what total weight) each place occurs in each line."""
-    B = len(places_BN)
-    cells = places_BN + np.arange(0, B * width, width, dtype=np.intp)[:, None]
-    weights = None if weights_BN is None else weights_BN.ravel()
-    return np.bincount(cells.ravel(), weights, minlength=B * width).reshape(B, width).astype(np.float64)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
@@ -227,7 +278,7 @@ def mcc(counts: Counts) -> Floats:
 def ece(table: PredictionTable, draws_BN: Index) -> Floats:
     """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - right)| / N."""
     gaps_BN = (table.confidence - table.right)[draws_BN]
-    return _total(np.abs(_sums(table.bins[draws_BN], BINS, gaps_BN))) / len(draws_BN[0])
+    return _total(np.abs(intervals.counts(table.bins[draws_BN], BINS, gaps_BN))) / len(draws_BN[0])
 
 
 COUNTED: dict[str, Callable[[Counts], Floats]] = {
@@ -258,25 +309,10 @@ def every_row(table: PredictionTable) -> Index:
     return np.arange(len(table.gold), dtype=np.intp)[None, :]
 
 
-def _headline(table: PredictionTable) -> dict[str, float]:
-    return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
-
-
 # The parts of scores.json.
 
 
-def _headline_with_intervals(table: PredictionTable, confidence: Confidence) -> dict[str, dict[str, Any]]:
-    N, level = len(table.gold), confidence.level
-    resampled = bootstrap(lambda draws: measure(table, draws), N, confidence.resamples, confidence.seed)
-    entries = {}
-    for name, value in _headline(table).items():
-        wilsons = name == "accuracy"
-        low, high = wilson(int(table.right.sum()), N, level) if wilsons else percentile(value, resampled[name], level)
-        entries[name] = {"value": value, "low": low, "high": high, "interval": "wilson" if wilsons else "bootstrap"}
-    return entries
-
-
-def _averages(counts: Counts) -> dict[str, dict[str, float]]:
+def _averages(counts: Counts) -> dict[str, Average]:
     present = counts.gold + counts.predicted > 0
     whole = Counts(*(_total(part)[:, None] for part in (counts.gold, counts.predicted, counts.right)))
     columns = {
@@ -285,50 +321,43 @@ def _averages(counts: Counts) -> dict[str, dict[str, float]]:
         "f1": (_f1(counts), _f1(whole)),
     }
     return {
-        name: {
-            "macro": float(values[present].mean()),
-            "micro": float(micro[0, 0]),  # the accuracy, where every row is given a label
-            "weighted": float((values * counts.gold).sum() / counts.gold.sum()),
-        }
+        name: Average(
+            macro=float(values[present].mean()),
+            micro=float(micro[0, 0]),
+            weighted=float((values * counts.gold).sum() / counts.gold.sum()),
+        )
         for name, (values, micro) in columns.items()
     }
 
 
-def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, dict[str, float | int]]:
+def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, LabelScores]:
     precision = _ratio(counts.right, counts.predicted)[0]
     recall = _ratio(counts.right, counts.gold)[0]
     f1 = _f1(counts)[0]
     return {
-        label: {
-            "precision": float(precision[k]),
-            "recall": float(recall[k]),
-            "f1": float(f1[k]),
-            "support": int(counts.gold[0, k]),
-            "predicted": int(counts.predicted[0, k]),
-        }
+        label: LabelScores(
+            precision=float(precision[k]),
+            recall=float(recall[k]),
+            f1=float(f1[k]),
+            support=int(counts.gold[0, k]),
+            predicted=int(counts.predicted[0, k]),
+        )
         for k, label in enumerate(labels)
     }
 
 
-def _confusion(table: PredictionTable) -> list[list[int]]:
-    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
+def _confusion(table: PredictionTable) -> tuple[tuple[int, ...], ...]:
     K = len(table.labels)
     cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
-    return [[int(cell) for cell in row[:K]] for row in cells.reshape(K, K + 1)]
+    return tuple(tuple(int(cell) for cell in row[:K]) for row in cells.reshape(K, K + 1))
 
 
-def _calibration(table: PredictionTable) -> list[dict[str, float | int | None]]:
+def _calibration(table: PredictionTable) -> tuple[CalibrationBin, ...]:
     bins = []
     for place in range(BINS):
         inside = table.bins == place
         rows = int(inside.sum())
-        bins.append(
-            {
-                "low": place / BINS,
-                "high": (place + 1) / BINS,
-                "count": rows,
-                "confidence": float(table.confidence[inside].mean()) if rows else None,
-                "accuracy": float(table.right[inside].mean()) if rows else None,
-            }
-        )
-    return bins
+        confidence = float(table.confidence[inside].mean()) if rows else None
+        accuracy = float(table.right[inside].mean()) if rows else None
+        bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
+    return tuple(bins)

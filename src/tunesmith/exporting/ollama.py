@@ -95,20 +95,20 @@ def template(pieces: Pieces, skipped: str = "") -> str:
 def conversing(chat_encoder: ChatEncoder) -> Pieces:
     """The pieces of a chat template. Raises ModelError where it is not made of such pieces."""
     bare = ChatEncoder(chat_encoder.tokenizer)  # a system message of the recipe goes into the Modelfile
-    first = bare.opening(_turns("user"))
-    second = bare.opening(_turns("user", "assistant", "user"))
+    first = bare.rendered_prompt(_turns("user"))
+    second = bare.rendered_prompt(_turns("user", "assistant", "user"))
     head, _, opening = first.partition(MARKS["user"])
     asked, _, rest = second.partition(MARKS["user"])[2].partition(MARKS["assistant"])
     answered = rest.partition(MARKS["user"])[0]
     try:
-        opened = bare.opening(_turns("system", "user"))
+        opened = bare.rendered_prompt(_turns("system", "user"))
     except Exception as error:  # a template may refuse system messages; Ollama would drop them silently
         raise _unfit(f"it refuses system messages: {str(error).splitlines()[0]}") from error
     before, _, rest = opened.partition(MARKS["system"])
     pieces = Pieces(head, (before, rest.partition(MARKS["user"])[0]), opening, asked, answered)
     for trial in TRIALS:
         turns = _turns(*trial)
-        if expand(pieces, turns) != bare.opening(turns):
+        if expand(pieces, turns) != bare.rendered_prompt(turns):
             raise _unfit(f"a conversation of {', '.join(trial)} is written in another way")
     return pieces
 
@@ -139,7 +139,7 @@ def _turns(*roles: Any) -> list[Message]:
 
 def _asking(chat_encoder: ChatEncoder, question: LabelQuestion) -> Pieces:
     """A classifier's question around the text, which is all that is given."""
-    text = chat_encoder.opening(question.ask(Example("mark", MARKS["user"])))
+    text = chat_encoder.rendered_prompt(question.ask(Example("mark", MARKS["user"])))
     head, _, opening = text.partition(MARKS["user"])
     return Pieces(head, ("", ""), opening)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tunesmith.data.conversations import whole
+from tunesmith.data.conversations import content_with_input
 from tunesmith.data.prompts import LabelQuestion
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
@@ -89,7 +89,7 @@ def _chatting(trained: ExportSource, chat: ChatSpec, target: str, pairs: bool) -
     messages = [
         {"role": turn.role, "content": turn.content, "input": turn.input}
         if keeps_input and turn.input
-        else {"role": turn.role, "content": whole(turn)}
+        else {"role": turn.role, "content": content_with_input(turn)}
         for turn in turns
     ]
     return [

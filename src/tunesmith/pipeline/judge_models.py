@@ -101,7 +101,7 @@ class LocalJudge:
         limit = self._generator.context_length - self._generator.max_answer_tokens(self._settings)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
-            prompts = self._generator.chat_encoder.encode_openings([request.messages for request in batch])
+            prompts = self._generator.chat_encoder.encode_prompts([request.messages for request in batch])
             fits = [request for request, prompt in zip(batch, prompts, strict=True) if len(prompt) <= limit]
             for request in batch:
                 if request not in fits:
@@ -136,7 +136,7 @@ class LocalJudge:
 
     def _generate(self, requests: Sequence[EndpointRequest]) -> Iterator[EndpointReply]:
         conversations = [request.messages for request in requests]
-        prompts = self._generator.chat_encoder.encode_openings(conversations)
+        prompts = self._generator.chat_encoder.encode_prompts(conversations)
         responses = self._generator.respond(
             [request.key for request in requests], conversations, self._settings, requests[0].seed
         )
@@ -148,7 +148,7 @@ class LocalJudge:
         from tunesmith.prediction import scoring
 
         chat_encoder, model = self._generator.chat_encoder, self._generator.model
-        prompts = chat_encoder.encode_openings([request.messages for request in requests])
+        prompts = chat_encoder.encode_prompts([request.messages for request in requests])
         for request, prompt in zip(requests, prompts, strict=True):
             tree = scoring.Tree.of(chat_encoder.encode_answers(request.messages, request.choices))
             score = scoring.score if self._reads_trees else scoring.score_padded
@@ -162,5 +162,5 @@ class LocalJudge:
 
         question = [Message("user", "How good is this?")]
         answers = self._generator.chat_encoder.encode_answers(question, ["Score: 1", "Score: 10", "Score: 99"])
-        prompts = self._generator.chat_encoder.encode_openings([question])
+        prompts = self._generator.chat_encoder.encode_prompts([question])
         return scoring.disagrees(self._generator.model, prompts, answers) is None

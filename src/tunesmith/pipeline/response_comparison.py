@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tunesmith import __version__, records, runs
+from tunesmith import runs
 from tunesmith.console import say, warn
 from tunesmith.data import response_files as files
-from tunesmith.data.rows import FIRST, merge
+from tunesmith.data.rows import SHOWN, merge
 from tunesmith.data.summary import lines
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.manifest import UNKNOWN_COSTS, Costs
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
+from tunesmith.reporting.schema import GenerationReport, GenerationResult, ResponseFiles
 from tunesmith.runs import Run
 from tunesmith.types import DataNote, ResponseRow
 
@@ -46,16 +46,14 @@ class ModelResponses:
     name: str
     source: str
     rows: Rows
-    costs: Mapping[str, Any] = field(
-        default_factory=lambda: dict.fromkeys(("train_seconds", "parameters", "trainable"))
-    )
+    costs: Costs = UNKNOWN_COSTS
     """Of training; nothing is known of them where the answers come from a file."""
     changes: tuple[DataNote, ...] = ()
     """What reading them met."""
 
 
-def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> dict[str, Any]:
-    """The report on the answers in runs and files as one dict, ready for JSON; `methods` are the models."""
+def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> GenerationReport:
+    """Return the report on the answers in runs and files; its `methods` are the models."""
     models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
@@ -64,32 +62,29 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> di
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
     confidence = _confidence(sources)
     methods = [
-        {
-            "name": model.name,
-            "description": model.source,
-            "costs": model.costs,
-            "scores": responses.score(model.rows, confidence),
-        }
+        GenerationResult(
+            name=model.name,
+            description=model.source,
+            costs=model.costs,
+            scores=responses.score(model.rows, confidence),
+        )
         for model in models
     ]
-    return {
-        "task": "answers",
-        "title": ", ".join(dict.fromkeys(Path(model.source).name for model in models)),
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": run_report.command(),
-        "version": __version__,
-        "data": {"changes": [asdict(change) for change in changes]},
-        "signatures": text_overlap.signatures(),
+    return GenerationReport(
+        task="answers",
+        title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
+        data=ResponseFiles(tuple(changes)),
+        signatures=text_overlap.signatures(),
         **run_report.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
-    }
+    )
 
 
-def write(content: Mapping[str, Any], page: Path) -> None:
+def write(report: GenerationReport, page: Path) -> None:
     """The report as an HTML page, and beside it in Markdown."""
     if page.suffix != ".html" or not page.parent.is_dir():
         raise RecipeError(f"cannot write {page}", expected="a name that ends in .html, in a folder that exists")
-    runs.write_whole(page, pages.html(content).encode())
-    twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(content).encode())
+    runs.write_whole(page, pages.html(report).encode())
+    twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(report).encode())
     say(f"wrote {page} and {twin.name}")
 
 
@@ -112,9 +107,7 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     if run is not None:
         if not task_of(run).has_responses:
             raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
-        return [
-            ModelResponses(run.manifest.name, str(run.path), run.responses("test"), records.dump(run.finished.costs))
-        ]
+        return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
@@ -137,7 +130,7 @@ def scorable(model: ModelResponses) -> ModelResponses:
         f"left out of {model.name}: no reference": ungraded,
         f"no response of {model.name}: counts as an empty answer": unanswered,
     }
-    changes = (DataNote(reason, len(ids), tuple(ids[:FIRST])) for reason, ids in reasons.items() if ids)
+    changes = (DataNote(reason, len(ids), tuple(ids[:SHOWN])) for reason, ids in reasons.items() if ids)
     filled = [replace(row, response="") if row.missing else row for row in rows]
     return replace(model, rows=filled, changes=(*model.changes, *changes))
 
@@ -160,7 +153,7 @@ def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[
             do="give answers to the same prompts, or evaluate each alone",
         )
     dropped = [
-        DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:FIRST]))
+        DataNote(f"left out: a prompt of {model.name} that the others did not answer", len(left), tuple(left[:SHOWN]))
         for model, rows in zip(models, keyed, strict=True)
         if (left := [row.id for key, row in rows.items() if key not in set(common)])
     ]

@@ -83,7 +83,7 @@ class Generator:
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
         """As `respond`, with None for prompts that are too long even when they are cut, with a warning."""
-        found, _ = truncation.encode_openings(
+        found, _ = truncation.encode_prompts(
             conversations, self.chat_encoder, self.context_length - self.max_answer_tokens(settings)
         )
         fit = [i for i, ids in enumerate(found) if ids is not None]
@@ -145,13 +145,13 @@ class Generator:
 
     def rendered_prompt(self, prompt: Prompt) -> str:
         """The text that an answer follows: a conversation in its template, or a text as it is."""
-        return prompt if isinstance(prompt, str) else self.chat_encoder.opening(prompt)
+        return prompt if isinstance(prompt, str) else self.chat_encoder.rendered_prompt(prompt)
 
     def tokenize(self, prompt: Prompt) -> Ids:
         """The ids of `rendered_prompt`; a plain text begins as the tokenizer begins texts."""
         if isinstance(prompt, str):
             return list(self.chat_encoder.tokenizer(prompt, verbose=False)["input_ids"])
-        return self.chat_encoder.encode_openings([prompt])[0]
+        return self.chat_encoder.encode_prompts([prompt])[0]
 
     def encode(self, conversations: Sequence[Conversation], max_answer_tokens: int, log: bool = True) -> list[Ids]:
         """Prompts as ids, with `max_answer_tokens` left for an answer; what had to be shortened is counted aloud.
@@ -159,7 +159,7 @@ class Generator:
         Raises DataError where that is not enough.
         """
         limit = self.context_length - max_answer_tokens
-        found, cut = truncation.encode_openings(conversations, self.chat_encoder, limit)
+        found, cut = truncation.encode_prompts(conversations, self.chat_encoder, limit)
         prompts = [ids for ids in found if ids is not None]
         if len(prompts) < len(found):
             raise DataError(
@@ -268,7 +268,7 @@ class Generator:
         """The template's headings in plain letters (`### Human:`), with a newline where they begin a line."""
         turns = [Message("user", "q1q"), Message("assistant", "a1a"), Message("user", "q2q", "i2i")]
         special = [str(token) for token in self.chat_encoder.tokenizer.added_tokens_decoder.values() if token.special]
-        text = self.chat_encoder.opening(turns).partition("a1a")[2]
+        text = self.chat_encoder.rendered_prompt(turns).partition("a1a")[2]
         for token in special:
             text = text.removeprefix(token)
         turn, _, rest = text.partition("q2q")

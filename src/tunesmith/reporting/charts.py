@@ -6,19 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
-from tunesmith import records
-from tunesmith.evaluation.intervals import Estimate
+from tunesmith.evaluation.metrics import CalibrationBin
 from tunesmith.evaluation.self_consistency import ThresholdPoint
+from tunesmith.reporting.format import AnyEstimate, ends
+from tunesmith.reporting.schema import Curve
 
 Point = tuple[float, float]
 
 WIDTH, LEFT, RIGHT = 360, 42, 350
 MOST_POINTS = 240
 """A line of more points is thinned to means of neighbours: no screen shows more and the file stays small."""
+
+
+class TrainedInSteps(Protocol):
+    """What a picture of several trainings needs of each: a method, or a trial of a sweep."""
+
+    @property
+    def curve(self) -> Curve | None: ...
+
+    @property
+    def validation(self) -> Mapping[str, float] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,9 @@ def _round_step(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-def interval(estimate: Estimate | Mapping[str, Any], scale: Axis, title: str) -> Markup:
+def interval(estimate: AnyEstimate, scale: Axis, title: str) -> Markup:
     """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
-    ends = records.dump(estimate)
-    low, value, high = (100 * scale.share(ends[end]) for end in ("low", "value", "high"))
+    low, value, high = (100 * scale.share(end) for end in ends(estimate))
     return Markup(
         '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
         '<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
@@ -80,14 +90,17 @@ def ticks(scale: Axis, percent: bool = False) -> Markup:
     return Markup('<svg class="scale" aria-hidden="true">{labels}</svg>').format(labels=labels)
 
 
-def calibration(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
+def calibration(bins: Sequence[CalibrationBin], title: str) -> Markup:
     """Reliability diagram: accuracy over confidence, a dot's area for its rows; below, the rows in each bin."""
     top, bottom = 26, 226
     unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
-    most = max((b["count"] for b in bins), default=0) or 1
-    filled = [b for b in bins if b["count"] and b["confidence"] is not None and b["accuracy"] is not None]
-    points = [(_across(b["confidence"], unit), _up(b["accuracy"], unit, top, bottom)) for b in filled]
-    sizes = [2.5 + 6 * sqrt(b["count"] / most) for b in filled]
+    most = max((b.count for b in bins), default=0) or 1
+    points = [
+        (_across(b.confidence, unit), _up(b.accuracy, unit, top, bottom))
+        for b in bins
+        if b.confidence is not None and b.accuracy is not None
+    ]
+    sizes = [2.5 + 6 * sqrt(b.count / most) for b in bins if b.count]
     body = [
         _frame(unit, unit, top, bottom),
         Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top),
@@ -101,20 +114,20 @@ def calibration(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
     return _picture(348, title, body)
 
 
-def _bar(one: Mapping[str, Any], most: int, unit: Axis) -> Markup:
+def _bar(rows: CalibrationBin, most: int, unit: Axis) -> Markup:
     floor_y, tallest = 328, 54
-    left, right = _across(one["low"], unit) + 1.5, _across(one["high"], unit) - 1.5
-    height = tallest * one["count"] / most
-    count = f"{one['count']:,}" if one["count"] < 10_000 else f"{one['count'] / 1000:.0f} k"
+    left, right = _across(rows.low, unit) + 1.5, _across(rows.high, unit) - 1.5
+    height = tallest * rows.count / most
+    count = f"{rows.count:,}" if rows.count < 10_000 else f"{rows.count / 1000:.0f} k"
     bar = Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
-    label = _text((left + right) / 2, floor_y - height - 4, count) if one["count"] else Markup("")
+    label = _text((left + right) / 2, floor_y - height - 4, count) if rows.count else Markup("")
     return bar.format(left, floor_y - height, right - left, height) + label
 
 
-def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Markup:
+def curve(trained: Curve, best_step: float | None, title: str) -> Markup:
     """Training loss over steps and, in a panel of its own below, the validation metric."""
-    names = {"loss": "training loss", "validation": f"validation {_spoken(losses['validation_metric'])}"}
-    panels = [(name, list(losses[key] or [])) for key, name in names.items() if losses[key]]
+    named = (("training loss", trained.loss), (f"validation {_spoken(trained.validation_metric)}", trained.validation))
+    panels = [(name, points) for name, points in named if points]
     steps = axis([0.0, *(step for _, points in panels for step, _ in points)], least=1, low=0)
     tall = 276 / max(1, len(panels))
     body = []
@@ -127,22 +140,22 @@ def curve(losses: Mapping[str, Any], best_step: float | None, title: str) -> Mar
     return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
 
 
-def laid_over(methods: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def laid_over(methods: Sequence[TrainedInSteps]) -> list[Markup]:
     """One picture of all training losses, one of the validation metric; none where nothing trained in steps.
 
     Methods without steps have a level line at their validation score. Runs that were judged by different metrics
     share no second picture.
     """
-    curves = [(place, method["curve"]) for place, method in enumerate(methods) if method["curve"]]
-    metrics = {found["validation_metric"] for _, found in curves}
-    losses = [(place, found["loss"]) for place, found in curves if found["loss"]]
+    curves = [(place, method.curve) for place, method in enumerate(methods) if method.curve]
+    metrics = {curve.validation_metric for _, curve in curves}
+    losses = [(place, curve.loss) for place, curve in curves if curve.loss]
     pictures = [_overlay(losses, [], "training loss")] if losses else []
-    judged = [(place, found["validation"]) for place, found in curves if found["validation"]]
-    if judged and len(metrics) == 1:
+    validations = [(place, curve.validation) for place, curve in curves if curve.validation]
+    if validations and len(metrics) == 1:
         (metric,) = metrics
-        still = [(p, (m["validation"] or {}).get(metric)) for p, m in enumerate(methods) if not m["curve"]]
-        levels = [(place, float(value)) for place, value in still if value is not None]
-        pictures.append(_overlay(judged, levels, f"validation {_spoken(metric)}"))
+        level = [(place, (method.validation or {}).get(metric)) for place, method in enumerate(methods)]
+        levels = [(place, value) for place, value in level if value is not None and not methods[place].curve]
+        pictures.append(_overlay(validations, levels, f"validation {_spoken(metric)}"))
     return pictures
 
 
@@ -293,9 +306,8 @@ def trade_off(points: Sequence[ThresholdPoint], chosen: float, title: str) -> Ma
     top, bottom = 26, 226
     unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     known = sorted((point for point in points if point.precision), key=lambda point: point.coverage)
-    values = axis(
-        [*(point.precision.low for point in known if point.precision), 1.0], steps=4, least=0.1, low=0, high=1
-    )
+    lows = [point.precision.low for point in known if point.precision]
+    values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
 
     def places(end: str) -> list[Point]:
         return [

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.evaluation.label_pairs import LabelPair
+from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.reporting import page
-from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, signed_estimate
+from tunesmith.reporting.format import chance, directed, estimate, metric, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, plain, sign, table
-
-Report = Mapping[str, Any]
-"""What `comparison.json` holds; `pipeline.reporting.build` makes it."""
+from tunesmith.reporting.schema import ClassificationReport, ClassificationResult
+from tunesmith.types import DataSummary
 
 FULL_MATRIX = 25
 """With more classes than this a confusion matrix cannot be read: its largest cells are listed instead."""
@@ -18,104 +20,110 @@ LISTED = 15
 """How many confusions, or classes, such a list has."""
 
 
-def html(report: Report) -> str:
+def html(report: ClassificationReport) -> str:
     """One self-contained page, without scripts and without any request to the outside."""
     functions = {function.__name__: function for function in (confusions, weakest, floor)}
     return page.render("report.html.j2", report=report, full_matrix=FULL_MATRIX, **functions, **_axes(report))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ClassificationReport) -> str:
     """The tables that matter, for a terminal, a pull request or an issue."""
-    several = len(report["methods"]) > 1
+    several = len(report.methods) > 1
     parts = [
-        f"# {plain(report['title'])}",
-        f"**{plain(report['verdict'])}**",
+        f"# {plain(report.title)}",
+        f"**{plain(report.verdict)}**",
         f"## {'Comparison' if several else 'Scores and costs'}",
-        _score_table(report["methods"]),
-        floor_sentence(report["data"]),
-        cost_table(report["methods"]),
+        _score_table(report.methods),
+        floor_sentence(report.data),
+        cost_table(report.methods),
     ]
-    if report["pairs"]:
-        parts += ["## Pairs", _pair_table(report["pairs"])]
-    parts += ["## Data", *data_parts(report["data"])]
+    if report.pairs:
+        parts += ["## Pairs", _pair_table(report.pairs)]
+    parts += ["## Data", *data_parts(report.data)]
     return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
 # What the page and the tables draw from the scores.
 
 
-def _axes(report: Report) -> dict[str, Any]:
+def _axes(report: ClassificationReport) -> dict[str, Any]:
     from tunesmith.reporting import charts
 
-    scores = [method["scores"]["headline"][name] for method in report["methods"] for name in ("accuracy", "macro_f1")]
-    gaps = [pair[name] for pair in report["pairs"] for name in ("accuracy_difference", "macro_f1_difference")]
-    trained_in_steps = [method for method in report["methods"] if method["curve"]]
+    scores = [method.scores.headline[name] for method in report.methods for name in ("accuracy", "macro_f1")]
+    gaps = [gap for pair in report.pairs for gap in (pair.accuracy_difference, pair.macro_f1_difference)]
+    in_steps = [method for method in report.methods if method.curve]
     return {
-        "pictures": charts.laid_over(report["methods"]) if len(trained_in_steps) > 1 else [],
-        "score_axis": charts.axis([s[end] for s in scores for end in ("low", "high")], least=0.04, low=0, high=1),
-        "gap_axis": charts.axis(
-            [0.0, *(gap[end] for gap in gaps for end in ("low", "high"))], least=0.02, low=-1, high=1
-        ),
+        "pictures": charts.laid_over(report.methods) if len(in_steps) > 1 else [],
+        "score_axis": charts.axis([end for s in scores for end in (s.low, s.high)], least=0.04, low=0, high=1),
+        "gap_axis": charts.axis([0.0, *(end for g in gaps for end in (g.low, g.high))], least=0.02, low=-1, high=1),
     }
 
 
-def confusions(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The most frequent mistakes, largest first: gold, predicted, count, and the share of the gold label's rows."""
-    labels = scores["labels"]
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A kind of mistake, and how often it is made."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+    """Of the gold label's rows."""
+
+
+def confusions(scores: ClassificationScores) -> list[Confusion]:
+    """The most frequent mistakes, largest first."""
     cells = [
-        {"gold": gold, "predicted": predicted, "count": cell, "share": cell / sum(row)}
-        for gold, row in zip(labels, scores["confusion"], strict=True)
-        for predicted, cell in zip(labels, row, strict=True)
+        Confusion(gold, predicted, cell, cell / sum(row))
+        for gold, row in zip(scores.labels, scores.confusion, strict=True)
+        for predicted, cell in zip(scores.labels, row, strict=True)
         if cell and gold != predicted
     ]
-    return sorted(cells, key=lambda cell: -cell["count"])[:LISTED]
+    return sorted(cells, key=lambda cell: -cell.count)[:LISTED]
 
 
-def weakest(scores: Mapping[str, Any]) -> list[str]:
+def weakest(scores: ClassificationScores) -> list[str]:
     """The labels with the lowest F1 among those that the test split has."""
-    classes = scores["per_class"]
-    tested = [label for label in scores["labels"] if classes[label]["support"]]
-    return sorted(tested, key=lambda label: classes[label]["f1"])[:LISTED]
+    tested = [label for label in scores.labels if scores.per_class[label].support]
+    return sorted(tested, key=lambda label: scores.per_class[label].f1)[:LISTED]
 
 
-def floor(data: Mapping[str, Any]) -> tuple[str, float] | None:
+def floor(data: DataSummary) -> tuple[str, float] | None:
     """The largest label of train, and the accuracy on test of always answering it."""
-    train, test = (data["splits"].get(name) for name in ("train", "test"))
-    if not (train and test and train["per_label"] and test["rows"]):
+    train, test = (data.splits.get(name) for name in ("train", "test"))
+    if not (train and test and train.per_label and test.rows):
         return None
-    label = max(train["per_label"], key=train["per_label"].__getitem__)
-    return label, test["per_label"].get(label, 0) / test["rows"]
+    label = max(train.per_label, key=train.per_label.__getitem__)
+    return label, test.per_label.get(label, 0) / test.rows
 
 
 # Markdown.
 
 
-def _score_table(methods: Sequence[Mapping[str, Any]]) -> str:
-    shown = [name for name in NAMES if name in methods[0]["scores"]["headline"]]
-    rows = ([plain(m["name"]), *(estimate(name, m["scores"]["headline"][name]) for name in shown)] for m in methods)
-    return table(["Method", *(directed(name) for name in shown)], rows)
+def _score_table(methods: Sequence[ClassificationResult]) -> str:
+    metrics = list(methods[0].scores.headline)
+    rows = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in methods)
+    return table(["Method", *map(directed, metrics)], rows)
 
 
-def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> str:
+def _pair_table(pairs: Sequence[LabelPair]) -> str:
     head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Told apart"]
     return table(head, map(_pair_row, pairs))
 
 
-def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    accuracy, f1, test = pair["accuracy_difference"], pair["macro_f1_difference"], pair["mcnemar"]
+def _pair_row(pair: LabelPair) -> list[str]:
     return [
-        f"{plain(pair['a'])} − {plain(pair['b'])}",
-        signed_estimate("accuracy", accuracy),
-        chance(test["p"]),
-        chance(test["p_holm"]),
-        signed_estimate("macro_f1", f1),
-        chance(f1["p"]),
-        chance(f1["p_holm"]),
-        "yes" if pair["distinguishable"] else "no",
+        f"{plain(pair.a)} − {plain(pair.b)}",
+        signed_estimate("accuracy", pair.accuracy_difference),
+        chance(pair.mcnemar.p),
+        chance(pair.mcnemar.p_holm),
+        signed_estimate("macro_f1", pair.macro_f1_difference),
+        chance(pair.macro_f1_difference.p),
+        chance(pair.macro_f1_difference.p_holm),
+        "yes" if pair.distinguishable else "no",
     ]
 
 
-def floor_sentence(data: Mapping[str, Any]) -> str:
+def floor_sentence(data: DataSummary) -> str:
     """What answering without looking would reach; empty where that is not known."""
     known = floor(data)
     return f"Always answering {plain(known[0])} would reach an accuracy of {metric(known[1])}." if known else ""

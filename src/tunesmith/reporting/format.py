@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
 from tunesmith.evaluation import metrics, responses
+from tunesmith.evaluation.intervals import Estimate
+from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.evaluation.responses import NEITHER, SHARES
+from tunesmith.manifest import Costs
+
+AnyEstimate = Estimate | PairedDifference | Mapping[str, Any]
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -121,17 +126,16 @@ def megabytes(value: float | None) -> str:
     return f"{value / 1000:,.1f} GB"
 
 
-def training(costs: Mapping[str, Any]) -> str:
+def training(costs: Costs) -> str:
     """How long training took; what was not trained needed none, whatever loading it took."""
-    return "none" if costs["trainable"] == 0 else seconds(costs["train_seconds"])
+    return "none" if costs.trainable == 0 else seconds(costs.train_seconds)
 
 
-def trained(costs: Mapping[str, Any]) -> str:
+def trained(costs: Costs) -> str:
     """How many parameters training changed: none; 1,925 (0.0085%)."""
-    total, learned = costs["parameters"], costs["trainable"]
-    if not (total and learned):
-        return NOTHING if learned is None else "none"
-    return f"{count(learned)} ({part(learned / total)})"
+    if not (costs.parameters and costs.trainable):
+        return "none"
+    return f"{count(costs.trainable)} ({part(costs.trainable / costs.parameters)})"
 
 
 def part(whole: float) -> str:
@@ -153,14 +157,22 @@ def figure(name: str, value: float | None) -> str:
     return f"{value:.{DIGITS[name]}f}" if name in DIGITS else metric(value)
 
 
-def interval(name: str, estimate: Mapping[str, Any]) -> str:
+def ends(estimate: AnyEstimate) -> tuple[float, float, float]:
+    """The lower end, the value and the upper end."""
+    if isinstance(estimate, Mapping):
+        return estimate["low"], estimate["value"], estimate["high"]
+    return estimate.low, estimate.value, estimate.high
+
+
+def interval(name: str, estimate: AnyEstimate) -> str:
     """[1.498, 1.552]"""
-    return f"[{figure(name, estimate['low'])}, {figure(name, estimate['high'])}]"
+    low, _, high = ends(estimate)
+    return f"[{figure(name, low)}, {figure(name, high)}]"
 
 
-def estimate(name: str, found: Mapping[str, Any] | None) -> str:
+def estimate(name: str, known: AnyEstimate | None) -> str:
     """1.523 [1.498, 1.552]"""
-    return f"{figure(name, found['value'])} {interval(name, found)}" if found else NOTHING
+    return f"{figure(name, ends(known)[1])} {interval(name, known)}" if known else NOTHING
 
 
 def directed(name: str) -> str:
@@ -168,24 +180,25 @@ def directed(name: str) -> str:
     return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
 
 
-def shown(methods: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The figures that any of the methods has, in order."""
-    return [name for name in NAMES if any(name in method["scores"]["headline"] for method in methods)]
+def shown(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The figures that any of the models has, in order."""
+    headlines = [of_one["headline"] for of_one in scores]
+    return [name for name in NAMES if any(name in headline for headline in headlines)]
 
 
-def flaws(methods: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The flaws of form that were looked for in any of the methods' answers."""
-    return list(dict.fromkeys(name for method in methods for name in method["scores"]["flaws"]))
+def flaws(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The flaws of form that were looked for in any of the models' answers."""
+    return list(dict.fromkeys(name for of_one in scores for name in of_one["flaws"]))
 
 
-def difference(name: str, pair: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> str:
+def difference(name: str, pair: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> str:
     """First minus second: +0.041 [+0.010, +0.072]; of shares the points of per cent, which have no interval."""
     tested = _tested(name, pair)
     if tested is None:
         return NOTHING
     if name in SHARES:
-        a, b = (methods[pair[side]]["scores"]["headline"].get(name) for side in ("a", "b"))
-        return f"{signed_figure(name, a['value'] - b['value'])}" if a and b else NOTHING
+        a, b = (scores[pair[side]]["headline"].get(name) for side in ("a", "b"))
+        return signed_figure(name, ends(a)[1] - ends(b)[1]) if a and b else NOTHING
     return signed_estimate(name, tested)
 
 
@@ -200,9 +213,9 @@ def signed_figure(name: str, value: float) -> str:
     return f"{signed(100 * value, 1)} points" if name in SHARES else signed(value, DIGITS.get(name, 3))
 
 
-def signed_estimate(name: str, found: Mapping[str, Any]) -> str:
+def signed_estimate(name: str, difference: AnyEstimate) -> str:
     """A difference with its interval: +0.041 [+0.010, +0.072]"""
-    low, value, high = (signed_figure(name, found[end]) for end in ("low", "value", "high"))
+    low, value, high = (signed_figure(name, end) for end in ends(difference))
     return f"{value} [{low}, {high}]"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tunesmith import records
 from tunesmith.evaluation.correlation import NAMES
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.judge_pairs import PairWins, PositionBias
@@ -62,7 +61,7 @@ def markdown(report: Report) -> str:
     for name, prompts in report.shown.items():
         if prompts:
             parts += [f"## {name.capitalize()} answers", *(_quotation(prompt) for prompt in prompts)]
-    return "\n\n".join([*parts, "## Costs", _costs(report.costs), sign(records.dump(report))]) + "\n"
+    return "\n\n".join([*parts, "## Costs", _costs(report.costs), sign(report)]) + "\n"
 
 
 def headline(report: Report) -> str:

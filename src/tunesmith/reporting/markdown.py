@@ -1,12 +1,16 @@
-"""What both kinds of report write in Markdown: tables, and text that Markdown, HTML or a table must not act on."""
+"""What every report writes in Markdown: tables, and text that Markdown, HTML or a table must not act on."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from tunesmith import records
+from tunesmith.hardware import Environment
+from tunesmith.manifest import Costs
 from tunesmith.reporting.format import count, megabytes, seconds, trained, training
+from tunesmith.reporting.schema import Header, MethodResult
+from tunesmith.types import DataSummary, SplitSummary
 
 QUOTED = 280
 """Characters of a text that `quote` shows."""
@@ -41,35 +45,34 @@ def listing(labels: Sequence[str], most: int = 25) -> str:
     return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
 
 
-def cost_table(methods: Sequence[Mapping[str, Any]], predicted: str = "predictions") -> str:
+def cost_table(methods: Sequence[MethodResult], predicted: str = "predictions") -> str:
     """What each method took. predicted: what it gives for a row."""
     head = ["Method", "Training", f"1,000 {predicted}", "Peak memory", "Parameters", "Trained", "Size"]
-    return table(head, ([plain(method["name"]), *_costs(method["costs"])] for method in methods))
+    return table(head, ([plain(method.name), *_costs(method.costs)] for method in methods))
 
 
-def _costs(costs: Mapping[str, Any]) -> list[str]:
-    times = [training(costs), seconds(costs["seconds_per_1000"]), megabytes(costs["peak_memory_mb"])]
-    return [*times, count(costs["parameters"]), trained(costs), megabytes(costs["size_mb"])]
+def _costs(costs: Costs) -> list[str]:
+    times = [training(costs), seconds(costs.seconds_per_1000), megabytes(costs.peak_memory_mb)]
+    return [*times, count(costs.parameters), trained(costs), megabytes(costs.size_mb)]
 
 
-def data_parts(data: Mapping[str, Any]) -> list[str]:
+def data_parts(data: DataSummary) -> list[str]:
     """Paragraphs on the source, the splits and what reading changed."""
     head = ["Split", "Rows", "Median characters", "95% below", "Longest", "Fingerprint"]
-    rows = ([name, *_split_row(split)] for name, split in data["splits"].items())
-    made = f" Cut here: {', '.join(data['made'])}." if data["made"] else " Every split came with the data."
-    changes = "\n".join(f"- {plain(c['what'])}: {c['count']:,}{_where(c['where'])}" for c in data["changes"])
-    source = f"Source: {code(data['source'])}, fingerprint {code(data['fingerprint'][:12])}.{made}"
+    rows = ([name, *_split_row(split)] for name, split in data.splits.items())
+    made = f" Cut here: {', '.join(data.made)}." if data.made else " Every split came with the data."
+    changes = "\n".join(f"- {plain(note.what)}: {note.count:,}{_where(note.where)}" for note in data.changes)
+    source = f"Source: {code(data.source)}, fingerprint {code(data.fingerprint[:12])}.{made}"
     return [source, table(head, rows), *([changes] if changes else [])]
 
 
-def _split_row(split: Mapping[str, Any]) -> list[str]:
-    lengths = split["characters"]
-    sizes = (split["rows"], lengths["median"], lengths["p95"], lengths["max"])
-    return [*(f"{size:,.0f}" for size in sizes), code(split["fingerprint"][:12])]
+def _split_row(split: SplitSummary) -> list[str]:
+    sizes = (split.rows, split.characters.median, split.characters.p95, split.characters.max)
+    return [*(f"{size:,.0f}" for size in sizes), code(split.fingerprint[:12])]
 
 
 def _where(ids: Sequence[str]) -> str:
-    return f" ({', '.join(code(one) for one in ids)})" if ids else ""
+    return f" ({', '.join(map(code, ids))})" if ids else ""
 
 
 def hub_name(source: str) -> str:
@@ -79,13 +82,14 @@ def hub_name(source: str) -> str:
     return re.sub(r"[^\w.]+", "-", source, flags=re.ASCII).strip("-.") or "unknown"
 
 
-def environment_table(environment: Mapping[str, Any]) -> str:
+def environment_table(environment: Environment) -> str:
     """Machine, seed and versions."""
-    flat = {key: value for key, value in environment.items() if key != "packages" and value is not None}
-    rows = [[key.replace("_", " "), plain(value)] for key, value in {**flat, **environment["packages"]}.items()]
+    entries = records.dump(environment)
+    packages = entries.pop("packages")
+    rows = [[key.replace("_", " "), plain(value)] for key, value in (entries | packages).items() if value is not None]
     return table(["What", "Version or value"], rows)
 
 
-def sign(report: Mapping[str, Any]) -> str:
+def sign(header: Header) -> str:
     """The last line: what made the report."""
-    return f"Made with tunesmith {plain(report['version'])} on {plain(report['created'])}: {code(report['command'])}"
+    return f"Made with tunesmith {plain(header.version)} on {plain(header.created)}: {code(header.command)}"

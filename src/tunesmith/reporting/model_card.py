@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.reporting import generation_report, judge_report
 from tunesmith.reporting.classification_report import floor_sentence
-from tunesmith.reporting.format import NAMES, directed, figure, interval, level, share
+from tunesmith.reporting.format import NAMES, AnyEstimate, directed, ends, interval, level, metric, share
 from tunesmith.reporting.markdown import (
     cost_table,
     data_parts,
@@ -20,157 +21,171 @@ from tunesmith.reporting.markdown import (
     sign,
     table,
 )
-from tunesmith.reporting.schema import load_judge_report
+from tunesmith.reporting.schema import (
+    ClassificationReport,
+    ClassificationResult,
+    ExportedModel,
+    GenerationReport,
+    GenerationResult,
+)
+from tunesmith.types import DataSummary
 
-Report = Mapping[str, Any]
-Method = Mapping[str, Any]
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}
 """What model hubs call a metric, where not as here."""
 
 
-def classification(report: Report) -> str:
-    """Return the card of a classifier; the report has exactly one method."""
-    (method,) = report["methods"]
-    labels, scores = report["data"]["labels"], method["scores"]
-    library = method.get("library", "transformers" if method["name"] == "encoder" else None)
+def classification(report: ClassificationReport, exported: ExportedModel | None = None) -> str:
+    """Return the card of a classifier, or of what it was exported to; the report has exactly one method."""
+    (method,) = report.methods
+    labels, scores = report.data.labels, method.scores
     front = _front_matter(
         report,
-        task="text-classification",
-        library_name=library,
-        tags=["text-classification", "tunesmith", str(method["name"])],
+        scores.headline,
+        exported,
+        pipeline_tag="text-classification",
+        library_name=exported.library if exported else "transformers" if method.name == "encoder" else None,
+        tags=["text-classification", "tunesmith", method.name],
         metrics=["accuracy", "f1"],
     )
-    rows = ([directed(name), figure(name, e["value"]), interval(name, e)] for name, e in scores["headline"].items())
-    head = [f"On {scores['rows']:,} test rows", "Value", f"{level(scores['confidence'])} interval"]
-    return _card(
-        report,
-        front,
-        purpose=f"It gives a text one of {len(labels)} labels: {listing(labels)}.",
-        scores=[table(head, rows), floor_sentence(report["data"])],
-        usage=[method["usage"]] if "usage" in method else _classifier_usage(method),
-        limits=_classifier_limits(report, method),
-        predicted="predictions",
-    )
+    rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
+    head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
+    sections = {
+        "Scores": [*_changed(exported), table(head, rows), floor_sentence(report.data)],
+        "How to use": [exported.usage] if exported else _classifier_usage(method),
+        "Data": data_parts(report.data),
+        "Limits": [_bullets(_classifier_limits(report.data.labels, method))],
+        "Costs": [cost_table([method])],
+    }
+    return _card(report, front, f"It gives a text one of {len(labels)} labels: {listing(labels)}.", sections)
 
 
-def generation(report: Report) -> str:
-    """Return the card of a generator; a second method of the report may be the model before training."""
-    method = report["methods"][0]
+def generation(report: GenerationReport, exported: ExportedModel | None = None) -> str:
+    """Return the card of a generator, or of what it was exported to.
+
+    A second method of the report may be the model before training.
+    """
+    method = report.methods[0]
+    if exported:
+        method = replace(method, saved=exported.saved)
     front = _front_matter(
         report,
-        task="text-generation",
-        library_name=method.get("library", "peft" if method["saved"] == "adapter" else "transformers"),
-        base_model=method["base_model"],
-        tags=["text-generation", "conversational", "tunesmith", str(method["name"])],
+        method.scores["headline"],
+        exported,
+        pipeline_tag="text-generation",
+        library_name=exported.library if exported else "peft" if method.saved == "adapter" else "transformers",
+        base_model=method.base_model,
+        tags=["text-generation", "conversational", "tunesmith", method.name],
     )
-    judged = judge_report.trusted_headline(load_judge_report(method["judged"]) if method.get("judged") else None)
-    return _card(
-        report,
-        front,
-        purpose="It answers instructions as those of its training data were answered.",
-        scores=[generation_report.figure_table(report), *([plain(judged)] if judged else [])],
-        usage=[method["usage"]] if "usage" in method else _generator_usage(method),
-        limits=_generator_limits(method),
-        predicted="answers",
-    )
+    judged = judge_report.trusted_headline(method.judged)
+    data = data_parts(report.data) if isinstance(report.data, DataSummary) else []
+    sections = {
+        "Scores": [
+            *_changed(exported),
+            generation_report.figure_table(report),
+            *([plain(judged)] if judged else []),
+        ],
+        "How to use": [exported.usage] if exported else _generator_usage(method),
+        "Data": data,
+        "Limits": [_bullets(_generator_limits(method))],
+        "Costs": [cost_table([method], "answers")],
+    }
+    return _card(report, front, "It answers instructions as those of its training data were answered.", sections)
 
 
 def _card(
-    report: Report,
-    front_matter: str,
-    *,
-    purpose: str,
-    scores: list[str],
-    usage: list[str],
-    limits: list[str],
-    predicted: str,
+    report: ClassificationReport | GenerationReport, front_matter: str, purpose: str, sections: Mapping[str, list[str]]
 ) -> str:
-    method = report["methods"][0]
+    method = report.methods[0]
+    environment = [environment_table(report.environment)] if report.environment else []
     parts = [
-        f"---\n{front_matter}---",
-        f"# {plain(report['title'])}: {plain(method['name'])}",
-        f"{plain(method['description'])}. {purpose}",
-        plain(report["verdict"]),
-        "## Scores",
-        *([method["changed"]] if method.get("changed") else []),
-        *scores,
-        "## How to use",
-        *usage,
-        "## Data",
-        *data_parts(report["data"]),
-        "## Limits",
-        "\n".join(f"- {line}" for line in limits),
-        "## Costs",
-        cost_table([method], predicted),
+        f"---\n{front_matter}\n---",
+        f"# {plain(report.title)}: {plain(method.name)}",
+        f"{plain(method.description)}. {purpose}",
+        plain(report.verdict),
+        *(part for title, parts in sections.items() for part in (f"## {title}", *parts)),
         "## Environment",
-        environment_table(report["environment"]),
+        *environment,
         sign(report),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(report: Report, *, task: str, **entries: Any) -> str:
-    """What model hubs read. Scores of another form of the model are not claimed (`changed`)."""
+def _changed(exported: ExportedModel | None) -> list[str]:
+    return [exported.changed] if exported and exported.changed else []
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _front_matter(
+    report: ClassificationReport | GenerationReport,
+    headline: Mapping[str, AnyEstimate],
+    exported: ExportedModel | None,
+    *,
+    pipeline_tag: str,
+    **entries: Any,
+) -> str:
+    """Return what model hubs read. Scores of another form of the model are not claimed."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    method = report["methods"][0]
+    source = report.data.source if isinstance(report.data, DataSummary) else ""
     results = [
         EvalResult(
-            task_type=task,
-            task_name=task.replace("-", " ").capitalize(),
-            dataset_type=hub_name(report["data"]["source"]),
-            dataset_name=str(report["title"]),
+            task_type=pipeline_tag,
+            task_name=pipeline_tag.replace("-", " ").capitalize(),
+            dataset_type=hub_name(source),
+            dataset_name=report.title,
             dataset_split="test",
             metric_type=HUB_METRICS.get(name, name),
             metric_name=NAMES.get(name, name),
-            metric_value=round(float(estimate["value"]), 4),
+            metric_value=round(ends(estimate)[1], 4),
         )
-        for name, estimate in method["scores"]["headline"].items()
+        for name, estimate in headline.items()
     ]
-    if not method.get("changed"):
-        entries |= {"model_name": f"{report['title']}: {method['name']}", "eval_results": results}
-    data = ModelCardData(pipeline_tag=task, **entries)
-    return f"{data.to_yaml()}\n"
+    if not _changed(exported):
+        entries |= {"model_name": f"{report.title}: {report.methods[0].name}", "eval_results": results}
+    return ModelCardData(pipeline_tag=pipeline_tag, **entries).to_yaml()
 
 
-def _classifier_usage(method: Method) -> list[str]:
-    shell = f"```sh\ntunesmith predict {shlex.quote(method['run'])} --text 'Some text'\n```"
-    if method["name"] != "encoder":
+def _classifier_usage(method: ClassificationResult) -> list[str]:
+    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    if method.name != "encoder":
         return [shell]
-    model = json.dumps(f"{method['run']}/model")
+    model = json.dumps(f"{method.run}/model")
     lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={model})']
     python = "\n".join([*lines, 'classify("Some text", truncation=True, top_k=None)'])
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
 
 
-def _classifier_limits(report: Report, method: Method) -> list[str]:
+def _classifier_limits(labels: Sequence[str], method: ClassificationResult) -> list[str]:
     lines = [
         "It knows only the labels above and always answers one of them, also for a text that fits none.",
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
     ]
-    if method["notes"].get("cut"):
-        lines.append(f"{method['notes']['cut']:,} texts were longer than the model's input and were cut.")
-    rare = [label for label in report["data"]["labels"] if method["scores"]["per_class"][label]["support"] < 20]
+    if method.notes.get("cut"):
+        lines.append(f"{method.notes['cut']:,} texts were longer than the model's input and were cut.")
+    rare = [label for label in labels if method.scores.per_class[label].support < 20]
     if rare:
         lines.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
     return lines
 
 
-def _generator_usage(method: Method) -> list[str]:
-    run = shlex.quote(method["run"])
+def _generator_usage(method: GenerationResult) -> list[str]:
+    run = shlex.quote(method.run)
     shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
     without = "or without tunesmith; the chat template is stored with the tokenizer:"
     return [shell, without, f"```python\n{_generator_python(method)}\n```"]
 
 
-def _generator_python(method: Method) -> str:
-    folder = json.dumps(f"{method['run']}/model", ensure_ascii=False)
+def _generator_python(method: GenerationResult) -> str:
+    folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     ask = [
         'messages = [{"role": "user", "content": "Name three primary colours."}]',
-        f"reply = ask(messages, max_new_tokens={method['settings']['max_new_tokens']}, do_sample=False)",
+        f"reply = ask(messages, max_new_tokens={method.settings['max_new_tokens']}, do_sample=False)",
         'print(reply[0]["generated_text"][-1]["content"])',
     ]
-    if method["saved"] == "adapter":
+    if method.saved == "adapter":
         made = [
             "from peft import AutoPeftModelForCausalLM",
             "from transformers import AutoTokenizer, pipeline",
@@ -180,10 +195,8 @@ def _generator_python(method: Method) -> str:
             'ask = pipeline("text-generation", model=model, tokenizer=tokenizer)',
         ]
     else:
-        model = (
-            json.dumps(method["settings"]["model"], ensure_ascii=False) if method["saved"] == "tokenizer" else folder
-        )
-        tokenizer = f", tokenizer={folder}" if method["saved"] == "tokenizer" else ""
+        model = json.dumps(method.settings["model"], ensure_ascii=False) if method.saved == "tokenizer" else folder
+        tokenizer = f", tokenizer={folder}" if method.saved == "tokenizer" else ""
         made = [
             "from transformers import pipeline",
             "",
@@ -192,8 +205,8 @@ def _generator_python(method: Method) -> str:
     return "\n".join([*made, *ask])
 
 
-def _generator_limits(method: Method) -> list[str]:
-    scores, notes = method["scores"], method["notes"]
+def _generator_limits(method: GenerationResult) -> list[str]:
+    scores, notes = method.scores, method.notes
     ended = scores["headline"].get("ended")
     lines = [
         "It answers whatever it is asked, also wrongly. What was measured is how likely it finds the reference answers "
@@ -201,12 +214,12 @@ def _generator_limits(method: Method) -> list[str]:
         "The scores hold for instructions like those of the test split; other sources or languages were not tested.",
     ]
     if ended and ended["value"] < 1:
-        most = f"{method['settings']['max_new_tokens']:,} tokens"
+        most = f"{method.settings['max_new_tokens']:,} tokens"
         lines.append(f"{share(1 - ended['value'])} of its answers had not ended after {most} and were cut.")
     if notes.get("cut"):
         lines.append(f"{notes['cut']:,} training rows were longer than the model's input and were cut or left out.")
     if scores["rows"] < 100:
         lines.append(f"Only {scores['rows']:,} test rows: the intervals above are rough.")
-    if method["saved"] == "adapter":
+    if method.saved == "adapter":
         lines.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
     return lines

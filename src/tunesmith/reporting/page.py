@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tunesmith import records
 from tunesmith.reporting import format
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _environment() -> SandboxedEnvironment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["fields"] = records.dump
     environment.filters.update({function.__name__: function for function in FILTERS})
     environment.globals.update(charts=charts, names=format.NAMES, lower_is_better=format.LOWER_IS_BETTER)
     return environment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tunesmith import records
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting import page
 from tunesmith.reporting.charts import histogram, trade_off
@@ -31,7 +30,7 @@ def markdown(report: PseudoLabelReport) -> str:
     if report.curve:
         head = ["Threshold", "Kept", "Coverage", "Precision", f"{level(report.confidence)} interval"]
         parts += ["## Precision and coverage", table(head, map(_point, report.curve))]
-    return "\n\n".join([*parts, sign(records.dump(report))]) + "\n"
+    return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
 def headline(report: PseudoLabelReport) -> str:

@@ -9,7 +9,6 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +16,16 @@ from typing import Any, Literal
 from tunesmith import __version__, records
 from tunesmith.evaluation.judge_pairs import JudgePairs
 from tunesmith.evaluation.judge_scores import JudgeScores
+from tunesmith.evaluation.label_pairs import LabelPair
+from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
+from tunesmith.hardware import Environment
+from tunesmith.manifest import Costs
 from tunesmith.records import omitted_if_none
+from tunesmith.types import DataNote, DataSummary
 
 
-def _command_line() -> str:
+def command_line() -> str:
     """The command line that led here, without API keys."""
     if Path(sys.argv[0]).name not in ("tunesmith", "__main__.py"):
         return "tunesmith, from Python"
@@ -35,7 +39,7 @@ class Header:
 
     title: str
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
-    command: str = field(default_factory=_command_line)
+    command: str = field(default_factory=command_line)
     version: str = __version__
 
 
@@ -79,17 +83,18 @@ class MethodResult:
     """The run directory; empty where there is only a file of responses."""
     description: str
     scores: Any
-    validation: Mapping[str, float] | None = None
-    costs: Any
+    validation: dict[str, float] | None = None
+    costs: Costs
     curve: Curve | None = None
     """None where training has no steps."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassificationResult(MethodResult):
-    """One classifier of a report; its `scores` are `evaluation.metrics.ClassificationScores`."""
+    """One classifier of a report."""
 
+    scores: ClassificationScores
     worst: tuple[Mistake, ...] = ()
 
 
@@ -97,16 +102,30 @@ class ClassificationResult(MethodResult):
 class GenerationResult(MethodResult):
     """One generator of a report; its `scores` are those of `evaluation.responses`."""
 
-    samples: tuple[Mapping[str, Any], ...] = ()
+    samples: tuple[dict[str, Any], ...] = ()
     """Per validation prompt the responses at each evaluation during training."""
     saved: str = "model"
     """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
-    judged: Mapping[str, Any] | None = None
+    judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
     """The hub's name of the model that was tuned, if it has one."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeededEnvironment(Environment):
+    """Versions and hardware, and the seed of everything random."""
+
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFiles:
+    """What is known of the data where there are only files of responses."""
+
+    changes: tuple[DataNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +133,8 @@ class Report(Header):
     """What the reports of both tasks share."""
 
     task: str
-    data: Any
-    environment: Mapping[str, Any] | None = None
+    data: DataSummary | ResponseFiles
+    environment: SeededEnvironment | None = None
     """None where there is no run, only files of responses."""
     verdict: str
 
@@ -124,8 +143,11 @@ class Report(Header):
 class ClassificationReport(Report):
     """comparison.json of classification runs."""
 
+    task: str = "classification"
+    data: DataSummary
+    environment: SeededEnvironment
     methods: tuple[ClassificationResult, ...]
-    pairs: tuple[Any, ...] = ()
+    pairs: tuple[LabelPair, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +160,46 @@ class GenerationReport(Report):
     """What the pairs have in common: unit, losses, the figure that decides."""
     shown: tuple[Any, ...] = ()
     """Groups of rows to read side by side."""
-    lengths: Mapping[str, Any] = field(default_factory=dict)
-    signatures: Mapping[str, str] | None = None
+    lengths: dict[str, Any] = field(default_factory=dict)
+    signatures: dict[str, str] | None = omitted_if_none()  # noqa: RUF009
     """How the overlap figures of files were computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training of a sweep."""
+
+    run: str
+    """The name of its run directory."""
+    values: dict[str, str]
+    """What was tried, by setting."""
+    score: float
+    """The metric that ranks, on the validation split."""
+    costs: Costs
+    curve: Curve | None
+
+    @property
+    def name(self) -> str:
+        return self.run
+
+    @property
+    def validation(self) -> None:
+        """Only methods without a curve are shown by a score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport(Header):
+    """sweep.json."""
+
+    metric: str
+    higher_is_better: bool
+    axes: tuple[str, ...]
+    """The settings that vary."""
+    failed: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    """Best first."""
+    test: dict[str, Any] | None
+    """scores.json of the best trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +267,7 @@ class ScoredPrompt:
 class JudgeReport(Header):
     """What judged.json holds, whatever the mode."""
 
-    judges: tuple[Mapping[str, Any], ...]
+    judges: tuple[dict[str, Any], ...]
     """Name and identity of each judge's client."""
     seeds: tuple[int, ...]
     rubric: RubricSummary
@@ -231,7 +290,7 @@ class JudgePairReport(JudgePairs, JudgeReport):
     mode: Literal["pairwise"] = "pairwise"
 
 
-def load_judge_report(content: Mapping[str, Any], where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
+def load_judge_report(content: dict[str, Any], where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
     """Return the report of a parsed judged.json. Raises RunError where it is damaged."""
     if content.get("mode") == "pairwise":
         return records.load(JudgePairReport, content, where)

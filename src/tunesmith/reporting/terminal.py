@@ -7,36 +7,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.reporting import format
+from tunesmith.reporting.format import AnyEstimate, ends
+from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult
 
-Method = Mapping[str, Any]
+Scores = Mapping[str, Any]
 
 
-def table(content: Mapping[str, Any], width: int | None = None) -> str:
+def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
     """One row per method: the scores that decide, with their intervals, and the main costs; the report has all."""
-    columns = COLUMNS[content.get("task", "classification")]
-    rows = [[method["name"], *(show(method) for show in columns.values())] for method in content["methods"]]
+    columns = COLUMNS[report.task]
+    rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     return _drawn(["method", *columns], rows, width)
 
 
-def figures(methods: Sequence[Method], pairs: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+def figures(scores: Mapping[str, Scores], pairs: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     """One row per figure of generated answers, one column per model; of two models also their difference and its p."""
-    scores = methods[0]["scores"]
-    one = pairs[0] if len(pairs) == 1 else None
-    by_name = {method["name"]: method for method in methods}
-    head = [f"{scores['answered']:,} answers", *by_name, *([f"{one['a']} − {one['b']}", "p"] if one else [])]
+    first = next(iter(scores.values()))
+    pair = pairs[0] if len(pairs) == 1 else None
+    head = [f"{first['answered']:,} answers", *scores, *([f"{pair['a']} − {pair['b']}", "p"] if pair else [])]
     rows = []
-    for name in format.shown(methods):
-        tested = [format.difference(name, one, by_name), format.probability(name, one)] if one else []
-        found = [format.estimate(name, method["scores"]["headline"].get(name)) for method in methods]
-        rows.append([format.directed(name), *found, *tested])
-    said = [f"{format.level(scores['confidence'])} intervals; ↓ lower is better"]
-    said += [f"{method['name']}: {flaws}" for method in methods if (flaws := _flaws(method["scores"]["flaws"]))]
-    return "\n".join([_drawn(head, rows, width), *said])
+    for name in format.shown(scores.values()):
+        tested = [format.difference(name, pair, scores), format.probability(name, pair)] if pair else []
+        estimates = [format.estimate(name, of_one["headline"].get(name)) for of_one in scores.values()]
+        rows.append([format.directed(name), *estimates, *tested])
+    lines = [f"{format.level(first['confidence'])} intervals; ↓ lower is better"]
+    lines += [f"{name}: {flaws}" for name, of_one in scores.items() if (flaws := _flaws(of_one["flaws"]))]
+    return "\n".join([_drawn(head, rows, width), *lines])
 
 
-def _flaws(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _flaws(counted: Mapping[str, Mapping[str, Any]]) -> str:
     """Only those that occur."""
-    return ", ".join(f"{one['count']:,} {name}" for name, one in found.items() if one["count"])
+    return ", ".join(f"{flaw['count']:,} {name}" for name, flaw in counted.items() if flaw["count"])
 
 
 def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
@@ -56,32 +57,31 @@ def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _estimate(name: str) -> Callable[[Method], str]:
-    def show(method: Method) -> str:
-        found = method["scores"]["headline"].get(name)
-        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" if found else format.NOTHING
-
-    return show
+def _headline(method: MethodResult, name: str) -> AnyEstimate | None:
+    scores = method.scores
+    known: AnyEstimate | None = (scores["headline"] if isinstance(scores, Mapping) else scores.headline).get(name)
+    return known
 
 
-def _value(name: str) -> Callable[[Method], str]:
-    return lambda method: format.figure(name, method["scores"]["headline"].get(name, {}).get("value"))
+def _share(method: MethodResult, name: str) -> str:
+    known = _headline(method, name)
+    return format.figure(name, ends(known)[1] if known else None)
 
 
-COLUMNS: dict[str, dict[str, Callable[[Method], str]]] = {
+COLUMNS: dict[str, dict[str, Callable[[MethodResult], str]]] = {
     "classification": {
-        "accuracy": _estimate("accuracy"),
-        "macro F1": _estimate("macro_f1"),
-        "training": lambda method: format.training(method["costs"]),
-        "per 1,000": lambda method: format.seconds(method["costs"]["seconds_per_1000"]),
-        "memory": lambda method: format.megabytes(method["costs"]["peak_memory_mb"]),
+        "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
+        "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
+        "training": lambda method: format.training(method.costs),
+        "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
+        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
     },
     "instruction": {
-        "loss": _estimate("loss"),
-        "ended": _value("ended"),
-        "training": lambda method: format.training(method["costs"]),
-        "memory": lambda method: format.megabytes(method["costs"]["peak_memory_mb"]),
-        "trained": lambda method: format.trained(method["costs"]),
+        "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
+        "ended": lambda method: _share(method, "ended"),
+        "training": lambda method: format.training(method.costs),
+        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
+        "trained": lambda method: format.trained(method.costs),
     },
 }
 """By task: a column's head, and what it shows of a method."""

@@ -40,7 +40,7 @@ from tunesmith.serving.schemas import (
     PromptRequest,
     PromptResponse,
 )
-from tunesmith.types import Example, Message, Prediction
+from tunesmith.types import Example, Message
 
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", ServedClassifier, ServedGenerator)
@@ -158,8 +158,11 @@ class Handlers:
             return await self._predict(model.name, model, masked, deadline)
 
         output = await self._while_connected(request, check_and_predict(), deadline)
-        rows = zip(output.predictions, output.cut, strict=True)
-        predictions = [_label_scores(prediction, cut, labels, body.top_k) for prediction, cut in rows]
+        predictions = []
+        for prediction, cut in zip(output.predictions, output.cut, strict=True):
+            ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+            scores = dict(ranked[: body.top_k])
+            predictions.append(LabelScores(label=prediction.label, score=ranked[0][1], scores=scores, cut=cut))
         log.add_labels([prediction.label for prediction in predictions])
         return PredictResponse(id=log.id, model=model.name, predictions=predictions)
 
@@ -278,7 +281,16 @@ class Handlers:
 
     def model_list(self) -> ModelList:
         """Return the served models."""
-        return ModelList(data=[_model_card(model) for model in self.models.values()])
+        cards = []
+        for model in self.models.values():
+            card = ModelCard(id=model.name, created=model.created, task=model.task, limit=model.max_length)
+            if isinstance(model, ServedGenerator):
+                card.prompted = True
+            else:
+                card.labels, card.pairs = list(model.classifier.labels), model.pairs
+                card.prompted = model.prompted
+            cards.append(card)
+        return ModelList(data=cards)
 
     async def _while_connected(self, request: Request, work: Coroutine[Any, Any, Result], deadline: Deadline) -> Result:
         """Return the result of some work, which is cancelled when the client disconnects or the deadline passes."""
@@ -304,7 +316,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _event(content: Mapping[str, Any]) -> str:
+def _event(content: Mapping[str, object]) -> str:
     return f"data: {json.dumps(content)}\n\n"
 
 
@@ -323,22 +335,3 @@ def _examples(body: PredictRequest, model: ServedClassifier, most: int) -> list[
             raise Refusal.invalid(f"input {number}: this model expects {expected}", "wrong_input", "inputs")
         examples.append(Example(str(number), text, pair))
     return examples
-
-
-def _label_scores(prediction: Prediction, cut: bool, labels: tuple[str, ...], top: int | None) -> LabelScores:
-    ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-    return LabelScores(label=prediction.label, score=ranked[0][1], scores=dict(ranked[:top]), cut=cut)
-
-
-def _model_card(model: Served) -> ModelCard:
-    if isinstance(model, ServedGenerator):
-        return ModelCard(id=model.name, created=model.created, task=model.task, limit=model.max_length, prompted=True)
-    return ModelCard(
-        id=model.name,
-        created=model.created,
-        task=model.task,
-        limit=model.max_length,
-        labels=list(model.classifier.labels),
-        pairs=model.pairs,
-        prompted=model.prompted,
-    )

@@ -20,6 +20,8 @@ Finish = Literal["stop", "length", "content_filter"]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 MAX_TURNS = 256
 """Most turns of a conversation: the template is rendered anew before each answer in it."""
+Chunk = dict[str, Any]
+"""A part of a response, as JSON."""
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -232,7 +234,7 @@ class ResponseBuilder:
 
     def __init__(self, chat: bool, request_id: str, model: str) -> None:
         self.chat = chat
-        self.head: dict[str, Any] = {
+        self.head: Chunk = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
             "created": int(time.time()),
             "model": model,
@@ -246,7 +248,7 @@ class ResponseBuilder:
         choices = [CompletionChoice(text=text, finish_reason=finish)]
         return CompletionResponse(**self.head, choices=choices, usage=usage)
 
-    def chunk(self, piece: str | None, finish: Finish | None = None, usage: bool = False) -> dict[str, Any]:
+    def chunk(self, piece: str | None, finish: Finish | None = None, usage: bool = False) -> Chunk:
         """Return one chunk of a stream; a piece of None opens it. usage: the client asked for it, so each chunk has the
         field."""
         if self.chat:
@@ -256,10 +258,10 @@ class ResponseBuilder:
             choice = {"index": 0, "text": piece or "", "logprobs": None, "finish_reason": finish}
         return self._chunk(choice) | ({"usage": None} if usage else {})
 
-    def usage(self, usage: Usage) -> dict[str, Any]:
+    def usage(self, usage: Usage) -> Chunk:
         """Return the last chunk, which has the usage."""
         return self._chunk() | {"usage": usage.model_dump()}
 
-    def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
+    def _chunk(self, *choices: Chunk) -> Chunk:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self.head, "object": kind, "choices": list(choices)}

@@ -13,7 +13,8 @@ from tunesmith.serving.backends import Served, ServedClassifier
 from tunesmith.serving.schemas import ErrorResponse
 
 NONCE = "{{nonce}}"
-Responses = dict[int | str, dict[str, Any]]
+Schema = dict[str, Any]
+Responses = dict[int | str, Schema]
 ERRORS: Responses = {
     status: {"model": ErrorResponse, "description": text}
     for status, text in {
@@ -34,7 +35,7 @@ STREAMED: Responses = ERRORS | {200: {"content": {"text/event-stream": {"itemSch
 """The same, and a stream instead of JSON where the request has `stream`."""
 
 
-def exact(schema: dict[str, Any], models: Mapping[str, Served], max_inputs: int, keyed: bool) -> dict[str, Any]:
+def exact(schema: Schema, models: Mapping[str, Served], max_inputs: int, keyed: bool) -> Schema:
     """Return FastAPI's schema with the names of the models and the limits, without the responses that never occur."""
     components = schema["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error"}
 """OpenAI's error type for a status; `invalid_request_error` for the others below 500."""
 
@@ -31,7 +29,7 @@ class Refusal(Exception):
         """Return the refusal of a prompt, or of a number of tokens, that exceeds the model's context."""
         return cls(400, message, "context_length_exceeded", "messages")
 
-    def body(self, request_id: str) -> dict[str, Any]:
+    def body(self, request_id: str) -> dict[str, dict[str, str | None]]:
         """Return the JSON body of the response."""
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         message = self.message.encode(errors="replace").decode()  # lone surrogates cannot be sent

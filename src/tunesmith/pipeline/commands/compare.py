@@ -11,11 +11,13 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import run_report, seeds as repeats
+from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.schema import ClassificationReport, GenerationReport
 from tunesmith.runs import Run
 
 
@@ -24,11 +26,11 @@ class Comparison:
     """What a comparison found, and where its report lies."""
 
     path: Path
-    content: dict[str, Any]
+    report: ClassificationReport | GenerationReport
 
     @property
     def verdict(self) -> str:
-        return str(self.content["verdict"])
+        return self.report.verdict
 
     @property
     def page(self) -> Path:
@@ -62,7 +64,7 @@ def compare(
         return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
     plans = _plans(sources, overrides, methods)
     subprocess.check_data([recipe for _, recipe in plans])
-    folder = runs.create(plans[0][1].output_dir, "compare", _title(plans[0][1]))
+    folder = runs.create(plans[0][1].output_dir, "compare", short_name(plans[0][1]))
     if seeds is None:
         finished = [subprocess.train(recipe, folder.path / name) for name, recipe in plans]
         return _report(folder, finished, plans[0][1])
@@ -100,12 +102,8 @@ def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
     return base_model.unless_asked(recipes.load({"data": {"path": str(source)}}, overrides))
 
 
-def _title(recipe: Recipe) -> str:
-    return Path((recipe.data.path or recipe.data.train or "").removeprefix("pypi:")).name.split(".")[0]
-
-
 def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
-    content = run_report.build(finished, confidence_of(recipe))
-    run_report.write_comparison(folder, content)
+    report = run_report.build(finished, confidence_of(recipe))
+    run_report.write_comparison(folder, report)
     say(f"compared {len(finished)} runs in {folder.path}")
-    return Comparison(folder.path, content)
+    return Comparison(folder.path, report)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith import records
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline import new_data, response_comparison, run_report
@@ -51,15 +52,19 @@ def evaluate(
         )
     if run is not None:
         run.write("scores.json", base_model.score(run))
-        content = run_report.build([run], confidence_of(run.recipe))
+        compared = run_report.instruction_of([run], confidence_of(run.recipe))
     else:
-        content = response_comparison.compare(sources, columns)
+        compared = response_comparison.compare(sources, columns)
     if report is not None:
-        response_comparison.write(content, Path(report))
-    if run is not None or len(content["methods"]) == 1:
-        return dict(content["methods"][0]["scores"])
-    found = {"models": {method["name"]: method["scores"] for method in content["methods"]}}
-    return found | {name: content[name] for name in ("compared", "pairs", "verdict")}
+        response_comparison.write(compared, Path(report))
+    if run is not None or len(compared.methods) == 1:
+        return dict(records.dump(compared.methods[0].scores))
+    return {
+        "models": {method.name: records.dump(method.scores) for method in compared.methods},
+        "compared": records.dump(compared.compared),
+        "pairs": records.dump(compared.pairs),
+        "verdict": compared.verdict,
+    }
 
 
 def _labels(run: Run, source: str | None) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
         predictions, gold = run.predictions("test")
         scores = metrics.score(gold, predictions, run.manifest.data.labels, confidence_of(recipe))
         run.write("scores.json", scores)
-        return scores
+        return dict(records.dump(scores))
     examples = new_data.read(recipe, source)
     predictor = load_classifier(run)
     gold = _gold(examples, predictor.labels)
@@ -83,7 +88,7 @@ def _labels(run: Run, source: str | None) -> dict[str, Any]:
     run.write_predictions(name, predictions, gold)
     scores = metrics.score(gold, predictions, predictor.labels, confidence_of(recipe))
     run.write(f"scores-{name}.json", scores)
-    return scores
+    return dict(records.dump(scores))
 
 
 def _gold(examples: Sequence[Example], labels: Sequence[str]) -> list[str]:

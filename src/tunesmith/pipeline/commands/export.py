@@ -14,6 +14,7 @@ from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.protocols import Classifier, Exportable
+from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -133,4 +134,6 @@ def _card(run: Run, trained: ExportSource, proof: dict[str, Any], exact: bool) -
     used = usage.usage(trained, proof["target"], run.recipe.data.text_pair is not None)
     proved = f"Written as {proof['target']} and compared with the run: {parity.summary(proof)}."
     changed = None if exact else f"Measured before rounding: {parity.shared(proof)}."
-    return run_report.card(run, f"{used}\n\n{proved}", usage.made_for(trained, proof["target"]), changed)
+    library = usage.made_for(trained, proof["target"])
+    saved = "adapter" if library == "peft" else "model"
+    return run_report.card(run, ExportedModel(f"{used}\n\n{proved}", library, saved, changed))

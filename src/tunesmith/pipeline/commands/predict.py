@@ -101,7 +101,7 @@ def _json_rows(run: Run, source: str | None) -> list[Any] | None:
         return None
     text = files.decode(files.File(path.name, files.load(path, path.name), run.recipe.data.encoding))
     try:
-        content = json.loads(text.whole())
+        content = json.loads(text.decoded())
     except ValueError:  # one object a line, under the wrong name
         return None
     return content if isinstance(content, list) else None

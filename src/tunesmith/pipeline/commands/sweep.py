@@ -8,14 +8,13 @@ import json
 import math
 import random
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, recipe as recipes, records, runs
+from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses
@@ -24,6 +23,7 @@ from tunesmith.pipeline.commands.train import Source, open_test
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import sweep_report as pages
+from tunesmith.reporting.schema import SweepReport, Trial
 from tunesmith.runs import Run
 
 TRIALS = 20
@@ -315,34 +315,25 @@ def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
         done.values(), key=lambda trial: (-trial.value if plan.higher_is_better else trial.value, trial.number)
     )
     winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
-    content = {
-        "title": run_report.title(winner),
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "version": __version__,
-        "command": run_report.command(),
-        "metric": plan.metric,
-        "higher_is_better": plan.higher_is_better,
-        "axes": [axis.name for axis in plan.axes],
-        "failed": sorted(failed),
-        "trials": [_row(trial, folder) for trial in ranked],
-        "test": winner.read("scores.json") if (winner.path / "scores.json").exists() else None,
-    }
-    folder.write("sweep.json", content)
-    folder.write("report.md", pages.markdown(content))
-    folder.write("report.html", pages.html(content))
+    report = SweepReport(
+        title=run_report.title(winner),
+        metric=plan.metric,
+        higher_is_better=plan.higher_is_better,
+        axes=tuple(axis.name for axis in plan.axes),
+        failed=tuple(sorted(failed)),
+        trials=tuple(_trial(trial, folder) for trial in ranked),
+        test=winner.read("scores.json") if (winner.path / "scores.json").exists() else None,
+    )
+    folder.write("sweep.json", report)
+    folder.write("report.md", pages.markdown(report))
+    folder.write("report.html", pages.html(report))
     return folder
 
 
-def _row(trial: Any, folder: Run) -> dict[str, Any]:
+def _trial(trial: Any, folder: Run) -> Trial:
     run = Run(folder.path / trial.user_attrs["run"])
-    manifest = run.finished
-    return {
-        "run": run.path.name,
-        "values": {name: str(value) for name, value in trial.params.items()},
-        "score": trial.value,
-        "costs": records.dump(manifest.costs),
-        "curve": run_report.curve(run),
-    }
+    values = {name: str(value) for name, value in trial.params.items()}
+    return Trial(run.path.name, values, trial.value, run.finished.costs, run_report.curve(run))
 
 
 def _ended(study: Any) -> set[str]:

@@ -44,7 +44,7 @@ def train(
     recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     if run is None:
-        for line in () if quiet else summary.lines(splits.changes):
+        for line in () if quiet else summary.lines(splits.notes):
             say(f"data: {line}")
         run = _open(recipe, run_dir)
     elif run.manifest.status == "finished":
@@ -117,7 +117,7 @@ def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
     """The run directory; where several processes train, the first one makes it and tells the others."""
     path = ""
     if processes.is_main():
-        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, _name(recipe))
+        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, short_name(recipe))
         run.write("recipe.yaml", recipes.dump(recipe))
         path = str(run.path)
     return Run(Path(processes.agree(path)))
@@ -184,5 +184,6 @@ def source_name(recipe: Recipe) -> str:
     return recipe.data.path or recipe.data.train or "memory"
 
 
-def _name(recipe: Recipe) -> str:
-    return Path(source_name(recipe).removeprefix("pypi:")).name.split(".")[0]
+def short_name(recipe: Recipe) -> str:
+    """What the data is called in the name of a run directory."""
+    return runs.data_name(source_name(recipe)).split(".")[0]

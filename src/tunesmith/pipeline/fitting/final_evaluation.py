@@ -40,7 +40,7 @@ def classification(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> 
     run.write_predictions("test", predictions, gold)
     if splits.test:
         run.write("scores.json", metrics.score(gold, predictions, splits.labels, confidence_of(recipe)))
-    run.write("worst.json", {"worst": run_report.worst(splits.test, predictions)})
+    run.write("worst.json", run_report.worst(splits.test, predictions))
     return Outcome(validation, len(splits.test))
 
 

@@ -112,7 +112,9 @@ def encode(
     lengths = [len(ids) for ids in chat_encoder.encode_answers(question.ask(examples[0]), question.texts)]
     own = dict(zip(question.labels, lengths, strict=True))
     limits = [limit - max(lengths) + own[str(example.label)] for example in examples]
-    return truncation.encode(names, [question.answered(example) for example in examples], chat_encoder, limits, policy)
+    return truncation.encode(
+        names, [question.with_answer(example) for example in examples], chat_encoder, limits, policy
+    )
 
 
 def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:

@@ -27,7 +27,7 @@ def check_data(planned: Sequence[Recipe]) -> None:
             checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
             if not splits.test:
                 raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
-            for line in summary.lines(splits.changes):
+            for line in summary.lines(splits.notes):
                 say(f"data: {line}")
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
