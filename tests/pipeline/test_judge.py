@@ -415,7 +415,7 @@ def test_a_run_is_judged_by_its_stored_answers_and_its_report_says_so(answering:
     assert "Can the judge be trusted?" in report
     assert "What a judge says" not in before
     content = run_report.build([found.folder, found.folder], Confidence(seed=1))  # as a comparison has it
-    assert all(method.judged == found.content for method in content.methods)
+    assert all(method.judged == found.report for method in content.methods)
     assert {one.block("RESPONSE") for one in server.requests} >= {row["response"].strip("\n") for row in stored}
 
 
