@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tunesmith"
-FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {
+    path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+"""The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
     {"errors", "types", "console", "hardware", "processes", "records"},
@@ -93,15 +95,23 @@ WITHOUT_TORCH = [
 ]
 
 
-def part(path: Path) -> str:
-    """The layer's name of a file: its package, or the module itself."""
-    relative = path.relative_to(SOURCE)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def layer(module: str) -> str:
+    """The layer's name of a module: its package, or the module itself."""
+    return module.split("/")[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Every call, and what is called as it is written: `torch.load`."""
+    return ((node, ast.unparse(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Every imported module (`tunesmith.data.labels`, `torch`) with its line; imports inside functions included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -115,37 +125,28 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists() or name == "tunesmith.__version__"
 
 
-def own(path: Path) -> Iterator[tuple[str, int]]:
-    for name, line in imports(path):
-        if name.startswith("tunesmith."):
-            target = name.split(".")[1]
-            yield ("__init__" if target.startswith("__version") else target), line
-
-
-def test_every_module_has_a_layer() -> None:
-    known = set().union(*LAYERS)
-    assert {part(path) for path in FILES} <= known
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_point_down(path: Path) -> None:
-    here = part(path)
-    level = next(number for number, names in enumerate(LAYERS) if here in names)
-    ground = LAYERS[0] | LAYERS[2]
-    for target, line in own(path):
-        if target == here or (here, target) in MAY_SEE:
-            continue
-        above = set().union(*LAYERS[:level])
-        # the lowest layers may see each other: assets speak to the user, errors are raised everywhere
-        allowed = above | (ground if here in ground else set())
-        assert target in allowed, f"{path}:{line} imports {target}"
+def test_imports_point_down() -> None:
+    levels = {name: level for level, names in enumerate(LAYERS) for name in names}
+    assert {layer(module) for module in TREES} <= levels.keys()
+    ground = LAYERS[0] | LAYERS[2]  # may see each other: assets speak to the user, errors are raised everywhere
+    upward = []
+    for module, tree in TREES.items():
+        here = layer(module)
+        for name, line in imports(tree):
+            if not name.startswith("tunesmith."):
+                continue
+            target = "__init__" if name.startswith("tunesmith.__version") else name.split(".")[1]
+            allowed = target == here or (here, target) in MAY_SEE or levels[target] < levels[here]
+            if not allowed and not {here, target} <= ground:
+                upward.append(f"{module}:{line} imports {name}")
+    assert upward == []
 
 
 def test_no_import_cycle_between_modules() -> None:
     graph = {}
-    for path in FILES:
-        name = ".".join(["tunesmith", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
-        graph[name] = {target for target, _ in imports(path) if target.startswith("tunesmith")}
+    for module, tree in TREES.items():
+        name = f"tunesmith/{module}".replace("/", ".").removesuffix(".py").removesuffix(".__init__")
+        graph[name] = {target for target, _ in imports(tree) if target.startswith("tunesmith")}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -160,76 +161,134 @@ def test_no_import_cycle_between_modules() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("package", DOORS)
-def test_one_door_per_heavy_dependency(package: str) -> None:
-    found = {
-        str(path.relative_to(SOURCE)) for path in FILES for name, _ in imports(path) if name.split(".")[0] == package
-    }
-    assert found == DOORS[package]
+def test_one_door_per_heavy_dependency() -> None:
+    doors: dict[str, set[str]] = {package: set() for package in DOORS}
+    for module, tree in TREES.items():
+        for name, _ in imports(tree):
+            if name.split(".")[0] in doors:
+                doors[name.split(".")[0]].add(module)
+    assert doors == DOORS
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_sizes(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+def test_sizes() -> None:
+    too_large = [module for module, text in sources(SOURCE) if len(text.splitlines()) > 400]
+    for module, tree in TREES.items():
+        for node in functions(tree):
             length = (node.end_lineno or 0) - node.lineno + 1
-            parameters = len(node.args.args) + len(node.args.kwonlyargs) + len(node.args.posonlyargs)
-            assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
-            assert parameters <= 8 + (node.args.args[:1] != [] and node.args.args[0].arg in ("self", "cls")), node.name
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            parameters = [argument for argument in arguments if argument.arg not in ("self", "cls")]
+            if length > 60 or len(parameters) > 8:
+                too_large.append(f"{module}:{node.lineno} {node.name}: {length} lines, {len(parameters)} parameters")
+    assert too_large == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_nothing_unsafe(path: Path) -> None:
+def sources(folder: Path) -> Iterator[tuple[str, str]]:
+    """Path and text of every Python file below a folder."""
+    for path in sorted(folder.rglob("*.py")):
+        yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_nothing_unsafe() -> None:
     """No pickle, no unsafe loaders, no evaluation of text, no shell."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            assert name not in {"eval", "exec", "yaml.load", "yaml.full_load", "joblib.load", "os.system"}, node.lineno
-            assert not name.startswith(("pickle.", "marshal.", "shelve.")), node.lineno
-            assert name != "torch.load" or "weights_only=True" in ast.unparse(node), node.lineno
-            assert "shell=True" not in ast.unparse(node) or not name.startswith("subprocess"), node.lineno
+    forbidden = {"eval", "exec", "yaml.load", "yaml.full_load", "joblib.load", "os.system"}
+    unsafe = [
+        f"{module}:{call.lineno} {name}"
+        for module, tree in TREES.items()
+        for call, name in calls(tree)
+        if name in forbidden
+        or name.startswith(("pickle.", "marshal.", "shelve."))
+        or (name == "torch.load" and "weights_only=True" not in ast.unparse(call))
+        or (name.startswith("subprocess") and "shell=True" in ast.unparse(call))
+    ]
+    assert unsafe == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_print_only_on_the_command_line(path: Path) -> None:
-    if part(path) in ("cli", "console"):
-        return
-    calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-    assert not [call.lineno for call in calls if ast.unparse(call.func) == "print"]
+def test_print_only_on_the_command_line() -> None:
+    printing = {module for module, tree in TREES.items() for _, name in calls(tree) if name == "print"}
+    assert {layer(module) for module in printing} <= {"cli"}
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_imports_without_torch(module: str) -> None:
+def test_imports_without_torch() -> None:
+    """Each in a process of its own would say which one it was; one process for all says it at the first that fails."""
     heavy = {"torch", "transformers", "sklearn", "datasets", "scipy", "rouge_score", "sacrebleu"}
-    code = f"import sys, {module}; sys.exit(bool({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys, importlib\n"
+        f"for name in {WITHOUT_TORCH}:\n"
+        "    importlib.import_module(name)\n"
+        f"    if loaded := {heavy} & set(sys.modules): sys.exit(f'{{name}} imports {{loaded}}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_whole_recipe_is_seen_only_at_the_top() -> None:
     seers = {
-        part(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        layer(module)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and any(alias.name == "Recipe" for alias in node.names)
     }
     assert seers <= {"recipe", "pipeline", "runs"}
 
 
 def test_the_readme_maps_every_module() -> None:
+    """By path, each once, and nothing that is not there."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = {path.name for path in FILES if path.name not in ("__init__.py", "__main__.py")}
-    assert sorted(name for name in names if name not in readme) == []
+    block = readme[readme.index("\nsrc/tunesmith/\n") :].split("```")[0].split("\n")[2:]
+    mapped, folders = [], [""]
+    for line in filter(None, block):
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders[depth:] = [folders[depth - 1] + name]
+        mapped += [folders[depth]] if name.endswith(".py") else []
+    modules = [module for module in TREES if not module.endswith(("__init__.py", "__main__.py"))]
+    assert sorted(mapped) == sorted(modules)
 
 
 def test_every_public_function_is_documented() -> None:
     bare = [
-        f"{path.relative_to(SOURCE)}:{node.lineno} {node.name}"
-        for path in FILES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        f"{module}:{node.lineno} {node.name}"
+        for module, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
     ]
     assert bare == []
+
+
+TABLES = {
+    "recipe/names.py",
+    "recipe/sections.py",
+    "recipe/document.py",
+    "data/dataset.py",
+    "pipeline/run_report.py",
+    "pipeline/task_table.py",
+    "pipeline/fitting/methods.py",
+}
+"""Where tasks and methods may be told apart by name: the tables, and the checks of a recipe."""
+OTHER_MEANINGS = {"training/optim.py", "reporting/model_card.py", "reporting/schema.py"}
+"""Where such a word is another thing's name: parts of a model; a method as a report shows it; reports on files."""
+
+
+def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:
+    from tunesmith.recipe.names import METHODS, TASKS
+
+    def names(node: ast.AST) -> Iterator[ast.AST]:
+        """The operands that are such a name, or hold one in a tuple, list or set."""
+        parts = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+        for part in parts:
+            if isinstance(part, ast.Constant) and part.value in {*METHODS, *TASKS}:
+                yield part
+            if isinstance(part, ast.Attribute) and part.attr in ("task", "method"):
+                yield part
+
+    found = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module, tree in TREES.items()
+        if module not in TABLES | OTHER_MEANINGS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        for operand in ([node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value])
+        if any(names(operand))
+    ]
+    assert found == []

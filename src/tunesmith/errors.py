@@ -17,7 +17,7 @@ its traceback. A message says what was expected, what was found and what to do.
 
 
 class TunesmithError(Exception):
-    """A problem the user can mend. `do` says how."""
+    """A problem that the user can fix; `do` says how."""
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", do: str = "") -> None:
         parts = [problem]

@@ -10,39 +10,39 @@ if TYPE_CHECKING:
 
 
 WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
-"""Environment to make accelerate's objects in: its own way with DeepSpeed would step in the backward pass."""
+"""Environment in which to create accelerate's objects: its own DeepSpeed support would step in the backward pass."""
 
 
 def is_main() -> bool:
-    """False for all but the first of the processes that a launcher started; only that one writes."""
+    """Return whether this is the first of the processes that a launcher started; only that one writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def count() -> int:
-    """How many processes a launcher started; 1 without a launcher."""
+    """Return how many processes a launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def on_cpu() -> bool:
-    """Whether to train on the CPU: where nothing else is there, or where accelerate's --cpu asks for it."""
+    """Return whether to run on the CPU: without an accelerator, or where accelerate's --cpu asks for it."""
     import torch
 
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return asked or not torch.accelerator.is_available()
+    requested = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return requested or not torch.accelerator.is_available()
 
 
 def device() -> torch.device:
-    """Where models of this process run. Joins the other processes, if there are any."""
+    """Return the device of this process's models. Joins the other processes, if there are any."""
     from accelerate import PartialState
     from accelerate.utils import patch_environment
 
     with patch_environment(**WITHOUT_DEEPSPEED):
-        found: torch.device = PartialState(cpu=on_cpu()).device
-    return found
+        chosen: torch.device = PartialState(cpu=on_cpu()).device
+    return chosen
 
 
 def agree(text: str) -> str:
-    """The first process's text, in all of them."""
+    """Return the text of the first process, in all of them."""
     if count() == 1:
         return text
     from accelerate.utils import broadcast_object_list

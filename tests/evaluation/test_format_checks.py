@@ -78,7 +78,7 @@ def test_flaws_are_counted_and_named() -> None:
     rows[2] = replace(rows[2], prompt="Another prompt entirely.", reference="Something else.")
     rows[0] = replace(rows[0], missing=True)
     found = format_checks.count(rows)
-    assert {name: one["count"] for name, one in found.items()} == {
+    assert {name: flaw.count for name, flaw in found.items()} == {
         "no response in the data": 1,
         "empty": 1,
         "template text": 1,
@@ -86,7 +86,7 @@ def test_flaws_are_counted_and_named() -> None:
         "repeats itself": 0,
         "same answer to different prompts": 2,
     }
-    assert found["same answer to different prompts"]["where"] == ["1", "2"]
+    assert found["same answer to different prompts"].where == ("1", "2")
     assert not format_checks.answer_only(rows[0])
     told = format_checks.count([replace(row, ended=n > 2) for n, row in enumerate(rows)])
-    assert told["not ended"] == {"count": 3, "where": ["0", "1", "2"]}
+    assert told["not ended"] == format_checks.FormatFlaw(3, ("0", "1", "2"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.endpoint_server import MARK, Request, serving
+from tests.golden.cases import BYTES, CASES, made
 from tests.golden.record import Record
-from tests.golden.test_training import BYTES, CASES
 from tests.golden.workspace import DATA, Said, Workspace, tunesmith
 
 Golden = Callable[[str], Record]
@@ -26,14 +26,6 @@ def say(record: Record, *words: str) -> None:
 def found(said: Said) -> Path:
     """The folder of the page that a command names last."""
     return Path(said.out.strip().rpartition("report: ")[2]).parent
-
-
-def made(workspace: Workspace, *names: str) -> list[str]:
-    """Copies of the runs of tests/golden/test_training.py, as some commands write into them."""
-    for name in names:
-        if not (workspace.folder / "copies" / name).exists():
-            shutil.copytree(workspace.train(name, CASES[name]), workspace.folder / "copies" / name)
-    return [f"copies/{name}" for name in names]
 
 
 CHECKS = {

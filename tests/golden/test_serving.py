@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tests.golden.cases import made
 from tests.golden.record import Record
-from tests.golden.test_commands import made
 from tests.golden.workspace import Workspace
 
 Golden = Callable[[str], Record]

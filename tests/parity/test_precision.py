@@ -183,7 +183,6 @@ def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.Monke
     cpu = torch.device("cpu")
     measured = precision.measure(cpu, size=32, rounds=3)
     run = Run(tmp_path)
-    run.note(status="running")
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     monkeypatch.setattr(precision, "measure", lambda device: measured)
     first = weight_setup.measured_precision(job, cpu)

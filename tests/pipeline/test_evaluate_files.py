@@ -177,13 +177,12 @@ def test_mcnemar_and_bootstrap_of_pairs_follow_from_the_rows() -> None:
     base = [ResponseRow(str(n), f"p{n}", reference="yes") for n in range(40)]
     a = [replace(row, response="yes" if n < 30 else "no") for n, row in enumerate(base)]
     b = [replace(row, response="yes" if 20 <= n < 32 else "no") for n, row in enumerate(base)]
-    found = response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
-    (pair,) = found["pairs"]
-    assert (found["decided_by"], found["unit"], pair["answered"]) == ("rougeL", None, 40)
-    assert pair["exact_match"] | {"p": 0, "p_holm": 0} == {"rows": 40, "only_a": 20, "only_b": 2, "p": 0, "p_holm": 0}
-    assert pair["exact_match"]["p"] == pytest.approx(0.00012112, rel=1e-3)
-    assert pair["differences"]["token_f1"]["value"] == pytest.approx(18 / 40)
-    assert found == response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
+    compared, (pair,) = response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
+    assert (compared.decided_by, compared.unit, pair.answered) == ("rougeL", None, 40)
+    assert (pair.exact_match.rows, pair.exact_match.only_a, pair.exact_match.only_b) == (40, 20, 2)
+    assert pair.exact_match.p == pytest.approx(0.00012112, rel=1e-3)
+    assert pair.differences["token_f1"].value == pytest.approx(18 / 40)
+    assert (compared, [pair]) == response_pairs.compare({"a": a, "b": b}, Confidence(resamples=400, seed=1))
 
 
 def test_the_page_is_whole_self_contained_and_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

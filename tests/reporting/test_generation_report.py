@@ -18,6 +18,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RunError
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.manifest import LogEntry, Sample
 from tunesmith.pipeline import run_report
 from tunesmith.reporting import classification_report, format, generation_report, model_card, terminal
@@ -158,7 +159,7 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path: Path, names: tup
     assert ("Which differences are real?" in page) == (len(names) > 1)
     for method in content.methods:
         assert method.name in page
-        assert f"{method.scores['headline']['loss']['value']:.3f}" in page
+        assert f"{method.scores.headline['loss'].value:.3f}" in page
 
 
 def test_costs_and_notes_are_on_the_page(tmp_path: Path) -> None:
@@ -188,29 +189,29 @@ def test_curves_of_several_runs_lie_over_each_other(tmp_path: Path) -> None:
 def test_samples_are_gathered_by_prompt_and_thinned_on_the_page(tmp_path: Path) -> None:
     content = built(tmp_path, "generator:full")
     (method,) = content.methods
-    assert [sample["id"] for sample in method.samples] == ["v:0", "v:1"]
-    assert [answer["step"] for answer in method.samples[0]["answers"]] == list(range(4, 41, 4))
+    assert [sample.id for sample in method.samples] == ["v:0", "v:1"]
+    assert [answer.step for answer in method.samples[0].answers] == list(range(4, 41, 4))
     for best, steps in ((20, [4, 12, 20, 24, 32, 40]), (16, [4, 16, 20, 24, 32, 40]), (None, [4, 12, 20, 24, 32, 40])):
-        assert [answer["step"] for answer in generation_report.spread(method.samples[0]["answers"], best)] == steps
-    assert generation_report.spread(method.samples[0]["answers"][:6], 24) == method.samples[0]["answers"][:6]
+        assert [answer.step for answer in generation_report.spread(method.samples[0].answers, best)] == steps
+    assert generation_report.spread(method.samples[0].answers[:6], 24) == list(method.samples[0].answers[:6])
     assert 'step 20 <span class="kept">kept</span>' in generation_report.html(content)
 
 
 def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None:
     content = built(tmp_path, "generator:untuned", "generator:full")
-    titles = [group["title"] for group in content.shown]
+    titles = [group.title for group in content.shown]
     assert titles == [  # the loss rose nowhere
         "Where generator:full lowers the loss of generator:untuned most",
         "Answers of generator:full that are most like the reference",
         "Answers that are least like it",
         "Drawn at random",
     ]
-    gains = [row["answers"][1]["loss"] - row["answers"][0]["loss"] for row in content.shown[0]["rows"]]
+    gains = [row.answers[1].loss - row.answers[0].loss for row in content.shown[0].rows]
     assert gains == sorted(gains)
     assert gains[-1] < 0
-    ids = [row["id"] for group in content.shown for row in group["rows"]]
+    ids = [row.id for group in content.shown for row in group.rows]
     assert len(ids) == len(set(ids)) == 12
-    likeness = [row["answers"][1]["closeness"] for group in content.shown[1:3] for row in group["rows"]]
+    likeness = [row.answers[1].closeness for group in content.shown[1:3] for row in group.rows]
     assert min(likeness[:3]) > max(likeness[3:])
     again = run_report.build([runs.find(method.run) for method in content.methods], Confidence(resamples=200, seed=42))
     assert again.shown == content.shown
@@ -221,15 +222,15 @@ def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None
     rose = run_report.build(
         [runs.find(method.run) for method in content.methods], Confidence(resamples=200, seed=42)
     ).shown[1]
-    assert rose["title"] == "Where generator:full raises the loss of generator:untuned most"
-    assert [row["id"] for row in rose["rows"]] == ["a.json:row 5"]
+    assert rose.title == "Where generator:full raises the loss of generator:untuned most"
+    assert [row.id for row in rose.rows] == ["a.json:row 5"]
     alone = run_report.build([runs.find(content.methods[1].run)], Confidence(resamples=200, seed=42))
-    assert [group["title"] for group in alone.shown][:2] == ["Lowest loss", "Highest loss"]
+    assert [group.title for group in alone.shown][:2] == ["Lowest loss", "Highest loss"]
 
 
 def test_only_answered_rows_are_shown_and_none_is_fine(tmp_path: Path) -> None:
     some = built(tmp_path / "some", "generator:untuned", "generator:full", answered=4)
-    assert {row["id"] for group in some.shown for row in group["rows"]} == {f"a.json:row {n}" for n in range(4)}
+    assert {row.id for group in some.shown for row in group.rows} == {f"a.json:row {n}" for n in range(4)}
     content = built(tmp_path / "none", *KINDS, answered=0)
     assert content.shown == ()
     assert "ends" not in content.verdict
@@ -244,13 +245,13 @@ def test_only_answered_rows_are_shown_and_none_is_fine(tmp_path: Path) -> None:
 def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
     content = built(tmp_path, "generator:untuned", "generator:full")
     (pair,) = content.pairs
-    assert pair["distinguishable"]
-    assert pair["loss_difference"]["low"] > 0
-    assert pair["ended"]["only_b"] > pair["ended"]["only_a"]
+    assert pair.distinguishable
+    assert pair.loss_difference.low > 0
+    assert pair.ended.only_b > pair.ended.only_a
     low, high = content.methods
-    losses = [m.scores["headline"]["loss"]["value"] for m in (low, high)]
-    assert pair["loss_difference"]["value"] == pytest.approx(losses[0] - losses[1])
-    assert pair["loss_ratio"]["value"] == pytest.approx(losses[0] / losses[1])
+    losses = [m.scores.headline["loss"].value for m in (low, high)]
+    assert pair.loss_difference.value == pytest.approx(losses[0] - losses[1])
+    assert pair.loss_ratio.value == pytest.approx(losses[0] / losses[1])
     said = (
         rf"generator:full lowers the loss on 60 test answers from {losses[0]:.2f} \(generator:untuned\) to "
         rf"{losses[1]:.2f} \(−\d\d%, 95% interval −\d\d% to −\d\d%\), and ends \d\d\.\d% of its answers itself"
@@ -260,7 +261,7 @@ def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
 
 def test_what_cannot_be_told_apart_is_said_with_what_it_saves(tmp_path: Path) -> None:
     content = built(tmp_path, *KINDS)
-    assert [pair["distinguishable"] for pair in content.pairs] == [True, True, False]
+    assert [pair.distinguishable for pair in content.pairs] == [True, True, False]
     assert "generator:full is not significantly different from generator:lora (p = " in content.verdict
     assert "generator:lora trained 3.8 times faster and changed 1.6% of the parameters." in content.verdict
 
@@ -291,17 +292,17 @@ def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
 def test_few_rows_are_never_enough(tmp_path: Path) -> None:
     content = built(tmp_path, "generator:untuned", "generator:full", rows=4)
     (pair,) = content.pairs
-    assert pair["loss_difference"]["p"] >= 1 / 8
-    assert not pair["distinguishable"]
+    assert pair.loss_difference.p >= 1 / 8
+    assert not pair.distinguishable
 
 
 def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full", longer=3)]
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
-    assert content.compared["unit"] == "character"
+    assert content.compared.unit == "character"
     rows = pair[0].responses("test")
     total = sum(row.loss for row in rows) / sum(len(row.reference) for row in rows)
-    assert content.compared["losses"]["generator:untuned"] == pytest.approx(total)
+    assert content.compared.losses["generator:untuned"] == pytest.approx(total)
     assert "per character" in content.verdict
     assert "Loss per character" in generation_report.html(content)
 
@@ -312,8 +313,8 @@ def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> No
     rows[3] = replace(rows[3], loss=0.0, learned=0)
     pair[1].write_responses("test", rows)
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
-    assert (content.compared["rows"], content.compared["left_out"]) == (59, 1)
-    assert content.compared["unit"] == "token"
+    assert (content.compared.rows, content.compared.left_out) == (59, 1)
+    assert content.compared.unit == "token"
     assert "1 rows too long" in content.verdict
 
 
@@ -324,8 +325,9 @@ def test_pairs_follow_from_rows_and_seed_alone() -> None:
     }
     first, second = (response_pairs.compare(rows, Confidence(resamples=200, seed=7)) for _ in range(2))
     assert first == second
-    assert first["pairs"][2]["loss_difference"] == {"value": 0, "low": 0, "high": 0, "p": 1.0, "p_holm": 1.0}
-    assert first["pairs"][0]["loss_difference"]["p_holm"] >= first["pairs"][0]["loss_difference"]["p"]
+    _, pairs = first
+    assert pairs[2].loss_difference == PairedDifference(value=0, low=0, high=0, p=1.0, p_holm=1.0)
+    assert pairs[0].loss_difference.p_holm >= pairs[0].loss_difference.p
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -357,8 +359,8 @@ def test_markdown_has_the_same_figures_in_whole_tables(tmp_path: Path) -> None:
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     for method in content.methods:
-        loss = method.scores["headline"]["loss"]
-        assert f"{loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}]" in text
+        loss = method.scores.headline["loss"]
+        assert f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]" in text
     assert "<script>" not in re.sub(r"`[^`]*`", "", text)
 
 
@@ -375,7 +377,7 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
         "text-generation",
         "owner/model",
     )
-    loss = content.methods[0].scores["headline"]["loss"]["value"]
+    loss = content.methods[0].scores.headline["loss"].value
     assert ModelCard(text).data.eval_results[0].metric_value == pytest.approx(loss, abs=1e-4)
     assert f"tunesmith chat {content.methods[0].run}" in text
     assert ("It is an adapter" in text) == (library == "peft")
@@ -410,7 +412,7 @@ def test_the_terminal_table_keeps_each_method_on_one_line(tmp_path: Path) -> Non
     lines = terminal.table(content, width=92).splitlines()
     for method in content.methods:
         (line,) = [line for line in lines if method.name in line]
-        assert f"{method.scores['headline']['loss']['high']:.3f}]" in line
+        assert f"{method.scores.headline['loss'].high:.3f}]" in line
     assert [line.endswith("2.1 M (1.6%)") for line in lines].count(True) == 1
 
 

@@ -193,8 +193,10 @@ SERVER = """
 import socket, sys
 sys.path.insert(0, {root!r})
 from tests.serving_fakes import FakeClassifier, FakeGenerator, generator, classifier, application
+from tunesmith import console
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
+console.configure()
 settings = Serve(port=0, drain_seconds=20, queue_size=500)
 listener = server.listen(settings)
 print(listener.getsockname()[1], flush=True)

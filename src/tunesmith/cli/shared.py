@@ -46,15 +46,22 @@ def show_run(run: Any) -> None:
 
 def show_scores(scores: dict[str, Any]) -> str:
     """What `evaluate` gives, for people: one model's figures, or several models' side by side and the verdict."""
+    from tunesmith import records
+    from tunesmith.evaluation.response_pairs import ResponsePair
+    from tunesmith.evaluation.responses import GenerationScores
+    from tunesmith.pipeline.fitting.base_model import RunScores
     from tunesmith.reporting import terminal
 
     if "models" in scores:
-        return f"{terminal.figures(scores['models'], scores['pairs'])}\n\n{scores['verdict']}"
-    if "base" in scores:
-        pair = scores["base"]["pair"]
-        return terminal.figures({pair["a"]: scores, pair["b"]: scores["base"]}, [pair])
+        models = {name: records.load(GenerationScores, of_one, name) for name, of_one in scores["models"].items()}
+        pairs = [records.load(ResponsePair, pair, "pairs") for pair in scores["pairs"]]
+        return f"{terminal.figures(models, pairs)}\n\n{scores['verdict']}"
     if "flaws" in scores:
-        return terminal.figures({"score": scores}, [])
+        run = records.load(RunScores, scores, "scores")
+        if run.base is None:
+            return terminal.figures({"score": run}, [])
+        pair = run.base.pair
+        return terminal.figures({pair.a: run, pair.b: run.base}, [pair])
     return headline(scores)
 
 

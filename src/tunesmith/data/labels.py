@@ -36,6 +36,12 @@ def indices(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
     return [index[str(example.label)] for example in examples]
 
 
+def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities, one row per example, from logits or log-probabilities."""
+    odds_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
+    return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
 def predictions(
     examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
 ) -> list[Prediction]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, counts, estimates
 
 NAMES = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall (tau-b)"}
 
@@ -65,9 +65,7 @@ def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
 
 def _ranks(places_BN: Index) -> Floats:
     """Return ranks within each line, ties by their mean. places_BN: indices into the sorted distinct values."""
-    B, values = len(places_BN), int(places_BN.max()) + 1
-    flat_BN = places_BN + np.arange(B, dtype=np.intp)[:, None] * values
-    times_BV = np.bincount(flat_BN.ravel(), minlength=B * values).reshape(B, values)
+    times_BV = counts(places_BN, int(places_BN.max()) + 1)
     ranks_BV = times_BV.cumsum(1) - (times_BV - 1) / 2
     ranks_BN: Floats = np.take_along_axis(ranks_BV, places_BN, 1)
     return ranks_BN

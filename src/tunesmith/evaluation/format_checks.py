@@ -1,11 +1,11 @@
-"""What can be wrong with the form of an answer, whatever it says: counted, with the rows where it stands."""
+"""What can be wrong with the form of a response, whatever it says: counted, with the rows concerned."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from tunesmith.types import ResponseRow
 
@@ -22,7 +22,7 @@ MARKERS = re.compile(
 SHORTEST = 4
 """Words that an instruction needs, to count as repeated: shorter ones can belong to an answer."""
 LOOP, LOOPED = 3, 0.5
-"""An answer goes round in circles where more than half of its groups of three words stood in it before."""
+"""A response loops where more than half of its groups of three words occurred in it before."""
 SHORTEST_LOOP = 20
 """Words that an answer needs for that to be judged."""
 SHOWN = 5
@@ -54,7 +54,7 @@ def answer_only(row: ResponseRow) -> bool:
 
 def loops(row: ResponseRow) -> bool:
     """The same groups of words over and over (Holtzman et al. 2020); unless the reference does so too."""
-    response, reference = map(_goes_round, row.texts)
+    response, reference = map(_loops, row.texts)
     return response and not reference
 
 
@@ -68,10 +68,19 @@ FLAWS: dict[str, Callable[[ResponseRow], bool]] = {
 }
 
 
-def count(rows: Sequence[ResponseRow]) -> dict[str, dict[str, Any]]:
-    """{flaw: {"count", "where"}}, all of FLAWS and answers that several different prompts were given.
+@dataclass(frozen=True, slots=True)
+class FormatFlaw:
+    """How many responses have a flaw."""
 
-    Whether an answer had not ended only some rows tell; without one of them that flaw is left out.
+    count: int
+    where: tuple[str, ...]
+    """The ids of the first few."""
+
+
+def count(rows: Sequence[ResponseRow]) -> dict[str, FormatFlaw]:
+    """Count all of FLAWS, and responses that several different prompts got.
+
+    Without any row that tells whether its response had ended, that flaw is left out.
     """
     ending_known = any(row.ended is not None for row in rows)
     flawed = {
@@ -80,18 +89,18 @@ def count(rows: Sequence[ResponseRow]) -> dict[str, dict[str, Any]]:
         if name != "not ended" or ending_known
     }
     flawed["same answer to different prompts"] = [row.id for row in _shared(rows)]
-    return {name: {"count": len(ids), "where": ids[:SHOWN]} for name, ids in flawed.items()}
+    return {name: FormatFlaw(len(ids), tuple(ids[:SHOWN])) for name, ids in flawed.items()}
 
 
 def _shared(rows: Sequence[ResponseRow]) -> list[ResponseRow]:
-    """Rows whose answer other prompts were given as well, though their references differ."""
+    """Rows whose response other prompts got too, though their references differ."""
     cases = {(_plain(row.texts[0]), _plain(row.prompt), _plain(row.texts[1])) for row in rows}
     prompts = Counter(response for response, _, _ in cases)
     references = Counter(response for response, _ in {(response, reference) for response, _, reference in cases})
     return [row for row in rows if (text := _plain(row.texts[0])) and prompts[text] > 1 and references[text] > 1]
 
 
-def _goes_round(text: str) -> bool:
+def _loops(text: str) -> bool:
     words = text.casefold().split()
     if len(words) < SHORTEST_LOOP:
         return False

@@ -1,76 +1,85 @@
-"""How long answers are beside their references, and whether long or short ones fare better."""
+"""How long responses are compared with their references, and whether long or short ones score better."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from tunesmith import records
 from tunesmith.evaluation import text_overlap
 from tunesmith.evaluation.correlation import correlate
-from tunesmith.evaluation.intervals import Confidence, Floats
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats
 from tunesmith.types import ResponseRow
 
 SCORE = "rougeL"
 """The score whose relation with length is looked at: F1, so that neither brevity nor verbosity is a merit by itself."""
 SHORT, LONG = 0.5, 2.0
-"""Answers below and above so many times the reference's words are counted."""
+"""Responses with less or more than this many times the reference's words are counted."""
 POINTS = 400
-"""Most answers that a picture shows, drawn evenly."""
+"""Most responses that a picture shows, evenly chosen."""
 
 
-def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any] | None:
-    """Of the answered rows: medians in words, shares of short and long answers, by thirds, and rank correlations.
+@dataclass(frozen=True, slots=True)
+class LengthBias:
+    """The lengths of answered rows, in words."""
 
-    {"rows", "response", "reference", "shorter", "longer", "thirds", "correlations", "points"}. A correlation (Spearman)
-    is None where one side never varies. None without answers.
-    """
+    rows: int
+    response: float
+    """The median."""
+    reference: float
+    """The median."""
+    shorter: float
+    """The share of responses with less than SHORT times the reference's words."""
+    longer: float
+    thirds: tuple[dict[str, float], ...]
+    """Rows by the length of their reference: `from`, `to`, `rows`, and means: `words`, `ratio` and SCORE."""
+    correlations: dict[str, Estimate | None]
+    """Spearman's; None where one side never varies."""
+    points: tuple[tuple[float, float], ...]
+    """(words of the reference, words of the response)."""
+
+
+def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> LengthBias | None:
+    """Return how the lengths of responses relate to references and scores; None where nothing was answered."""
     rows = [row for row in rows if row.response is not None]
     if not rows:
         return None
     table = text_overlap.tabulate([row.texts for row in rows])
-    ours_N, theirs_N = table.counts[:, text_overlap.SUMMED["length_ratio"]].T
+    response_N, reference_N = table.counts[:, text_overlap.SUMMED["length_ratio"]].T
     score_N = text_overlap.each(table)[SCORE]
     step = -(-len(rows) // POINTS)
-
-    def correlation(a_N: Floats, b_N: Floats) -> dict[str, float] | None:
-        spearman: dict[str, float] | None = records.dump(correlate(a_N, b_N, confidence, ["spearman"]).spearman)
-        return spearman
-
-    return {
-        "rows": len(rows),
-        "response": float(np.median(ours_N)),
-        "reference": float(np.median(theirs_N)),
-        "shorter": float(np.mean(ours_N < SHORT * theirs_N)),
-        "longer": float(np.mean(ours_N > LONG * theirs_N)),
-        "thirds": _thirds(ours_N, theirs_N, score_N),
-        "correlations": {
-            "words of answer and reference": correlation(ours_N, theirs_N),
-            "words of the answer and ROUGE-L": correlation(ours_N, score_N),
-            "words of the reference and ROUGE-L": correlation(theirs_N, score_N),
-        },
-        "points": [[float(theirs), float(ours)] for theirs, ours in zip(theirs_N[::step], ours_N[::step], strict=True)],
+    points = zip(reference_N[::step].tolist(), response_N[::step].tolist(), strict=True)
+    sides = {
+        "words of answer and reference": (response_N, reference_N),
+        "words of the answer and ROUGE-L": (response_N, score_N),
+        "words of the reference and ROUGE-L": (reference_N, score_N),
     }
+    return LengthBias(
+        rows=len(rows),
+        response=float(np.median(response_N)),
+        reference=float(np.median(reference_N)),
+        shorter=float(np.mean(response_N < SHORT * reference_N)),
+        longer=float(np.mean(response_N > LONG * reference_N)),
+        thirds=_thirds(response_N, reference_N, score_N),
+        correlations={name: correlate(a, b, confidence, ["spearman"]).spearman for name, (a, b) in sides.items()},
+        points=tuple(points),
+    )
 
 
-def _thirds(ours_N: Floats, theirs_N: Floats, score_N: Floats) -> list[dict[str, Any]]:
+def _thirds(response_N: Floats, reference_N: Floats, score_N: Floats) -> tuple[dict[str, float], ...]:
     """Rows by the length of their reference: short, middle and long ones, as many of each as ties allow."""
-    edges = np.quantile(theirs_N, [1 / 3, 2 / 3])
-    third_N = np.searchsorted(edges, theirs_N, side="left")
-    found = []
-    for third in range(3):
-        inside = third_N == third
-        if inside.any():
-            found.append(
-                {
-                    "from": int(theirs_N[inside].min()),
-                    "to": int(theirs_N[inside].max()),
-                    "rows": int(inside.sum()),
-                    "words": float(ours_N[inside].mean()),
-                    "ratio": float(ours_N[inside].sum() / max(1.0, theirs_N[inside].sum())),
-                    SCORE: float(score_N[inside].mean()),
-                }
-            )
-    return found
+    edges = np.quantile(reference_N, [1 / 3, 2 / 3])
+    third_N = np.searchsorted(edges, reference_N, side="left")
+    return tuple(
+        {
+            "from": int(reference_N[inside].min()),
+            "to": int(reference_N[inside].max()),
+            "rows": int(inside.sum()),
+            "words": float(response_N[inside].mean()),
+            "ratio": float(response_N[inside].sum() / max(1.0, reference_N[inside].sum())),
+            SCORE: float(score_N[inside].mean()),
+        }
+        for inside in (third_N == third for third in range(3))
+        if inside.any()
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from tunesmith.evaluation import format_checks, text_overlap
-from tunesmith.evaluation.intervals import Confidence, Floats, Index, bootstrap, percentile, wilson
+from tunesmith.evaluation.format_checks import FormatFlaw
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates, wilson
 from tunesmith.types import ResponseRow
 
 HIGHER_IS_BETTER = {
@@ -39,24 +40,40 @@ SHARES: dict[str, Callable[[ResponseRow], bool]] = {
 """Figures that are a share of the answered rows, and what counts."""
 
 
-def score(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
-    """Everything a report says of one run's answers, ready for scores.json; equal inputs give equal bits.
+@dataclass(frozen=True, slots=True)
+class GenerationScores:
+    """What a report says about one model's responses."""
+
+    rows: int
+    answered: int
+    missing: int
+    """Rows of a file without a response; they count as empty ones."""
+    learned_tokens: int
+    """Of all references."""
+    confidence: float
+    headline: dict[str, Estimate]
+    """In the order of HIGHER_IS_BETTER, without what the rows do not tell: a file has no loss."""
+    flaws: dict[str, FormatFlaw]
+    """What is wrong with the form of responses."""
+
+
+def score(rows: Sequence[ResponseRow], confidence: Confidence) -> GenerationScores:
+    """Return the scores of one model's responses; equal inputs give equal bits.
 
     `loss` is the mean over all learned tokens of the references, `perplexity` its exponential. Intervals are Wilson's
-    for shares and percentile bootstrap over rows for the rest. What rows do not tell (a file has no loss) is left out.
-    `flaws` counts what is wrong with the form of answers.
+    for shares and percentile bootstrap over rows for the rest.
     """
     answered = [row for row in rows if row.response is not None]
-    found = _losses(rows, confidence) | _answers(answered, confidence)
-    return {
-        "rows": len(rows),
-        "answered": len(answered),
-        "missing": sum(bool(row.missing) for row in rows),
-        "learned_tokens": sum(row.learned or 0 for row in rows),
-        "confidence": confidence.level,
-        "headline": {name: found[name] for name in HIGHER_IS_BETTER if name in found},
-        "flaws": format_checks.count(answered),
-    }
+    figures = _losses(rows, confidence) | _overlaps(answered, confidence)
+    return GenerationScores(
+        rows=len(rows),
+        answered=len(answered),
+        missing=sum(bool(row.missing) for row in rows),
+        learned_tokens=sum(row.learned or 0 for row in rows),
+        confidence=confidence.level,
+        headline={name: figures[name] for name in HIGHER_IS_BETTER if name in figures},
+        flaws=format_checks.count(answered),
+    )
 
 
 def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
@@ -64,8 +81,8 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
     return sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
 
 
-def _losses(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
-    if not (rows := [row for row in rows if row.learned]):  # those whose answer is too long have no loss
+def _losses(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Estimate]:
+    if not (rows := [row for row in rows if row.learned]):  # a reference that is too long has no loss
         return {}
     sums_N = np.array([row.loss for row in rows], np.float64)
     counts_N = np.array([row.learned for row in rows], np.float64)
@@ -74,19 +91,19 @@ def _losses(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, An
         loss_B = sums_N[draws_BN].sum(1) / counts_N[draws_BN].sum(1)
         return {"loss": loss_B, "perplexity": np.exp(loss_B)}
 
-    return _with_intervals(measure, len(rows), confidence)
+    return estimates(measure, len(rows), confidence)
 
 
-def _answers(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Any]:
+def _overlaps(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Estimate]:
+    """Every figure of the answered rows: shares, likeness to the references, and lengths."""
     if not rows:
         return {}
-    found = {}
+    shares = {}
     for name, holds in SHARES.items():
-        if name == "ended" and not all(row.ended is not None for row in rows):
+        if name == "ended" and any(row.ended is None for row in rows):
             continue
         count = sum(holds(row) for row in rows)
-        low, high = wilson(count, len(rows), confidence.level)
-        found[name] = {"value": count / len(rows), "low": low, "high": high}
+        shares[name] = Estimate(count / len(rows), *wilson(count, len(rows), confidence.level))
     table = text_overlap.tabulate([row.texts for row in rows])
     counted = all(row.tokens is not None for row in rows)
     tokens_N = np.array([row.tokens for row in rows], np.float64) if counted else None
@@ -95,18 +112,7 @@ def _answers(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, A
         lengths = {} if tokens_N is None else {"tokens": tokens_N[draws_BN].mean(1)}
         return text_overlap.measure(table, draws_BN) | lengths
 
-    return found | _with_intervals(measure, len(rows), confidence)
-
-
-def _with_intervals(measure: Callable[[Index], dict[str, Floats]], rows: int, confidence: Confidence) -> dict[str, Any]:
-    values = measure(np.arange(rows)[None])
-    resampled = bootstrap(measure, rows, confidence.resamples, confidence.seed)
-    found = {}
-    for name, value_1 in values.items():
-        value = float(value_1[0])
-        low, high = percentile(value, resampled[name], confidence.level)
-        found[name] = {"value": value, "low": low, "high": high}
-    return found
+    return shares | estimates(measure, len(rows), confidence)
 
 
 def _plain(text: str) -> str:

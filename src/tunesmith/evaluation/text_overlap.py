@@ -1,4 +1,4 @@
-"""How much of its reference a response holds: ROUGE, BLEU, chrF, token F1. The only door to rouge-score and sacrebleu.
+"""How much of its reference a response contains: ROUGE, BLEU, chrF, token F1. All use of rouge-score and sacrebleu.
 
 Each figure is a mean over rows, or made of whole numbers that are summed over rows: so thousands of resamples cost a
 matrix product, and the figures themselves are always the libraries' own. Shapes: N rows, B resamples, C sums.
@@ -41,23 +41,23 @@ class OverlapTable:
 
 def tabulate(pairs: Sequence[tuple[str, str]]) -> OverlapTable:
     """The numbers that all figures are made of. pairs: of a response and its reference."""
-    found = [_row(response, reference) for response, reference in pairs]
-    means = np.array([mean for mean, _ in found], np.float64).reshape(-1, len(MEANS))
-    return OverlapTable(means, np.array([whole for _, whole in found], np.float64).reshape(len(found), -1))
+    rows = [_row(response, reference) for response, reference in pairs]
+    means = np.array([mean for mean, _ in rows], np.float64).reshape(-1, len(MEANS))
+    return OverlapTable(means, np.array([counts for _, counts in rows], np.float64).reshape(len(rows), -1))
 
 
 def measure(table: OverlapTable, draws_BN: Index) -> dict[str, Floats]:
     """The figures of each line of `draws_BN` (row numbers, repeats allowed): {name: B}."""
-    found = {name: table.means[:, place][draws_BN].mean(1) for place, name in enumerate(MEANS)}
+    figures = {name: table.means[:, place][draws_BN].mean(1) for place, name in enumerate(MEANS)}
     sums_BC = sums(table.counts, draws_BN)
-    found |= {name: _of_sums(name, sums_BC[:, part]) for name, part in SUMMED.items()}
-    return {name: found[name] for name in FIGURES}
+    figures |= {name: _of_sums(name, sums_BC[:, part]) for name, part in SUMMED.items()}
+    return {name: figures[name] for name in FIGURES}
 
 
 def each(table: OverlapTable) -> dict[str, Floats]:
     """The figures of every row alone: {name: N}. BLEU of one short answer means little and is not among them."""
-    found = {name: table.means[:, place] for place, name in enumerate(MEANS)}
-    return found | {name: _of_sums(name, table.counts[:, SUMMED[name]]) for name in ("chrf", "length_ratio")}
+    means = {name: table.means[:, place] for place, name in enumerate(MEANS)}
+    return means | {name: _of_sums(name, table.counts[:, SUMMED[name]]) for name in ("chrf", "length_ratio")}
 
 
 def signatures() -> dict[str, str]:
@@ -69,20 +69,19 @@ def signatures() -> dict[str, str]:
 
 
 def deciding(references: Sequence[str]) -> str:
-    """The figure that decides where only answers are known: `rougeL`, in which every answer counts the same.
+    """The figure that decides where only responses are known: `rougeL`, in which every response counts the same.
 
-    Where more than half of the references have no letter a-z and no digit it is `chrf`: of other scripts ROUGE (as
-    rouge-score has it) sees nothing.
+    Where more than half of the references have no letter a-z and no digit it is `chrf`: rouge-score ignores all other
+    characters.
     """
-    return (
-        "chrf" if 2 * sum(not re.search("[a-z0-9]", one.lower()) for one in references) > len(references) else "rougeL"
-    )
+    unseen = sum(not re.search("[a-z0-9]", text.lower()) for text in references)
+    return "chrf" if 2 * unseen > len(references) else "rougeL"
 
 
 def normalize(text: str) -> str:
     """As SQuAD compares answers: lower case, without punctuation and articles, single spaces."""
-    letters = "".join(letter for letter in text.lower() if letter not in _PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", letters).split())
+    characters = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", characters).split())
 
 
 def token_f1(response: str, reference: str) -> float:
@@ -97,12 +96,10 @@ def token_f1(response: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-_PUNCTUATION = frozenset(string.punctuation)
-
-
 @lru_cache(maxsize=REMEMBERED)
 def _row(response: str, reference: str) -> tuple[list[float], list[int]]:
     rouge = _rouge().score(reference, response)
+    # Its corpus scores are sums of these whole numbers, which only private methods give; a test holds them to that.
     counted = [metric._extract_corpus_statistics([response], [[reference]])[0] for metric in _sacrebleu()]
     means = [*(rouge[name].fmeasure for name in ROUGE), token_f1(response, reference)]
     return means, [*counted[0], *counted[1], len(response.split()), len(reference.split())]
@@ -112,10 +109,10 @@ def _of_sums(name: str, sums_BC: Floats) -> Floats:
     if name == "length_ratio":
         return sums_BC[:, 0] / np.maximum(sums_BC[:, 1], 1)
     bleu, chrf = _sacrebleu()
-    whole = [[int(one) for one in line] for line in sums_BC.tolist()]
+    counts = [[int(value) for value in line] for line in sums_BC.tolist()]
     if name == "chrf":
-        return np.array([chrf._compute_f_score(line) for line in whole], np.float64)
-    return np.array([bleu._compute_score_from_stats(line).score for line in whole], np.float64)
+        return np.array([chrf._compute_f_score(line) for line in counts], np.float64)
+    return np.array([bleu._compute_score_from_stats(line).score for line in counts], np.float64)
 
 
 @cache

@@ -62,8 +62,7 @@ class StandaloneClassifier:
         if not examples:
             return []
         logits_BK = np.array(self.logits(examples), dtype=np.float64)
-        odds_BK = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
-        return names.predictions(examples, odds_BK / odds_BK.sum(axis=1, keepdims=True), self.labels)
+        return names.predictions(examples, names.softmax(logits_BK), self.labels)
 
     @property
     def max_length(self) -> int | None:

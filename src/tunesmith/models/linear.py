@@ -52,8 +52,7 @@ class Regression:
         logits = scores + self.bias
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float64)
+        return names.softmax(logits)
 
     def tensors(self) -> dict[str, Any]:
         return {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}

@@ -17,6 +17,7 @@ from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.manifest import UNKNOWN_COSTS, Manifest
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
+from tunesmith.pipeline.fitting.base_model import RunScores
 from tunesmith.reporting import classification_report, conclusions, generation_report, model_card, sample_selection
 from tunesmith.reporting.schema import (
     ClassificationReport,
@@ -27,6 +28,8 @@ from tunesmith.reporting.schema import (
     GenerationResult,
     Mistake,
     SeededEnvironment,
+    StepResponse,
+    TrainingSample,
     WorstMistakes,
     load_judge_report,
 )
@@ -42,8 +45,8 @@ def build(runs: Sequence[Run], confidence: Confidence) -> ClassificationReport |
     manifests = [run.finished for run in runs]
     task = _task(runs, manifests)
     _check_same_split(runs, manifests)
-    report = TASKS[task].build(runs, confidence)
-    levels = {_level(method) for method in report.methods}
+    report = REPORTS[task].build(runs, confidence)
+    levels = {method.scores.confidence for method in report.methods}
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))
         raise RunError("the runs have intervals of different confidence", found=found, do="train them with one level")
@@ -58,7 +61,7 @@ def write_run(run: Run) -> None:
     if (run.path / "scores.json").exists():
         report = build([run], confidence_of(run.recipe))
         write_pages(run, report)
-        run.write("README.md", TASKS[report.task].card(report, None))
+        run.write("README.md", REPORTS[report.task].card(report, None))
 
 
 def card(run: Run, exported: ExportedModel) -> str:
@@ -68,7 +71,7 @@ def card(run: Run, exported: ExportedModel) -> str:
         head = f"# {title(run)}: {manifest.name}\n\n{manifest.description}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{exported.usage}\n"
     report = build([run], confidence_of(run.recipe))
-    return TASKS[report.task].card(report, exported)
+    return REPORTS[report.task].card(report, exported)
 
 
 def write_comparison(folder: Run, report: ClassificationReport | GenerationReport) -> None:
@@ -79,7 +82,7 @@ def write_comparison(folder: Run, report: ClassificationReport | GenerationRepor
 
 def write_pages(folder: Run, report: ClassificationReport | GenerationReport) -> None:
     """Write a report as report.html and report.md."""
-    pages = TASKS[report.task].pages
+    pages = REPORTS[report.task].pages
     folder.write("report.md", pages.markdown(report))
     folder.write("report.html", pages.html(report))
 
@@ -146,11 +149,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _level(method: ClassificationResult | GenerationResult) -> float:
-    scores = method.scores
-    return float(scores["confidence"] if isinstance(scores, Mapping) else scores.confidence)
-
-
 def _shared(runs: Sequence[Run], confidence: Confidence) -> dict[str, Any]:
     """What the reports of both tasks say about the data and the machine."""
     manifest = runs[0].finished
@@ -212,13 +210,13 @@ def side_by_side(
     methods: Sequence[GenerationResult], rows: Mapping[str, Sequence[ResponseRow]], confidence: Confidence
 ) -> dict[str, Any]:
     """Return what a report says about models that answered the same prompts, wherever they come from."""
-    compared = response_pairs.compare(rows, confidence)
+    compared, pairs = response_pairs.compare(rows, confidence)
     best, worse = conclusions.rank(methods, compared)
     described = {name: length_bias.describe(of_one, confidence) for name, of_one in rows.items()}
     return {
-        "verdict": conclusions.of_responses(methods, compared),
+        "verdict": conclusions.of_responses(methods, compared, pairs),
         "methods": tuple(methods),
-        "pairs": tuple(compared.pop("pairs")),
+        "pairs": tuple(pairs),
         "compared": compared,
         "shown": tuple(sample_selection.choose(rows, compared, best, worse, confidence.seed)),
         "lengths": {name: lengths for name, lengths in described.items() if lengths is not None},
@@ -234,12 +232,15 @@ def shared_base(runs: Sequence[Run]) -> list[ResponseRow]:
 
 def _base_result(run: Run) -> GenerationResult:
     """The base model as a method of the report: it cost no training and has no details of its own."""
+    scores = run.load("scores.json", RunScores).base
+    if scores is None:
+        raise RunError(f"{run.path} has no scores of its base model", do=f"tunesmith evaluate {run.path}")
     return GenerationResult(
         name=base_model.NAME,
         is_base=True,
         run=str(run.path),
         description=f"the same model before training: {Path(run.recipe.model.name_or_path).name}",
-        scores=run.read("scores.json")["base"],
+        scores=scores,
         costs=replace(UNKNOWN_COSTS, parameters=run.finished.costs.parameters),
     )
 
@@ -253,8 +254,8 @@ def _generation_result(run: Run, name: str) -> GenerationResult:
     else:
         saved = "model" if manifest.costs.trainable else "tokenizer"
     return GenerationResult(
-        scores=run.read("scores.json"),
-        samples=tuple(_samples(run)),
+        scores=run.load("scores.json", RunScores),
+        samples=_samples(run),
         saved=saved,
         judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
         base_model=model if on_hub else None,
@@ -270,15 +271,14 @@ def _generation_result(run: Run, name: str) -> GenerationResult:
     )
 
 
-def _samples(run: Run) -> list[dict[str, Any]]:
-    """Per validation prompt the answers at each evaluation, in the order of the steps."""
-    by_prompt: dict[str, dict[str, Any]] = {}
+def _samples(run: Run) -> tuple[TrainingSample, ...]:
+    by_prompt: dict[str, TrainingSample] = {}
     for line in run.metrics():
         for sample in line.samples:
-            asked = {"id": sample.id, "prompt": sample.prompt, "reference": sample.reference, "answers": []}
-            answer = {"step": line.step, "response": sample.response}
-            by_prompt.setdefault(sample.id, asked)["answers"].append(answer)
-    return list(by_prompt.values())
+            known = by_prompt.get(sample.id) or TrainingSample(sample.id, sample.prompt, sample.reference)
+            answers = (*known.answers, StepResponse(line.step, sample.response))
+            by_prompt[sample.id] = replace(known, answers=answers)
+    return tuple(by_prompt.values())
 
 
 def curve(run: Run) -> Curve | None:
@@ -316,7 +316,7 @@ def _plot(curve: Curve, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class ReportKind:
     """How the runs of one task are reported."""
 
     build: Callable[[Sequence[Run], Confidence], ClassificationReport | GenerationReport]
@@ -326,7 +326,7 @@ class Task:
     """The model card of the one run in a report of this task."""
 
 
-TASKS = {
-    "classification": Task(classification_of, classification_report, model_card.classification),
-    "instruction": Task(instruction_of, generation_report, model_card.generation),
+REPORTS = {
+    "classification": ReportKind(classification_of, classification_report, model_card.classification),
+    "instruction": ReportKind(instruction_of, generation_report, model_card.generation),
 }

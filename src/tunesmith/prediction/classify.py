@@ -110,7 +110,7 @@ class EncoderClassifier(EncodedClassifier):
         if not examples:
             return []
         logits, _ = self.encoder.rows(examples, lambda output, batch: output.logits, "predict")
-        return names.predictions(examples, _softmax(logits), self.labels)
+        return names.predictions(examples, names.softmax(logits), self.labels)
 
     def save(self, folder: Path) -> None:
         """Plain Hugging Face files; the label names are in config.json, max_length in tokenizer_config.json."""
@@ -220,8 +220,3 @@ def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tup
     if settings.normalize:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features, cut
-
-
-def _softmax(logits: Floats) -> Floats:
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=1, keepdims=True))

@@ -62,7 +62,7 @@ class LabelClassifier:
         if self.settings.mode == "score":
             return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
-        rows = _softmax(self._tree.total(self._tree.confined(edges_BE)))
+        rows = names.softmax(self._tree.total(self._tree.confined(edges_BE)))
         found = zip(examples, chosen, rows.tolist(), strict=True)
         return [Prediction(example.id, self.labels[k], tuple(row)) for example, k, row in found]
 
@@ -170,7 +170,7 @@ class LabelClassifier:
     def _bias(self, paired: bool) -> Floats:
         if paired not in self._biases:
             edges_BE = self._edges(_content_free(paired), "calibrate")
-            self._biases[paired] = _softmax(self._scores(edges_BE)).mean(axis=0)
+            self._biases[paired] = names.softmax(self._scores(edges_BE)).mean(axis=0)
         return self._biases[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
@@ -189,9 +189,9 @@ class LabelClassifier:
     def _probabilities(self, edges_BE: Floats, examples: Sequence[Example]) -> Floats:
         scores_BK = self._scores(edges_BE)
         if not self.settings.calibrate:
-            return _softmax(scores_BK)
+            return names.softmax(scores_BK)
         # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
-        return _softmax(scores_BK - np.log([self._bias(example.text_pair is not None) for example in examples]))
+        return names.softmax(scores_BK - np.log([self._bias(example.text_pair is not None) for example in examples]))
 
     def _read(self, examples: Sequence[Example]) -> list[Prediction]:
         """Mode `free`: match what is written to the labels' texts."""
@@ -231,8 +231,3 @@ def count_invalid(predictions: Sequence[Prediction]) -> int:
 
 def _content_free(paired: bool = False) -> list[Example]:
     return [Example(text, text, text if paired else None) for text in CONTENT_FREE]
-
-
-def _softmax(scores_BK: Floats) -> Floats:
-    odds_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
-    return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True))

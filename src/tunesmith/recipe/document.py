@@ -40,7 +40,7 @@ def init(task: str) -> str:
     head = [
         f"# A tunesmith recipe for {task}. {start}  tunesmith train recipe.yaml",
         "# Point data.path at your own file and name its columns. Every other line may be left out:",
-        "# what stands here is the default, unless marked [set]. On the command line: learning_rate=1e-4",
+        "# values are defaults, unless marked [set]. On the command line: learning_rate=1e-4",
         "",
     ]
     return "\n".join([*head, *_commented(Recipe, "", STARTS[task])]) + "\n"
@@ -64,7 +64,7 @@ def reference() -> str:
         "",
         "## Names from other tools",
         "",
-        "Accepted anywhere, and said aloud:",
+        "Accepted anywhere, with a note:",
         "",
         "| name | means |",
         "|---|---|",
@@ -134,7 +134,7 @@ def values(kind: Any, bounds: Any = ()) -> str:
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inside)
     if origin in (typing.Union, UnionType):
-        return " or ".join(values(one) for one in inside)
+        return " or ".join(values(kind) for kind in inside)
     if origin is tuple:
         return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
     if origin is dict:

@@ -1,4 +1,4 @@
-"""The sections of a causal language model: how it is asked, adapted, read as a classifier, and made to answer."""
+"""The sections for causal language models: prompts, adapters, classification and generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunesmith.recipe.values import Count, Fraction, Positive, Section, as_list,
 
 
 class Prompt(Section):
-    """How a `generator` is asked: the template, and for classification the instruction and the labels' texts."""
+    """How a `generator` is prompted: the template, and for classification the instruction and the labels' texts."""
 
     template: str = "auto"
     """`alpaca`, `alpaca-short` (one preamble, with and without input), `human-assistant`, `classify`, `chat` (the
@@ -19,19 +19,19 @@ class Prompt(Section):
     system: str | None = None
     """A system message before every conversation that has none."""
     instruction: str | None = None
-    """What is asked of each text in classification; `{labels}` stands for the texts of the labels. Null asks for the
-    class, and names the labels where they are few."""
+    """Instruction before each text in classification; `{labels}` is replaced by the labels' texts. Null asks for the
+    class, and names the labels if there are at most 20."""
     label_texts: Annotated[dict[str, str], BeforeValidator(label_keys)] = Field(default={})
-    """The answer that stands for a label (verbalizer), such as `{neg: negative}`; others are answered by their name."""
+    """The answer that stands for a label (verbalizer), such as `{neg: negative}`; other labels are answered by name."""
     train_on_prompt: bool = False
-    """Learn the prompt's tokens too, not only the answers."""
+    """Also train on the tokens of the prompt."""
     truncation: Literal["truncate", "drop", "error"] = "truncate"
-    """Of conversations over `model.max_length`: shorten the prompt (an answer never loses its end), leave out, or
-    stop. Counted in every case."""
+    """What to do with conversations over `model.max_length`: shorten the prompt (never the end of an answer), drop the
+    row, or stop with an error. All of them are counted."""
 
 
 class Adapter(Section):
-    """Training of small matrices beside frozen weights (PEFT), for `encoder` and `generator`."""
+    """Low-rank adapters on frozen weights (PEFT), for `encoder` and `generator`."""
 
     kind: Annotated[Literal["none", "lora", "qlora"], BeforeValidator(no_as_none)] = "none"
     """Full training, LoRA, or LoRA on weights in 4 bits (bitsandbytes)."""
@@ -42,17 +42,17 @@ class Adapter(Section):
     lora_dropout: Fraction = 0.05
     """Dropout before the matrices."""
     target_modules: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("all-linear",)
-    """Names of the modules that get matrices; `all-linear` is every linear layer but the head."""
+    """Names of the modules that get adapters; `all-linear` is every linear layer except the head."""
     use_dora: bool = False
-    """Weight-decomposed LoRA: direction and magnitude learn apart."""
+    """Weight-decomposed LoRA: direction and magnitude are learned separately."""
     use_rslora: bool = False
     """Scale by lora_alpha / sqrt(r) instead."""
     quant_type: Literal["nf4", "fp4"] = "nf4"
     """4-bit format of `qlora`."""
     double_quant: bool = True
-    """Of `qlora`: quantize the quantization constants too."""
+    """For `qlora`: quantize the quantization constants too."""
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of `qlora`: the number format that the 4-bit weights are multiplied in."""
+    """For `qlora`: the number format in which the 4-bit weights are multiplied."""
 
 
 class Predict(Section):
@@ -60,11 +60,11 @@ class Predict(Section):
 
     mode: Literal["score", "constrained", "free"] = "score"
     """`score` every label's text in one forward pass; or generate, `constrained` to the labels' texts or `free`, where
-    what is no label counts as invalid."""
+    anything else counts as invalid."""
     normalize_length: bool = True
     """Divide a label's log-probability by its number of tokens."""
     calibrate: bool = False
-    """Divide by what the model says of texts without content, such as `N/A` (contextual calibration)."""
+    """Divide by the probabilities for texts without content, such as `N/A` (contextual calibration)."""
 
 
 class Generate(Section):
@@ -73,14 +73,14 @@ class Generate(Section):
     max_new_tokens: Count = 256
     """Longest answer in tokens."""
     do_sample: bool = False
-    """Draw tokens instead of taking the most likely one; the recipe's seed makes it repeatable."""
+    """Sample tokens instead of taking the most likely one; the recipe's seed makes it repeatable."""
     temperature: Positive = 1.0
-    """Of sampling: below 1 sharper, above 1 flatter."""
+    """For sampling: below 1 sharper, above 1 flatter."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of sampling: from the smallest set of tokens with this much probability."""
+    """For sampling: from the smallest set of tokens with this much probability."""
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Of sampling: from the most likely tokens only; 0 for all."""
+    """For sampling: from this many most likely tokens; 0 for all."""
     repetition_penalty: Positive = 1.0
-    """Above 1 makes tokens that were used less likely."""
+    """Values above 1 make repeated tokens less likely."""
     batch_size: Count = 8
     """Prompts answered at once."""

@@ -34,7 +34,7 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class Judge(Section):
-    """Of `tunesmith judge`: which model judges answers, and how. Nothing here matters to training."""
+    """Settings of `tunesmith judge`: which model judges answers, and how. They do not affect training."""
 
     api: Literal["openai", "ollama", "local"] = "openai"
     """Chat completions as OpenAI has them (also Ollama's `/v1`, vLLM, llama.cpp), Ollama's own API, or a model in this
@@ -51,19 +51,19 @@ class Judge(Section):
     """Environment variable with the key. Null takes TUNESMITH_JUDGE_KEY, and for OpenAI or OPENAI_BASE_URL also
     OPENAI_API_KEY."""
     rubric: str | None = None
-    """File with the criteria, or a Jinja template of the whole question; null has the one that comes with tunesmith."""
+    """File with the criteria, or a Jinja template of the whole prompt; null uses the built-in one."""
     references: bool = True
     """Show the judge the reference answer, where a row has one."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(_numbers), Field(min_length=1)] = (1,)
     """Each answer is judged once with each seed, always at temperature 0."""
     max_tokens: Count = 512
-    """Longest reply of the judge; what is cut off there is unscored."""
+    """Maximum tokens of the judge's reply; a reply that is cut off is unscored."""
     constrained: bool = False
     """Of a `local` judge: take the likeliest verdict instead of letting it write one."""
     controls: Annotated[int, Field(ge=0)] = 5
     """Rows of each kind (empty, `Sure!`, the reference, another row's reference) mixed in to test the judge."""
     max_answers: Count | None = None
-    """Judge at most so many rows, drawn with the recipe's seed."""
+    """Judge at most this many rows, drawn with the recipe's seed."""
     concurrency: Count = 4
     """Requests at once; of a `local` judge, prompts in a batch."""
     timeout: Annotated[float, Field(gt=0)] = 120.0

@@ -44,16 +44,16 @@ ALIASES = {
     "train_on_inputs": "prompt.train_on_prompt",
     "allowed_max_length": "model.max_length",
 }
-"""Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, and said aloud."""
+"""Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
 
 SECRET = ("judge.api_key", "judge.url")
-"""Settings whose wrong values no message repeats."""
+"""Settings whose values appear in no message."""
 
 Tree = dict[str, Any]
 
 
 def load(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `source` (a file, a nested mapping, or a Recipe) with `key=value` overrides on top.
+    """Return the recipe in `source` (a file, a nested mapping, or a Recipe) with `key=value` overrides on top.
 
     Raises RecipeError with every problem at once: unknown keys (with the nearest name), wrong values, broken YAML.
     """
@@ -70,12 +70,12 @@ def load(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
 
 
 def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every setting spelled out; `load` gives back the same recipe."""
+    """Return the recipe as YAML with every setting; `load` returns the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
 def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting as (`section.name`, pydantic field), in the order of the file."""
+    """Yield every setting as (`section.name`, pydantic field), in the order of the file."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -107,7 +107,7 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Tree, dict[s
 
 
 def _parse(text: str, name: str) -> tuple[Tree, dict[str, int]]:
-    """The tree of a YAML text, and the line of every key in it."""
+    """Return the tree of a YAML text, and the line of every key in it."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
@@ -115,7 +115,7 @@ def _parse(text: str, name: str) -> tuple[Tree, dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         raise RecipeError(
-            f"{where}: not YAML", found=str(getattr(error, "problem", error)), do="mend the line"
+            f"{where}: not YAML", found=str(getattr(error, "problem", error)), do="fix the line"
         ) from error
     if node is None:
         return {}, {}
@@ -130,7 +130,7 @@ def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tupl
         line = key.start_mark.line + 1
         if key.value in seen:
             raise RecipeError(
-                f"{name}:{line}: {prefix}{key.value} stands twice", found=f"first on line {seen[key.value]}"
+                f"{name}:{line}: {prefix}{key.value} is set twice", found=f"first on line {seen[key.value]}"
             )
         seen[key.value] = line
         yield prefix + key.value, line
@@ -169,7 +169,7 @@ def _place(tree: Tree, alias: str, value: Any, problems: list[str]) -> None:
     if not isinstance(tree.setdefault(section, {}), dict):
         return  # the section itself is wrong, and is named by the check
     if name in tree[section]:
-        problems.append(f"{alias} and {section}.{name} say the same thing twice: keep one")
+        problems.append(f"{alias} and {section}.{name} are the same setting: keep one")
     say(f"note: {alias} means {section}.{name} here")
     tree[section][name] = value
 
@@ -212,7 +212,7 @@ def _path(key: str, problems: list[str]) -> list[str] | None:
     homes = [name for name in names if name.split(".")[-1] == key]
     if len(homes) == 1:
         return homes[0].split(".")
-    problems.append(f"{key}: stands in {' and '.join(homes)}: say which" if homes else _unknown(key))
+    problems.append(f"{key}: ambiguous, choose {' or '.join(homes)}" if homes else _unknown(key))
     return None
 
 

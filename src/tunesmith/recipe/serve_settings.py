@@ -24,13 +24,13 @@ class Guard(Section):
     max_characters: Count | None = None
     """Refuse longer inputs; longer answers end there."""
     max_repeats: Count | None = None
-    """Refuse inputs, and end answers, in which the same words stand more often than this in a row."""
+    """Refuse inputs, and end answers, in which the same words are repeated more often than this in a row."""
     classifier: str | None = None
     """Directory of a classification run that judges inputs and answers; a text is kept back until it has."""
     thresholds: dict[str, Probability] = Field(default={})
     """Labels of `classifier` that are not let through, with the probability from which on: `{toxic: 0.8}`."""
     check: Literal["both", "inputs", "outputs"] = "both"
-    """Where the guard stands."""
+    """Whether the guard checks inputs, outputs or both."""
     audit_log: str | None = None
     """File to which every action of the guard is appended as a line of JSON; without texts unless `log_texts`."""
 
@@ -64,11 +64,11 @@ class Serve(Section):
     max_completion_tokens: Count | None = None
     """Most tokens of an answer that a request may ask for; null for as many as the model has room for."""
     queue_size: Count = 256
-    """Most inputs that wait, for each model; what comes then is refused with 429 and told when to try again."""
+    """Most inputs that wait, for each model; further requests get 429 with a Retry-After header."""
     timeout_seconds: Positive = 60.0
-    """From the request to the last word of its answer, the guard's time too; what takes longer is ended."""
+    """From the request to the end of its answer, including the guard; longer requests are ended."""
     drain_seconds: Positive = 30.0
-    """After SIGTERM or Ctrl-C: time for what was accepted to finish."""
+    """After SIGTERM or Ctrl-C: time for accepted requests to finish."""
     max_batch_tokens: Count = 2048
     """Most tokens, roughly, of inputs that are computed at once."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0

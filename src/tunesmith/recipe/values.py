@@ -41,7 +41,7 @@ def no_as_none(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
-    """One name alone is a list of one; `none` is the empty list."""
+    """Return a single name as a list of one; `none` as the empty list."""
     if isinstance(value, str):
         return () if value == "none" else (value,)
     return value or ()

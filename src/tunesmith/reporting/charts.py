@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from markupsafe import Markup
 
 from tunesmith.evaluation.metrics import CalibrationBin
 from tunesmith.evaluation.self_consistency import ThresholdPoint
-from tunesmith.reporting.format import AnyEstimate, ends
+from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import Curve
 
 Point = tuple[float, float]
@@ -68,7 +68,7 @@ def _round_step(step: float) -> float:
 
 def interval(estimate: AnyEstimate, scale: Axis, title: str) -> Markup:
     """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
-    low, value, high = (100 * scale.share(end) for end in ends(estimate))
+    low, value, high = (100 * scale.share(end) for end in (estimate.low, estimate.value, estimate.high))
     return Markup(
         '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
         '<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
@@ -181,10 +181,10 @@ def _overlay(series: Sequence[tuple[int, Sequence[Point]]], levels: Sequence[tup
     return _picture(286, f"{name} of {len(lines)} methods over steps", body)
 
 
-def scatter(groups: Mapping[str, Mapping[str, Any]], across: str, up: str) -> Markup:
-    """Points of several groups, {name: {"points": [[x, y], ...]}}, both axes by factors, with the line x = y."""
+def scatter(groups: Sequence[Sequence[Point]], across: str, up: str) -> Markup:
+    """Points of several groups, both axes by factors, with the line x = y."""
     top, bottom = 26, 246
-    points = [(place, x, y) for place, group in enumerate(groups.values()) for x, y in group["points"]]
+    points = [(place, x, y) for place, group in enumerate(groups) for x, y in group]
     most = max([2.0, *(value for _, x, y in points for value in (x, y))])
     # 0, 1, 2, 5, 10, 20, ...: as far as needed; half way to the next tick is half the way
     ends = [0.0, *(factor * 10.0**power for power in range(7) for factor in (1, 2, 5))]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
-from tunesmith.evaluation.metrics import LabelScores
-from tunesmith.evaluation.response_pairs import Figures
+from tunesmith.evaluation.metrics import ClassScores
+from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.reporting.format import NAMES, chance, figure, level, part, share
 from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
 
@@ -137,7 +138,7 @@ def _is_more(cost: float | None, other: float | None) -> bool:
     return cost is not None and other is not None and cost > NOTABLE * other
 
 
-def _majority(best: ClassificationResult, per_class: Mapping[str, LabelScores], *, alone: bool) -> str:
+def _majority(best: ClassificationResult, per_class: Mapping[str, ClassScores], *, alone: bool) -> str:
     """The share of the most common label; with several methods only where the best is not clearly above it."""
     label = max(per_class, key=lambda name: per_class[name].support)
     majority = per_class[label].support / best.scores.rows
@@ -154,42 +155,45 @@ def _percent(ratio: float) -> str:
 # Generators.
 
 
-def of_responses(methods: Sequence[GenerationResult], compared: Figures) -> str:
+def of_responses(
+    methods: Sequence[GenerationResult], compared: ResponseComparison, pairs: Sequence[ResponsePair]
+) -> str:
     """Whose answers come closest to the references, by how much, what that is worth, and what it costs."""
-    return _by_loss(methods, compared) if compared["decided_by"] == "loss" else _by_answers(methods, compared)
+    decide = _by_loss if compared.decided_by == "loss" else _by_answers
+    return decide(methods, compared, pairs)
 
 
-def rank(methods: Sequence[GenerationResult], compared: Figures) -> tuple[str, str | None]:
+def rank(methods: Sequence[GenerationResult], compared: ResponseComparison) -> tuple[str, str | None]:
     """The method with the lowest loss (of equals the one that trained fastest), and the untuned one it is held against.
 
     Without an untuned method, or where that one is best, there is nothing to hold it against: None. Where there are no
     losses the highest figure of `decided_by` counts.
     """
-    losses = compared["losses"]
-    if compared["decided_by"] != "loss":
-        return max(methods, key=lambda m: _figure(m, compared)["value"]).name, None
+    losses = compared.losses
+    if compared.decided_by != "loss":
+        return max(methods, key=lambda m: m.scores.headline[compared.decided_by].value).name, None
     best = min(methods, key=lambda m: (losses[m.name], m.costs.train_seconds or 0)).name
     untuned = [m.name for m in methods if m.costs.trainable == 0]
     return best, next((name for name in untuned if name != best and best not in untuned), None)
 
 
-def _tests(pairs: Iterable[Figures]) -> Iterable[PairTest]:
-    return ((pair["a"], pair["b"], pair["distinguishable"], pair["p_holm"]) for pair in pairs)
+def _tests(pairs: Iterable[ResponsePair]) -> Iterable[PairTest]:
+    return ((pair.a, pair.b, pair.distinguishable, pair.p_holm) for pair in pairs)
 
 
-def _by_loss(methods: Sequence[GenerationResult], compared: Figures) -> str:
+def _by_loss(methods: Sequence[GenerationResult], compared: ResponseComparison, pairs: Sequence[ResponsePair]) -> str:
     by_name = {method.name: method for method in methods}
     best, base = rank(methods, compared)
-    beaten, equals = _against(best, _tests(compared["pairs"]))
+    beaten, equals = _against(best, _tests(pairs))
     if len(methods) == 1:
         return _alone(methods[0])
-    lead = _gain(by_name, best, base, compared) if base in beaten else _lowest(by_name[best], compared)
+    lead = _gain(by_name, best, base, compared, pairs) if base in beaten else _lowest(by_name[best], compared)
     others = {name: p for name, p in beaten.items() if name != base}
     sentences = [
         lead,
         f"{best} {'also ' if base in beaten else ''}beats {_with_p(others, max)}." if others else "",
-        _undecided(by_name, best, equals, compared["rows"]) if equals else "",
-        _closeness(by_name, best, base, compared) if base else "",
+        _undecided(by_name, best, equals, compared.rows) if equals else "",
+        _closeness(by_name, best, base, compared, pairs) if base else "",
         f"Nothing here shows that training was worth its cost: {base} did not train." if base in equals else "",
         "No training lowered the loss." if by_name[best].costs.trainable == 0 else "",
         _measured(compared),
@@ -197,77 +201,83 @@ def _by_loss(methods: Sequence[GenerationResult], compared: Figures) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _by_answers(methods: Sequence[GenerationResult], compared: Figures) -> str:
+def _by_answers(
+    methods: Sequence[GenerationResult], compared: ResponseComparison, pairs: Sequence[ResponsePair]
+) -> str:
     best, _ = rank(methods, compared)
-    beaten, equals = _against(best, _tests(compared["pairs"]))
+    beaten, equals = _against(best, _tests(pairs))
     (winner,) = (method for method in methods if method.name == best)
-    estimate = _figure(winner, compared)
-    low, value, high = (figure(compared["decided_by"], estimate[end]) for end in ("low", "value", "high"))
-    interval = f"{level(winner.scores['confidence'])} interval {low} to {high}"
-    shape = f"{share(winner.scores['headline']['answer_only']['value'])} of its responses are an answer and no more"
-    name = NAMES[compared["decided_by"]]
+    decided_by, headline = compared.decided_by, winner.scores.headline
+    estimate = headline[decided_by]
+    low, value, high = (figure(decided_by, end) for end in (estimate.low, estimate.value, estimate.high))
+    interval = f"{level(winner.scores.confidence)} interval {low} to {high}"
+    shape = f"{share(headline['answer_only'].value)} of its responses are an answer and no more"
+    name = NAMES[decided_by]
     has = f"the highest {name}, " if len(methods) > 1 else f"a {name} of "
     sentences = [
-        f"{best} has {has}{value} on {compared['rows']:,} answers ({interval}); {shape}.",
+        f"{best} has {has}{value} on {compared.rows:,} answers ({interval}); {shape}.",
         f"It beats {_with_p(beaten, max)}." if beaten else "",
-        f"It is not significantly different from {_with_p(equals, min)} on these {compared['rows']:,} rows."
+        f"It is not significantly different from {_with_p(equals, min)} on these {compared.rows:,} rows."
         if equals
         else "",
     ]
     return " ".join(filter(None, sentences))
 
 
-def _figure(method: GenerationResult, compared: Figures) -> Figures:
-    """The figure that decides, of one method."""
-    found: Figures = method.scores["headline"][compared["decided_by"]]
-    return found
-
-
 def _alone(method: GenerationResult) -> str:
     scores = method.scores
-    loss, rows = scores["headline"]["loss"], scores["rows"]
-    interval = f"{level(scores['confidence'])} interval {loss['low']:.2f} to {loss['high']:.2f}"
+    loss, rows = scores.headline["loss"], scores.rows
+    interval = f"{level(scores.confidence)} interval {loss.low:.2f} to {loss.high:.2f}"
     where = f"per token on {rows:,} test answers ({interval})"
-    return f"{method.name} has a loss of {loss['value']:.2f} {where}{_ends(method)}."
+    return f"{method.name} has a loss of {loss.value:.2f} {where}{_ends(method)}."
 
 
-def _closeness(by_name: Mapping[str, GenerationResult], best: str, base: str, compared: Figures) -> str:
-    """A lower loss need not show in what is said."""
-    name = compared["closeness"]
-    (pair,) = (pair for pair in compared["pairs"] if {pair["a"], pair["b"]} == {best, base})
-    if name not in pair["differences"]:
+def _closeness(
+    by_name: Mapping[str, GenerationResult],
+    best: str,
+    base: str,
+    compared: ResponseComparison,
+    pairs: Sequence[ResponsePair],
+) -> str:
+    """A lower loss need not show in the responses."""
+    name = compared.closeness
+    (pair,) = (pair for pair in pairs if {pair.a, pair.b} == {best, base})
+    if name not in pair.differences:
         return ""
-    before, after = (by_name[one].scores["headline"][name]["value"] for one in (base, best))
-    p = pair["differences"][name]["p_holm"]
-    sure = p < 1 - by_name[best].scores["confidence"]
+    before, after = (by_name[model].scores.headline[name].value for model in (base, best))
+    p = pair.differences[name].p_holm
+    sure = p < 1 - by_name[best].scores.confidence
     way = ("further from" if after < before else "closer to") if sure else "no closer to"
     figures = f"{NAMES[name]} {figure(name, before)} before, {figure(name, after)} after, {_p(p)}"
     return f"Its answers are {way} the references{'' if sure else ' as far as these rows can tell'} ({figures})."
 
 
-def _lowest(best: GenerationResult, compared: Figures) -> str:
-    where = f"on {compared['rows']:,} test answers"
-    loss = compared["losses"][best.name]
-    return f"{best.name} has the lowest loss {where}, {loss:.2f} per {compared['unit']}{_ends(best)}."
+def _lowest(best: GenerationResult, compared: ResponseComparison) -> str:
+    where = f"on {compared.rows:,} test answers"
+    loss = compared.losses[best.name]
+    return f"{best.name} has the lowest loss {where}, {loss:.2f} per {compared.unit}{_ends(best)}."
 
 
-def _gain(by_name: Mapping[str, GenerationResult], best: str, base: str | None, compared: Figures) -> str:
-    (ratio,) = (_over(pair, best) for pair in compared["pairs"] if {pair["a"], pair["b"]} == {best, base})
-    before, after = (compared["losses"][name] for name in (str(base), best))
-    confidence = level(by_name[best].scores["confidence"])
-    interval = f"{confidence} interval {_change(ratio['low'])} to {_change(ratio['high'])}"
+def _gain(
+    by_name: Mapping[str, GenerationResult],
+    best: str,
+    base: str | None,
+    compared: ResponseComparison,
+    pairs: Sequence[ResponsePair],
+) -> str:
+    (pair,) = (pair for pair in pairs if {pair.a, pair.b} == {best, base})
+    ratio = pair.loss_ratio
+    if ratio is None:
+        return _lowest(by_name[best], compared)
+    if pair.a != best:
+        ratio = Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
+    before, after = (compared.losses[name] for name in (str(base), best))
+    confidence = level(by_name[best].scores.confidence)
+    interval = f"{confidence} interval {_change(ratio.low)} to {_change(ratio.high)}"
     return (
-        f"{best} lowers the loss on {compared['rows']:,} test answers from {before:.2f} ({base}) to {after:.2f} "
-        f"({_change(ratio['value'])}, {interval}){_ends(by_name[best], by_name[str(base)])}."
+        f"{best} lowers the loss on {compared.rows:,} test answers from {before:.2f} ({base}) to {after:.2f} "
+        f"({_change(ratio.value)}, {interval}){_ends(by_name[best], by_name[str(base)])}."
     )
-
-
-def _over(pair: Figures, name: str) -> Figures:
-    """The pair's ratio with the loss of `name` on top."""
-    ratio = pair["loss_ratio"]
-    if pair["a"] == name:
-        return {end: ratio[end] for end in ("value", "low", "high")}
-    return {"value": 1 / ratio["value"], "low": 1 / ratio["high"], "high": 1 / ratio["low"]}
 
 
 def _change(ratio: float) -> str:
@@ -277,14 +287,14 @@ def _change(ratio: float) -> str:
 
 
 def _ends(method: GenerationResult, base: GenerationResult | None = None) -> str:
-    if not method.scores["answered"]:
+    if not method.scores.answered:
         return ""
-    held_against = f" ({base.name}: {_ended(base)})" if base and base.scores["answered"] else ""
+    held_against = f" ({base.name}: {_ended(base)})" if base and base.scores.answered else ""
     return f", and ends {_ended(method)} of its answers itself{held_against}"
 
 
 def _ended(method: GenerationResult) -> str:
-    return share(method.scores["headline"]["ended"]["value"])
+    return share(method.scores.headline["ended"].value)
 
 
 def _undecided(by_name: Mapping[str, GenerationResult], best: str, equals: Mapping[str, float], rows: int) -> str:
@@ -310,9 +320,9 @@ def _seconds(method: MethodResult) -> float:
     return method.costs.train_seconds or 0.0
 
 
-def _measured(compared: Figures) -> str:
+def _measured(compared: ResponseComparison) -> str:
     """What is unusual about the losses."""
     by_character = "The models cut text into different tokens, so losses are compared per character."
-    left_out = f"{compared['left_out']:,} rows too long for one of the models are left out."
-    sentences = [by_character if compared["unit"] == "character" else "", left_out if compared["left_out"] else ""]
+    left_out = f"{compared.left_out:,} rows too long for one of the models are left out."
+    sentences = [by_character if compared.unit == "character" else "", left_out if compared.left_out else ""]
     return " ".join(filter(None, sentences))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import Any
 
 from tunesmith.evaluation import metrics, responses
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.paired_tests import PairedDifference
-from tunesmith.evaluation.responses import NEITHER, SHARES
+from tunesmith.evaluation.response_pairs import ResponsePair
+from tunesmith.evaluation.responses import NEITHER, SHARES, GenerationScores
 from tunesmith.manifest import Costs
 
-AnyEstimate = Estimate | PairedDifference | Mapping[str, Any]
+AnyEstimate = Estimate | PairedDifference
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -157,22 +157,14 @@ def figure(name: str, value: float | None) -> str:
     return f"{value:.{DIGITS[name]}f}" if name in DIGITS else metric(value)
 
 
-def ends(estimate: AnyEstimate) -> tuple[float, float, float]:
-    """The lower end, the value and the upper end."""
-    if isinstance(estimate, Mapping):
-        return estimate["low"], estimate["value"], estimate["high"]
-    return estimate.low, estimate.value, estimate.high
-
-
 def interval(name: str, estimate: AnyEstimate) -> str:
     """[1.498, 1.552]"""
-    low, _, high = ends(estimate)
-    return f"[{figure(name, low)}, {figure(name, high)}]"
+    return f"[{figure(name, estimate.low)}, {figure(name, estimate.high)}]"
 
 
 def estimate(name: str, known: AnyEstimate | None) -> str:
     """1.523 [1.498, 1.552]"""
-    return f"{figure(name, ends(known)[1])} {interval(name, known)}" if known else NOTHING
+    return f"{figure(name, known.value)} {interval(name, known)}" if known else NOTHING
 
 
 def directed(name: str) -> str:
@@ -180,32 +172,30 @@ def directed(name: str) -> str:
     return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
 
 
-def shown(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+def shown(scores: Iterable[GenerationScores]) -> list[str]:
     """The figures that any of the models has, in order."""
-    headlines = [of_one["headline"] for of_one in scores]
+    headlines = [of_one.headline for of_one in scores]
     return [name for name in NAMES if any(name in headline for headline in headlines)]
 
 
-def flaws(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+def flaws(scores: Iterable[GenerationScores]) -> list[str]:
     """The flaws of form that were looked for in any of the models' answers."""
-    return list(dict.fromkeys(name for of_one in scores for name in of_one["flaws"]))
+    return list(dict.fromkeys(name for of_one in scores for name in of_one.flaws))
 
 
-def difference(name: str, pair: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> str:
+def difference(name: str, pair: ResponsePair, scores: Mapping[str, GenerationScores]) -> str:
     """First minus second: +0.041 [+0.010, +0.072]; of shares the points of per cent, which have no interval."""
-    tested = _tested(name, pair)
-    if tested is None:
-        return NOTHING
-    if name in SHARES:
-        a, b = (scores[pair[side]]["headline"].get(name) for side in ("a", "b"))
-        return signed_figure(name, ends(a)[1] - ends(b)[1]) if a and b else NOTHING
-    return signed_estimate(name, tested)
+    test = pair.test(name)
+    if isinstance(test, PairedDifference):
+        return signed_estimate(name, test)
+    a, b = (scores[model].headline.get(name) for model in (pair.a, pair.b))
+    return signed_figure(name, a.value - b.value) if test and a and b else NOTHING
 
 
-def probability(name: str, pair: Mapping[str, Any]) -> str:
+def probability(name: str, pair: ResponsePair) -> str:
     """The p of a difference, after Holm's correction."""
-    tested = _tested(name, pair)
-    return chance(tested["p_holm"]) if tested else NOTHING
+    test = pair.test(name)
+    return chance(test.p_holm) if test else NOTHING
 
 
 def signed_figure(name: str, value: float) -> str:
@@ -215,19 +205,10 @@ def signed_figure(name: str, value: float) -> str:
 
 def signed_estimate(name: str, difference: AnyEstimate) -> str:
     """A difference with its interval: +0.041 [+0.010, +0.072]"""
-    low, value, high = (signed_figure(name, end) for end in ends(difference))
+    low, value, high = (signed_figure(name, end) for end in (difference.low, difference.value, difference.high))
     return f"{value} [{low}, {high}]"
 
 
 def better(name: str) -> str:
     """Which way is better, in a word."""
     return "neither" if name in NEITHER else "lower" if name in LOWER_IS_BETTER else "higher"
-
-
-def _tested(name: str, pair: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if name == "loss":
-        found = pair.get("loss_difference")
-    else:
-        found = pair.get(name) if name in SHARES else pair["differences"].get(name)
-        found = None if found and found.get("rows") == 0 else found
-    return found

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tunesmith.evaluation.intervals import Estimate
 from tunesmith.reporting import generation_report, judge_report
 from tunesmith.reporting.classification_report import floor_sentence
-from tunesmith.reporting.format import NAMES, AnyEstimate, directed, ends, interval, level, metric, share
+from tunesmith.reporting.format import NAMES, directed, interval, level, metric, share
 from tunesmith.reporting.markdown import (
     cost_table,
     data_parts,
@@ -69,7 +70,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         method = replace(method, saved=exported.saved)
     front = _front_matter(
         report,
-        method.scores["headline"],
+        method.scores.headline,
         exported,
         pipeline_tag="text-generation",
         library_name=exported.library if exported else "peft" if method.saved == "adapter" else "transformers",
@@ -120,7 +121,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _front_matter(
     report: ClassificationReport | GenerationReport,
-    headline: Mapping[str, AnyEstimate],
+    headline: Mapping[str, Estimate],
     exported: ExportedModel | None,
     *,
     pipeline_tag: str,
@@ -139,7 +140,7 @@ def _front_matter(
             dataset_split="test",
             metric_type=HUB_METRICS.get(name, name),
             metric_name=NAMES.get(name, name),
-            metric_value=round(ends(estimate)[1], 4),
+            metric_value=round(estimate.value, 4),
         )
         for name, estimate in headline.items()
     ]
@@ -207,19 +208,19 @@ def _generator_python(method: GenerationResult) -> str:
 
 def _generator_limits(method: GenerationResult) -> list[str]:
     scores, notes = method.scores, method.notes
-    ended = scores["headline"].get("ended")
+    ended = scores.headline.get("ended")
     lines = [
         "It answers whatever it is asked, also wrongly. What was measured is how likely it finds the reference answers "
         "of the test split, not whether what it says is true, safe or helpful.",
         "The scores hold for instructions like those of the test split; other sources or languages were not tested.",
     ]
-    if ended and ended["value"] < 1:
+    if ended and ended.value < 1:
         most = f"{method.settings['max_new_tokens']:,} tokens"
-        lines.append(f"{share(1 - ended['value'])} of its answers had not ended after {most} and were cut.")
+        lines.append(f"{share(1 - ended.value)} of its answers had not ended after {most} and were cut.")
     if notes.get("cut"):
         lines.append(f"{notes['cut']:,} training rows were longer than the model's input and were cut or left out.")
-    if scores["rows"] < 100:
-        lines.append(f"Only {scores['rows']:,} test rows: the intervals above are rough.")
+    if scores.rows < 100:
+        lines.append(f"Only {scores.rows:,} test rows: the intervals above are rough.")
     if method.saved == "adapter":
         lines.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
     return lines

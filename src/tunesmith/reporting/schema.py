@@ -17,7 +17,10 @@ from tunesmith import __version__, records
 from tunesmith.evaluation.judge_pairs import JudgePairs
 from tunesmith.evaluation.judge_scores import JudgeScores
 from tunesmith.evaluation.label_pairs import LabelPair
+from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
+from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs
@@ -72,6 +75,55 @@ class WorstMistakes:
     worst: tuple[Mistake, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SampleResponse:
+    """What a model answered to a row that is shown."""
+
+    name: str
+    loss: float | None
+    closeness: float
+    """Likeness to the reference, by the figure that counts."""
+    response: str | None
+    tokens: int | None
+    ended: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A prompt with the responses of all models, to read side by side."""
+
+    id: str
+    prompt: str
+    reference: str | None
+    answers: tuple[SampleResponse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleGroup:
+    """Rows that are shown for one reason."""
+
+    title: str
+    rows: tuple[SampleRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResponse:
+    """A response during training."""
+
+    step: int
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """A validation prompt with the responses at each evaluation, in the order of the steps."""
+
+    id: str
+    prompt: str
+    reference: str
+    answers: tuple[StepResponse, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodResult:
     """One method (or model) of a report, whatever its task."""
@@ -100,17 +152,18 @@ class ClassificationResult(MethodResult):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult(MethodResult):
-    """One generator of a report; its `scores` are those of `evaluation.responses`."""
+    """One generator of a report."""
 
-    samples: tuple[dict[str, Any], ...] = ()
-    """Per validation prompt the responses at each evaluation during training."""
+    scores: GenerationScores
+    samples: tuple[TrainingSample, ...] = ()
     saved: str = "model"
     """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
     judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
     """The hub's name of the model that was tuned, if it has one."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, str | int | None] = field(default_factory=dict)
+    """What generating depends on, for people."""
     recipe: str = ""
 
 
@@ -150,19 +203,27 @@ class ClassificationReport(Report):
     pairs: tuple[LabelPair, ...] = ()
 
 
+FILES = "answers"
+"""The task of a report on files of responses."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport(Report):
     """comparison.json of instruction runs, or the report on files of responses (task `answers`)."""
 
     methods: tuple[GenerationResult, ...]
-    pairs: tuple[Any, ...] = ()
-    compared: Any
-    """What the pairs have in common: unit, losses, the figure that decides."""
-    shown: tuple[Any, ...] = ()
+    pairs: tuple[ResponsePair, ...] = ()
+    compared: ResponseComparison
+    shown: tuple[SampleGroup, ...] = ()
     """Groups of rows to read side by side."""
-    lengths: dict[str, Any] = field(default_factory=dict)
-    signatures: dict[str, str] | None = omitted_if_none()  # noqa: RUF009
+    lengths: dict[str, LengthBias] = field(default_factory=dict)
+    signatures: dict[str, str] | None = omitted_if_none()
     """How the overlap figures of files were computed."""
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether the responses come from files, which know no losses, costs or training."""
+        return self.task == FILES
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from tunesmith.evaluation.format_checks import FormatFlaw
+from tunesmith.evaluation.response_pairs import ResponsePair
+from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.reporting import format
-from tunesmith.reporting.format import AnyEstimate, ends
+from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult
-
-Scores = Mapping[str, Any]
 
 
 def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
     """One row per method: the scores that decide, with their intervals, and the main costs; the report has all."""
-    columns = COLUMNS[report.task]
+    columns = RESPONSE_COLUMNS if isinstance(report, GenerationReport) else LABEL_COLUMNS
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     return _drawn(["method", *columns], rows, width)
 
 
-def figures(scores: Mapping[str, Scores], pairs: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:
     """One row per figure of generated answers, one column per model; of two models also their difference and its p."""
     first = next(iter(scores.values()))
     pair = pairs[0] if len(pairs) == 1 else None
-    head = [f"{first['answered']:,} answers", *scores, *([f"{pair['a']} − {pair['b']}", "p"] if pair else [])]
+    head = [f"{first.answered:,} answers", *scores, *([f"{pair.a} − {pair.b}", "p"] if pair else [])]
     rows = []
     for name in format.shown(scores.values()):
         tested = [format.difference(name, pair, scores), format.probability(name, pair)] if pair else []
-        estimates = [format.estimate(name, of_one["headline"].get(name)) for of_one in scores.values()]
+        estimates = [format.estimate(name, of_one.headline.get(name)) for of_one in scores.values()]
         rows.append([format.directed(name), *estimates, *tested])
-    lines = [f"{format.level(first['confidence'])} intervals; ↓ lower is better"]
-    lines += [f"{name}: {flaws}" for name, of_one in scores.items() if (flaws := _flaws(of_one["flaws"]))]
+    lines = [f"{format.level(first.confidence)} intervals; ↓ lower is better"]
+    lines += [f"{name}: {flaws}" for name, of_one in scores.items() if (flaws := _flaws(of_one.flaws))]
     return "\n".join([_drawn(head, rows, width), *lines])
 
 
-def _flaws(counted: Mapping[str, Mapping[str, Any]]) -> str:
+def _flaws(flaws: Mapping[str, FormatFlaw]) -> str:
     """Only those that occur."""
-    return ", ".join(f"{flaw['count']:,} {name}" for name, flaw in counted.items() if flaw["count"])
+    return ", ".join(f"{flaw.count:,} {name}" for name, flaw in flaws.items() if flaw.count)
 
 
 def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
@@ -58,30 +58,27 @@ def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
 
 
 def _headline(method: MethodResult, name: str) -> AnyEstimate | None:
-    scores = method.scores
-    known: AnyEstimate | None = (scores["headline"] if isinstance(scores, Mapping) else scores.headline).get(name)
+    known: AnyEstimate | None = method.scores.headline.get(name)
     return known
 
 
 def _share(method: MethodResult, name: str) -> str:
     known = _headline(method, name)
-    return format.figure(name, ends(known)[1] if known else None)
+    return format.figure(name, known.value if known else None)
 
 
-COLUMNS: dict[str, dict[str, Callable[[MethodResult], str]]] = {
-    "classification": {
-        "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
-        "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
-        "training": lambda method: format.training(method.costs),
-        "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
-        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
-    },
-    "instruction": {
-        "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
-        "ended": lambda method: _share(method, "ended"),
-        "training": lambda method: format.training(method.costs),
-        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
-        "trained": lambda method: format.trained(method.costs),
-    },
+LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
+    "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
+    "training": lambda method: format.training(method.costs),
+    "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
+    "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
 }
-"""By task: a column's head, and what it shows of a method."""
+RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
+    "ended": lambda method: _share(method, "ended"),
+    "training": lambda method: format.training(method.costs),
+    "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
+    "trained": lambda method: format.trained(method.costs),
+}
+"""A column's head, and what it shows of a method."""

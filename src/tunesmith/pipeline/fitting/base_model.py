@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tunesmith import hardware
 from tunesmith.console import say
 from tunesmith.evaluation import response_pairs, responses
+from tunesmith.evaluation.response_pairs import ResponsePair
+from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.pipeline import generated_responses
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
+from tunesmith.records import omitted_if_none
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
@@ -22,7 +27,7 @@ NAME = "base"
 """What it is called beside the model that was made of it."""
 
 
-def answer(job: Job, generator: Any, learned: bool, watch: hardware.Stopwatch) -> None:
+def answer(job: Job, generator: TextGenerator, learned: bool, watch: hardware.Stopwatch) -> None:
     """Let it answer the test prompts, and store that beside the run's own answers. `generator` is spent afterwards.
 
     An adapter is switched off; weights that were all trained are given back before those from before are loaded.
@@ -38,15 +43,34 @@ def answer(job: Job, generator: Any, learned: bool, watch: hardware.Stopwatch) -
         job.run.write_responses(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
 
 
-def score(run: Run) -> dict[str, Any]:
-    """The scores of a run's answers; under `base` those of the base model, with the `pair`'s tests (run - base)."""
-    recipe, rows = run.recipe, run.responses("test")
-    confidence = confidence_of(recipe)
-    scores = responses.score(rows, confidence)
-    if before := stored(run):
-        (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)["pairs"]
-        scores["base"] = responses.score(before, confidence) | {"pair": pair}
-    return scores
+@dataclass(frozen=True, slots=True)
+class BaseScores(GenerationScores):
+    """The scores of the model before training."""
+
+    pair: ResponsePair
+    """The tests of the run against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunScores(GenerationScores):
+    """scores.json of an instruction run."""
+
+    base: BaseScores | None = omitted_if_none()
+
+
+def score(run: Run) -> RunScores:
+    """Return the scores of a run's responses, and of its base model where that answered too."""
+    rows, confidence = run.responses("test"), confidence_of(run.recipe)
+    scores = _entries(responses.score(rows, confidence))
+    before = stored(run)
+    if not before:
+        return RunScores(**scores)
+    _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
+    return RunScores(**scores, base=BaseScores(**_entries(responses.score(before, confidence)), pair=pair))
+
+
+def _entries(scores: GenerationScores) -> dict[str, Any]:
+    return {entry.name: getattr(scores, entry.name) for entry in fields(scores)}
 
 
 def stored(run: Run) -> list[ResponseRow]:
@@ -70,16 +94,20 @@ def _nothing_before(recipe: Recipe, learned: bool) -> str | None:
 
 
 @contextmanager
-def _before_training(job: Job, generator: Any) -> Iterator[Any]:
+def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerator]:
     from tunesmith.models import adapters, pretrained
     from tunesmith.pipeline.fitting import generators
+    from tunesmith.prediction.generate import Generator
 
+    if not isinstance(generator, Generator):
+        raise TypeError(f"no weights to take back: {type(generator).__name__}")
     if adapters.has_adapter(generator.model):
         with adapters.disabled(generator.model):
             yield generator
         return
-    dtype = generator.model.dtype
+    dtype: Any = generator.model.dtype
     pretrained.release(generator.model)
-    before: Any = generators.untuned(job).predictor
+    before = generators.untuned(job).generator
+    assert isinstance(before, Generator)
     before.model.to(dtype)
     yield before
