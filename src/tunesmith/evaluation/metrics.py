@@ -81,7 +81,7 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelScores:
+class ClassScores:
     """The scores of one label."""
 
     precision: float
@@ -119,7 +119,7 @@ class ClassificationScores:
     """By metric, in the order of HIGHER_IS_BETTER."""
     averages: dict[str, Average]
     """Of precision, recall and F1."""
-    per_class: dict[str, LabelScores]
+    per_class: dict[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...]
     """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
     calibration: tuple[CalibrationBin, ...]
@@ -330,12 +330,12 @@ def _averages(counts: Counts) -> dict[str, Average]:
     }
 
 
-def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, LabelScores]:
+def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, ClassScores]:
     precision = _ratio(counts.right, counts.predicted)[0]
     recall = _ratio(counts.right, counts.gold)[0]
     f1 = _f1(counts)[0]
     return {
-        label: LabelScores(
+        label: ClassScores(
             precision=float(precision[k]),
             recall=float(recall[k]),
             f1=float(f1[k]),

@@ -44,7 +44,7 @@ def build(runs: Sequence[Run], confidence: Confidence) -> ClassificationReport |
     manifests = [run.finished for run in runs]
     task = _task(runs, manifests)
     _check_same_split(runs, manifests)
-    report = TASKS[task].build(runs, confidence)
+    report = REPORTS[task].build(runs, confidence)
     levels = {method.scores.confidence for method in report.methods}
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))
@@ -60,7 +60,7 @@ def write_run(run: Run) -> None:
     if (run.path / "scores.json").exists():
         report = build([run], confidence_of(run.recipe))
         write_pages(run, report)
-        run.write("README.md", TASKS[report.task].card(report, None))
+        run.write("README.md", REPORTS[report.task].card(report, None))
 
 
 def card(run: Run, exported: ExportedModel) -> str:
@@ -70,7 +70,7 @@ def card(run: Run, exported: ExportedModel) -> str:
         head = f"# {title(run)}: {manifest.name}\n\n{manifest.description}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{exported.usage}\n"
     report = build([run], confidence_of(run.recipe))
-    return TASKS[report.task].card(report, exported)
+    return REPORTS[report.task].card(report, exported)
 
 
 def write_comparison(folder: Run, report: ClassificationReport | GenerationReport) -> None:
@@ -81,7 +81,7 @@ def write_comparison(folder: Run, report: ClassificationReport | GenerationRepor
 
 def write_pages(folder: Run, report: ClassificationReport | GenerationReport) -> None:
     """Write a report as report.html and report.md."""
-    pages = TASKS[report.task].pages
+    pages = REPORTS[report.task].pages
     folder.write("report.md", pages.markdown(report))
     folder.write("report.html", pages.html(report))
 
@@ -315,7 +315,7 @@ def _plot(curve: Curve, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class ReportKind:
     """How the runs of one task are reported."""
 
     build: Callable[[Sequence[Run], Confidence], ClassificationReport | GenerationReport]
@@ -325,7 +325,7 @@ class Task:
     """The model card of the one run in a report of this task."""
 
 
-TASKS = {
-    "classification": Task(classification_of, classification_report, model_card.classification),
-    "instruction": Task(instruction_of, generation_report, model_card.generation),
+REPORTS = {
+    "classification": ReportKind(classification_of, classification_report, model_card.classification),
+    "instruction": ReportKind(instruction_of, generation_report, model_card.generation),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
@@ -17,20 +17,32 @@ from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A metric over several seeds."""
+
+    values: tuple[float, ...]
+    """By run."""
+    mean: float
+    sd: float
+    """Standard deviation of the sample."""
+
+
 def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
-    """Train once with each seed; gives the folder with the runs, seeds.json and report.md."""
+    """Train once with each seed; return the folder with the runs, seeds.json and report.md."""
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
     subprocess.check_data(planned[:1])
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
-    found = spread(finished)
-    folder.write("seeds.json", {"seeds": list(seeds), "scores": found})
-    folder.write("report.md", f"# {run_report.title(finished[0])}, {len(seeds)} seeds\n\n{table({'': found})}\n")
+    scores = spread(finished)
+    folder.write("seeds.json", {"seeds": list(seeds), "scores": scores})
+    title = markdown.plain(run_report.title(finished[0]))
+    folder.write("report.md", f"# {title}, {len(seeds)} seeds\n\n{table({'': scores})}\n")
     return folder
 
 
 def settings(recipe: Recipe, seeds: Sequence[int]) -> list[list[str]]:
-    """The overrides of each repetition: its seed, one split for all, and the base model (the same for all) once."""
+    """Return the overrides of each repetition: its seed, one split for all, and the (shared) base model once."""
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
         raise RecipeError("--seeds needs two seeds or more, all different", found=", ".join(map(str, seeds)))
     fixed = one_split(recipe)
@@ -38,27 +50,27 @@ def settings(recipe: Recipe, seeds: Sequence[int]) -> list[list[str]]:
 
 
 def one_split(recipe: Recipe) -> str:
-    """The setting that keeps a recipe's split, whatever its seed becomes."""
+    """Return the setting that keeps a recipe's split, whatever its seed becomes."""
     return f"split.seed={recipe.seed if recipe.split.seed is None else recipe.split.seed}"
 
 
-def spread(finished: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Per headline metric its values by run, their mean and standard deviation (of the sample)."""
-    scores = [run.read("scores.json")["headline"] for run in finished]
-    found = {}
-    for name in scores[0]:
-        values = [score[name]["value"] for score in scores]
-        found[name] = {"values": values, "mean": statistics.mean(values), "sd": statistics.stdev(values)}
-    return found
+def spread(finished: Sequence[Run]) -> dict[str, Spread]:
+    """Return the spread of every headline metric over the runs."""
+    headlines = [run.read("scores.json")["headline"] for run in finished]
+    values = {name: [headline[name]["value"] for headline in headlines] for name in headlines[0]}
+    return {
+        name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
+        for name, of_one in values.items()
+    }
 
 
-def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Mean, spread and range of every metric, by method."""
+def table(spreads: Mapping[str, Mapping[str, Spread]]) -> str:
+    """Return mean, spread and range of every metric, by method; a single method may be called ""."""
     head = ["method", "metric", "mean", "sd", "lowest", "highest"]
     rows = [
-        [method, name, *(f"{value:.4f}" for value in (one["mean"], one["sd"], min(one["values"]), max(one["values"])))]
-        for method, scores in found.items()
-        for name, one in scores.items()
+        [method, name, *(f"{value:.4f}" for value in (metric.mean, metric.sd, min(metric.values), max(metric.values)))]
+        for method, metrics in spreads.items()
+        for name, metric in metrics.items()
     ]
-    several = any(found)
-    return markdown.table(head if several else head[1:], rows if several else [row[1:] for row in rows])
+    first = 0 if any(spreads) else 1
+    return markdown.table(head[first:], [row[first:] for row in rows])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
-from tunesmith.evaluation.metrics import LabelScores
+from tunesmith.evaluation.metrics import ClassScores
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.reporting.format import NAMES, chance, figure, level, part, share
 from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
@@ -138,7 +138,7 @@ def _is_more(cost: float | None, other: float | None) -> bool:
     return cost is not None and other is not None and cost > NOTABLE * other
 
 
-def _majority(best: ClassificationResult, per_class: Mapping[str, LabelScores], *, alone: bool) -> str:
+def _majority(best: ClassificationResult, per_class: Mapping[str, ClassScores], *, alone: bool) -> str:
     """The share of the most common label; with several methods only where the best is not clearly above it."""
     label = max(per_class, key=lambda name: per_class[name].support)
     majority = per_class[label].support / best.scores.rows

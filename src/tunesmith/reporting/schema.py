@@ -200,6 +200,10 @@ class ClassificationReport(Report):
     pairs: tuple[LabelPair, ...] = ()
 
 
+FILES = "answers"
+"""The task of a report on files of responses."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport(Report):
     """comparison.json of instruction runs, or the report on files of responses (task `answers`)."""
@@ -212,6 +216,11 @@ class GenerationReport(Report):
     lengths: dict[str, LengthBias] = field(default_factory=dict)
     signatures: dict[str, str] | None = omitted_if_none()
     """How the overlap figures of files were computed."""
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether the responses come from files, which know no losses, costs or training."""
+        return self.task == FILES
 
 
 @dataclass(frozen=True, slots=True)
