@@ -10,6 +10,7 @@ from typing import Protocol
 
 from markupsafe import Markup
 
+from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.metrics import CalibrationBin
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting.format import AnyEstimate
@@ -66,8 +67,10 @@ def _round_step(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-def interval(estimate: AnyEstimate, scale: Axis, title: str) -> Markup:
+def interval(estimate: AnyEstimate | Mapping[str, float], scale: Axis, title: str) -> Markup:
     """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
+    if isinstance(estimate, Mapping):  # a judge's
+        estimate = Estimate(estimate["value"], estimate["low"], estimate["high"])
     low, value, high = (100 * scale.share(end) for end in (estimate.low, estimate.value, estimate.high))
     return Markup(
         '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
