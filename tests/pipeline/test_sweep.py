@@ -317,7 +317,7 @@ def test_a_sampler_that_repeats_itself_ends(
     words = ["linear.min_df=1,2,3,4"]
     folder = tunesmith.sweep(recipe, words, sampler="random", trials=3, sweep_dir=tmp_path / "sweep")
     assert len(folder.read("sweep.json")["trials"]) == 1
-    assert "1 of 3 trials: the sampler draws nothing new" in capsys.readouterr().err
+    assert "1 of 3 trials: the sampler found no new settings" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("trainer")

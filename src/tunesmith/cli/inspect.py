@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from tunesmith.cli.shared import Args, Command, add_json, show_run
 
@@ -19,10 +18,17 @@ class _Runs(Command):
     def run(self, args: Args) -> None:
         from tunesmith import runs
 
-        if args.action == "list":
-            print("\n".join(map(_run_line, runs.listing(args.path or "runs"))) or "no runs")
-        else:
+        if args.action == "show":
             show_run(runs.find(args.path or "."))
+            return
+        listed = runs.listing(args.path or "runs")
+        for run in listed:
+            scored = (run.path / "scores.json").exists()
+            headline = run.read("scores.json")["headline"] if scored else {}
+            first = next((f"{name} {score['value']:.4f}" for name, score in headline.items()), "no scores")
+            print(f"{run.path}  {run.manifest.name:8} {first}  {run.manifest.data.source}")
+        if not listed:
+            print("no runs")
 
 
 class _Doctor(Command):
@@ -39,14 +45,6 @@ class _Doctor(Command):
         facts = doctor()
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         print(text, end="")
-
-
-def _run_line(run: Any) -> str:
-    manifest = run.manifest
-    scores = run.path / "scores.json"
-    headline = run.read("scores.json")["headline"] if scores.exists() else {}
-    first = next((f"{name} {score['value']:.4f}" for name, score in headline.items()), "no scores")
-    return f"{run.path}  {manifest.name:8} {first}  {manifest.data.source}"
 
 
 COMMANDS: dict[str, Command] = {
