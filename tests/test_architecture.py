@@ -254,3 +254,41 @@ def test_every_public_function_is_documented() -> None:
         and not ast.get_docstring(node)
     ]
     assert bare == []
+
+
+TABLES = {
+    "recipe/names.py",
+    "recipe/sections.py",
+    "recipe/document.py",
+    "data/dataset.py",
+    "pipeline/run_report.py",
+    "pipeline/task_table.py",
+    "pipeline/fitting/methods.py",
+}
+"""Where tasks and methods may be told apart by name: the tables, and the checks of a recipe."""
+OTHER_MEANINGS = {"training/optim.py", "reporting/model_card.py", "reporting/schema.py"}
+"""Where such a word is another thing's name: parts of a model; a method as a report shows it; reports on files."""
+
+
+def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:
+    from tunesmith.recipe.names import METHODS, TASKS
+
+    def names(node: ast.AST) -> Iterator[ast.AST]:
+        """The operands that are such a name, or hold one in a tuple, list or set."""
+        parts = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+        for part in parts:
+            if isinstance(part, ast.Constant) and part.value in {*METHODS, *TASKS}:
+                yield part
+            if isinstance(part, ast.Attribute) and part.attr in ("task", "method"):
+                yield part
+
+    found = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module, tree in TREES.items()
+        if module not in TABLES | OTHER_MEANINGS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        for operand in ([node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value])
+        if any(names(operand))
+    ]
+    assert found == []

@@ -54,7 +54,7 @@ def causal(folder: Path, settings: Adapter = LORA, seed: int = 0, **model: Any) 
     words = pretrained.tokenizer(about)
     bits = quantize.config(settings) if settings.kind == "qlora" else None
     plain = pretrained.causal_lm(about, words, 0, bits)
-    return adapters.attach(plain, settings, "causal", str(folder), seed), words
+    return adapters.attach(plain, settings, "CAUSAL_LM", str(folder), seed), words
 
 
 def prove(merged: nn.Module, adapted: nn.Module, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def classifier(folder: Path, settings: Adapter = LORA) -> tuple[Any, Any]:
     words = pretrained.tokenizer(about)
     bits = quantize.config(settings) if settings.kind == "qlora" else None
     plain = pretrained.sequence_classifier(about, words, LABELS, 7, bits)
-    return adapters.attach(plain, settings, "classification", str(folder), 3), words
+    return adapters.attach(plain, settings, "SEQ_CLS", str(folder), 3), words
 
 
 def stir(model: nn.Module) -> None:
@@ -329,7 +329,7 @@ def test_the_name_of_the_model_under_an_adapter_travels(
     monkeypatch.setattr(assets, "fetch", lambda name: place)
     about = Model(name_or_path="pypi:toy")
     words = pretrained.tokenizer(about)
-    model = adapters.attach(pretrained.causal_lm(about, words, 0), LORA, "causal", "pypi:toy", 0)
+    model = adapters.attach(pretrained.causal_lm(about, words, 0), LORA, "CAUSAL_LM", "pypi:toy", 0)
     stir(model)
     pretrained.save(tmp_path / "saved", model, words)
     assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["base_model_name_or_path"] == "pypi:toy"

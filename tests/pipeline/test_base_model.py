@@ -163,9 +163,7 @@ def test_finished_runs_that_share_it_are_compared_with_it(model: Path, pairs: Pa
     scored = tunesmith.evaluate(*(run.path for run in runs), report=tmp_path / "page.html")
     assert list(scored["models"]) == ["generator:full", "generator:lora"]
     assert scored["compared"]["decided_by"] == "loss"
-    assert scored["pairs"][0]["loss_difference"]["value"] == pytest.approx(
-        found.report.pairs[0]["loss_difference"]["value"]
-    )
+    assert scored["pairs"][0]["loss_difference"]["value"] == pytest.approx(found.report.pairs[0].loss_difference.value)
     written = tmp_path / "answers.jsonl"  # what another program made of the same prompts
     rows = [
         {"prompt": row.prompt, "reference": row.reference, "response": row.reference}

@@ -127,7 +127,7 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
 def test_an_adapter_takes_part() -> None:
     one = classifier()
     plain = rows(one.predict(EXAMPLES[:3]))
-    adapted = adapters.attach(LoadedModel(one.generator.model), Adapter(kind="lora"), "causal", "none", 0)
+    adapted = adapters.attach(LoadedModel(one.generator.model), Adapter(kind="lora"), "CAUSAL_LM", "none", 0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             weight.data.normal_()

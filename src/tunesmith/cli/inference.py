@@ -198,10 +198,10 @@ class _Judge(Command):
             columns = ResponseColumns(tuple(args.response), args.reference, args.instruction)
             judge_input = JudgeInput(columns, pairwise=args.pairwise)
         judged = judge(
-            *sources, overrides=settings + overrides, recipe=args.recipe, matter=judge_input, output=args.output
+            *sources, overrides=settings + overrides, recipe=args.recipe, judge_input=judge_input, output=args.output
         )
         if args.json:
-            show_json(judged.content)
+            show_json(judged.report)
         else:
             print(f"{judged.folder.read_text('judge.md')}\nreport: {judged.page}")
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tunesmith import records
+
 Args = argparse.Namespace
 
 
@@ -42,8 +44,8 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def show_json(content: object) -> None:
-    """Print JSON."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    """Print a record, a list or a mapping as JSON."""
+    print(json.dumps(records.dump(content), indent=2, ensure_ascii=False))
 
 
 def show_comparison(comparison: Any) -> None:
@@ -65,7 +67,6 @@ def show_run(run: Any) -> None:
 
 def show_scores(scores: dict[str, Any]) -> str:
     """Return the scores of `evaluate` as text: one model's, or several models' side by side with the conclusions."""
-    from tunesmith import records
     from tunesmith.evaluation.response_pairs import ResponsePair
     from tunesmith.evaluation.responses import GenerationScores
     from tunesmith.pipeline.fitting.base_model import RunScores

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tunesmith.data import conversations, duplicates, examples, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, merge
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
+from tunesmith.tasks import classification
 from tunesmith.types import DataNote, Example, Splits
 
 
 def read(data: Data, split: Split, seed: int, task: str = "classification") -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
-    parsed = _collect(data, split, task)
+    parsed = READERS[task].read(data, split, True)
     seed = seed if split.seed is None else split.seed
     if not parsed.rows_by_split.get("train"):
         examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
@@ -24,7 +26,9 @@ def read(data: Data, split: Split, seed: int, task: str = "classification") -> S
     sizes = splits.to_make(rows_by_split, split)
     rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
     dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
-    _check_splits(rows_by_split, task)
+    if empty := [name for name, rows in rows_by_split.items() if not rows]:
+        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(rows_by_split), do="check the data")
+    READERS[task].check_train(rows_by_split["train"])
     rows_by_split, short = splits.cut(rows_by_split, sizes, seed)
     rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed)
     notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
@@ -46,7 +50,7 @@ def read(data: Data, split: Split, seed: int, task: str = "classification") -> S
 
 def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
     """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
-    parsed = _collect(data, Split(), task, required=False)
+    parsed = READERS[task].read(data, Split(), False)
     dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
     rows_by_split = examples.name_labels(parsed, strict=False)
     filled = [name for name in SPLITS if rows_by_split.get(name)]
@@ -64,26 +68,36 @@ def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Exa
     return rows, merge([*parsed.notes, *dropped, *left_out])
 
 
-def _collect(data: Data, split: Split, task: str, *, required: bool = True) -> examples.ParsedRows:
-    """Read all tables as the task has them."""
+def _read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     wanted = Columns.of(data, split)
-    if task == "instruction":
-        tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
-        parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
-        return replace(parsed, label_names=None)
     tables = sources.tables(data, split, wanted.settings().values())
     parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
     return replace(parsed, label_names=data.label_names or parsed.label_names)
 
 
-def _check_splits(rows_by_split: RowsBySplit, task: str) -> None:
-    empty = [name for name, rows in rows_by_split.items() if not rows]
-    if empty:
-        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(rows_by_split), do="check the data")
-    labels = {row.label for row in rows_by_split["train"]}
-    if len(labels) == 1 and task == "classification":
-        raise DataError("train has a single label", found=repr(labels.pop()), do="check data.label and the rows")
+def _read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:
+    wanted = Columns.of(data, split)
+    tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
+    parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
+    return replace(parsed, label_names=None)
 
 
 def _sizes(rows_by_split: RowsBySplit) -> str:
     return ", ".join(f"{len(rows)} rows in {name}" for name, rows in rows_by_split.items()) or "no rows"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReader:
+    """How the rows of a task become examples."""
+
+    read: Callable[[Data, Split, bool], examples.ParsedRows]
+    """Reads all tables. The flag says whether every row must have its target."""
+    check_train: Callable[[Sequence[Example]], None]
+    """Raises DataError where nothing could be learned from these rows."""
+
+
+READERS = {
+    "classification": TaskReader(_read_labelled, classification.check_train),
+    "instruction": TaskReader(_read_conversations, lambda rows: None),
+}
+"""By the task's name; a new task is a row here and one in `pipeline.task_table`."""

@@ -79,7 +79,7 @@ class ChatEncoder:
 
     @classmethod
     def of(cls, settings: Prompt, tokenizer: Any, default: str | None = None) -> ChatEncoder:
-        """Return the chat encoder of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError.
+        """Return the encoder of a recipe; its template becomes the tokenizer's. Raises RecipeError, ModelError.
 
         default: the template that `auto` means; None for the tokenizer's own, else `alpaca`.
         """

@@ -20,8 +20,8 @@ from tunesmith.models import quantize
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Adapter
 
-Task = Literal["causal", "classification"]
-TASK_TYPES = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS"}
+TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
+"""What peft calls a model for text generation, and one for sequence classification."""
 CONFIG = "adapter_config.json"
 ALL_LINEAR = "all-linear"
 
@@ -38,7 +38,7 @@ class SavedAdapter:
 
 
 def attach(
-    loaded: LoadedModel, settings: Adapter, task: Task, base_name: str, seed: int, revision: str | None = None
+    loaded: LoadedModel, settings: Adapter, task_type: TaskType, base_name: str, seed: int, revision: str | None = None
 ) -> nn.Module:
     """Return the model with LoRA matrices; only they are trained, and in classification the whole head.
 
@@ -55,7 +55,7 @@ def attach(
         )
     targets = _targets(model, settings.target_modules)
     config = _peft().LoraConfig(
-        task_type=TASK_TYPES[task],
+        task_type=task_type,
         r=settings.r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
@@ -63,7 +63,7 @@ def attach(
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
         fan_in_fan_out=any(_is_conv1d(module) for module in targets),
-        modules_to_save=heads(model) if task == "classification" else None,
+        modules_to_save=heads(model) if task_type == "SEQ_CLS" else None,
         trainable_token_indices=_new_tokens(loaded) if loaded.added_tokens else None,
         revision=revision,
     )

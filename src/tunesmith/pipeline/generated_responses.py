@@ -12,6 +12,7 @@ from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import instruction
 from tunesmith.types import Example, Message, Response, ResponseRow
 
 
@@ -23,13 +24,11 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
     examples = new_data.read(run.recipe, source) if source else _prompted(prompts)
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
-    answered = [row.messages[-1].role == "assistant" for row in examples]
-    questions = [row.messages[:-1] if known else row.messages for row, known in zip(examples, answered, strict=True)]
-    recipe = run.recipe
+    questions, recipe = [instruction.prompt(row) for row in examples], run.recipe
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
-        with_response(ResponseRow(row.id, row.text, reference=row.messages[-1].content if known else None), response)
-        for row, known, response in zip(examples, answered, responses, strict=True)
+        with_response(ResponseRow(row.id, row.text, reference=instruction.reference(row)), response)
+        for row, response in zip(examples, responses, strict=True)
     ]
 
 

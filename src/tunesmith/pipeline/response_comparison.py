@@ -106,13 +106,15 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
     run = as_run(source)
     if run is not None:
         if not task_of(run).has_responses:
-            raise RunError(f"{run.path} answers nothing: it classifies", do="compare such runs: tunesmith compare")
+            raise RunError(
+                f"{run.path} is a classification run; it has no responses", do="compare such runs: tunesmith compare"
+            )
         return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
     )
-    changes = [found.changes, *[()] * (len(found.models) - 1)]  # what was met concerns all, and is told once
+    changes = [found.changes, *[()] * (len(found.models) - 1)]  # they concern all models, and are reported once
     return [
         ModelResponses(name, str(path), rows, changes=met)
         for (name, rows), met in zip(found.models.items(), changes, strict=True)

@@ -31,6 +31,7 @@ from tunesmith.reporting.schema import (
     StepResponse,
     TrainingSample,
     WorstMistakes,
+    load_judge_report,
 )
 from tunesmith.runs import Run, data_name
 from tunesmith.types import Example, Prediction, ResponseRow
@@ -44,7 +45,7 @@ def build(runs: Sequence[Run], confidence: Confidence) -> ClassificationReport |
     manifests = [run.finished for run in runs]
     task = _task(runs, manifests)
     _check_same_split(runs, manifests)
-    report = TASKS[task].build(runs, confidence)
+    report = REPORTS[task].build(runs, confidence)
     levels = {method.scores.confidence for method in report.methods}
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))
@@ -60,7 +61,7 @@ def write_run(run: Run) -> None:
     if (run.path / "scores.json").exists():
         report = build([run], confidence_of(run.recipe))
         write_pages(run, report)
-        run.write("README.md", TASKS[report.task].card(report, None))
+        run.write("README.md", REPORTS[report.task].card(report, None))
 
 
 def card(run: Run, exported: ExportedModel) -> str:
@@ -70,7 +71,7 @@ def card(run: Run, exported: ExportedModel) -> str:
         head = f"# {title(run)}: {manifest.name}\n\n{manifest.description}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{exported.usage}\n"
     report = build([run], confidence_of(run.recipe))
-    return TASKS[report.task].card(report, exported)
+    return REPORTS[report.task].card(report, exported)
 
 
 def write_comparison(folder: Run, report: ClassificationReport | GenerationReport) -> None:
@@ -81,7 +82,7 @@ def write_comparison(folder: Run, report: ClassificationReport | GenerationRepor
 
 def write_pages(folder: Run, report: ClassificationReport | GenerationReport) -> None:
     """Write a report as report.html and report.md."""
-    pages = TASKS[report.task].pages
+    pages = REPORTS[report.task].pages
     folder.write("report.md", pages.markdown(report))
     folder.write("report.html", pages.html(report))
 
@@ -256,7 +257,7 @@ def _generation_result(run: Run, name: str) -> GenerationResult:
         scores=run.load("scores.json", RunScores),
         samples=_samples(run),
         saved=saved,
-        judged=run.read("judged.json") if (run.path / "judged.json").exists() else None,
+        judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
         base_model=model if on_hub else None,
         settings={
             "model": model,
@@ -315,7 +316,7 @@ def _plot(curve: Curve, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class ReportKind:
     """How the runs of one task are reported."""
 
     build: Callable[[Sequence[Run], Confidence], ClassificationReport | GenerationReport]
@@ -325,7 +326,7 @@ class Task:
     """The model card of the one run in a report of this task."""
 
 
-TASKS = {
-    "classification": Task(classification_of, classification_report, model_card.classification),
-    "instruction": Task(instruction_of, generation_report, model_card.generation),
+REPORTS = {
+    "classification": ReportKind(classification_of, classification_report, model_card.classification),
+    "instruction": ReportKind(instruction_of, generation_report, model_card.generation),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
@@ -17,6 +17,17 @@ from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A metric over several seeds."""
+
+    values: tuple[float, ...]
+    """By run."""
+    mean: float
+    sd: float
+    """Standard deviation of the sample."""
+
+
 def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
     """Train once with each seed; return the folder with the runs, seeds.json and report.md."""
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
@@ -25,12 +36,13 @@ def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, ru
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     scores = spread(finished)
     folder.write("seeds.json", {"seeds": list(seeds), "scores": scores})
-    folder.write("report.md", f"# {run_report.title(finished[0])}, {len(seeds)} seeds\n\n{table({'': scores})}\n")
+    title = markdown.plain(run_report.title(finished[0]))
+    folder.write("report.md", f"# {title}, {len(seeds)} seeds\n\n{table({'': scores})}\n")
     return folder
 
 
 def settings(recipe: Recipe, seeds: Sequence[int]) -> list[list[str]]:
-    """Return the overrides of each repetition: its seed, the shared split, and the base model only once."""
+    """Return the overrides of each repetition: its seed, one split for all, and the (shared) base model once."""
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
         raise RecipeError("--seeds needs two seeds or more, all different", found=", ".join(map(str, seeds)))
     fixed = one_split(recipe)
@@ -42,23 +54,23 @@ def one_split(recipe: Recipe) -> str:
     return f"split.seed={recipe.seed if recipe.split.seed is None else recipe.split.seed}"
 
 
-def spread(finished: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Return the values of each headline metric by run, their mean and their sample standard deviation."""
-    scores = [run.read("scores.json")["headline"] for run in finished]
-    spreads = {}
-    for name in scores[0]:
-        values = [score[name]["value"] for score in scores]
-        spreads[name] = {"values": values, "mean": statistics.mean(values), "sd": statistics.stdev(values)}
-    return spreads
+def spread(finished: Sequence[Run]) -> dict[str, Spread]:
+    """Return the spread of every headline metric over the runs."""
+    headlines = [run.read("scores.json")["headline"] for run in finished]
+    values = {name: [headline[name]["value"] for headline in headlines] for name in headlines[0]}
+    return {
+        name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
+        for name, of_one in values.items()
+    }
 
 
-def table(scores_by_method: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return a Markdown table of the mean, spread and range of every metric, by method."""
+def table(spreads: Mapping[str, Mapping[str, Spread]]) -> str:
+    """Return mean, spread and range of every metric, by method; a single method may be called ""."""
     head = ["method", "metric", "mean", "sd", "lowest", "highest"]
     rows = [
-        [method, metric, *(f"{value:.4f}" for value in (of["mean"], of["sd"], min(of["values"]), max(of["values"])))]
-        for method, scores in scores_by_method.items()
-        for metric, of in scores.items()
+        [method, name, *(f"{value:.4f}" for value in (metric.mean, metric.sd, min(metric.values), max(metric.values)))]
+        for method, metrics in spreads.items()
+        for name, metric in metrics.items()
     ]
-    several = any(scores_by_method)
-    return markdown.table(head if several else head[1:], rows if several else [row[1:] for row in rows])
+    first = 0 if any(spreads) else 1
+    return markdown.table(head[first:], [row[first:] for row in rows])

@@ -1,6 +1,7 @@
 """The tasks by name: how each is evaluated, predicted and compared. A new task is a row in TASKS.
 
-How its rows become examples is a row in `data.dataset.READERS`; its name is listed in `recipe.values.TASKS`.
+How its rows become examples is a row in `data.dataset.READERS`, how it is reported one in `run_report.REPORTS`; its
+name is listed in `recipe.names.TASKS`.
 """
 
 from __future__ import annotations

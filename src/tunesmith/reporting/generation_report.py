@@ -19,7 +19,7 @@ STEPS = 6
 
 def html(report: GenerationReport) -> str:
     """One self-contained page, without scripts and without any request to the outside."""
-    template = "answers.html.j2" if report.task == "instruction" else "answers.files.html.j2"
+    template = "answers.files.html.j2" if report.is_of_files else "answers.html.j2"
     given: dict[str, Any] = {
         **{name: getattr(format, name) for name in ("better", "difference", "directed", "figure", "interval")},
         "probability": format.probability,
@@ -29,7 +29,7 @@ def html(report: GenerationReport) -> str:
         "scores": _scores(report),
         "flaws": format.flaws(method.scores for method in report.methods),
         "spread": spread,
-        "judged": judge_report.section,
+        "judge_report": judge_report.section,
         "seen": [row.id for group in report.shown for row in group.rows],
         "most_steps": STEPS,
     }
@@ -40,7 +40,7 @@ def markdown(report: GenerationReport) -> str:
     """The tables that matter and a few answers, for a terminal, a pull request or an issue."""
     methods = report.methods
     parts = [f"# {plain(report.title)}", f"**{plain(report.verdict)}**", "## Scores", figure_table(report)]
-    if report.task == "instruction":
+    if not report.is_of_files:
         parts += ["## Costs", cost_table(methods, "answers")]
     if report.pairs:
         parts += ["## Pairs", _pair_table(report)]
@@ -48,7 +48,7 @@ def markdown(report: GenerationReport) -> str:
         parts += ["## Answers", *_quotations(report.shown[-1])]
     for method in methods:
         if method.judged:
-            parts += [f"## A judge of {plain(method.name)}", plain(judge_report.verdict(method.judged))]
+            parts += [f"## A judge of {plain(method.name)}", plain(judge_report.headline(method.judged))]
     parts += ["## Form", _flaw_table(methods)]
     if isinstance(report.data, DataSummary):
         parts += ["## Data", *data_parts(report.data)]
@@ -88,7 +88,7 @@ def _axes(report: GenerationReport) -> dict[str, Any]:
     from tunesmith.reporting import charts
 
     decides, closeness = report.compared.decided_by, report.compared.closeness
-    strips = ("loss", "ended") if report.task == "instruction" else (closeness, "answer_only")
+    strips = (closeness, "answer_only") if report.is_of_files else ("loss", "ended")
     others = [name for name in ("rougeL", "chrf", "exact_match", "answer_only", "empty") if name not in strips]
     headlines = [method.scores.headline for method in report.methods]
     estimates = {name: [headline[name] for headline in headlines if name in headline] for name in strips}

@@ -15,7 +15,7 @@ from tunesmith.reporting.schema import ClassificationReport, GenerationReport, M
 
 def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
     """One row per method: the scores that decide, with their intervals, and the main costs; the report has all."""
-    columns = COLUMNS[report.task]
+    columns = RESPONSE_COLUMNS if isinstance(report, GenerationReport) else LABEL_COLUMNS
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     return _drawn(["method", *columns], rows, width)
 
@@ -67,20 +67,18 @@ def _share(method: MethodResult, name: str) -> str:
     return format.figure(name, known.value if known else None)
 
 
-COLUMNS: dict[str, dict[str, Callable[[MethodResult], str]]] = {
-    "classification": {
-        "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
-        "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
-        "training": lambda method: format.training(method.costs),
-        "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
-        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
-    },
-    "instruction": {
-        "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
-        "ended": lambda method: _share(method, "ended"),
-        "training": lambda method: format.training(method.costs),
-        "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
-        "trained": lambda method: format.trained(method.costs),
-    },
+LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
+    "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
+    "training": lambda method: format.training(method.costs),
+    "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
+    "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
 }
-"""By task: a column's head, and what it shows of a method."""
+RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
+    "ended": lambda method: _share(method, "ended"),
+    "training": lambda method: format.training(method.costs),
+    "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
+    "trained": lambda method: format.trained(method.costs),
+}
+"""A column's head, and what it shows of a method."""

@@ -18,6 +18,7 @@ from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
+from tunesmith.tasks import classification
 from tunesmith.training import losses
 from tunesmith.training.loop import Scores
 
@@ -28,7 +29,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
-    model = weight_setup.apply(plan, loaded, recipe, "classification").to(accelerator.device)
+    model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
     limit = pretrained.longest_input(recipe.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
@@ -66,4 +67,4 @@ def _layout(
 
 def _validate(predictor: EncoderClassifier, job: Job) -> Scores:
     rows = job.splits.validation
-    return metrics.headline([str(row.label) for row in rows], predictor.predict(rows), job.splits.labels)
+    return metrics.headline(classification.gold(rows), predictor.predict(rows), job.splits.labels)

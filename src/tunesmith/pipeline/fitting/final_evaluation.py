@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith import hardware
@@ -12,7 +11,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import TrainResult
-from tunesmith.types import Example
+from tunesmith.tasks import classification as labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,12 @@ def classification(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> 
     validation = None
     if splits.validation:
         predictions = result.classifier.predict(splits.validation)
-        gold = _gold(splits.validation)
+        gold = labels.gold(splits.validation)
         run.write_predictions("validation", predictions, gold)
         validation = metrics.headline(gold, predictions, splits.labels)
     with watch.time("predict"):
         predictions = result.classifier.predict(splits.test)
-    gold = _gold(splits.test)
+    gold = labels.gold(splits.test)
     run.write_predictions("test", predictions, gold)
     if splits.test:
         run.write("scores.json", metrics.score(gold, predictions, splits.labels, confidence_of(recipe)))
@@ -55,7 +54,3 @@ def instruction(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Out
         run.write("scores.json", base_model.score(run))
     validation = {"loss": responses.mean_loss(held_out)} if held_out else None
     return Outcome(validation, sum(row.response is not None for row in rows))
-
-
-def _gold(examples: Sequence[Example]) -> list[str]:
-    return [str(example.label) for example in examples]

@@ -29,6 +29,7 @@ from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.tasks import classification
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
 from tunesmith.types import DataNote, Example
@@ -58,7 +59,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
-    model = weight_setup.apply(plan, loaded, recipe, "causal").to(accelerator.device)
+    model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
     for row in job.splits.test:  # what the template refuses is better known before training than after it
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
@@ -163,7 +164,7 @@ def _layout(
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
     rows = job.splits.validation
-    gold = [str(row.label) for row in rows]
+    gold = classification.gold(rows)
     # a fresh copy each time: what a classifier remembers of its model is out of date after more steps
     return lambda step: metrics.headline(gold, replace(predictor).predict(rows), job.splits.labels)
 

@@ -56,14 +56,16 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
     return WeightPlan(adapter, dtype, quantization, fallback)
 
 
-def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task: adapters.Task) -> nn.Module:
+def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task_type: adapters.TaskType) -> nn.Module:
     """Return the model in the planned form: only what the recipe trains requires a gradient."""
     if plan.quantization is None:
         loaded.module.to(plan.dtype)
     if plan.adapter.kind == "none":
         optim.freeze(loaded.module, recipe.train.freeze)
         return loaded.module
-    return adapters.attach(loaded, plan.adapter, task, recipe.model.name_or_path, recipe.seed, recipe.model.revision)
+    return adapters.attach(
+        loaded, plan.adapter, task_type, recipe.model.name_or_path, recipe.seed, recipe.model.revision
+    )
 
 
 def _dtype(job: Job, device: torch.device) -> torch.dtype:
