@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.endpoint_server import completion, serving
 from tunesmith.endpoints import client
 from tunesmith.endpoints.client import Endpoint, EndpointReply, EndpointRequest
-from tunesmith.endpoints.usage import Usage
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message
 
@@ -60,7 +60,7 @@ def test_the_request_is_what_openai_documents() -> None:
         "top_p": 1,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "question 0"}],
     }
-    assert reply == EndpointReply("Score: 70", Usage(100, 7, 1))
+    assert reply == EndpointReply("Score: 70", TokenUsage(100, 7, 1))
 
 
 def test_ollamas_own_api() -> None:
@@ -76,7 +76,7 @@ def test_ollamas_own_api() -> None:
     assert request.path == "/api/chat"
     assert request.body["options"] == {"temperature": 0, "seed": 7, "num_predict": 512}
     assert (request.body["stream"], request.body["keep_alive"]) == (False, 60)
-    assert reply == EndpointReply("Score: 70", Usage(9, 4, 1), truncated=True)
+    assert reply == EndpointReply("Score: 70", TokenUsage(9, 4, 1), truncated=True)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import httpx2
 from pydantic import SecretStr
 
-from tunesmith.endpoints.usage import Usage
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message
 
@@ -34,7 +34,7 @@ MAX_REPLY_BYTES = 8 * 2**20
 RETRYABLE = {408, 425, 429, *range(500, 600)}
 """Status codes of transient problems."""
 HIDDEN_KEY = "***"
-ONE_REQUEST = Usage(requests=1)
+ONE_REQUEST = TokenUsage(requests=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class EndpointReply:
     """The completion of a request, or why there is none."""
 
     text: str = ""
-    usage: Usage = ONE_REQUEST
+    usage: TokenUsage = ONE_REQUEST
     truncated: bool = False
     """Ended by the token limit."""
     failure: str = ""
@@ -158,7 +158,7 @@ class Endpoint:
                 backoff = min(MAX_BACKOFF, INITIAL_BACKOFF * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 - jitter
                 if self.stopped.wait(backoff if pause is None else min(MAX_RETRY_AFTER, pause)):
                     break
-        return EndpointReply(failure=problem, usage=Usage(requests=attempt + 1))
+        return EndpointReply(failure=problem, usage=TokenUsage(requests=attempt + 1))
 
     def _attempt(self, client: httpx2.Client, request: EndpointRequest) -> EndpointReply:
         api = APIS[self.api]
@@ -262,7 +262,7 @@ def _openai_reply(body: Json) -> EndpointReply:
     if text is None:  # a refusal has a field of its own; a reasoning model may have spent all its tokens
         text = choice["message"].get("refusal") or ""
     counts = body.get("usage") or {}
-    usage = Usage(_count(counts, "prompt_tokens"), _count(counts, "completion_tokens"), 1)
+    usage = TokenUsage(_count(counts, "prompt_tokens"), _count(counts, "completion_tokens"), 1)
     return EndpointReply(_text(text), usage, choice.get("finish_reason") == "length")
 
 
@@ -272,7 +272,7 @@ def _ollama_request(model: str, request: EndpointRequest, max_tokens: int) -> di
 
 
 def _ollama_reply(body: Json) -> EndpointReply:
-    usage = Usage(_count(body, "prompt_eval_count"), _count(body, "eval_count"), 1)
+    usage = TokenUsage(_count(body, "prompt_eval_count"), _count(body, "eval_count"), 1)
     return EndpointReply(_text(body["message"]["content"]), usage, body.get("done_reason") == "length")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from tunesmith.console import meter, warn
 from tunesmith.endpoints.client import ChatClient, EndpointReply, EndpointRequest
 from tunesmith.endpoints.journal import Journal, request_key
-from tunesmith.endpoints.usage import Usage
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError, JudgeError
 from tunesmith.evaluation.judge_scores import Verdict
 from tunesmith.judging.judge_prompts import CHOICES, JudgeItem, Rubric
@@ -49,7 +49,7 @@ class JudgeRun:
     verdicts: list[Verdict]
     """One per item, seed and order."""
     questions: int
-    usage: Usage
+    usage: TokenUsage
     """Of all questions, in whichever run they were asked."""
     seconds: float
     """Of this run alone."""
@@ -141,7 +141,7 @@ def run_judge(
         warn(f"{failed:,} of {len(queries):,} questions had no reply; run the same command again to retry them")
     verdicts = [query.verdict(judge.name, journal.records[query.request.key]) for query in queries]
     records = [journal.records[key] for key in {query.request.key for query in queries}]
-    usage = Usage.total(Usage(record.read, record.written, record.tries) for record in records)
+    usage = TokenUsage.total(TokenUsage(record.read, record.written, record.tries) for record in records)
     return JudgeRun(verdicts, len(records), usage, time.monotonic() - start)
 
 

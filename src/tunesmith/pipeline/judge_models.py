@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from tunesmith import recipe as recipes
 from tunesmith.endpoints.client import ChatClient, Endpoint, EndpointReply, EndpointRequest, Json
-from tunesmith.endpoints.usage import Usage
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Generate, Recipe
 
@@ -141,7 +141,9 @@ class LocalJudge:
             [request.key for request in requests], conversations, self._settings, requests[0].seed
         )
         for response, prompt in zip(responses, prompts, strict=True):
-            yield EndpointReply(response.text, Usage(len(prompt), response.tokens, 1), truncated=not response.ended)
+            yield EndpointReply(
+                response.text, TokenUsage(len(prompt), response.tokens, 1), truncated=not response.ended
+            )
 
     def _choose(self, requests: Sequence[EndpointRequest]) -> Iterator[EndpointReply]:
         """Yield the choice that greedy decoding would end with, could it write nothing else."""
@@ -153,7 +155,7 @@ class LocalJudge:
             tree = scoring.Tree.of(chat_encoder.encode_answers(request.messages, request.choices))
             score = scoring.score if self._reads_trees else scoring.score_padded
             best = tree.greedy(score(model, [prompt], tree, "auto", "judge"))[0]
-            yield EndpointReply(request.choices[best], Usage(len(prompt), len(tree.answers[best]), 1))
+            yield EndpointReply(request.choices[best], TokenUsage(len(prompt), len(tree.answers[best]), 1))
 
     @cached_property
     def _reads_trees(self) -> bool:

@@ -17,7 +17,7 @@ from tunesmith.data.rows import merge
 from tunesmith.data.summary import lines
 from tunesmith.endpoints.client import ChatClient
 from tunesmith.endpoints.journal import Journal, file_name
-from tunesmith.endpoints.usage import Usage
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation import judge_pairs, judge_scores
 from tunesmith.evaluation.judge_scores import RankedTurn, Verdict
@@ -123,7 +123,7 @@ def _report(
     title: str,
 ) -> JudgeScoreReport | JudgePairReport:
     verdicts = [verdict for _, run in judge_runs for verdict in run.verdicts]
-    usage = Usage.total(run.usage for _, run in judge_runs)
+    usage = TokenUsage.total(run.usage for _, run in judge_runs)
     about: dict[str, Any] = {
         "title": title,
         "judges": tuple({"name": client.name, **client.identity} for client, _ in judge_runs),

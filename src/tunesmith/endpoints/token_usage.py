@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens as the endpoint counts them (0 where it does not) and HTTP requests, retries among them."""
 
     prompt_tokens: int = 0
@@ -15,7 +15,7 @@ class Usage:
     requests: int = 0
 
     @classmethod
-    def total(cls, parts: Iterable[Usage]) -> Usage:
+    def total(cls, parts: Iterable[TokenUsage]) -> TokenUsage:
         """Return the sum over several replies."""
         counts = [(part.prompt_tokens, part.completion_tokens, part.requests) for part in parts]
         return cls(*(sum(column) for column in zip(*counts, strict=True)))
