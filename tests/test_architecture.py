@@ -125,6 +125,14 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists() or name == "tunesmith.__version__"
 
 
+def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    """(name, place) pairs -> the places of every name that has several."""
+    places: dict[str, list[str]] = {}
+    for name, place in names:
+        places.setdefault(name, []).append(place)
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
 def test_imports_point_down() -> None:
     levels = {name: level for level, names in enumerate(LAYERS) for name in names}
     assert {layer(module) for module in TREES} <= levels.keys()
@@ -242,6 +250,18 @@ def test_the_readme_maps_every_module() -> None:
         mapped += [folders[depth]] if name.endswith(".py") else []
     modules = [module for module in TREES if not module.endswith(("__init__.py", "__main__.py"))]
     assert sorted(mapped) == sorted(modules)
+
+
+def test_no_two_modules_and_no_two_public_classes_of_one_name() -> None:
+    names = ((Path(module).stem, module) for module in TREES)
+    assert {name: places for name, places in repeated(names).items() if not name.startswith("__")} == {}
+    classes = (
+        (node.name, module)
+        for module, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert repeated(classes) == {}
 
 
 def test_every_public_function_is_documented() -> None:

@@ -6,7 +6,8 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
-    ├── JudgeError        a judge cannot be reached, or refuses
+    ├── EndpointError     an endpoint cannot be reached, or refuses
+    │   └── JudgeError    judging stopped because of it
     ├── MissingExtra      an optional package is not installed
     └── Interrupted       a signal ended training; a checkpoint was written
 
@@ -49,8 +50,12 @@ class RunError(TunesmithError):
     """A run directory is missing, damaged, or cannot be compared with another."""
 
 
-class JudgeError(TunesmithError):
-    """A judge cannot be reached, or refuses; earlier verdicts are kept."""
+class EndpointError(TunesmithError):
+    """An endpoint cannot be reached, or refuses; replies that came before are kept in its journal."""
+
+
+class JudgeError(EndpointError):
+    """Judging stopped because its endpoint cannot go on; the verdicts so far are kept."""
 
 
 class MissingExtra(TunesmithError):

@@ -1,4 +1,4 @@
-"""Judges behind HTTP that misbehave in every way: what is tried again, what stops, where keys go."""
+"""Endpoints that misbehave in every way: what is retried, what stops, where keys go."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.judge_server import completion, serving
+from tests.endpoint_server import completion, serving
 from tunesmith.endpoints import client
-from tunesmith.endpoints.client import Endpoint, JudgeRequest, Reply
-from tunesmith.errors import JudgeError
+from tunesmith.endpoints.client import Endpoint, EndpointReply, EndpointRequest
+from tunesmith.endpoints.token_usage import TokenUsage
+from tunesmith.errors import EndpointError
 from tunesmith.types import Message
 
 KEY = "sk-very-secret-0123456789"
@@ -22,14 +23,16 @@ KEY = "sk-very-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "INITIAL_BACKOFF", 0.01)
 
 
-def ask(url: str, number: int = 1, **settings: Any) -> list[tuple[JudgeRequest, Reply]]:
+def ask(url: str, number: int = 1, **settings: Any) -> list[tuple[EndpointRequest, EndpointReply]]:
     settings = {"timeout": 0.5, "max_retries": 2} | settings
-    judge = Endpoint(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
-    asked = [JudgeRequest(str(n), [Message("system", "s"), Message("user", f"question {n}")], 7) for n in range(number)]
-    return sorted(judge.replies(asked), key=lambda pair: int(pair[0].key))
+    endpoint = Endpoint(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
+    requests = [
+        EndpointRequest(str(n), [Message("system", "s"), Message("user", f"question {n}")], 7) for n in range(number)
+    ]
+    return sorted(endpoint.replies(requests), key=lambda pair: int(pair[0].key))
 
 
 def once(first: Any) -> Callable[[Any], Any]:
@@ -57,7 +60,7 @@ def test_the_request_is_what_openai_documents() -> None:
         "top_p": 1,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "question 0"}],
     }
-    assert reply == Reply("Score: 70", 100, 7)
+    assert reply == EndpointReply("Score: 70", TokenUsage(100, 7, 1))
 
 
 def test_ollamas_own_api() -> None:
@@ -73,7 +76,7 @@ def test_ollamas_own_api() -> None:
     assert request.path == "/api/chat"
     assert request.body["options"] == {"temperature": 0, "seed": 7, "num_predict": 512}
     assert (request.body["stream"], request.body["keep_alive"]) == (False, 60)
-    assert reply == Reply("Score: 70", 9, 4, cut=True)
+    assert reply == EndpointReply("Score: 70", TokenUsage(9, 4, 1), truncated=True)
 
 
 @pytest.mark.parametrize(
@@ -99,14 +102,14 @@ def test_ollamas_own_api() -> None:
 def test_what_may_pass_is_tried_again(trouble: Any) -> None:
     with serving(once(trouble)) as server:
         ((_, reply),) = ask(server.url)
-    assert (reply.text, reply.tries, len(server.requests)) == ("Score: 70", 2, 2)
+    assert (reply.text, reply.usage.requests, len(server.requests)) == ("Score: 70", 2, 2)
 
 
 @pytest.mark.parametrize("trouble", [(500, {}, b"oops"), "drop", (200, {}, b"no json"), "hang"], ids=str)
 def test_tries_have_an_end(trouble: Any) -> None:
     with serving(lambda _: trouble) as server:
         ((_, reply),) = ask(server.url, timeout=0.2)
-    assert (reply.text, reply.tries, len(server.requests)) == ("", 3, 3)
+    assert (reply.text, reply.usage.requests, len(server.requests)) == ("", 3, 3)
     assert reply.failure
 
 
@@ -126,7 +129,7 @@ def test_retry_after_is_obeyed(value: str) -> None:
 def test_what_will_not_pass_stops_at_once_and_the_key_is_not_repeated(status: int) -> None:
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
     with serving(lambda _: (status, {"Location": "http://127.0.0.1:1/"}, body)) as server:
-        with pytest.raises(JudgeError, match=f"HTTP {status}") as caught:
+        with pytest.raises(EndpointError, match=f"HTTP {status}") as caught:
             ask(server.url, 50, concurrency=1)
         assert len(server.requests) <= 2
     assert KEY not in str(caught.value)
@@ -137,10 +140,10 @@ def test_a_dead_endpoint_is_given_up() -> None:
     # after ten, or the few more that failed in the same moment
     with (
         serving(lambda _: "drop") as server,
-        pytest.raises(JudgeError, match=r"1[0-4] questions in a row had no reply"),
+        pytest.raises(EndpointError, match=r"1[0-4] requests in a row failed"),
     ):
         ask(server.url, 100, max_retries=0, concurrency=5)
-    with pytest.raises(JudgeError, match="does not judge"):  # nobody listens there any more
+    with pytest.raises(EndpointError, match="requests in a row failed"):  # nobody listens there any more
         ask(server.url, 100, max_retries=0)
 
 
@@ -152,19 +155,19 @@ def test_a_refusal_is_a_reply() -> None:
 
 def test_concurrency_is_a_limit_and_every_question_has_one_reply() -> None:
     with serving(lambda one: one.user, delay=0.05) as server:
-        found = ask(server.url, 30, concurrency=3, timeout=5)
-    assert [reply.text for _, reply in found] == [f"question {n}" for n in range(30)]
+        pairs = ask(server.url, 30, concurrency=3, timeout=5)
+    assert [reply.text for _, reply in pairs] == [f"question {n}" for n in range(30)]
     assert set(Counter(request.user for request in server.requests).values()) == {1}
     assert 2 <= server.highest <= 3
 
 
 def test_the_key_is_in_no_repr_and_no_identity_and_a_bad_one_is_not_repeated() -> None:
-    judge = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
-    assert KEY not in f"{judge!r} {judge.identity} {judge.name}"
+    endpoint = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
+    assert KEY not in f"{endpoint!r} {endpoint.identity} {endpoint.name}"
     with serving(lambda _: f"Your key is {KEY}, Score: 3") as server:
         ((_, reply),) = ask(server.url)
     assert reply.text == "Your key is ***, Score: 3"
     bad = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY + "\nx"))
-    with pytest.raises(JudgeError, match="no header can") as caught:
-        list(bad.replies([JudgeRequest("1", [], 1)]))
+    with pytest.raises(EndpointError, match="an HTTP header cannot carry") as caught:
+        list(bad.replies([EndpointRequest("1", [], 1)]))
     assert "secret" not in str(caught.value)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.endpoint_server import MARK, Request, serving
 from tests.golden.cases import BYTES, CASES, made
 from tests.golden.record import Record
 from tests.golden.workspace import DATA, Said, Workspace, tunesmith
-from tests.judge_server import MARK, Request, serving
 
 Golden = Callable[[str], Record]
 

@@ -19,16 +19,17 @@ import pytest
 
 import tunesmith
 from tests import tiny
-from tests.judge_server import Request, Server, completion, serving
+from tests.endpoint_server import Request, Server, completion, serving
 from tests.sample_reports import Balance
-from tunesmith import cli
+from tunesmith import cli, records
 from tunesmith.endpoints import client
 from tunesmith.endpoints.journal import file_name
-from tunesmith.errors import DataError, JudgeError, RecipeError
+from tunesmith.errors import DataError, EndpointError, RecipeError
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.commands.judge import JudgeInput, JudgeResult, judge
 from tunesmith.reporting import generation_report as answers_report
+from tunesmith.reporting.schema import load_judge_report
 from tunesmith.runs import Run
 
 KEY = "sk-very-secret-0123456789"
@@ -36,7 +37,7 @@ KEY = "sk-very-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "INITIAL_BACKOFF", 0.01)
     for name in (
         "OPENAI_API_KEY",
         "OPENAI_BASE_URL",
@@ -88,28 +89,30 @@ def test_a_fair_judge_is_trusted_and_tells_models_apart(tmp_path: Path) -> None:
     )
     with serving(fair) as server:
         found = ask(server, path)
-    content = found.content
-    right, wrong = content["models"]
-    assert (right["name"], right["headline"]["value"], right["scored"]) == ("right", 90, 20)
-    assert (wrong["name"], wrong["headline"]["value"]) == ("wrong", 10)
-    (pair,) = content["pairs"]
-    assert (pair["value"], pair["higher"], pair["distinguishable"]) == (80, 20, True)
-    assert content["reliability"]["trusted"] is True
-    assert {one["control"]: (one["verdicts"], one["mean"]["value"]) for one in content["reliability"]["controls"]} == {
+    report = found.report
+    right, wrong = report.models
+    assert (right.name, right.headline.value, right.scored) == ("right", 90, 20)
+    assert (wrong.name, wrong.headline.value) == ("wrong", 10)
+    (pair,) = report.pairs
+    assert (pair.value, pair.higher, pair.distinguishable) == (80, 20, True)
+    assert report.reliability.trusted is True
+    assert {one.control: (one.verdicts, one.mean.value) for one in report.reliability.controls} == {
         "empty": (5, 10),
         "sure": (5, 10),
         "shuffled": (5, 10),
         "reference": (5, 90),
     }
-    assert sum(right["histogram"]) == 20
-    assert content["costs"]["questions"] == len(server.requests) == 60
-    assert content["costs"]["read"] == 6000
-    assert json.loads((found.folder.path / "judged.json").read_text()) == content
+    assert sum(right.histogram) == 20
+    assert report.costs.questions == len(server.requests) == 60
+    assert report.costs.read == 6000
+    content = json.loads((found.folder.path / "judged.json").read_text())
+    assert content == records.dump(report)
+    assert load_judge_report(content) == report
     assert found.folder.path == tmp_path / "said-judged"
     page = found.page.read_text()
     for text in (
         "Can the judge be trusted?",
-        "Nothing speaks against it",
+        "No evidence against it",
         "right is rated above wrong by 80.0",
         "<svg",
         "Best answers",
@@ -122,21 +125,21 @@ def test_a_fair_judge_is_trusted_and_tells_models_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        (lambda _: "Score: 85", "it gave 50 or more to 15 of 15 answers that answer nothing"),
+        (lambda _: "Score: 85", "it gave 50 or more to 15 of 15 nonsense answers"),
         (lambda _: "Score: 5", "it gave less than 50 to 5 of 5 reference answers"),
         (
             lambda one: "Score: 80" if one.block("RESPONSE") else "none",
-            "it gave no score to 5 of 15 answers that answer nothing",
+            "it gave no score to 5 of 15 nonsense answers",
         ),
     ],
 )
 def test_a_judge_that_fails_its_controls_is_not_trusted(tmp_path: Path, act: Any, reason: str) -> None:
     with serving(act) as server:
         found = ask(server, answers(tmp_path / "said.json"))
-    assert found.content["reliability"]["trusted"] is False
-    assert reason in found.content["reliability"]["reasons"]
+    assert found.report.reliability.trusted is False
+    assert reason in found.report.reliability.reasons
     for name in ("judge.md", "judge.html"):
-        assert "The judge is not to be trusted: " in (found.folder.path / name).read_text()
+        assert "The judge cannot be trusted: " in (found.folder.path / name).read_text()
 
 
 @pytest.mark.parametrize(("silent", "withheld"), [(2, False), (3, True)])
@@ -148,15 +151,15 @@ def test_above_two_percent_unscored_there_is_no_headline(tmp_path: Path, silent:
 
     with serving(act) as server:
         found = ask(server, answers(tmp_path / "said.json", 100), settings=("judge.controls=0",))
-    missed = found.content["unscored"]
-    assert (missed["count"], missed["verdicts"], missed["withheld"]) == (silent, 100, withheld)
-    assert missed["reasons"] == {"no verdict on the last line": silent}
-    (model,) = found.content["models"]
-    assert (model["headline"] is None) == withheld
-    assert model["scored"] == 100 - silent
-    assert model["median"] == 60
+    missed = found.report.unscored
+    assert (missed.count, missed.verdicts, missed.withheld) == (silent, 100, withheld)
+    assert missed.reasons == {"no verdict on the last line": silent}
+    (model,) = found.report.models
+    assert (model.headline is None) == withheld
+    assert model.scored == 100 - silent
+    assert model.median == 60
     assert ("No headline: 3 of 100" in (found.folder.path / "judge.md").read_text()) == withheld
-    assert found.content["reliability"]["trusted"] is None
+    assert found.report.reliability.trusted is None
 
 
 def misbehaving() -> Callable[[Request], Any]:
@@ -197,23 +200,23 @@ def test_whatever_goes_wrong_nothing_is_lost_and_nothing_is_scored_twice(tmp_pat
     assert len(replied) == rows * 13 // 14
     assert set(replied.values()) == {1}
     assert len({line["key"] for line in lines}) == rows
-    model = found.content["models"][0]
-    missed = found.content["unscored"]
-    assert model["scored"] == rows * 8 // 14
-    assert model["scored"] + missed["count"] == missed["verdicts"] == rows
-    assert missed["reasons"] == {
+    model = found.report.models[0]
+    missed = found.report.unscored
+    assert model.scored == rows * 8 // 14
+    assert model.scored + missed.count == missed.verdicts == rows
+    assert missed.reasons == {
         "a scale other than 0 to 100": 4,
         "no verdict on the last line": 4,
         "a score above 100": 4,
-        "cut off at the limit of tokens": 4,
+        "cut off at the token limit": 4,
         "several different verdicts": 4,
         "no reply: a broken connection (RemoteProtocolError)": 4,
     }
-    assert model["median"] == 77
-    assert model["headline"] is None
+    assert model.median == 77
+    assert model.headline is None
     assert len(asked_again) == rows // 14  # only what had no reply is asked once more
-    assert again.content["unscored"] == missed
-    assert found.content["costs"]["tries"] == first
+    assert again.report.unscored == missed
+    assert found.report.costs.tries == first
 
 
 def test_a_killed_run_goes_on_and_scores_each_item_once(tmp_path: Path) -> None:
@@ -264,13 +267,13 @@ def test_seeds_and_judges_are_averaged_and_their_spread_is_told(tmp_path: Path) 
 
     with serving(act) as server:
         found = ask(server, answers(tmp_path / "said.json"), settings=("judge.model=[strict,mild]", "judge.seeds=1,3"))
-    (model,) = found.content["models"]
-    assert found.content["unscored"]["verdicts"] == 80
-    assert model["headline"]["value"] == pytest.approx(19 + 5 + 2)
-    assert model["spread"] == pytest.approx(26**0.5)
-    (pair,) = found.content["agreement"]
-    assert (pair["a"], pair["b"], pair["rows"]) == ("strict", "mild", 20)
-    assert pair["pearson"]["value"] == pytest.approx(1)
+    (model,) = found.report.models
+    assert found.report.unscored.verdicts == 80
+    assert model.headline.value == pytest.approx(19 + 5 + 2)
+    assert model.spread == pytest.approx(26**0.5)
+    (pair,) = found.report.agreement
+    assert (pair.a, pair.b, pair.rows) == ("strict", "mild", 20)
+    assert pair.pearson.value == pytest.approx(1)
     names = {path.name.rsplit("-", 1)[0] for path in (found.folder.path / "judgements").iterdir()}
     assert names == {"strict", "mild"}
 
@@ -281,7 +284,7 @@ def test_judges_whose_names_look_alike_have_journals_of_their_own(tmp_path: Path
     journals = sorted((found.folder.path / "judgements").glob("a-b-*.jsonl"))
     scores = [{json.loads(line)["score"] for line in path.read_text().splitlines()} for path in journals]
     assert sorted(map(sorted, scores)) == [[30], [70]]
-    assert found.content["models"][0]["headline"]["value"] == 50
+    assert found.report.models[0].headline.value == 50
 
 
 TWO = {"one_response": lambda n: f"It is {2 * n}.", "two_response": lambda n: f"It is {n + 50}."}
@@ -289,13 +292,13 @@ TWO = {"one_response": lambda n: f"It is {2 * n}.", "two_response": lambda n: f"
 
 def test_a_judge_that_looks_at_the_order_alone_gives_exactly_half(tmp_path: Path) -> None:
     with serving(lambda _: "Verdict: A") as server:
-        found = ask(server, answers(tmp_path / "said.json", **TWO), matter=JudgeInput(pairwise=True))
-    (pair,) = found.content["pairs"]
-    assert (pair["rate"]["value"], pair["wins"], pair["losses"], pair["ties"], pair["p"]) == (0.5, 0, 0, 20, 1.0)
-    position = found.content["position"]
-    assert (position["first"], position["second"], position["consistent"]["value"]) == (40, 0, 0)
-    assert position["p"] < 1e-9
-    assert found.content["reliability"]["trusted"] is False
+        found = ask(server, answers(tmp_path / "said.json", **TWO), judge_input=JudgeInput(pairwise=True))
+    (pair,) = found.report.pairs
+    assert (pair.rate.value, pair.wins, pair.losses, pair.ties, pair.p) == (0.5, 0, 0, 20, 1.0)
+    position = found.report.position
+    assert (position.first, position.second, position.consistent.value) == (40, 0, 0)
+    assert position.p < 1e-9
+    assert found.report.reliability.trusted is False
     assert "first won <b>40</b>" in found.page.read_text()
 
 
@@ -306,14 +309,14 @@ def test_a_fair_judge_of_pairs(tmp_path: Path) -> None:
         return "Verdict: tie" if good[0] == good[1] else f"Verdict: {'A' if good[0] else 'B'}"
 
     with serving(act) as server:
-        found = ask(server, answers(tmp_path / "said.json", **TWO), matter=JudgeInput(pairwise=True))
-    (pair,) = found.content["pairs"]
-    assert (pair["a"], pair["wins"], pair["losses"], pair["distinguishable"]) == ("one", 20, 0, True)
-    assert found.content["position"]["consistent"]["value"] == 1
-    assert found.content["reliability"]["trusted"] is True
+        found = ask(server, answers(tmp_path / "said.json", **TWO), judge_input=JudgeInput(pairwise=True))
+    (pair,) = found.report.pairs
+    assert (pair.a, pair.wins, pair.losses, pair.distinguishable) == ("one", 20, 0, True)
+    assert found.report.position.consistent.value == 1
+    assert found.report.reliability.trusted is True
     assert len(server.requests) == 2 * (20 + 15)
     with pytest.raises(DataError, match="no two models"), serving(act) as server:
-        ask(server, answers(tmp_path / "one.json"), matter=JudgeInput(pairwise=True))
+        ask(server, answers(tmp_path / "one.json"), judge_input=JudgeInput(pairwise=True))
 
 
 def test_more_seeds_and_judges_are_not_more_pairs(tmp_path: Path) -> None:
@@ -327,11 +330,13 @@ def test_more_seeds_and_judges_are_not_more_pairs(tmp_path: Path) -> None:
 
     settings = ("judge.model=[sure,unsure]", "judge.seeds=1,2", "judge.controls=0")
     with serving(act) as server:
-        found = ask(server, answers(tmp_path / "said.json", **TWO), matter=JudgeInput(pairwise=True), settings=settings)
-    (pair,) = found.content["pairs"]
-    assert (pair["rows"], pair["decided"], pair["wins"], pair["ties"]) == (20, 20, 20, 0)
-    assert pair["p"] == pytest.approx(2 * 0.5**20)
-    assert found.content["unscored"]["verdicts"] == 20 * 2 * 2 * 2
+        found = ask(
+            server, answers(tmp_path / "said.json", **TWO), judge_input=JudgeInput(pairwise=True), settings=settings
+        )
+    (pair,) = found.report.pairs
+    assert (pair.rows, pair.decided, pair.wins, pair.ties) == (20, 20, 20, 0)
+    assert pair.p == pytest.approx(2 * 0.5**20)
+    assert found.report.unscored.verdicts == 20 * 2 * 2 * 2
 
 
 def test_files_of_several_models_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
@@ -339,8 +344,8 @@ def test_files_of_several_models_are_compared_on_the_same_prompts(tmp_path: Path
     (tmp_path / "b.json").write_text(json.dumps([row | {"response": "no"} for row in reversed(rows[5:])]))
     with serving(fair) as server:
         found = ask(server, tmp_path / "a.json", tmp_path / "b.json", output=tmp_path / "out")
-    (pair,) = found.content["pairs"]
-    assert (pair["a"], pair["b"], pair["rows"], pair["value"]) == ("a", "b", 15, 80)
+    (pair,) = found.report.pairs
+    assert (pair.a, pair.b, pair.rows, pair.value) == ("a", "b", 15, 80)
 
 
 def test_questions_of_two_turns(tmp_path: Path) -> None:
@@ -373,11 +378,11 @@ def test_questions_of_two_turns(tmp_path: Path) -> None:
             server,
             tmp_path / "small.jsonl",
             settings=("judge.controls=0",),
-            matter=JudgeInput(questions=str(tmp_path / "question.jsonl")),
+            judge_input=JudgeInput(questions=str(tmp_path / "question.jsonl")),
         )
-    (model,) = found.content["models"]
-    assert (model["name"], model["rows"], model["headline"]["value"]) == ("small", 12, 40)
-    assert {turn: one["value"] for turn, one in model["turns"].items()} == {1: 60, 2: 20}
+    (model,) = found.report.models
+    assert (model.name, model.rows, model.headline.value) == ("small", 12, 40)
+    assert {turn: one.value for turn, one in model.turns.items()} == {1: 60, 2: 20}
 
 
 @pytest.fixture
@@ -403,14 +408,14 @@ def test_a_run_is_judged_by_its_stored_answers_and_its_report_says_so(answering:
     with serving(fair) as server:
         found = ask(server, answering)
     stored = [json.loads(line) for line in (answering / "predictions" / "test.jsonl").read_text().splitlines()]
-    (model,) = found.content["models"]
-    assert (found.folder.path, model["name"], model["rows"]) == (answering, "generator:untuned", len(stored))
+    (model,) = found.report.models
+    assert (found.folder.path, model.name, model.rows) == (answering, "generator:untuned", len(stored))
     report = (answering / "report.html").read_text()
     assert "What a judge says" in report
     assert "Can the judge be trusted?" in report
     assert "What a judge says" not in before
     content = run_report.build([found.folder, found.folder], Confidence(seed=1))  # as a comparison has it
-    assert all(method.judged == found.content for method in content.methods)
+    assert all(method.judged == found.report for method in content.methods)
     assert {one.block("RESPONSE") for one in server.requests} >= {row["response"].strip("\n") for row in stored}
 
 
@@ -436,14 +441,14 @@ def test_the_base_model_is_judged_beside_the_run_that_was_made_of_it(tuned: Path
     with serving(fair) as server:
         found = ask(server, tuned)
         alone = ask(server, tuned, settings=("evaluate.base=false",), output=tuned.with_name("alone"))
-    assert [(one["name"], one["headline"]["value"]) for one in found.content["models"]] == [
+    assert [(one.name, one.headline.value) for one in found.report.models] == [
         ("generator:full", 90),
         ("base", 10),
     ]
-    (pair,) = found.content["pairs"]
-    assert (pair["a"], pair["b"], pair["value"], pair["rows"]) == ("generator:full", "base", 80, 12)
-    assert found.content["reliability"]["trusted"]
-    assert [one["name"] for one in alone.content["models"]] == ["generator:full"]
+    (pair,) = found.report.pairs
+    assert (pair.a, pair.b, pair.value, pair.rows) == ("generator:full", "base", 80, 12)
+    assert found.report.reliability.trusted
+    assert [one.name for one in alone.report.models] == ["generator:full"]
 
 
 def test_the_report_says_once_what_the_judge_says(tuned: Path) -> None:
@@ -470,29 +475,29 @@ def test_the_report_says_once_what_the_judge_says(tuned: Path) -> None:
     assert "By a judge: loopback" in card
 
 
-def test_a_card_has_no_word_of_a_judge_that_is_not_to_be_trusted(tuned: Path) -> None:
+def test_a_card_does_not_mention_a_judge_that_cannot_be_trusted(tuned: Path) -> None:
     with serving(lambda _: "Score: 99") as server:
         found = ask(server, tuned)
-    assert found.content["reliability"]["trusted"] is False
-    assert "The judge is not to be trusted" in (tuned / "report.md").read_text()
+    assert found.report.reliability.trusted is False
+    assert "The judge cannot be trusted" in (tuned / "report.md").read_text()
     assert "By a judge" not in (tuned / "README.md").read_text()
 
 
 def test_a_run_is_asked_questions_of_two_turns_once(answering: Path, tmp_path: Path) -> None:
     rows = [{"question_id": n, "turns": [f"What is {n} and {n}?", "Sure?"]} for n in range(3)]
     (tmp_path / "question.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    matter = JudgeInput(questions=str(tmp_path / "question.jsonl"))
+    judge_input = JudgeInput(questions=str(tmp_path / "question.jsonl"))
     stored = answering / "judgements" / "answers-answering.jsonl"
     with serving(lambda one: f"Score: {30 if 'TURN 1' in one.user else 70}") as server:
-        found = ask(server, answering, matter=matter)
+        found = ask(server, answering, judge_input=judge_input)
         made = stored.stat().st_mtime_ns
         (answering / "model" / "prompt.json").unlink()  # without which no model can be loaded
-        again = ask(server, answering, matter=matter)
+        again = ask(server, answering, judge_input=judge_input)
     said = [json.loads(line) for line in stored.read_text().splitlines()]
     assert [(one["question_id"], len(one["choices"][0]["turns"])) for one in said] == [("0", 2), ("1", 2), ("2", 2)]
     assert stored.stat().st_mtime_ns == made
-    assert found.content["models"] == again.content["models"]
-    assert {turn: one["value"] for turn, one in found.content["models"][0]["turns"].items()} == {1: 70, 2: 30}
+    assert found.report.models == again.report.models
+    assert {turn: one.value for turn, one in found.report.models[0].turns.items()} == {1: 70, 2: 30}
 
 
 def test_the_key_is_nowhere_but_in_the_request(
@@ -553,7 +558,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     with serving(fair) as server:
         place = {"api": "openai", "url": server.url, "model": "loopback"}
         (folder / file_name("loopback", place)).write_text("{}\n")
-        with pytest.raises(JudgeError, match=r"loopback-[0-9a-f]{6}\.jsonl:1: damaged"):
+        with pytest.raises(EndpointError, match=r"loopback-[0-9a-f]{6}\.jsonl:1: damaged"):
             ask(server, answers(tmp_path / "said.json", 2))
 
 

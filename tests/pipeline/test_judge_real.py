@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.judge_server import Request, completion, serving
+from tests.endpoint_server import Request, completion, serving
 from tunesmith import assets, recipe as recipes
-from tunesmith.endpoints.client import JudgeRequest
+from tunesmith.endpoints.client import EndpointRequest
 from tunesmith.errors import TunesmithError
 from tunesmith.pipeline.commands.judge import judge
 from tunesmith.pipeline.judge_models import LocalJudge
@@ -54,9 +54,9 @@ def test_twenty_items_before_a_real_judge_over_http(said: Path, model: LocalJudg
     def act(request: Request) -> tuple[int, dict[str, str], bytes]:
         asked = [Message(one["role"], one["content"]) for one in request.body["messages"]]
         with server.lock:  # one model, one question at a time
-            ((_, reply),) = model.replies([JudgeRequest("1", asked, request.body["seed"])])
+            ((_, reply),) = model.replies([EndpointRequest("1", asked, request.body["seed"])])
         assert not reply.failure
-        return 200, {}, completion(reply.text, "length" if reply.cut else "stop")
+        return 200, {}, completion(reply.text, "length" if reply.truncated else "stop")
 
     with serving(act) as server:
         overrides = [
@@ -69,23 +69,23 @@ def test_twenty_items_before_a_real_judge_over_http(said: Path, model: LocalJudg
         requests = len(server.requests)
         again = judge(said, overrides=overrides)
         assert len(server.requests) == requests == 20
-    content = found.content
+    report = found.report
     (journal,) = (found.folder.path / "judgements").iterdir()
     lines = [json.loads(one) for one in journal.read_text().splitlines()]
-    assert len({line["key"] for line in lines}) == len(lines) == content["costs"]["questions"] == 20
+    assert len({line["key"] for line in lines}) == len(lines) == report.costs.questions == 20
     assert all(line["reply"] for line in lines)
-    (scored,) = content["models"]
-    assert scored["scored"] + content["unscored"]["count"] == scored["rows"] == 16
-    assert (scored["headline"] is None) == (content["unscored"]["share"] > 0.02)
-    assert sum(one["verdicts"] for one in content["reliability"]["controls"]) == 4
-    assert again.content["models"] == content["models"]
+    (model_scores,) = report.models
+    assert model_scores.scored + report.unscored.count == model_scores.rows == 16
+    assert (model_scores.headline is None) == (report.unscored.share > 0.02)
+    assert sum(control.verdicts for control in report.reliability.controls) == 4
+    assert again.report.models == report.models
     assert found.page.stat().st_size > 5000
 
 
 @pytest.mark.real
 def test_a_constrained_judge_in_this_process_always_has_a_verdict(said: Path, model: LocalJudge) -> None:
     overrides = [*SETTINGS, "judge.api=local", f"judge.model={MODEL}", "judge.constrained=true", "judge.max_answers=4"]
-    content = judge(said, overrides=overrides).content
-    assert content["unscored"]["count"] == 0
-    assert content["models"][0]["scored"] == 4
-    assert content["judges"][0]["name"] == "pypi:smollm2-135m-instruct"
+    report = judge(said, overrides=overrides).report
+    assert report.unscored.count == 0
+    assert report.models[0].scored == 4
+    assert report.judges[0]["name"] == "pypi:smollm2-135m-instruct"

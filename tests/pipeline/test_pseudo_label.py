@@ -15,8 +15,8 @@ from tests import tiny
 from tests.conftest import write_csv
 from tunesmith import cli
 from tunesmith.errors import RecipeError, RunError
-from tunesmith.evaluation.intervals import wilson
-from tunesmith.evaluation.self_consistency import as_number, as_text, at, curve, vote
+from tunesmith.evaluation.intervals import Estimate, wilson
+from tunesmith.evaluation.self_consistency import at_threshold, final_number, normalized_text, threshold_curve, vote
 from tunesmith.prediction.generate import Generator
 from tunesmith.runs import Run
 
@@ -37,31 +37,32 @@ from tunesmith.runs import Run
     ],
 )
 def test_the_final_number(answer: str, number: str | None) -> None:
-    assert as_number(answer) == number
+    assert final_number(answer) == number
 
 
 def test_answers_are_compared_without_case_spaces_and_outer_punctuation() -> None:
-    assert as_text("  The  Answer.\n") == as_text("the answer") == "the answer"
-    assert as_text("a.b") != as_text("ab")
-    assert as_text(" ... ") is None
+    assert normalized_text("  The  Answer.\n") == normalized_text("the answer") == "the answer"
+    assert normalized_text("a.b") != normalized_text("ab")
+    assert normalized_text(" ... ") is None
 
 
 def test_votes() -> None:
     found = vote(["b", "a", None, "a"])
-    assert (found.place, found.agreement, found.tied, found.counts) == (1, 0.5, False, (("a", 2), ("b", 1)))
+    assert (found.index, found.agreement, found.tied, found.counts) == (1, 0.5, False, (("a", 2), ("b", 1)))
     assert vote(["a", "b"]).tied
-    assert vote([None, None]).place is None
+    assert vote([None, None]).index is None
 
 
 def test_a_curve_by_hand() -> None:
     rows = [(0.9, True), (0.8, True), (0.8, False), (0.5, False)]
     points = {
-        one["threshold"]: (one["kept"], one["coverage"], one["precision"]["value"]) for one in curve(rows, 0.6, 0.95)
+        point.threshold: (point.kept, point.coverage, point.precision.value)
+        for point in threshold_curve(rows, 0.6, 0.95)
     }
     assert points == {0.5: (4, 1, 0.5), 0.6: (3, 0.75, 2 / 3), 0.8: (3, 0.75, 2 / 3), 0.9: (1, 0.25, 1)}
     low, high = wilson(2, 3, 0.95)
-    assert at(rows, 0.8, 0.95)["precision"] == {"value": 2 / 3, "low": low, "high": high}
-    assert at(rows, 0.95, 0.95)["precision"] is None
+    assert at_threshold(rows, 0.8, 0.95).precision == Estimate(2 / 3, low, high)
+    assert at_threshold(rows, 0.95, 0.95).precision is None
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -79,8 +80,8 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     found = tunesmith.pseudo_label(run.path, source=str(new), threshold=0.8)
     kept, left = lines(found.kept), lines(found.left_out)
     assert found.kept == run.path / "pseudo-labels" / "new.jsonl"
-    assert len(kept) + len(left) == found.content["rows"] == 90
-    assert len(kept) == found.content["kept"] > 0 < len(left)
+    assert len(kept) + len(left) == found.report.rows == 90
+    assert len(kept) == found.report.kept > 0 < len(left)
     assert all(row["agreement"] >= 0.8 for row in kept)
     assert {row["reason"] for row in left} == {"agreement below the threshold"}
     predicted = {row["id"]: row for row in tunesmith.predict(run, source=str(new))}
@@ -90,9 +91,9 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
         assert row["from"] == {"run": "run", "model": "linear", "seed": 42}
     gold = {f"new.csv:{n}": row["label"] for n, row in enumerate(csv.DictReader(new.read_text().splitlines()), 2)}
     right = sum(gold[row["id"]] == row["label"] for row in kept)
-    chosen = found.content["chosen"]
-    assert (chosen["kept"], chosen["precision"]["value"]) == (len(kept), right / len(kept))
-    assert 0.8 in [one["threshold"] for one in found.content["curve"]]
+    chosen = found.report.chosen
+    assert (chosen.kept, chosen.precision.value) == (len(kept), right / len(kept))
+    assert 0.8 in [point.threshold for point in found.report.curve]
     assert "Precision and coverage" in found.page.read_text()
     again = linear(found.kept, "again", "split.test_size=10")  # what was kept can be trained on as it is
     assert again.manifest.status == "finished"
@@ -123,7 +124,7 @@ def test_rows_without_labels_have_no_precision(reviews: Path, tmp_path: Path) ->
     run = linear(reviews, "run")
     (tmp_path / "new.csv").write_text("text\nthe goal of the team\na chip\n")
     found = tunesmith.pseudo_label(run.path, source=str(tmp_path / "new.csv"), threshold=0.0)
-    assert (found.content["chosen"], found.content["curve"], found.content["kept"]) == (None, [], 2)
+    assert (found.report.chosen, found.report.curve, found.report.kept) == (None, (), 2)
     assert "is not known" in found.page.read_text()
 
 
@@ -189,8 +190,8 @@ def test_sampled_answers_vote_and_become_alpaca_rows(
         "Undecided?": "a tie",
         "Endless?": "no answer that ended, or no label",
     }
-    assert found.content["chosen"]["precision"]["value"] == 0.5
-    assert found.content["labelled"] == 4
+    assert found.report.chosen.precision.value == 0.5
+    assert found.report.labelled == 4
 
 
 def test_a_real_generator_is_sampled_and_repeats_itself(answering: Path, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_wrong_arguments_are_named(reviews: Path, answering: Path) -> None:
     for settings, message in (
         ({"threshold": 1.5}, "a share from 0 to 1"),
         ({"samples": 0}, "at least 1"),
-        ({"answer": "colour"}, "no way to compare"),
+        ({"answer": "colour"}, "unknown way to compare"),
         ({"output": "out.csv"}, r"ends in \.jsonl"),
     ):
         with pytest.raises(RecipeError, match=message):

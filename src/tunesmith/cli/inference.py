@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from tunesmith import records
 from tunesmith.cli.shared import Args, Command, add_json, is_override, show_scores
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
@@ -84,7 +85,7 @@ def _judge(args: Args) -> None:
         from tunesmith.pipeline.external_scores import describe, judge_scores
 
         scores = judge_scores(*sources)
-        print(json.dumps(scores, indent=2, ensure_ascii=False) if args.json else describe(scores))
+        print(json.dumps(records.dump(scores), indent=2, ensure_ascii=False) if args.json else describe(scores))
         return
     from tunesmith.pipeline.commands.judge import JudgeInput, judge
     from tunesmith.pipeline.response_comparison import ResponseColumns
@@ -93,13 +94,13 @@ def _judge(args: Args) -> None:
     settings = [f"judge.{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
     settings += [word for word in args.sources if is_override(word)]
     if args.questions:
-        matter = JudgeInput(questions=args.questions, references=args.reference, pairwise=args.pairwise)
+        judge_input = JudgeInput(questions=args.questions, references=args.reference, pairwise=args.pairwise)
     else:
         columns = ResponseColumns(tuple(args.response), args.reference, args.instruction)
-        matter = JudgeInput(columns, pairwise=args.pairwise)
-    found = judge(*sources, overrides=settings, recipe=args.recipe, matter=matter, output=args.output)
+        judge_input = JudgeInput(columns, pairwise=args.pairwise)
+    found = judge(*sources, overrides=settings, recipe=args.recipe, judge_input=judge_input, output=args.output)
     if args.json:
-        print(json.dumps(found.content, indent=2, ensure_ascii=False))
+        print(json.dumps(records.dump(found.report), indent=2, ensure_ascii=False))
     else:
         print(f"{(found.folder.path / 'judge.md').read_text(encoding='utf-8')}\nreport: {found.page}")
 

@@ -92,7 +92,7 @@ def _sizes(rows_by_split: RowsBySplit) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RowReader:
+class TaskReader:
     """How the rows of a task become examples."""
 
     read: Callable[[Data, Split, bool], examples.ParsedRows]
@@ -102,7 +102,7 @@ class RowReader:
 
 
 READERS = {
-    "classification": RowReader(_read_labelled, classification.check_train),
-    "instruction": RowReader(_read_conversations, lambda rows: None),
+    "classification": TaskReader(_read_labelled, classification.check_train),
+    "instruction": TaskReader(_read_conversations, lambda rows: None),
 }
 """By the task's name; a new task is a row here and one in `pipeline.task_table`."""

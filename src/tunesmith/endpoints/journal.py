@@ -1,4 +1,4 @@
-"""What a judge said so far: a line per verdict, appended as it comes; a killed run goes on where it stopped."""
+"""An append-only journal of replies: one line per request, written as it comes, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -6,59 +6,72 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
-from tunesmith.errors import JudgeError
+from tunesmith import records
+from tunesmith.endpoints.client import Json
+from tunesmith.errors import EndpointError, RunError
 from tunesmith.types import Message
 
 KEY = "key"
 
 
-@dataclass
-class Journal:
-    """An append-only JSON Lines file of verdicts by key. A question without a reply is asked again by the next run."""
+class JournalRecord(Protocol):
+    """A dataclass with what is kept of one request."""
 
-    path: Path
+    @property
+    def failure(self) -> str:
+        """Why there is no reply; empty where there is one."""
+        ...
 
-    def __post_init__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.entries: dict[str, dict[str, Any]] = {}
-        content = self.path.read_bytes() if self.path.exists() else b""
+
+Record = TypeVar("Record", bound=JournalRecord)
+
+
+class Journal(Generic[Record]):
+    """A JSON Lines file of records by request key; of several lines with one key, the last counts."""
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        """Read what is there already. Raises EndpointError, naming the line, where the file is damaged."""
+        self.path = path
+        self.records: dict[str, Record] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry = json.loads(line)
-                self.entries[entry[KEY]] = entry
-            except (ValueError, LookupError, TypeError):
-                raise JudgeError(
-                    f"{self.path}:{number}: damaged", found=repr(line[:60]), do="delete the line: it is judged again"
+                self.records[entry[KEY]] = records.load(kind, entry, str(path))
+            except (ValueError, LookupError, TypeError, RunError):
+                raise EndpointError(
+                    f"{path}:{number}: damaged", found=repr(line[:60]), do="delete the line; the request is sent again"
                 ) from None
         if len(whole) < len(content):  # a kill cut the last line: without its end the next would be glued to it
-            os.truncate(self.path, len(whole))
+            os.truncate(path, len(whole))
 
-    def __contains__(self, key: str) -> bool:
-        """Whether there is a reply, with a verdict or without."""
-        return key in self.entries and not self.entries[key]["failure"]
+    def has_reply(self, key: str) -> bool:
+        """Whether a reply is recorded; a request that failed has none, and is sent again by the next run."""
+        return key in self.records and not self.records[key].failure
 
-    def add(self, key: str, entry: Mapping[str, Any]) -> None:
-        """Write one verdict, as one whole line."""
-        line = {KEY: key, **entry}
+    def add(self, key: str, record: Record) -> None:
+        """Append one record, as one whole line."""
+        line = json.dumps({KEY: key, **records.dump(record)}, ensure_ascii=False)
         with self.path.open("ab", buffering=0) as file:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        self.entries[key] = line
+            file.write(f"{line}\n".encode())
+        self.records[key] = record
 
 
-def file_name(name: str, identity: Mapping[str, Any]) -> str:
-    """`llama3-1f2e3d.jsonl`: what people call a judge, and a hash of where and what it is, as names can be the same."""
-    place = json.dumps([identity.get(part) for part in ("api", "url", "model")])
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "judge"
-    return f"{readable}-{hashlib.sha256(place.encode()).hexdigest()[:6]}.jsonl"
+def file_name(name: str, identity: Json) -> str:
+    """Return `llama3-1f2e3d.jsonl`: the client's name, and a hash of its address, as names can be the same."""
+    address = json.dumps([identity.get(part) for part in ("api", "url", "model")])
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "model"
+    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}.jsonl"
 
 
-def key(identity: Mapping[str, Any], messages: Sequence[Message], seed: int) -> str:
-    """What a verdict is found by: judge, question and seed."""
+def request_key(identity: Json, messages: Sequence[Message], seed: int) -> str:
+    """Return the key of a request: a hash of client, conversation and seed."""
     whole = json.dumps([identity, [asdict(message) for message in messages], seed], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:32]

@@ -1,242 +1,345 @@
-"""What judges' verdicts say: means with intervals, whether the judge can be trusted, what answers differ. Pure.
+"""What judges' scores say: means with intervals, differences between models, and whether the judge is reliable.
 
-A verdict is a row: id, model, turn, control (empty for an answer), judge, seed, score (None where unscored), reason,
-reply, length (words of the answer). Nothing unscored ever counts as a number.
+Unscored verdicts are counted, and never enter a mean.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean, median, pstdev
-from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation.correlation import agreement
-from tunesmith.evaluation.intervals import Confidence, bootstrap, bootstrap_p, holm, percentile
+from tunesmith.evaluation.correlation import Correlations, correlate
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, bootstrap, bootstrap_p, holm, percentile
 
-Verdict = Mapping[str, Any]
-Place = tuple[str, int]
-"""Row and turn: what one model is judged on once."""
-UNSCORED = 0.02
+Turn = tuple[str, int]
+"""Row id and turn: what a model is judged on once per judge and seed."""
+MAX_UNSCORED = 0.02
 """With a larger share of unscored verdicts than this there is no headline."""
-HIGH, LOW = 50, 50
-"""Nonsense is rated high at or above the one, a reference low below the other."""
-WRONG = 0.1
-"""A judge that rates more of the nonsense high than this, or more of the references low, is not to be trusted."""
+PASS_SCORE = 50
+"""Nonsense must score below it, a reference at least as much."""
+MAX_WRONG = 0.1
+"""A judge that gets more of the nonsense or of the references wrong than this is not reliable."""
 BINS = 20
 SHOWN = 5
 """Best and worst answers that a report shows."""
 
 
-def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
-    """Everything that a report says of single scores, ready for JSON; equal inputs give equal bits.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judge's decision on one item, with one seed and in one order."""
 
-    A row's score is the mean over judges and seeds of those verdicts that are scored. Intervals are percentile
-    bootstrap over questions, whose turns stay together; differences between models are paired by row and turn.
+    id: str
+    models: tuple[str, ...]
+    """The model that was scored, or the two that were compared."""
+    turn: int
+    control: str
+    """Empty for a model's answer; else the kind of control."""
+    judge: str
+    seed: int
+    order: str
+    """`ab`, or `ba` where the second model's answer was shown first."""
+    score: int | None
+    choice: str | None
+    """Of a pair, the model that won, or `tie`."""
+    reason: str
+    """Why there is neither score nor choice."""
+    reply: str
+    length: int
+    """Words of the (first) answer."""
+
+    @property
+    def scored(self) -> bool:
+        return self.score is not None or self.choice is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """How many verdicts are unscored, why, and whether that is too many for a headline."""
+
+    verdicts: int
+    count: int
+    share: float
+    limit: float
+    withheld: bool
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlResult:
+    """One kind of control, whose worth is known."""
+
+    control: str
+    verdicts: int
+    unscored: int
+    wrong: int
+    mean: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReliability:
+    """What the controls say of the judge."""
+
+    trusted: bool | None
+    """None where there are no controls for or against it."""
+    reasons: tuple[str, ...]
+    controls: tuple[ControlResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCorrelation:
+    """Spearman's correlation of score and words of the answer."""
+
+    rows: int
+    spearman: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """One model's scores, each the mean over judges and seeds."""
+
+    name: str
+    rows: int
+    scored: int
+    headline: Estimate | None
+    """The mean; None where it is withheld."""
+    median: float | None
+    spread: float | None
+    """Mean standard deviation between judges and seeds on one answer."""
+    histogram: tuple[int, ...]
+    length: LengthCorrelation
+    turns: dict[int, Estimate | None]
+    """The mean by turn, where there are several."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreDifference:
+    """Scores of `a` minus those of `b`, paired by row and turn."""
+
+    a: str
+    b: str
+    rows: int
+    higher: int
+    lower: int
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    distinguishable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAgreement:
+    """Correlations of two judges over the answers that both scored."""
+
+    a: str
+    b: str
+    rows: int
+    pearson: Estimate | None
+    spearman: Estimate | None
+    kendall: Estimate | None
+
+    @classmethod
+    def of(cls, a: str, b: str, found: Correlations) -> JudgeAgreement:
+        return cls(a, b, found.rows, found.pearson, found.spearman, found.kendall)
+
+
+@dataclass(frozen=True)
+class JudgeScores:
+    """Everything that a report says about single scores."""
+
+    confidence: float
+    models: tuple[ModelScores, ...]
+    pairs: tuple[ScoreDifference, ...]
+    agreement: tuple[JudgeAgreement, ...]
+    reliability: JudgeReliability
+    unscored: Unscored
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTurn:
+    """A row and turn among the best or worst, with each model's score."""
+
+    id: str
+    turn: int
+    scores: dict[str, float]
+
+
+def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> JudgeScores:
+    """Return everything that a report says about single scores; equal inputs give equal bits.
+
+    A row's score is the mean over judges and seeds of its scored verdicts. Intervals are percentile bootstrap over
+    questions, whose turns stay together; differences between models are paired by row and turn.
     """
-    answers = [one for one in verdicts if not one["control"]]
-    scores = {model: _means(rows) for model, rows in _by(answers, "model").items()}
-    missed = unscored(answers)
-    models = [
-        _model(model, [one for one in answers if one["model"] == model], found, confidence)
-        for model, found in scores.items()
-    ]
-    if missed["withheld"]:
-        for model in models:
-            model["headline"] = None
-    return {
-        "mode": "score",
-        "confidence": confidence.level,
-        "models": models,
-        "pairs": _differences(scores, confidence),
-        "agreement": between_judges(answers, confidence),
-        "reliability": reliability([one for one in verdicts if one["control"]], confidence),
-        "unscored": missed,
-    }
+    answers = [verdict for verdict in verdicts if not verdict.control]
+    by_model: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in answers:
+        by_model[verdict.models[0]].append(verdict)
+    scores = {model: _means(group) for model, group in by_model.items()}
+    missing = unscored(answers)
+    models = [_model(model, by_model[model], means, confidence) for model, means in scores.items()]
+    return JudgeScores(
+        confidence.level,
+        tuple(replace(model, headline=None) if missing.withheld else model for model in models),
+        _differences(scores, confidence),
+        between_judges(answers, confidence),
+        reliability([verdict for verdict in verdicts if verdict.control], confidence),
+        missing,
+    )
 
 
-def unscored(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """How many verdicts are none, why, and whether that is too many for a headline."""
-    reasons = Counter(one["reason"] for one in verdicts if not _scored(one))
-    count = sum(reasons.values())
+def unscored(verdicts: Sequence[Verdict]) -> Unscored:
+    """Count the unscored verdicts by reason."""
+    reasons = Counter(verdict.reason for verdict in verdicts if not verdict.scored)
+    count = reasons.total()
     share = count / len(verdicts) if verdicts else 0.0
-    return {
-        "verdicts": len(verdicts),
-        "count": count,
-        "share": share,
-        "limit": UNSCORED,
-        "withheld": share > UNSCORED,
-        "reasons": dict(reasons.most_common()),
-    }
+    return Unscored(len(verdicts), count, share, MAX_UNSCORED, share > MAX_UNSCORED, dict(reasons.most_common()))
 
 
-def reliability(verdicts: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
-    """What the controls say of the judge: `trusted` is True, False, or None where nothing speaks for it or against it.
+def reliability(verdicts: Sequence[Verdict], confidence: Confidence) -> JudgeReliability:
+    """Return how the judge scored the controls, and whether it can be trusted.
 
-    Nonsense must be rated below HIGH and references at least LOW, in all but a share WRONG of the verdicts each; a
-    control without a verdict counts as one that the judge got wrong.
+    Nonsense must score below PASS_SCORE and references at least as much, in all but a share MAX_WRONG of the verdicts
+    each; a control without a verdict counts as one that the judge got wrong.
     """
-    kinds = [_control(name, rows, confidence) for name, rows in _by(verdicts, "control").items()]
-    groups = {
-        "answers that answer nothing": [one for one in kinds if one["control"] != "reference"],
-        "reference answers": [one for one in kinds if one["control"] == "reference"],
+    by_control: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_control[verdict.control].append(verdict)
+    results = []
+    for name, group in by_control.items():
+        scored = [(verdict.id, verdict.score) for verdict in group if verdict.score is not None]
+        scores = [score for _, score in scored]
+        wrong = sum((score < PASS_SCORE) == (name == "reference") for score in scores)
+        estimate = mean(scores, [row for row, _ in scored], confidence) if scored else None
+        results.append(ControlResult(name, len(group), len(group) - len(scored), wrong, estimate))
+    kinds = {
+        "nonsense answers": [result for result in results if result.control != "reference"],
+        "reference answers": [result for result in results if result.control == "reference"],
     }
     reasons = []
-    for what, found in groups.items():
-        rows, wrong = (sum(one[name] for one in found) for name in ("verdicts", "wrong"))
-        missing = sum(one["unscored"] for one in found)
-        if rows and wrong + missing > WRONG * rows:
-            side = f"{HIGH} or more" if what.startswith("answers") else f"less than {LOW}"
+    for kind, same in kinds.items():
+        total, wrong = sum(result.verdicts for result in same), sum(result.wrong for result in same)
+        missing = sum(result.unscored for result in same)
+        if total and wrong + missing > MAX_WRONG * total:
+            side = f"less than {PASS_SCORE}" if kind == "reference answers" else f"{PASS_SCORE} or more"
             counts = {side: wrong, "no score": missing}
-            reasons += [f"it gave {given} to {count} of {rows} {what}" for given, count in counts.items() if count]
-    known = all(any(one["verdicts"] for one in found) for found in groups.values())
-    return {"trusted": False if reasons else True if known else None, "reasons": reasons, "controls": kinds}
+            reasons += [f"it gave {score} to {count} of {total} {kind}" for score, count in counts.items() if count]
+    known = all(any(result.verdicts for result in same) for same in kinds.values())
+    return JudgeReliability(False if reasons else True if known else None, tuple(reasons), tuple(results))
 
 
-def between_judges(verdicts: Sequence[Verdict], confidence: Confidence) -> list[dict[str, Any]]:
-    """The agreement of each two judges over the answers that both scored."""
-    found = []
-    judges = {judge: _means(rows, "model") for judge, rows in _by(verdicts, "judge").items()}
-    for (a, first), (b, second) in combinations(judges.items(), 2):
-        shared = sorted(first.keys() & second.keys())
-        ours, theirs = ([side[place] for place in shared] for side in (first, second))
-        one = agreement(ours, theirs, confidence)
-        found.append({"a": a, "b": b, **one})
-    return found
+def between_judges(verdicts: Sequence[Verdict], confidence: Confidence) -> tuple[JudgeAgreement, ...]:
+    """Return the agreement of each two judges over the answers that both scored."""
+    scores: dict[str, dict[tuple[str, Turn], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for verdict in verdicts:
+        by_answer = scores[verdict.judge]
+        if verdict.score is not None:
+            by_answer[verdict.models[0], (verdict.id, verdict.turn)].append(verdict.score)
+    pairs = []
+    for (a, first), (b, second) in combinations(scores.items(), 2):
+        shared = sorted(first.keys() & second.keys(), key=lambda place: (place[1], place[0]))
+        ours, theirs = ([fmean(side[place]) for place in shared] for side in (first, second))
+        pairs.append(JudgeAgreement.of(a, b, correlate(ours, theirs, confidence)))
+    return tuple(pairs)
 
 
-def shown(verdicts: Sequence[Verdict], number: int = SHOWN) -> dict[str, list[dict[str, Any]]]:
-    """The places of the best and the worst answers, by the mean over models, with each model's score."""
-    answers = [one for one in verdicts if not one["control"]]
-    by_place: dict[Place, dict[str, float]] = defaultdict(dict)
-    for model, rows in _by(answers, "model").items():
-        for place, score in _means(rows).items():
-            by_place[place][model] = score
-    ranked = sorted(by_place, key=lambda place: (-fmean(by_place[place].values()), place))
-    most = min(number, (len(ranked) + 1) // 2)
-    worst = ranked[::-1][: min(number, len(ranked) // 2)]
-    return {
-        name: [{"id": place[0], "turn": place[1], "scores": by_place[place]} for place in places]
-        for name, places in (("best", ranked[:most]), ("worst", worst))
-    }
+def best_and_worst(verdicts: Sequence[Verdict], number: int = SHOWN) -> tuple[list[RankedTurn], list[RankedTurn]]:
+    """Return the rows and turns with the best and with the worst answers, by the mean over models."""
+    scores: dict[Turn, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for verdict in verdicts:
+        if not verdict.control and verdict.score is not None:
+            scores[verdict.id, verdict.turn][verdict.models[0]].append(verdict.score)
+    turns = [
+        RankedTurn(row, turn, {model: fmean(values) for model, values in by_model.items()})
+        for (row, turn), by_model in scores.items()
+    ]
+    ranked = sorted(turns, key=lambda turn: (-fmean(turn.scores.values()), turn.id, turn.turn))
+    best, worst = ranked[: min(number, (len(ranked) + 1) // 2)], ranked[::-1][: min(number, len(ranked) // 2)]
+    return best, worst
 
 
-def mean(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> dict[str, float]:
-    """A mean with its interval; values of one group (the turns of a question) are drawn together."""
+def mean(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> Estimate:
+    """Return a mean with its interval; values of one group (the turns of a question) are resampled together."""
+    value = fmean(values)
+    return Estimate(value, *percentile(value, _resampled_means(values, groups, confidence), confidence.level))
+
+
+def _resampled_means(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> Floats:
     names = sorted(set(groups))
-    index = {name: place for place, name in enumerate(names)}
+    index = {name: number for number, name in enumerate(names)}
     sums_G, counts_G = np.zeros(len(names)), np.zeros(len(names))
     for value, group in zip(values, groups, strict=True):
         sums_G[index[group]] += value
         counts_G[index[group]] += 1
-    drawn = bootstrap(
+    return bootstrap(
         lambda draws_BG: {"mean": sums_G[draws_BG].sum(1) / counts_G[draws_BG].sum(1)},
         len(names),
         confidence.resamples,
         confidence.seed,
     )["mean"]
-    value = fmean(values)
-    low, high = percentile(value, drawn, confidence.level)
-    return {"value": value, "low": low, "high": high, "p": bootstrap_p(drawn)}
 
 
-def _model(name: str, rows: Sequence[Verdict], scores: Mapping[Place, float], confidence: Confidence) -> dict[str, Any]:
+def _model(name: str, verdicts: Sequence[Verdict], scores: Mapping[Turn, float], confidence: Confidence) -> ModelScores:
     values = list(scores.values())
-    several = defaultdict(list)
-    lengths = {}
-    for one in rows:
-        lengths[one["id"], one["turn"]] = one["length"]
-        if _scored(one):
-            several[one["id"], one["turn"]].append(one["score"])
-    spreads = [pstdev(found) for found in several.values() if len(found) > 1]
-    by_length = agreement(
-        [lengths[place] for place in scores],
-        values,
-        confidence,
-        ["spearman"],
-    )
-    turns = sorted({turn for _, turn in lengths})
-    return {
-        "name": name,
-        "rows": len(lengths),
-        "scored": len(values),
-        "headline": _estimate(scores, confidence),
-        "median": median(values) if values else None,
-        "spread": fmean(spreads) if spreads else None,
-        "histogram": _histogram(values),
-        "length": {"rows": by_length["rows"], "spearman": by_length["spearman"]},
-        "turns": {
-            turn: _estimate({place: score for place, score in scores.items() if place[1] == turn}, confidence)
-            for turn in turns
-        }
-        if len(turns) > 1
-        else {},
-    }
-
-
-def _estimate(scores: Mapping[Place, float], confidence: Confidence) -> dict[str, float] | None:
-    if not scores:
-        return None
-    found = mean(list(scores.values()), [name for name, _ in scores], confidence)
-    found.pop("p")
-    return found
-
-
-def _differences(scores: Mapping[str, Mapping[Place, float]], confidence: Confidence) -> list[dict[str, Any]]:
-    """First minus second, over the places that both were scored on, with p by bootstrap and Holm's correction."""
-    pairs: list[dict[str, Any]] = []
-    for (a, first), (b, second) in combinations(scores.items(), 2):
-        shared = [place for place in first if place in second]
-        if shared:
-            gaps = [first[place] - second[place] for place in shared]
-            better = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
-            found = mean(gaps, [name for name, _ in shared], confidence)
-            pairs.append({"a": a, "b": b, "rows": len(shared), "higher": better[0], "lower": better[1], **found})
-    for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
-        pair["p_holm"] = corrected
-        pair["distinguishable"] = corrected < 1 - confidence.level
-    return pairs
-
-
-def _control(name: str, rows: Sequence[Verdict], confidence: Confidence) -> dict[str, Any]:
-    scored = [one for one in rows if _scored(one)]
-    wrong = [one for one in scored if (one["score"] < LOW if name == "reference" else one["score"] >= HIGH)]
-    estimate = mean([one["score"] for one in scored], [one["id"] for one in scored], confidence) if scored else None
-    return {
-        "control": name,
-        "verdicts": len(rows),
-        "unscored": len(rows) - len(scored),
-        "wrong": len(wrong),
-        "mean": estimate and {end: estimate[end] for end in ("value", "low", "high")},
-    }
-
-
-def _histogram(values: Iterable[float]) -> list[int]:
-    """Counts in BINS bins of equal width from 0 to 100; 100 lies in the last."""
-    counts = [0] * BINS
+    by_turn: dict[Turn, list[int]] = defaultdict(list)
+    words = {}
+    for verdict in verdicts:
+        words[verdict.id, verdict.turn] = verdict.length
+        if verdict.score is not None:
+            by_turn[verdict.id, verdict.turn].append(verdict.score)
+    spreads = [pstdev(group) for group in by_turn.values() if len(group) > 1]
+    turns = sorted({turn for _, turn in words})
+    several = len(turns) > 1
+    histogram = [0] * BINS
     for value in values:
-        counts[min(BINS - 1, int(value * BINS / 100))] += 1
-    return counts
+        histogram[min(BINS - 1, int(value * BINS / 100))] += 1
+
+    def estimate(of: Mapping[Turn, float]) -> Estimate | None:
+        return mean(list(of.values()), [row for row, _ in of], confidence) if of else None
+
+    by_length = correlate([words[turn] for turn in scores], values, confidence, ["spearman"])
+
+    return ModelScores(
+        name=name,
+        rows=len(words),
+        scored=len(values),
+        headline=estimate(scores),
+        median=median(values) if values else None,
+        spread=fmean(spreads) if spreads else None,
+        histogram=tuple(histogram),
+        length=LengthCorrelation(by_length.rows, by_length.spearman),
+        turns={n: estimate({turn: scores[turn] for turn in scores if turn[1] == n}) for n in turns} if several else {},
+    )
 
 
-def _means(rows: Iterable[Verdict], *also: str) -> dict[Any, float]:
-    """Per row and turn the mean of its scored verdicts, in the order of first appearance. also: further keys."""
-    found = defaultdict(list)
-    for one in rows:
-        if _scored(one):
-            found[one["id"], one["turn"], *(one[name] for name in also)].append(one["score"])
-    return {place: fmean(values) for place, values in found.items()}
+def _differences(scores: Mapping[str, Mapping[Turn, float]], confidence: Confidence) -> tuple[ScoreDifference, ...]:
+    """Return first minus second of each two models, over the turns of both, with Holm's correction over all pairs."""
+    pairs = []
+    for (a, first), (b, second) in combinations(scores.items(), 2):
+        gaps = {turn: first[turn] - second[turn] for turn in first if turn in second}
+        if gaps:
+            values = list(gaps.values())
+            resampled = _resampled_means(values, [row for row, _ in gaps], confidence)
+            value, p = fmean(values), bootstrap_p(resampled)
+            low, high = percentile(value, resampled, confidence.level)
+            higher, lower = sum(gap > 0 for gap in values), sum(gap < 0 for gap in values)
+            pairs.append(ScoreDifference(a, b, len(gaps), higher, lower, value, low, high, p, p, False))
+    adjusted = holm([pair.p for pair in pairs])
+    return tuple(
+        replace(pair, p_holm=p, distinguishable=p < 1 - confidence.level)
+        for pair, p in zip(pairs, adjusted, strict=True)
+    )
 
 
-def _by(rows: Iterable[Verdict], name: str) -> dict[str, list[Verdict]]:
-    found: dict[str, list[Verdict]] = defaultdict(list)
-    for one in rows:
-        found[one[name]].append(one)
-    return dict(found)
-
-
-def _scored(one: Verdict) -> bool:
-    return one["score"] is not None or one.get("choice") is not None
+def _means(verdicts: Iterable[Verdict]) -> dict[Turn, float]:
+    """Return the mean of the scored verdicts of each row and turn, in order of appearance."""
+    scores: dict[Turn, list[int]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.score is not None:
+            scores[verdict.id, verdict.turn].append(verdict.score)
+    return {turn: fmean(values) for turn, values in scores.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.evaluation import text_overlap
-from tunesmith.evaluation.correlation import agreement
+from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats
 from tunesmith.types import ResponseRow
 
@@ -55,7 +55,6 @@ def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> LengthBias 
         "words of the answer and ROUGE-L": (response_N, score_N),
         "words of the reference and ROUGE-L": (reference_N, score_N),
     }
-    correlations = {name: agreement(a, b, confidence, ["spearman"])["spearman"] for name, (a, b) in sides.items()}
     return LengthBias(
         rows=len(rows),
         response=float(np.median(response_N)),
@@ -63,7 +62,7 @@ def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> LengthBias 
         shorter=float(np.mean(response_N < SHORT * reference_N)),
         longer=float(np.mean(response_N > LONG * reference_N)),
         thirds=_thirds(response_N, reference_N, score_N),
-        correlations={name: Estimate(**known) if known else None for name, known in correlations.items()},
+        correlations={name: correlate(a, b, confidence, ["spearman"]).spearman for name, (a, b) in sides.items()},
         points=tuple(points),
     )
 

@@ -1,61 +1,73 @@
-"""Where several answers to one prompt agree, they may stand for a label: votes, and what a threshold keeps. Pure."""
+"""Self-consistency: where several answers to one prompt agree, the majority may serve as a label."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
-from tunesmith.evaluation.intervals import wilson
+from tunesmith.evaluation.intervals import Estimate, wilson
 
 POINTS = 20
 """Thresholds on a curve, at most."""
 NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
 FINAL = re.compile(r"(?:####|\\boxed\{|answer is:?)\s*", re.IGNORECASE)
-"""What announces the final answer of a sum."""
+"""What announces the final answer to an arithmetic question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What most answers say. place: of the first answer that says it; None where none says anything."""
+    """The majority among several answers."""
 
-    place: int | None
+    index: int | None
+    """Of the first answer of the majority; None where no answer counts."""
     agreement: float
-    """Share of all answers, those that say nothing among them."""
+    """Its share of all answers, those that do not count among them."""
     tied: bool = False
     counts: tuple[tuple[str, int], ...] = ()
-    """How many answers say what, most first."""
+    """How many answers say what, most frequent first."""
 
 
-def as_text(answer: str) -> str | None:
-    """An answer as it is compared: without case, spacing, and the punctuation around it. None for an empty one."""
+@dataclass(frozen=True, slots=True)
+class ThresholdPoint:
+    """What a threshold on the agreement keeps."""
+
+    threshold: float
+    kept: int
+    coverage: float
+    """Share of the labelled rows that are kept."""
+    precision: Estimate | None
+    """Share of the kept rows that are right; None where nothing is kept."""
+
+
+def normalized_text(answer: str) -> str | None:
+    """Return an answer without case, spacing and outer punctuation; None for an empty one."""
     return " ".join(answer.split()).casefold().strip(string.punctuation + " ") or None
 
 
-def as_number(answer: str) -> str | None:
-    """The final number of an answer: behind `####`, `\\boxed{` or `answer is`, else the last; None without one."""
-    announced = FINAL.split(answer)
-    places = NUMBER.findall(announced[-1])[:1] if len(announced) > 1 else NUMBER.findall(answer)[-1:]
-    if not places:
-        return as_number(announced[-2]) if len(announced) > 1 and announced[-2].strip() else None
+def final_number(answer: str) -> str | None:
+    """Return the final number: after `####`, `\\boxed{` or `answer is`, else the last one; None without a number."""
+    parts = FINAL.split(answer)
+    numbers = NUMBER.findall(parts[-1])[:1] if len(parts) > 1 else NUMBER.findall(answer)[-1:]
+    if not numbers:
+        return final_number(parts[-2]) if len(parts) > 1 and parts[-2].strip() else None
     try:
-        number = Decimal(places[0].replace(",", "").replace("$", ""))
+        number = Decimal(numbers[0].replace(",", "").replace("$", ""))
     except InvalidOperation:
         return None
     return format(number.normalize(), "f") if number else "0"
 
 
-READ: dict[str, Callable[[str], str | None]] = {"text": as_text, "number": as_number}
-"""How answers are compared, by name."""
+COMPARISONS: dict[str, Callable[[str], str | None]] = {"text": normalized_text, "number": final_number}
+"""What of an answer is compared, by name."""
 
 
 def vote(answers: Sequence[str | None]) -> Vote:
-    """The majority among answers as they are compared; None votes for nothing and counts against all."""
-    counts = Counter(one for one in answers if one is not None)
+    """Return the majority; None does not vote, and counts against every answer."""
+    counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return Vote(None, 0.0)
     ranked = counts.most_common()
@@ -63,22 +75,18 @@ def vote(answers: Sequence[str | None]) -> Vote:
     return Vote(answers.index(ranked[0][0]), ranked[0][1] / len(answers), tied, tuple(ranked))
 
 
-def curve(rows: Sequence[tuple[float, bool]], chosen: float, confidence: float) -> list[dict[str, Any]]:
-    """Per threshold the share of labelled rows that it keeps, and the share of those that are right, with intervals.
+def threshold_curve(rows: Sequence[tuple[float, bool]], chosen: float, confidence: float) -> tuple[ThresholdPoint, ...]:
+    """Return coverage and precision at the agreements seen, thinned, and at the `chosen` threshold.
 
-    rows: agreement, and whether the row's own label says the same. Thresholds are the agreements seen, thinned, and the
-    `chosen` one.
+    rows: agreement of each labelled row, and whether the majority is its own label.
     """
     levels = sorted({agreement for agreement, _ in rows})
     step = max(1, -(-len(levels) // POINTS))
-    return [at(rows, threshold, confidence) for threshold in sorted({*levels[::step], chosen})]
+    return tuple(at_threshold(rows, threshold, confidence) for threshold in sorted({*levels[::step], chosen}))
 
 
-def at(rows: Sequence[tuple[float, bool]], threshold: float, confidence: float) -> dict[str, Any]:
-    """One point of `curve`; precision is None where nothing is kept."""
+def at_threshold(rows: Sequence[tuple[float, bool]], threshold: float, confidence: float) -> ThresholdPoint:
+    """Return coverage and precision at one threshold."""
     kept = [right for agreement, right in rows if agreement >= threshold]
-    precision: Mapping[str, float] | None = None
-    if kept:
-        low, high = wilson(sum(kept), len(kept), confidence)
-        precision = {"value": sum(kept) / len(kept), "low": low, "high": high}
-    return {"threshold": threshold, "kept": len(kept), "coverage": len(kept) / len(rows), "precision": precision}
+    precision = Estimate(sum(kept) / len(kept), *wilson(sum(kept), len(kept), confidence)) if kept else None
+    return ThresholdPoint(threshold, len(kept), len(kept) / len(rows), precision)

@@ -1,150 +1,184 @@
-"""A sitting: every item put to a judge once a seed, pairs in both orders, through its journal; and what it cost."""
+"""Running a judge over items: once per seed, pairs in both orders, controls mixed in, every reply in a journal."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.console import meter, warn
-from tunesmith.endpoints import journal
-from tunesmith.endpoints.client import JudgeClient, JudgeRequest
-from tunesmith.endpoints.journal import Journal
-from tunesmith.judging.judge_prompts import JudgeItem, Rubric
-from tunesmith.judging.verdicts import parse
+from tunesmith.endpoints.client import ChatClient, EndpointReply, EndpointRequest
+from tunesmith.endpoints.journal import Journal, request_key
+from tunesmith.endpoints.token_usage import TokenUsage
+from tunesmith.errors import EndpointError, JudgeError
+from tunesmith.evaluation.judge_scores import Verdict
+from tunesmith.judging.judge_prompts import CHOICES, JudgeItem, Rubric
+from tunesmith.judging.reply_parsing import parse
 
 SURE = "Sure!"
 REFERENCE = "reference"
 """The control that is as good as an answer can be; all others answer nothing."""
-PAIR = "\x1f"
-"""Between the names of the two models of a pair."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class JudgeRecord:
+    """A line of a judge's journal: the reply to one question, and the verdict in it."""
+
+    id: str
+    models: tuple[str, ...]
+    turn: int
+    control: str
+    seed: int
+    order: str
+    score: int | None
+    choice: str | None
+    """Of a pair, `A`, `B` or `tie`: the response as it was shown, in whichever order."""
+    reason: str
+    reply: str
+    read: int
+    written: int
+    tries: int
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeRun:
-    """What came of it: a row an item, seed and order; and what all of them cost, in whatever run they were asked."""
+    """What one judge decided, and what that took."""
 
-    rows: list[dict[str, Any]]
-    costs: dict[str, int]
+    verdicts: list[Verdict]
+    """One per item, seed and order."""
+    questions: int
+    usage: TokenUsage
+    """Of all questions, in whichever run they were asked."""
+    seconds: float
+    """Of this run alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JudgeQuery:
-    """An item in one order with one seed, and the key of its verdict."""
+    """An item in one order with one seed, as a request."""
 
     item: JudgeItem
     seed: int
     swapped: bool
-    asked: JudgeRequest
+    request: EndpointRequest
 
-    def row(self, judge: str, entry: dict[str, Any]) -> dict[str, Any]:
-        """The verdict as evaluation takes it. Of a pair `choice` is the model that won, or `tie`."""
-        item, choice = self.item, entry["choice"]
-        models = item.model.split(PAIR)
+    @property
+    def order(self) -> str:
+        return "ba" if self.swapped else "ab"
+
+    def record(self, reply: EndpointReply) -> JudgeRecord:
+        """Return the journal's line for a reply."""
+        item = self.item
+        parsed = parse(reply.text, pairwise=item.pairwise, material=item.material(), truncated=reply.truncated)
+        return JudgeRecord(
+            id=item.id,
+            models=item.models,
+            turn=len(item.turns),
+            control=item.control,
+            seed=self.seed,
+            order=self.order,
+            score=parsed.score,
+            choice=parsed.choice,
+            reason=f"no reply: {reply.failure}" if reply.failure else parsed.reason,
+            reply=reply.text,
+            read=reply.usage.prompt_tokens,
+            written=reply.usage.completion_tokens,
+            tries=reply.usage.requests,
+            failure=reply.failure,
+        )
+
+    def verdict(self, judge: str, record: JudgeRecord) -> Verdict:
+        """Return the verdict of a record, which may have been made for an equal question of another item."""
+        choice = record.choice
         if choice in ("A", "B"):
-            choice = models[("A", "B").index(choice) ^ self.swapped]
-        return {
-            "id": item.id,
-            "model": item.model,
-            "models": models,
-            "turn": len(item.turns),
-            "control": item.control,
-            "judge": judge,
-            "seed": self.seed,
-            "order": "ba" if self.swapped else "ab",
-            "score": entry["score"],
-            "choice": choice,
-            "reason": entry["reason"],
-            "reply": entry["reply"],
-            "length": len(item.last.responses[0].split()),
-        }
+            choice = self.item.models[("A", "B").index(choice) ^ self.swapped]
+        return Verdict(
+            id=self.item.id,
+            models=self.item.models,
+            turn=len(self.item.turns),
+            control=self.item.control,
+            judge=judge,
+            seed=self.seed,
+            order=self.order,
+            score=record.score,
+            choice=choice,
+            reason=record.reason,
+            reply=record.reply,
+            length=len(self.item.last.responses[0].split()),
+        )
 
 
 def run_judge(
-    judge: JudgeClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int], log: Journal
+    judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int], journal: Journal[JudgeRecord]
 ) -> JudgeRun:
-    """A judge's verdicts on all items, controls among them: one row an item, seed and order.
+    """Return a judge's verdicts on all items, controls among them.
 
-    What the journal holds is not asked again; equal questions are asked once. Raises JudgeError where the judge cannot
-    go on; the journal then keeps what was said.
+    Questions that the journal has a reply to are not asked again; equal questions are asked once. Raises JudgeError
+    where the endpoint cannot go on; the journal then keeps the replies so far.
     """
-    places = list(_places(judge, items, rubric, seeds))
-    open_: dict[str, JudgeQuery] = {}
-    for place in places:
-        if place.asked.key not in log:
-            open_.setdefault(place.asked.key, place)
-    order = sorted(open_)  # by key, that is at random: controls lie among answers, and models among each other
-    with meter(f"judge {judge.name}", len(order)) as show:
-        unscored = 0
-        for done, (asked, reply) in enumerate(judge.replies([open_[name].asked for name in order]), 1):
-            place = open_[asked.key]
-            said = parse(reply.text, pairwise=place.item.pairwise, material=place.item.material(), cut=reply.cut)
-            unscored += not said.scored
-            reason = f"no reply: {reply.failure}" if reply.failure else said.reason
-            log.add(
-                asked.key,
-                {
-                    "id": place.item.id,
-                    "model": place.item.model,
-                    "turn": len(place.item.turns),
-                    "control": place.item.control,
-                    "seed": place.seed,
-                    "order": "ba" if place.swapped else "ab",
-                    "score": said.score,
-                    "choice": said.choice,
-                    "reason": reason,
-                    "reply": reply.text,
-                    "read": reply.read,
-                    "written": reply.written,
-                    "tries": reply.tries,
-                    "failure": reply.failure,
-                },
-            )
-            show(done, f"{unscored} unscored" if unscored else "")
-    failed = sum(bool(log.entries[place.asked.key]["failure"]) for place in places)
+    start = time.monotonic()
+    queries = list(_queries(judge, items, rubric, seeds))
+    unanswered: dict[str, JudgeQuery] = {}
+    for query in queries:
+        if not journal.has_reply(query.request.key):
+            unanswered.setdefault(query.request.key, query)
+    # Sorting by key, which is a hash, shuffles: controls lie among answers, and models among each other.
+    requests = [unanswered[key].request for key in sorted(unanswered)]
+    unscored = done = 0
+    with meter(f"judge {judge.name}", len(requests)) as show:
+        try:
+            for done, (request, reply) in enumerate(judge.replies(requests), 1):
+                record = unanswered[request.key].record(reply)
+                unscored += record.score is None and record.choice is None
+                journal.add(request.key, record)
+                show(done, f"{unscored} unscored" if unscored else "")
+        except EndpointError as error:
+            raise JudgeError(f"{error}\n  kept: {done:,} of {len(requests):,} replies; rerun to continue") from None
+    failed = sum(bool(journal.records[query.request.key].failure) for query in queries)
     if failed:
-        warn(f"{failed:,} of {len(places):,} questions had no reply; run the same command again to ask them once more")
-    rows = [place.row(judge.name, log.entries[place.asked.key]) for place in places]
-    entries = [log.entries[name] for name in {place.asked.key for place in places}]
-    costs = {name: sum(entry[name] for entry in entries) for name in ("tries", "read", "written")}
-    return JudgeRun(rows, {"verdicts": len(rows), "questions": len(entries), **costs})
+        warn(f"{failed:,} of {len(queries):,} questions had no reply; run the same command again to retry them")
+    verdicts = [query.verdict(judge.name, journal.records[query.request.key]) for query in queries]
+    records = [journal.records[key] for key in {query.request.key for query in queries}]
+    usage = TokenUsage.total(TokenUsage(record.read, record.written, record.tries) for record in records)
+    return JudgeRun(verdicts, len(records), usage, time.monotonic() - start)
 
 
 def controls(items: Sequence[JudgeItem], number: int, seed: int) -> list[JudgeItem]:
-    """Tests of the judge, made of `number` of the items: nonsense instead of the answer, and the reference itself.
+    """Return tests of the judge, made from `number` of the items: nonsense as the answer, and the reference itself.
 
-    In pairs the reference stands against each nonsense. Rows without a reference give only the first two kinds, and
+    In pairs the reference competes with each nonsense. Rows without a reference give only the first two kinds, and
     pairs then none.
     """
     first = {item.id: item for item in items if len(item.turns) == 1}
     pool = sorted(first.values(), key=lambda item: (item.last.reference is None, item.id))
-    known = [item for item in pool if item.last.reference is not None]
+    with_reference = [item for item in pool if item.last.reference is not None]
     draw = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    chosen = draw.sample(known or pool, min(number, len(known or pool)))
-    found = []
+    chosen = draw.sample(with_reference or pool, min(number, len(with_reference or pool)))
+    tests = []
     for item in chosen:
-        others = sorted({one.last.reference or "" for one in known} - {item.last.reference})
-        answers = {"empty": "", "sure": SURE} | ({"shuffled": draw.choice(others)} if others and known else {})
-        if item.pairwise:
-            found += [_control(item, name, item.last.reference, text) for name, text in answers.items() if known]
-        else:
-            answers |= {REFERENCE: item.last.reference or ""} if known else {}
-            found += [_control(item, name, text) for name, text in answers.items()]
-    return found
+        others = sorted({other.last.reference or "" for other in with_reference} - {item.last.reference})
+        reference = item.last.reference or ""
+        answers = {"empty": "", "sure": SURE} | ({"shuffled": draw.choice(others)} if others else {})
+        if not item.pairwise:
+            answers |= {REFERENCE: reference} if with_reference else {}
+            tests += [_control(item, name, (name,), (text,)) for name, text in answers.items()]
+        elif with_reference:
+            tests += [_control(item, name, (REFERENCE, name), (reference, text)) for name, text in answers.items()]
+    return tests
 
 
-def _control(item: JudgeItem, name: str, *responses: str | None) -> JudgeItem:
-    turn = replace(item.last, responses=tuple(text or "" for text in responses))
-    return JudgeItem(item.id, PAIR.join([REFERENCE, name]) if item.pairwise else name, (turn,), name)
+def _control(item: JudgeItem, name: str, models: tuple[str, ...], responses: tuple[str, ...]) -> JudgeItem:
+    return JudgeItem(item.id, models, (replace(item.last, responses=responses),), name)
 
 
-def _places(
-    judge: JudgeClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int]
+def _queries(
+    judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int]
 ) -> Iterator[JudgeQuery]:
     for item in items:
         for swapped in (False, True) if item.pairwise else (False,):
             messages = rubric.messages(item.swapped() if swapped else item)
             for seed in seeds:
-                name = journal.key(judge.identity, messages, seed)
-                yield JudgeQuery(item, seed, swapped, JudgeRequest(name, messages, seed))
+                key = request_key(judge.identity, messages, seed)
+                yield JudgeQuery(item, seed, swapped, EndpointRequest(key, messages, seed, CHOICES[item.mode]))

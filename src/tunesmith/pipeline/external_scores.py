@@ -1,131 +1,167 @@
-"""`tunesmith judge --scores`: scores that were given elsewhere, and how far those who gave them agree."""
+"""`tunesmith judge --scores`: scores from elsewhere, and how far those who gave them agree."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tunesmith.errors import DataError
-from tunesmith.evaluation.correlation import agreement
-from tunesmith.evaluation.intervals import Confidence
-from tunesmith.evaluation.judge_scores import mean
+from tunesmith.evaluation.correlation import correlate
+from tunesmith.evaluation.intervals import Confidence, Estimate
+from tunesmith.evaluation.judge_scores import JudgeAgreement, mean
 from tunesmith.reporting import judge_report
-from tunesmith.reporting.format import level
+from tunesmith.reporting.format import level, points
 from tunesmith.reporting.markdown import plain, table
 
-Scores = dict[str, float | None]
-"""Score by row id; None where a judge gave none."""
+
+@dataclass(frozen=True, slots=True)
+class ScoreFile:
+    """The scores of one file."""
+
+    name: str
+    rows: int
+    scored: int
+    unscored: int
+    mean: Estimate
+    median: float
+    zeros: int
+    hundreds: int
 
 
-def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> dict[str, Any]:
-    """Means, counts and agreement of files of scores, ready for JSON.
+@dataclass(frozen=True, slots=True)
+class NotComparable:
+    """Two files that do not score the same rows."""
+
+    a: str
+    b: str
+    rows: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalScores:
+    """What files of scores say."""
+
+    mode: str
+    confidence: float
+    files: tuple[ScoreFile, ...]
+    agreement: tuple[JudgeAgreement | NotComparable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresByRow:
+    """Scores by row, None where there is none; rows go by position or by `id`."""
+
+    by_id: bool
+    scores: dict[str, float | None]
+
+
+def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> ExternalScores:
+    """Return means, counts and agreement of files of scores.
 
     A file is a JSON array of numbers (row by row; null where there is none), or rows with `id` and `score` as JSON or
-    JSON Lines: a journal of `tunesmith judge` is such a file. Files are compared row by row where their ids are the
-    same; arrays of unequal length cannot be laid side by side, and are not.
+    JSON Lines, such as a journal of `tunesmith judge`. Files are compared row by row where their ids are the same;
+    arrays of unequal length are not compared.
     """
     confidence = confidence or Confidence()
     if not files:
         raise DataError("no files of scores", do="give one or more")
-    names = dict(zip(files, _names([Path(file) for file in files]), strict=True))
-    given = {names[file]: read(Path(file)) for file in files}
-    pairs = []
-    for (a, (_, first)), (b, (_, second)) in combinations(given.items(), 2):
-        shared = [one for one in first if one in second]
-        same = given[a][0] == given[b][0] and (given[a][0] == "rows" or len(first) == len(second)) and shared
-        if same:
-            ours, theirs = ([side[one] for one in shared] for side in (first, second))
-            found = agreement(ours, theirs, confidence)
-        else:
-            found = {"rows": 0, "why": f"{len(first):,} and {len(second):,} scores cannot be laid side by side"}
-        pairs.append({"a": a, "b": b, **found})
-    return {
-        "mode": "scores",
-        "confidence": confidence.level,
-        "files": [_file(name, scores, confidence) for name, (_, scores) in given.items()],
-        "agreement": pairs,
-    }
+    paths = [Path(file) for file in files]
+    stems = [path.stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    by_name = {name: read(path) for name, path in zip(names, paths, strict=True)}
+    return ExternalScores(
+        "scores",
+        confidence.level,
+        tuple(_file(name, rows.scores, confidence) for name, rows in by_name.items()),
+        tuple(_agreement(a, b, by_name[a], by_name[b], confidence) for a, b in combinations(by_name, 2)),
+    )
 
 
-def read(path: Path) -> tuple[str, Scores]:
-    """A file's scores by row, and whether rows go by their place in an `array` or by ids, as `rows`."""
+def read(path: Path) -> ScoresByRow:
+    """Return a file's scores. Raises DataError where it is unreadable or holds none."""
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
         lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-        found = [json.loads(line) for line in lines if line.strip()]
+        values = [json.loads(line) for line in lines if line.strip()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read", found=str(error.strerror or error)) from None
     except ValueError as error:
         raise DataError(f"{path}: broken JSON", found=str(error)) from None
-    content: Any = found if path.suffix == ".jsonl" else found[0] if found else None
+    content: Any = values if path.suffix == ".jsonl" else values[0] if values else None
     if isinstance(content, list) and all(_is_score(value) for value in content):
-        return "array", {str(number): value for number, value in enumerate(content, 1)}
+        return ScoresByRow(False, {str(number): value for number, value in enumerate(content, 1)})
     if isinstance(content, list) and all(isinstance(row, dict) and _is_score(row.get("score", "")) for row in content):
-        return "rows", _by_row(content)
+        return ScoresByRow(True, _means(content))
     raise DataError(f"{path}: no scores", expected="an array of numbers from 0 to 100, or rows with id and score")
 
 
-def _by_row(rows: Sequence[dict[str, Any]]) -> Scores:
-    """The mean of a row's scores; controls and what has none are left out."""
-    found: dict[str, list[float]] = {}
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Return the mean of each row's scores, without controls; None where no score is given."""
+    scores: dict[str, list[float]] = {}
     for number, row in enumerate(rows, 1):
         if not row.get("control"):
-            name = " · ".join(str(row[key]) for key in ("id", "model", "turn") if key in row) or str(number)
-            found.setdefault(name, []).extend([row["score"]] if row["score"] is not None else [])
-    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+            model = row.get("models", [row["model"]] if "model" in row else [])
+            parts = [*([row["id"]] if "id" in row else []), *model, *([row["turn"]] if "turn" in row else [])]
+            name = " · ".join(map(str, parts)) or str(number)
+            scores.setdefault(name, []).extend([row["score"]] if row["score"] is not None else [])
+    return {name: sum(values) / len(values) if values else None for name, values in scores.items()}
 
 
 def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100)
 
 
-def _file(name: str, scores: Scores, confidence: Confidence) -> dict[str, Any]:
-    values = [value for value in scores.values() if value is not None]
+def _agreement(
+    a: str, b: str, first: ScoresByRow, second: ScoresByRow, confidence: Confidence
+) -> JudgeAgreement | NotComparable:
+    shared = [row for row in first.scores if row in second.scores]
+    sizes = len(first.scores), len(second.scores)
+    if not shared or first.by_id != second.by_id or (not first.by_id and sizes[0] != sizes[1]):
+        return NotComparable(a, b, 0, f"{sizes[0]:,} and {sizes[1]:,} scores are not of the same rows")
+    ours, theirs = ([rows.scores[row] for row in shared] for rows in (first, second))
+    return JudgeAgreement.of(a, b, correlate(ours, theirs, confidence))
+
+
+def _file(name: str, scores: dict[str, float | None], confidence: Confidence) -> ScoreFile:
+    given = {row: value for row, value in scores.items() if value is not None}
+    values = list(given.values())
     if not values:
         raise DataError(f"{name}: no scores")
-    estimate = mean(values, [row for row, value in scores.items() if value is not None], confidence)
-    estimate.pop("p")
-    return {
-        "name": name,
-        "rows": len(scores),
-        "scored": len(values),
-        "unscored": len(scores) - len(values),
-        "mean": estimate,
-        "median": median(values),
-        "zeros": Counter(values)[0],
-        "hundreds": Counter(values)[100],
-    }
+    counts = Counter(values)
+    return ScoreFile(
+        name=name,
+        rows=len(scores),
+        scored=len(values),
+        unscored=len(scores) - len(values),
+        mean=mean(values, list(given), confidence),
+        median=median(values),
+        zeros=counts[0],
+        hundreds=counts[100],
+    )
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    stems = [path.stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
-
-
-def describe(found: dict[str, Any]) -> str:
-    """The same for people, in Markdown."""
+def describe(external: ExternalScores) -> str:
+    """Return the same as Markdown."""
     rows = [
         [
-            plain(one["name"]),
-            judge_report.points(one["mean"]["value"]),
-            f"[{judge_report.points(one['mean']['low'])}, {judge_report.points(one['mean']['high'])}]",
-            judge_report.points(one["median"]),
-            f"{one['scored']:,}",
-            f"{one['unscored']:,}",
-            f"{one['zeros']:,}",
-            f"{one['hundreds']:,}",
+            plain(file.name),
+            *judge_report.mean_cells(file.mean),
+            points(file.median),
+            *(f"{count:,}" for count in (file.scored, file.unscored, file.zeros, file.hundreds)),
         ]
-        for one in found["files"]
+        for file in external.files
     ]
-    head = ["Scores", "Mean", f"{level(found['confidence'])} interval", "Median", "Scored", "Unscored", "0", "100"]
+    head = ["Scores", "Mean", f"{level(external.confidence)} interval", "Median", "Scored", "Unscored", "0", "100"]
     parts = [table(head, rows)]
-    compared = [one for one in found["agreement"] if one["rows"]]
+    compared = [pair for pair in external.agreement if isinstance(pair, JudgeAgreement) and pair.rows]
     if compared:
         parts.append(judge_report.agreement_table(compared))
-    parts += [f"{one['a']} and {one['b']}: {one['why']}." for one in found["agreement"] if "why" in one]
+    parts += [f"{pair.a} and {pair.b}: {pair.why}." for pair in external.agreement if isinstance(pair, NotComparable)]
     return "\n\n".join(parts)

@@ -1,73 +1,64 @@
-"""The judges that a recipe names: endpoints with the address and key set for them, or models in this process."""
+"""The judges that a recipe names: endpoints with their address and key, or models in this process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from tunesmith import recipe as recipes
-from tunesmith.endpoints.client import Endpoint, JudgeClient, JudgeRequest, Reply
+from tunesmith.endpoints.client import ChatClient, Endpoint, EndpointReply, EndpointRequest, Json
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
-from tunesmith.judging.judge_prompts import ENDING
 from tunesmith.recipe import Generate, Recipe
 
 if TYPE_CHECKING:
     from tunesmith.prediction.generate import Generator
 
-HERE = {"openai": "http://localhost:11434/v1", "ollama": "http://localhost:11434"}
+LOCAL_OLLAMA = {"openai": "http://localhost:11434/v1", "ollama": "http://localhost:11434"}
 """Ollama on this machine, by either of its APIs."""
-LONGEST = 8192
-"""Tokens of question and reply that a local judge may read, where the model itself can."""
+MAX_LENGTH = 8192
+"""Tokens of question and reply that a local judge handles, where the model itself can."""
 OPENAI = "https://api.openai.com/"
-CHOICES = {
-    "score": [f"Score: {number}" for number in range(101)],
-    "pairwise": ["Verdict: A", "Verdict: B", "Verdict: tie"],
-}
-"""What a constrained judge chooses from, by what it is asked for."""
 
 
-def of(recipe: Recipe) -> list[JudgeClient]:
-    """The judges of a recipe. Raises RecipeError where none is named."""
+def clients(recipe: Recipe) -> list[ChatClient]:
+    """Return the judges of a recipe. Raises RecipeError where none is named."""
     settings = recipe.judge
     names = settings.model or tuple(filter(None, [os.environ.get("TUNESMITH_JUDGE_MODEL")]))
     if not names:
         raise RecipeError("no judge", expected="the name of a model", do="set judge.model (--model)")
     if settings.api == "local":
-        return [LocalJudge(model, recipe, name) for model, name in zip(names, _short(names), strict=True)]
-    url, key = _place(recipe)
+        short = [Path(model).name for model in names]
+        unique = len(set(short)) == len(short)
+        return [LocalJudge(model, recipe, name) for model, name in zip(names, short if unique else names, strict=True)]
+    url, key = _address_and_key(recipe)
     return [
         Endpoint(
             settings.api,
             url,
             name,
             key,
-            settings.max_tokens,
-            settings.timeout,
-            settings.max_retries,
-            settings.concurrency,
-            settings.extra,
+            max_tokens=settings.max_tokens,
+            timeout=settings.timeout,
+            max_retries=settings.max_retries,
+            concurrency=settings.concurrency,
+            extra=settings.extra,
         )
         for name in names
     ]
 
 
-def _short(models: Sequence[str]) -> Sequence[str]:
-    """The last parts of their paths, where that tells them apart."""
-    names = [Path(model).name for model in models]
-    return names if len(set(names)) == len(names) else models
-
-
-def _place(recipe: Recipe) -> tuple[str, SecretStr | None]:
-    """Address and key. A key from OPENAI_API_KEY goes nowhere but to OpenAI, or where OPENAI_BASE_URL says."""
+def _address_and_key(recipe: Recipe) -> tuple[str, SecretStr | None]:
+    """Return the endpoint's address and key; OPENAI_API_KEY goes only to OpenAI, or where OPENAI_BASE_URL says."""
     settings = recipe.judge
     base = os.environ.get("OPENAI_BASE_URL", "").rstrip("/") if settings.api == "openai" else ""
-    url = settings.url or _checked(os.environ.get("TUNESMITH_JUDGE_URL") or base) or HERE[settings.api]
+    url = settings.url or _checked(os.environ.get("TUNESMITH_JUDGE_URL") or base) or LOCAL_OLLAMA[settings.api]
     if settings.api_key is not None:
         return url, settings.api_key
     if settings.api_key_env is not None:
@@ -94,7 +85,7 @@ class LocalJudge:
     name: str
 
     @property
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Json:
         settings = self.recipe.judge
         return {
             "api": "local",
@@ -104,20 +95,19 @@ class LocalJudge:
             "dtype": self.recipe.model.dtype,
         }
 
-    def replies(self, asked: Sequence[JudgeRequest]) -> Iterator[tuple[JudgeRequest, Reply]]:
-        """In the order given, a batch at a time."""
-        size = self.recipe.judge.concurrency
-        for start in range(0, len(asked), size):
-            group = asked[start : start + size]
-            conversations = [one.messages for one in group]
-            lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts(conversations)]
-            fits = [one for one, length in zip(group, lengths, strict=True) if length <= self._room]
-            for one in group:
-                if one not in fits:
-                    yield one, Reply(failure=f"the question is longer than the {self._room:,} tokens left for it")
+    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
+        """Yield replies in the order of the requests, a batch at a time."""
+        size, constrained = self.recipe.judge.concurrency, self.recipe.judge.constrained
+        limit = self._generator.context_length - self._generator.max_answer_tokens(self._settings)
+        for start in range(0, len(requests), size):
+            batch = requests[start : start + size]
+            prompts = self._generator.chat_encoder.encode_prompts([request.messages for request in batch])
+            fits = [request for request, prompt in zip(batch, prompts, strict=True) if len(prompt) <= limit]
+            for request in batch:
+                if request not in fits:
+                    yield request, EndpointReply(failure=f"a question of more than {limit:,} tokens")
             if fits:
-                found = self._choose(fits) if self.recipe.judge.constrained else self._write(fits)
-                yield from zip(fits, found, strict=True)
+                yield from zip(fits, self._choose(fits) if constrained else self._generate(fits), strict=True)
 
     @cached_property
     def _generator(self) -> Generator:
@@ -129,7 +119,7 @@ class LocalJudge:
         model = self.recipe.model.model_copy(
             update={
                 "name_or_path": self.model,
-                "max_length": LONGEST,
+                "max_length": MAX_LENGTH,
                 "from_config": None,
                 "state_dict": None,
                 "dropout": None,
@@ -144,38 +134,35 @@ class LocalJudge:
     def _settings(self) -> Generate:
         return Generate(max_new_tokens=self.recipe.judge.max_tokens, batch_size=self.recipe.judge.concurrency)
 
-    @property
-    def _room(self) -> int:
-        """Most tokens of a question."""
-        return self._generator.context_length - self._generator.max_answer_tokens(self._settings)
-
-    def _write(self, asked: Sequence[JudgeRequest]) -> Iterator[Reply]:
-        lengths = [len(ids) for ids in self._generator.chat_encoder.encode_prompts([one.messages for one in asked])]
-        found = self._generator.respond(
-            [one.key for one in asked], [one.messages for one in asked], self._settings, asked[0].seed
+    def _generate(self, requests: Sequence[EndpointRequest]) -> Iterator[EndpointReply]:
+        conversations = [request.messages for request in requests]
+        prompts = self._generator.chat_encoder.encode_prompts(conversations)
+        responses = self._generator.respond(
+            [request.key for request in requests], conversations, self._settings, requests[0].seed
         )
-        for response, length in zip(found, lengths, strict=True):
-            yield Reply(response.text, length, response.tokens, cut=not response.ended)
+        for response, prompt in zip(responses, prompts, strict=True):
+            yield EndpointReply(
+                response.text, TokenUsage(len(prompt), response.tokens, 1), truncated=not response.ended
+            )
 
-    def _choose(self, asked: Sequence[JudgeRequest]) -> Iterator[Reply]:
-        """The verdict that greedy writing would come to, could it write nothing else."""
+    def _choose(self, requests: Sequence[EndpointRequest]) -> Iterator[EndpointReply]:
+        """Yield the choice that greedy decoding would end with, could it write nothing else."""
         from tunesmith.prediction import scoring
 
         chat_encoder, model = self._generator.chat_encoder, self._generator.model
-        prompts = chat_encoder.encode_prompts([one.messages for one in asked])
-        for one, prompt in zip(asked, prompts, strict=True):
-            choices = CHOICES["pairwise" if one.messages[-1].content.endswith(ENDING["pairwise"]) else "score"]
-            tree = scoring.Tree.of(chat_encoder.encode_answers(one.messages, choices))
-            read = scoring.score if self._reads_trees else scoring.score_padded
-            best = tree.greedy(read(model, [prompt], tree, "auto", "judge"))[0]
-            yield Reply(choices[best], len(prompt), len(tree.answers[best]))
+        prompts = chat_encoder.encode_prompts([request.messages for request in requests])
+        for request, prompt in zip(requests, prompts, strict=True):
+            tree = scoring.Tree.of(chat_encoder.encode_answers(request.messages, request.choices))
+            score = scoring.score if self._reads_trees else scoring.score_padded
+            best = tree.greedy(score(model, [prompt], tree, "auto", "judge"))[0]
+            yield EndpointReply(request.choices[best], TokenUsage(len(prompt), len(tree.answers[best]), 1))
 
     @cached_property
     def _reads_trees(self) -> bool:
         from tunesmith.prediction import scoring
         from tunesmith.types import Message
 
-        asked = [Message("user", "How good is this?")]
-        answers = self._generator.chat_encoder.encode_answers(asked, ["Score: 1", "Score: 10", "Score: 99"])
-        prompts = self._generator.chat_encoder.encode_prompts([asked])
+        question = [Message("user", "How good is this?")]
+        answers = self._generator.chat_encoder.encode_answers(question, ["Score: 1", "Score: 10", "Score: 99"])
+        prompts = self._generator.chat_encoder.encode_prompts([question])
         return scoring.disagrees(self._generator.model, prompts, answers) is None

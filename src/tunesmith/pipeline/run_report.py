@@ -31,6 +31,7 @@ from tunesmith.reporting.schema import (
     StepResponse,
     TrainingSample,
     WorstMistakes,
+    load_judge_report,
 )
 from tunesmith.runs import Run, data_name
 from tunesmith.types import Example, Prediction, ResponseRow
@@ -256,7 +257,7 @@ def _generation_result(run: Run, name: str) -> GenerationResult:
         scores=run.load("scores.json", RunScores),
         samples=_samples(run),
         saved=saved,
-        judged=run.read("judged.json") if (run.path / "judged.json").exists() else None,
+        judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
         base_model=model if on_hub else None,
         settings={
             "model": model,

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from markupsafe import Markup
 
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.metrics import CalibrationBin
+from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import Curve
 
@@ -303,19 +304,21 @@ def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
     return _picture(bottom + 30, title, [*bars, base, *labels, *marks])
 
 
-def trade_off(points: Sequence[Mapping[str, Any]], chosen: float | None, title: str) -> Markup:
+def trade_off(points: Sequence[ThresholdPoint], chosen: float, title: str) -> Markup:
     """Precision over coverage with its interval as a band; a ring at the point that was `chosen` (a threshold)."""
     top, bottom = 26, 226
     unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
-    known = sorted((one for one in points if one["precision"]), key=lambda one: one["coverage"])
-    lows = [one["precision"]["low"] for one in known]
+    known = sorted((point for point in points if point.precision), key=lambda point: point.coverage)
+    lows = [point.precision.low for point in known if point.precision]
     values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
 
     def places(end: str) -> list[Point]:
-        return [(_across(one["coverage"], unit), _up(one["precision"][end], values, top, bottom)) for one in known]
+        return [
+            (_across(point.coverage, unit), _up(getattr(point.precision, end), values, top, bottom)) for point in known
+        ]
 
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*places("low"), *places("high")[::-1]])
-    sizes = [6.0 if one["threshold"] == chosen else 3.0 for one in known]
+    sizes = [6.0 if point.threshold == chosen else 3.0 for point in known]
     body = [
         _frame(unit, values, top, bottom),
         Markup('<polygon class="bar" points="{}"/>').format(outline),

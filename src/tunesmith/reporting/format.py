@@ -51,6 +51,11 @@ def metric(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}".replace("-", "−")
 
 
+def points(value: float | None) -> str:
+    """A judge's score: 71.3."""
+    return NOTHING if value is None else f"{value:.1f}".replace("-", "−")
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A difference: +0.012, −0.003, 0.000."""
     text = f"{value:+.{digits}f}"

@@ -29,7 +29,7 @@ def html(report: GenerationReport) -> str:
         "scores": _scores(report),
         "flaws": format.flaws(method.scores for method in report.methods),
         "spread": spread,
-        "judged": judge_report.section,
+        "judge_report": judge_report.section,
         "seen": [row.id for group in report.shown for row in group.rows],
         "most_steps": STEPS,
     }
@@ -48,7 +48,7 @@ def markdown(report: GenerationReport) -> str:
         parts += ["## Answers", *_quotations(report.shown[-1])]
     for method in methods:
         if method.judged:
-            parts += [f"## A judge of {plain(method.name)}", plain(judge_report.verdict(method.judged))]
+            parts += [f"## A judge of {plain(method.name)}", plain(judge_report.headline(method.judged))]
     parts += ["## Form", _flaw_table(methods)]
     if isinstance(report.data, DataSummary):
         parts += ["## Data", *data_parts(report.data)]

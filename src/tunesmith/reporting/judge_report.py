@@ -1,17 +1,20 @@
-"""What a judge said, for people: a page, its Markdown twin, and one sentence. Pure functions, no files."""
+"""The report on what judges decided: an HTML page, its Markdown twin, and one or two sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from tunesmith.evaluation.correlation import NAMES
+from tunesmith.evaluation.intervals import Estimate
+from tunesmith.evaluation.judge_pairs import PairWins, PositionBias
+from tunesmith.evaluation.judge_scores import ControlResult, JudgeAgreement, ScoreDifference, Unscored
 from tunesmith.reporting import page
-from tunesmith.reporting.format import NOTHING, chance, level, metric, share
+from tunesmith.reporting.format import NOTHING, chance, level, metric, points, share
 from tunesmith.reporting.markdown import plain, quote, sign, table
+from tunesmith.reporting.schema import JudgeCosts, JudgePairReport, JudgeScoreReport, ScoredPrompt
 
-Content = Mapping[str, Any]
-"""What `judged.json` holds; `pipeline.judge` makes it."""
+Report = JudgeScoreReport | JudgePairReport
 CONTROLS = {
     "empty": "an empty answer",
     "sure": "“Sure!”",
@@ -20,234 +23,215 @@ CONTROLS = {
 }
 
 
-def html(content: Content) -> str:
-    """One self-contained page."""
-    return page.render("judge.html.j2", report=content, judged=section(content))
+@dataclass(frozen=True)
+class JudgeSection:
+    """What `judge_section.html.j2` shows: the body of judge.html, and a section of a run's own report."""
+
+    report: Report
+    headline: str
+    reliability: str
+    control_names: Mapping[str, str]
 
 
-def section(content: Content) -> dict[str, Any]:
-    """What the part of a page on a judge needs (`judged.html.j2`)."""
-    return {"content": content, "verdict": verdict(content), "points": points, "spoken": CONTROLS, "names": NAMES}
+def html(report: Report) -> str:
+    """Return the report as one self-contained page."""
+    return page.render("judge.html.j2", report=report, judge=section(report))
 
 
-def markdown(content: Content) -> str:
-    """The tables that matter, for a terminal, a pull request or an issue."""
-    parts = [f"# Judged: {plain(content['title'])}", f"**{plain(verdict(content))}**"]
-    if content["mode"] == "score":
-        parts += ["## Scores", _score_table(content)]
-        if content["pairs"]:
-            parts += ["## Differences", _difference_table(content["pairs"])]
-        if content["agreement"]:
-            parts += ["## Agreement between judges", agreement_table(content["agreement"])]
+def section(report: Report) -> JudgeSection:
+    """Return what the templates show of a report."""
+    return JudgeSection(report, headline(report), reliability(report), CONTROLS)
+
+
+def markdown(report: Report) -> str:
+    """Return the tables that matter, for a terminal, a pull request or an issue."""
+    parts = [f"# Judged: {plain(report.title)}", f"**{plain(headline(report))}**"]
+    if isinstance(report, JudgeScoreReport):
+        parts += ["## Scores", _score_table(report)]
+        if report.pairs:
+            parts += ["## Differences", _difference_table(report.pairs)]
+        if report.agreement:
+            parts += ["## Agreement between judges", agreement_table(report.agreement)]
     else:
-        parts += ["## Pairs", _pair_table(content["pairs"]), _position(content)]
-    parts += ["## Can the judge be trusted?", trust(content), *_control_table(content), _unscored(content)]
-    for name, rows in content["shown"].items():
-        if rows:
-            parts += [f"## {name.capitalize()} answers", *(_quotation(row) for row in rows)]
-    return "\n\n".join([*parts, "## Costs", _costs(content), sign(content)]) + "\n"
+        parts += ["## Pairs", _pair_table(report.pairs), _position(report.position)]
+    parts += ["## Can the judge be trusted?", reliability(report)]
+    if report.reliability.controls:
+        parts.append(_control_table(report.reliability.controls))
+    parts.append(_unscored(report.unscored))
+    for name, prompts in report.shown.items():
+        if prompts:
+            parts += [f"## {name.capitalize()} answers", *(_quotation(prompt) for prompt in prompts)]
+    return "\n\n".join([*parts, "## Costs", _costs(report.costs), sign(report)]) + "\n"
 
 
-def verdict(content: Content) -> str:
-    """Headline in one or two sentences; of a judge that cannot be trusted that comes first."""
-    missed, found = content["unscored"], content["reliability"]
-    first = f"The judge is not to be trusted: {'; '.join(found['reasons'])}. " if found["trusted"] is False else ""
-    if missed["withheld"]:
+def headline(report: Report) -> str:
+    """Return the result in one or two sentences; that a judge cannot be trusted comes first."""
+    missing, found = report.unscored, report.reliability
+    warning = f"The judge cannot be trusted: {'; '.join(found.reasons)}. " if found.trusted is False else ""
+    if missing.withheld:
         return (
-            f"{first}No headline: {missed['count']:,} of {missed['verdicts']:,} verdicts ({share(missed['share'])}) "
-            f"are unscored, more than {share(missed['limit'])}."
+            f"{warning}No headline: {missing.count:,} of {missing.verdicts:,} verdicts ({share(missing.share)}) "
+            f"are unscored, more than {share(missing.limit)}."
         )
-    lines = _scores_in_words(content) if content["mode"] == "score" else _pairs_in_words(content)
-    return first + " ".join(lines)
+    lines = _score_sentences(report) if isinstance(report, JudgeScoreReport) else _pair_sentences(report)
+    return warning + " ".join(lines or ["Nothing was judged."])
 
 
-def trusted(content: Content | None) -> str:
-    """The verdict, where the judge passed its controls and the headline stands; else nothing."""
-    if content is None or not content["reliability"]["trusted"] or content["unscored"]["withheld"]:
+def trusted_headline(report: Report | None) -> str:
+    """Return the headline where the judge passed its controls and the means are not withheld; else nothing."""
+    if report is None or not report.reliability.trusted or report.unscored.withheld:
         return ""
-    names = f" ({_judges(content)})" if content["mode"] == "pairwise" else ""
-    return f"By a judge{names}: {verdict(content)}"
+    judges = f" ({_judges(report)})" if isinstance(report, JudgePairReport) else ""
+    return f"By a judge{judges}: {headline(report)}"
 
 
-def trust(content: Content) -> str:
-    """What the controls say, in words."""
-    found = content["reliability"]
-    if found["trusted"] is None:
-        return "Not known: there were not both nonsense and reference answers to test it with."
-    if found["trusted"]:
-        return "Nothing speaks against it: it rated answers that say nothing low, and references high."
-    return f"No: {'; '.join(found['reasons'])}."
+def reliability(report: Report) -> str:
+    """Return what the controls show, in words."""
+    found = report.reliability
+    if found.trusted is None:
+        return "Unknown: testing the judge needs both nonsense and reference answers."
+    if not found.trusted:
+        return f"No: {'; '.join(found.reasons)}."
+    if isinstance(report, JudgePairReport):
+        return "No evidence against it: it preferred references to nonsense."
+    return "No evidence against it: it scored nonsense low and references high."
 
 
-def points(value: float | None) -> str:
-    """A score: 71.3; differences get a sign elsewhere."""
-    return NOTHING if value is None else f"{value:.1f}".replace("-", "−")
+def mean_cells(mean: Estimate | None) -> list[str]:
+    """Return the cells of a mean and its interval."""
+    return [points(mean.value), _interval(mean)] if mean else ["withheld", NOTHING]
 
 
-def _scores_in_words(content: Content) -> list[str]:
-    scored = [one for one in content["models"] if one["headline"]]
-    if not scored:
-        return ["Nothing was judged."]
-    said = [f"{one['name']} {points(one['headline']['value'])} {_range(one['headline'])}" for one in scored]
-    most = max(one["scored"] for one in scored)
-    gives = "gives" if len(content["judges"]) == 1 else "give"
-    lines = [f"{_judges(content)} {gives} {', '.join(said)} of 100 points on {most:,} answers."]
-    for pair in content["pairs"]:
-        if pair["distinguishable"]:
-            above, below = (pair["a"], pair["b"]) if pair["value"] > 0 else (pair["b"], pair["a"])
-            lines.append(f"{above} is rated above {below} by {points(abs(pair['value']))} points.")
+def agreement_table(pairs: Sequence[JudgeAgreement]) -> str:
+    """Return the correlations of each two judges as a table."""
+    rows = []
+    for pair in pairs:
+        cells = [_correlation(getattr(pair, name)) for name in NAMES]
+        rows.append([f"{plain(pair.a)} and {plain(pair.b)}", f"{pair.rows:,}", *cells])
+    return table(["Judges", "Rows", *NAMES.values()], rows)
+
+
+def _score_sentences(report: JudgeScoreReport) -> list[str]:
+    means = {model.name: model.headline for model in report.models if model.headline}
+    if not means:
+        return []
+    scores = ", ".join(f"{name} {points(mean.value)} {_interval(mean)}" for name, mean in means.items())
+    most = max(model.scored for model in report.models)
+    gives = "gives" if len(report.judges) == 1 else "give"
+    lines = [f"{_judges(report)} {gives} {scores} of 100 points on {most:,} answers."]
+    for pair in report.pairs:
+        if pair.distinguishable:
+            above, below = (pair.a, pair.b) if pair.value > 0 else (pair.b, pair.a)
+            lines.append(f"{above} is rated above {below} by {points(abs(pair.value))} points.")
         else:
-            lines.append(f"{pair['a']} and {pair['b']} cannot be told apart (p {_p(pair['p_holm'])}).")
+            lines.append(f"{pair.a} and {pair.b} are not significantly different (p {_p(pair.p_holm)}).")
     return lines
 
 
-def _judges(content: Content) -> str:
-    return " and ".join(one["name"] for one in content["judges"])
-
-
-def _pairs_in_words(content: Content) -> list[str]:
+def _pair_sentences(report: JudgePairReport) -> list[str]:
     lines = []
-    for pair in content["pairs"]:
-        if pair["rate"] is None:
-            continue
-        told = "" if pair["distinguishable"] else f"; they cannot be told apart (p {_p(pair['p_holm'])})"
-        lines.append(
-            f"{pair['a']} wins {share(pair['rate']['value'])} against {pair['b']}, ties counted half, in "
-            f"{pair['decided']:,} pairs{told}."
-        )
-    return lines or ["Nothing was judged."]
+    for pair in report.pairs:
+        if pair.rate:
+            equal = "" if pair.distinguishable else f"; they are not significantly different (p {_p(pair.p_holm)})"
+            lines.append(
+                f"{pair.a} wins {share(pair.rate.value)} against {pair.b}, ties counted half, in "
+                f"{pair.decided:,} pairs{equal}."
+            )
+    return lines
 
 
-def _p(value: float) -> str:
-    found = chance(value)
-    return found if found.startswith("<") else f"= {found}"
+def _judges(report: Report) -> str:
+    return " and ".join(judge["name"] for judge in report.judges)
 
 
-def _range(one: Mapping[str, float]) -> str:
-    return f"[{points(one['low'])}, {points(one['high'])}]"
+def _p(value: float | None) -> str:
+    text = chance(value)
+    return text if text.startswith("<") else f"= {text}"
 
 
-# Markdown.
+def _interval(estimate: Estimate | ScoreDifference) -> str:
+    return f"[{points(estimate.low)}, {points(estimate.high)}]"
 
 
-def _score_table(content: Content) -> str:
-    head = [
-        "Model",
-        "Mean score",
-        f"{level(content['confidence'])} interval",
-        "Median",
-        "Scored",
-        "Rows",
-        "Spread",
-        "Score and length",
-    ]
+def _correlation(estimate: Estimate | None) -> str:
+    return f"{metric(estimate.value)} [{metric(estimate.low)}, {metric(estimate.high)}]" if estimate else NOTHING
+
+
+def _score_table(report: JudgeScoreReport) -> str:
+    interval = f"{level(report.confidence)} interval"
+    head = ["Model", "Mean score", interval, "Median", "Scored", "Rows", "Spread", "Score and length"]
     rows = []
-    for one in content["models"]:
-        rows.append(
-            [
-                plain(one["name"]),
-                *_headline(one["headline"]),
-                points(one["median"]),
-                f"{one['scored']:,}",
-                f"{one['rows']:,}",
-                points(one["spread"]),
-                _length(one),
-            ]
-        )
-        rows += [[f"{plain(one['name'])}, turn {turn}", *_headline(e), *[""] * 5] for turn, e in one["turns"].items()]
+    for model in report.models:
+        counts = [points(model.median), f"{model.scored:,}", f"{model.rows:,}", points(model.spread)]
+        rows.append([plain(model.name), *mean_cells(model.headline), *counts, _correlation(model.length.spearman)])
+        for turn, mean in model.turns.items():
+            rows.append([f"{plain(model.name)}, turn {turn}", *mean_cells(mean), *[""] * 5])
     return table(head, rows)
 
 
-def _headline(one: Mapping[str, float] | None) -> list[str]:
-    return [points(one["value"]), _range(one)] if one else ["withheld", NOTHING]
-
-
-def _length(model: Mapping[str, Any]) -> str:
-    found = model["length"]["spearman"]
-    return f"{metric(found['value'])} [{metric(found['low'])}, {metric(found['high'])}]" if found else NOTHING
-
-
-def _difference_table(pairs: Sequence[Mapping[str, Any]]) -> str:
+def _difference_table(pairs: Sequence[ScoreDifference]) -> str:
     rows = (
         [
-            f"{plain(one['a'])} − {plain(one['b'])}",
-            f"{points(one['value'])} {_range(one)}",
-            chance(one["p"]),
-            chance(one["p_holm"]),
-            f"{one['higher']:,}",
-            f"{one['lower']:,}",
-            f"{one['rows']:,}",
+            f"{plain(pair.a)} − {plain(pair.b)}",
+            f"{points(pair.value)} {_interval(pair)}",
+            chance(pair.p),
+            chance(pair.p_holm),
+            *(f"{count:,}" for count in (pair.higher, pair.lower, pair.rows)),
         ]
-        for one in pairs
+        for pair in pairs
     )
     return table(["Pair", "Difference", "p", "p (Holm)", "Higher", "Lower", "Rows"], rows)
 
 
-def agreement_table(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """Correlations of each two judges."""
-    rows = []
-    for one in pairs:
-        cells = [
-            f"{metric(one[name]['value'])} [{metric(one[name]['low'])}, {metric(one[name]['high'])}]"
-            if one.get(name)
-            else NOTHING
-            for name in NAMES
-        ]
-        rows.append([f"{plain(one['a'])} and {plain(one['b'])}", f"{one['rows']:,}", *cells])
-    return table(["Judges", "Rows", *NAMES.values()], rows)
-
-
-def _pair_table(pairs: Sequence[Mapping[str, Any]]) -> str:
+def _pair_table(pairs: Sequence[PairWins]) -> str:
     head = ["Pair", "Won by the first", "By the second", "Ties", "Rate of the first", "p (Holm)"]
     rows = []
-    for one in pairs:
-        rate = one["rate"]
-        said = f"{share(rate['value'])} [{share(rate['low'])}, {share(rate['high'])}]" if rate else "withheld"
-        counts = (f"{one[name]:,}" for name in ("wins", "losses", "ties"))
-        rows.append([f"{plain(one['a'])} and {plain(one['b'])}", *counts, said, chance(one["p_holm"])])
+    for pair in pairs:
+        rate = pair.rate
+        cell = f"{share(rate.value)} [{share(rate.low)}, {share(rate.high)}]" if rate else "withheld"
+        counts = (f"{count:,}" for count in (pair.wins, pair.losses, pair.ties))
+        rows.append([f"{plain(pair.a)} and {plain(pair.b)}", *counts, cell, chance(pair.p_holm)])
     return table(head, rows)
 
 
-def _position(content: Content) -> str:
-    found = content["position"]
-    steady, first = found["consistent"], found["first_share"]
-    told = f"The answer shown first won {found['first']:,} times, the second {found['second']:,} times"
-    told += f" ({share(first['value'])} for the first, p {_p(found['p'])})." if first else "."
-    return told + (f" Both orders gave the same verdict in {share(steady['value'])} of pairs." if steady else "")
+def _position(bias: PositionBias) -> str:
+    text = f"The answer shown first won {bias.first:,} times, the second {bias.second:,} times"
+    text += f" ({share(bias.first_share.value)} for the first, p {_p(bias.p)})." if bias.first_share else "."
+    if bias.consistent:
+        text += f" Both orders gave the same verdict in {share(bias.consistent.value)} of pairs."
+    return text
 
 
-def _control_table(content: Content) -> list[str]:
-    found = content["reliability"]["controls"]
-    rows = (
+def _control_table(controls: Sequence[ControlResult]) -> str:
+    rows = [
         [
-            CONTROLS[one["control"]],
-            *(_headline(one["mean"]) if one["mean"] else [NOTHING, NOTHING]),
-            f"{one['wrong']:,} of {one['verdicts']:,}",
-            f"{one['unscored']:,}",
+            CONTROLS[control.control],
+            *(mean_cells(control.mean) if control.mean else [NOTHING, NOTHING]),
+            f"{control.wrong:,} of {control.verdicts:,}",
+            f"{control.unscored:,}",
         ]
-        for one in found
-    )
-    return [table(["Control", "Mean score", "Interval", "Judged wrongly", "Unscored"], rows)] if found else []
+        for control in controls
+    ]
+    return table(["Control", "Mean score", "Interval", "Judged wrongly", "Unscored"], rows)
 
 
-def _unscored(content: Content) -> str:
-    found = content["unscored"]
-    why = "".join(f"\n- {plain(reason)}: {count:,}" for reason, count in found["reasons"].items())
-    return f"Unscored: {found['count']:,} of {found['verdicts']:,} verdicts on answers ({share(found['share'])}).{why}"
+def _unscored(missing: Unscored) -> str:
+    reasons = "".join(f"\n- {plain(reason)}: {count:,}" for reason, count in missing.reasons.items())
+    counts = f"{missing.count:,} of {missing.verdicts:,} verdicts on answers ({share(missing.share)})"
+    return f"Unscored: {counts}.{reasons}"
 
 
-def _costs(content: Content) -> str:
-    found = content["costs"]
-    price = f", price {found['price']:.4f}" if found["price"] is not None else ""
+def _costs(costs: JudgeCosts) -> str:
+    price = f", price {costs.price:.4f}" if costs.price is not None else ""
     return (
-        f"{found['questions']:,} questions in {found['tries']:,} requests, {found['read']:,} tokens read and "
-        f"{found['written']:,} written{price}."
+        f"{costs.questions:,} questions in {costs.tries:,} requests, {costs.read:,} prompt tokens and "
+        f"{costs.written:,} completion tokens{price}."
     )
 
 
-def _quotation(row: Mapping[str, Any]) -> str:
-    lines = [f"- {quote(row['prompt'])}"]
-    if row["reference"]:
-        lines.append(f"  - reference: {quote(row['reference'])}")
-    lines += [f"  - {plain(one['name'])} ({points(one['score'])}): {quote(one['response'])}" for one in row["answers"]]
-    return "\n".join(lines)
+def _quotation(prompt: ScoredPrompt) -> str:
+    lines = [f"- {quote(prompt.prompt)}"]
+    if prompt.reference:
+        lines.append(f"  - reference: {quote(prompt.reference)}")
+    answers = (f"  - {plain(a.name)} ({points(a.score)}): {quote(a.response)}" for a in prompt.answers)
+    return "\n".join([*lines, *answers])

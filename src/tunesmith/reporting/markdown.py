@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from tunesmith import records
 from tunesmith.hardware import Environment
@@ -91,8 +90,6 @@ def environment_table(environment: Environment) -> str:
     return table(["What", "Version or value"], rows)
 
 
-def sign(header: Header | Mapping[str, Any]) -> str:
+def sign(header: Header) -> str:
     """The last line: what made the report."""
-    if isinstance(header, Mapping):
-        header = Header(**{name: header[name] for name in ("title", "created", "command", "version")})
     return f"Made with tunesmith {plain(header.version)} on {plain(header.created)}: {code(header.command)}"

@@ -77,7 +77,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         base_model=method.base_model,
         tags=["text-generation", "conversational", "tunesmith", method.name],
     )
-    judged = judge_report.trusted(method.judged)
+    judged = judge_report.trusted_headline(method.judged)
     data = data_parts(report.data) if isinstance(report.data, DataSummary) else []
     sections = {
         "Scores": [

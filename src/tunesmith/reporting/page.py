@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 FILTERS = (
-    *(format.metric, format.signed, format.chance, format.percent, format.share, format.level),
+    *(format.metric, format.points, format.signed, format.chance, format.percent, format.share, format.level),
     *(format.seconds, format.count, format.megabytes, format.training, format.trained),
 )
 

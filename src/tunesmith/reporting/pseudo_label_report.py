@@ -1,61 +1,55 @@
-"""The report on pseudo-labels: what was kept, what was not and why, and what a threshold costs. Pure functions."""
+"""The report on pseudo-labels: what was kept, what was not and why, and what a threshold costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting import page
 from tunesmith.reporting.charts import histogram, trade_off
 from tunesmith.reporting.format import NOTHING, level, share
 from tunesmith.reporting.markdown import plain, sign, table
-
-Content = Mapping[str, Any]
-"""What `pipeline.pseudo_label` makes."""
+from tunesmith.reporting.schema import PseudoLabelReport
 
 
-def html(content: Content) -> str:
-    """One self-contained page."""
-    pictures = [("Rows by agreement", "from 0 to 100%", histogram(content["histogram"], "Rows by agreement"))]
-    if content["curve"]:
-        drawn = trade_off(content["curve"], content["chosen"]["threshold"], "Precision over coverage")
-        pictures.append(("Precision and coverage", "on the rows that have a label of their own", drawn))
-    return page.render("pseudo_labels.html.j2", report=content, verdict=verdict(content), pictures=pictures)
+def html(report: PseudoLabelReport) -> str:
+    """Return the report as one self-contained page."""
+    pictures = [("Rows by agreement", "from 0 to 100%", histogram(report.histogram, "Rows by agreement"))]
+    if report.curve and report.chosen:
+        curve = trade_off(report.curve, report.chosen.threshold, "Precision over coverage")
+        pictures.append(("Precision and coverage", "on the rows that have a label of their own", curve))
+    return page.render("pseudo_labels.html.j2", report=report, verdict=headline(report), pictures=pictures)
 
 
-def markdown(content: Content) -> str:
-    """The same tables in Markdown."""
-    reasons = [[plain(reason), f"{count:,}"] for reason, count in content["left_out"].items()]
+def markdown(report: PseudoLabelReport) -> str:
+    """Return the same tables in Markdown."""
+    reasons = [[plain(reason), f"{count:,}"] for reason, count in report.left_out.items()]
     parts = [
-        f"# Pseudo-labels: {plain(content['title'])}",
-        f"**{plain(verdict(content))}**",
-        table(["Rows", "Number"], [["read", f"{content['rows']:,}"], ["kept", f"{content['kept']:,}"], *reasons]),
+        f"# Pseudo-labels: {plain(report.title)}",
+        f"**{plain(headline(report))}**",
+        table(["Rows", "Number"], [["read", f"{report.rows:,}"], ["kept", f"{report.kept:,}"], *reasons]),
     ]
-    if content["curve"]:
-        head = ["Threshold", "Kept", "Coverage", "Precision", f"{level(content['confidence'])} interval"]
-        parts += ["## Precision and coverage", table(head, map(_point, content["curve"]))]
-    return "\n\n".join([*parts, sign(content)]) + "\n"
+    if report.curve:
+        head = ["Threshold", "Kept", "Coverage", "Precision", f"{level(report.confidence)} interval"]
+        parts += ["## Precision and coverage", table(head, map(_point, report.curve))]
+    return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
-def verdict(content: Content) -> str:
-    """What was kept, and how much of it is right where that is known."""
-    text = (
-        f"{content['kept']:,} of {content['rows']:,} rows kept, at an agreement of at least "
-        f"{share(content['threshold'])}."
-    )
-    chosen = content["chosen"]
-    if chosen is None:
-        return f"{text} No row has a label of its own, so how many are right is not known."
-    if chosen["precision"] is None:
-        return f"{text} None of the {content['labelled']:,} rows with a label of their own is among them."
-    right = chosen["precision"]
+def headline(report: PseudoLabelReport) -> str:
+    """Return what was kept, and how much of it is right where that is known."""
+    kept = f"{report.kept:,} of {report.rows:,} rows kept, at an agreement of at least {share(report.threshold)}."
+    if report.chosen is None:
+        return f"{kept} No row has a label of its own, so how many are right is not known."
+    right = report.chosen.precision
+    if right is None:
+        return f"{kept} None of the {report.labelled:,} rows with a label of their own is among them."
     return (
-        f"{text} {content['labelled']:,} rows have a label of their own: {share(chosen['coverage'])} of them are kept, "
-        f"and of these {share(right['value'])} [{share(right['low'])}, {share(right['high'])}] are right."
+        f"{kept} {report.labelled:,} rows have a label of their own: {share(report.chosen.coverage)} of them are kept, "
+        f"and of these {share(right.value)} [{share(right.low)}, {share(right.high)}] are right."
     )
 
 
-def _point(one: Mapping[str, Any]) -> list[str]:
-    found = one["precision"]
-    said = [share(found["value"]), f"[{share(found['low'])}, {share(found['high'])}]"] if found else [NOTHING] * 2
-    return [f"{one['threshold']:.4g}", f"{one['kept']:,}", share(one["coverage"]), *said]
+def _point(point: ThresholdPoint) -> list[str]:
+    precision = point.precision
+    cells = [NOTHING] * 2
+    if precision:
+        cells = [share(precision.value), f"[{share(precision.low)}, {share(precision.high)}]"]
+    return [f"{point.threshold:.4g}", f"{point.kept:,}", share(point.coverage), *cells]

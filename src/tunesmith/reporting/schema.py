@@ -11,14 +11,17 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tunesmith import __version__
+from tunesmith import __version__, records
+from tunesmith.evaluation.judge_pairs import JudgePairs
+from tunesmith.evaluation.judge_scores import JudgeScores
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
+from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs
 from tunesmith.records import omitted_if_none
@@ -155,7 +158,7 @@ class GenerationResult(MethodResult):
     samples: tuple[TrainingSample, ...] = ()
     saved: str = "model"
     """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
-    judged: dict[str, Any] | None = None
+    judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
     """The hub's name of the model that was tuned, if it has one."""
@@ -272,3 +275,116 @@ class ExportedModel:
     """`adapter` or `model`."""
     changed: str | None = None
     """Why the run's scores are not quite the export's own; the front matter then claims none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RubricSummary:
+    """How judges were asked."""
+
+    file: str | None
+    """None for the built-in rubric."""
+    fingerprint: str
+    references: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCosts:
+    """What all judges took, in whichever run they were asked; seconds are those of the last run alone."""
+
+    verdicts: int
+    questions: int
+    tries: int
+    """Requests, retries among them."""
+    read: int
+    """Prompt tokens."""
+    written: int
+    """Completion tokens."""
+    price: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """One model's answer with its score, and what the judge wrote."""
+
+    name: str
+    response: str
+    score: float | None
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPrompt:
+    """All models' answers to one prompt."""
+
+    id: str
+    turn: int
+    prompt: str
+    reference: str | None
+    answers: tuple[ScoredAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeReport(Header):
+    """What judged.json holds, whatever the mode."""
+
+    judges: tuple[dict[str, Any], ...]
+    """Name and identity of each judge's client."""
+    seeds: tuple[int, ...]
+    rubric: RubricSummary
+    costs: JudgeCosts
+    shown: dict[str, tuple[ScoredPrompt, ...]] = field(default_factory=dict)
+    """The `best` and the `worst` answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeScoreReport(JudgeScores, JudgeReport):
+    """judged.json where answers were scored."""
+
+    mode: Literal["score"] = "score"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePairReport(JudgePairs, JudgeReport):
+    """judged.json where pairs were compared."""
+
+    mode: Literal["pairwise"] = "pairwise"
+
+
+def load_judge_report(content: dict[str, Any], where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
+    """Return the report of a parsed judged.json. Raises RunError where it is damaged."""
+    if content.get("mode") == "pairwise":
+        return records.load(JudgePairReport, content, where)
+    return records.load(JudgeScoreReport, content, where)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrigin:
+    """The run that made a pseudo-label."""
+
+    run: str
+    model: str
+    seed: int
+    samples: int | None = omitted_if_none()
+    temperature: float | None = omitted_if_none()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoLabelReport(Header):
+    """What was labelled, what was kept, and how much of it is right where that is known."""
+
+    runs: tuple[RunOrigin, ...]
+    votes: str
+    """What voted, for people."""
+    threshold: float
+    confidence: float
+    rows: int
+    kept: int
+    left_out: dict[str, int]
+    """Rows that were not kept, by reason."""
+    labelled: int
+    """Rows that have a label of their own."""
+    chosen: ThresholdPoint | None
+    curve: tuple[ThresholdPoint, ...]
+    histogram: tuple[int, ...]
+    """Rows by agreement."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tunesmith import __version__, recipe as recipes, runs
+from tunesmith import recipe as recipes, records, runs
 from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
@@ -20,15 +18,14 @@ from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate
 from tunesmith.reporting import pseudo_label_report
-from tunesmith.reporting.schema import command_line
+from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
 from tunesmith.types import NO_LABEL, Example, Message
 
-Row = dict[str, Any]
 TEMPERATURE = 0.7
-"""Of sampling, unless the recipe samples itself or has a temperature."""
-AT_ONCE = 64
-"""Most samples in one batch, which share the prompt's computation."""
+"""For sampling, unless the recipe samples itself or has a temperature."""
+MAX_BATCH_SIZE = 64
+"""Samples in one batch, which share the prompt's computation."""
 BINS = 20
 
 
@@ -38,12 +35,40 @@ class PseudoLabels:
 
     kept: Path
     left_out: Path
-    content: dict[str, Any]
+    report: PseudoLabelReport
 
     @property
     def page(self) -> Path:
         """The report."""
         return self.kept.with_suffix(".html")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """A new row with the label or answer that the votes gave it."""
+
+    id: str
+    columns: dict[str, object]
+    """Texts and label, under the names that training reads."""
+    vote: Vote
+    right: bool | None
+    """Whether the row's own label says the same; None without one."""
+    origin: tuple[RunOrigin, ...]
+
+    def reason(self, threshold: float) -> str:
+        """Return why the row is not kept; empty where it is."""
+        if not self.vote.agreement or NO_LABEL in dict(self.vote.counts):
+            return "no answer that ended, or no label"
+        if self.vote.tied:
+            return "a tie"
+        return "" if self.vote.agreement >= threshold else "agreement below the threshold"
+
+    def content(self) -> dict[str, object]:
+        """Return the row as it is written: the columns, and how they came about."""
+        vote = {"agreement": self.vote.agreement, "votes": dict(self.vote.counts), "tied": self.vote.tied}
+        right = {} if self.right is None else {"right": self.right}
+        origin = self.origin if len(self.origin) > 1 else self.origin[0]
+        return {**self.columns, "id": self.id, **vote, **right, "from": records.dump(origin)}
 
 
 def pseudo_label(
@@ -59,167 +84,145 @@ def pseudo_label(
 
     One classifier: the probability of its label. Several: the share that gives the most frequent label. An instruction
     run: the share of `samples` answers that say the same, as whole `text` or in their final `number`; an answer that
-    did not end votes for nothing. Ties are not kept. overrides: of the `generate` section. Rows are written as JSON
-    Lines that training reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
+    did not end does not vote. Ties are not kept. overrides: of the `generate` section. Rows are written as JSON Lines
+    that training reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
     """
-    found = [runs.find(path) for path in sources]
-    _check(found, samples, threshold, answer)
-    examples = new_data.read(found[0].recipe, source)
-    kept_path = _place(output, found[0], source)
-    if task_of(found[0]).has_responses:
-        rows = _answered(found[0], examples, samples, answer, overrides)
+    voters = [runs.find(path) for path in sources]
+    _check(voters, samples, threshold, answer)
+    examples = new_data.read(voters[0].recipe, source)
+    kept_path = _output_path(output, voters[0], source)
+    if task_of(voters[0]).has_responses:
+        rows = _sampled_answers(voters[0], examples, samples, answer, overrides)
+        votes = f"{samples} samples to a prompt"
     else:
-        rows = _classified(found, examples)
-    for row in rows:
-        row["reason"] = _reason(row, threshold)
-    content = _content(rows, found, threshold, samples, source)
+        rows = _voted_labels(voters, examples)
+        votes = f"votes of {len(voters)} runs" if len(voters) > 1 else "probability of the label"
+    report = _report(rows, voters, threshold, votes, source)
     left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
-    _write(kept_path, [_without(row, "reason") for row in rows if not row["reason"]])
-    _write(left_path, [row for row in rows if row["reason"]])
-    _text(kept_path.with_suffix(".md"), pseudo_label_report.markdown(content))
-    _text(kept_path.with_suffix(".html"), pseudo_label_report.html(content))
-    say(pseudo_label_report.verdict(content))
-    return PseudoLabels(kept_path, left_path, content)
+    reasons = [row.reason(threshold) for row in rows]
+    kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
+    left = [row.content() | {"reason": reason} for row, reason in zip(rows, reasons, strict=True) if reason]
+    for path, contents in ((kept_path, kept), (left_path, left)):
+        text = "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in contents)
+        runs.write_whole(path, text.encode())
+    runs.write_whole(kept_path.with_suffix(".md"), pseudo_label_report.markdown(report).encode())
+    runs.write_whole(kept_path.with_suffix(".html"), pseudo_label_report.html(report).encode())
+    say(pseudo_label_report.headline(report))
+    return PseudoLabels(kept_path, left_path, report)
 
 
-def _answered(run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]) -> list[Row]:
+def _sampled_answers(
+    run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]
+) -> list[LabelledRow]:
     recipe = recipes.load(run.recipe, overrides)
-    settings = _sampling(recipe.generate, number)
-    generator, read = load_generator(run), self_consistency.READ[answer]
-    origin = _origin(run) | {"samples": number, "temperature": settings.temperature}
+    settings = _sampling_settings(recipe.generate, number)
+    generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
+    origin = replace(_origin(run), samples=number, temperature=settings.temperature)
     rows = []
     for example in track(examples, "sample"):
         reference = example.messages[-1] if example.messages[-1].role == "assistant" else None
-        asked = example.messages[:-1] if reference else example.messages
-        said = generator.samples(asked, number, settings, recipe.seed)
-        vote = self_consistency.vote([read(one.text) if one.ended else None for one in said])
-        gold = read(reference.content) if reference else None
-        right = gold is not None and vote.place is not None and read(said[vote.place].text) == gold
-        text = "" if vote.place is None else said[vote.place].text
-        rows.append(
-            {**_alpaca(asked), "output": text, **_voted(example, vote, right if gold else None), "from": origin}
-        )
+        prompt = example.messages[:-1] if reference else example.messages
+        answers = generator.samples(prompt, number, settings, recipe.seed)
+        vote = self_consistency.vote([compared(sample.text) if sample.ended else None for sample in answers])
+        text = "" if vote.index is None else answers[vote.index].text
+        gold = compared(reference.content) if reference else None
+        right = None if gold is None else vote.index is not None and compared(text) == gold
+        rows.append(LabelledRow(example.id, {**_alpaca_columns(prompt), "output": text}, vote, right, (origin,)))
     return rows
 
 
-def _sampling(settings: Generate, number: int) -> Generate:
-    update: dict[str, Any] = {"do_sample": True, "batch_size": min(number, AT_ONCE)}
+def _sampling_settings(settings: Generate, number: int) -> Generate:
+    update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
     if not settings.do_sample and settings.temperature == 1:
         update["temperature"] = TEMPERATURE
     return settings.model_copy(update=update)
 
 
-def _classified(found: Sequence[Run], examples: Sequence[Example]) -> list[Row]:
-    predictors = [load_classifier(run) for run in found]
-    known = {tuple(sorted(predictor.labels)) for predictor in predictors}
-    if len(known) > 1:
+def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[LabelledRow]:
+    predictors = [load_classifier(run) for run in voters]
+    if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
-    said = [predictor.predict(examples) for predictor in predictors]
-    data, origin = found[0].recipe.data, [_origin(run) for run in found]
+    by_run = [predictor.predict(examples) for predictor in predictors]
+    data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
-    for place, example in enumerate(examples):
-        votes = [predictions[place] for predictions in said]
-        if len(votes) == 1:
-            label, best = votes[0].label, max(votes[0].probabilities)
-            vote = Vote(None if label == NO_LABEL else 0, best, votes[0].probabilities.count(best) > 1, ((label, 1),))
+    for example, *predictions in zip(examples, *by_run, strict=True):
+        first = predictions[0]
+        if len(predictions) == 1:
+            best = max(first.probabilities)
+            index, tied = None if first.label == NO_LABEL else 0, first.probabilities.count(best) > 1
+            vote = Vote(index, best, tied, ((first.label, 1),))
         else:
-            vote = self_consistency.vote([one.label if one.label != NO_LABEL else None for one in votes])
-        label = NO_LABEL if vote.place is None else votes[vote.place].label
+            vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
+        label = NO_LABEL if vote.index is None else predictions[vote.index].label
         right = None if example.label is None else example.label == label
-        pair = {} if example.text_pair is None or data.text_pair is None else {data.text_pair: example.text_pair}
-        texts = {data.text: example.text, **pair, data.label: label}
-        rows.append({**texts, **_voted(example, vote, right), "from": origin if len(origin) > 1 else origin[0]})
+        columns: dict[str, object] = {data.text: example.text}
+        if example.text_pair is not None and data.text_pair is not None:
+            columns[data.text_pair] = example.text_pair
+        rows.append(LabelledRow(example.id, columns | {data.label: label}, vote, right, origin))
     return rows
 
 
-def _voted(example: Example, vote: Vote, right: bool | None) -> Row:
-    own = {} if right is None else {"right": right}
-    return {"id": example.id, "agreement": vote.agreement, "votes": dict(vote.counts), "tied": vote.tied, **own}
-
-
-def _alpaca(asked: Sequence[Message]) -> Row:
-    """A conversation in Alpaca's columns, up to its last question."""
-    system = [message.content for message in asked if message.role == "system"]
-    turns = [message.content for message in asked if message.role != "system"][:-1]
-    row: Row = {"instruction": asked[-1].content, "input": asked[-1].input}
+def _alpaca_columns(messages: Sequence[Message]) -> dict[str, object]:
+    """Return a conversation up to its last question in Alpaca's columns."""
+    system = [message.content for message in messages if message.role == "system"]
+    turns = [message.content for message in messages if message.role != "system"][:-1]
+    columns: dict[str, object] = {"instruction": messages[-1].content, "input": messages[-1].input}
     if system:
-        row["system"] = system[0]
+        columns["system"] = system[0]
     if turns:
-        row["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
-    return row
+        columns["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
+    return columns
 
 
-def _reason(row: Row, threshold: float) -> str:
-    """Why a row is not kept; empty where it is."""
-    if not row["votes"] or not row["agreement"] or NO_LABEL in row["votes"]:
-        return "no answer that ended, or no label"
-    if row["tied"]:
-        return "a tie"
-    return "" if row["agreement"] >= threshold else "agreement below the threshold"
-
-
-def _content(rows: Sequence[Row], found: Sequence[Run], threshold: float, samples: int, source: str) -> dict[str, Any]:
-    confidence = found[0].recipe.evaluate.confidence
-    labelled = [(0.0 if row["tied"] else row["agreement"], row["right"]) for row in rows if "right" in row]
+def _report(
+    rows: Sequence[LabelledRow], voters: Sequence[Run], threshold: float, votes: str, source: str
+) -> PseudoLabelReport:
+    confidence = voters[0].recipe.evaluate.confidence
+    labelled = [(0.0 if row.vote.tied else row.vote.agreement, row.right) for row in rows if row.right is not None]
     histogram = [0] * BINS
     for row in rows:
-        histogram[min(BINS - 1, int(row["agreement"] * BINS))] += 1
-    kept = sum(not row["reason"] for row in rows)
-    answers = task_of(found[0]).has_responses
-    several = f"votes of {len(found)} runs" if len(found) > 1 else "probability of the label"
-    return {
-        "title": Path(source).name,
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "command": command_line(),
-        "version": __version__,
-        "runs": [_origin(run) for run in found],
-        "votes": f"{samples} samples to a prompt" if answers else several,
-        "threshold": threshold,
-        "confidence": confidence,
-        "rows": len(rows),
-        "kept": kept,
-        "left_out": dict(Counter(row["reason"] for row in rows if row["reason"]).most_common()),
-        "labelled": len(labelled),
-        "chosen": self_consistency.at(labelled, threshold, confidence) if labelled else None,
-        "curve": self_consistency.curve(labelled, threshold, confidence) if labelled else [],
-        "histogram": histogram,
-    }
+        histogram[min(BINS - 1, int(row.vote.agreement * BINS))] += 1
+    reasons = Counter(row.reason(threshold) for row in rows)
+    kept = reasons.pop("", 0)
+    return PseudoLabelReport(
+        title=Path(source).name,
+        runs=tuple(_origin(run) for run in voters),
+        votes=votes,
+        threshold=threshold,
+        confidence=confidence,
+        rows=len(rows),
+        kept=kept,
+        left_out=dict(reasons.most_common()),
+        labelled=len(labelled),
+        chosen=self_consistency.at_threshold(labelled, threshold, confidence) if labelled else None,
+        curve=self_consistency.threshold_curve(labelled, threshold, confidence) if labelled else (),
+        histogram=tuple(histogram),
+    )
 
 
-def _origin(run: Run) -> Row:
-    recipe = run.recipe
-    return {"run": str(run.path), "model": run.manifest.name, "seed": recipe.seed}
+def _origin(run: Run) -> RunOrigin:
+    return RunOrigin(str(run.path), run.manifest.name, run.recipe.seed)
 
 
-def _check(found: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
-    if not found:
+def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
+    if not voters:
         raise RecipeError("no run", do="give one or more run directories")
-    if len({run.recipe.task for run in found}) > 1 or (task_of(found[0]).has_responses and len(found) > 1):
+    if len({run.recipe.task for run in voters}) > 1 or (task_of(voters[0]).has_responses and len(voters) > 1):
         raise RunError("several runs can vote on labels only", do="give one run of task instruction, or classifiers")
     if samples < 1 or not 0 <= threshold <= 1:
         raise RecipeError(
             f"--samples {samples} --threshold {threshold:g}", expected="at least 1 sample, and a share from 0 to 1"
         )
-    if answer not in self_consistency.READ:
-        raise RecipeError(f"no way to compare answers is called {answer!r}", expected=", ".join(self_consistency.READ))
+    if answer not in self_consistency.COMPARISONS:
+        raise RecipeError(
+            f"unknown way to compare answers: {answer!r}", expected=", ".join(self_consistency.COMPARISONS)
+        )
 
 
-def _place(output: str | Path | None, run: Run, source: str) -> Path:
+def _output_path(output: str | Path | None, run: Run, source: str) -> Path:
     if output is None:
         return run.path / "pseudo-labels" / f"{Path(source).name.split('.')[0]}.jsonl"
     path = Path(output).expanduser()
     if path.suffix != ".jsonl" or not path.parent.is_dir():
-        raise RecipeError(f"cannot write {path}", expected="a name that ends in .jsonl, in a folder that is there")
+        raise RecipeError(f"cannot write {path}", expected="a name that ends in .jsonl, in an existing folder")
     return path
-
-
-def _without(row: Row, name: str) -> Row:
-    return {key: value for key, value in row.items() if key != name}
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    _text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _text(path: Path, text: str) -> None:
-    runs.write_whole(path, text.encode())

@@ -1,11 +1,11 @@
-"""What counts as a verdict, and that nothing else does."""
+"""Which replies count as a verdict, and that no others do."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tunesmith.judging.verdicts import parse
+from tunesmith.judging.reply_parsing import parse
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_a_plain_verdict_is_read(reply: str) -> None:
         ("Score: 4.5/5", "a scale other than 0 to 100"),
         ("101", "a score above 100"),
         ("Score: 1000", "a score above 100"),
-        ("-5", "a score that is no whole number from 0 to 100"),
-        ("85.5", "a score that is no whole number from 0 to 100"),
-        ("Score: 85,5", "a score that is no whole number from 0 to 100"),
-        ("085", "a score that is no whole number from 0 to 100"),
+        ("-5", "a score that is not a whole number from 0 to 100"),
+        ("85.5", "a score that is not a whole number from 0 to 100"),
+        ("Score: 85,5", "a score that is not a whole number from 0 to 100"),
+        ("085", "a score that is not a whole number from 0 to 100"),
         ("Score: 20\nScore: 85", "several different verdicts"),
         ("I'm sorry, but I cannot judge this.", "no verdict on the last line"),
         ("between 80 and 90", "no verdict on the last line"),
@@ -66,7 +66,7 @@ def test_a_plain_verdict_is_read(reply: str) -> None:
         ("Score: 85\nI hope that helps!", "no verdict on the last line"),
         ("1e2", "no verdict on the last line"),
         ('{"score": "high"}', "no verdict on the last line"),
-        ('{"score": 85.0}', "a score that is no whole number from 0 to 100"),
+        ('{"score": 85.0}', "a score that is not a whole number from 0 to 100"),
         ('{"score": 1, "score": 2}', "no whole number in the JSON"),
         ('{"score": null}', "no whole number in the JSON"),
         ('{"score": true}', "no whole number in the JSON"),
@@ -74,14 +74,14 @@ def test_a_plain_verdict_is_read(reply: str) -> None:
     ],
 )
 def test_anything_else_is_unscored_with_a_reason(reply: str, reason: str) -> None:
-    found = parse(reply)
-    assert not found.scored
-    assert found.reason in (reason, "no whole number in the JSON")
-    assert (found.reason == reason) or reply.startswith("{")
+    parsed = parse(reply)
+    assert not parsed.scored
+    assert parsed.reason in (reason, "no whole number in the JSON")
+    assert (parsed.reason == reason) or reply.startswith("{")
 
 
 def test_a_reply_that_was_cut_is_unscored() -> None:
-    assert parse("Score: 8", cut=True).reason == "cut off at the limit of tokens"
+    assert parse("Score: 8", truncated=True).reason == "cut off at the token limit"
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_choice(reply: str, choice: str | None) -> None:
 def test_the_material_never_supplies_the_verdict(claim: str) -> None:
     """A judge that repeats what it read has said nothing itself; one that says something else besides has."""
     material = ["A question.", f"An answer.\n{claim}\nMore of it."]
-    assert parse(f"An answer.\n{claim}", material=material).reason == "the verdict stands in the material"
-    assert parse("Score: 100", material=material).reason == "the verdict stands in the material"
+    assert parse(f"An answer.\n{claim}", material=material).reason == "the verdict appears in the material"
+    assert parse("Score: 100", material=material).reason == "the verdict appears in the material"
     assert parse(f"It says:\n{claim}\nScore: 15", material=material).score == 15
 
 
@@ -125,11 +125,11 @@ def test_a_bare_number_in_the_material_stops_only_a_bare_verdict() -> None:
 @given(st.text(max_size=60), st.integers(-200, 300))
 def test_a_score_is_a_whole_number_that_stands_in_the_reply(noise: str, number: int) -> None:
     for reply in (noise, f"{noise}\nScore: {number}", f"Score: {number}\n{noise}"):
-        found = parse(reply)
-        if found.scored:
-            assert 0 <= found.score <= 100  # type: ignore[operator]
-            assert str(found.score) in reply
+        parsed = parse(reply)
+        if parsed.scored:
+            assert 0 <= parsed.score <= 100  # type: ignore[operator]
+            assert str(parsed.score) in reply
         else:
-            assert found.reason
+            assert parsed.reason
     if 0 <= number <= 100:
         assert parse(f"{noise.splitlines()[0] if noise.splitlines() else ''} .\nScore: {number}").score == number

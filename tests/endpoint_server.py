@@ -1,4 +1,4 @@
-"""A judge on loopback that does as it is told: replies by a function, and misbehaves on demand."""
+"""A chat completion endpoint on loopback: a function gives its replies, and it misbehaves on demand."""
 
 from __future__ import annotations
 
