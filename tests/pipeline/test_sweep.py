@@ -400,7 +400,7 @@ def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path)
     [
         ([], "nothing to train"),
         (["--resume", "run"], "--seeds does not go with --resume"),
-        (["r.yaml", "--quiet", "--skip-test"], "--seeds does not go with --quiet, --skip-test"),
+        (["r.yaml", "--worker", "--skip-test"], "--seeds does not go with --worker, --skip-test"),
     ],
 )
 def test_seeds_on_the_command_line(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
