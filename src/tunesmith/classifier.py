@@ -39,8 +39,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         recipe = recipes.load({"engine": {"save_strategy": "no"}, "seed": self.seed}, [*chosen, *self.overrides])
         plain = recipes.load({"seed": self.seed}, chosen)
         if any(getattr(recipe, name) != getattr(plain, name) for name in ("data", "split", "method", "seed", "task")):
-            do = "texts come to fit; method and seed are arguments"
-            raise RecipeError("overrides of data, split, task, method and seed mean nothing here", do=do)
+            do = "give the texts to fit, and method and seed as arguments"
+            raise RecipeError("overrides of data, split, task, method and seed have no effect here", do=do)
         gold = np.asarray(list(labels))
         rows = _examples(texts)
         if len(rows) != len(gold):
@@ -57,22 +57,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, texts: Iterable[Any]) -> Any:
-        """Probabilities: rows x classes, in the order of `classes_`."""
+        """Return probabilities, rows x classes in the order of `classes_`."""
         check_is_fitted(self)
         rows = [prediction.probabilities for prediction in self.predictor_.predict(_examples(texts))]
         return np.array(rows).reshape(len(rows), len(self.classes_))
 
     def predict(self, texts: Iterable[Any]) -> Any:
-        """The most probable class of each row."""
+        """Return the most probable class of each row."""
         return self.classes_[self.predict_proba(texts).argmax(axis=1)]
 
 
 def _examples(texts: Iterable[Any]) -> list[Example]:
-    return [_example(number, row) for number, row in enumerate(texts)]
-
-
-def _example(number: int, row: Any) -> Example:
-    parts = (row,) if isinstance(row, str) else tuple(row) if isinstance(row, (tuple, list, np.ndarray)) else ()
-    if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) and part.strip() for part in parts):
-        raise DataError(f"row {number} is no text", expected="a text, or a pair of texts", found=repr(row)[:80])
-    return Example(f"row:{number}", *parts)
+    examples = []
+    for number, row in enumerate(texts):
+        parts = (row,) if isinstance(row, str) else tuple(row) if isinstance(row, (tuple, list, np.ndarray)) else ()
+        if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) and part.strip() for part in parts):
+            raise DataError(f"row {number} is not a text", expected="a text, or a pair of texts", found=repr(row)[:80])
+        examples.append(Example(f"row:{number}", *parts))
+    return examples

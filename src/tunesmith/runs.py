@@ -1,4 +1,4 @@
-"""The run directory: what it is called, what lies in it, and how files get there whole.
+"""The run directory: its name, its files, and how they are written atomically.
 
     recipe.yaml         the resolved recipe
     manifest.json       versions, hardware, seed, data fingerprints, costs, notes
@@ -64,7 +64,7 @@ class Run:
         return manifest
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of this run."""
+        """Return the content of a JSON file of this run."""
         try:
             content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -74,7 +74,7 @@ class Run:
         return content
 
     def read_text(self, name: str) -> str:
-        """A text file of this run."""
+        """Return a text file of this run."""
         return (self.path / name).read_text(encoding="utf-8")
 
     def load(self, name: str, kind: type[Record]) -> Record:
@@ -92,7 +92,7 @@ class Run:
         self.write(MANIFEST, self._recorded() | records.dump(manifest))
 
     def decision(self, name: str) -> Any:
-        """A decision that this run took at its start, or None: a resumed run keeps it."""
+        """Return a decision that this run took at its start, or None: a resumed run keeps it."""
         return self._recorded().get(name)
 
     def record_decision(self, name: str, value: Any) -> None:
@@ -108,7 +108,7 @@ class Run:
             file.write(json.dumps(manifests.dump_entry(entry)) + "\n")
 
     def metrics(self) -> list[LogEntry]:
-        """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        """Return the lines of metrics.jsonl; a last line cut off by a crash is left out."""
         path = self.path / METRICS
         return [manifests.parse_entry(line, str(path)) for line in _json_lines(path)]
 
@@ -129,13 +129,13 @@ class Run:
         self._write_rows(split, [records.dump(row) for row in rows])
 
     def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
-        """What the run predicted for a split, and the gold labels."""
+        """Return the predictions for a split, and the gold labels."""
         rows = self._rows(split)
-        found = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
-        return found, [row["gold"] for row in rows]
+        predictions = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
+        return predictions, [row["gold"] for row in rows]
 
     def responses(self, split: str) -> list[ResponseRow]:
-        """What the run answered to a split. Raises RunError where there is nothing."""
+        """Return the responses to a split. Raises RunError where there are none."""
         return [records.load(ResponseRow, row, f"{self.path}: {split}.jsonl") for row in self._rows(split)]
 
     def _write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -151,8 +151,9 @@ class Run:
 
 
 def create(output_dir: str | Path, *words: str) -> Run:
-    """A new, empty run directory `<output_dir>/<time>_<words>`; never one that exists."""
-    name = "_".join([time.strftime("%Y-%m-%d_%H-%M-%S"), *(_slug(word) for word in words)])
+    """Make a new, empty run directory `<output_dir>/<time>_<words>`."""
+    slugs = [re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.")[:40] or "x" for word in words]
+    name = "_".join([time.strftime("%Y-%m-%d_%H-%M-%S"), *slugs])
     for attempt in range(1, 1000):
         path = Path(output_dir) / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -170,16 +171,16 @@ def create(output_dir: str | Path, *words: str) -> Run:
 
 
 def use(path: str | Path) -> Run:
-    """A given folder as run directory: new, or without a run in it."""
+    """Return a given folder as run directory: new, or empty except for a recipe. Raises RunError for any other."""
     run = Run(Path(path))
-    if run.path.exists() and (found := sorted(file.name for file in run.path.iterdir() if file.name != "recipe.yaml")):
-        raise RunError(f"{path} is not empty", found=", ".join(found[:5]), do="give another --run-dir")
+    if run.path.exists() and (files := sorted(file.name for file in run.path.iterdir() if file.name != "recipe.yaml")):
+        raise RunError(f"{path} is not empty", found=", ".join(files[:5]), do="give another --run-dir")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
 
 
 def find(path: str | Path) -> Run:
-    """The run at `path`. Raises RunError where there is none."""
+    """Return the run at `path`. Raises RunError where there is none."""
     folder = Path(path)
     if (folder / MANIFEST).is_file():
         return Run(folder)
@@ -197,10 +198,9 @@ def find(path: str | Path) -> Run:
 
 
 def listing(output_dir: str | Path) -> list[Run]:
-    """Every run under a folder, oldest first; the runs of a comparison lie one level deeper."""
+    """Return every run under a folder, oldest first; the runs of a comparison are one level deeper."""
     root = Path(output_dir)
-    found = [*root.glob(f"*/{MANIFEST}"), *root.glob(f"*/*/{MANIFEST}")]
-    return [Run(file.parent) for file in sorted(found)]
+    return [Run(file.parent) for file in sorted([*root.glob(f"*/{MANIFEST}"), *root.glob(f"*/*/{MANIFEST}")])]
 
 
 def data_name(source: str) -> str:
@@ -234,7 +234,8 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             str(file.relative_to(scratch)): _digest(file) for file in sorted(scratch.rglob("*")) if file.is_file()
         }
         write_whole(scratch / HASHES, json.dumps(hashes, indent=2).encode())
-        _sync_tree(scratch)
+        for path in [*scratch.rglob("*"), scratch]:
+            _sync(path)
         _swap(scratch, target)
         _sync(target.parent)
     except OSError as error:
@@ -262,7 +263,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that `write_folder` wrote, or None where every file is as it was."""
+    """Return what is wrong with a folder that `write_folder` wrote, or None where every file is as it was."""
     try:
         hashes: dict[str, str] = json.loads((folder / HASHES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -279,11 +280,6 @@ def damage(folder: Path) -> str | None:
 def _digest(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -309,12 +305,8 @@ def _swap(scratch: Path, target: Path) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Return the total size of the files in `folder`, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _slug(word: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.")[:40] or "x"
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -170,7 +170,7 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
     for one, other in zip(found, expected.predict(held_out(run)), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     long = Example("long", "goal " * 150, "team " * 170)
-    assert loaded.count(long) == 323
+    assert loaded.count_tokens(long) == 323
     assert loaded.predict([long])[0].probabilities == pytest.approx(expected.predict([long])[0].probabilities, abs=1e-5)
     loaded.predict([Example("longer", "goal " * 100_000, "team " * 100_000)])  # in memory there is
     row = held_out(run)[0]

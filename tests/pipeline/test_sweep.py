@@ -317,7 +317,7 @@ def test_a_sampler_that_repeats_itself_ends(
     words = ["linear.min_df=1,2,3,4"]
     folder = tunesmith.sweep(recipe, words, sampler="random", trials=3, sweep_dir=tmp_path / "sweep")
     assert len(folder.read("sweep.json")["trials"]) == 1
-    assert "1 of 3 trials: the sampler draws nothing new" in capsys.readouterr().err
+    assert "1 of 3 trials: the sampler found no new settings" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("trainer")
@@ -400,7 +400,7 @@ def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path)
     [
         ([], "nothing to train"),
         (["--resume", "run"], "--seeds does not go with --resume"),
-        (["r.yaml", "--quiet", "--skip-test"], "--seeds does not go with --quiet, --skip-test"),
+        (["r.yaml", "--worker", "--skip-test"], "--seeds does not go with --worker, --skip-test"),
     ],
 )
 def test_seeds_on_the_command_line(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:

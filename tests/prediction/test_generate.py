@@ -10,44 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests import tiny
+from tests.tiny_generators import CHAT, FAMILIES, generator, scripted
 from tunesmith.data.prompts import TEMPLATES, ChatEncoder
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction.generate import Generator
-from tunesmith.recipe import Generate, Model, Prompt
+from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
-FAMILIES = ["llama", "gpt2", "opt", "gpt_neox"]
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}[SEP]\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 GREEDY = Generate(max_new_tokens=12)
 DRAWN = Generate(max_new_tokens=12, do_sample=True, temperature=1.2, top_p=0.95, top_k=200, repetition_penalty=1.3)
-
-
-def byte_tokenizer(pad: str = "[PAD]") -> Any:
-    """Every byte is a token, so most letters of most scripts are split."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<|im_start|>"]
-    alphabet = special + sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(special)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token=pad, eos_token="[SEP]", model_max_length=512)
-
-
-def generator(family: str = "llama", template: str = "alpaca", pad: str = "[PAD]", max_length: int = 500) -> Generator:
-    words = byte_tokenizer(pad)
-    words.chat_template = CHAT
-    model = tiny.causal(family, vocab_size=len(words), max_position_embeddings=512)
-    for weight in model.parameters():  # further apart than at the start: the likeliest token leads clearly
-        if weight.ndim == 2:
-            weight.data *= 3
-    return Generator(model, ChatEncoder.of(Prompt(template=template), words), max_length)
 
 
 def asked(*texts: str) -> list[list[Message]]:
@@ -65,19 +36,6 @@ TEXTS = [
     "Go on",
     "!",
 ]
-
-
-def scripted(generator: Generator, text: str, ended: bool = True) -> Generator:
-    """A model that writes this text, token by token, whatever it is asked."""
-    ids = generator.chat_encoder.tokens([text])[0] + ([3] if ended else []) + [40] * 200
-    calls = iter(ids)
-
-    def force(module: Any, args: Any, output: Any) -> None:
-        output.logits = torch.zeros_like(output.logits[:, -1:])
-        output.logits[:, :, next(calls)] = 1
-
-    generator.model.register_forward_hook(force)
-    return generator
 
 
 @pytest.mark.parametrize("settings", [GREEDY, DRAWN], ids=["greedy", "drawn"])

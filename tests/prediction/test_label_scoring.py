@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.prediction.test_generate import FAMILIES, byte_tokenizer, generator, scripted
+from tests.tiny_generators import FAMILIES, byte_tokenizer, generator, scripted
 from tunesmith.data.prompts import ChatEncoder, LabelQuestion
 from tunesmith.errors import ModelError
 from tunesmith.models import adapters

@@ -20,7 +20,7 @@ COMMANDS: dict[str, Command] = training.COMMANDS | inference.COMMANDS | inspect.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
+    """Run one command; return the exit code."""
     args = _parse(argv)
     console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
     try:
@@ -36,26 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.say("interrupted")
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _parse(argv: Sequence[str] | None) -> Args:
-    """The arguments. argparse takes words behind an option for strangers; settings may stand anywhere."""
+    """Return the arguments. Settings may follow an option, where argparse does not recognize them."""
     root = parser()
-    args, strangers = root.parse_known_args(argv)
+    args, unrecognized = root.parse_known_args(argv)
     words = getattr(args, "overrides", getattr(args, "sources", None))
-    if words is None or any(word.startswith("-") for word in strangers):
-        if strangers:
-            root.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if words is None or any(word.startswith("-") for word in unrecognized):
+        if unrecognized:
+            root.error(f"unrecognized arguments: {' '.join(unrecognized)}")
         return args
-    words += strangers
+    words += unrecognized
     return args
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command with its arguments; docs/cli.md is generated from it."""
+    """Return the parser of every command; docs/cli.md is generated from it."""
     root = argparse.ArgumentParser(
         prog="tunesmith",
         description="Fine-tune a text model and know whether it was worth it.",
@@ -63,11 +63,12 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"tunesmith {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (run, text, add) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        add(command)
-        command.add_argument("-v", "--verbose", action="store_true", help="log more, with times and places in the code")
-        command.add_argument("-q", "--quiet", action="store_true", help="log nothing but warnings and errors")
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=run)
+    for name, command in COMMANDS.items():
+        description = command.help[0].upper() + command.help[1:] + "."
+        subparser = commands.add_parser(name, help=command.help, description=description)
+        command.add_arguments(subparser)
+        subparser.add_argument("-v", "--verbose", action="store_true", help="log more, with times and source lines")
+        subparser.add_argument("-q", "--quiet", action="store_true", help="log only warnings and errors")
+        subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        subparser.set_defaults(run=command.run)
     return root

@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from tunesmith import records
 
 Args = argparse.Namespace
-Command = tuple[Callable[[Args], None], str, Callable[[argparse.ArgumentParser], None]]
-"""What it does, in words too, and what adds its arguments."""
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
-    """The flag that asks for JSON."""
-    command.add_argument("--json", action="store_true", help="print JSON")
+class Command:
+    """One command: its help text, its arguments, and what it does."""
+
+    help: ClassVar[str]
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments to its parser."""
+        raise NotImplementedError
+
+    def run(self, args: Args) -> None:
+        """Run the command. Raises TunesmithError."""
+        raise NotImplementedError
 
 
-def add_overrides(command: argparse.ArgumentParser) -> None:
-    """Settings behind the other arguments."""
-    command.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that asks for JSON."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def is_override(word: str) -> bool:
-    """Whether a word is a setting and no file."""
-    return "=" in word and not Path(word).exists()
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add the settings that follow the other arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    return [word for word in words if word not in overrides], overrides
+
+
+def show_json(content: object) -> None:
+    """Print a record, a list or a mapping as JSON."""
+    print(json.dumps(records.dump(content), indent=2, ensure_ascii=False))
 
 
 def show_comparison(comparison: Any) -> None:
-    """Table, verdict, and where the page is."""
+    """Print the table, the conclusions and the path of the report."""
     from tunesmith.reporting import terminal
 
     print(terminal.table(comparison.report))
@@ -36,7 +57,7 @@ def show_comparison(comparison: Any) -> None:
 
 
 def show_run(run: Any) -> None:
-    """Name, scores and place of a run."""
+    """Print the name, the scores and the directory of a run."""
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
     if (run.path / "scores.json").exists():
@@ -45,15 +66,14 @@ def show_run(run: Any) -> None:
 
 
 def show_scores(scores: dict[str, Any]) -> str:
-    """What `evaluate` gives, for people: one model's figures, or several models' side by side and the verdict."""
-    from tunesmith import records
+    """Return the scores of `evaluate` as text: one model's, or several models' side by side with the conclusions."""
     from tunesmith.evaluation.response_pairs import ResponsePair
     from tunesmith.evaluation.responses import GenerationScores
     from tunesmith.pipeline.fitting.base_model import RunScores
     from tunesmith.reporting import terminal
 
     if "models" in scores:
-        models = {name: records.load(GenerationScores, of_one, name) for name, of_one in scores["models"].items()}
+        models = {name: records.load(GenerationScores, figures, name) for name, figures in scores["models"].items()}
         pairs = [records.load(ResponsePair, pair, "pairs") for pair in scores["pairs"]]
         return f"{terminal.figures(models, pairs)}\n\n{scores['verdict']}"
     if "flaws" in scores:
@@ -66,7 +86,7 @@ def show_scores(scores: dict[str, Any]) -> str:
 
 
 def headline(scores: dict[str, Any]) -> str:
-    """Scores with their intervals, a line each."""
+    """Return the headline scores with their intervals, one per line."""
     invalid = f", {scores['invalid']:,} of them given no label" if scores.get("invalid") else ""
     lines = [f"on {scores['rows']:,} rows{invalid}, with {100 * scores['confidence']:g}% intervals:"]
     for name, value in scores["headline"].items():

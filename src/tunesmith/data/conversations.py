@@ -1,10 +1,11 @@
-"""ConversationReader from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts, one row each."""
+"""Conversations from rows: Alpaca, messages, ShareGPT, prompt/completion, `### Human:` texts, one row each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 from tunesmith.data import cells
@@ -88,10 +89,8 @@ class ConversationReader:
         if not table.columns:
             raise DataError(f"{table.name}: no rows")
         ways = "; ".join(f"{', '.join(map('/'.join, form.columns))} ({name})" for name, form in known.items())
-        found = f"{table.name} has the columns {listed(table.columns)}"
-        raise DataError(
-            f"{found}, which match no conversation format", expected=ways, do="rename them, or set data.format"
-        )
+        problem = f"{table.name} has the columns {listed(table.columns)}, which match no conversation format"
+        raise DataError(problem, expected=ways, do="rename them, or set data.format")
 
 
 def detect(columns: Iterable[str], required: bool = True) -> str | None:
@@ -105,7 +104,14 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
     Raises InvalidRow where turns are empty, out of order, or nothing is answered.
     """
     notes: list[str] = []
-    messages = [_message(*turn) for turn in turns]
+    messages = []
+    for name, content, context in turns:
+        role = _role(name)
+        if role is None:
+            raise InvalidRow("unknown role", repr(name)[:40])
+        known = cast(Literal["system", "user", "assistant"], role)
+        about = "" if cells.is_null(context) else cells.text(context, "input")
+        messages.append(Message(known, cells.text(content, f"{role} turn"), about))
     start = 1 if messages and messages[0].role == "system" else 0
     if len(messages) > start and messages[start].role == "assistant":
         del messages[start]
@@ -128,15 +134,6 @@ def content_with_input(message: Message) -> str:
 
 def _role(name: Any) -> str | None:
     return ROLES.get(str(name).strip().lower())
-
-
-def _message(role: Any, content: Any, context: Any) -> Message:
-    name = _role(role)
-    if name is None:
-        raise InvalidRow("unknown role", repr(role)[:40])
-    known = cast(Literal["system", "user", "assistant"], name)
-    about = "" if cells.is_null(context) else cells.text(context, "input")
-    return Message(known, cells.text(content, f"{name} turn"), about)
 
 
 def _first(values: Values, *names: str) -> Any:
@@ -171,12 +168,8 @@ def _system_turn(values: Values) -> list[Turn]:
     return [] if system is None else [("system", system, "")]
 
 
-def _messages(values: Values) -> list[Turn]:
-    return [*_system_turn(values), *_turn_list(values.get("messages"))]
-
-
-def _sharegpt(values: Values) -> list[Turn]:
-    return [*_system_turn(values), *_turn_list(values.get("conversations"))]
+def _turns_in(values: Values, column: str) -> list[Turn]:
+    return [*_system_turn(values), *_turn_list(values.get(column))]
 
 
 def _turn_list(turns: Any) -> list[Turn]:
@@ -195,8 +188,8 @@ def _human_assistant(values: Values) -> list[Turn]:
 
 
 FORMATS = {
-    "messages": Format((("messages",),), _messages),
-    "sharegpt": Format((("conversations",),), _sharegpt),
+    "messages": Format((("messages",),), partial(_turns_in, column="messages")),
+    "sharegpt": Format((("conversations",),), partial(_turns_in, column="conversations")),
     "alpaca": Format((("instruction",), ("output", "response")), _alpaca),
     "prompt-completion": Format((("prompt",), ("completion", "response")), _prompt_completion),
     "human-assistant": Format((("text",),), _human_assistant),

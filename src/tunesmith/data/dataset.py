@@ -32,14 +32,19 @@ def read(data: Data, split: Split, seed: int, task: str = "classification") -> S
     rows_by_split, short = splits.cut(rows_by_split, sizes, seed)
     rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed)
     notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
+    test = rows_by_split.get("test", ())
+    groups = len({row.group for row in test})
+    if split.group is not None and groups < len(test):
+        what = f"test rows lie in {groups} groups of {split.group}"
+        notes.append(DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test)))
     return Splits(
         train=rows_by_split["train"],
         validation=rows_by_split.get("validation", ()),
-        test=rows_by_split.get("test", ()),
+        test=test,
         labels=examples.label_order(rows_by_split["train"], parsed.label_names),
         fingerprints=splits.fingerprints(rows_by_split),
         made=tuple(name for name in SPLITS if name in sizes),
-        notes=merge([*notes, *_grouped(rows_by_split, split.group)]),
+        notes=merge(notes),
     )
 
 
@@ -58,8 +63,8 @@ def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Exa
     ]
     if not rows:
         reasons = examples.handle_rejected(parsed.rejected, "drop", 0)
-        found = ", ".join(f"{note.what} {note.count}" for note in reasons)
-        raise DataError("no rows are left to predict", found=found)
+        counts = ", ".join(f"{note.what} {note.count}" for note in reasons)
+        raise DataError("no rows are left to predict", found=counts)
     return rows, merge([*parsed.notes, *dropped, *left_out])
 
 
@@ -75,16 +80,6 @@ def _read_conversations(data: Data, split: Split, required: bool) -> examples.Pa
     tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
     parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
     return replace(parsed, label_names=None)
-
-
-def _grouped(rows_by_split: RowsBySplit, column: str | None) -> list[DataNote]:
-    """Rows of one group are alike, while intervals take rows as independent: say so."""
-    test = rows_by_split.get("test", ())
-    groups = len({row.group for row in test})
-    if column is None or groups == len(test):
-        return []
-    what = f"test rows lie in {groups} groups of {column}: intervals take rows as independent and are too narrow"
-    return [DataNote(what, len(test))]
 
 
 def _sizes(rows_by_split: RowsBySplit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, combinations
 from typing import Literal
 
@@ -19,7 +19,17 @@ def text_key(row: Example) -> Key:
 
 def resolve(rows_by_split: RowsBySplit, policy: Literal["report", "remove"]) -> tuple[RowsBySplit, list[DataNote]]:
     """Report duplicates; `remove` also takes texts of a later split out of the earlier one, which is learned from."""
-    notes = [*_repeated(rows_by_split), *_contradictions(rows_by_split)]
+    notes = []
+    for name, rows in rows_by_split.items():
+        first = {text_key(row): row.id for row in reversed(rows)}
+        if repeated := [row for row in rows if first[text_key(row)] != row.id]:
+            notes.append(_note(f"exact duplicates within {name}", repeated))
+    labels: dict[Key, str | None] = {}
+    every_row = list(chain.from_iterable(rows_by_split.values()))
+    contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.label) != row.label}
+    if contradicting:
+        conflicts = [row for row in every_row if text_key(row) in contradicting]
+        notes.append(_note("same text with contradicting labels", conflicts))
     for earlier, later in combinations([name for name in SPLITS if name in rows_by_split], 2):
         shared = _shared(rows_by_split[earlier], rows_by_split[later], text_key)
         if shared and policy == "remove":
@@ -38,21 +48,6 @@ def resolve(rows_by_split: RowsBySplit, policy: Literal["report", "remove"]) -> 
 def _shared(rows: Sequence[Example], others: Iterable[Example], key: Callable[[Example], object]) -> list[Example]:
     keys = {key(row) for row in others}
     return [row for row in rows if key(row) in keys]
-
-
-def _repeated(rows_by_split: RowsBySplit) -> Iterator[DataNote]:
-    for split_name, rows in rows_by_split.items():
-        first = {text_key(row): row.id for row in reversed(rows)}
-        if repeated := [row for row in rows if first[text_key(row)] != row.id]:
-            yield _note(f"exact duplicates within {split_name}", repeated)
-
-
-def _contradictions(rows_by_split: RowsBySplit) -> Iterator[DataNote]:
-    labels: dict[Key, str | None] = {}
-    rows = list(chain.from_iterable(rows_by_split.values()))
-    contradicting = {key for row in rows if labels.setdefault(key := text_key(row), row.label) != row.label}
-    if contradicting:
-        yield _note("same text with contradicting labels", [row for row in rows if text_key(row) in contradicting])
 
 
 def _note(what: str, rows: Iterable[Example]) -> DataNote:

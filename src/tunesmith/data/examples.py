@@ -36,7 +36,7 @@ TRUTH = {"False": 0, "True": 1}
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """The examples of all tables, the rows that are none, and notes on how they were read."""
+    """The examples of all tables, the rejected rows, and notes on how they were read."""
 
     rows_by_split: RowsBySplit
     rejected: list[RejectedRow]
@@ -57,11 +57,11 @@ class RowReader(Protocol):
         ...
 
     def example(self, row: Row, columns: Columns) -> Example:
-        """Return the example of one row. Raises InvalidRow where there is none in it."""
+        """Return the example of one row. Raises InvalidRow where the row cannot become one."""
         ...
 
     def notes(self, row: Row, columns: Columns) -> Iterable[DataNote]:
-        """Return what the example has otherwise than the row."""
+        """Return notes on how the example differs from the row."""
         ...
 
 
@@ -109,8 +109,15 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
                 notes.append(item)
             else:
                 examples[item[0]].append(item[1])
-        if sum(map(len, examples.values())) == read_before:
-            _refuse_without_rows(table, rejected[rejected_before:], split_name)
+        if sum(map(len, examples.values())) > read_before:
+            continue
+        reasons = [row.reason for row in rejected[rejected_before:]]
+        if not reasons:
+            raise DataError(f"{table.name}: no rows")
+        if set(reasons) == {"missing label"}:
+            other = f"give a labelled {split_name} split, or set split.{split_name}=none to make one from train"
+            do = "" if split_name == "train" else other
+            raise DataError(f"{table.name}: no row has a label", found=f"{len(reasons)} rows", do=do)
     names = next((table.label_names for table in tables.values() if table.label_names), None)
     rows_by_split = {name: tuple(rows) for name, rows in examples.items() if rows or name in tables}
     return ParsedRows(rows_by_split, rejected, notes, names)
@@ -135,31 +142,20 @@ def _columns(tables: Mapping[str, Table], reader: RowReader) -> dict[str, Column
 def check_columns(table: Table, required: Mapping[str, str]) -> None:
     """Refuse a table that lacks a required column. required: columns by the setting that names them."""
     missing = {setting: column for setting, column in required.items() if column not in table.columns}
-    if missing and not table.columns:
+    if not missing:
+        return
+    if not table.columns:
         raise DataError(f"{table.name}: no rows")
-    if missing:
-        raise DataError(f"{table.name} has the columns {listed(table.columns)}; {_advice(missing, table.columns)}")
-
-
-def _advice(missing: Mapping[str, str], columns: Sequence[str]) -> str:
-    if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), None)):
-        return f"the fields seem to be separated by {mark!r}: write the file with commas, or as .tsv with tabs"
-    lower = {column.lower(): column for column in columns}
-    parts = []
+    advice = []
+    if len(table.columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in table.columns[0]), None)):
+        advice = [f"the fields seem to be separated by {mark!r}: write the file with commas, or as .tsv with tabs"]
+        missing = {}
+    lower = {column.lower(): column for column in table.columns}
     for setting, column in missing.items():
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
         do = f"did you mean {setting}={lower[close[0]]}?" if close else f"set {setting}"
-        parts.append(f"no {column!r}: {do}")
-    return "; ".join(parts)
-
-
-def _refuse_without_rows(table: Table, rejected: Sequence[RejectedRow], split_name: str) -> None:
-    if not rejected:
-        raise DataError(f"{table.name}: no rows")
-    if all(row.reason == "missing label" for row in rejected):
-        other = f"give a labelled {split_name} split, or set split.{split_name}=none to make one from train"
-        do = "" if split_name == "train" else other
-        raise DataError(f"{table.name}: no row has a label", found=f"{len(rejected)} rows", do=do)
+        advice.append(f"no {column!r}: {do}")
+    raise DataError(f"{table.name} has the columns {listed(table.columns)}; {'; '.join(advice)}")
 
 
 def _items(
@@ -254,16 +250,14 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
         if row.label not in known
     ]
     kept = {name: tuple(row for row in rows if row.label in known) for name, rows in rows_by_split.items()}
-    return kept, rejected, [*notes, *_similar(known)]
-
-
-def _similar(labels: Iterable[str | None]) -> Iterator[DataNote]:
     folded: dict[str, list[str]] = {}
-    for label in sorted(label for label in labels if label is not None):
+    for label in sorted(label for label in known if label is not None):
         folded.setdefault(" ".join(label.split()).casefold(), []).append(label)
     similar = [label for same in folded.values() if len(same) > 1 for label in same]
     if similar:
-        yield DataNote(f"labels that differ only by case or spaces: {listed(map(quoted, similar))}", len(similar))
+        what = f"labels that differ only by case or spaces: {listed(map(quoted, similar))}"
+        notes.append(DataNote(what, len(similar)))
+    return kept, rejected, notes
 
 
 def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple[str, ...]:

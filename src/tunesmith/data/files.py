@@ -56,13 +56,7 @@ def load(path: Path, name: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {name}", found=str(error.strerror or error)) from error
-    if content.startswith(GZIP) or path.suffix.lower() == ".gz":
-        return _unpack(content, name)
-    return content
-
-
-def _unpack(content: bytes, name: str) -> bytes:
-    if not content:
+    if not content or not (content.startswith(GZIP) or path.suffix.lower() == ".gz"):
         return content
     try:
         return gzip.decompress(content)

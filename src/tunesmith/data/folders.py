@@ -50,8 +50,12 @@ def _entries(folder: Path) -> list[Path]:
 def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
     """Return the entry of each split; nothing where train has none."""
     chosen: dict[str, Path] = {}
+    stems = {}  # `train` for `train.csv.gz`, and for a folder of that name
+    for entry in entries:
+        suffix = None if entry.is_dir() else formats.format_of(entry)
+        stems[entry] = entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
     for split_name, accepted in names.items():
-        matches = [entry for entry in entries if _stem(entry) in accepted]
+        matches = [entry for entry, stem in stems.items() if stem in accepted]
         if len(matches) > 1:
             raise DataError(
                 f"{folder}: several candidates for {split_name}",
@@ -61,12 +65,6 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
         if matches:
             chosen[split_name] = matches[0]
     return chosen if "train" in chosen else {}
-
-
-def _stem(entry: Path) -> str:
-    """Return `train` for `train.csv.gz`."""
-    suffix = None if entry.is_dir() else formats.format_of(entry)
-    return entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
 
 
 def _is_text(path: Path) -> bool:

@@ -127,7 +127,7 @@ def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[I
 
 
 def read_json(file: File) -> Table:
-    """An array of objects, or an object whose one list of objects is the table, as in `{"data": [...]}`."""
+    """An array of objects, or an object whose only list of objects is the table, as in `{"data": [...]}`."""
     text = decode(file)
     content = text.decoded()
     if not content.strip():
@@ -141,7 +141,15 @@ def read_json(file: File) -> Table:
         raise DataError(f"{where}: broken JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file.name}: broken JSON", found=str(error)) from error
-    return _json_table(file.name, text.notes, _json_rows(file.name, parsed))
+    rows = _json_rows(file.name, parsed)
+    columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
+    items = (
+        Row(f"{file.name}:row {number}", row)
+        if isinstance(row, dict)
+        else RejectedRow("row that is not an object", f"{file.name}:row {number}", type(row).__name__)
+        for number, row in enumerate(rows, 1)
+    )
+    return Table(file.name, tuple(columns), chain(text.notes, items))
 
 
 def _json_rows(name: str, content: Any) -> list[Any]:
@@ -156,17 +164,6 @@ def _json_rows(name: str, content: Any) -> list[Any]:
             found=f"an object with {len(lists)} such arrays" if isinstance(content, dict) else type(content).__name__,
         )
     return lists[0]
-
-
-def _json_table(name: str, notes: tuple[DataNote, ...], rows: list[Any]) -> Table:
-    columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
-    items = (
-        Row(f"{name}:row {number}", row)
-        if isinstance(row, dict)
-        else RejectedRow("row that is not an object", f"{name}:row {number}", type(row).__name__)
-        for number, row in enumerate(rows, 1)
-    )
-    return Table(name, tuple(columns), chain(notes, items))
 
 
 def read_jsonl(file: File) -> Table:

@@ -1,4 +1,4 @@
-"""Tables from data sets on a Hugging Face hub; the only door to `datasets`."""
+"""Tables from data sets on a Hugging Face hub; the only module that imports `datasets`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
     used = set(wanted)
     tables = {}
     for split_name, names in split_names(split).items():
-        name = next((name for name in names if _base(name) in available), None)
+        # `train[:80%]` and `train+test` are slices and sums of the split `train`
+        name = next((name for name in names if name.split("+")[0].split("[")[0] in available), None)
         if name is None:
             _refuse_missing(data, split, split_name, sorted(available))
             continue
         rows = available[name] if name in available else _load(data, split=name)
-        tables[split_name] = _table(name, rows, used, keep_integers=data.label_names is not None, label=data.label)
+        columns = tuple(rows.column_names)
+        feature = (rows.features or {}).get(data.label)
+        label_names = tuple(getattr(feature, "names", None) or ()) if data.label_names is None else ()
+        picked = rows.select_columns([column for column in columns if column in used])
+        tables[split_name] = Table(name, columns, _rows(name, picked, data.label, label_names), label_names or None)
     return tables
-
-
-def _base(name: str) -> str:
-    """Return `train` for `train[:80%]` and for `train+test`."""
-    return name.split("+")[0].split("[")[0]
 
 
 def _load(data: Data, **which: str) -> Any:
@@ -55,27 +55,13 @@ def _refuse_missing(data: Data, split: Split, split_name: str, available: list[s
         raise DataError(f"{data.path}: no split {name!r}", found=listed(available), do=do)
 
 
-def _table(name: str, rows: Any, used: set[str], *, keep_integers: bool, label: str) -> Table:
-    columns = tuple(rows.column_names)
-    feature = (rows.features or {}).get(label)
-    names = None if keep_integers or feature is None else getattr(feature, "names", None)
-    picked = rows.select_columns([column for column in columns if column in used])
-    label_names = tuple(names) if names else None
-    return Table(name, columns, _rows(name, picked, label, label_names), label_names)
-
-
-def _rows(name: str, rows: Any, label: str, names: tuple[str, ...] | None) -> Iterator[Item]:
+def _rows(name: str, rows: Any, label: str, label_names: tuple[str, ...]) -> Iterator[Item]:
     start = 0
     for batch in rows.with_format("arrow").iter(batch_size=4096):
         for index, values in enumerate(batch.to_pylist(), start):
-            if names is not None:
-                values[label] = _named(values[label], names)
+            index_of_label = values[label] if label_names else None
+            if isinstance(index_of_label, int) and index_of_label < len(label_names):
+                # -1 is how the hub writes a missing label
+                values[label] = label_names[index_of_label] if index_of_label >= 0 else None
             yield Row(f"{name}:{index}", values)
         start += batch.num_rows
-
-
-def _named(label: Any, names: tuple[str, ...]) -> Any:
-    """Return the name of a ClassLabel; -1 is how the hub writes a missing label."""
-    if not isinstance(label, int) or label >= len(names):
-        return label
-    return names[label] if label >= 0 else None

@@ -1,4 +1,4 @@
-"""ConversationReader -> token ids, and which of them are learned. Every template is a Jinja chat template.
+"""Conversations -> token ids, and which of them are learned. Every template is a Jinja chat template.
 
 It is installed as the tokenizer's own template and saved with it, so that training, prediction, serving and other
 software make the same prompt, token for token. An answer's tokens begin where the template's generation prompt
@@ -151,7 +151,12 @@ class ChatEncoder:
 
     def _encode(self, pieces: Sequence[list[tuple[str, bool]]]) -> list[tuple[Ids, Ids]]:
         ids = iter(self.tokens([text for conversation in pieces for text, _ in conversation]))
-        return [_joined([(next(ids), learned) for _, learned in conversation]) for conversation in pieces]
+        encoded = []
+        for conversation in pieces:
+            parts = [(next(ids), learned) for _, learned in conversation]
+            tokens = [token for part, _ in parts for token in part]
+            encoded.append((tokens, [token if learned else IGNORE for part, learned in parts for token in part]))
+        return encoded
 
     def _pieces(self, messages: Conversation) -> list[tuple[str, bool]] | None:
         """Return None where the template rewrites earlier turns."""
@@ -278,12 +283,6 @@ def _without_end(text: str, over: int, chat_encoder: ChatEncoder) -> str:
     return text[: ends[-1]] if ends else ""
 
 
-def _joined(parts: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Ids]:
-    ids = [token for piece, _ in parts for token in piece]
-    labels = [token if learned else IGNORE for piece, learned in parts for token in piece]
-    return ids, labels
-
-
 def _template(name: str, tokenizer: Any) -> str:
     if name == "chat":
         if not tokenizer.chat_template:
@@ -292,16 +291,12 @@ def _template(name: str, tokenizer: Any) -> str:
             )
         return str(tokenizer.chat_template)
     if name in TEMPLATES:
-        return _beginning(tokenizer) + TEMPLATES[name]
+        # the tokenizer itself puts something before a text (the BOS of Llama and OPT): so does the template
+        plain = tokenizer("a", add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        full = tokenizer("a", return_attention_mask=False)["input_ids"]
+        count = next((i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain), 0)
+        return "".join(tokenizer.convert_ids_to_tokens(full[:count])) + TEMPLATES[name]
     path = Path(name)
     if path.suffix not in (".jinja", ".j2") or not path.is_file():
         raise RecipeError(f"prompt.template={name}", expected=f"{', '.join(TEMPLATES)}, chat, auto, or a .jinja file")
     return path.read_text(encoding="utf-8")
-
-
-def _beginning(tokenizer: Any) -> str:
-    """Return what the tokenizer itself puts before a text (the BOS of Llama and OPT), for the template."""
-    plain = tokenizer("a", add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    full = tokenizer("a", return_attention_mask=False)["input_ids"]
-    count = next((i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain), 0)
-    return "".join(tokenizer.convert_ids_to_tokens(full[:count]))

@@ -91,7 +91,7 @@ def read(
     instruction: str | None = None,
     graded: bool = True,
 ) -> ResponseFile:
-    """The responses in a JSON, JSON Lines, CSV, TSV or Parquet file, each also .gz.
+    """Return the responses in a JSON, JSON Lines, CSV, TSV or Parquet file, each also .gz.
 
     The columns are found by NAMES unless they are named. Raises DataError, naming the file's columns, where one is
     missing or could be several. graded: the file must have a column of references, though not in every row.
@@ -103,15 +103,20 @@ def read(
     ids = _ids(rows, columns, changes)
     models = {}
     for model, column in zip(_model_names(parts.responses, path.name), parts.responses, strict=True):
-        read = [_response_row(row, name, parts, column) for row, name in zip(rows, ids, strict=True)]
-        if all(row.response is None for row in read):
+        answered = [_response_row(row, name, parts, column) for row, name in zip(rows, ids, strict=True)]
+        if all(row.response is None for row in answered):
             raise DataError(f"{path.name}: a column of responses that holds none", do="name another: --response NAME")
-        models[model] = _without_partial_columns(read)
+        # what only some rows have cannot be scored, and a loss needs its number of tokens, too
+        partial = {key for key in KEPT if any(getattr(row, key) is None for row in answered)}
+        if partial & {"loss", "learned"}:
+            partial |= {"loss", "learned"}
+        unknown: dict[str, Any] = dict.fromkeys(partial)
+        models[model] = [replace(row, **unknown) for row in answered]
     return ResponseFile(models, merge(changes))
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
-    """A file's columns, its rows, and what reading them met. Raises DataError for no rows, and for broken ones."""
+    """Return a file's columns, its rows, and notes on reading them. Raises DataError for no or broken rows."""
     columns = formats.table(path, path.name, "utf-8", ()).columns
     items = list(formats.table(path, path.name, "utf-8", columns).items)
     bad = [item for item in items if isinstance(item, RejectedRow)]
@@ -129,7 +134,7 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
 
 
 def _find_parts(file: str, columns: Sequence[str], named: Mapping[str, Sequence[str]], *, graded: bool) -> _Parts:
-    """The columns that the user named, by part; for the other parts the only ones with fitting names."""
+    """Return the columns that the user named, by part; for other parts the only ones with fitting names."""
     free = [column for column in columns if all(column not in names for names in named.values())]
 
     def fitting(names: Sequence[str]) -> list[str]:
@@ -137,7 +142,15 @@ def _find_parts(file: str, columns: Sequence[str], named: Mapping[str, Sequence[
 
     instruction = named["instruction"] or fitting(NAMES["instruction"]) or fitting(["input"])
     references = named["reference"] or fitting(NAMES["reference"])
-    only, several = fitting(NAMES["response"]), [column for column in free if _is_one_of_several(column)]
+    only, several = (
+        fitting(NAMES["response"]),
+        [
+            column
+            for column in free
+            if SEVERAL.fullmatch(_normalized(column))
+            and _normalized(column) not in (*NAMES["reference"], *NAMES["response"])
+        ],
+    )
     either = fitting(EITHER)
     if not (named["response"] or only or several):
         if references:
@@ -160,11 +173,6 @@ def _find_parts(file: str, columns: Sequence[str], named: Mapping[str, Sequence[
     )
 
 
-def _is_one_of_several(column: str) -> bool:
-    name = _normalized(column)
-    return SEVERAL.fullmatch(name) is not None and name not in (*NAMES["reference"], *NAMES["response"])
-
-
 def _unclear(file: str, part: str, fitting: Sequence[str], columns: Sequence[str]) -> DataError:
     quoted = listed(map(repr, columns))
     if fitting:
@@ -176,7 +184,7 @@ def _unclear(file: str, part: str, fitting: Sequence[str], columns: Sequence[str
 
 
 def _column(file: str, columns: Sequence[str], name: str) -> str:
-    """The column of that name; case, `_`, `-` and spaces make no difference where it is the only one."""
+    """Return the column of that name; case, `_`, `-` and spaces make no difference where it is the only one."""
     if name in columns:
         return name
     close = [column for column in columns if _normalized(column) == _normalized(name)]
@@ -190,7 +198,7 @@ def _normalized(column: str) -> str:
 
 
 def _model_names(columns: Sequence[str], file: str) -> list[str]:
-    """The names of the models whose responses these columns hold; no two are equal."""
+    """Return the distinct names of the models whose responses these columns hold."""
     if len(columns) == 1 and _normalized(columns[0]) in (*NAMES["response"], *EITHER):
         return [file.split(".")[0]]
     words = re.compile(r" (response|answer|output|prediction)$", re.IGNORECASE)
@@ -202,15 +210,20 @@ def _model_names(columns: Sequence[str], file: str) -> list[str]:
 
 
 def _response_row(row: Row, name: str, parts: _Parts, column: str) -> ResponseRow:
-    """One model's row, with what KEPT names where the file has only that model."""
+    """Return one model's row, with what KEPT names where the file has only that model."""
     instruction = _text(row, parts.instruction)
     if instruction is None or cells.is_null(instruction):
         raise DataError(f"{row.id}: no instruction", found=f"nothing in {parts.instruction!r}", do="fix the row")
     about = (_text(row, parts.input) if parts.input else "") or ""
     reference = _text(row, parts.reference) if parts.reference else None
     response = _text(row, column)
-    alone = len(parts.responses) == 1
-    kept = {key: row.values[key] for key, kind in KEPT.items() if alone and _fits(row.values.get(key), kind)}
+    kept: dict[str, Any] = {
+        key: value
+        for key, kind in KEPT.items()
+        if len(parts.responses) == 1
+        and isinstance(value := row.values.get(key), (int, kind))
+        and isinstance(value, bool) == (kind is bool)
+    }
     return ResponseRow(
         id=name,
         prompt=f"{instruction}\n\n{about}" if about.strip() else instruction,
@@ -224,7 +237,7 @@ def _response_row(row: Row, name: str, parts: _Parts, column: str) -> ResponseRo
 
 
 def _ids(rows: Sequence[Row], columns: Sequence[str], changes: list[DataNote]) -> list[str]:
-    """The rows' own ids, if every row has one and no two are equal; row numbers otherwise."""
+    """Return the rows' own ids, if every row has one and no two are equal; row numbers otherwise."""
     column = next((column for column in columns if _normalized(column) in NAMES["id"]), "id")
     own = [row.values.get(column) for row in rows]
     if any(cells.is_null(name) or not isinstance(name, str | int) for name in own):
@@ -237,7 +250,7 @@ def _ids(rows: Sequence[Row], columns: Sequence[str], changes: list[DataNote]) -
 
 
 def _text(row: Row, column: str) -> str | None:
-    """A cell as text: None where there is nothing, the empty text where there is an empty one."""
+    """Return a cell as text: None for a missing one, the empty text for an empty one."""
     value = row.values.get(column)
     if isinstance(value, str) and not value.strip():
         return value
@@ -247,16 +260,3 @@ def _text(row: Row, column: str) -> str | None:
         return cells.text(value, column)
     except cells.InvalidRow as error:
         raise DataError(f"{row.id}: {error.reason}", found=error.note, do="write texts, or name another key") from None
-
-
-def _fits(value: object, kind: type) -> bool:
-    return isinstance(value, bool) if kind is bool else isinstance(value, (int, kind)) and not isinstance(value, bool)
-
-
-def _without_partial_columns(rows: list[ResponseRow]) -> list[ResponseRow]:
-    """The rows without what only some of them have, which cannot be scored: a loss needs its number of tokens, too."""
-    partial = {key for key in KEPT if any(getattr(row, key) is None for row in rows)}
-    if partial & {"loss", "learned"}:
-        partial |= {"loss", "learned"}
-    unknown: dict[str, Any] = dict.fromkeys(partial)
-    return [replace(row, **unknown) for row in rows]

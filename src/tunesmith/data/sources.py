@@ -38,11 +38,18 @@ def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Ta
     if not source:
         raise DataError("no data", expected="a source of rows", do="set data.path, or data.train and data.test")
     if source.startswith(ASSET):
-        return _asset(source, data, split, wanted)
+        from tunesmith import assets
+
+        asset = assets.fetch(source)
+        untouched = data.encoding == Data.model_fields["encoding"].default
+        encodings = asset.encoding if asset.encoding and untouched else data.encoding
+        return _local(Path(asset.path), split, encodings, wanted)
     path = Path(source).expanduser()
     if path.exists():
         return _local(path, split, data.encoding, wanted)
-    if _looks_like_a_path(source):
+    # a hub id is `name` or `owner/name`; anything else, or anything with a file's suffix, was meant as a path
+    has_suffix = formats.format_of(Path(source)) is not None or source.endswith(".gz")
+    if has_suffix or source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1:
         raise _missing("data.path", path)
     return hub.tables(data, split, wanted)
 
@@ -51,21 +58,6 @@ def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str]) -> d
     if path.is_dir():
         return folders.tables(path, split, encodings, wanted)
     return {"train": formats.table(path, path.name, encodings, wanted)}
-
-
-def _asset(source: str, data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
-    from tunesmith import assets
-
-    asset = assets.fetch(source)
-    untouched = data.encoding == Data.model_fields["encoding"].default
-    encodings = asset.encoding if asset.encoding and untouched else data.encoding
-    return _local(Path(asset.path), split, encodings, wanted)
-
-
-def _looks_like_a_path(source: str) -> bool:
-    """A hub id is `name` or `owner/name`; anything else, or anything with a file's suffix, was meant as a path."""
-    known = formats.format_of(Path(source)) is not None or source.endswith(".gz")
-    return known or source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1
 
 
 def _split_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:

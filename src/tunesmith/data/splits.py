@@ -32,21 +32,7 @@ def cut(rows_by_split: RowsBySplit, sizes: Mapping[str, float], seed: int) -> tu
     if not sizes:
         return rows_by_split, []
     rows = rows_by_split["train"]
-    wanted = {name: _row_count(size, len(rows)) for name, size in sizes.items()}
-    _check_sizes(rows, wanted)
-    assigned = _Partition(rows, wanted, random.Random(f"{seed} cut")).assign()  # noqa: S311 - repeatable, not secret
-    made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
-    for row, name in zip(rows, assigned, strict=True):
-        made[name].append(row)
-    notes = [note for name, count in wanted.items() if (note := _shortfall(name, len(made[name]), count))]
-    return {**rows_by_split, **{name: tuple(split_rows) for name, split_rows in made.items()}}, notes
-
-
-def _row_count(size: float, rows: int) -> int:
-    return int(size) if size >= 1 else max(1, int(size * rows + 0.5))
-
-
-def _check_sizes(rows: Sequence[Example], wanted: Mapping[str, int]) -> None:
+    wanted = {name: int(size) if size >= 1 else max(1, int(size * len(rows) + 0.5)) for name, size in sizes.items()}
     labels = len({row.label for row in rows})
     if sum(wanted.values()) > len(rows) - labels:
         raise DataError(
@@ -54,16 +40,20 @@ def _check_sizes(rows: Sequence[Example], wanted: Mapping[str, int]) -> None:
             found=f"{len(rows)} rows with {labels} labels, each of which needs a row in train",
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
-
-
-def _shortfall(name: str, reached: int, wanted: int) -> DataNote | None:
+    assigned = _Partition(rows, wanted, random.Random(f"{seed} cut")).assign()  # noqa: S311 - repeatable, not secret
+    made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
+    for row, name in zip(rows, assigned, strict=True):
+        made[name].append(row)
     why = "as groups and equal texts stay together and every label needs a row in train"
-    if not reached:
-        do = "lower split.test_size or split.validation_size, or group by a finer column"
-        raise DataError(f"no row is left for {name}, {why}", expected=f"{wanted} rows", do=do)
-    if reached == wanted:
-        return None
-    return DataNote(f"{name} has {reached} rows instead of {wanted}, {why}", wanted - reached)
+    notes = []
+    for name, count in wanted.items():
+        reached = len(made[name])
+        if not reached:
+            do = "lower split.test_size or split.validation_size, or group by a finer column"
+            raise DataError(f"no row is left for {name}, {why}", expected=f"{count} rows", do=do)
+        if reached < count:
+            notes.append(DataNote(f"{name} has {reached} rows instead of {count}, {why}", count - reached))
+    return {**rows_by_split, **{name: tuple(split_rows) for name, split_rows in made.items()}}, notes
 
 
 class _Partition:

@@ -7,32 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesmith.types import DataNote, DataSummary, Example, Quantiles, Splits, SplitSummary
+from tunesmith.types import DataNote, DataSummary, Quantiles, Splits, SplitSummary
 
 
 def summarize(splits: Splits, source: str) -> DataSummary:
     """Rows, labels and lengths of each split, fingerprints, and everything that reading changed."""
-    rows_by_split = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    summaries = {}
+    for name, rows in {"train": splits.train, "validation": splits.validation, "test": splits.test}.items():
+        counts = Counter(row.label for row in rows)
+        per_label = {label: counts[label] for label in splits.labels}
+        lengths = [
+            sum(len(message.content) + len(message.input) for message in row.messages)
+            if row.messages
+            else len(row.text) + len(row.text_pair or "")
+            for row in rows
+        ]
+        summaries[name] = SplitSummary(len(rows), splits.fingerprints[name], per_label, quantiles(lengths))
     return DataSummary(
         source=source,
         labels=splits.labels,
         fingerprint=splits.fingerprints["data"],
         made=splits.made,
-        splits={name: _split(rows, splits.labels, splits.fingerprints[name]) for name, rows in rows_by_split.items()},
+        splits=summaries,
         changes=splits.notes,
     )
-
-
-def _split(rows: Sequence[Example], labels: Sequence[str], fingerprint: str) -> SplitSummary:
-    counts = Counter(row.label for row in rows)
-    per_label = {label: counts[label] for label in labels}
-    return SplitSummary(len(rows), fingerprint, per_label, quantiles([_characters(row) for row in rows]))
-
-
-def _characters(row: Example) -> int:
-    if row.messages:
-        return sum(len(message.content) + len(message.input) for message in row.messages)
-    return len(row.text) + len(row.text_pair or "")
 
 
 def quantiles(lengths: Sequence[int]) -> Quantiles:
@@ -45,9 +43,8 @@ def quantiles(lengths: Sequence[int]) -> Quantiles:
 
 def lines(notes: Sequence[DataNote]) -> list[str]:
     """Return each note as a line for people: `2 x dropped: empty text (a.csv:3, a.csv:7)`."""
-    return [f"{note.count:,} x {note.what}" + _where(note) for note in notes]
-
-
-def _where(note: DataNote) -> str:
-    more = " ..." if note.count > len(note.where) else ""
-    return f" ({', '.join(note.where)}{more})" if note.where else ""
+    texts = []
+    for note in notes:
+        more = " ..." if note.count > len(note.where) else ""
+        texts.append(f"{note.count:,} x {note.what}" + (f" ({', '.join(note.where)}{more})" if note.where else ""))
+    return texts

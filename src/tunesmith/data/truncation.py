@@ -1,4 +1,4 @@
-"""ConversationReader -> token ids of at most so many tokens. What is cut is the prompt, never the end of an answer."""
+"""Conversations -> token ids within a limit. What is cut is the prompt, never the end of an answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
 CHUNK = 1000
-"""ConversationReader tokenized at once."""
+"""Conversations tokenized at once."""
 Sized = TypeVar("Sized")
 
 
@@ -47,7 +47,11 @@ def encode(
             encoded = row if fits else None
             if not fits and policy == "truncate":
                 encoded = _truncated(
-                    messages, limit, chat_encoder, lambda one: chat_encoder.encode([one])[0], lambda pair: len(pair[0])
+                    messages,
+                    limit,
+                    chat_encoder,
+                    lambda short: chat_encoder.encode([short])[0],
+                    lambda pair: len(pair[0]),
                 )
                 cut += [name] if encoded else []
             if encoded:
@@ -74,7 +78,9 @@ def encode_prompts(
             if len(ids) > limit:
                 cut.append(len(encoded))
                 encoded.append(
-                    _truncated(messages, limit, chat_encoder, lambda one: chat_encoder.encode_prompts([one])[0], len)
+                    _truncated(
+                        messages, limit, chat_encoder, lambda short: chat_encoder.encode_prompts([short])[0], len
+                    )
                 )
             else:
                 encoded.append(ids)

@@ -1,7 +1,7 @@
 """Causal language models of Llama's kind as one GGUF file, for llama.cpp and what stands on it. The only door to gguf.
 
-llama.cpp's own converter is not on PyPI; the `gguf` package, which it writes with, is. What is not known for sure is
-refused: another architecture, scaled rotations, a tokenizer whose way of splitting llama.cpp has no name for.
+llama.cpp's own converter is not on PyPI; the `gguf` package, which it writes with, is. What is not known for sure
+is refused: another architecture, scaled rotations, a tokenizer whose way of splitting llama.cpp has no name for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import gguf as format_
 import numpy as np
-import torch
 
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
@@ -39,7 +38,7 @@ SPLITS = {
     r"Split:(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+,ByteLevel": "qwen2",
 }
-"""How a tokenizer splits a text before it merges letters -> llama.cpp's name for it (`tokenizer.ggml.pre`)."""
+"""How a tokenizer splits a text before it merges characters -> llama.cpp's name for it (`tokenizer.ggml.pre`)."""
 
 
 def gguf(trained: ExportSource, folder: Path) -> Exported:
@@ -66,12 +65,21 @@ def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) ->
     writer.add_file_type(about)
     _add_sizes(writer, config)
     _add_tokenizer(writer, tokenizer, config.vocab_size)
-    names = format_.get_tensor_name_map(_enum(name), config.num_hidden_layers)
-    for key, tensor in _tensors(model):
-        found = names.get_name(key, (".weight", ".bias"))
-        if found is None:
+    architecture = next(key for key, text in format_.MODEL_ARCH_NAMES.items() if text == name)
+    names = format_.get_tensor_name_map(architecture, config.num_hidden_layers)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for key, tensor in model.state_dict().items():
+        if tied and key == "lm_head.weight":  # llama.cpp takes the embedding itself
+            continue
+        gguf_name = names.get_name(key, (".weight", ".bias"))
+        if gguf_name is None:
             raise ModelError(f"GGUF has no name for {key}", do="export --to safetensors")
-        _add(writer, found, _turned(key, tensor, name, config), kind)
+        array = np.ascontiguousarray(_permuted(key, tensor.detach().float().cpu().numpy(), name, config))
+        if array.ndim == 1 or precision == "float32":
+            writer.add_tensor(gguf_name, array)
+        else:
+            stored = format_.GGMLQuantizationType.F16 if array.shape[-1] % BLOCK else kind
+            writer.add_tensor(gguf_name, format_.quantize(array, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -91,10 +99,6 @@ def _architecture(model: Any) -> str:
             do="export --to safetensors, and run llama.cpp's convert_hf_to_gguf.py on the folder",
         )
     return ARCHITECTURES[kind]
-
-
-def _enum(name: str) -> Any:
-    return next(one for one, text in format_.MODEL_ARCH_NAMES.items() if text == name)
 
 
 def _add_sizes(writer: Any, config: Any) -> None:
@@ -119,27 +123,23 @@ def _add_tokenizer(writer: Any, tokenizer: Any, rows: int) -> None:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     pre = split_name(backend)
     known = {index: text for text, index in tokenizer.get_vocab().items()}
-    added = tokenizer.added_tokens_decoder
-    kinds = [_kind(index, known, added) for index in range(rows)]
+    types = format_.TokenType
+    kinds = [types.NORMAL if index in known else types.UNUSED for index in range(rows)]
+    for index, token in tokenizer.added_tokens_decoder.items():
+        if index < rows:
+            kinds[index] = types.CONTROL if token.special else types.USER_DEFINED
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([known.get(index, f"[PAD{index}]") for index in range(rows)])
-    writer.add_token_types(kinds)
+    writer.add_token_types([int(kind) for kind in kinds])
     merges = backend["model"]["merges"]
-    writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     for special in ("bos", "eos", "unk", "pad"):
         if (index := getattr(tokenizer, f"{special}_token_id")) is not None:
             getattr(writer, f"add_{special}_token_id")(index)
     writer.add_add_bos_token(begins(tokenizer))
     writer.add_add_eos_token(False)
     writer.add_chat_template(tokenizer.chat_template)
-
-
-def _kind(index: int, known: Mapping[int, str], added: Mapping[int, Any]) -> int:
-    types = format_.TokenType
-    if index in added:
-        return int(types.CONTROL if added[index].special else types.USER_DEFINED)
-    return int(types.NORMAL if index in known else types.UNUSED)
 
 
 def begins(tokenizer: Any) -> bool:
@@ -149,13 +149,13 @@ def begins(tokenizer: Any) -> bool:
 
 def split_name(backend: Mapping[str, Any]) -> str:
     """llama.cpp's name for how a tokenizer (tokenizer.json) splits texts. Raises ModelError where it has none."""
-    found = backend["model"]["type"] + " of " + _splits(backend.get("pre_tokenizer") or {})
-    name = SPLITS.get(found.removeprefix("BPE of "))
+    splits = backend["model"]["type"] + " of " + _splits(backend.get("pre_tokenizer") or {})
+    name = SPLITS.get(splits.removeprefix("BPE of "))
     if name is None or backend["model"].get("byte_fallback"):
         raise ModelError(
             "llama.cpp has no name known here for how this tokenizer splits a text",
             expected="byte-level BPE as of GPT-2, SmolLM, Llama 3 or Qwen 2",
-            found=found[:200],
+            found=splits[:200],
             do="export --to safetensors, and run llama.cpp's convert_hf_to_gguf.py on the folder",
         )
     return name
@@ -164,37 +164,16 @@ def split_name(backend: Mapping[str, Any]) -> str:
 def _splits(step: Mapping[str, Any]) -> str:
     kind = str(step.get("type"))
     if kind == "Sequence":
-        return ",".join(_splits(one) for one in step["pretokenizers"])
+        return ",".join(map(_splits, step["pretokenizers"]))
     if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
         return f"Split:{step['pattern'].get('Regex')}"
     plain = {"ByteLevel": not step.get("add_prefix_space"), "Digits": step.get("individual_digits")}
     return kind if plain.get(kind) else f"{kind} {dict(step)}"
 
 
-def _tensors(model: Any) -> list[tuple[str, torch.Tensor]]:
-    """The weights by name; an output that is the embedding itself is left out, as llama.cpp has it."""
-    table = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is table
-    return [
-        (key, tensor.detach().float().cpu())
-        for key, tensor in model.state_dict().items()
-        if not (tied and key == "lm_head.weight")
-    ]
-
-
-def _turned(key: str, tensor: torch.Tensor, name: str, config: Any) -> Logits:
-    """Of Llama's queries and keys the rows in llama.cpp's order: it rotates neighbours, transformers rotates halves."""
-    array = tensor.numpy()
+def _permuted(key: str, array: Logits, name: str, config: Any) -> Logits:
+    """Put the rows of Llama's queries and keys in llama.cpp's order: it rotates neighbours, transformers halves."""
     if name != "llama" or not any(f".{part}." in key for part in ("q_proj", "k_proj")):
         return array
     heads = config.num_attention_heads if "q_proj" in key else config.num_key_value_heads
     return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-
-
-def _add(writer: Any, name: str, array: Logits, kind: Any) -> None:
-    if array.ndim == 1 or kind == format_.GGMLQuantizationType.F32:
-        writer.add_tensor(name, np.ascontiguousarray(array, dtype=np.float32))
-        return
-    if array.shape[-1] % BLOCK:
-        kind = format_.GGMLQuantizationType.F16
-    writer.add_tensor(name, format_.quantize(np.ascontiguousarray(array), kind), raw_dtype=kind)

@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +30,9 @@ class Network(nn.Module):
 
     def __init__(self, trained: ExportSource, attention: str) -> None:
         super().__init__()
-        self.body = _plain(weights.merged(trained), attention)
+        self.body = copy.deepcopy(weights.merged(trained))
+        with contextlib.suppress(ValueError):  # XLNet and its kin have one attention and no choice
+            self.body.set_attn_implementation(attention)
         self.head = None if trained.parts.head is None else _RegressionHead(trained.parts.head)
 
     def forward(
@@ -144,11 +145,3 @@ def tracing(target: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _plain(model: Any, attention: str) -> nn.Module:
-    """A copy of the model with an attention that exporters know, where it lets itself be set."""
-    found = copy.deepcopy(model)
-    with contextlib.suppress(ValueError):  # XLNet and its kin have one attention and no choice
-        found.set_attn_implementation(attention)
-    return found  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.prompts import ChatEncoder, LabelQuestion
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import ModelError
 from tunesmith.exporting import gguf
 from tunesmith.exporting.source import Exported, ExportSource
@@ -52,8 +52,13 @@ def ollama(trained: ExportSource, folder: Path) -> Exported:
 
 
 def modelfile(chat: ChatSpec, settings: Generate, max_length: int, begins: bool) -> str:
-    """The Modelfile. begins: whether the file's tokenizer puts its first token before every prompt by itself."""
-    pieces = _asking(chat.chat_encoder, chat.question) if chat.question else conversing(chat.chat_encoder)
+    """Return the Modelfile. begins: whether the file's tokenizer puts its first token before every prompt by itself."""
+    if chat.question:  # around the text of the user, which is all that Ollama gets
+        text = chat.chat_encoder.rendered_prompt(chat.question.ask(Example("mark", MARKS["user"])))
+        head, _, opening = text.partition(MARKS["user"])
+        pieces = Pieces(head, ("", ""), opening)
+    else:
+        pieces = conversing(chat.chat_encoder)
     skipped = chat.chat_encoder.tokenizer.bos_token if begins else ""
     sampling: dict[str, Any] = {"temperature": 0}
     if settings.do_sample:
@@ -135,13 +140,6 @@ TRIALS = [
 
 def _turns(*roles: Any) -> list[Message]:
     return [Message(role, MARKS[role]) for role in roles]
-
-
-def _asking(chat_encoder: ChatEncoder, question: LabelQuestion) -> Pieces:
-    """A classifier's question around the text, which is all that is given."""
-    text = chat_encoder.rendered_prompt(question.ask(Example("mark", MARKS["user"])))
-    head, _, opening = text.partition(MARKS["user"])
-    return Pieces(head, ("", ""), opening)
 
 
 def _literal(text: str) -> str:

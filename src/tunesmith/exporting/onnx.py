@@ -20,7 +20,7 @@ MODEL = "model.onnx"
 QUANTIZED = ("MatMul", "Gemm", "Gather")
 """Operators whose weights go into 8 bits: products, and embeddings, which are most of a small model's file."""
 QUANTIZER = "onnx.quantize"
-"""Who wrote a graph with weights in 8 bits, as the file says."""
+"""The producer of a graph with weights in 8 bits, as the file says."""
 ALONE = 1
 """Tokens at once, and so one text: what is multiplied with 8 bits is rounded by the largest number of its batch, and a
 text's probabilities would depend on its neighbours."""
@@ -69,7 +69,7 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
         return logits_BK
 
     rounded = session.get_modelmeta().producer_name == QUANTIZER
-    names = [one.name for one in session.get_inputs()]
+    names = [entry.name for entry in session.get_inputs()]
     return StandaloneClassifier.open(folder, names, call, ALONE if rounded else standalone.MAX_TOKENS)
 
 
@@ -99,7 +99,7 @@ def _write(trained: ExportSource, folder: Path, target: str) -> Any:
         "onnxruntime",
         "import numpy, onnxruntime",
         f'session = onnxruntime.InferenceSession(folder / "{MODEL}")',
-        "logits = session.run(None, {one.name: numpy.array(given[one.name]) for one in session.get_inputs()})[0]",
+        "logits = session.run(None, {entry.name: numpy.array(given[entry.name]) for entry in session.get_inputs()})[0]",
     )
     return program.model_proto
 

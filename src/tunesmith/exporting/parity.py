@@ -40,12 +40,12 @@ def compare(reference: Runner, exported: Exported, rows: Sequence[Any]) -> dict[
         ours, ours_took = _timed(reference, chunk)
         theirs, theirs_took = _timed(exported.run, chunk)
         seconds.append((ours_took / len(chunk), theirs_took / len(chunk)))
-        for one, other in zip(ours, theirs, strict=True):
-            worst = max(worst, float(np.abs(one - other).max()) if np.isfinite(other).all() else float("inf"))
-            largest = max(largest, float(np.abs(one).max()))
-            same.append(np.atleast_1d(one.argmax(-1) == other.argmax(-1)).tolist())
-    answers = [one for row in same for one in row]
-    found = {
+        for mine, other in zip(ours, theirs, strict=True):
+            worst = max(worst, float(np.abs(mine - other).max()) if np.isfinite(other).all() else float("inf"))
+            largest = max(largest, float(np.abs(mine).max()))
+            same.append(np.atleast_1d(mine.argmax(-1) == other.argmax(-1)).tolist())
+    answers = [agrees for row in same for agrees in row]
+    proof = {
         "rows": len(rows),
         "max_logit_difference": worst,
         "largest_logit": largest,
@@ -55,13 +55,13 @@ def compare(reference: Runner, exported: Exported, rows: Sequence[Any]) -> dict[
         "engine": exported.engine,
     }
     if exported.timed:
-        found["seconds_per_row"] = [statistics.median(side) for side in zip(*seconds, strict=True)]
-        found["speed"] = statistics.median(ours / theirs for ours, theirs in seconds)
-    return found
+        proof["seconds_per_row"] = [statistics.median(side) for side in zip(*seconds, strict=True)]
+        proof["speed"] = statistics.median(ours / theirs for ours, theirs in seconds)
+    return proof
 
 
 def problem(proof: dict[str, Any], exact: bool) -> str | None:
-    """What is off, in words; None where the export holds."""
+    """Return what is off, in words; None where the export holds."""
     share = shared(proof)
     difference = f"logits differ by up to {proof['max_logit_difference']:.2g} of {proof['largest_logit']:.2g}"
     if not exact:
@@ -71,27 +71,27 @@ def problem(proof: dict[str, Any], exact: bool) -> str | None:
 
 
 def shared(proof: dict[str, Any]) -> str:
-    """How many answers are the run's."""
+    """Return how many answers are the run's, as a phrase."""
     what = "tokens of answers" if proof["compared"] > proof["rows"] else "labels"
     return f"{proof['agreement']:.2%} of {proof['compared']:,} {what} agree on {proof['rows']:,} rows"
 
 
 def check(proof: dict[str, Any], exact: bool, allow_loss: bool) -> None:
     """Raise RunError where an export is off. allow_loss: of one that rounds, the figure is enough."""
-    found = problem(proof, exact)
-    if found is None or (allow_loss and not exact):
+    difference = problem(proof, exact)
+    if difference is None or (allow_loss and not exact):
         return
     need = "the same answers, logits within 0.01% of the largest" if exact else f"{AGREE:.0%} of the answers the same"
     raise RunError(
         f"the {proof['target']} export does not say what the run says",
         expected=need,
-        found=found,
+        found=difference,
         do="choose another target" if exact else "choose a finer precision, or take the loss: --allow-loss",
     )
 
 
 def summary(proof: dict[str, Any]) -> str:
-    """One sentence."""
+    """Return the proof in one sentence."""
     speed = f"; {proof['speed']:.2f} times the run's speed ({proof['engine']})" if "speed" in proof else ""
     size = f"{proof['size_mb']:.1f} MB, the run {proof['run_size_mb']:.1f} MB"
     return (
@@ -101,7 +101,7 @@ def summary(proof: dict[str, Any]) -> str:
 
 
 def write(proof: dict[str, Any], folder: Path) -> None:
-    """parity.json."""
+    """Write parity.json."""
     (folder / FILE).write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
 
 

@@ -46,7 +46,7 @@ class StandaloneClassifier:
     def open(
         cls, folder: Path, inputs: Sequence[str], call: Callable[[Inputs], Logits], max_tokens: int = MAX_TOKENS
     ) -> StandaloneClassifier:
-        """With label names and tokenizer from the folder."""
+        """Return the classifier with label names and tokenizer from the folder."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -80,16 +80,16 @@ class StandaloneClassifier:
     def logits(self, examples: Sequence[Example]) -> list[Logits]:
         """The logits of each example, K; computed in batches of similar length, so that little of one is padding."""
         limit = self.max_length
-        encoded = self.tokenizer.encode_batch([_pair(one) for one in examples])
+        encoded = self.tokenizer.encode_batch(list(map(_pair, examples)))
         rows = [self._given(row) for row in encoded]
         if cut := sum(limit is not None and len(row.ids) > limit for row in encoded):
             say(f"predict: {cut:,} of {len(rows):,} texts cut at {limit} tokens (model.max_length)")
-        found: list[Any] = [None] * len(rows)
+        logits: list[Any] = [None] * len(rows)
         for positions in batches.plan([len(row["input_ids"]) for row in rows], self.max_tokens):
             logits_BK = self.call(self._batch([rows[i] for i in positions]))
             for position, logits_K in zip(positions, logits_BK, strict=True):
-                found[position] = logits_K
-        return found
+                logits[position] = logits_K
+        return logits
 
     def save(self, folder: Path) -> None:
         """A copy of the folder that this was read from."""
@@ -97,11 +97,11 @@ class StandaloneClassifier:
 
     def _given(self, row: Any) -> dict[str, list[int]]:
         """What the program is given of one text."""
-        found = {name: getattr(row, FIELDS[name]) for name in self.inputs}
+        fields = {name: getattr(row, FIELDS[name]) for name in self.inputs}
         if self.max_length is None or len(row.ids) <= self.max_length:
-            return found
+            return fields
         places = kept(row.sequence_ids, self.max_length, self.truncation["direction"])
-        return {name: [values[place] for place in places] for name, values in found.items()}
+        return {name: [values[place] for place in places] for name, values in fields.items()}
 
     def _batch(self, rows: Sequence[dict[str, list[int]]]) -> Inputs:
         longest = max(len(row["input_ids"]) for row in rows)

@@ -16,7 +16,7 @@ from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
 from tunesmith.protocols import Logits
 
 EXPORTED, SCRIPTED = "model.pt2", "model.pt"
-RUN = "logits = model(*(torch.tensor(one) for one in list(given.values())[:{inputs}])).detach().numpy()"
+RUN = "logits = model(*(torch.tensor(values) for values in list(given.values())[:{inputs}])).detach().numpy()"
 
 
 def torch_export(trained: ExportSource, folder: Path) -> Exported:
@@ -49,7 +49,7 @@ def torchscript(trained: ExportSource, folder: Path) -> Exported:
 def _finished(
     trained: ExportSource, folder: Path, engine: str, load: str, program: Callable[..., torch.Tensor], inputs: int
 ) -> Exported:
-    """What belongs beside a program, and the program read back."""
+    """Write what belongs beside a program, and read the program back."""
     network.write_beside(trained, folder)
     standalone.write_example(folder, engine, "import torch", load, RUN.format(inputs=inputs))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from tunesmith.data.conversations import content_with_input
-from tunesmith.data.prompts import LabelQuestion
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
 from tunesmith.protocols import ChatSpec
@@ -27,27 +26,40 @@ PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
 
 
 def usage(trained: ExportSource, target: str, pairs: bool) -> str:
-    """Markdown: the commands or the Python that use the folder. pairs: the run was trained on pairs of texts."""
+    """Return Markdown with the commands or the Python that use the folder. pairs: whether rows are pairs of texts."""
     if target in PROGRAMS:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
         return _block("sh", f"python run.py {texts}")
     if target == "ollama":
         question = trained.parts.chat.question if trained.parts.chat and pairs else None
-        piped = _piped(question) if question else ""
-        return _block("sh", f"ollama create my-model -f Modelfile\n{piped}ollama run my-model")
+        pipe = ""
+        if question:  # a pair as training wrote it, for the command to read
+            (turn,) = question.ask(Example("1", "Some text", "Another"))
+            pipe = "printf '{}' | ".format(turn.input.replace("\n", "\\n"))
+        return _block("sh", f"ollama create my-model -f Modelfile\n{pipe}ollama run my-model")
     if target == "gguf":
         return _block("sh", "llama-cli -m model.gguf --jinja")
     if trained.has_own_format:
-        lines = _loading(type(trained.predictor))
+        kind = type(trained.predictor)
+        lines = [
+            "from pathlib import Path",
+            "",
+            f"from {kind.__module__} import {kind.__name__}",
+            "from tunesmith.types import Example",
+            "",
+            f'print({kind.__name__}.load(Path(".")).predict([Example("1", "Some text")]))',
+        ]
     elif trained.parts.chat:
         lines = _chatting(trained, trained.parts.chat, target, pairs)
     else:
-        lines = _classifying(trained, target, pairs)
+        auto = "AutoModelForSequenceClassification"
+        lines = _loaded(trained, target, auto, "text-classification", "classify")
+        lines += ["", PAIR if pairs else LABEL]
     return _block("python", "\n".join(lines))
 
 
 def made_for(trained: ExportSource, target: str) -> str:
-    """What a model hub calls the library that reads the folder."""
+    """Return what a model hub calls the library that reads the folder."""
     if trained.has_own_format and target == "safetensors":
         return "tunesmith"
     return LIBRARIES.get(target, "transformers")
@@ -55,28 +67,6 @@ def made_for(trained: ExportSource, target: str) -> str:
 
 def _block(language: str, code: str) -> str:
     return f"In this folder:\n\n```{language}\n{code}\n```"
-
-
-def _piped(question: LabelQuestion) -> str:
-    """A pair as training wrote it, for a command to read."""
-    (turn,) = question.ask(Example("1", "Some text", "Another"))
-    return "printf '{}' | ".format(turn.input.replace("\n", "\\n"))
-
-
-def _loading(kind: type) -> list[str]:
-    return [
-        "from pathlib import Path",
-        "",
-        f"from {kind.__module__} import {kind.__name__}",
-        "from tunesmith.types import Example",
-        "",
-        f'print({kind.__name__}.load(Path(".")).predict([Example("1", "Some text")]))',
-    ]
-
-
-def _classifying(trained: ExportSource, target: str, pairs: bool) -> list[str]:
-    auto = "AutoModelForSequenceClassification"
-    return [*_loaded(trained, target, auto, "text-classification", "classify"), "", PAIR if pairs else LABEL]
 
 
 def _chatting(trained: ExportSource, chat: ChatSpec, target: str, pairs: bool) -> list[str]:

@@ -31,11 +31,11 @@ STARTS = {
         "evaluate.metric_for_best_model": "loss",
     },
 }
-"""What a new recipe of each task sets; that of classification runs as it is."""
+"""Settings of a new recipe, by task; the one for classification is ready to run."""
 
 
 def init(task: str) -> str:
-    """A commented recipe with every setting, ready to run."""
+    """Return a commented recipe with every setting, ready to run."""
     start = "It runs as it is:" if task == "classification" else "With your data in data.path:"
     head = [
         f"# A tunesmith recipe for {task}. {start}  tunesmith train recipe.yaml",
@@ -47,7 +47,7 @@ def init(task: str) -> str:
 
 
 def reference() -> str:
-    """docs/recipe.md: every setting with its values, default and meaning."""
+    """Return docs/recipe.md: every setting with its values, default and meaning."""
     parts = [
         "# Recipe reference",
         "",
@@ -74,7 +74,7 @@ def reference() -> str:
 
 
 def _chapter(section: type[BaseModel], name: str) -> list[str]:
-    """One section's table, and those of the sections in it."""
+    """Return the table of one section, and those of the sections in it."""
     own = {key: field for key, field in section.model_fields.items() if not _section(field)}
     parts = ["", f"## {name}", "", section.__doc__ or "", "", *_table(own)]
     for key, field in section.model_fields.items():
@@ -127,7 +127,7 @@ def _yaml(value: Any) -> str:
 
 
 def values(kind: Any, bounds: Any = ()) -> str:
-    """What a setting may be, in words."""
+    """Return the values that a setting accepts, in words."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return values(inside[0], inside[1:])
@@ -138,9 +138,9 @@ def values(kind: Any, bounds: Any = ()) -> str:
     if origin is tuple:
         return f"list of {values(inside[0])}" if inside[-1] is ... else f"list of {len(inside)} {values(inside[0])}s"
     if origin is dict:
-        return {float: f"`{{label: {_weight(inside[1])}}}`", str: "`{label: text}`"}.get(
-            _plain(inside[1]), "`{name: value}`"
-        )
+        kind, *limits = get_args(inside[1]) if get_origin(inside[1]) is Annotated else [inside[1]]
+        number = "probability" if any("<= 1" in limit for limit in _limits(limits)) else "weight"
+        return {float: f"`{{label: {number}}}`", str: "`{label: text}`"}.get(kind, "`{name: value}`")
     for bound in bounds:
         if isinstance(bound, AfterValidator) and isinstance(bound.func, OneOf):
             return ", ".join(f"`{name}`" for name in bound.func.names)
@@ -148,15 +148,6 @@ def values(kind: Any, bounds: Any = ()) -> str:
         kind, "text"
     )
     return " ".join([word, *_limits(bounds)])
-
-
-def _weight(kind: Any) -> str:
-    """What a number behind a label is."""
-    return "probability" if any("<= 1" in limit for limit in _limits(get_args(kind)[1:])) else "weight"
-
-
-def _plain(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _limits(bounds: Any) -> list[str]:

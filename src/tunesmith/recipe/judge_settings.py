@@ -59,13 +59,13 @@ class Judge(Section):
     max_tokens: Count = 512
     """Maximum tokens of the judge's reply; a reply that is cut off is unscored."""
     constrained: bool = False
-    """Of a `local` judge: take the likeliest verdict instead of letting it write one."""
+    """For a `local` judge: take the most probable verdict instead of generating one."""
     controls: Annotated[int, Field(ge=0)] = 5
     """Rows of each kind (empty, `Sure!`, the reference, another row's reference) mixed in to test the judge."""
     max_answers: Count | None = None
     """Judge at most this many rows, drawn with the recipe's seed."""
     concurrency: Count = 4
-    """Requests at once; of a `local` judge, prompts in a batch."""
+    """Concurrent requests; for a `local` judge, prompts in a batch."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that one request may take in all."""
     max_retries: Annotated[int, Field(ge=0)] = 5
@@ -73,6 +73,6 @@ class Judge(Section):
     extra: dict[str, Any] = Field(default={})
     """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
     input_price: Price | None = None
-    """Price of a million tokens read, for the report's costs."""
+    """Price of a million input tokens, for the report's costs."""
     output_price: Price | None = None
-    """Price of a million tokens written."""
+    """Price of a million output tokens."""

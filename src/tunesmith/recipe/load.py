@@ -139,7 +139,7 @@ def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tupl
 
 
 def _renamed(tree: Tree, problems: list[str]) -> Tree:
-    """The tree with well-known aliases, at top level or in a section, moved to their own names; empty sections go."""
+    """Return the tree with aliases, at top level or in a section, moved to their settings; empty sections go."""
     sections = {key: value for key, value in tree.items() if _is_section(key) and isinstance(value, dict)}
     result: Tree = {key: value for key, value in tree.items() if not (_is_section(key) and value is None)}
     result = {key: value for key, value in result.items() if key not in sections and not _is_alias(key, "")}
@@ -182,7 +182,12 @@ def _apply(tree: Tree, override: str, problems: list[str]) -> None:
     path = _path(key.strip(), problems)
     if path is None:
         return
-    value = _value(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, dict) and not text.lstrip().startswith("{"):
+        value = text  # plain text with a colon in it only looks like a mapping
     for section in path[:-1]:
         inside = tree.get(section)
         if _is_section(section) and inside is not None and not isinstance(inside, dict):
@@ -192,17 +197,8 @@ def _apply(tree: Tree, override: str, problems: list[str]) -> None:
     tree[path[-1]] = value
 
 
-def _value(text: str) -> Any:
-    """The value of an override, read as YAML; what is no YAML, or only looks like a mapping, is plain text."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
-
-
 def _path(key: str, problems: list[str]) -> list[str] | None:
-    """The place of a setting: `train.learning_rate`, an alias, or a bare name that only one section has."""
+    """Return the path of a setting: `train.learning_rate`, an alias, or a bare name that only one section has."""
     names = [name for name, _ in fields()]
     if key in names or any(key.startswith(f"{name}.") for name in names):
         return key.split(".")
@@ -229,28 +225,22 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
             if key not in seen:
                 seen.add(key)
                 line = f"line {lines[key]}: " if key in lines else ""
-                problems.append(line + _explain(key, item))
+                message = item["msg"].removeprefix("Value error, ")
+                secret = isinstance(item["input"], (dict, BaseModel)) or key in SECRET
+                value = "" if secret else f", not {item['input']!r}"
+                explained = f"{key}: {message[0].lower() + message[1:]}{value}"
+                problems.append(line + (_unknown(key) if item["type"] == "extra_forbidden" else explained))
         return None
 
 
 def _setting(loc: tuple[int | str, ...]) -> str:
-    """The setting that a pydantic location is about; locations inside a union or a list end at the setting."""
+    """Return the setting of a pydantic location, which may go on into a union or a list."""
     parts = [str(part) for part in loc]
     sections = {name.rpartition(".")[0] for name, _ in fields()} - {""}
     depth = 1
     while ".".join(parts[:depth]) in sections and depth < len(parts):
         depth += 1
     return ".".join(parts[:depth])
-
-
-def _explain(key: str, item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return _unknown(key)
-    message = item["msg"].removeprefix("Value error, ")
-    value = item["input"]
-    secret = isinstance(value, (dict, BaseModel)) or key in SECRET
-    found = "" if secret else f", not {value!r}"
-    return f"{key}: {message[0].lower() + message[1:]}{found}"
 
 
 def _unknown(key: str) -> str:
@@ -266,19 +256,15 @@ def _unknown(key: str) -> str:
 
 
 def _resolve(recipe: Recipe) -> Recipe:
-    """Existing local paths made absolute, so that a stored recipe works from any folder."""
+    """Make existing local paths absolute, so that a stored recipe works from any folder."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
     places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)
-        paths = {key: _absolute(getattr(section, key)) for key in keys}
-        changed = {key: path for key, path in paths.items() if path != getattr(section, key)}
+        paths = {key: Path(value).expanduser() for key in keys if (value := getattr(section, key))}
+        changed = {key: str(path.resolve()) for key, path in paths.items() if path.exists()}
+        changed = {key: path for key, path in changed.items() if path != getattr(section, key)}
         if changed:
             update[name] = section.model_copy(update=changed)
     return recipe.model_copy(update=update)
-
-
-def _absolute(path: str | None) -> str | None:
-    local = Path(path).expanduser() if path else None
-    return str(local.resolve()) if local and local.exists() else path

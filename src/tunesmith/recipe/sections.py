@@ -80,7 +80,7 @@ class Data(Section):
         if self.path and self.train:
             raise ValueError("path and train exclude each other: one source, or one file a split")
         if (self.validation or self.test) and not (self.train or self.path):
-            raise ValueError("validation and test need train beside them")
+            raise ValueError("validation and test need train")
         return self
 
 

@@ -26,9 +26,9 @@ class Guard(Section):
     max_repeats: Count | None = None
     """Refuse inputs, and end answers, in which the same words are repeated more often than this in a row."""
     classifier: str | None = None
-    """Directory of a classification run that judges inputs and answers; a text is kept back until it has."""
+    """Directory of a classification run that screens inputs and answers; a text is held back until it is cleared."""
     thresholds: dict[str, Probability] = Field(default={})
-    """Labels of `classifier` that are not let through, with the probability from which on: `{toxic: 0.8}`."""
+    """Labels of `classifier` to block, each with its probability threshold: `{toxic: 0.8}`."""
     check: Literal["both", "inputs", "outputs"] = "both"
     """Whether the guard checks inputs, outputs or both."""
     audit_log: str | None = None
@@ -51,29 +51,28 @@ class Serve(Section):
     key_env: str = "TUNESMITH_KEYS"
     """Environment variable with the keys that clients must show as bearer tokens, separated by commas."""
     key_file: str | None = None
-    """File with such keys, one a line."""
+    """File with such keys, one per line."""
     engine: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto"
     """What computes a classifier: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
     parity report is good. The guard's classifier always has `auto`."""
     max_body_bytes: Count = 1_000_000
     """Largest request."""
     max_inputs: Count = 64
-    """Most inputs of one request to /predict."""
+    """Maximum inputs of one request to /predict."""
     max_input_tokens: Count | None = None
-    """Refuse longer inputs. Null cuts what is longer than the model reads, as `predict` does, and says so."""
+    """Refuse longer inputs. Null truncates them to the model's maximum, as `predict` does, and says so."""
     max_completion_tokens: Count | None = None
     """Most tokens of an answer that a request may ask for; null for as many as the model has room for."""
     queue_size: Count = 256
-    """Most inputs that wait, for each model; further requests get 429 with a Retry-After header."""
+    """Maximum queued inputs per model; further requests get 429 with a Retry-After header."""
     timeout_seconds: Positive = 60.0
     """From the request to the end of its answer, including the guard; longer requests are ended."""
     drain_seconds: Positive = 30.0
     """After SIGTERM or Ctrl-C: time for accepted requests to finish."""
     max_batch_tokens: Count = 2048
-    """Most tokens, roughly, of inputs that are computed at once."""
+    """Approximate maximum tokens of a batch."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
-    """How long a model that has nothing to do waits for one more input, to compute both together; at most eight times
-    in a row."""
+    """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""
     guard: Guard = Guard()

@@ -68,16 +68,14 @@ def compare(
     if seeds is None:
         finished = [subprocess.train(recipe, folder.path / name) for name, recipe in plans]
         return _report(folder, finished, plans[0][1])
-    repeated = [_repeat(recipe, folder.path / name, seeds) for name, recipe in plans]
-    spread = {name: repeats.spread(found) for (name, _), found in zip(plans, repeated, strict=True)}
+    repeated: dict[str, list[Run]] = {}
+    for name, recipe in plans:
+        seeded = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
+        repeated[name] = [subprocess.train(plan, folder.path / name / f"seed-{plan.seed}") for plan in seeded]
+    spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in repeated.items()}
     folder.write("seeds.json", {"seeds": list(seeds), "scores": spread})
     say(f"over {len(seeds)} seeds:\n{repeats.table(spread)}")
-    return _report(folder, [found[0] for found in repeated], plans[0][1])
-
-
-def _repeat(recipe: Recipe, folder: Path, seeds: Sequence[int]) -> list[Run]:
-    planned = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
-    return [subprocess.train(one, folder / f"seed-{one.seed}") for one in planned]
+    return _report(folder, [runs_of_method[0] for runs_of_method in repeated.values()], plans[0][1])
 
 
 def _plans(

@@ -1,4 +1,4 @@
-"""`tunesmith doctor`: what this machine is, what is installed, and which number format pays here."""
+"""`tunesmith doctor`: hardware, installed extras, and the fastest number format."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ TRACKERS = ("wandb", "mlflow")
 
 
 def doctor() -> dict[str, Any]:
-    """Hardware, versions, extras (with the command that adds a missing one), and the speed of number formats."""
+    """Return hardware, versions, extras (with the command that adds a missing one), and the speed of number formats."""
     import torch
 
     from tunesmith.training import precision
 
     device = processes.device()
-    extras = {name: _extra(name, modules) for name, modules in EXTRAS.items()}
+    extras = {
+        name: "installed" if all(map(_installed, modules)) else f"missing: pip install 'tunesmith[{name}]'"
+        for name, modules in EXTRAS.items()
+    }
     trackers = {name: "installed" if _installed(name) else f"missing: pip install {name}" for name in TRACKERS}
     return {
         "tunesmith": __version__,
@@ -35,10 +38,6 @@ def doctor() -> dict[str, Any]:
         "extras": extras | trackers,
         "number_formats": records.dump(precision.measure(device)),
     }
-
-
-def _extra(name: str, modules: tuple[str, ...]) -> str:
-    return "installed" if all(map(_installed, modules)) else f"missing: pip install 'tunesmith[{name}]'"
 
 
 def _installed(module: str) -> bool:

@@ -42,24 +42,24 @@ def export(
     precision: of the weights; `auto` is the target's own. Raises RunError, and leaves nothing behind, where the export
     does not say what the run says; allow_loss: where weights are rounded, whatever comes of it is kept, and stated.
     """
-    found = run if isinstance(run, Run) else runs.find(run)
+    run = run if isinstance(run, Run) else runs.find(run)
     write = targets.find(to)
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
-    folder = _folder(found, to, output)
-    trained = _export_source(found, precision)
+    folder = _folder(run, to, output)
+    trained = _export_source(run, precision)
     settings = trained.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, trained.generate.max_new_tokens)})
-    parity_rows = trained.predictor.parity_rows(_rows(found, source)[:rows], settings)
+    parity_rows = trained.predictor.parity_rows(_rows(run, source)[:rows], settings)
     proofs: list[dict[str, Any]] = []
 
     def fill(scratch: Path) -> None:
         exported = write(trained, scratch)
         proof = {"target": to, "precision": precision} | parity.compare(trained.predictor.logits, exported, parity_rows)
-        size = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(found.model) / 2**20}
+        size = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(run.model) / 2**20}
         proofs.append(proof | size)
         parity.check(proofs[0], exported.exact, allow_loss)
         parity.write(proofs[0], scratch)
-        card = _card(found, trained, proofs[0], exported.exact)
+        card = _card(run, trained, proofs[0], exported.exact)
         (scratch / "README.md").write_text(card, encoding="utf-8")
 
     runs.write_folder(folder, fill)
@@ -69,10 +69,10 @@ def export(
 
 def merge(run: str | Path | Run, output: str | Path) -> dict[str, Any]:
     """`export` to safetensors of a run with an adapter, in float32; of 4-bit weights, the values they stand for."""
-    found = run if isinstance(run, Run) else runs.find(run)
-    if not _has_adapter(found):
-        raise RunError(f"{found.path} has no adapter: its model is whole already", do=f"use {found.model}")
-    return export(found, "safetensors", output, precision="float32")
+    run = run if isinstance(run, Run) else runs.find(run)
+    if not _has_adapter(run):
+        raise RunError(f"{run.path} has no adapter: its model is whole already", do=f"use {run.model}")
+    return export(run, "safetensors", output, precision="float32")
 
 
 def _folder(run: Run, to: str, output: str | Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""`tunesmith predict`: what a finished run says of texts."""
+"""`tunesmith predict`: the labels or the responses of a finished run for texts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from tunesmith.pipeline import generated_responses, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
-from tunesmith.types import Example, Prediction, ResponseRow
+from tunesmith.types import Example, Prediction
 
 Row = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
 FIELD = "model_response"
+COLUMNS = ("id", "prompt", "response", "tokens", "ended", "reference")
+"""What is shown of a response."""
 
 
 def predict(
@@ -31,20 +33,26 @@ def predict(
     source: str | None = None,
     top_k: int = 1,
 ) -> list[Row]:
-    """What a run says of some texts, or of every row of a data source.
+    """Predict some texts, or every row of a data source, with a finished run.
 
-    Gives rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
+    Returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
     probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`.
     """
-    found = run if isinstance(run, Run) else runs.find(run)
+    run = run if isinstance(run, Run) else runs.find(run)
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
-    if task_of(found).has_responses:
-        return [_response(row) for row in generated_responses.respond(found, texts, source=source)]
-    examples = new_data.read(found.recipe, source) if source else _from_texts(texts, text_pairs)
-    _check_pairs(examples, found)
-    predictor = load_classifier(found)
+    if task_of(run).has_responses:
+        responses = [records.dump(row) for row in generated_responses.respond(run, texts, source=source)]
+        return [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
+    examples = new_data.read(run.recipe, source) if source else _from_texts(texts, text_pairs)
+    paired = run.recipe.data.text_pair is not None
+    if examples and (examples[0].text_pair is not None) != paired:
+        raise DataError(
+            f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
+            do="give --text-pair" if paired else "leave --text-pair out",
+        )
+    predictor = load_classifier(run)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     predictions = predictor.predict(examples)
@@ -67,26 +75,39 @@ def check_output(output: Path, run: Run, source: str | None) -> None:
 
 
 def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
-    """Rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
+    """Write rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
 
     Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
     """
     if output is not None and output.suffix != ".json":
         return [runs.write_whole(output, table(rows, output.suffix).encode())]
     written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
-    given = _json_rows(run, source)
-    if given is not None and source is not None:
+    source_rows = _json_rows(run, source)
+    if source_rows is not None and source is not None:
+        answers = {row["id"]: row["response"] for row in rows}
+        whole = [
+            item | ({FIELD: answers[name]} if (name := f"{Path(source).name}:row {number}") in answers else {})
+            if isinstance(item, dict)
+            else item
+            for number, item in enumerate(source_rows, 1)
+        ]
         output = output or run.path / f"{Path(source).stem}-with-responses.json"
-        written.append(runs.write_whole(output, _with_answers(given, rows, Path(source).name)))
+        content = json.dumps(whole, indent=4, ensure_ascii=False) + "\n"
+        written.append(runs.write_whole(output, content.encode()))
     return written
 
 
 def table(rows: Sequence[Row], suffix: str) -> str:
-    """Prediction rows as CSV or JSON Lines."""
+    """Return prediction rows as CSV or JSON Lines."""
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     out = io.StringIO()
-    flat = [{k: v for k, v in row.items() if k != "scores"} | _flat(row.get("scores", {})) for row in rows]
+    flat = []
+    for row in rows:
+        columns = {name: value for name, value in row.items() if name != "scores"}
+        for rank, (label, score) in enumerate(row.get("scores", {}).items(), 1):
+            columns |= {f"label_{rank}": label, f"score_{rank}": score}
+        flat.append(columns)
     names = list(dict.fromkeys(name for row in flat for name in row))
     writer = csv.DictWriter(out, names)
     writer.writeheader()
@@ -107,27 +128,6 @@ def _json_rows(run: Run, source: str | None) -> list[Any] | None:
     return content if isinstance(content, list) else None
 
 
-def _with_answers(given: Sequence[Any], rows: Sequence[Row], file: str) -> bytes:
-    """The rows of a JSON file as they were, each with its answer."""
-    answers = {row["id"]: row["response"] for row in rows}
-    whole = [
-        item | ({FIELD: answers[name]} if (name := f"{file}:row {number}") in answers else {})
-        if isinstance(item, dict)
-        else item
-        for number, item in enumerate(given, 1)
-    ]
-    return (json.dumps(whole, indent=4, ensure_ascii=False) + "\n").encode()
-
-
-def _flat(scores: dict[str, float]) -> dict[str, Any]:
-    ranked = enumerate(scores.items(), 1)
-    return {
-        key: value
-        for rank, (label, score) in ranked
-        for key, value in ((f"label_{rank}", label), (f"score_{rank}", score))
-    }
-
-
 def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k: int) -> Row:
     row: Row = {"id": example.id, "text": example.text}
     if example.text_pair is not None:
@@ -137,12 +137,6 @@ def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k:
         ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
         row["scores"] = dict(ranked[:top_k])
     return row
-
-
-def _response(row: ResponseRow) -> Row:
-    known = records.dump(row)
-    columns = ("id", "prompt", "response", "tokens", "ended", "reference")
-    return {name: known.get(name) for name in columns if name in known or name == "response"}
 
 
 def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
@@ -157,12 +151,3 @@ def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
             raise DataError(f"text {number} is empty", do="give a text with at least one word")
     seconds: Sequence[str | None] = pairs or [None] * len(texts)
     return [Example(f"text:{n}", text, pair) for n, (text, pair) in enumerate(zip(texts, seconds, strict=True), 1)]
-
-
-def _check_pairs(examples: Sequence[Example], run: Run) -> None:
-    trained = run.recipe.data.text_pair is not None
-    if examples and (examples[0].text_pair is not None) != trained:
-        expected = "two texts" if trained else "one text"
-        raise DataError(
-            f"{run.path} was trained on {expected} a row", do="give --text-pair" if trained else "leave --text-pair out"
-        )

@@ -38,11 +38,11 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
             found=str(error),
             do="pip install 'tunesmith[serve]'",
         ) from None
-    found = [runs.find(path) for path in run_dirs]
-    settings = recipes.load(recipe or found[0].recipe, overrides).serve
+    served = [runs.find(path) for path in run_dirs]
+    settings = recipes.load(recipe or served[0].recipe, overrides).serve
     keys = server.keys(settings)
-    # the address comes before the models are loaded: one that is taken is told at once
-    with server.listen(settings) as socket, closing(load(found, settings)) as handlers:
+    # the address comes before the models are loaded: one that is taken is an error at once
+    with server.listen(settings) as socket, closing(load(served, settings)) as handlers:
         host, port = socket.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         names = ", ".join(handlers.models)
@@ -50,22 +50,33 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
         server.run(app.create(handlers, keys), settings, socket)
 
 
-def load(found: Sequence[Run], settings: Serve) -> Any:
-    """The handlers of some runs: their models loaded and tried once. Raises RunError where two have one name."""
+def load(served: Sequence[Run], settings: Serve) -> Any:
+    """Return the handlers of some runs: their models loaded and tried once. Raises RunError where two have one name."""
     from tunesmith.serving.handlers import Handlers
 
-    names = [run.path.resolve().name for run in found]
+    names = [run.path.resolve().name for run in served]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RunError(f"two runs are called {', '.join(sorted(twice))}", do="rename one of the folders")
-    models = {name: _served(name, run, settings) for name, run in zip(names, found, strict=True)}
-    judge = _judge(settings)
+    models = {name: _served(name, run, settings) for name, run in zip(names, served, strict=True)}
+    judge = None
+    if settings.guard.classifier is not None:
+        run = runs.find(settings.guard.classifier)
+        if task_of(run).has_responses or run.recipe.data.text_pair is not None:
+            raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
+        judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
+        if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
+            expected = ", ".join(judge.classifier.labels)
+            raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
     handlers = Handlers(models, settings, judge)
-    _ = handlers.guard.patterns  # those that are none are told now, and a log that cannot be written
+    _ = handlers.guard.patterns  # invalid ones are an error now, and so is a log that cannot be written
     return handlers
 
 
 def engine(run: Run, settings: Serve) -> Classifier:
-    """What computes a classification run's labels, by `serve.engine`. Raises RunError where there is no such export."""
+    """Return what computes a classification run's labels, by `serve.engine`.
+
+    Raises RunError where there is no such export.
+    """
     _check_engine(run, settings)
     name = _fastest(run) if settings.engine == "auto" else settings.engine
     if name == "torch":
@@ -93,11 +104,13 @@ def _check_engine(run: Run, settings: Serve) -> None:
 
 
 def _fastest(run: Run) -> str:
-    """The export in the run that was faster than the run itself and held against it, on as many rows as `export` takes
-    by itself; `torch` where none was, and without ONNX Runtime."""
+    """Return the export in the run that was faster than the run itself and held against it.
+
+    The proof must be on as many rows as `export` takes by itself. `torch` where none was, and without ONNX Runtime.
+    """
     from tunesmith.exporting import parity
 
-    found = {"torch": 1.0}
+    speeds = {"torch": 1.0}
     files = {name: run.path / FOLDER / name / parity.FILE for name in ONNX if importlib.util.find_spec("onnxruntime")}
     splits = run.manifest.data.splits
     held_out = next((splits[name].rows for name in ("test", "validation") if splits[name].rows), ROWS)
@@ -105,26 +118,12 @@ def _fastest(run: Run) -> str:
         if file.is_file():
             proof = json.loads(file.read_text(encoding="utf-8"))
             if parity.problem(proof, exact=name == "onnx") is None and proof["rows"] >= min(ROWS, held_out):
-                found[name] = proof.get("speed", 0.0)
-    return max(found, key=lambda name: found[name])
-
-
-def _judge(settings: Serve) -> Any:
-    """The guard's own classifier."""
-    if settings.guard.classifier is None:
-        return None
-    run = runs.find(settings.guard.classifier)
-    if task_of(run).has_responses or run.recipe.data.text_pair is not None:
-        raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
-    judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
-    if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
-        expected = ", ".join(judge.classifier.labels)
-        raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
-    return judge
+                speeds[name] = proof.get("speed", 0.0)
+    return max(speeds, key=lambda name: speeds[name])
 
 
 def _served(name: str, run: Run, settings: Serve) -> Any:
-    """One run as serving knows it. It answers once before it is asked: what is done at first use is done then."""
+    """Return a run as serving knows it, after a first answer: what is done at first use is done then."""
     from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 
     recipe, created = run.recipe, int(time.time())

@@ -15,7 +15,6 @@ from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import Method
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
@@ -38,10 +37,16 @@ def train(
 
     source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
     folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
-    it goes on from its newest good checkpoint and ends as it would have. quiet: do not say what reading changed.
+    it goes on from its newest good checkpoint and ends as it would have. quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
-    recipe, run = _resumed(resume, source, overrides) if resume else (_loaded(source, overrides), None)
+    run = None
+    if resume:
+        recipe, run = _resumed(resume, source, overrides)
+    elif source is None:
+        raise RecipeError("nothing to train", do="give a recipe, or a run to go on with (--resume RUN)")
+    else:
+        recipe = recipes.load(source, overrides)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     if run is None:
         for line in () if quiet else summary.lines(splits.notes):
@@ -59,7 +64,19 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
     """Train on splits that were read already."""
     method, job = methods.find(recipe), Job(recipe, splits, run)
     if processes.is_main():
-        _note_start(method, recipe, splits, run)
+        run.save_manifest(
+            Manifest(
+                tunesmith=__version__,
+                name=method.name(recipe),
+                task=recipe.task,
+                method=recipe.method,
+                description=method.describe(recipe),
+                seed=recipe.seed,
+                trust_remote_code=recipe.model.trust_remote_code,
+                data=summary.summarize(splits, source_name(recipe)),
+                status="running",
+            )
+        )
     method.prepare(recipe)
     labels = f", {len(splits.labels)} labels" if splits.labels else ""
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
@@ -95,14 +112,8 @@ def open_test(run: Run) -> Run:
     return run
 
 
-def _loaded(source: Source | None, overrides: Sequence[str]) -> Recipe:
-    if source is None:
-        raise RecipeError("nothing to train", do="give a recipe, or a run to go on with (--resume RUN)")
-    return recipes.load(source, overrides)
-
-
 def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
-    """The recipe and the run to go on with. Only what cannot change the result may be set anew."""
+    """Return the recipe and the run to go on with. Only what cannot change the result may be set anew."""
     if source is not None:
         raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
     if other := [word for word in overrides if not word.startswith("engine.")]:
@@ -114,7 +125,7 @@ def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]
 
 
 def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
-    """The run directory; where several processes train, the first one makes it and tells the others."""
+    """Make the run directory; where several processes train, the first one makes it and tells the others."""
     path = ""
     if processes.is_main():
         run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, short_name(recipe))
@@ -134,32 +145,24 @@ def _check_data(splits: Splits, run: Run) -> None:
         )
 
 
-def _note_start(method: Method, recipe: Recipe, splits: Splits, run: Run) -> None:
-    run.save_manifest(
-        Manifest(
-            tunesmith=__version__,
-            name=method.name(recipe),
-            task=recipe.task,
-            method=recipe.method,
-            description=method.describe(recipe),
-            seed=recipe.seed,
-            trust_remote_code=recipe.model.trust_remote_code,
-            data=summary.summarize(splits, source_name(recipe)),
-            status="running",
-        )
-    )
-
-
 def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
     outcome = TASKS[job.recipe.task].evaluate(job, result, watch)
-    costs = _costs(watch, result, outcome.predicted, job.run)
+    costs = Costs(
+        train_seconds=watch.seconds["train"],
+        seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,
+        base_seconds=watch.seconds.get("base"),
+        peak_memory_mb=hardware.peak_memory_mb() if peak is None else peak,
+        parameters=result.parameters,
+        trainable=result.trainable,
+        size_mb=runs.size(job.run.model) / 2**20,
+    )
     started = {field.name: getattr(job.run.manifest, field.name) for field in fields(Manifest)}
     job.run.save_manifest(
         FinishedManifest(
             **started | {"status": "finished"},
             validation=outcome.validation,
-            costs=costs if peak is None else replace(costs, peak_memory_mb=peak),
+            costs=costs,
             notes=result.notes.dump(),
             environment=hardware.environment(result.notes.device or "cpu"),
         )
@@ -167,23 +170,11 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     run_report.write_run(job.run)
 
 
-def _costs(watch: hardware.Stopwatch, result: TrainResult, num_predicted: int, run: Run) -> Costs:
-    return Costs(
-        train_seconds=watch.seconds["train"],
-        seconds_per_1000=watch.seconds["predict"] / num_predicted * 1000 if num_predicted else None,
-        base_seconds=watch.seconds.get("base"),
-        peak_memory_mb=hardware.peak_memory_mb(),
-        parameters=result.parameters,
-        trainable=result.trainable,
-        size_mb=runs.size(run.model) / 2**20,
-    )
-
-
 def source_name(recipe: Recipe) -> str:
-    """What the data is called in manifests and reports."""
+    """Return what the data is called in manifests and reports."""
     return recipe.data.path or recipe.data.train or "memory"
 
 
 def short_name(recipe: Recipe) -> str:
-    """What the data is called in the name of a run directory."""
+    """Return what the data is called in the name of a run directory."""
     return runs.data_name(source_name(recipe)).split(".")[0]

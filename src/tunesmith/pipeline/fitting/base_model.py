@@ -28,14 +28,20 @@ NAME = "base"
 
 
 def answer(job: Job, generator: TextGenerator, learned: bool, watch: hardware.Stopwatch) -> None:
-    """Let it answer the test prompts, and store that beside the run's own answers. `generator` is spent afterwards.
+    """Let the base model answer the test prompts, and store that beside the run's own answers.
 
-    An adapter is switched off; weights that were all trained are given back before those from before are loaded.
+    `generator` is spent afterwards. An adapter is switched off; weights that were all trained are given back before
+    those from before are loaded.
     """
     recipe = job.recipe
     if not recipe.evaluate.base or not job.splits.test:
         return
-    if reason := _nothing_before(recipe, learned):
+    reason = None
+    if not learned:
+        reason = "this one was not trained"
+    elif recipe.model.from_config is not None and recipe.model.state_dict is None:
+        reason = "this one began with random weights"
+    if reason:
         say(f"no base model to compare with: {reason}")
         return
     say("the base model answers the same prompts (evaluate.base=false leaves that out)")
@@ -74,23 +80,18 @@ def _entries(scores: GenerationScores) -> dict[str, Any]:
 
 
 def stored(run: Run) -> list[ResponseRow]:
-    """The base model's answers in a run; none where it was not asked."""
+    """Return the base model's answers in a run; empty where it was not asked."""
     return run.responses(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:
-    """A recipe without it, for runs that are compared anyway; as it is where the recipe sets `evaluate.base`."""
+    """Return a recipe without the base model, for runs that are compared anyway.
+
+    It stays as it is where it sets `evaluate.base`.
+    """
     if "base" in recipe.evaluate.model_fields_set:
         return recipe
     return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"base": False})})
-
-
-def _nothing_before(recipe: Recipe, learned: bool) -> str | None:
-    if not learned:
-        return "this one was not trained"
-    if recipe.model.from_config is not None and recipe.model.state_dict is None:
-        return "this one began with random weights"
-    return None
 
 
 @contextmanager

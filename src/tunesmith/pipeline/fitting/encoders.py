@@ -20,11 +20,10 @@ from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import classification
 from tunesmith.training import losses
-from tunesmith.training.loop import Scores
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
-    """A classifier on a pretrained body, and the training rows as micro-batches of similar lengths."""
+    """Return a classifier on a pretrained body, and the training rows as micro-batches of similar lengths."""
     recipe, splits = job.recipe, job.splits
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
@@ -34,6 +33,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderClassifier(splits.labels, encoder)
+    gold = classification.gold(splits.validation)
     rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
@@ -43,7 +43,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
         losses.Classification(torch.from_numpy(job.weights())),
-        lambda step: _validate(predictor, job),
+        lambda step: metrics.headline(gold, predictor.predict(splits.validation), splits.labels),
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),
@@ -53,7 +53,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
 def _layout(
     model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe
 ) -> tuple[batches.EncoderLayout, str | None]:
-    """Texts in one row where that gives the model's own logits, else padded; and why padded."""
+    """Return the layout (texts in one row where that gives the model's own logits, else padded) and why it pads."""
     engine = recipe.engine
     if engine.layout == "padded" or engine.compile:
         return batches.Padded(tokenizer), "engine.layout" if engine.layout == "padded" else "engine.compile"
@@ -63,8 +63,3 @@ def _layout(
             f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
         )
     return layout, reason
-
-
-def _validate(predictor: EncoderClassifier, job: Job) -> Scores:
-    rows = job.splits.validation
-    return metrics.headline(classification.gold(rows), predictor.predict(rows), job.splits.labels)

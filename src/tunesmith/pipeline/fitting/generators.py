@@ -39,7 +39,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 def untuned(job: Job) -> TrainResult:
-    """The model as it comes: nothing is trained, and nothing but its name is stored."""
+    """Return the model as it comes: nothing is trained, and nothing but its name is stored."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
     chat_encoder = replace(make_chat_encoder(recipe, job.splits.labels, tokenizer), train_on_prompt=False)
@@ -51,7 +51,7 @@ def untuned(job: Job) -> TrainResult:
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
-    """A causal language model, and the training conversations packed or padded."""
+    """Return a causal language model, and the training conversations packed or padded."""
     recipe = job.recipe
     if recipe.train.class_weights != "none":
         raise RecipeError("train.class_weights: a generator learns tokens, not classes", do="leave it out")
@@ -70,8 +70,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
         raise DataError("no training row is left", do="raise model.max_length")
-    reason = _unpackable(model, rows, recipe, plan.dtype)
-    micro_batches, loss = _layout(rows, job, accelerator, model, reason)
+    micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
     evaluate = (
         _classified(predictor, job)
         if isinstance(predictor, LabelClassifier)
@@ -81,7 +80,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         plan.notes,
         adapter=adapters.describe(model),
         template=chat_encoder.template,
-        layout="packed" if reason is None else f"padded: {reason}",
+        layout="packed" if padded is None else f"padded: {padded}",
     )
     return TrainingSetup(
         model,
@@ -96,7 +95,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
 
 
 def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
-    """What `prepare` made, from the folder it was saved in: a generator, or the classifier around it."""
+    """Load what `prepare` made from the folder it was saved in: a generator, or the classifier around it."""
     kind = LabelClassifier if asks_for_labels(folder) else Generator
     return kind.load(folder, recipe.model.trust_remote_code)
 
@@ -104,7 +103,7 @@ def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
 def encode(
     examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], chat_encoder: ChatEncoder, limit: int
 ) -> tuple[list[EncodedText], list[DataNote]]:
-    """Conversations to learn from. Where there are labels, the longest must fit behind every text."""
+    """Return conversations to learn from. Where there are labels, the longest must fit behind every text."""
     names, policy = [example.id for example in examples], recipe.prompt.truncation
     if not labels:
         conversations: list[Conversation] = [example.messages for example in examples]
@@ -119,12 +118,12 @@ def encode(
 
 
 def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:
-    """The chat encoder of a recipe, whose `auto` template asks for a label where there are labels."""
+    """Return the chat encoder of a recipe, whose `auto` template asks for a label where there are labels."""
     return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if labels else None)
 
 
 def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> LabelClassifier | Generator:
-    """The generator itself, or the classifier around it where there are labels."""
+    """Return the generator itself, or the classifier around it where there are labels."""
     if not labels:
         return generator
     question = LabelQuestion.of(recipe.prompt, labels)
@@ -133,33 +132,29 @@ def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> L
     return classifier
 
 
-def _unpackable(model: nn.Module, rows: Sequence[EncodedText], recipe: Recipe, dtype: torch.dtype) -> str | None:
-    """Why rows cannot be packed; None where packing gives the model's own logits."""
-    if recipe.engine.layout == "padded":
-        return "engine.layout"
-    reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
-    if reason is None and not causal.head_decides(model, rows[0].ids):
-        reason = "its logits are changed after the head"
-    if reason and recipe.engine.layout == "packed":
-        raise RecipeError(
-            f"engine.layout=packed does not suit {recipe.model.name_or_path}", found=reason, do="set auto"
-        )
-    if reason:
-        warn(f"rows are padded, not packed: {reason}")
-    return reason
-
-
 def _layout(
-    rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, unpackable: str | None
-) -> tuple[MicroBatches[EncodedText, Any], Any]:
+    rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, dtype: torch.dtype
+) -> tuple[MicroBatches[EncodedText, Any], Any, str | None]:
+    """Return the micro-batches, their loss, and why rows are padded (None where they are packed)."""
     engine, config = job.recipe.engine, cast(Any, model.config)
+    reason: str | None = "engine.layout"
+    if engine.layout != "padded":
+        reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
+        if reason is None and not causal.head_decides(model, rows[0].ids):
+            reason = "its logits are changed after the head"
+        if reason and engine.layout == "packed":
+            raise RecipeError(
+                f"engine.layout=packed does not suit {job.recipe.model.name_or_path}", found=reason, do="set auto"
+            )
+        if reason:
+            warn(f"rows are padded, not packed: {reason}")
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
-    if unpackable is None:
-        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal()
+    if reason is None:
+        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal(), None
     loss = causal.PaddedCausal(through_model=not causal.head_decides(model, rows[0].ids))
-    return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss
+    return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss, reason
 
 
 def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:

@@ -45,16 +45,16 @@ class Session:
 
     def resume(self, state: loop.TrainState) -> None:
         """Go on from the newest good checkpoint, if there is one."""
-        found = checkpoint.newest(self.checkpoints)
-        notes = checkpoint.load(found, state) if found else None
+        newest = checkpoint.newest(self.checkpoints)
+        notes = checkpoint.load(newest, state) if newest else None
         if self.accelerator.is_main_process:
             self.job.run.cut_metrics(notes.metrics if notes else 0)
-        if found is None or notes is None:
+        if newest is None or notes is None:
             return
         self.losses, self.best_step, self.earlier_seconds = notes.losses, notes.best_step, notes.seconds
         if notes.threads != torch.get_num_threads():
             warn(f"{notes.threads} threads before, {torch.get_num_threads()} now: the last bits may differ")
-        say(f"resuming at step {state.step} of {self.plan.num_steps} ({found.name})")
+        say(f"resuming at step {state.step} of {self.plan.num_steps} ({newest.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
         """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
@@ -122,7 +122,7 @@ class Session:
 
 @contextmanager
 def accelerated(job: Job) -> Iterator[Accelerator]:
-    """The accelerator in the precision the recipe asks for, with its trackers running."""
+    """Yield the accelerator in the precision the recipe asks for, with its trackers running."""
     wanted = list(job.recipe.evaluate.report_to)
     available = [str(name) for name in get_available_trackers()]
     if missing := [name for name in wanted if name not in available]:
@@ -133,9 +133,14 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
         )
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     with patch_environment(**processes.WITHOUT_DEEPSPEED):
+        precision: str = job.recipe.engine.mixed_precision
+        if precision == "auto":  # what was measured stays in the manifest, for a resumed run to have it too
+            measured = weight_setup.measured_precision(job, processes.device())
+            precision = measured.mixed_precision
+            say(f"precision: {precision} (bfloat16 is {measured.bfloat16_speedup} times as fast here)")
         accelerator = Accelerator(
             cpu=processes.on_cpu(),
-            mixed_precision=_precision(job),
+            mixed_precision=precision,
             log_with=wanted or None,
             project_dir=job.run.path,
             # XLNet and others hold parameters that classification never uses
@@ -146,13 +151,3 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
         yield accelerator
     finally:
         accelerator.end_training()
-
-
-def _precision(job: Job) -> str:
-    """The mixed precision to train in; what `auto` measured stays in the manifest, for a resumed run to have it too."""
-    setting = job.recipe.engine.mixed_precision
-    if setting != "auto":
-        return setting
-    measured = weight_setup.measured_precision(job, processes.device())
-    say(f"precision: {measured.mixed_precision} (bfloat16 is {measured.bfloat16_speedup} times as fast here)")
-    return measured.mixed_precision

@@ -34,9 +34,9 @@ def check_data(planned: Sequence[Recipe]) -> None:
 
 
 def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
-    """Train into `folder`, or go on with the run that was cut off there. What it says goes to the same screen.
+    """Train into `folder`, or go on with the run that was cut off there. Its output goes to the same screen.
 
-    held: a file descriptor that the process shall have too, so that a lock on it lasts while it trains.
+    held: a file descriptor that the process inherits, so that a lock on it lasts while it trains.
     Raises Interrupted where a signal ended it.
     """
     plan = folder / "recipe.yaml"
@@ -61,7 +61,7 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
         )
     if code:
         raise TunesmithError(
-            f"training {recipe.method} failed (exit code {code}); the reason stands above",
-            do=f"mend it and try that method alone: tunesmith train {plan}",
+            f"training {recipe.method} failed (exit code {code}); see the error above",
+            do=f"fix the error above, then rerun this method: tunesmith train {plan}",
         )
     return Run(folder)

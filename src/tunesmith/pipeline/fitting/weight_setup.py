@@ -52,7 +52,13 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
         raise RecipeError(
             "train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out"
         )
-    dtype = torch.float32 if quantization else _dtype(job, device)
+    dtype = torch.float32
+    if quantization is None and recipe.model.dtype != "auto":
+        dtype = precision.DTYPES[recipe.model.dtype]
+    elif quantization is None:
+        measured = measured_precision(job, device)
+        say(f"weights: {measured.dtype} (bfloat16 is {measured.bfloat16_weights_speedup} times as fast here)")
+        dtype = precision.DTYPES[measured.dtype]
     return WeightPlan(adapter, dtype, quantization, fallback)
 
 
@@ -66,15 +72,6 @@ def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task_type: adap
     return adapters.attach(
         loaded, plan.adapter, task_type, recipe.model.name_or_path, recipe.seed, recipe.model.revision
     )
-
-
-def _dtype(job: Job, device: torch.device) -> torch.dtype:
-    setting = job.recipe.model.dtype
-    if setting != "auto":
-        return precision.DTYPES[setting]
-    measured = measured_precision(job, device)
-    say(f"weights: {measured.dtype} (bfloat16 is {measured.bfloat16_weights_speedup} times as fast here)")
-    return precision.DTYPES[measured.dtype]
 
 
 def measured_precision(job: Job, device: torch.device) -> precision.PrecisionMeasurement:
