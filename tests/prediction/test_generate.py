@@ -259,7 +259,7 @@ def written(one: Generator, texts: Sequence[str], rooms: Sequence[int], enough: 
             responses[row] = response
         return len(pieces[row]) != (enough or {}).get(row)
 
-    prompts = [one.tokens(conversation) for conversation in asked(*texts)]
+    prompts = [one.tokenize(conversation) for conversation in asked(*texts)]
     one.write(prompts, rooms, [1] * len(texts), DRAWN, heard)
     return pieces, responses
 

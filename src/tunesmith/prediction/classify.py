@@ -50,7 +50,7 @@ class Encoder:
         """
         self.model.eval()
         encoded, changes = encode(examples, self.tokenizer, self.max_length)
-        found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        rows: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         budget = batches.token_budget(self.max_tokens, self.device)
         layout = self.layout or batches.Padded(self.tokenizer)
         for positions in track(layout.plan(encoded, budget), title):
@@ -58,10 +58,10 @@ class Encoder:
             with torch.inference_mode(), onednn_linear.enabled():
                 output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
-                found[position] = row
+                rows[position] = row
         for change in changes:
             say(f"{title}: {change.count:,} of {len(examples):,} texts {change.what}")
-        return np.array(found, dtype=np.float64), changes
+        return np.array(rows, dtype=np.float64), changes
 
     @property
     def device(self) -> torch.device:
@@ -127,10 +127,10 @@ class EncoderClassifier(EncodedClassifier):
 
 
 def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
-    """The layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
+    """Return the layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
     device = next(model.parameters()).device
-    found = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
-    return (batches.Padded(tokenizer), found) if isinstance(found, str) else (found, None)
+    layout = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
+    return (batches.Padded(tokenizer), layout) if isinstance(layout, str) else (layout, None)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,13 @@ def fit_probe(
     weights: Floats,
 ) -> TrainResult:
     """Embed the training texts once and fit the regression on them. weights: one per label."""
-    _check_readable(encoder, examples[:1], settings)
+    try:
+        embed(encoder, examples[:1], settings)
+    except (AttributeError, TypeError, ValueError) as error:  # not one hidden state a token
+        name = type(encoder.model).__name__
+        raise ModelError(
+            f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
+        ) from error
     features, cut = embed(encoder, examples, settings)
     head = Regression.fit(features, names.indices(examples, labels), regression, weights)
     trainable = head.weight.size + head.bias.size
@@ -194,19 +200,8 @@ def fit_probe(
     return TrainResult(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
 
 
-def _check_readable(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> None:
-    """Refuse models that do not turn token ids into one hidden state a token."""
-    try:
-        embed(encoder, examples, settings)
-    except (AttributeError, TypeError, ValueError) as error:
-        name = type(encoder.model).__name__
-        raise ModelError(
-            f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
-        ) from error
-
-
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:
-    """One embedding per example (examples x hidden size), and what `max_length` cut."""
+    """Return one embedding per example (examples x hidden size), and what `max_length` cut."""
 
     def pool(output: Any, batch: Batch) -> torch.Tensor:
         hidden_BTD = output.last_hidden_state

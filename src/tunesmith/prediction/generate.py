@@ -63,32 +63,34 @@ class Generator:
     def respond(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response]:
-        """One answer a conversation, in the order given. Sampled ones depend on the seed and the prompt alone.
+        """Return one answer a conversation, in the order given. Sampled ones depend on the seed and the prompt alone.
 
-        An answer has at most `max_new_tokens`, and at most half of `max_length`; longer prompts are shortened and
-        counted aloud. It ends with the template's end token; where a model goes on with the template's next turn
+        An answer has at most `max_new_tokens`, and at most half of `max_length`; longer prompts are shortened, with
+        a note. It ends with the template's end token; where a model goes on with the template's next turn
         instead, it is cut there and has not `ended`.
         """
         prompts = self.encode(conversations, self.max_answer_tokens(settings))
-        found: list[Ids] = [[]] * len(prompts)
+        written: list[Ids] = [[]] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
         for group in track(groups, "answer"):
             answers = self._generate([GenerationRow(prompts[i], seed) for i in group], settings)
             for position, ids in zip(group, answers, strict=True):
-                found[position] = ids
-        return [self._response(name, ids) for name, ids in zip(names, found, strict=True)]
+                written[position] = ids
+        return [self._response(name, ids) for name, ids in zip(names, written, strict=True)]
 
     def attempt(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
         """As `respond`, with None for prompts that are too long even when they are cut, with a warning."""
-        found, _ = truncation.encode_prompts(
+        prompts, _ = truncation.encode_prompts(
             conversations, self.chat_encoder, self.context_length - self.max_answer_tokens(settings)
         )
-        fit = [i for i, ids in enumerate(found) if ids is not None]
-        if out := [name for name, ids in zip(names, found, strict=True) if ids is None]:
-            warn(f"{len(out):,} of {len(found):,} prompts are too long even when cut, and not answered: {listed(out)}")
+        fit = [i for i, ids in enumerate(prompts) if ids is not None]
+        if out := [name for name, ids in zip(names, prompts, strict=True) if ids is None]:
+            warn(
+                f"{len(out):,} of {len(prompts):,} prompts are too long even when cut, and not answered: {listed(out)}"
+            )
         chosen = [names[i] for i in fit], [conversations[i] for i in fit]
         answers = dict(zip(fit, self.respond(*chosen, settings, seed), strict=True))
         return [answers.get(i) for i in range(len(names))]
@@ -96,12 +98,12 @@ class Generator:
     def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
         """Several answers to one conversation, whose prompt is computed once; the first is that of `respond`."""
         (prompt,) = self.encode([conversation], self.max_answer_tokens(settings))
-        found: list[Response] = []
+        responses: list[Response] = []
         for start in range(0, number, settings.batch_size):
             rows = [GenerationRow(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
             answers = self._generate(rows, settings, past_key_values=self._read(prompt[:-1], len(rows)))
-            found += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
-        return found
+            responses += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
+        return responses
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """The answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
@@ -154,14 +156,14 @@ class Generator:
         return self.chat_encoder.encode_prompts([prompt])[0]
 
     def encode(self, conversations: Sequence[Conversation], max_answer_tokens: int, log: bool = True) -> list[Ids]:
-        """Prompts as ids, with `max_answer_tokens` left for an answer; what had to be shortened is counted aloud.
+        """Prompts as ids, with `max_answer_tokens` left for an answer; a note counts what had to be shortened.
 
         Raises DataError where that is not enough.
         """
         limit = self.context_length - max_answer_tokens
-        found, cut = truncation.encode_prompts(conversations, self.chat_encoder, limit)
-        prompts = [ids for ids in found if ids is not None]
-        if len(prompts) < len(found):
+        encoded, cut = truncation.encode_prompts(conversations, self.chat_encoder, limit)
+        prompts = [ids for ids in encoded if ids is not None]
+        if len(prompts) < len(encoded):
             raise DataError(
                 f"the prompt around a text has more than {limit} tokens", do="raise model.max_length, or ask less"
             )
@@ -265,7 +267,7 @@ class Generator:
 
     @cached_property
     def _markers(self) -> list[str]:
-        """The template's headings in plain letters (`### Human:`), with a newline where they begin a line."""
+        """The template's headings in plain text (`### Human:`), with a newline where they begin a line."""
         turns = [Message("user", "q1q"), Message("assistant", "a1a"), Message("user", "q2q", "i2i")]
         special = [str(token) for token in self.chat_encoder.tokenizer.added_tokens_decoder.values() if token.special]
         text = self.chat_encoder.rendered_prompt(turns).partition("a1a")[2]
@@ -274,9 +276,9 @@ class Generator:
         turn, _, rest = text.partition("q2q")
         between, _, answer = rest.partition("i2i")
         headings = [
-            one for one in (turn, between, answer) if one.strip() and not any(token in one for token in special)
+            text for text in (turn, between, answer) if text.strip() and not any(token in text for token in special)
         ]
-        return [("\n" if one.startswith("\n") else "") + one.strip() for one in headings]
+        return [("\n" if text.startswith("\n") else "") + text.strip() for text in headings]
 
     def _response(self, name: str, ids: Ids) -> Response:
         return Response(name, self._text(ids), len(ids), bool(ids) and ids[-1] in self.chat_encoder.end_ids)
@@ -304,7 +306,7 @@ class Generator:
         return whole[: min((at for marker in self._markers if (at := whole.find(marker)) >= 0), default=len(whole))][1:]
 
     def _settled(self, ids: Ids) -> str:
-        """As much of `_text` as later tokens cannot change: no half letters, no space or heading that may go on."""
+        """As much of `_text` as later tokens cannot change: no half characters, no space or heading that may go on."""
         if self._lead.startswith(self._decode(ids).strip()):
             return ""
         text = self._before_marker(self._answer(ids))
@@ -314,7 +316,7 @@ class Generator:
         return text[: max(0, min(ends))].strip()
 
     def _read(self, ids: Ids, rows: int) -> Any | None:
-        """What the model keeps of a prompt, computed once, for so many rows."""
+        """What the model keeps of a prompt, computed once, for a number of rows."""
         if not ids:
             return None
         self.model.eval()
@@ -331,7 +333,7 @@ class Generator:
         whole: bool = False,
         **more: Any,
     ) -> list[Ids]:
-        """The answers' ids: up to and with the first stop, or the last letter of a heading.
+        """The answers' ids: up to and with the first stop, or the last character of a heading.
 
         whole: `max_new_tokens` has been made to fit, and is not to be halved.
         """
@@ -374,5 +376,5 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise ModelError(f"{folder} has no {SETTINGS}", expected="the folder of a generator that tunesmith saved")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

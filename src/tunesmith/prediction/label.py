@@ -47,7 +47,7 @@ class LabelClassifier:
         return self.question.labels
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """One prediction per example, by the mode of the recipe.
+        """Return one prediction per example, by the mode of the recipe.
 
         `score`: probabilities are a softmax over the labels' log-probabilities, end token included, each divided by
         its number of tokens where `normalize_length` is set. `constrained`: the label is what greedy generation gives
@@ -63,8 +63,10 @@ class LabelClassifier:
             return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
         rows = names.softmax(self._tree.total(self._tree.confined(edges_BE)))
-        found = zip(examples, chosen, rows.tolist(), strict=True)
-        return [Prediction(example.id, self.labels[k], tuple(row)) for example, k, row in found]
+        return [
+            Prediction(example.id, self.labels[k], tuple(row))
+            for example, k, row in zip(examples, chosen, rows.tolist(), strict=True)
+        ]
 
     @property
     def max_length(self) -> int:
@@ -131,7 +133,7 @@ class LabelClassifier:
     def _answers(self) -> list[Ids]:
         """Every label's tokens. They do not depend on the text: tried on two."""
         asked = [self.question.ask(example) for example in _content_free()[:2]]
-        first, second = (self.generator.chat_encoder.encode_answers(one, self.question.texts) for one in asked)
+        first, second = (self.generator.chat_encoder.encode_answers(turns, self.question.texts) for turns in asked)
         if first != second:
             raise ModelError(
                 "this chat template writes an answer in another way for another question",
@@ -153,7 +155,7 @@ class LabelClassifier:
 
     @cached_property
     def _reads_trees(self) -> bool:
-        """Whether the model gives its own log-probabilities for a tree; said aloud, once, where it does not."""
+        """Whether the model gives its own log-probabilities for a tree; warns once where it does not."""
         long = Example("long", "a " * self.generator.context_length)
         prompts = self._prompts([*_content_free()[:2], long], log=False)
         tried = sorted(self._answers, key=len)
@@ -198,15 +200,16 @@ class LabelClassifier:
         settings = Generate(max_new_tokens=max(map(len, self._answers)) + MORE, batch_size=ROWS)
         asked = [self.question.ask(example) for example in examples]
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
-        found = [self._predicted(one.id, self._matched(one.text)) for one in written]
-        if count := count_invalid(found):
-            some = [repr(one.text[:40]) for one, label in zip(written, found, strict=True) if label.label == NO_LABEL]
-            say(f"note: {count:,} of {len(found):,} answers are no label: {', '.join(some[:3])}")
-        return found
+        predictions = [self._predicted(response.id, self._matched(response.text)) for response in written]
+        if count := count_invalid(predictions):
+            pairs = zip(written, predictions, strict=True)
+            invalid = [repr(response.text[:40]) for response, prediction in pairs if prediction.label == NO_LABEL]
+            say(f"note: {count:,} of {len(predictions):,} answers are no label: {', '.join(invalid[:3])}")
+        return predictions
 
     def _matched(self, text: str) -> int | None:
         """The label whose text this is; capitals count only where texts differ in nothing else."""
-        folded = [one.casefold() for one in self.question.texts]
+        folded = [label_text.casefold() for label_text in self.question.texts]
         text = text.strip()
         if text in self.question.texts:
             return self.question.texts.index(text)
@@ -225,7 +228,7 @@ def asks_for_labels(folder: Path) -> bool:
 
 
 def count_invalid(predictions: Sequence[Prediction]) -> int:
-    """How many are no label."""
+    """Return how many are no label."""
     return sum(prediction.label == NO_LABEL for prediction in predictions)
 
 

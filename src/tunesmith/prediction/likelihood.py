@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from tunesmith.console import track, warn
 from tunesmith.data import batches, truncation
-from tunesmith.data.encode import IGNORE, EncodedText
+from tunesmith.data.encode import IGNORE
 from tunesmith.data.prompts import ChatEncoder, Conversation
 from tunesmith.models import packing
 
@@ -25,7 +24,7 @@ def losses(
     names: Sequence[str],
     conversations: Sequence[Conversation],
 ) -> list[Loss]:
-    """One loss per conversation, in the order given; (0, 0) where an answer alone is too long, with a warning.
+    """Return one loss per conversation, in the order given; (0, 0) where an answer alone is too long, with a warning.
 
     max_length: most tokens of a conversation.
     """
@@ -34,34 +33,26 @@ def losses(
     rows, changes = truncation.encode(numbers, conversations, chat_encoder, limits, "truncate")
     for change in changes:
         warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
-    found: list[Loss] = [(0.0, 0)] * len(names)
-    for row, loss in zip(rows, _losses(model, rows), strict=True):
-        found[int(row.id)] = loss
-    return found
-
-
-def _losses(model: nn.Module, rows: Sequence[EncodedText]) -> list[Loss]:
+    summed: list[Loss] = [(0.0, 0)] * len(names)
     if not rows:
-        return []
+        return summed
     model.eval()
     ids, labels = [row.ids for row in rows], [row.labels for row in rows]
     device = next(model.parameters()).device
-    found: list[Loss] = [(0.0, 0)] * len(rows)
     with torch.inference_mode():
         if packing.disagrees(model, ids, labels):
-            return [_alone(model, row, device) for row in track(rows, "loss")]
+            for row in track(rows, "loss"):
+                places, targets = _targets(row.labels, device)
+                logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits
+                summed[int(row.id)] = _summed(logits_1TV[0, places], targets)
+            return summed
         for group in track(packing.plan(ids, batches.token_budget("auto", device)), "loss"):
             packed = packing.pack([ids[i] for i in group], [labels[i] for i in group]).to(device)
             hidden = packing.unpack(packing.hidden_states(model, packed), packed)
             for i, hidden_LD in zip(group, hidden, strict=True):
                 places, targets = _targets(labels[i], device)
-                found[i] = _summed(packing.head(model)(hidden_LD[places]), targets)
-    return found
-
-
-def _alone(model: Any, row: EncodedText, device: torch.device) -> Loss:
-    places, targets = _targets(row.labels, device)
-    return _summed(model(input_ids=torch.tensor([row.ids], device=device)).logits[0, places], targets)
+                summed[int(rows[i].id)] = _summed(packing.head(model)(hidden_LD[places]), targets)
+    return summed
 
 
 def _targets(labels: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,7 +48,7 @@ class SeededSampler:
         if not self.settings.do_sample:
             return scores_BV
         weights_BV = self._weights(scores_BV).cumsum(-1)
-        draws_B1 = torch.tensor([[one.random()] for one in self.numbers], dtype=torch.float64, device=ids_BT.device)
+        draws_B1 = torch.tensor([[rng.random()] for rng in self.numbers], dtype=torch.float64, device=ids_BT.device)
         chosen_B1 = torch.searchsorted(weights_BV, draws_B1 * weights_BV[:, -1:], right=True)
         return torch.full_like(scores_BV, -torch.inf).scatter_(1, chosen_B1, 0.0)
 

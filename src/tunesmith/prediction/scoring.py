@@ -119,24 +119,27 @@ def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int 
     model.eval()
     budget = _budget(max_tokens, _device(model))
     shared = _shared(prompts)
-    found_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
+    logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     with torch.inference_mode(), onednn_linear.enabled():
-        kept = _read(model, shared) if shared else None
+        kept = None
+        if shared:
+            inputs = {"input_ids": torch.tensor([shared], device=_device(model)), "use_cache": True}
+            kept = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])[1].past_key_values
         for part in _parts(tree, budget):
             row = _Rows(tree, part, kept, len(shared))
             lengths = [len(ids) - len(shared) + len(part.nodes) for ids in prompts]
             groups = batches.plan(lengths, min(budget, _row_limit(model, part, max(lengths))))
             for group in track(groups, title):
-                found_BE[np.array(group)[:, None], part.edges] = row.run(
+                logs_BE[np.array(group)[:, None], part.edges] = row.run(
                     model, [prompts[i][len(shared) :] for i in group]
                 )
-    return found_BE
+    return logs_BE
 
 
 def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int | str, title: str) -> Floats:
     """The same by a row of its own for every prompt and answer: for models that cannot read a tree."""
     model.eval()
-    found_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
+    logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     rows = [(b, k) for b in range(len(prompts)) for k in range(len(tree.answers))]
     lengths = [len(prompts[b]) + len(tree.answers[k]) - 1 for b, k in rows]
     budget = _budget(max_tokens, _device(model))
@@ -149,8 +152,8 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
                 at = torch.arange(len(tree.answers[k])) + len(prompts[b]) - 1
                 logs_LV = logits_TV[at].float().log_softmax(-1)
                 chosen = logs_LV[torch.arange(len(at)), torch.tensor(tree.answers[k])]
-                found_BE[b, tree.paths[k]] = chosen.double().cpu().numpy()
-    return found_BE
+                logs_BE[b, tree.paths[k]] = chosen.double().cpu().numpy()
+    return logs_BE
 
 
 def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) -> str | None:
@@ -193,8 +196,18 @@ class _Rows:
         more = {"past_key_values": self._keep(len(prompts)), "use_cache": True} if self.kept else {"use_cache": False}
         nodes = torch.arange(len(self.part.nodes)).expand(len(prompts), -1) + width
         places_BU = torch.cat([lengths_B[:, None] - 1, nodes], dim=1)
-        logits_BUV = _logits(model, {name: t.to(device) for name, t in inputs.items()} | more, places_BU.to(device))
-        return _pick(logits_BUV, self.part.places, self.tree.edge_tokens[self.part.edges])
+        rows_B1 = torch.arange(len(prompts), device=device)[:, None]
+        places_BU = places_BU.to(device)
+        _, output = packing.run_trimmed(
+            model,
+            {name: tensor.to(device) for name, tensor in inputs.items()} | more,
+            lambda hidden_BTD: hidden_BTD[rows_B1, places_BU],
+        )
+        logits_BUV: torch.Tensor = output.logits
+        logits_BUV = logits_BUV.to(torch.promote_types(logits_BUV.dtype, torch.float32))
+        places, tokens = torch.from_numpy(self.part.places), torch.from_numpy(self.tree.edge_tokens[self.part.edges])
+        logs_BE: Floats = (logits_BUV[:, places, tokens] - logits_BUV.logsumexp(-1)[:, places]).double().cpu().numpy()
+        return logs_BE
 
     @property
     def _tokens(self) -> list[int]:
@@ -248,42 +261,15 @@ def _parts(tree: Tree, max_nodes: int) -> list[Part]:
         nodes = np.flatnonzero(sees_NN[group].any(axis=0)) if len(group) else group
         mine = np.isin(tree.edge_places, group + 1) | ((tree.edge_places == 0) & (start == 0))
         edges = np.flatnonzero(mine)
-        parts.append(Part(nodes, edges, _renumbered(tree.edge_places[edges], nodes)))
+        places = tree.edge_places[edges]
+        parts.append(Part(nodes, edges, np.where(places == 0, 0, np.searchsorted(nodes, places - 1) + 1)))
     return parts
-
-
-def _renumbered(places: Ints, nodes: Ints) -> Ints:
-    return np.where(places == 0, 0, np.searchsorted(nodes, places - 1) + 1)
 
 
 def _row_limit(model: nn.Module, part: Part, longest: int) -> int:
     """Tokens of as many rows as have LOGITS logits at most."""
     vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
     return longest * max(1, LOGITS // (vocabulary * (len(part.nodes) + 1)))
-
-
-def _read(model: nn.Module, ids: Ids) -> Any:
-    """What the model keeps of the tokens that all rows begin with."""
-    inputs = {"input_ids": torch.tensor([ids], device=_device(model)), "use_cache": True}
-    _, output = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])
-    return output.past_key_values
-
-
-def _logits(model: nn.Module, inputs: dict[str, Any], places_BU: torch.Tensor) -> torch.Tensor:
-    """The model's own logits at some places of each row, B x U x V; capped or scaled, where the model does so."""
-    rows_B1 = torch.arange(len(places_BU), device=places_BU.device)[:, None]
-    _, output = packing.run_trimmed(model, inputs, lambda hidden_BTD: hidden_BTD[rows_B1, places_BU])
-    logits_BUV: torch.Tensor = output.logits
-    return logits_BUV
-
-
-def _pick(logits_BUV: torch.Tensor, places: Ints, tokens: Ints) -> Floats:
-    """Log-probabilities of tokens at places, B x E; at least in float32."""
-    logits_BUV = logits_BUV.to(torch.promote_types(logits_BUV.dtype, torch.float32))
-    chosen_BE = logits_BUV[:, torch.from_numpy(places), torch.from_numpy(tokens)]
-    totals_BU = logits_BUV.logsumexp(-1)
-    found: Floats = (chosen_BE - totals_BU[:, torch.from_numpy(places)]).double().cpu().numpy()
-    return found
 
 
 def _padded(rows: Sequence[Ids], device: torch.device) -> dict[str, torch.Tensor]:

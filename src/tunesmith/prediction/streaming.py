@@ -1,4 +1,4 @@
-"""Answers while they are written: what is settled of them, who hears it, and where they end."""
+"""Answers while they are written: what is settled of them, where it goes, and where they end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tunesmith.data.prompts import Ids
 
 SLACK = 4
-"""Tokens more than letters in a marker, to look back for it: special tokens have none."""
+"""Tokens more than characters in a marker, to look back for it: special tokens have none."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Tokens:
         """Called by the library behind the last token; `fill` says so itself."""
 
     def __iter__(self) -> Iterator[int]:
-        while (one := self._queue.get()) is not None:
-            if isinstance(one, BaseException):
-                raise one
-            yield one
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
