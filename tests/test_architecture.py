@@ -312,3 +312,14 @@ def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:
         if any(names(operand))
     ]
     assert found == []
+
+
+def test_no_test_imports_from_a_test() -> None:
+    """What several tests need is a module of its own: tests/tiny.py and its like."""
+    borrowed = [
+        f"{module} imports {name}"
+        for module, text in sources(ROOT / "tests")
+        for name, _ in imports(ast.parse(text))
+        if any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert borrowed == []
