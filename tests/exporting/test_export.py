@@ -495,7 +495,7 @@ def test_the_compared_answer_is_the_one_that_predict_gives(generator: Run) -> No
     trained = exports._export_source(generator, "auto")
     row = held_out(generator)[0]
     settings = generator.recipe.generate
-    (written,) = trained.predictor.parity_rows([row], settings.model_copy(update={"max_new_tokens": 16}))
+    (written,) = trained.predictor.parity_rows([row], settings)
     assert isinstance(written, PromptWithAnswer)
     (logits,) = trained.predictor.logits([written])
     assert logits.argmax(-1).tolist() == written.ids[written.start :]
