@@ -330,6 +330,7 @@ def test_the_winners_memory_is_that_of_its_training(
     folder = tunesmith.sweep(recipe, ["linear.C=0.1,1"], sweep_dir=tmp_path / "sweep")
     assert sorted(trial["costs"]["peak_memory_mb"] for trial in folder.read("sweep.json")["trials"]) == [1, 2]
     assert sorted(run.finished.costs.peak_memory_mb for run in runs.listing(folder.path)) == [1, 2]
+    assert next(measured) == 3, "the trainings are measured, and nothing else"
 
 
 @pytest.mark.usefixtures("trainer")
