@@ -23,6 +23,7 @@ from tests.endpoint_server import Request, Server, completion, serving
 from tests.sample_reports import Balance
 from tunesmith import cli, records
 from tunesmith.endpoints import client
+from tunesmith.endpoints.chat_client import ClientIdentity
 from tunesmith.endpoints.journal import file_name
 from tunesmith.errors import DataError, EndpointError, RecipeError
 from tunesmith.evaluation.intervals import Confidence
@@ -556,8 +557,8 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "said-judged" / "judgements"
     folder.mkdir(parents=True)
     with serving(fair) as server:
-        place = {"api": "openai", "url": server.url, "model": "loopback"}
-        (folder / file_name("loopback", place)).write_text("{}\n")
+        identity = ClientIdentity(api="openai", url=server.url, model="loopback", max_tokens=512)
+        (folder / file_name("loopback", identity)).write_text("{}\n")
         with pytest.raises(EndpointError, match=r"loopback-[0-9a-f]{6}\.jsonl:1: damaged"):
             ask(server, answers(tmp_path / "said.json", 2))
 

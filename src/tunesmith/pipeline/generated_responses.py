@@ -17,11 +17,16 @@ from tunesmith.types import Example, Message, Response, ResponseRow
 
 
 def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[ResponseRow]:
-    """Responses to prompts, or to every row of a source; without one where the prompt is too long even when cut.
+    """Return the responses to prompts, or to every row of a source; none where a prompt is too long even when cut.
 
     The reference is known where the source has one.
     """
-    examples = new_data.read(run.recipe, source) if source else _prompted(prompts)
+    for number, text in enumerate(prompts, 1):
+        if not text.strip():
+            raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
+    examples = [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(prompts, 1)]
+    if source:
+        examples = new_data.read(run.recipe, source)
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions, recipe = [instruction.prompt(row) for row in examples], run.recipe
@@ -35,7 +40,7 @@ def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None)
 def response_rows(
     generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
 ) -> list[ResponseRow]:
-    """The rows of predictions/test.jsonl: the loss of every reference, and responses to the first `max_responses`.
+    """Return the rows of predictions/test.jsonl: the loss of every reference, and the first `max_responses` responses.
 
     watch: times the generating, as `predict`.
     """
@@ -53,19 +58,12 @@ def response_rows(
 
 
 def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
-    """The row with what was answered, if anything was."""
+    """Return the row with the response, if there is one."""
     if response is None:
         return row
     return replace(row, response=response.text, tokens=response.tokens, ended=response.ended)
 
 
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    """The loss of each conversation's last response, summed over its tokens, and their number."""
+    """Return the loss of each conversation's last response, summed over its tokens, and their number."""
     return generator.losses([row.id for row in examples], [row.messages for row in examples])
-
-
-def _prompted(prompts: Sequence[str]) -> list[Example]:
-    for number, text in enumerate(prompts, 1):
-        if not text.strip():
-            raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
-    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(prompts, 1)]

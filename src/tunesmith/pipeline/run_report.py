@@ -14,10 +14,12 @@ from tunesmith.errors import RunError
 from tunesmith.evaluation import label_pairs, length_bias, response_pairs
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.manifest import UNKNOWN_COSTS, Manifest
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.base_model import RunScores
+from tunesmith.protocols import TrainingNotes
 from tunesmith.reporting import classification_report, conclusions, generation_report, model_card, sample_selection
 from tunesmith.reporting.schema import (
     ClassificationReport,
@@ -106,6 +108,13 @@ def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Wor
     )
 
 
+def test_scores(run: Run) -> ClassificationScores | GenerationScores | None:
+    """Return the scores of a run's test split, if it was opened."""
+    if not (run.path / "scores.json").exists():
+        return None
+    return run.load("scores.json", REPORTS[run.manifest.task].scores)
+
+
 def title(run: Run) -> str:
     """Return what a page about this run is called: its data's name."""
     return data_name(run.manifest.data.source)
@@ -166,7 +175,7 @@ def _method(run: Run, name: str) -> dict[str, Any]:
         "validation": manifest.validation,
         "costs": manifest.costs,
         "curve": curve(run),
-        "notes": manifest.notes,
+        "notes": TrainingNotes.load(manifest.notes),
     }
 
 
@@ -177,6 +186,7 @@ def classification_of(runs: Sequence[Run], confidence: Confidence) -> Classifica
         ClassificationResult(
             scores=run.load("scores.json", ClassificationScores),
             worst=run.load("worst.json", WorstMistakes).worst,
+            library="transformers" if run.manifest.name == "encoder" else None,
             **_method(run, name),
         )
         for run, name in zip(runs, names, strict=True)
@@ -324,9 +334,13 @@ class ReportKind:
     """Has `html` and `markdown`."""
     card: Callable[[Any, ExportedModel | None], str]
     """The model card of the one run in a report of this task."""
+    scores: type[ClassificationScores] | type[RunScores]
+    """What scores.json holds."""
 
 
 REPORTS = {
-    "classification": ReportKind(classification_of, classification_report, model_card.classification),
-    "instruction": ReportKind(instruction_of, generation_report, model_card.generation),
+    "classification": ReportKind(
+        classification_of, classification_report, model_card.classification, ClassificationScores
+    ),
+    "instruction": ReportKind(instruction_of, generation_report, model_card.generation, RunScores),
 }

@@ -11,9 +11,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith import __version__, records
+from tunesmith.endpoints.chat_client import ClientIdentity
 from tunesmith.evaluation.judge_pairs import JudgePairs
 from tunesmith.evaluation.judge_scores import JudgeScores
 from tunesmith.evaluation.label_pairs import LabelPair
@@ -24,6 +25,7 @@ from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs
+from tunesmith.protocols import TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.types import DataNote, DataSummary
 
@@ -134,12 +136,12 @@ class MethodResult:
     run: str = ""
     """The run directory; empty where there is only a file of responses."""
     description: str
-    scores: Any
+    scores: ClassificationScores | GenerationScores
     validation: dict[str, float] | None = None
     costs: Costs
     curve: Curve | None = None
     """None where training has no steps."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: TrainingNotes = field(default_factory=TrainingNotes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,8 @@ class ClassificationResult(MethodResult):
     """One classifier of a report."""
 
     scores: ClassificationScores
+    library: str | None = None
+    """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
 
 
@@ -203,10 +207,6 @@ class ClassificationReport(Report):
     pairs: tuple[LabelPair, ...] = ()
 
 
-FILES = "answers"
-"""The task of a report on files of responses."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport(Report):
     """comparison.json of instruction runs, or the report on files of responses (task `answers`)."""
@@ -223,7 +223,7 @@ class GenerationReport(Report):
     @property
     def is_of_files(self) -> bool:
         """Whether the responses come from files, which know no losses, costs or training."""
-        return self.task == FILES
+        return isinstance(self.data, ResponseFiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ class SweepReport(Header):
     failed: tuple[str, ...]
     trials: tuple[Trial, ...]
     """Best first."""
-    test: dict[str, Any] | None
+    test: ClassificationScores | GenerationScores | None
     """scores.json of the best trial."""
 
 
@@ -275,6 +275,13 @@ class ExportedModel:
     """`adapter` or `model`."""
     changed: str | None = None
     """Why the run's scores are not quite the export's own; the front matter then claims none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeClient(ClientIdentity):
+    """A judge: everything that could change its verdicts."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +335,7 @@ class ScoredPrompt:
 class JudgeReport(Header):
     """What judged.json holds, whatever the mode."""
 
-    judges: tuple[dict[str, Any], ...]
-    """Name and identity of each judge's client."""
+    judges: tuple[JudgeClient, ...]
     seeds: tuple[int, ...]
     rubric: RubricSummary
     costs: JudgeCosts
@@ -351,9 +357,9 @@ class JudgePairReport(JudgePairs, JudgeReport):
     mode: Literal["pairwise"] = "pairwise"
 
 
-def load_judge_report(content: dict[str, Any], where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
+def load_judge_report(content: object, where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
     """Return the report of a parsed judged.json. Raises RunError where it is damaged."""
-    if content.get("mode") == "pairwise":
+    if isinstance(content, dict) and content.get("mode") == "pairwise":
         return records.load(JudgePairReport, content, where)
     return records.load(JudgeScoreReport, content, where)
 

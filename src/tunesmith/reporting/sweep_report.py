@@ -11,7 +11,7 @@ MOST_CURVES = 8
 
 
 def html(report: SweepReport) -> str:
-    """One self-contained page."""
+    """Return one self-contained page."""
     best = [trial for trial in report.trials[:MOST_CURVES] if trial.curve]
     return page.render(
         "trials.html.j2",
@@ -24,21 +24,21 @@ def html(report: SweepReport) -> str:
 
 
 def markdown(report: SweepReport) -> str:
-    """The tables that matter, for a terminal, a pull request or an issue."""
+    """Return the tables that matter, for a terminal, a pull request or an issue."""
     head = [*(plain(name.split(".")[-1]) for name in report.axes), f"validation {report.metric}", *COSTS]
     rows = [[*map(plain, trial.values.values()), *cells(trial)] for trial in report.trials]
     parts = [f"# Sweep: {plain(report.title)}", f"**{plain(verdict(report))}**", table(head, rows)]
     if report.test:
         scores = [
-            [name, f"{estimate['value']:.4f}", f"[{estimate['low']:.4f}, {estimate['high']:.4f}]"]
-            for name, estimate in report.test["headline"].items()
+            [name, f"{estimate.value:.4f}", f"[{estimate.low:.4f}, {estimate.high:.4f}]"]
+            for name, estimate in report.test.headline.items()
         ]
         parts += ["## Test scores of the best trial", table(["Metric", "Value", "Interval"], scores)]
     return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
 def verdict(report: SweepReport) -> str:
-    """One sentence."""
+    """Return which trial is best, in a sentence or two."""
     best, count = report.trials[0], len(report.trials)
     values = ", ".join(f"{name} {value}" for name, value in best.values.items())
     failed = f" {len(report.failed)} trial(s) failed." if report.failed else ""
@@ -52,7 +52,7 @@ COSTS = ("trainable", "training", "memory")
 
 
 def cells(trial: Trial) -> list[str]:
-    """Score and costs of a trial, for people."""
+    """Return score and costs of a trial, for people."""
     costs = trial.costs
     share = f"{costs.trainable / max(1, costs.parameters):.2%}"
     return [

@@ -323,7 +323,7 @@ def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
         axes=tuple(axis.name for axis in plan.axes),
         failed=tuple(sorted(failed)),
         trials=tuple(trials),
-        test=winner.read("scores.json") if (winner.path / "scores.json").exists() else None,
+        test=run_report.test_scores(winner),
     )
     folder.write("sweep.json", report)
     folder.write("report.md", pages.markdown(report))
