@@ -57,9 +57,7 @@ def test_openai_variables_are_for_openai(monkeypatch: pytest.MonkeyPatch) -> Non
     assert resolve(api="ollama") == ("http://localhost:11434", None)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://user:pw123456@host/v1", "http://h/v1?api-key=pw123456", "ftp://h", "h"]
-)
+@pytest.mark.parametrize("url", ["http://user:pw123456@host/v1", "http://h/v1?api-key=pw123456", "ftp://h", "h"])
 def test_a_wrong_address_from_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("TUNESMITH_JUDGE_URL", url)
     with pytest.raises(RecipeError, match="TUNESMITH_JUDGE_URL") as raised:

@@ -340,6 +340,18 @@ def test_more_seeds_and_judges_are_not_more_pairs(tmp_path: Path) -> None:
     assert found.report.unscored.verdicts == 20 * 2 * 2 * 2
 
 
+def test_a_verbatim_prompt_is_all_that_the_endpoint_gets(tmp_path: Path) -> None:
+    (tmp_path / "rubric.j2").write_text("{{ instruction }} {{ response }} (0 to 100, only the number)\n")
+    settings = (f"judge.rubric={tmp_path / 'rubric.j2'}", "judge.verbatim=true", "judge.controls=0")
+    with serving(lambda _: "70") as server:
+        found = ask(server, answers(tmp_path / "said.json", 2), settings=settings)
+    texts = sorted(one.user for one in server.requests)
+    assert texts == [f"What is {n} and {n}? It is {2 * n}. (0 to 100, only the number)" for n in range(2)]
+    assert all(len(one.body["messages"]) == 1 for one in server.requests)
+    assert found.report.models[0].headline.value == 70
+    assert "was sent verbatim" in found.page.read_text()
+
+
 def test_files_of_several_models_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
     rows = json.loads(answers(tmp_path / "a.json").read_text())
     (tmp_path / "b.json").write_text(json.dumps([row | {"response": "no"} for row in reversed(rows[5:])]))

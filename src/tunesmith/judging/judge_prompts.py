@@ -114,16 +114,26 @@ class Rubric:
     """The criteria, or a Jinja template of the whole question; None takes `CRITERIA`."""
     references: bool = True
     """Show the judge the reference answer, where there is one."""
+    verbatim: bool = False
+    """Send the rendered template and nothing else: no marks around texts, no added lines."""
 
     @classmethod
-    def load(cls, path: str | None, references: bool) -> Rubric:
+    def load(cls, path: str | None, references: bool, verbatim: bool = False) -> Rubric:
         """Read a rubric file; None is the built-in one. Raises RecipeError where it is unreadable or a bad template."""
         if path is None:
+            if verbatim:
+                raise RecipeError("judge.verbatim without a rubric", do="set judge.rubric to a template of the prompt")
             return cls(None, references)
         try:
-            rubric = cls(Path(path).expanduser().read_text(encoding="utf-8"), references)
+            rubric = cls(Path(path).expanduser().read_text(encoding="utf-8"), references, verbatim)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"judge.rubric: cannot read {path}", found=str(error), do="give a text file") from None
+        if verbatim:
+            if not re.search(r"\bresponse(?:_a)?\b", rubric.text or ""):
+                raise RecipeError(
+                    f"judge.verbatim: {path} shows no response", expected="{{ response }} in the template"
+                )
+            return rubric
         for responses in (("a",), ("a", "b")):
             rubric.messages(JudgeItem("trial", responses, (JudgeTurn("q", responses, "i", "r"),)))
         return rubric
@@ -131,12 +141,21 @@ class Rubric:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits that change with the rubric."""
-        whole = json.dumps([self.text, self.references, CRITERIA, ENDING, GUARD])
+        whole = json.dumps(
+            [self.text, self.references, *(["verbatim"] if self.verbatim else [CRITERIA, ENDING, GUARD])]
+        )
         return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def messages(self, item: JudgeItem) -> list[Message]:
         """Return the conversation to send to a judge. An item always gets the same marks; its texts contain none."""
         mode, mark = item.mode, item.mark
+        if self.verbatim:
+            last = item.last
+            names = ("response_a", "response_b") if item.pairwise else ("response",)
+            texts = {"instruction": last.instruction, "input": last.input, "earlier": item.turns[:-1], "mode": mode}
+            reference = (last.reference if self.references else None) or ""
+            values = texts | {"reference": reference} | dict(zip(names, last.responses, strict=True))
+            return [Message("user", self._render(values))]
         blocks = self._blocks(item)
         guard = GUARD.format(mark=mark)
         if self.text is None or "{{" not in self.text:
@@ -168,7 +187,7 @@ class Rubric:
         parts += [block for block in blocks.values() if block]
         return blocks | {"material": "\n\n".join(parts)}
 
-    def _render(self, values: Mapping[str, str | int]) -> str:
+    def _render(self, values: Mapping[str, object]) -> str:
         from jinja2 import StrictUndefined
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 

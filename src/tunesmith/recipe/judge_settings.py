@@ -53,6 +53,9 @@ class Judge(Section):
     OPENAI_API_KEY."""
     rubric: str | None = None
     """File with the criteria, or a Jinja template of the whole prompt; null uses the built-in one."""
+    verbatim: bool = False
+    """Send the rubric's template as it is, without marks around the texts and without the line that asks for the
+    form of the verdict: for a prompt that must be exact. Texts can then give the judge orders."""
     references: bool = True
     """Show the judge the reference answer, where a row has one."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(_numbers), Field(min_length=1)] = (1,)

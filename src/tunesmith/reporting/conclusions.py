@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
-from tunesmith.reporting.format import NAMES, chance, figure, level, part, share
+from tunesmith.reporting.format import NAMES, counted, figure, level, p_value, part, share
 from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
 
 NOTABLE = 1.2
@@ -32,15 +32,9 @@ def _against(best: str, tests: Iterable[PairTest]) -> tuple[dict[str, float], di
 def _with_p(p_values: Mapping[str, float], outermost: Callable[[Iterable[float]], float]) -> str:
     """Return the names, each with its p; beyond three names only the p that bounds them all."""
     if len(p_values) <= 3:
-        return _join([f"{name} ({_p(p)})" for name, p in p_values.items()])
+        return _join([f"{name} ({p_value(p)})" for name, p in p_values.items()])
     which = "largest" if outermost is max else "smallest"
-    return f"{_join(list(p_values))} ({which} {_p(outermost(p_values.values()))})"
-
-
-def _p(p: float) -> str:
-    if p >= 0.995:
-        return "p > 0.99"
-    return f"p {chance(p)}" if p < 0.001 else f"p = {chance(p)}"
+    return f"{_join(list(p_values))} ({which} {p_value(outermost(p_values.values()))})"
 
 
 def _join(names: Sequence[str]) -> str:
@@ -73,7 +67,7 @@ def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair
     rivals = [method for method in methods if method.name in equals]
     accuracy = scores.headline["accuracy"]
     interval = f"{level(scores.confidence)} interval {_percent(accuracy.low)} to {_percent(accuracy.high)}"
-    right = f"{_percent(accuracy.value)} of {scores.rows:,} test rows right ({interval})"
+    right = f"{_percent(accuracy.value)} of {counted(scores.rows, 'test row')} right ({interval})"
     if len(leaders) > 1:
         sentences = [f"{_join([method.name for method in leaders])} share the highest accuracy: each gets {right}."]
     else:
@@ -106,11 +100,11 @@ def _not_different(
     best: ClassificationResult, rivals: Sequence[ClassificationResult], p_values: Mapping[str, float]
 ) -> str:
     """Name the methods that do not differ from the best, what the cheapest of them saves, and what follows."""
-    where = f"on these {best.scores.rows:,} test rows"
+    where = f"on these {counted(best.scores.rows, 'test row')}"
     verdict = f"{best.name} is not significantly different from {_with_p(p_values, min)} {where}"
     if len(rivals) == 1:
         (rival,) = rivals
-        p = _p(p_values[rival.name])
+        p = p_value(p_values[rival.name])
         verdict = f"{rival.name} and {best.name} are not significantly different {where} ({p})"
     cheap = min([best, *rivals], key=_training_seconds)
     if cheap is best and len(rivals) > 1:
@@ -154,10 +148,11 @@ def of_responses(
         scores = methods[0].scores
         loss = scores.headline["loss"]
         interval = f"{level(scores.confidence)} interval {loss.low:.2f} to {loss.high:.2f}"
-        where = f"per token on {scores.rows:,} test answers ({interval})"
+        where = f"per token on {counted(scores.rows, 'test answer')} ({interval})"
         return f"{best} has a loss of {loss.value:.2f} {where}{_ends(methods[0])}."
+    answers = counted(compared.rows, "test answer")
     sentences = [
-        f"{best} has the lowest loss on {compared.rows:,} test answers, {compared.losses[best]:.2f} per "
+        f"{best} has the lowest loss on {answers}, {compared.losses[best]:.2f} per "
         f"{compared.unit}{_ends(by_name[best])}."
     ]
     against_base = next((pair for pair in pairs if {pair.a, pair.b} == {best, base}), None)
@@ -168,7 +163,7 @@ def of_responses(
         before, after = (compared.losses[name] for name in (base, best))
         interval = f"{level(by_name[best].scores.confidence)} interval {_change(ratio.low)} to {_change(ratio.high)}"
         sentences = [
-            f"{best} lowers the loss on {compared.rows:,} test answers from {before:.2f} ({base}) to {after:.2f} "
+            f"{best} lowers the loss on {answers} from {before:.2f} ({base}) to {after:.2f} "
             f"({_change(ratio.value)}, {interval}){_ends(by_name[best], by_name[base])}."
         ]
     if others := {name: p for name, p in beaten.items() if name != base}:
@@ -184,7 +179,7 @@ def of_responses(
     if compared.unit == "character":
         sentences.append("The models tokenize differently, so losses are compared per character.")
     if compared.left_out:
-        sentences.append(f"{compared.left_out:,} rows too long for one of the models are left out.")
+        sentences.append(f"Left out as too long for one of the models: {counted(compared.left_out, 'row')}.")
     return " ".join(sentences)
 
 
@@ -217,11 +212,11 @@ def _by_closeness(
     shape = f"{share(headline['answer_only'].value)} of its responses are an answer and no more"
     name = NAMES[decided_by]
     has = f"the highest {name}, " if models > 1 else f"a {name} of "
-    sentences = [f"{best.name} has {has}{value} on {compared.rows:,} answers ({interval}); {shape}."]
+    sentences = [f"{best.name} has {has}{value} on {counted(compared.rows, 'answer')} ({interval}); {shape}."]
     if beaten:
         sentences.append(f"It beats {_with_p(beaten, max)}.")
     if equals:
-        where = f"on these {compared.rows:,} rows"
+        where = f"on these {counted(compared.rows, 'row')}"
         sentences.append(f"It is not significantly different from {_with_p(equals, min)} {where}.")
     return " ".join(sentences)
 
@@ -232,7 +227,7 @@ def _closeness(best: GenerationResult, base: GenerationResult, name: str, pair: 
     p = pair.differences[name].p_holm
     sure = p < 1 - best.scores.confidence
     way = ("further from" if after < before else "closer to") if sure else "no closer to"
-    figures = f"{NAMES[name]} {figure(name, before)} before, {figure(name, after)} after, {_p(p)}"
+    figures = f"{NAMES[name]} {figure(name, before)} before, {figure(name, after)} after, {p_value(p)}"
     return f"Its answers are {way} the references{'' if sure else ' as far as these rows can tell'} ({figures})."
 
 
@@ -243,18 +238,23 @@ def _change(ratio: float) -> str:
 
 
 def _ends(method: GenerationResult, base: GenerationResult | None = None) -> str:
+    """Say how many answers end before the token limit: nothing to praise where they are empty."""
     if not method.scores.answered:
         return ""
-    ended = share(method.scores.headline["ended"].value)
+    answers = counted(method.scores.answered, "answer")
+    ended, empty = (method.scores.headline[name].value for name in ("ended", "empty"))
+    if empty == 1:
+        return f", but all of its {answers} are empty"
     held_against = ""
     if base and base.scores.answered:
         held_against = f" ({base.name}: {share(base.scores.headline['ended'].value)})"
-    return f", and ends {ended} of its answers itself{held_against}"
+    emptied = f"; {share(empty)} are empty" if empty else ""
+    return f", and ends {share(ended)} of its {answers} before the token limit{held_against}{emptied}"
 
 
 def _not_better(by_name: Mapping[str, GenerationResult], best: str, equals: Mapping[str, float], rows: int) -> str:
     """Name the models that do not differ from the best, and what the cheapest of those that trained saves."""
-    verdict = f"{best} is not significantly different from {_with_p(equals, min)} on these {rows:,} rows"
+    verdict = f"{best} is not significantly different from {_with_p(equals, min)} on these {counted(rows, 'row')}"
     rivals = [by_name[name] for name in equals if by_name[name].costs.trainable]
     if not rivals or not by_name[best].costs.trainable:
         return f"{verdict}."

@@ -69,6 +69,19 @@ def chance(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
+def p_value(p: float | None) -> str:
+    """p = 0.31, p < 0.001, p > 0.99"""
+    if p is not None and p >= 0.995:
+        return "p > 0.99"
+    return f"p {chance(p)}" if p is not None and p < 0.001 else f"p = {chance(p)}"
+
+
+def counted(number: float, noun: str) -> str:
+    """1 row, 1,200 rows, 0.5 epochs."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"
+
+
 def percent(share: float) -> str:
     """98%, 0.4%; only 0 is shown as 0%."""
     return f"{100 * share:.0f}%" if share >= 0.0095 or share == 0 else f"{100 * share:.1g}%"
@@ -192,11 +205,22 @@ def figure_rows(scores: Mapping[str, GenerationScores], pairs: Sequence[Response
     """Return the head of a table and a row for each figure: every model's, and of two models their difference and p."""
     pair = pairs[0] if len(pairs) == 1 else None
     answered = next(iter(scores.values())).answered
-    rows = [[f"{answered:,} answers", *scores, *([f"{pair.a} − {pair.b}", "p"] if pair else [])]]
+    rows = [[counted(answered, "answer"), *scores, *([f"{pair.a} − {pair.b}", "p"] if pair else [])]]
     for name in shown(scores.values()):
         tested = [difference(name, pair, scores), probability(name, pair)] if pair else []
         rows.append([directed(name), *(estimate(name, model.headline.get(name)) for model in scores.values()), *tested])
     return rows
+
+
+def short_answers_note(scores: Iterable[GenerationScores]) -> str:
+    """Explain BLEU and ROUGE-2 where they are low although answers match exactly; else nothing."""
+    for headline in (model.headline for model in scores):
+        if "bleu" in headline and headline["exact_match"].value > headline["bleu"].value / 100 + 0.1:
+            return (
+                "BLEU counts up to four words in a row, ROUGE-2 pairs of words: answers of one word have neither, so "
+                "both figures stay low even where every answer matches."
+            )
+    return ""
 
 
 def difference(name: str, pair: ResponsePair, scores: Mapping[str, GenerationScores]) -> str:

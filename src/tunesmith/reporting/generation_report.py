@@ -44,6 +44,7 @@ def html(report: GenerationReport) -> str:
         signed=format.signed_figure,
         shares=SHARES,
         shown_figures=format.shown(scores.values()),
+        short_answers_note=format.short_answers_note(scores.values()),
         scores=scores,
         flaws=format.flaws(scores.values()),
         spread=spread,
@@ -64,6 +65,7 @@ def markdown(report: GenerationReport) -> str:
     """Return the tables that matter and a few answers, for a terminal, a pull request or an issue."""
     methods, decides = report.methods, report.compared.decided_by
     parts = [f"# {plain(report.title)}", f"**{plain(report.verdict)}**", "## Scores", figure_table(report)]
+    parts += filter(None, [format.short_answers_note(method.scores for method in methods)])
     if not report.is_of_files:
         parts += ["## Costs", cost_table(methods, "answers")]
     if report.pairs:

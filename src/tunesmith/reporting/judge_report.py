@@ -9,7 +9,7 @@ from tunesmith.evaluation.correlation import NAMES
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, ScoreDifference
 from tunesmith.reporting import page
-from tunesmith.reporting.format import NOTHING, chance, level, metric, points, share
+from tunesmith.reporting.format import NOTHING, chance, counted, level, metric, p_value, points, share
 from tunesmith.reporting.markdown import plain, quote, sign, table
 from tunesmith.reporting.schema import JudgePairReport, JudgeScoreReport
 
@@ -70,8 +70,8 @@ def markdown(report: Report) -> str:
             lines += [f"  - {plain(a.name)} ({points(a.score)}): {quote(a.response)}" for a in prompt.answers]
             parts.append("\n".join(lines))
     price = f", price {costs.price:.4f}" if costs.price is not None else ""
-    requests = f"{costs.questions:,} questions in {costs.tries:,} requests"
-    tokens = f"{costs.read:,} prompt tokens and {costs.written:,} completion tokens"
+    requests = f"{counted(costs.questions, 'question')} in {counted(costs.tries, 'request')}"
+    tokens = f"{counted(costs.read, 'prompt token')} and {counted(costs.written, 'completion token')}"
     return "\n\n".join([*parts, "## Costs", f"{requests}, {tokens}{price}.", sign(report)]) + "\n"
 
 
@@ -89,10 +89,10 @@ def headline(report: Report) -> str:
     lines = []
     for pair in report.pairs:
         if pair.rate:
-            equal = "" if pair.distinguishable else f"; they are not significantly different (p {_p(pair.p_holm)})"
+            equal = "" if pair.distinguishable else f"; they are not significantly different ({p_value(pair.p_holm)})"
             lines.append(
                 f"{pair.a} wins {share(pair.rate.value)} against {pair.b}, ties counted half, in "
-                f"{pair.decided:,} pairs{equal}."
+                f"{counted(pair.decided, 'pair')}{equal}."
             )
     return warning + (" ".join(lines) or NO_VERDICTS)
 
@@ -138,13 +138,13 @@ def _score_sentences(report: JudgeScoreReport) -> str:
     scores = ", ".join(f"{name} {points(mean.value)} {_interval(mean)}" for name, mean in means.items())
     most = max(model.scored for model in report.models)
     gives = "gives" if len(report.judges) == 1 else "give"
-    lines = [f"{_judges(report)} {gives} {scores} of 100 points on {most:,} answers."]
+    lines = [f"{_judges(report)} {gives} {scores} of 100 points on {counted(most, 'answer')}."]
     for pair in report.pairs:
         if pair.distinguishable:
             above, below = (pair.a, pair.b) if pair.value > 0 else (pair.b, pair.a)
             lines.append(f"{above} is rated above {below} by {points(abs(pair.value))} points.")
         else:
-            lines.append(f"{pair.a} and {pair.b} are not significantly different (p {_p(pair.p_holm)}).")
+            lines.append(f"{pair.a} and {pair.b} are not significantly different ({p_value(pair.p_holm)}).")
     return " ".join(lines)
 
 
@@ -182,7 +182,7 @@ def _pair_parts(report: JudgePairReport) -> list[str]:
     head = ["Pair", "Won by the first", "By the second", "Ties", "Rate of the first", "p (Holm)"]
     bias = report.position
     order = f"The answer shown first won {bias.first:,} times, the second {bias.second:,} times"
-    order += f" ({share(bias.first_share.value)} for the first, p {_p(bias.p)})." if bias.first_share else "."
+    order += f" ({share(bias.first_share.value)} for the first, {p_value(bias.p)})." if bias.first_share else "."
     if bias.consistent:
         order += f" Both orders gave the same verdict in {share(bias.consistent.value)} of pairs."
     return ["## Pairs", table(head, rows), order]
@@ -190,11 +190,6 @@ def _pair_parts(report: JudgePairReport) -> list[str]:
 
 def _judges(report: Report) -> str:
     return " and ".join(judge.name for judge in report.judges)
-
-
-def _p(value: float | None) -> str:
-    text = chance(value)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _interval(estimate: Estimate | ScoreDifference) -> str:

@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 FILTERS = (
-    *(format.metric, format.points, format.signed, format.chance, format.percent, format.share, format.level),
-    *(format.seconds, format.count, format.megabytes, format.training, format.trained),
+    *(
+        format.metric,
+        format.points,
+        format.signed,
+        format.chance,
+        format.p_value,
+        format.percent,
+        format.share,
+        format.level,
+    ),
+    *(format.seconds, format.count, format.counted, format.megabytes, format.training, format.trained),
 )
 
 

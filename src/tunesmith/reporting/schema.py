@@ -292,6 +292,8 @@ class RubricSummary:
     """None for the built-in rubric."""
     fingerprint: str
     references: bool
+    verbatim: bool | None = omitted_if_none()
+    """True where the texts were not fenced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,9 @@ def verdict(report: SweepReport) -> str:
     """Return which trial is best, in a sentence or two."""
     best, count = report.trials[0], len(report.trials)
     values = ", ".join(f"{name} {value}" for name, value in best.values.items())
-    failed = f" {len(report.failed)} trial(s) failed." if report.failed else ""
+    failed = f" {format.counted(len(report.failed), 'trial')} failed." if report.failed else ""
     return (
-        f"Best of {count} trials on validation ({report.metric} {best.score:.4f}): {values}. "
+        f"Best of {format.counted(count, 'trial')} on validation ({report.metric} {best.score:.4f}): {values}. "
         f"The test split was opened for it alone.{failed}"
     )
 

@@ -23,6 +23,7 @@ def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair
     head, *rows = format.figure_rows(scores, pairs)
     first = next(iter(scores.values()))
     lines = [_drawn(head, rows, width), f"{format.level(first.confidence)} intervals; ↓ lower is better"]
+    lines += filter(None, [format.short_answers_note(scores.values())])
     for name, model in scores.items():
         if flaws := [f"{flaw.count:,} {kind}" for kind, flaw in model.flaws.items() if flaw.count]:
             lines.append(f"{name}: {', '.join(flaws)}")

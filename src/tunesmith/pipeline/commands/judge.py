@@ -88,7 +88,7 @@ def judge(
     paths = [Path(source).expanduser() for source in sources]
     runs = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
     settings = recipes.load(recipe or (runs[0].recipe if runs else {}), overrides)
-    rubric = Rubric.load(settings.judge.rubric, settings.judge.references)
+    rubric = Rubric.load(settings.judge.rubric, settings.judge.references, settings.judge.verbatim)
     if output is None and len(paths) == 1 and runs:
         folder = runs[0]
     else:
@@ -171,7 +171,7 @@ def _report(
         title=title,
         judges=tuple(JudgeClient(name=client.name, **records.dump(client.identity)) for client, _ in judge_runs),
         seeds=settings.judge.seeds,
-        rubric=RubricSummary(settings.judge.rubric, rubric.fingerprint, rubric.references),
+        rubric=RubricSummary(settings.judge.rubric, rubric.fingerprint, rubric.references, rubric.verbatim or None),
         costs=JudgeCosts(
             verdicts=len(verdicts),
             questions=sum(run.questions for _, run in judge_runs),

@@ -15,6 +15,7 @@ from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
@@ -173,13 +174,17 @@ def _describe_probe(recipe: Recipe) -> str:
 def _describe_tuned(recipe: Recipe) -> str:
     if not _learns(recipe):
         return f"untuned {_model(recipe)}"
-    part = {"none": "fine-tuned", "embeddings": "fine-tuned (embeddings frozen)", "body": "head trained on frozen"}
-    how = {"none": part[recipe.train.freeze], "lora": "LoRA beside", "qlora": "LoRA beside 4-bit"}[recipe.adapter.kind]
+    whole = "trained" if _begins_at_random(recipe) else "fine-tuned"
+    part = {"none": whole, "embeddings": f"{whole} (embeddings frozen)", "body": "head trained on frozen"}
+    how = {"none": part[recipe.train.freeze], "lora": "LoRA on", "qlora": "LoRA on 4-bit"}[recipe.adapter.kind]
     rank = "" if recipe.adapter.kind == "none" else f", r {recipe.adapter.r}"
-    length = (
-        f"{recipe.train.max_steps} steps" if recipe.train.max_steps else f"{recipe.train.num_train_epochs:g} epoch(s)"
-    )
+    epochs = counted(recipe.train.num_train_epochs, "epoch")
+    length = counted(recipe.train.max_steps, "step") if recipe.train.max_steps else epochs
     return f"{how} {_model(recipe)}{rank}, {length}"
+
+
+def _begins_at_random(recipe: Recipe) -> bool:
+    return recipe.model.from_config is not None and recipe.model.state_dict is None
 
 
 def _learns(recipe: Recipe) -> bool:
@@ -197,6 +202,8 @@ def variants(method: str) -> dict[str, str]:
 
 
 def _model(recipe: Recipe) -> str:
+    if recipe.model.from_config and _begins_at_random(recipe):
+        return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
     return Path(recipe.model.name_or_path.removeprefix("pypi:")).name
 
 
