@@ -144,7 +144,7 @@ def test_a_jinja_rubric_places_the_blocks_itself(tmp_path: Path) -> None:
     assert user.count(" begins") == 4
 
 
-SEED_PROMPT = (
+EXACT_PROMPT = (
     "Given the input `Below is an instruction that describes a task. Write a response that appropriately completes the "
     "request.\n\n### Instruction:\n{instruction}` and correct output `{output}`, score the model response "
     "`{model_response}` on a scale from 0 to 100, where 100 is the best score. Respond with the integer number only."
@@ -161,7 +161,7 @@ def test_a_verbatim_rubric_is_sent_to_the_letter(tmp_path: Path) -> None:
     turn = JudgeTurn("What is two and two?", (response,), "", "Four.")
     (message,) = rubric.messages(JudgeItem("1", ("m",), (turn,)))
     values = {"instruction": turn.instruction, "output": "Four.", "model_response": response}
-    assert (message.role, message.content) == ("user", SEED_PROMPT.format(**values))
+    assert (message.role, message.content) == ("user", EXACT_PROMPT.format(**values))
     with_input = rubric.messages(JudgeItem("1", ("m",), (replace(turn, input="Use words."),)))[0].content
     assert "two and two?\n\n### Input:\nUse words.` and correct" in with_input
     assert rubric.fingerprint != Rubric.load(str(tmp_path / "rubric.j2"), True).fingerprint

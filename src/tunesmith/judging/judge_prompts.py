@@ -129,7 +129,7 @@ class Rubric:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"judge.rubric: cannot read {path}", found=str(error), do="give a text file") from None
         if verbatim:
-            if not re.search(r"\bresponse(?:_a)?\b", rubric.text or ""):
+            if not re.search(r"\{[{%][^}]*\bresponse(?:_a)?\b", rubric.text or ""):
                 raise RecipeError(
                     f"judge.verbatim: {path} shows no response", expected="{{ response }} in the template"
                 )
