@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel
 from tunesmith.recipe.load import ALIASES
 from tunesmith.recipe.names import OneOf
 from tunesmith.recipe.sections import Recipe
+from tunesmith.recipe.values import Tree
 
 STARTS = {
     "classification": {
@@ -83,7 +84,7 @@ def _chapter(section: type[BaseModel], name: str) -> list[str]:
     return parts
 
 
-def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> list[str]:
+def _commented(model: type[BaseModel], prefix: str, start: Tree) -> list[str]:
     lines: list[str] = []
     indent = "  " * prefix.count(".")
     for name, field in model.model_fields.items():

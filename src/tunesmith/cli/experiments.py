@@ -48,7 +48,7 @@ class _Check(Command):
     help = "look at the data as training would see it"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", help="recipe file (YAML)")
+        _add_recipe(parser)
         add_overrides(parser)
         add_json(parser)
 
@@ -66,7 +66,7 @@ class _Train(Command):
     help = "train, evaluate and report one recipe"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", nargs="?", help="recipe file (YAML); omit with --resume")
+        _add_recipe(parser, nargs="?", more="; omit with --resume")
         add_overrides(parser)
         parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
         parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run")
@@ -139,7 +139,7 @@ class _Sweep(Command):
     help = "train with many settings, ranked on validation"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", help="recipe file (YAML)")
+        _add_recipe(parser)
         parser.add_argument(
             "overrides",
             nargs="+",
@@ -172,6 +172,10 @@ class _Sweep(Command):
         if (folder.path / "report.md").exists():
             print(folder.read_text("report.md"))
             print(f"report: {folder.path / 'report.html'}")
+
+
+def _add_recipe(parser: argparse.ArgumentParser, nargs: str | None = None, more: str = "") -> None:
+    parser.add_argument("recipe", nargs=nargs, help=f"recipe file (YAML){more}")
 
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:
