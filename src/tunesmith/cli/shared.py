@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunesmith import records
+from tunesmith.errors import RecipeError
 
 Args = argparse.Namespace
 
@@ -41,6 +42,15 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     return [word for word in words if word not in overrides], overrides
+
+
+def source_of(args: Args) -> tuple[str | None, list[str]]:
+    """Return the recipe or data source of a command, and its settings; any of them may come first."""
+    sources, overrides = split_overrides([word for word in (args.source, *args.overrides) if word])
+    if len(sources) > 1:
+        found = ", ".join(sources)
+        raise RecipeError("several sources", expected="one recipe or data source, then section.name=value", found=found)
+    return next(iter(sources), None), overrides
 
 
 def show_json(content: object) -> None:

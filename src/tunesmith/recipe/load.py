@@ -19,7 +19,7 @@ SECRET = ("judge.api_key", "judge.url")
 """Settings whose values appear in no message."""
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Recipe
-"""What a recipe is made of: a file, nested or flat settings, or a Recipe."""
+"""What a recipe is made of: a YAML file, settings, or a Recipe; any other path or name is a data source."""
 
 
 def load(source: Source, overrides: Sequence[str] = (), *, sections: Collection[str] = aliases.TRAINING) -> Recipe:
@@ -56,6 +56,8 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
     if isinstance(source, Mapping):
         return dict(source), {}
     path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        return {"data": {"path": str(source)}}, {}
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
