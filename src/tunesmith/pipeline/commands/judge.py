@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tunesmith.pipeline import judge_models, multi_turn, response_comparison, ru
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import judge_report
 from tunesmith.reporting.schema import (
     JudgeClient,
@@ -72,7 +72,7 @@ class JudgeInput:
 def judge(
     *sources: str | Path,
     overrides: Sequence[str] = (),
-    recipe: str | Path | Mapping[str, object] | Recipe | None = None,
+    recipe: Source | None = None,
     judge_input: JudgeInput | None = None,
     output: str | Path | None = None,
 ) -> JudgeResult:
@@ -87,7 +87,8 @@ def judge(
     judge_input = judge_input or JudgeInput()
     paths = [Path(source).expanduser() for source in sources]
     runs = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
-    settings = recipes.load(recipe or (runs[0].recipe if runs else {}), overrides)
+    source = recipe or (runs[0].recipe if runs else {})
+    settings = recipes.load(source, overrides, sections=("judge", "evaluate", "seed"))
     rubric = Rubric.load(settings.judge.rubric, settings.judge.references, settings.judge.verbatim)
     if output is None and len(paths) == 1 and runs:
         folder = runs[0]

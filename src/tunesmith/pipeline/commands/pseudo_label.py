@@ -119,7 +119,7 @@ def _sampled_answers(
     run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]
 ) -> list[LabelledRow]:
     """Return the rows, in the columns that Alpaca has, with the answer on which most samples agree."""
-    recipe = recipes.load(run.recipe, overrides)
+    recipe = recipes.load(run.recipe, overrides, sections=("generate", "seed"))
     update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
     if not recipe.generate.do_sample and recipe.generate.temperature == 1:
         update["temperature"] = TEMPERATURE
