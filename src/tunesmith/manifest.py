@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.hardware import Environment
+from tunesmith.records import omitted_if_none
 from tunesmith.types import DataSummary
 
 FORMAT = 1
@@ -61,6 +62,8 @@ class FinishedManifest(Manifest):
 
     validation: dict[str, float] | None
     """Metrics of the validation split; None where there is none."""
+    train: dict[str, float] | None = omitted_if_none()
+    """Metrics of training rows drawn at random, where the task has them."""
     costs: Costs
     notes: dict[str, Any]
     environment: Environment

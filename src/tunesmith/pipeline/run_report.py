@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import label_pairs, length_bias, response_pairs
@@ -29,6 +31,8 @@ from tunesmith.reporting.schema import (
     GenerationReport,
     GenerationResult,
     Mistake,
+    SamplePrediction,
+    SamplePredictions,
     SeededEnvironment,
     StepResponse,
     TrainingSample,
@@ -40,6 +44,8 @@ from tunesmith.types import Example, Prediction, ResponseRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
+SAMPLES, TOP_LABELS = 3, 4
+"""Held-out examples that are shown, and how many labels each."""
 
 
 def build(runs: Sequence[Run], confidence: Confidence) -> ClassificationReport | GenerationReport:
@@ -108,6 +114,20 @@ def worst(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Wor
     )
 
 
+def sample_predictions(
+    split: str, examples: Sequence[Example], predictions: Sequence[Prediction], labels: Sequence[str], seed: int
+) -> SamplePredictions:
+    """Return a few examples of a split, drawn with the seed, with their most probable labels."""
+    drawn = np.random.default_rng(seed).permutation(len(examples))[:SAMPLES]
+    rows = []
+    for place in sorted(drawn.tolist()):
+        example = examples[place]
+        by_label = zip(labels, predictions[place].probabilities, strict=True)
+        top = tuple(sorted(by_label, key=lambda pair: -pair[1])[:TOP_LABELS])
+        rows.append(SamplePrediction(example.id, example.text, example.text_pair, str(example.label), top))
+    return SamplePredictions(split, tuple(rows))
+
+
 def test_scores(run: Run) -> ClassificationScores | GenerationScores | None:
     """Return the scores of a run's test split, if it was opened."""
     if not (run.path / "scores.json").exists():
@@ -172,6 +192,7 @@ def _method(run: Run, name: str) -> dict[str, Any]:
         "name": name,
         "run": str(run.path),
         "description": manifest.description,
+        "train": manifest.train,
         "validation": manifest.validation,
         "costs": manifest.costs,
         "curve": curve(run),
@@ -186,6 +207,9 @@ def classification_of(runs: Sequence[Run], confidence: Confidence) -> Classifica
         ClassificationResult(
             scores=run.load("scores.json", ClassificationScores),
             worst=run.load("worst.json", WorstMistakes).worst,
+            sample_predictions=run.load("sample_predictions.json", SamplePredictions)
+            if (run.path / "sample_predictions.json").exists()
+            else None,
             library="transformers" if run.manifest.name == "encoder" else None,
             **_method(run, name),
         )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.reporting import page
-from tunesmith.reporting.format import chance, directed, estimate, metric, signed_estimate
-from tunesmith.reporting.markdown import cost_table, data_parts, plain, sign, table
+from tunesmith.reporting.format import chance, directed, estimate, metric, percent, signed_estimate
+from tunesmith.reporting.markdown import cost_table, data_parts, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
 
@@ -41,12 +41,18 @@ def markdown(report: ClassificationReport) -> str:
     """Return the tables that matter, for a terminal, a pull request or an issue."""
     metrics = list(report.methods[0].scores.headline)
     scores = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in report.methods)
+    by_split = []
+    for m in report.methods:
+        if m.train:
+            seen = [metric(known["accuracy"] if known else None) for known in (m.train, m.validation)]
+            by_split.append([plain(m.name), *seen, metric(m.scores.headline["accuracy"].value)])
     parts = [
         f"# {plain(report.title)}",
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
         majority_sentence(report.data),
+        *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
     ]
     if report.pairs:
@@ -65,6 +71,11 @@ def markdown(report: ClassificationReport) -> str:
             for pair in report.pairs
         )
         parts += ["## Pairs", table(head, pairs)]
+    if len(report.methods) == 1 and (samples := report.methods[0].sample_predictions):
+        parts.append(f"## Sample predictions ({samples.split})")
+        for row in samples.rows:
+            labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
+            parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
     return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
 
 

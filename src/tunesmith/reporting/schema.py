@@ -78,6 +78,26 @@ class WorstMistakes:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplePrediction:
+    """A held-out example with its most probable labels."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    gold: str
+    labels: tuple[tuple[str, float], ...]
+    """Labels with their probabilities, most probable first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePredictions:
+    """sample_predictions.json: a few examples drawn from a held-out split."""
+
+    split: str
+    rows: tuple[SamplePrediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SampleResponse:
     """What a model answered to a row that is shown."""
 
@@ -137,6 +157,8 @@ class MethodResult:
     """The run directory; empty where there is only a file of responses."""
     description: str
     scores: ClassificationScores | GenerationScores
+    train: dict[str, float] | None = None
+    """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
     curve: Curve | None = None
@@ -152,6 +174,7 @@ class ClassificationResult(MethodResult):
     library: str | None = None
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
+    sample_predictions: SamplePredictions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.reporting import format
-from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult
+from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult, SamplePredictions
+
+TEXT = 100
+"""Characters of a text that are shown."""
 
 
 def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
@@ -27,6 +30,16 @@ def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair
     for name, model in scores.items():
         if flaws := [f"{flaw.count:,} {kind}" for kind, flaw in model.flaws.items() if flaw.count]:
             lines.append(f"{name}: {', '.join(flaws)}")
+    return "\n".join(lines)
+
+
+def sample_predictions(samples: SamplePredictions) -> str:
+    """Return held-out texts with their most probable labels, two lines each."""
+    lines = [f"sample predictions ({samples.split}):"]
+    for row in samples.rows:
+        text = " ".join(f"{row.text} {row.text_pair or ''}".split())
+        labels = ", ".join(f"{label} {format.percent(probability)}" for label, probability in row.labels)
+        lines += [f"  {text[:TEXT]}{'…' if len(text) > TEXT else ''}", f"    {row.gold}, predicted: {labels}"]
     return "\n".join(lines)
 
 

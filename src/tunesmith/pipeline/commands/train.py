@@ -160,6 +160,7 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
         FinishedManifest(
             **started | {"status": "finished"},
             validation=outcome.validation,
+            train=outcome.train,
             costs=costs,
             notes=result.notes.dump(),
             environment=hardware.environment(result.notes.device or "cpu"),

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tunesmith import hardware
+from tunesmith.console import say
 from tunesmith.evaluation import metrics, responses
 from tunesmith.pipeline import generated_responses, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import TrainResult
+from tunesmith.reporting import terminal
+from tunesmith.reporting.format import counted, metric
 from tunesmith.tasks import classification as labels
+
+MOST_TRAIN_ROWS = 1000
+"""Training rows that are predicted for the report: enough to see over-fitting, whatever a prediction costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +30,43 @@ class Outcome:
     """Metrics of the validation split, where there is one."""
     predicted: int
     """Test rows that were predicted."""
+    train: dict[str, float] | None = None
+    """Metrics of training rows drawn at random."""
 
 
 def classification(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
-    """Predict the labels of the validation and the test rows. The test split is used here and nowhere else."""
+    """Predict the labels of the validation and the test rows. The test split is used here and nowhere else.
+
+    At most MOST_TRAIN_ROWS training rows are predicted too, so that over-fitting shows.
+    """
     recipe, splits, run = job.recipe, job.splits, job.run
-    validation = None
+    train = validation = None
+    held_out = []
     if splits.validation:
-        predictions = result.classifier.predict(splits.validation)
+        held_out = result.classifier.predict(splits.validation)
         gold = labels.gold(splits.validation)
-        run.write_predictions("validation", predictions, gold)
-        validation = metrics.headline(gold, predictions, splits.labels)
+        run.write_predictions("validation", held_out, gold)
+        validation = metrics.headline(gold, held_out, splits.labels)
     with watch.time("predict"):
         predictions = result.classifier.predict(splits.test)
     gold = labels.gold(splits.test)
     run.write_predictions("test", predictions, gold)
-    if splits.test:
-        run.write("scores.json", metrics.score(gold, predictions, splits.labels, confidence_of(recipe)))
     run.write("worst.json", run_report.worst(splits.test, predictions))
-    return Outcome(validation, len(splits.test))
+    split, rows = ("validation", splits.validation) if splits.validation else ("test", splits.test)
+    samples = run_report.sample_predictions(split, rows, held_out or predictions, splits.labels, recipe.seed)
+    run.write("sample_predictions.json", samples)
+    if samples.rows:
+        say(terminal.sample_predictions(samples))
+    if splits.test:
+        scores = metrics.score(gold, predictions, splits.labels, confidence_of(recipe))
+        run.write("scores.json", scores)
+        drawn = np.random.default_rng(recipe.seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
+        seen = [splits.train[place] for place in sorted(drawn.tolist())]
+        train = metrics.headline(labels.gold(seen), result.classifier.predict(seen), splits.labels)
+        by_split = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
+        known = [f"{name} {metric(values['accuracy'])}" for name, values in by_split.items() if values]
+        say(f"accuracy: {', '.join(known)}, test {metric(scores.headline['accuracy'].value)}")
+    return Outcome(validation, len(splits.test), train)
 
 
 def instruction(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
