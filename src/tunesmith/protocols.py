@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
 from tunesmith.recipe import Generate, Probe
+from tunesmith.records import omitted_if_none
 from tunesmith.types import DataNote, Example, Prediction, Response
 
 Logits = NDArray[np.floating[Any]]
@@ -190,27 +191,27 @@ class Exportable(Protocol):
 class TrainingNotes:
     """What training was like, for the manifest; a method leaves out what does not apply to it."""
 
-    device: str | None = None
-    processes: int | None = None
-    sharded: bool | None = None
-    mixed_precision: str | None = None
-    steps: int | None = None
-    best_step: int | None = None
+    device: str | None = omitted_if_none()
+    processes: int | None = omitted_if_none()
+    sharded: bool | None = omitted_if_none()
+    mixed_precision: str | None = omitted_if_none()
+    steps: int | None = omitted_if_none()
+    best_step: int | None = omitted_if_none()
     """None where the last weights were kept."""
-    skipped: int | None = None
+    skipped: int | None = omitted_if_none()
     """Steps that had nothing to learn."""
-    dtype: str | None = None
+    dtype: str | None = omitted_if_none()
     """Of the weights while they were trained."""
-    fallback: str | None = None
+    fallback: str | None = omitted_if_none()
     """What was trained instead of what the recipe asks for, and why."""
-    adapter: str | None = None
-    template: str | None = None
-    layout: str | None = None
-    cut: int | None = None
+    adapter: str | None = omitted_if_none()
+    template: str | None = omitted_if_none()
+    layout: str | None = omitted_if_none()
+    cut: int | None = omitted_if_none()
     """Training rows that were cut."""
-    cut_rows: list[str] | None = None
+    cut_rows: list[str] | None = omitted_if_none()
     """The first of them."""
-    ngrams: int | None = None
+    ngrams: int | None = omitted_if_none()
 
     def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
         """Return the notes with the rows that truncation names."""

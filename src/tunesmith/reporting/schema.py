@@ -157,7 +157,7 @@ class MethodResult:
     """The run directory; empty where there is only a file of responses."""
     description: str
     scores: ClassificationScores | GenerationScores
-    train: dict[str, float] | None = None
+    train: dict[str, float] | None = omitted_if_none()
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
@@ -174,7 +174,7 @@ class ClassificationResult(MethodResult):
     library: str | None = None
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
-    sample_predictions: SamplePredictions | None = None
+    sample_predictions: SamplePredictions | None = omitted_if_none()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
