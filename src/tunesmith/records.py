@@ -30,6 +30,11 @@ def dump(value: Any) -> Any:
     return value
 
 
+def fields_of(kind: Any, record: object) -> dict[str, Any]:
+    """Return the fields that a class of records has, of one record, unconverted: to make a larger record of them."""
+    return {item.name: getattr(record, item.name) for item in fields(kind)}
+
+
 def load(kind: type[Record], content: object, where: str) -> Record:
     """Return a record of `kind` from parsed JSON; keys that it does not know are ignored.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.commands.train import Source
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.recipe import Recipe
@@ -36,7 +36,7 @@ def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, ru
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     scores = spread(finished)
     folder.write("seeds.json", {"seeds": list(seeds), "scores": scores})
-    title = markdown.plain(run_report.title(finished[0]))
+    title = markdown.plain(report_parts.title(finished[0]))
     folder.write("report.md", f"# {title}, {len(seeds)} seeds\n\n{table({'': scores})}\n")
     return folder
 

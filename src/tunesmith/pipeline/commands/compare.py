@@ -15,9 +15,8 @@ from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
-from tunesmith.pipeline.task_table import TASKS
+from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.recipe import Recipe
-from tunesmith.reporting.schema import ClassificationReport, GenerationReport
 from tunesmith.runs import Run
 
 
@@ -26,7 +25,7 @@ class Comparison:
     """What a comparison found, and where its report lies."""
 
     path: Path
-    report: ClassificationReport | GenerationReport
+    report: RunReport
 
     @property
     def verdict(self) -> str:

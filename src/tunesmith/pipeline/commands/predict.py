@@ -43,7 +43,8 @@ def predict(
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     if task_of(run).has_responses:
-        responses = [records.dump(row) for row in generated_responses.respond(run, texts, source=source)]
+        prompts = new_data.read(run.recipe, source) if source else generated_responses.prompts_of(texts)
+        responses = [records.dump(row) for row in generated_responses.respond(run, prompts)]
         return [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
     examples = new_data.read(run.recipe, source) if source else _from_texts(texts, text_pairs)
     paired = run.recipe.data.text_pair is not None

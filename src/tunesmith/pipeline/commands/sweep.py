@@ -17,10 +17,10 @@ from typing import Any
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
-from tunesmith.evaluation import metrics, responses
-from tunesmith.pipeline import run_report, seeds
+from tunesmith.pipeline import report_parts, seeds
 from tunesmith.pipeline.commands.train import Source, open_test
 from tunesmith.pipeline.fitting import subprocess
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import sweep_report as pages
 from tunesmith.reporting.schema import SweepReport, Trial
@@ -202,7 +202,7 @@ class _Plan:
 
     @property
     def higher_is_better(self) -> bool:
-        return (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[self.metric]
+        return TASKS[self.base.task].higher_is_better[self.metric]
 
     def identity(self) -> str:
         """Return what must be equal for trials to belong together."""
@@ -315,9 +315,9 @@ def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
     for trial in ranked:
         run = Run(folder.path / trial.user_attrs["run"])
         values = {name: str(value) for name, value in trial.params.items()}
-        trials.append(Trial(run.path.name, values, trial.value, run.finished.costs, run_report.curve(run)))
+        trials.append(Trial(run.path.name, values, trial.value, run.finished.costs, report_parts.curve(run)))
     report = SweepReport(
-        title=run_report.title(winner),
+        title=report_parts.title(winner),
         metric=plan.metric,
         higher_is_better=plan.higher_is_better,
         axes=tuple(axis.name for axis in plan.axes),

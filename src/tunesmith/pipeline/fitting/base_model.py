@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from tunesmith import hardware
+from tunesmith import hardware, records
 from tunesmith.console import say
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.response_pairs import ResponsePair
@@ -46,7 +46,7 @@ def answer(job: Job, generator: TextGenerator, learned: bool, watch: hardware.St
         return
     say("the base model answers the same prompts (evaluate.base=false leaves that out)")
     with watch.time("base"), _before_training(job, generator) as before:
-        job.run.write_responses(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
+        job.run.write_predictions(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,19 @@ class RunScores(GenerationScores):
 
 def score(run: Run) -> RunScores:
     """Return the scores of a run's responses, and of its base model where that answered too."""
-    rows, confidence = run.responses("test"), confidence_of(run.recipe)
-    scores = _entries(responses.score(rows, confidence))
+    rows, confidence = run.predictions("test", ResponseRow), confidence_of(run.recipe)
+    scores = records.fields_of(GenerationScores, responses.score(rows, confidence))
     before = stored(run)
     if not before:
         return RunScores(**scores)
     _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
-    return RunScores(**scores, base=BaseScores(**_entries(responses.score(before, confidence)), pair=pair))
-
-
-def _entries(scores: GenerationScores) -> dict[str, Any]:
-    return {entry.name: getattr(scores, entry.name) for entry in fields(scores)}
+    base = records.fields_of(GenerationScores, responses.score(before, confidence))
+    return RunScores(**scores, base=BaseScores(**base, pair=pair))
 
 
 def stored(run: Run) -> list[ResponseRow]:
     """Return the base model's answers in a run; empty where it was not asked."""
-    return run.responses(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
+    return run.predictions(SPLIT, ResponseRow) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:
