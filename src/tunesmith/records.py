@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunesmith.errors import RunError
 
 Record = TypeVar("Record")
+_adapter = cache(TypeAdapter[Any])
 
 
 def omitted_if_none() -> Any:
@@ -49,8 +50,3 @@ def load(kind: type[Record], content: object, where: str) -> Record:
             f"{where} is damaged", expected=f"a readable {place}", found=problem["msg"], do="restore it, or train again"
         ) from None
     return record
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

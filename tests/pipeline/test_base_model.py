@@ -152,7 +152,7 @@ def test_comparisons_and_later_seeds_go_without(model: Path, pairs: Path, tmp_pa
     from tunesmith.pipeline import seeds
     from tunesmith.pipeline.commands import compare
 
-    plans = compare._plans([recipe], [], ["generator:untuned", "generator:lora"])
+    plans = compare.plans([recipe], [], ["generator:untuned", "generator:lora"])
     assert [plan.evaluate.base for _, plan in plans] == [False, False]
     planned = [recipes.load(recipe, words) for words in seeds.settings(recipe, [1, 2, 3])]
     assert [plan.evaluate.base for plan in planned] == [True, False, False]

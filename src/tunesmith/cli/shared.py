@@ -58,12 +58,12 @@ def show_comparison(comparison: Any) -> None:
 
 def show_run(run: Any) -> None:
     """Print the name, the scores and the directory of a run."""
+    from tunesmith.pipeline.task_table import scores_of
+
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
-    if (run.path / "scores.json").exists():
-        from tunesmith.pipeline.task_table import task_of
-
-        print(show_scores(run.load("scores.json", task_of(run).scores)))
+    if (scores := scores_of(run)) is not None:
+        print(show_scores(scores))
     print(f"run: {run.path}")
 
 

@@ -65,10 +65,12 @@ def score(run: Run, split: str = "test") -> ClassificationScores:
 def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationReport:
     """Return the report on runs by name: scores, the worst mistakes, pairs, and the verdict."""
     methods = tuple(
-        ClassificationResult(
+        report_parts.method(
+            ClassificationResult,
+            run,
+            name,
             scores=run.load("scores.json", ClassificationScores),
             worst=run.load("worst.json", WorstMistakes).worst,
-            **report_parts.method(run, name),
         )
         for name, run in runs.items()
     )
@@ -76,9 +78,11 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationRep
     first = next(iter(runs.values()))
     gold = [row.gold for row in next(iter(predictions.values()))]
     pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence) if len(runs) > 1 else []
-    return ClassificationReport(
+    return report_parts.report(
+        ClassificationReport,
+        first,
+        confidence,
         verdict=conclusions.of_labels(methods, pairs),
         methods=methods,
         pairs=tuple(pairs),
-        **report_parts.header(first, confidence),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,25 +62,29 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> GenerationReport:
             )
         )
         rows[base_model.NAME] = before
-    header = report_parts.header(next(iter(runs.values())), confidence)
-    return GenerationReport(**header, **side_by_side(methods, rows, confidence))
+    first = next(iter(runs.values()))
+    return report_parts.report(partial(side_by_side, methods, rows, confidence), first, confidence)
 
 
 def side_by_side(
-    methods: Sequence[GenerationResult], rows: Mapping[str, Sequence[ResponseRow]], confidence: Confidence
-) -> dict[str, Any]:
-    """Return what a report says about models that answered the same prompts: fields of `GenerationReport`."""
+    methods: Sequence[GenerationResult],
+    rows: Mapping[str, Sequence[ResponseRow]],
+    confidence: Confidence,
+    **header: Any,
+) -> GenerationReport:
+    """Return the report on models that answered the same prompts. header: what it says about data and machine."""
     compared, pairs = response_pairs.compare(rows, confidence)
     best, worse = conclusions.rank(methods, compared)
     described = {name: length_bias.describe(of_one, confidence) for name, of_one in rows.items()}
-    return {
-        "verdict": conclusions.of_responses(methods, compared, pairs),
-        "methods": tuple(methods),
-        "pairs": tuple(pairs),
-        "compared": compared,
-        "shown": tuple(sample_selection.choose(rows, compared, best, worse, confidence.seed)),
-        "lengths": {name: lengths for name, lengths in described.items() if lengths is not None},
-    }
+    return GenerationReport(
+        verdict=conclusions.of_responses(methods, compared, pairs),
+        methods=tuple(methods),
+        pairs=tuple(pairs),
+        compared=compared,
+        shown=tuple(sample_selection.choose(rows, compared, best, worse, confidence.seed)),
+        lengths={name: lengths for name, lengths in described.items() if lengths is not None},
+        **header,
+    )
 
 
 def shared_base(runs: Iterable[Run]) -> list[ResponseRow]:
@@ -104,7 +109,10 @@ def _result(run: Run, name: str) -> GenerationResult:
         for sample in line.samples:
             known = samples.get(sample.id) or TrainingSample(sample.id, sample.prompt, sample.reference)
             samples[sample.id] = replace(known, answers=(*known.answers, StepResponse(line.step, sample.response)))
-    return GenerationResult(
+    return report_parts.method(
+        GenerationResult,
+        run,
+        name,
         scores=run.load("scores.json", RunScores),
         samples=tuple(samples.values()),
         saved=saved,
@@ -118,5 +126,4 @@ def _result(run: Run, name: str) -> GenerationResult:
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",
         },
         recipe=run.read_text("recipe.yaml"),
-        **report_parts.method(run, name),
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tunesmith import records
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.hardware import Environment
 from tunesmith.reporting.schema import Curve, SeededEnvironment
 from tunesmith.runs import Run, data_name
+
+Part = TypeVar("Part")
 
 
 def title(run: Run) -> str:
@@ -15,25 +19,27 @@ def title(run: Run) -> str:
     return data_name(run.manifest.data.source)
 
 
-def header(run: Run, confidence: Confidence) -> dict[str, Any]:
-    """Return what a report says about the data and the machine: fields of `Report`."""
+def report(kind: Callable[..., Part], run: Run, confidence: Confidence, **content: Any) -> Part:
+    """Return a report of some kind: its content, and what the run says about data and machine."""
     manifest = run.finished
-    environment = SeededEnvironment(**records.dump(manifest.environment), seed=confidence.seed)
-    return {"task": manifest.task, "title": title(run), "data": manifest.data, "environment": environment}
+    environment = SeededEnvironment(**records.fields_of(Environment, manifest.environment), seed=confidence.seed)
+    header = {"task": manifest.task, "title": title(run), "data": manifest.data, "environment": environment}
+    return kind(**header, **content)
 
 
-def method(run: Run, name: str) -> dict[str, Any]:
-    """Return what a report says about a method beside its scores: fields of `MethodResult`."""
+def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Part:
+    """Return a method of a report: its content, and what the run says about its training."""
     manifest = run.finished
-    return {
-        "name": name,
-        "run": str(run.path),
-        "description": manifest.description,
-        "validation": manifest.validation,
-        "costs": manifest.costs,
-        "curve": curve(run),
-        "notes": manifest.notes,
-    }
+    return kind(
+        name=name,
+        run=str(run.path),
+        description=manifest.description,
+        validation=manifest.validation,
+        costs=manifest.costs,
+        curve=curve(run),
+        notes=manifest.notes,
+        **content,
+    )
 
 
 def curve(run: Run) -> Curve | None:

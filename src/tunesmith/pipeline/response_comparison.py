@@ -70,12 +70,14 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> Ge
         )
         for model in models
     ]
-    return GenerationReport(
+    return instruction_runs.side_by_side(
+        methods,
+        {model.name: model.rows for model in models},
+        confidence,
         task="answers",
         title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
         data=ResponseFiles(tuple(changes)),
         signatures=text_overlap.signatures(),
-        **instruction_runs.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
     )
 
 

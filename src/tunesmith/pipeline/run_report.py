@@ -17,12 +17,12 @@ from tunesmith.runs import Run
 def build(runs: Sequence[Run], confidence: Confidence) -> RunReport:
     """Return the report on finished runs. Raises RunError where their tasks or splits differ."""
     manifests = [run.finished for run in runs]
-    first = manifests[0]
-    if other := [f"{run.path} ({m.task})" for run, m in zip(runs, manifests, strict=True) if m.task != first.task]:
+    first, tasks = manifests[0], [manifest.task for manifest in manifests]
+    if len(set(tasks)) > 1:
         raise RunError(
             "runs of different tasks cannot be compared",
-            expected=f"only runs of task {first.task}, as {runs[0].path}",
-            found=", ".join(other),
+            expected=f"only runs of task {tasks[0]}, as {runs[0].path}",
+            found=", ".join(f"{run.path} ({task})" for run, task in zip(runs, tasks, strict=True) if task != tasks[0]),
             do="compare runs of one task",
         )
     for run, manifest in zip(runs[1:], manifests[1:], strict=True):

@@ -12,6 +12,7 @@ from tunesmith.errors import RecipeError
 from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.commands.train import Source
 from tunesmith.pipeline.fitting import subprocess
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import markdown
 from tunesmith.runs import Run
@@ -56,8 +57,8 @@ def one_split(recipe: Recipe) -> str:
 
 def spread(finished: Sequence[Run]) -> dict[str, Spread]:
     """Return the spread of every headline metric over the runs."""
-    headlines = [run.read("scores.json")["headline"] for run in finished]
-    values = {name: [headline[name]["value"] for headline in headlines] for name in headlines[0]}
+    headlines = [run.load("scores.json", task_of(run).scores).headline for run in finished]
+    values = {name: [headline[name].value for headline in headlines] for name in headlines[0]}
     return {
         name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
         for name, of_one in values.items()

@@ -87,6 +87,11 @@ def task_of(run: Run) -> Task:
     return TASKS[run.recipe.task]
 
 
+def scores_of(run: Run) -> Scores | None:
+    """The scores of a run's test split; None if it was not tested."""
+    return run.load("scores.json", task_of(run).scores) if (run.path / "scores.json").exists() else None
+
+
 def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:
     """What training needs."""
     return Job(recipe, splits, run, TASKS[recipe.task].higher_is_better)
