@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunesmith import records
+from tunesmith.errors import RecipeError
 
 Args = argparse.Namespace
 
@@ -43,6 +44,15 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in overrides], overrides
 
 
+def source_of(args: Args) -> tuple[str | None, list[str]]:
+    """Return the recipe or data source of a command, and its settings; any of them may come first."""
+    sources, overrides = split_overrides([word for word in (args.source, *args.overrides) if word])
+    if len(sources) > 1:
+        found = ", ".join(sources)
+        raise RecipeError("several sources", expected="one recipe or data source, then section.name=value", found=found)
+    return next(iter(sources), None), overrides
+
+
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON."""
     print(json.dumps(records.dump(content), indent=2, ensure_ascii=False))
@@ -63,11 +73,11 @@ def show_run(run: Any) -> None:
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
     if (scores := scores_of(run)) is not None:
-        print(show_scores(scores))
+        print(describe_scores(scores))
     print(f"run: {run.path}")
 
 
-def show_scores(scores: Any) -> str:
+def describe_scores(scores: Any) -> str:
     """Return the result of `evaluate` as text: one model's scores, or several models' side by side and the verdict."""
     from tunesmith.evaluation.metrics import ClassificationScores
     from tunesmith.pipeline.commands.evaluate import ComparedScores

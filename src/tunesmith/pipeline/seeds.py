@@ -10,10 +10,9 @@ from pathlib import Path
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import report_parts
-from tunesmith.pipeline.commands.train import Source
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 

@@ -19,10 +19,10 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.pipeline import report_parts, seeds
-from tunesmith.pipeline.commands.train import Source, open_test
+from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import TASKS, scores_of
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import sweep_report as pages
 from tunesmith.reporting.schema import SweepReport, Trial
 from tunesmith.runs import Run
