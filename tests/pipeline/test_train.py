@@ -162,8 +162,8 @@ def test_check_uses_the_models_own_limit(
     with reviews.open("a") as file:
         file.write(f"{'goal ' * 300},sport\n")
     source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(tiny_models("bert")), "max_length": 5000}}
-    tokens = tunesmith.check(source)["tokens"]
-    assert (tokens["max_length"], tokens["cut"]) == (128, 1)
+    tokens = tunesmith.check(source).tokens
+    assert (tokens.max_length, tokens.cut) == (128, 1)
     assert "this model reads 128 tokens" in capsys.readouterr().err
 
 
