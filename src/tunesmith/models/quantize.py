@@ -112,24 +112,21 @@ def dequantize(model: nn.Module) -> nn.Module:
     import bitsandbytes
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-            model.set_submodule(name, _plain(module, weight.float()))
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
+        original: Any = getattr(module, "source_cls", nn.Linear)
+        if original is nn.Linear:
+            with torch.device("meta"):
+                layer: Any = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+        else:  # GPT-2's Conv1D is a linear layer with a transposed weight
+            layer, weight = original(module.out_features, module.in_features), weight.T.contiguous()
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
+            layer.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
+        model.set_submodule(name, layer.train(module.training))
     _remove_marks(model)
     return model
-
-
-def _plain(module: Any, weight: torch.Tensor) -> nn.Module:
-    """Return the layer that a 4-bit layer replaced; GPT-2's Conv1D is a linear layer with a transposed weight."""
-    if getattr(module, "source_cls", nn.Linear) is nn.Linear:
-        with torch.device("meta"):
-            layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-    else:
-        layer, weight = module.source_cls(module.out_features, module.in_features), weight.T.contiguous()
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if module.bias is not None:
-        layer.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
-    return layer.train(module.training)
 
 
 def _remove_marks(model: Any) -> None:

@@ -33,7 +33,10 @@ class PrecisionMeasurement:
 def measure(device: torch.device, size: int = 512, rounds: int = 9) -> PrecisionMeasurement:
     """Time a feed-forward block, forward and backward, in turns: float32, bfloat16 autocast and bfloat16 weights."""
     state = torch.random.get_rng_state()
-    full, half = (_block(size).to(device, dtype) for dtype in DTYPES.values())
+    full, half = (
+        nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size)).to(device, dtype)
+        for dtype in DTYPES.values()
+    )
     torch.random.set_rng_state(state)
     inputs = torch.ones(1024, size, device=device)
     turns = [
@@ -53,10 +56,6 @@ def measure(device: torch.device, size: int = 512, rounds: int = 9) -> Precision
         "bf16" if autocast > MIN_SPEEDUP else "no",
         "bfloat16" if weights > MIN_SPEEDUP else "float32",
     )
-
-
-def _block(size: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
 
 
 def _seconds(block: nn.Module, inputs: torch.Tensor, half: bool) -> float:
