@@ -226,7 +226,8 @@ def _wrap(model: nn.Module, config: Any) -> nn.Module:
 
 
 def _peft() -> Any:
-    with quantize.quiet():  # peft imports bitsandbytes where it is installed
+    quantize.unavailable()  # before peft imports a bitsandbytes that is installed and does not work
+    with quantize.quiet():
         import peft
     return peft
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -49,22 +52,45 @@ def saved_config(model_config: Mapping[str, Any]) -> Any | None:
 
 def usable() -> str | None:
     """Return None if 4-bit training works on this machine, else the reason why not; a small layer is tried."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return f"bitsandbytes is not installed ({INSTALL})"
+    if reason := unavailable():
+        return reason
     try:
         return _try(processes.device())
     except Exception as error:  # drivers and missing libraries fail in many ways; any of them is the answer
         return f"bitsandbytes fails here ({errors.summary(error)})"
 
 
+def unavailable() -> str | None:
+    """Return None if bitsandbytes can be imported, else the reason why not.
+
+    peft and accelerate check only whether it is installed. If its import fails, it counts as not installed for them
+    too: otherwise plain LoRA would fail with it.
+    """
+    if (error := _import_error()) is not None:
+        return f"bitsandbytes cannot be imported ({error})"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return f"bitsandbytes is not installed ({INSTALL})"
+    return None
+
+
+@functools.cache
+def _import_error() -> str | None:
+    try:
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            import bitsandbytes  # noqa: F401
+    except Exception as error:  # drivers and missing libraries fail in many ways
+        if isinstance(error, ModuleNotFoundError) and error.name == "bitsandbytes":  # it is not installed
+            return None
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+        return errors.summary(error)
+    return None
+
+
 def _try(device: torch.device) -> str | None:
-    import warnings
+    import bitsandbytes
 
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")
-        import bitsandbytes
-
-        layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
     layer.weight.data = torch.linspace(-1, 1, 64 * 32).view(32, 64)
     layer = use_training_kernels(layer.to(device))
     x_BD = torch.ones(2, 64, device=device, requires_grad=True)

@@ -139,8 +139,8 @@ class LabelClassifier:
             texts.setdefault(tuple(ids), []).append(text)
         if same := [" and ".join(map(repr, alike)) for alike in texts.values() if len(alike) > 1]:
             raise ModelError(
-                f"the labels {listed(same)} have the same tokens",
-                do="give them different texts in prompt.label_texts",
+                f"this tokenizer cannot tell the labels {listed(same)} apart",
+                do="give them different texts: prompt.label_texts",
             )
         return first
 

@@ -177,8 +177,10 @@ def steps(
         _check_finite(number, mean, norm, micro, accelerator)
         skipped = mean is None
         if not skipped:
+            scale = state.scaler.get_scale() if state.scaler is not None else 0.0
             optimizer.step()
-            skipped = optimizer.step_was_skipped
+            # It fell if the gradient overflowed; a fused optimizer then skips the step where Accelerate cannot see it.
+            skipped = state.scaler is not None and state.scaler.get_scale() < scale
         if not skipped:
             state.scheduler.step()
         optimizer.zero_grad()

@@ -16,7 +16,7 @@ from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
-from tunesmith.errors import Interrupted, MissingExtra
+from tunesmith.errors import Interrupted, MissingExtra, TrainingError
 from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
 from tunesmith.pipeline.fitting.job import Job
@@ -145,6 +145,12 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
             project_dir=job.run.path,
             # XLNet and others hold parameters that classification never uses
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    if precision == "fp16" and accelerator.scaler is None:
+        raise TrainingError(
+            f"cannot train in fp16 on {accelerator.device.type}: Accelerate does not scale the loss there",
+            expected="an accelerator, such as a CUDA GPU",
+            do="set engine.mixed_precision=bf16, or auto to take the faster of bf16 and float32",
         )
     accelerator.init_trackers("tunesmith")
     try:
