@@ -216,3 +216,24 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["number_formats"]["float32_ms"] > 0
     assert found["extras"]["tokenizers"] == "installed"
+
+
+def test_a_data_source_is_one_in_every_command(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tunesmith("check", "reviews.csv", "method=linear")
+    assert "sport" in capsys.readouterr().out
+    tunesmith("train", "reviews.csv", "method=linear", *FAST, "--run-dir", "run")
+    assert "accuracy" in capsys.readouterr().out
+    tunesmith("sweep", "reviews.csv", "method=linear", "C=1,10", *FAST, "--sweep-dir", "sweep")
+    lines = reviews.read_text().splitlines(keepends=True)
+    Path("a.csv").write_text("".join(lines[:150]))
+    Path("b.csv").write_text(lines[0] + "".join(lines[150:]))
+    split = ["data.train=a.csv", "data.test=b.csv"]
+    capsys.readouterr()
+    tunesmith("compare", *split, "--methods", "linear", *FAST)
+    assert f"{len(lines) - 150} test rows" in capsys.readouterr().out
+    tunesmith("check", *split, "method=linear")
+    assert f"{len(lines) - 150:>8} rows" in capsys.readouterr().out
+    tunesmith("train", *split, "method=linear", "--dry-run")
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["test"] == str(Path("b.csv").absolute())
+    tunesmith("train", "a.csv", "b.csv", ok=False)
+    assert "several sources" in capsys.readouterr().err

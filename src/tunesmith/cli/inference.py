@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tunesmith.cli.shared import Args, Command, add_json, show_json, show_scores, split_overrides
+from tunesmith.cli.shared import Args, Command, add_json, describe_scores, show_json, split_overrides
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
 
@@ -48,7 +48,7 @@ class _Evaluate(Command):
         if args.json:
             show_json(scores)
         else:
-            print(show_scores(scores))
+            print(describe_scores(scores))
 
 
 class _Predict(Command):

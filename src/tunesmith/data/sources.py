@@ -23,7 +23,16 @@ def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
     if data.path and Path(data.path).expanduser().is_file():
         data = data.model_copy(update={"path": None, "train": data.path})
     tables_by_split = {} if data.train else _one_source(data, split, wanted)
-    tables_by_split |= _split_files(data, wanted)
+    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
+    for split_name, path in paths.items():
+        if not path.exists():
+            raise _missing(f"data.{split_name}", path)
+    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
+    if repeated:
+        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
+    names = short_names(list(paths.values()))
+    for split_name, path in paths.items():
+        tables_by_split[split_name] = formats.table(path, names[path], data.encoding, wanted)
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
@@ -58,18 +67,6 @@ def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str]) -> d
     if path.is_dir():
         return folders.tables(path, split, encodings, wanted)
     return {"train": formats.table(path, path.name, encodings, wanted)}
-
-
-def _split_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:
-    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
-    for split_name, path in paths.items():
-        if not path.exists():
-            raise _missing(f"data.{split_name}", path)
-    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
-    if repeated:
-        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
-    names = short_names(list(paths.values()))
-    return {split_name: formats.table(path, names[path], data.encoding, wanted) for split_name, path in paths.items()}
 
 
 def short_names(paths: list[Path]) -> dict[Path, str]:

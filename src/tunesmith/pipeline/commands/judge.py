@@ -89,7 +89,8 @@ def judge(
     judge_input = judge_input or JudgeInput()
     paths = [Path(source).expanduser() for source in sources]
     found = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
-    settings = recipes.load(recipe or (found[0].recipe if found else {}), overrides)
+    source = recipe or (found[0].recipe if found else {})
+    settings = recipes.load(source, overrides, sections=("judge", "evaluate", "seed"))
     rubric = Rubric.load(settings.judge.rubric, settings.judge.references)
     folder = _folder(paths, found, output)
     if judge_input.questions:

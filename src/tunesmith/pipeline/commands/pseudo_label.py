@@ -114,7 +114,7 @@ def pseudo_label(
 def _sampled_answers(
     run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]
 ) -> list[LabelledRow]:
-    recipe = recipes.load(run.recipe, overrides)
+    recipe = recipes.load(run.recipe, overrides, sections=("generate", "seed"))
     settings = _sampling_settings(recipe.generate, number)
     generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)

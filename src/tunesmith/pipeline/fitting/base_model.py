@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from tunesmith import hardware
 from tunesmith.console import say
@@ -21,6 +21,7 @@ from tunesmith.records import omitted_if_none
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
+Scores = TypeVar("Scores", bound=GenerationScores)
 SPLIT = "base"
 """Its answers are in predictions/base.jsonl."""
 NAME = "base"
@@ -70,12 +71,12 @@ def score(run: Run) -> RunScores:
     base, before = None, stored(run)
     if before:
         _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
-        base = BaseScores(*_values(responses.score(before, confidence)), pair=pair)
-    return RunScores(*_values(responses.score(rows, confidence)), base=base)
+        base = _extended(BaseScores, responses.score(before, confidence), pair=pair)
+    return _extended(RunScores, responses.score(rows, confidence), base=base)
 
 
-def _values(scores: GenerationScores) -> tuple[Any, ...]:
-    return tuple(getattr(scores, entry.name) for entry in fields(scores))
+def _extended(kind: Callable[..., Scores], scores: GenerationScores, **more: object) -> Scores:
+    return kind(**{entry.name: getattr(scores, entry.name) for entry in fields(scores)}, **more)
 
 
 def stored(run: Run) -> list[ResponseRow]:
