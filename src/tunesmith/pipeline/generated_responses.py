@@ -15,11 +15,14 @@ from tunesmith.tasks import instruction
 from tunesmith.types import Example, Message, Response, ResponseRow
 
 
-def respond(run: Run, examples: Sequence[Example]) -> list[ResponseRow]:
-    """Responses to the prompts of rows, with their references; None where a prompt is too long even when cut."""
+def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
+    """Return the responses to rows, with their references; none to a prompt that is too long even when cut.
+
+    recipe: how to generate.
+    """
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
-    questions, recipe = [instruction.prompt(row) for row in examples], run.recipe
+    questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
         with_response(ResponseRow(row.id, row.text, reference=instruction.reference(row)), response)

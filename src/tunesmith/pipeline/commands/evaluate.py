@@ -31,6 +31,7 @@ class ComparedScores:
 def evaluate(
     *sources: Source,
     data: str | None = None,
+    overrides: Sequence[str] = (),
     responses: Sequence[str] = (),
     reference: str | None = None,
     instruction: str | None = None,
@@ -41,7 +42,8 @@ def evaluate(
     sources: run directories, whose scores are computed again from their stored predictions; or files with an
     instruction, a reference and a response a row, one model's or several (`data.response_files` finds the columns;
     responses, reference and instruction name them). No model is needed. data: labelled data for a classification run
-    to predict and be scored on. report: an HTML page to write about answers, with a Markdown twin beside it.
+    to predict and be scored on; overrides: `data.*` settings, where it differs from the training data. report: an HTML
+    page to write about answers, with a Markdown twin beside it.
     """
     if not sources:
         raise RecipeError("nothing to evaluate", expected="a run directory, or a file of answers")
@@ -51,12 +53,14 @@ def evaluate(
     labelled = task is not None and not task.has_responses
     if labelled and (report is not None or columns != response_comparison.ResponseColumns()):
         raise RecipeError("a classification run is evaluated with --data alone", do="see its report.html")
-    if data is not None and not labelled:
+    if (data is not None or overrides) and not labelled:
         raise RecipeError(
             "--data is labelled data for one classification run", do="answer it first: tunesmith predict RUN --data"
         )
     if run is not None and data is not None:
-        return _score_new_data(run, data)
+        return _score_new_data(run, data, overrides)
+    if overrides:
+        raise RecipeError(f"stored predictions are scored as they are: {', '.join(overrides)}", do="give --data")
     if run is not None and task is not None:
         scores = task.score(run)
         run.write("scores.json", scores)
@@ -73,9 +77,9 @@ def evaluate(
     return ComparedScores(models, content.compared, content.pairs, content.verdict)
 
 
-def _score_new_data(run: Run, source: str) -> Scores:
+def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
     """Predict labelled rows with a classification run; write predictions/<name>.jsonl and scores-<name>.json."""
-    examples = new_data.read(run.recipe, source)
+    examples = new_data.read(new_data.settings(run.recipe, source, overrides))
     if missing := [example.id for example in examples if example.label is None]:
         raise DataError(
             f"{len(missing)} rows have no label: {', '.join(missing[:5])}", do="use `tunesmith predict`, or add labels"
