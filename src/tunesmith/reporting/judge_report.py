@@ -10,8 +10,8 @@ from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, ScoreDifference
 from tunesmith.reporting import page
 from tunesmith.reporting.format import NOTHING, chance, counted, level, metric, p_value, points, share
+from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
 from tunesmith.reporting.markdown import plain, quote, sign, table
-from tunesmith.reporting.schema import JudgePairReport, JudgeScoreReport
 
 Report = JudgeScoreReport | JudgePairReport
 NO_VERDICTS = "Nothing was judged."

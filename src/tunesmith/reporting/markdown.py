@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from tunesmith import records
 from tunesmith.hardware import Environment
 from tunesmith.reporting.format import count, megabytes, seconds, trained, training
-from tunesmith.reporting.schema import Header, MethodResult
+from tunesmith.reporting.header import Header
+from tunesmith.reporting.schema import MethodResult
 from tunesmith.types import DataSummary
 
 QUOTED = 280

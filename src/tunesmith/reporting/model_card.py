@@ -22,12 +22,7 @@ from tunesmith.reporting.markdown import (
     sign,
     table,
 )
-from tunesmith.reporting.schema import (
-    ClassificationReport,
-    ExportedModel,
-    GenerationReport,
-    GenerationResult,
-)
+from tunesmith.reporting.schema import ClassificationReport, ExportedModel, GenerationReport, GenerationResult
 from tunesmith.types import DataSummary
 
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}

@@ -21,13 +21,13 @@ from tunesmith.evaluation.judge_pairs import JudgePairs
 from tunesmith.evaluation.judge_scores import JudgeScores, RankedTurn, Verdict
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn, Rubric
 from tunesmith.judging.judge_runner import JudgeRecord, JudgeRun, controls, pairs, run_judge
-from tunesmith.pipeline import judge_models, multi_turn, response_comparison, run_report
+from tunesmith.pipeline import instruction_runs, judge_models, multi_turn, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import judge_report
-from tunesmith.reporting.schema import (
+from tunesmith.reporting.judge_schema import (
     JudgeClient,
     JudgeCosts,
     JudgePairReport,
@@ -38,6 +38,8 @@ from tunesmith.reporting.schema import (
 )
 from tunesmith.runs import Run
 
+SECTIONS = ("judge", "evaluate", "seed", "model.dtype", "model.revision", "model.trust_remote_code")
+"""The settings that judging uses; those of the model are for a `local` judge."""
 FOLDER = "judgements"
 RESULT = "judged.json"
 
@@ -88,7 +90,7 @@ def judge(
     paths = [Path(source).expanduser() for source in sources]
     runs = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
     source = recipe or (runs[0].recipe if runs else {})
-    settings = recipes.load(source, overrides, sections=("judge", "evaluate", "seed"))
+    settings = recipes.load(source, overrides, sections=SECTIONS)
     rubric = Rubric.load(settings.judge.rubric, settings.judge.references, settings.judge.verbatim)
     if output is None and len(paths) == 1 and runs:
         folder = runs[0]
@@ -123,7 +125,7 @@ def _items(
         items = multi_turn.items(paths, judge_input.questions, judge_input.references, folder)
     else:
         models = [m for path in paths for m in response_comparison.read(path, judge_input.columns, graded=False)]
-        if before := run_report.shared_base(runs) if settings.evaluate.base else []:
+        if before := instruction_runs.shared_base(runs) if settings.evaluate.base else []:
             models.append(ModelResponses(base_model.NAME, str(runs[0].path), before))
         for line in lines(merge(change for model in models for change in model.changes)):
             warn(line)

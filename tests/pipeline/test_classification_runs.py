@@ -9,13 +9,14 @@ import re
 import pytest
 
 import tunesmith
-from tunesmith.data import dataset
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import classification_runs, run_report
+from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.task_table import read_splits, scores_of
 from tunesmith.reporting import classification_report, terminal
 from tunesmith.reporting.schema import SamplePredictions
 from tunesmith.runs import Run
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example, PredictionRow
 
 WORDS = {"sport": "ball goal team", "tech": "chip code disk", "world": "vote law war"}
 
@@ -38,14 +39,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_accuracy_is_known_on_every_split(run: Run) -> None:
     recipe = run.recipe
-    train = dataset.read(recipe.data, recipe.split, recipe.seed, recipe.task).train
+    train = read_splits(recipe).train
     assert len(train) == 1050
     hits = [p.label == e.label for p, e in zip(load_classifier(run).predict(train), train, strict=True)]
     of_train, of_validation = run.finished.train["accuracy"], run.finished.validation["accuracy"]
     assert of_train == pytest.approx(sum(hits) / len(hits), abs=0.01)  # 1,000 of the rows
     assert of_train * 1000 == pytest.approx(round(of_train * 1000), abs=1e-9)
-    of_test = run_report.test_scores(run).headline["accuracy"].value
-    report = run_report.build([run], run_report.confidence_of(recipe))
+    of_test = scores_of(run).headline["accuracy"].value
+    report = run_report.build([run], confidence_of(recipe))
     figures = [f"{value:.3f}" for value in (of_train, of_validation, of_test)]
     assert f"| linear | {' | '.join(figures)} |" in classification_report.markdown(report)
     page = re.sub(r"</?b>", "", classification_report.html(report))
@@ -54,13 +55,13 @@ def test_accuracy_is_known_on_every_split(run: Run) -> None:
 
 def test_sample_predictions_are_stored_and_shown(run: Run) -> None:
     samples = run.load("sample_predictions.json", SamplePredictions)
-    stored = {p.id: (p, gold) for p, gold in zip(*run.predictions("validation"), strict=True)}
+    stored = {row.id: row for row in run.predictions("validation", PredictionRow)}
     assert (samples.split, len(samples.rows)) == ("validation", 3)
-    report = run_report.build([run], run_report.confidence_of(run.recipe))
+    report = run_report.build([run], confidence_of(run.recipe))
     page, text = classification_report.html(report), classification_report.markdown(report)
     for row in samples.rows:
-        prediction, gold = stored[row.id]
-        assert row.gold == gold
+        prediction = stored[row.id]
+        assert row.gold == prediction.gold
         assert row.labels[0][0] == prediction.label
         assert [p for _, p in row.labels] == sorted(prediction.probabilities, reverse=True)
         assert row.text in page
@@ -71,8 +72,10 @@ def test_sample_predictions_are_drawn_with_the_seed_and_cut_to_the_likeliest_lab
     labels = [f"label {n}" for n in range(9)]
     rows = [Example(str(n), f"text {n} " * 40, label="label 8") for n in range(50)]
     shares = tuple((n + 1) / 45 for n in range(9))
-    predictions = [Prediction(row.id, "label 8", shares) for row in rows]
-    first, again, other = (run_report.sample_predictions("test", rows, predictions, labels, seed) for seed in (1, 1, 2))
+    predictions = [PredictionRow(row.id, "label 8", shares, "label 8") for row in rows]
+    first, again, other = (
+        classification_runs.sample_predictions("test", rows, predictions, labels, seed) for seed in (1, 1, 2)
+    )
     assert first == again != other
     assert [label for label, _ in first.rows[0].labels] == ["label 8", "label 7", "label 6", "label 5"]
     head, text, line, *_ = terminal.sample_predictions(first).splitlines()
@@ -80,4 +83,4 @@ def test_sample_predictions_are_drawn_with_the_seed_and_cut_to_the_likeliest_lab
     assert text.endswith("…")
     assert len(text) == 103
     assert line == "    label 8, predicted: label 8 20%, label 7 18%, label 6 16%, label 5 13%"
-    assert run_report.sample_predictions("test", [], [], labels, 1).rows == ()
+    assert classification_runs.sample_predictions("test", [], [], labels, 1).rows == ()
