@@ -396,6 +396,10 @@ def test_questions_of_two_turns(tmp_path: Path) -> None:
         )
     (model,) = found.report.models
     assert (model.name, model.rows, model.headline.value) == ("small", 12, 40)
+    prompts = {(row.turn, row.prompt) for rows in found.report.shown.values() for row in rows}
+    assert {turn for turn, _ in prompts} == {1, 2}
+    assert all(text.startswith("Turn 1: What is ") == (turn == 2) for turn, text in prompts)
+    assert all(text.endswith("\n\nTurn 2: Twice that?") == (turn == 2) for turn, text in prompts)
     assert {turn: one.value for turn, one in model.turns.items()} == {1: 60, 2: 20}
 
 

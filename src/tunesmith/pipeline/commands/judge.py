@@ -203,8 +203,10 @@ def _shown(items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> dict[str,
             for model, item in by_turn[row, turn].items()
         )
         turns = next(iter(by_turn[row, turn].values())).turns
-        texts = [text for each in turns for text in (each.instruction, each.input) if text]
-        return ScoredPrompt(row, turn, "\n\n".join(texts), turns[-1].reference, answers)
+        questions = ["\n\n".join(filter(None, (each.instruction, each.input))) for each in turns]
+        if len(turns) > 1:
+            questions = [f"Turn {number}: {question}" for number, question in enumerate(questions, 1)]
+        return ScoredPrompt(row, turn, "\n\n".join(questions), turns[-1].reference, answers)
 
     best, worst = judge_scores.best_and_worst(verdicts)
     return {"best": tuple(map(scored, best)), "worst": tuple(map(scored, worst))}
