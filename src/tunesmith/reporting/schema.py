@@ -145,7 +145,7 @@ class ClassificationResult(MethodResult):
     """One classifier of a report."""
 
     scores: ClassificationScores
-    library: str | None = None
+    library: str | None = omitted_if_none()
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
     sample_predictions: SamplePredictions | None = omitted_if_none()
