@@ -6,24 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith import hardware
-from tunesmith.errors import DataError
-from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks import instruction
-from tunesmith.types import Example, Message, Response, ResponseRow
+from tunesmith.types import Example, Response, ResponseRow
 
 
-def respond(run: Run, recipe: Recipe, prompts: Sequence[str] | None = None) -> list[ResponseRow]:
-    """Responses to prompts, or to every row of the recipe's source; none where the prompt is too long even when cut.
+def respond(run: Run, examples: Sequence[Example], recipe: Recipe) -> list[ResponseRow]:
+    """Responses to prompts, generated as the recipe says; none where a prompt is too long even when cut.
 
-    recipe: how to read and to generate. The reference is known where the source has one.
+    The reference is known where a row has one.
     """
-    examples = new_data.read(recipe) if prompts is None else _prompted(prompts)
-    if not examples:
-        raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
@@ -62,10 +57,3 @@ def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
     """The loss of each conversation's last response, summed over its tokens, and their number."""
     return generator.losses([row.id for row in examples], [row.messages for row in examples])
-
-
-def _prompted(prompts: Sequence[str]) -> list[Example]:
-    for number, text in enumerate(prompts, 1):
-        if not text.strip():
-            raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
-    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(prompts, 1)]

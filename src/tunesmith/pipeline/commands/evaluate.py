@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith import records
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline import new_data, response_comparison, run_report
+from tunesmith.pipeline import in_memory, new_data, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.methods import load_classifier
@@ -17,12 +17,10 @@ from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
-Source = str | Path | Run
-
 
 def evaluate(
-    *sources: Source,
-    data: str | None = None,
+    *sources: object,
+    data: object = None,
     overrides: Sequence[str] = (),
     responses: Sequence[str] = (),
     reference: str | None = None,
@@ -31,7 +29,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score runs, or files of answers; several models on the same prompts also by paired tests.
 
-    sources: run directories, whose scores are computed again from their stored predictions; or files with an
+    sources: run directories, whose scores are computed again from their stored predictions; or files or tables with an
     instruction, a reference and a response a row, one model's or several (`data.answers` finds the columns; responses,
     reference and instruction name them). No model is needed. data: labelled data for a classification run to predict
     and be scored on; overrides: `data.*` settings, where it differs from the training data. report: an HTML page to
@@ -47,7 +45,10 @@ def evaluate(
     if run is not None and not task_of(run).has_responses:
         if report is not None or columns != response_comparison.ResponseColumns():
             raise RecipeError("a classification run is evaluated with --data alone", do="see its report.html")
-        return _labels(run, data, overrides)
+        if data is None:
+            return _labels(run, None, overrides)
+        with in_memory.as_path(data) as path:
+            return _labels(run, path, overrides)
     if data is not None or overrides:
         raise RecipeError(
             "--data is labelled data for one classification run", do="answer it first: tunesmith predict RUN --data"

@@ -18,7 +18,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses
-from tunesmith.pipeline import run_report, seeds
+from tunesmith.pipeline import in_memory, run_report, seeds
 from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.recipe import Recipe, Source
@@ -73,7 +73,7 @@ class SearchAxis:
 
 
 def sweep(
-    source: Source,
+    source: object,
     settings: Sequence[str],
     *,
     sampler: str = "grid",
@@ -88,7 +88,7 @@ def sweep(
     call with the same sweep_dir resumes an interrupted sweep.
     """
     axes, fixed = parse(settings)
-    plan = _Plan(source, fixed, axes, sampler, _count(axes, sampler, trials))
+    plan = _Plan(in_memory.recipe_source(source, fixed), fixed, axes, sampler, _count(axes, sampler, trials))
     plan.check()
     folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
     folder.path.mkdir(parents=True, exist_ok=True)
