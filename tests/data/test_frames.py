@@ -85,12 +85,12 @@ def test_a_run_on_a_table_is_the_run_on_its_rows(kind: str, tmp_path: Path) -> N
     assert Path(str(run.recipe.data.path)).is_file()
     predicted = tunesmith.predict(run, source=TABLES[kind]())
     assert [(row["text"], row["label"]) for row in predicted] == [(row["text"], row["label"]) for row in ROWS]
-    assert tunesmith.evaluate(run, data=TABLES[kind]())["rows"] == 60
+    assert tunesmith.evaluate(run, data=TABLES[kind]()).rows == 60
 
 
 def test_every_entry_point_takes_a_table(tmp_path: Path) -> None:
     table = pandas.DataFrame(ROWS)
-    assert tunesmith.check(table, LINEAR)["splits"]["train"]["rows"] == 42
+    assert tunesmith.check(table, LINEAR).splits["train"].rows == 42
     assert len(tunesmith.compare(table, LINEAR, methods=["linear"]).report.methods) == 1
     assert len(tunesmith.compare(ROWS, LINEAR, methods=["linear"]).report.methods) == 1
     splits = DatasetDict({"train": Dataset.from_list(ROWS[:40]), "test": Dataset.from_list(ROWS[40:])})
@@ -100,7 +100,7 @@ def test_every_entry_point_takes_a_table(tmp_path: Path) -> None:
     assert run.manifest.data.splits["test"].rows == 20
     assert tunesmith.pseudo_label(run.path, source=table, threshold=0).report.rows == 60
     answers = [{"instruction": row["text"], "output": "a b", "model_response": "a c"} for row in ROWS[:8]]
-    assert tunesmith.evaluate(pandas.DataFrame(answers))["rows"] == 8
+    assert tunesmith.evaluate(pandas.DataFrame(answers)).rows == 8
 
 
 def test_a_string_is_one_source_and_one_text(tmp_path: Path) -> None:

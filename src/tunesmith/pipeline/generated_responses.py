@@ -14,10 +14,10 @@ from tunesmith.tasks import instruction
 from tunesmith.types import Example, Response, ResponseRow
 
 
-def respond(run: Run, examples: Sequence[Example], recipe: Recipe) -> list[ResponseRow]:
-    """Responses to prompts, generated as the recipe says; none where a prompt is too long even when cut.
+def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
+    """Return the responses to rows, with their references; none to a prompt that is too long even when cut.
 
-    The reference is known where a row has one.
+    recipe: how to generate.
     """
     questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)

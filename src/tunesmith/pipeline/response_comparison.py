@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
-from tunesmith.pipeline import in_memory, run_report
+from tunesmith.pipeline import in_memory, instruction_runs
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
@@ -70,12 +70,14 @@ def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationRe
         )
         for model in models
     ]
-    return GenerationReport(
+    return instruction_runs.side_by_side(
+        methods,
+        {model.name: model.rows for model in models},
+        confidence,
         task="answers",
         title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
         data=ResponseFiles(tuple(changes)),
         signatures=text_overlap.signatures(),
-        **run_report.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
     )
 
 
@@ -114,7 +116,9 @@ def read(source: object, columns: ResponseColumns, *, graded: bool = True) -> li
             raise RunError(
                 f"{run.path} is a classification run; it has no responses", do="compare such runs: tunesmith compare"
             )
-        return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
+        return [
+            ModelResponses(run.manifest.name, str(run.path), run.predictions("test", ResponseRow), run.finished.costs)
+        ]
     with in_memory.as_path(source) as name:
         path, parts = Path(name).expanduser(), columns
         found = files.read(

@@ -79,7 +79,7 @@ def _predicted(
             examples = [
                 replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(given, 1)
             ]
-        responses = [records.dump(row) for row in generated_responses.respond(run, examples, recipe)]
+        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, examples)]
         answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
@@ -135,7 +135,7 @@ def write(
     source_rows = _json_rows(run, source)
     if source_rows is not None and source is not None:
         recipe = new_data.settings(run.recipe, source, overrides)
-        examples, _ = data.read_unlabelled(recipe.data, recipe.task)
+        examples, _ = data.read_unlabelled(recipe.data, task_of(run).reader)
         answers = {example.id: row["response"] for example, row in zip(examples, rows, strict=True)}
         whole = [
             item | ({FIELD: answers[name]} if (name := f"{Path(source).name}:row {number}") in answers else {})
