@@ -280,14 +280,12 @@ TABLES = {
     "recipe/names.py",
     "recipe/sections.py",
     "recipe/document.py",
-    "data/dataset.py",
-    "pipeline/run_report.py",
     "pipeline/task_table.py",
     "pipeline/fitting/methods.py",
 }
 """Where tasks and methods may be told apart by name: the tables, and the checks of a recipe."""
-OTHER_MEANINGS = {"training/optim.py", "reporting/model_card.py", "reporting/schema.py"}
-"""Where such a word is another thing's name: parts of a model; a method as a report shows it; reports on files."""
+OTHER_MEANINGS = {"reporting/model_card.py", "reporting/schema.py"}
+"""Where such a word is another thing's name: a method as a report shows it; reports on files."""
 
 
 def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:

@@ -6,11 +6,12 @@ from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tunesmith.errors import RunError
 
 Record = TypeVar("Record")
+_adapter = cache(TypeAdapter[Any])
 
 
 def omitted_if_none() -> Any:
@@ -20,6 +21,8 @@ def omitted_if_none() -> Any:
 
 def dump(value: Any) -> Any:
     """Return a record, or any nesting of records, mappings and sequences, as what `json.dumps` takes."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):
         entries = ((item, getattr(value, item.name)) for item in fields(value))
         return {item.name: dump(entry) for item, entry in entries if entry is not None or not item.metadata.get("omit")}
@@ -28,6 +31,11 @@ def dump(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [dump(entry) for entry in value]
     return value
+
+
+def fields_of(kind: Any, record: object) -> dict[str, Any]:
+    """Return the fields that a class of records has, of one record, unconverted: to make a larger record of them."""
+    return {item.name: getattr(record, item.name) for item in fields(kind)}
 
 
 def load(kind: type[Record], content: object, where: str) -> Record:
@@ -44,8 +52,3 @@ def load(kind: type[Record], content: object, where: str) -> Record:
             f"{where} is damaged", expected=f"a readable {place}", found=problem["msg"], do="restore it, or train again"
         ) from None
     return record
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

@@ -14,6 +14,10 @@ from tunesmith.errors import RecipeError
 Args = argparse.Namespace
 
 
+COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
+"""Options that name a column, and the setting of each."""
+
+
 class Command:
     """One command: its help text, its arguments, and what it does."""
 
@@ -38,6 +42,18 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the columns of a data source, which are settings under a shorter name."""
+    for option, setting in COLUMNS.items():
+        parser.add_argument(f"--{option}", metavar="NAME", help=f"the same as {setting}=NAME")
+
+
+def column_settings(args: Args) -> list[str]:
+    """Return the settings that the options for columns stand for."""
+    named = {setting: getattr(args, option.replace("-", "_")) for option, setting in COLUMNS.items()}
+    return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
+
+
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
@@ -45,12 +61,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def source_of(args: Args) -> tuple[str | None, list[str]]:
-    """Return the recipe or data source of a command, and its settings; any of them may come first."""
+    """Return the recipe or data source of a command, and its settings; a setting may stand in the source's place."""
     sources, overrides = split_overrides([word for word in (args.source, *args.overrides) if word])
     if len(sources) > 1:
         found = ", ".join(sources)
         raise RecipeError("several sources", expected="one recipe or data source, then section.name=value", found=found)
-    return next(iter(sources), None), overrides
+    return next(iter(sources), None), [*column_settings(args), *overrides]
 
 
 def show_json(content: object) -> None:
@@ -68,34 +84,31 @@ def show_comparison(comparison: Any) -> None:
 
 def show_run(run: Any) -> None:
     """Print the name, the scores and the directory of a run."""
+    from tunesmith.pipeline.task_table import scores_of
+
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
-    if (run.path / "scores.json").exists():
-        print(describe_scores(run.read("scores.json")))
+    if (scores := scores_of(run)) is not None:
+        print(describe_scores(scores))
     print(f"run: {run.path}")
 
 
-def describe_scores(scores: dict[str, Any]) -> str:
-    """Return the scores of `evaluate` as text: one model's, or several models' side by side with the conclusions."""
+def describe_scores(scores: Any) -> str:
+    """Return the result of `evaluate` as text: one model's scores, or several models' side by side and the verdict."""
     from tunesmith.evaluation.metrics import ClassificationScores
-    from tunesmith.evaluation.response_pairs import ResponsePair
-    from tunesmith.evaluation.responses import GenerationScores
+    from tunesmith.pipeline.commands.evaluate import ComparedScores
     from tunesmith.pipeline.fitting.base_model import RunScores
     from tunesmith.reporting import terminal
 
-    if "models" in scores:
-        models = {name: records.load(GenerationScores, figures, name) for name, figures in scores["models"].items()}
-        pairs = [records.load(ResponsePair, pair, "pairs") for pair in scores["pairs"]]
-        return f"{terminal.figures(models, pairs)}\n\n{scores['verdict']}"
-    if "flaws" in scores:
-        run = records.load(RunScores, scores, "scores")
-        if run.base is None:
-            return terminal.figures({"score": run}, [])
-        pair = run.base.pair
-        return terminal.figures({pair.a: run, pair.b: run.base}, [pair])
-    labelled = records.load(ClassificationScores, scores, "scores")
-    invalid = f", {labelled.invalid:,} of them given no label" if labelled.invalid else ""
-    lines = [f"on {labelled.rows:,} rows{invalid}, with {100 * labelled.confidence:g}% intervals:"]
-    for name, score in labelled.headline.items():
+    if isinstance(scores, ComparedScores):
+        return f"{terminal.figures(scores.models, scores.pairs)}\n\n{scores.verdict}"
+    if isinstance(scores, RunScores) and scores.base is not None:
+        pair = scores.base.pair
+        return terminal.figures({pair.a: scores, pair.b: scores.base}, [pair])
+    if not isinstance(scores, ClassificationScores):
+        return terminal.figures({"score": scores}, [])
+    invalid = f", {scores.invalid:,} of them given no label" if scores.invalid else ""
+    lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
+    for name, score in scores.headline.items():
         lines.append(f"  {name:18} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
     return "\n".join(lines)

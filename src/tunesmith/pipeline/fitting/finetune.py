@@ -12,7 +12,6 @@ from torch import nn
 
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
-from tunesmith.evaluation import metrics, responses
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
@@ -53,10 +52,12 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     with accelerated(job) as accelerator:
         setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
-        plan = _plan(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
+        plan = _plan(job, sampler.steps_per_epoch)
         parameters, trainable = adapters.count(model)
         say(f"{adapters.describe(model)} on {accelerator.device}")
         _configure(setup, recipe, plan, accelerator)
+        # a resumed run keeps the library that it began with, to end with the same bits
+        onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
         state = loop.begin(model, recipe.train, plan, accelerator)
         session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save)
         session.resume(state)
@@ -70,7 +71,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(_uses_onednn(job)):
+        with onednn_linear.enabled(bool(onednn)):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -98,17 +99,12 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
     known = int(job.decide_once("step_size", lambda: size))
     if known != size:
-        say(f"note: this run learns from {known} examples a step, shared by {accelerator.num_processes} process(es)")
+        say(f"note: this run learns from {known} examples per step, shared by {accelerator.num_processes} process(es)")
     return known
 
 
-def _uses_onednn(job: Job) -> bool:
-    """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    return bool(job.decide_once("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.is_faster()))
-
-
 def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
-    """Set how the model computes, which changes nothing that it computes."""
+    """Set up recomputation and compilation, which change the cost of a step and not its result."""
     if recipe.engine.gradient_checkpointing:
         pretrained.checkpoint_activations(setup.model)
     pays, why = compilation.decide(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)
@@ -120,12 +116,12 @@ def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, ac
         compilation.compile_layers(setup.model)
 
 
-def _plan(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
-    settings = recipe.evaluate
-    if not has_validation:
+def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
+    settings = job.recipe.evaluate
+    if not job.splits.validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    higher = (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[settings.metric_for_best_model]
-    return loop.TrainingPlan.from_settings(steps_per_epoch, recipe.train, settings, higher)
+    higher = job.higher_is_better[settings.metric_for_best_model]
+    return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

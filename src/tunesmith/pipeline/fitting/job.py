@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +16,35 @@ from tunesmith.types import Splits
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe, the rows it is about, and the run directory it writes to."""
+    """A recipe, its rows, and its run directory."""
 
     recipe: Recipe
     splits: Splits
     run: Run
+    higher_is_better: Mapping[str, bool]
+    """The metrics of the task that may decide between checkpoints, and which way is better."""
 
     def weights(self) -> Any:
-        """The class weights, one per label."""
+        """Return the class weights, one per label."""
         return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
 
     def decide_once(self, name: str, decide: Callable[[], Any]) -> Any:
-        """Return what the first process decides: the same in all processes, and in a run that is resumed.
+        """Return what the first process decides, which is the same in all processes and in a resumed run.
 
-        decide: returns something that JSON can hold; it stays in the manifest under `name`.
+        decide: returns a value that JSON can hold; the manifest keeps it under `name`.
         """
         known = self.run.decision(name)
         if known is None and processes.is_main():
             known = decide()
             self.run.record_decision(name, known)
         return json.loads(processes.agree(json.dumps(known)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the manifest keeps of an evaluation; the predictions are in the run."""
+
+    validation: dict[str, float] | None
+    """Metrics of the validation split, where there is one."""
+    predicted: int
+    """Test rows that were predicted."""
