@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
-from tunesmith.pipeline import instruction_runs
+from tunesmith.pipeline import in_memory, instruction_runs
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
@@ -52,7 +52,7 @@ class ModelResponses:
     """What reading them met."""
 
 
-def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> GenerationReport:
+def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationReport:
     """Return the report on the answers in runs and files; its `methods` are the models.
 
     Confidence, resamples and seed are those of the first run, if there is one.
@@ -95,18 +95,23 @@ def write(report: GenerationReport, page: Path) -> None:
     say(f"wrote {page} and {twin.name}")
 
 
-def as_run(source: str | Path | Run) -> Run | None:
-    """Return the run at a path; None for a file. Raises RunError for a folder without a run, DataError for nothing."""
+def as_run(source: object) -> Run | None:
+    """Return the run at a path; None for a file or a table in memory.
+
+    Raises RunError for a folder without a run, DataError for nothing at all.
+    """
     if isinstance(source, Run):
         return source
+    if not isinstance(source, (str, Path)):
+        return None
     place = Path(source).expanduser()
     if not place.exists():
         raise DataError(f"no such file: {source}", do="give a run directory, or a file of answers")
     return None if place.is_file() else runs.find(place)
 
 
-def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
-    """Return the models whose answers a source holds: a run's one, or those of a file's columns of responses.
+def read(source: object, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
+    """Return the models whose answers a source holds: a run's one, or those of a table's columns of responses.
 
     graded: a file must have a column of references.
     """
@@ -119,10 +124,11 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
         return [
             ModelResponses(run.manifest.name, str(run.path), run.predictions("test", ResponseRow), run.finished.costs)
         ]
-    path = Path(str(source)).expanduser()
-    parsed = files.read(
-        path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
-    )
+    with in_memory.as_path(source) as name:
+        path, parts = Path(name).expanduser(), columns
+        parsed = files.read(
+            path, responses=parts.responses, reference=parts.reference, instruction=parts.instruction, graded=graded
+        )
     changes = [parsed.changes, *[()] * (len(parsed.models) - 1)]  # they concern all models, and are reported once
     return [
         ModelResponses(name, str(path), rows, changes=met)

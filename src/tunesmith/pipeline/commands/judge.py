@@ -21,7 +21,7 @@ from tunesmith.evaluation.judge_pairs import JudgePairs
 from tunesmith.evaluation.judge_scores import JudgeScores, RankedTurn, Verdict
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn, Rubric
 from tunesmith.judging.judge_runner import JudgeRecord, JudgeRun, controls, pairs, run_judge
-from tunesmith.pipeline import instruction_runs, judge_models, multi_turn, response_comparison, run_report
+from tunesmith.pipeline import in_memory, instruction_runs, judge_models, multi_turn, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
@@ -72,7 +72,7 @@ class JudgeInput:
 
 
 def judge(
-    *sources: str | Path,
+    *sources: object,
     overrides: Sequence[str] = (),
     recipe: Source | None = None,
     judge_input: JudgeInput | None = None,
@@ -87,7 +87,7 @@ def judge(
     if not sources:
         raise RecipeError("nothing to judge", do="give run directories, or files with answers")
     judge_input = judge_input or JudgeInput()
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [in_memory.kept_path(source) for source in sources]
     runs = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
     source = recipe or (runs[0].recipe if runs else {})
     settings = recipes.load(source, overrides, sections=SECTIONS)

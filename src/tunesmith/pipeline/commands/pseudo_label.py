@@ -13,7 +13,7 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import new_data
+from tunesmith.pipeline import in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
@@ -73,7 +73,7 @@ class LabelledRow:
 
 def pseudo_label(
     *sources: str | Path,
-    source: str,
+    source: object,
     samples: int = 8,
     threshold: float = 0.75,
     answer: str = "text",
@@ -89,10 +89,11 @@ def pseudo_label(
     """
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
-    recipe = new_data.settings(voters[0].recipe, source, overrides)
-    examples = new_data.read(recipe)
+    with in_memory.as_path(source) as name:
+        recipe = new_data.settings(voters[0].recipe, name, overrides)
+        examples = new_data.read(recipe)
     if output is None:
-        kept_path = voters[0].path / "pseudo-labels" / f"{Path(source).name.split('.')[0]}.jsonl"
+        kept_path = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
     else:
         kept_path = Path(output).expanduser()
         if kept_path.suffix != ".jsonl" or not kept_path.parent.is_dir():
@@ -103,7 +104,7 @@ def pseudo_label(
     else:
         rows = _voted_labels(voters, examples)
         votes = f"votes of {len(voters)} runs" if len(voters) > 1 else "probability of the label"
-    report = _report(rows, voters, threshold, votes, source)
+    report = _report(rows, voters, threshold, votes, name)
     left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
     reasons = [row.reason(threshold) for row in rows]
     kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
