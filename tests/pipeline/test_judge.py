@@ -238,8 +238,8 @@ def test_a_killed_run_goes_on_and_scores_each_item_once(tmp_path: Path) -> None:
             "judge.concurrency=2",
             "evaluate.bootstrap_samples=200",
         ]
-        place = {"api": "openai", "url": server.url, "model": "loopback"}
-        journal = tmp_path / "said-judged" / "judgements" / file_name("loopback", place)
+        identity = ClientIdentity(api="openai", url=server.url, model="loopback", max_tokens=512)
+        journal = tmp_path / "said-judged" / "judgements" / file_name("loopback", identity)
         for wanted in (8, 25):
             running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             end = time.monotonic() + 60

@@ -262,14 +262,14 @@ def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
 
 def test_empty_answers_are_not_praised(tmp_path: Path) -> None:
     run = made(tmp_path)
-    rows = [replace(row, response="yes", ended=True) for row in run.responses("test")]
+    rows = [replace(row, response="yes", ended=True) for row in run.predictions("test", ResponseRow)]
     for empty, ending in (
         (0, " before the token limit."),
         (6, "; 10.0% are empty."),
         (60, "all of its 60 answers are empty."),
     ):
         answered = [replace(row, response="", tokens=0) for row in rows[:empty]] + rows[empty:]
-        run.write_responses("test", answered)
+        run.write_predictions("test", answered)
         run.write("scores.json", responses.score(answered, Confidence(resamples=200, seed=0)))
         verdict = run_report.build([run], Confidence(resamples=200, seed=42)).verdict
         assert verdict.endswith(ending)
