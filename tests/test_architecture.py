@@ -47,6 +47,7 @@ DOORS = {
         "models/quantize.py",
         "models/architectures.py",
         "models/unpadding.py",
+        "training/optim.py",
     },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},

@@ -116,14 +116,15 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds."""
-    if _can_draw() and logger.level <= logging.INFO and not _silent.get():
+    if can_draw() and logger.level <= logging.INFO and not _silent.get():
         with _bar(title, total) as show:
             yield show
     else:
         yield _lines(title, total)
 
 
-def _can_draw() -> bool:
+def can_draw() -> bool:
+    """Return whether progress is a bar, in a terminal or a notebook; elsewhere it is lines in a log."""
     if os.environ.get(FORMAT_VARIABLE) == "json" or not processes.is_main():
         return False
     in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None

@@ -178,9 +178,7 @@ def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: fl
     sequences: all that will be packed, because the longest reach decides about sliding windows. tolerance: largest
     difference of two logits, relative to the largest logit.
     """
-    config, reach = inner(model).config.get_text_config(), max(map(_reach, labels))
-    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    window = min((limit for limit in limits if limit), default=None)
+    window, reach = _window(model), max(map(_reach, labels))
     if window and reach > window:
         return f"its layers attend to {window} tokens, and a sequence has {reach}"
     try:
@@ -237,6 +235,13 @@ def _grouped(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> 
             groups.append([i])
             used = length
     return groups
+
+
+def _window(model: nn.Module) -> int | None:
+    """Return how many tokens the model's layers attend to, if its configuration has a limit."""
+    config = inner(model).config.get_text_config()
+    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((limit for limit in limits if limit), default=None)
 
 
 def _reach(labels: Sequence[int]) -> int:

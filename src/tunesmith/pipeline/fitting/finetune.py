@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
@@ -18,8 +19,10 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
 from tunesmith.protocols import Predictor, TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.training import compilation, loop, sharding, zero
+from tunesmith.tasks import classification
+from tunesmith.training import compilation, loop, neftune, sharding, zero
 from tunesmith.training.losses import Loss
+from tunesmith.types import Example, Prediction
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):
@@ -72,7 +75,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(bool(onednn)):
+        with onednn_linear.enabled(bool(onednn)), neftune.noise(model, recipe.train.neftune_noise_alpha):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -92,6 +95,30 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         skipped=state.skipped,
     )
     return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds)
+
+
+def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
+    """Return the examples for evaluations during training: all, or `evaluate.eval_batches` drawn with the seed."""
+    size = (recipe.evaluate.eval_batches or len(examples)) * recipe.train.per_device_train_batch_size
+    if size >= len(examples):
+        return list(examples)
+    drawn = np.random.Generator(np.random.PCG64(recipe.seed)).permutation(len(examples))[:size]
+    return [examples[i] for i in sorted(drawn)]
+
+
+def label_scores(job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> Callable[[int], loop.Scores]:
+    """Return the evaluation of a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
+    held_out = sample(job.splits.validation, job.recipe)
+    learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+
+    def headline(rows: Sequence[Example]) -> dict[str, float]:
+        return metrics.headline(classification.gold(rows), predict(rows), job.splits.labels)
+
+    def evaluate(step: int) -> loop.Scores:
+        scores = headline(held_out)
+        return scores | {"train_loss": headline(learned)["log_loss"]} if learned else scores
+
+    return evaluate
 
 
 def step_size(job: Job, accelerator: Accelerator) -> int:

@@ -15,7 +15,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
-from tunesmith.console import meter, say, warn
+from tunesmith.console import can_draw, meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra, TrainingError
 from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
@@ -84,10 +84,7 @@ class Session:
         if self.losses and (step.number == 1 or step.number % every == 0 or last):
             self._log_losses(step)
         if step.scores is not None:
-            self._log(
-                LogEntry(step.number, validation=dict(step.scores)),
-                {f"validation_{name}": value for name, value in step.scores.items()},
-            )
+            self._log_scores(step, step.scores, state)
         if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
             self.best_step = step.number
             with sharding.gathered(state.model):
@@ -99,6 +96,22 @@ class Session:
         entry = LogEntry(step.number, mean, step.grad_norm, step.learning_rate)
         self._log(entry, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
         self.losses.clear()
+        if not can_draw():
+            say(f"step {step.number}/{self.plan.num_steps}: loss {mean:.4f}, learning rate {step.learning_rate:.2e}")
+
+    def _log_scores(self, step: loop.Step, scores: loop.Scores, state: loop.TrainState) -> None:
+        validation = {name: value for name, value in scores.items() if name != "train_loss"}
+        train_loss = scores.get("train_loss")
+        values = {f"validation_{name}": value for name, value in validation.items()}
+        if train_loss is not None:
+            values["train_loss"] = train_loss
+        self._log(LogEntry(step.number, train_loss=train_loss, validation=validation), values)
+        metric = self.plan.metric
+        best = "the best so far" if step.is_best else f"best {state.best:.4f}"
+        say(
+            f"step {step.number}/{self.plan.num_steps}: loss {step.loss if train_loss is None else train_loss:.4f}, "
+            f"validation {metric} {validation[metric]:.4f} ({best})"
+        )
 
     def _log(self, entry: LogEntry, values: dict[str, float]) -> None:
         """Append an entry to metrics.jsonl. values: the same for trackers."""
