@@ -38,7 +38,8 @@ def test_losses_and_evaluations_reach_a_log(
     expected, best = [], -1.0
     for entry in run.metrics():
         if entry.loss is not None:
-            expected.append(f"step {entry.step}/4: loss {entry.loss:.4f}, learning rate {entry.learning_rate:.2e}")
+            line = f"step {entry.step}/4: loss {entry.loss:.4f}, learning rate {entry.learning_rate:.2e}"
+            expected.append(re.escape(line))
             continue
         f1 = entry.validation["macro_f1"]
         shown = "the best so far" if f1 > best else f"best {best:.4f}"
