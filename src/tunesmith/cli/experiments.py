@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from tunesmith.cli.shared import (
     Args,
     Command,
+    add_columns,
     add_json,
     add_overrides,
+    column_settings,
     show_comparison,
     show_json,
     show_run,
     source_of,
     split_overrides,
 )
+from tunesmith.console import say
 from tunesmith.errors import RecipeError
 
 
@@ -117,20 +119,24 @@ class _Compare(Command):
             metavar="SOURCE",
             help="a data source or a recipe; or several recipes; or run directories; then section.name=value settings",
         )
-        parser.add_argument("--text", help="column with the text")
-        parser.add_argument("--text-pair", help="column with the second text")
-        parser.add_argument("--label", help="column with the label")
+        add_columns(parser)
+        for option in ("text", "text-pair", "label"):  # as they were called before, here alone
+            parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.compare import compare
 
-        named = {"data.text": args.text, "data.text_pair": args.text_pair, "data.label": args.label}
-        columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
+        for option in ("text", "text-pair", "label"):
+            if (name := getattr(args, f"old_{option}")) is not None:
+                say(f"note: --{option} is now --{option}-column")
+                setattr(args, f"{option}-column".replace("-", "_"), name)
         sources, overrides = split_overrides(args.sources)
         seeds = _numbers(args.seeds) if args.seeds else None
-        show_comparison(compare(sources, columns + overrides, methods=_names(args.methods), seeds=seeds))
+        show_comparison(
+            compare(sources, [*column_settings(args), *overrides], methods=_names(args.methods), seeds=seeds)
+        )
 
 
 class _Sweep(Command):
@@ -174,9 +180,9 @@ class _Sweep(Command):
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", nargs="?", metavar="SOURCE", help="recipe (YAML), or data: file, folder, hub id, asset"
-    )
+    help = "recipe (YAML), or data source: file, folder, hub id, asset"
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=help)
+    add_columns(parser)
 
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:

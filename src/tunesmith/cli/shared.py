@@ -14,6 +14,10 @@ from tunesmith.errors import RecipeError
 Args = argparse.Namespace
 
 
+COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
+"""Options that name a column, and the setting of each."""
+
+
 class Command:
     """One command: its help text, its arguments, and what it does."""
 
@@ -38,6 +42,18 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the columns of a data source, which are settings under a shorter name."""
+    for option, setting in COLUMNS.items():
+        parser.add_argument(f"--{option}", metavar="NAME", help=f"the same as {setting}=NAME")
+
+
+def column_settings(args: Args) -> list[str]:
+    """Return the settings that the options for columns stand for."""
+    named = {setting: getattr(args, option.replace("-", "_")) for option, setting in COLUMNS.items()}
+    return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
+
+
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
@@ -45,12 +61,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def source_of(args: Args) -> tuple[str | None, list[str]]:
-    """Return the recipe or data source of a command, and its settings; any of them may come first."""
+    """Return the recipe or data source of a command, and its settings; a setting may stand in the source's place."""
     sources, overrides = split_overrides([word for word in (args.source, *args.overrides) if word])
     if len(sources) > 1:
         found = ", ".join(sources)
         raise RecipeError("several sources", expected="one recipe or data source, then section.name=value", found=found)
-    return next(iter(sources), None), overrides
+    return next(iter(sources), None), [*column_settings(args), *overrides]
 
 
 def show_json(content: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,7 +148,7 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
     lower = {column.lower(): column for column in table.columns}
     for setting, column in missing.items():
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-        do = f"did you mean {setting}={lower[close[0]]}?" if close else f"set {setting}"
+        do = f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}"
         advice.append(f"no {column!r}: {do}")
     raise DataError(f"{table.name} has the columns {listed(table.columns)}; {'; '.join(advice)}")
 

@@ -22,7 +22,7 @@ Record = tuple[int, int, list[str]]
 """First line, last line and fields of a row; lines count from 1."""
 
 
-def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table:
+def table(path: Path, name: str, encodings: str, wanted: Iterable[str] | None) -> Table:
     """Return the rows of one file. name: what ids and messages call the file."""
     suffix = format_of(path)
     if suffix is None:
@@ -31,7 +31,8 @@ def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table
             expected=f"{listed(FORMATS)}, each also with .gz",
             do="convert the file, or rename it if the name misleads",
         )
-    return FORMATS[suffix](File(name, load(path, name), encodings, frozenset(wanted)))
+    columns = None if wanted is None else frozenset(wanted)
+    return FORMATS[suffix](File(name, load(path, name), encodings, columns))
 
 
 def format_of(path: Path) -> str | None:
@@ -190,7 +191,7 @@ def read_parquet(file: File) -> Table:
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken_parquet(file.name, error) from error
     _refuse_repeated(file.name, columns)
-    used = [column for column in columns if column in file.wanted]
+    used = [column for column in columns if file.wanted is None or column in file.wanted]
     return Table(file.name, columns, _parquet_rows(file.name, parquet, used) if used else ())
 
 

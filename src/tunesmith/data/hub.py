@@ -10,10 +10,10 @@ from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
 
-def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     """Return the tables by split. Ids are as in `train:17`: the row's index from 0, as the hub's viewer counts."""
     available = _load(data)
-    used = set(wanted)
+    used = None if wanted is None else set(wanted)
     tables = {}
     for split_name, names in split_names(split).items():
         # `train[:80%]` and `train+test` are slices and sums of the split `train`
@@ -32,7 +32,7 @@ def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
         columns = tuple(rows.column_names)
         feature = (rows.features or {}).get(data.label)
         label_names = tuple(getattr(feature, "names", None) or ()) if data.label_names is None else ()
-        picked = rows.select_columns([column for column in columns if column in used])
+        picked = rows.select_columns([column for column in columns if used is None or column in used])
         tables[split_name] = Table(name, columns, _rows(name, picked, data.label, label_names), label_names or None)
     return tables
 

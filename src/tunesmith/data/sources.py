@@ -8,17 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tunesmith.data import folders, formats, hub
-from tunesmith.data.rows import SPLITS, Table, listed
+from tunesmith.data.cells import Values
+from tunesmith.data.rows import SPLITS, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
 ASSET = "pypi:"
 
 
-def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     """Return raw tables by split. A single table is called train, also where a column has the split of each row.
 
-    wanted: the columns that will be read; the others are skipped where the format allows it.
+    wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
     if data.path and Path(data.path).expanduser().is_file():
         data = data.model_copy(update={"path": None, "train": data.path})
@@ -42,7 +43,13 @@ def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
     return tables_by_split
 
 
-def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def all_values(data: Data) -> dict[str, Values]:
+    """Return every column of every row of `data.path`, by the row's id."""
+    tables_by_split = tables(data, Split(), None)
+    return {item.id: item.values for table in tables_by_split.values() for item in table.items if isinstance(item, Row)}
+
+
+def _one_source(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     source = data.path
     if not source:
         raise DataError("no data", expected="a source of rows", do="set data.path, or data.train and data.test")
@@ -63,7 +70,7 @@ def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Ta
     return hub.tables(data, split, wanted)
 
 
-def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
+def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
     if path.is_dir():
         return folders.tables(path, split, encodings, wanted)
     return {"train": formats.table(path, path.name, encodings, wanted)}

@@ -66,11 +66,14 @@ def section(field: Any) -> type[BaseModel] | None:
 def setting(name: str, sections: Collection[str], problems: list[str]) -> str | None:
     """Return the full name of the setting that `name` means; None, and a problem, where it has none or several.
 
-    sections: those that count for a bare name; a full name may be of any.
+    sections: those that are used, or single settings of them.
     """
     names = [full for full, _ in fields()]
     if name in names or any(name.startswith(f"{full}.") for full in names):  # `train.class_weights.spam`
-        return name
+        if sections is TRAINING or _used(name, sections):  # a recipe to train holds those of `judge` and `serve` too
+            return name
+        problems.append(f"{name}: this command does not use it; it uses {', '.join(sections)}")
+        return None
     homes = [full for full in names if full.rpartition(".")[2] == name]
     known = ALIASES.get(name) or SECTION_SETTINGS.get(name)
     candidates = [known] if known and _used(known, sections) else [full for full in homes if _used(full, sections)]

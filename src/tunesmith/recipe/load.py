@@ -25,7 +25,7 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | Recipe
 def load(source: Source, overrides: Sequence[str] = (), *, sections: Collection[str] = aliases.TRAINING) -> Recipe:
     """Return the recipe in `source` with `name=value` overrides on top.
 
-    sections: those in which an override may be named without its section; by default those of training.
+    sections: those that overrides may set, with or without the section's name; by default those of training.
     Raises RecipeError with every problem at once: unknown keys (with the nearest name), wrong values, broken YAML.
     """
     tree, lines = _read(source)

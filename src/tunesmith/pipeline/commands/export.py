@@ -119,7 +119,7 @@ def _rows(run: Run, source: str | None) -> Sequence[Example]:
     """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
     recipe = run.recipe
     if source:
-        return new_data.read(recipe, source)
+        return new_data.read(new_data.settings(recipe, source))
     try:
         splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     except DataError as error:
