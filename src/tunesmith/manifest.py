@@ -51,6 +51,8 @@ class Manifest:
     seed: int
     trust_remote_code: bool
     data: DataSummary
+    parent: str | None = records.omitted_if_none()
+    """The run whose weights this one began with (`train --continue`)."""
     status: str
     """`running` or `finished`."""
 

@@ -25,9 +25,9 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     recipe, splits = job.recipe, job.splits
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
-    loaded = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
+    loaded = pretrained.sequence_classifier(plan.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
+    limit = pretrained.longest_input(plan.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderClassifier(splits.labels, encoder)

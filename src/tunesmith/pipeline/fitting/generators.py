@@ -56,11 +56,11 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
-    loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
+    loaded = pretrained.causal_lm(plan.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
     for row in job.splits.test:  # the template should refuse a row before training, not after it
         chat_encoder.pieces(row.messages)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
+    limit = pretrained.longest_input(plan.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
     predictor = _predictor(generator, recipe, job.splits.labels)
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, chat_encoder, limit)
