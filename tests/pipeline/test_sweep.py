@@ -398,7 +398,7 @@ def test_seeds_share_one_split_and_show_the_spread(recipe: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "nothing to train"),
+        ([], "no data"),
         (["--resume", "run"], "--seeds does not go with --resume"),
         (["r.yaml", "--worker", "--skip-test"], "--seeds does not go with --worker, --skip-test"),
     ],

@@ -77,7 +77,14 @@ def test_instructions_are_evaluated_on_a_few_batches_too(tmp_path: Path) -> None
     rows = [{"instruction": f"Say {word}", "output": word * 2} for word in "abcdefghijklmnopqrst"]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
-    quick = ["max_new_tokens=4", "max_responses=1", "num_samples=0", "base=false", "eval_batches=1"]
+    quick = [
+        "max_new_tokens=4",
+        "max_responses=1",
+        "num_samples=0",
+        "base=false",
+        "split.validation_size=6",
+        "eval_batches=1",
+    ]
     run = tunesmith.train(source, [*FAST, *quick, "per_device_train_batch_size=2", "learning_rate=1e-2"])
     entries = [entry for entry in run.metrics() if entry.validation]
     assert [entry.step for entry in entries] == [2, 4]

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith import data, runs
+from tunesmith import runs
 from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Classifier, Exportable
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
@@ -121,7 +122,7 @@ def _rows(run: Run, source: str | None) -> Sequence[Example]:
     if source:
         return new_data.read(new_data.settings(recipe, source))
     try:
-        splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+        splits = read_splits(recipe)
     except DataError as error:
         raise DataError(
             f"{run.path}: the data to compare on cannot be read", found=str(error), do="give some rows with --data"
