@@ -17,7 +17,7 @@ TREES = {
 """The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes", "records"},
+    {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
     {"recipe"},
     {"runs", "assets", "manifest"},
     {"tasks"},

@@ -11,14 +11,14 @@ from tunesmith.console import say, warn
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.manifest import Costs, FinishedManifest, Manifest
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import custom_metrics, run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe, Source
 from tunesmith.runs import Run
-from tunesmith.types import Splits
+from tunesmith.types import PredictionRow, ResponseRow, Splits
 
 
 def train(
@@ -67,6 +67,7 @@ def train(
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
     method, job = methods.find(recipe), job_of(recipe, splits, run)
+    custom_metrics.load(recipe)  # what cannot be imported should fail before the training
     if processes.is_main():
         run.save_manifest(
             Manifest(
@@ -188,6 +189,11 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     outcome = task.evaluate(job, result, watch)
     if job.splits.test:
         job.run.write("scores.json", task.score(job.run))
+        if custom := custom_metrics.load(job.recipe):
+            kind: type[PredictionRow | ResponseRow] = ResponseRow if task.has_responses else PredictionRow
+            values = custom_metrics.score(custom, job.run.predictions("test", kind))
+            job.run.write(custom_metrics.FILE, values)
+            say(f"test: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
     costs = Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,

@@ -39,7 +39,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
-        losses.Classification(torch.from_numpy(job.weights())),
+        losses.Classification(torch.from_numpy(job.weights()), job.loss()),
         label_scores(job, predictor.predict),
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),

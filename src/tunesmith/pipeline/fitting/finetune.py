@@ -11,10 +11,12 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
+from tunesmith import extensions
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics
 from tunesmith.models import adapters, onednn_linear, pretrained
+from tunesmith.pipeline import custom_metrics
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
 from tunesmith.protocols import Predictor, TrainingNotes, TrainResult
@@ -22,7 +24,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.tasks import classification
 from tunesmith.training import compilation, loop, neftune, sharding, zero
 from tunesmith.training.losses import Loss
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example, Prediction, PredictionRow
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):
@@ -53,6 +55,7 @@ class TrainingSetup:
 def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> TrainResult:
     """Train as the recipe says; `model/` of the run holds the best weights so far at any time."""
     recipe = job.recipe
+    callbacks = [extensions.load(name, "train.callbacks")() for name in recipe.train.callbacks]
     with accelerated(job) as accelerator:
         setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
@@ -63,7 +66,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         # a resumed run keeps the library that it began with, to end with the same bits
         onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save)
+        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks)
         session.resume(state)
         steps = loop.steps(
             state,
@@ -110,9 +113,12 @@ def label_scores(job: Job, predict: Callable[[Sequence[Example]], list[Predictio
     """Return the evaluation of a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
     held_out = sample(job.splits.validation, job.recipe)
     learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+    custom = custom_metrics.load(job.recipe)
 
-    def headline(rows: Sequence[Example]) -> dict[str, float]:
-        return metrics.headline(classification.gold(rows), predict(rows), job.splits.labels)
+    def headline(examples: Sequence[Example]) -> dict[str, float]:
+        predictions, gold = predict(examples), classification.gold(examples)
+        rows = [PredictionRow(p.id, p.label, p.probabilities, g) for p, g in zip(predictions, gold, strict=True)]
+        return metrics.headline(gold, predictions, job.splits.labels) | custom_metrics.score(custom, rows)
 
     def evaluate(step: int) -> loop.Scores:
         scores = headline(held_out)
@@ -151,5 +157,7 @@ def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    higher = job.higher_is_better[settings.metric_for_best_model]
+    custom, metric = custom_metrics.load(job.recipe), custom_metrics.short_name(settings.metric_for_best_model)
+    higher = custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.higher_is_better[metric]
+    settings = settings.model_copy(update={"metric_for_best_model": metric})
     return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

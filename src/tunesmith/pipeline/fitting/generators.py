@@ -150,8 +150,9 @@ def _layout(
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if reason is None:
-        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal(), None
-    loss = causal.PaddedCausal(through_model=not causal.head_decides(model, rows[0].ids))
+        packed = causal.PackedCausal(per_token=job.loss())
+        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), packed, None
+    loss = causal.PaddedCausal(per_token=job.loss(), through_model=not causal.head_decides(model, rows[0].ids))
     return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss, reason
 
 
@@ -161,7 +162,7 @@ class _Validation:
     def __init__(
         self, job: Job, generator: Generator, loss: Any, micro_batches: MicroBatches[EncodedText, Any]
     ) -> None:
-        self.job, self.generator, self.loss = job, generator, loss
+        self.job, self.generator, self.loss = job, generator, replace(loss, per_token=None)
         self.held_out = self._batches(sample(job.splits.validation, job.recipe), micro_batches)
         learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
         self.learned = self._batches(learned, micro_batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.training import checkpoint, loop, sharding
+from tunesmith.training.callbacks import Callback
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Session:
     steps_per_epoch: int
     write_model: Callable[[Path], None]
     """Writes the current weights into a folder."""
+    callbacks: Sequence[Callback] = ()
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
@@ -66,6 +68,10 @@ class Session:
                     state.evals_without_improvement
                 )
                 self._record(step, state, last)
+                for callback in self.callbacks:
+                    callback.on_step(step, state)
+                    if step.scores is not None:
+                        callback.on_evaluate(step, state)
                 if stop_request.signal or self._is_due(step.number):
                     self._save(state, self.earlier_seconds + time.perf_counter() - start)
                 if stop_request.signal:
@@ -90,6 +96,8 @@ class Session:
             with sharding.gathered(state.model):
                 if self.accelerator.is_main_process:
                     runs.write_folder(self.job.run.model, self.write_model)
+                    for callback in self.callbacks:
+                        callback.on_save(self.job.run.model, state)
 
     def _log_losses(self, step: loop.Step) -> None:
         mean = sum(self.losses) / len(self.losses)
@@ -129,7 +137,9 @@ class Session:
         if self.accelerator.is_main_process:
             lines, threads = len(self.job.run.metrics()), torch.get_num_threads()
             notes = checkpoint.SessionNotes(self.losses, self.best_step, seconds, lines, threads)
-            checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
+            folder = checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
+            for callback in self.callbacks:
+                callback.on_save(folder, state)
         self.accelerator.wait_for_everyone()
 
 
