@@ -81,7 +81,7 @@ class Session:
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
         if state.skipped:
-            warn(f"{state.skipped} step(s) had nothing to learn and were skipped")
+            warn(f"skipped {state.skipped} step(s), which had nothing to learn or overflowed fp16")
 
     def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
         if not step.skipped:
