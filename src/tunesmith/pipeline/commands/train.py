@@ -131,7 +131,7 @@ def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tu
     return recipes.load(run.recipe, overrides), run
 
 
-def _continued(path: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
     """Return the recipe of a run that begins with another one's weights, and that run. The schedule starts again."""
     if source is not None:
         raise RecipeError("a continued run has its parent's recipe", found=str(source), do="leave the recipe out")
