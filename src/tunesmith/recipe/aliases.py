@@ -69,6 +69,7 @@ CONVERSIONS: dict[str, Mapping[object, Mapping[str, object]]] = {
     "load_in_4bit": {True: QLORA, False: {}},
     "quantization_bit": {4: QLORA, None: {}},
     "finetuning_type": {"full": {"adapter.kind": "none"}, "lora": LORA},
+    "lora_target": {"all": {"adapter.target_modules": "all-linear"}},
     "stage": {"sft": {"task": "instruction"}, "pt": {"task": "instruction", "data.format": "text"}},
     "packing": {True: {}, False: {"engine.layout": "padded"}},
     "assistant_only_loss": {True: {"prompt.train_on_prompt": False}, False: {"prompt.train_on_prompt": True}},
@@ -132,7 +133,7 @@ def settings(name: str, value: Any, sections: Collection[str], problems: list[st
         what = ", ".join(f"{setting}={value}" for setting, value in meant.items()) or "what is done anyway"
         say(f"note: {name}={value} means {what} here")
         return meant
-    if known and not any(full.endswith(f".{name}") for full, _ in fields()):
+    if known and name not in ALIASES and not any(full.endswith(f".{name}") for full, _ in fields()):
         problems.append(f"{name}={value}: not offered; {name} may be {' or '.join(map(str, known))}")
         return {}
     full = setting(name, sections, problems)
