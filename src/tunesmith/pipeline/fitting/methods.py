@@ -267,4 +267,5 @@ def _begins_at_random(recipe: Recipe) -> bool:
 def _model(recipe: Recipe) -> str:
     if recipe.model.from_config and _begins_at_random(recipe):
         return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
-    return Path(recipe.model.name_or_path.removeprefix("pypi:")).name
+    path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
+    return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name
