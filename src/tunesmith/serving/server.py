@@ -38,19 +38,16 @@ def keys(settings: Serve) -> list[str]:
     keys = [entry.strip() for entry in entries if entry.strip()]
     if not keys and settings.key_file is not None:
         raise RecipeError(f"serve.key_file {settings.key_file} contains no key", do="write one key per line")
-    if not keys and not _is_local(settings.host):
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if not keys and not local:
         raise RecipeError(
             f"serve.host {settings.host} can be reached from other machines, but no key is set",
             do=f"set {settings.key_env}=KEY in the environment, or serve.key_file=FILE, or remove serve.host",
         )
     return keys
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listen(settings: Serve) -> socket.socket:
