@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tunesmith import errors, processes
 from tunesmith.recipe import Adapter
@@ -25,8 +28,7 @@ def config(settings: Adapter) -> Any:
     from transformers import BitsAndBytesConfig
 
     with quiet():
-        import bitsandbytes  # noqa: F401
-
+        correct_dequantization()
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=settings.quant_type,
@@ -43,8 +45,36 @@ def saved_config(model_config: Mapping[str, Any]) -> Any | None:
     if not quantization.get("load_in_4bit"):
         return None
     with quiet():
-        import bitsandbytes  # noqa: F401
+        correct_dequantization()
     return BitsAndBytesConfig.from_dict(quantization)
+
+
+@functools.cache
+def correct_dequantization() -> torch.library.Library:
+    """Import bitsandbytes, and correct its CPU kernel where rows are no multiple of a block of 64 weights.
+
+    With AVX-512 it starts a new block in every row of 32 or 96 weights (seen in 0.50.2) although blocks span rows:
+    the weights come out wrong. As one long row they have the right blocks. Returns the registration, which lasts as
+    long as the object.
+    """
+    import bitsandbytes  # noqa: F401  registers the kernel
+
+    library = torch.library.Library("bitsandbytes", "IMPL")  # type: ignore[no-untyped-call]
+
+    kernel = torch.library.get_kernel("bitsandbytes::dequantize_4bit", "CPU")
+
+    def dequantize_rows(
+        keys: Any, A: Tensor, absmax: Tensor, blocksize: int, quant_type: str, shape: Sequence[int], dtype: torch.dtype
+    ) -> Tensor:
+        count = math.prod(shape)
+        as_one_row = shape[-1] % blocksize != 0 and count % blocksize == 0
+        flat = [count] if as_one_row else shape
+        return cast(Tensor, kernel.call_boxed(keys, A, absmax, blocksize, quant_type, flat, dtype)).view(*shape)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel is replaced
+        library.impl("dequantize_4bit", dequantize_rows, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
+    return library
 
 
 def usable() -> str | None:
@@ -58,10 +88,9 @@ def usable() -> str | None:
 
 
 def _try(device: torch.device) -> str | None:
-    import warnings
-
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
+        correct_dequantization()
         import bitsandbytes
 
         layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
