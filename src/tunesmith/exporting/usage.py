@@ -112,7 +112,7 @@ def _pipeline(source: ExportSource, target: str, auto: str, task: str, name: str
             "from peft import PeftModel",
             f"from transformers import AutoConfig, {auto}, AutoTokenizer, pipeline",
             "",
-            'config = AutoConfig.from_pretrained(".")',
+            'config = AutoConfig.from_pretrained("base_config.json")',
             f"base = {auto}.from_pretrained({base}, config=config)",
             'model = PeftModel.from_pretrained(base, ".")',
             made,

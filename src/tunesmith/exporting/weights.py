@@ -22,7 +22,7 @@ def safetensors(source: ExportSource, folder: Path) -> Exported:
 
 
 def adapter(source: ExportSource, folder: Path) -> Exported:
-    """Write the adapter alone, in peft's format, with the tokenizer and the config.json of its base model."""
+    """Write the adapter alone, in peft's format, with the tokenizer and the configuration of its base model."""
     source.require_precision("adapter")
     if not source.is_adapter:
         raise RunError(f"{source.folder} is a full model, not an adapter", do="export --to safetensors")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunesmith import records
+from tunesmith import assets, records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import label_pairs, length_bias, response_pairs
 from tunesmith.evaluation.intervals import Confidence
@@ -248,17 +247,22 @@ def _base_result(run: Run) -> GenerationResult:
 def _generation_result(run: Run, name: str) -> GenerationResult:
     recipe, manifest = run.recipe, run.finished
     generate, model = recipe.generate, recipe.model.name_or_path
-    on_hub = re.fullmatch(r"[\w-]+/[\w.-]+", model, re.ASCII) and not Path(model).exists()
+    base_folder = None
     if (run.model / "adapter_config.json").exists():
         saved = "adapter"
+    elif manifest.costs.trainable:
+        saved = "model"
     else:
-        saved = "model" if manifest.costs.trainable else "tokenizer"
+        from tunesmith.models import pretrained
+
+        saved, base_folder = "tokenizer", pretrained.location(recipe.model)
     return GenerationResult(
         scores=run.load("scores.json", RunScores),
         samples=_samples(run),
         saved=saved,
         judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
-        base_model=model if on_hub else None,
+        base_model=assets.hub_id(model),
+        base_folder=None if base_folder == model else base_folder,
         settings={
             "model": model,
             "template": manifest.notes.get("template", recipe.prompt.template),
