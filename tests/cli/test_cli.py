@@ -88,17 +88,78 @@ def test_predict_texts_and_files(run: Path, tmp_path: Path, capsys: pytest.Captu
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["label"] for row in rows] == ["sport", "tech"]
     assert all(len(row["scores"]) == 2 and row["score"] == max(row["scores"].values()) for row in rows)
-    source = write_csv(tmp_path / "new.csv", [("the goal", ""), ("a vote", "")])
-    tunesmith("predict", run, "--data", source, "--top-k", 3, "--output", "out.csv")
-    with (tmp_path / "out.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == ["new.csv:2", "new.csv:3"]
-    assert [row["label_1"] for row in rows] == ["sport", "world"]
     tunesmith("predict", run, "--text", "x", "--output", "out.txt", ok=False)
     tunesmith("predict", run, "--text", "x", "--top-k", 4, ok=False)
     tunesmith("predict", run, "--text", " ", ok=False)
     tunesmith("predict", run, ok=False)
     tunesmith("predict", run, "--text", "x", "--text-pair", "y", ok=False)
+
+
+ORDERS = 'id,Message,date,tags\n17,the goal of the team,2026-01-02,"a, b"\n23,,2026-01-03,c\n42,a robot,2026-01-04,\n'
+
+
+def test_predict_keeps_the_columns_and_ids_of_new_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "orders.csv"
+    source.write_text(ORDERS)
+    columns = ["--data", source, "--text-column", "Message"]
+    tunesmith("predict", run, *columns, "--output", "out.csv", ok=False)
+    assert "on_bad_rows=drop" in capsys.readouterr().err
+    tunesmith("predict", run, *columns, "data.on_bad_rows=drop", "--top-k", 2, "--output", "out.csv")
+    assert "1 x dropped: empty text (orders.csv:3)" in capsys.readouterr().err
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    given = [row for row in csv.DictReader(ORDERS.splitlines()) if row["Message"]]
+    assert [{name: row[name] for name in given[0]} for row in rows] == given
+    assert [row["predicted_label"] for row in rows] == [row["label_1"] for row in rows] == ["sport", "tech"]
+    assert all(row["probability"] == row["probability_1"] > row["probability_2"] for row in rows)
+    tunesmith("predict", run, "--data", source, "text=Message", "on_bad_rows=drop", "--output", "out.jsonl")
+    assert json.loads(Path("out.jsonl").read_text().splitlines()[1])["id"] == "42"
+    tunesmith("predict", run, "--data", "out.csv", "data.text=Message", ok=False)
+    assert "columns that predictions are written to: predicted_label, probability" in capsys.readouterr().err
+    no_ids = write_csv(tmp_path / "new.csv", [("the goal", "x"), ("a vote", "y")])
+    capsys.readouterr()
+    tunesmith("predict", run, "--data", no_ids)
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["label"]) for row in shown] == [("new.csv:2", "x"), ("new.csv:3", "y")]
+
+
+def test_predict_overwrites_nothing_unasked(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_csv(tmp_path / "mine.csv", [("the goal", "sport")])
+    before = source.read_bytes()
+    (tmp_path / "link.csv").symlink_to(source)
+    for output in ("mine.csv", "link.csv"):
+        tunesmith("predict", run, "--data", source, "--output", output, "--overwrite", ok=False)
+        assert "it is the input" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    tunesmith("predict", run, "--data", source, "--output", "out.csv")
+    first = Path("out.csv").read_bytes()
+    tunesmith("predict", run, "--text", "a robot", "--output", "out.csv", ok=False)
+    assert "--overwrite" in capsys.readouterr().err
+    assert Path("out.csv").read_bytes() == first
+    tunesmith("predict", run, "--text", "a robot", "--output", "out.csv", "--overwrite")
+    assert Path("out.csv").read_bytes() != first
+
+
+def test_data_settings_of_a_finished_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("the goal of the team", "sport"), ("a vote", "world"), ("a robot", "tech")]
+    source = write_csv(tmp_path / "odd.csv", rows, ("Message Body", "Topic"))
+    names = ["data.text=Message Body", "--label-column", "Topic"]
+    capsys.readouterr()
+    tunesmith("evaluate", run, "--data", source, *names, "--json")
+    assert json.loads(capsys.readouterr().out)["rows"] == 3
+    tunesmith("pseudo-label", run, "--data", source, *names, "--threshold", 0, "--output", "labels.jsonl")
+    assert [json.loads(line)["text"] for line in Path("labels.jsonl").read_text().splitlines()] == [r[0] for r in rows]
+    tunesmith("evaluate", run, "--data", source, "train.learning_rate=1", ok=False)
+    assert "train.learning_rate: this command does not use it" in capsys.readouterr().err
+    tunesmith("evaluate", run, *names, ok=False)
+
+
+def test_the_columns_of_compare_had_other_names(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("odd.csv").write_text(reviews.read_text().replace("text,label", "body,topic", 1))
+    tunesmith("compare", "odd.csv", "--text", "body", "--label-column", "topic", "--methods", "linear", *FAST)
+    assert "--text is now --text-column" in capsys.readouterr().err
 
 
 def test_evaluate_again_and_on_new_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +206,7 @@ def test_compare_trains_in_processes_of_their_own(
     reviews: Path, tiny_models: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = f"model.name_or_path={tiny_models('bert')}"
-    columns = ["--text", "text", "--label", "label"]
+    columns = ["--text-column", "text", "--label-column", "label"]
     tunesmith("compare", reviews, model, "max_steps=3", *FAST, *columns)
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("linear", "probe", "encoder", "report.html", "test rows"))
@@ -216,3 +277,24 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["number_formats"]["float32_ms"] > 0
     assert found["extras"]["tokenizers"] == "installed"
+
+
+def test_a_data_source_is_one_in_every_command(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tunesmith("check", "reviews.csv", "method=linear")
+    assert "sport" in capsys.readouterr().out
+    tunesmith("train", "reviews.csv", "method=linear", *FAST, "--run-dir", "run")
+    assert "accuracy" in capsys.readouterr().out
+    tunesmith("sweep", "reviews.csv", "method=linear", "C=1,10", *FAST, "--sweep-dir", "sweep")
+    lines = reviews.read_text().splitlines(keepends=True)
+    Path("a.csv").write_text("".join(lines[:150]))
+    Path("b.csv").write_text(lines[0] + "".join(lines[150:]))
+    split = ["data.train=a.csv", "data.test=b.csv"]
+    capsys.readouterr()
+    tunesmith("compare", *split, "--methods", "linear", *FAST)
+    assert f"{len(lines) - 150} test rows" in capsys.readouterr().out
+    tunesmith("check", *split, "method=linear")
+    assert f"{len(lines) - 150:>8} rows" in capsys.readouterr().out
+    tunesmith("train", *split, "method=linear", "--dry-run")
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["test"] == str(Path("b.csv").absolute())
+    tunesmith("train", "a.csv", "b.csv", ok=False)
+    assert "several sources" in capsys.readouterr().err

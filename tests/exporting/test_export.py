@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -17,12 +18,12 @@ import pytest
 import torch
 
 import tunesmith
-from tests import tiny
+from tests import forked, tiny
 from tests.conftest import write_csv
 from tunesmith import data, records
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
-from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage
+from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
 from tunesmith.pipeline.commands import export as exports
@@ -61,9 +62,9 @@ def encoder(shared: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def as_onnx(encoder: Run, shared: Path) -> Path:
-    tunesmith.export(encoder, "onnx", shared / "onnx")
-    return shared / "onnx"
+def exported(encoder: Run, shared: Path) -> Callable[[str], Any]:
+    """Target -> the proof of the encoder's export, of 20 rows; its files lie in the proof's folder."""
+    return functools.cache(lambda target: tunesmith.export(encoder, target, shared / target, rows=20))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def in_folder(folder: Path, *command: str, without: Sequence[str] = ()) -> str:
 def as_the_card_says(folder: Path) -> str:
     """What the Python of the model card prints."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    return in_folder(folder, "-W", "ignore", "-c", code)
+    return forked.run(forked.script, code, folder)
 
 
 def held_out(run: Run) -> tuple[Example, ...]:
@@ -114,26 +115,27 @@ def held_out(run: Run) -> tuple[Example, ...]:
 
 
 @pytest.mark.parametrize("target", ["safetensors", "pth", *PROGRAMS])
-def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, tmp_path: Path) -> None:
-    proof = tunesmith.export(encoder, target, tmp_path / "out", rows=20)
+def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported: Callable[[str], Any]) -> None:
+    proof = exported(target)
+    folder = Path(proof.folder)
     assert proof.agreement == 1
     assert proof.max_logit_difference <= (0.1 if target == "onnx-int8" else 1e-5) * proof.largest_logit
     assert proof.rows == proof.compared == 20
     assert proof.speed > 0
-    stored = json.loads((tmp_path / "out" / "parity.json").read_text())
+    stored = json.loads((folder / "parity.json").read_text())
     assert stored | {"folder": proof.folder} == records.dump(proof)
-    card, rounded = (tmp_path / "out" / "README.md").read_text(), target == "onnx-int8"
+    card, rounded = (folder / "README.md").read_text(), target == "onnx-int8"
     assert ("model-index:" in card, "Measured before rounding: 100.00% of 20 labels" in card) == (not rounded, rounded)
     row = held_out(encoder)[0]
     label = load_classifier(encoder).predict([row])[0].label
     if target in PROGRAMS:
         without = ["transformers", "torch", "tunesmith"] if "onnx" in target else ["transformers", "tunesmith"]
-        said = in_folder(tmp_path / "out", "-W", "ignore", "run.py", row.text, "goal", without=without)
+        said = in_folder(folder, "-W", "ignore", "run.py", row.text, "goal", without=without)
         assert said.splitlines()[0] == f"{label}\t{row.text}"
-        assert len((tmp_path / "out" / "run.py").read_text().splitlines()) < 20
+        assert len((folder / "run.py").read_text().splitlines()) < 20
     else:
-        found = ast.literal_eval(as_the_card_says(tmp_path / "out"))
-        assert {entry["label"] for entry in found} == set(tiny.WORDS)
+        found = ast.literal_eval(as_the_card_says(folder))
+        assert {one["label"] for one in found} == set(tiny.WORDS)
 
 
 @pytest.mark.parametrize("family", ["deberta", "modernbert", "gpt2"])
@@ -181,8 +183,10 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
     assert as_the_card_says(tmp_path / "whole")
 
 
-def test_the_onnx_predictor(encoder: Run, as_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loaded, rows = onnx.load(as_onnx, threads=1), held_out(encoder)
+def test_the_onnx_predictor(
+    encoder: Run, exported: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded, rows = onnx.load(Path(exported("onnx").folder), threads=1), held_out(encoder)
     expected = load_classifier(encoder)
     assert loaded.labels == expected.labels
     together, alone = loaded.predict(rows), [loaded.predict([row])[0] for row in rows]
@@ -201,18 +205,17 @@ def test_the_onnx_predictor(encoder: Run, as_onnx: Path, tmp_path: Path, capsys:
         onnx.load(tmp_path)
 
 
-def test_in_8_bits_a_text_does_not_depend_on_its_neighbours(encoder: Run, tmp_path: Path) -> None:
-    tunesmith.export(encoder, "onnx-int8", tmp_path / "out", rows=20)
-    loaded, rows = onnx.load(tmp_path / "out", threads=1), held_out(encoder)
+def test_in_8_bits_a_text_does_not_depend_on_its_neighbours(encoder: Run, exported: Callable[[str], Any]) -> None:
+    loaded, rows = onnx.load(Path(exported("onnx-int8").folder), threads=1), held_out(encoder)
     assert loaded.predict(rows) == [loaded.predict([row])[0] for row in rows]
 
 
-def test_the_onnx_predictor_needs_no_torch(as_onnx: Path) -> None:
+def test_the_onnx_predictor_needs_no_torch(exported: Callable[[str], Any]) -> None:
     code = (
         "from pathlib import Path; from tunesmith.exporting import onnx; from tunesmith.types import Example\n"
         'print(onnx.load(Path(".")).predict([Example("1", "goal")])[0].label)'
     )
-    said = in_folder(as_onnx, "-c", code, without=["torch", "transformers", "sklearn"])
+    said = in_folder(Path(exported("onnx").folder), "-c", code, without=["torch", "transformers", "sklearn"])
     assert said.strip() in tiny.WORDS
 
 
@@ -456,16 +459,16 @@ def test_templates_that_ollama_cannot_have(template: str, found: str, tmp_path: 
 def test_an_export_that_is_off_is_not_left_behind(
     encoder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = onnx.onnx
+    whole = weights.pth
 
     def wrong(trained: Any, folder: Path) -> Exported:
         found = whole(trained, folder)
         return Exported(lambda rows: [np.add(logits, [0.01, 0, 0]) for logits in found.run(rows)], found.engine)
 
-    monkeypatch.setattr(onnx, "onnx", wrong)
+    monkeypatch.setattr(weights, "pth", wrong)
     for allow in (False, True):  # what rounds nothing has no excuse
         with pytest.raises(RunError, match="does not match the run"):
-            tunesmith.export(encoder, "onnx", tmp_path / "out", allow_loss=allow)
+            tunesmith.export(encoder, "pth", tmp_path / "out", allow_loss=allow)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
@@ -507,13 +510,13 @@ def test_the_compared_answer_is_the_one_that_predict_gives(generator: Run) -> No
 
 def test_on_the_command_line(encoder: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = write_csv(tmp_path / "new.csv", tiny.texts(9, seed=5))
-    assert main(["export", str(encoder.path), "--to", "onnx", "--data", str(new), "--output", str(tmp_path / "o")]) == 0
+    assert main(["export", str(encoder.path), "--to", "pth", "--data", str(new), "--output", str(tmp_path / "o")]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["rows"] == 9
     assert "100.00% of 9 labels agree" in shown.err
-    assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(tmp_path / "o")]) == 2
+    assert main(["export", str(encoder.path), "--to", "pth", "--output", str(tmp_path / "o")]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
-    assert main(["export", str(encoder.path), "--to", "onnx", "--output", str(new)]) == 2
+    assert main(["export", str(encoder.path), "--to", "pth", "--output", str(new)]) == 2
     assert "new.csv is not an empty folder" in capsys.readouterr().err
     assert main(["export", str(encoder.path), "--to", "tensorrt"]) == 2
     assert "no export target 'tensorrt'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.utils import patch_environment
+from torch import nn
 
 import tunesmith
-from tests import tiny
+from tests import forked, tiny
 from tests.conftest import write_csv
+from tunesmith import processes
+from tunesmith.errors import TrainingError
+from tunesmith.recipe import Train
 from tunesmith.runs import Run
+from tunesmith.training import loop
 
 Models = Callable[[str], Path]
 ROOT = Path(__file__).parents[2]
@@ -43,17 +52,25 @@ WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is Non
 WAYS = ["whole", "fsdp2", pytest.param("zero1", marks=WITH_DEEPSPEED), pytest.param("zero2", marks=WITH_DEEPSPEED)]
 
 
-def launch(*words: object, way: str = "whole", program: tuple[str, ...] = ("-m", "tunesmith")) -> str:
-    """`torchrun --nproc_per_node 2 -m tunesmith ...`, giving what it prints: what `accelerate launch` starts on GPUs.
+def ranks(way: str) -> list[dict[str, str]]:
+    return forked.ranks(2, ACCELERATE_USE_CPU="true", **TELLS[way])
+
+
+def launch(*words: object, way: str) -> None:
+    """`tunesmith` with these words in two processes, as `torchrun --nproc_per_node 2` starts them."""
+    forked.run(forked.command, *map(str, words), environments=ranks(way))
+
+
+def torchrun(*words: object) -> None:
+    """The same by the launcher itself, which is what `accelerate launch` starts on GPUs.
 
     (`accelerate launch --cpu --num_processes 2` of 1.15 starts a single process unless there is an mpirun.)
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | TELLS[way]
-    command = [*launcher, *program, *map(str, words)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "-m", "tunesmith", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-9000:]
-    return done.stdout
 
 
 @pytest.fixture
@@ -75,7 +92,7 @@ def losses(run: Run) -> list[float]:
     return [line.loss for line in run.metrics() if line.loss is not None]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, "torchrun"])
 def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: Path) -> None:
     """10 examples a step: by one process, or 5 each by two; the curve agrees within 1e-5, and one process writes.
 
@@ -83,12 +100,13 @@ def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: 
     """
     alone = tunesmith.train(recipe, [*SETTINGS, "per_device_train_batch_size=10"], run_dir=tmp_path / "one")
     words = ["per_device_train_batch_size=5", "max_tokens_per_micro_batch=40", "gradient_checkpointing=true"]
-    launch("train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two", way=way)
+    two = ["train", recipe, *SETTINGS, *words, "--run-dir", tmp_path / "two"]
+    torchrun(*two) if way == "torchrun" else launch(*two, way=way)
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
     assert both.finished.notes["processes"] == 2
-    assert both.finished.notes["sharded"] is (way != "whole")
+    assert both.finished.notes["sharded"] is (way not in ("whole", "torchrun"))
     assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
@@ -119,67 +137,70 @@ def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_of_two_processes_is_finished_by_any_number(
-    processes: int, way: str, recipe: Path, tmp_path: Path
-) -> None:
+def test_a_run_of_two_processes_is_finished_by_any_number(way: str, recipe: Path, tmp_path: Path) -> None:
     """From its checkpoint of step 12: the last losses are those of the whole run, and so is the model."""
     words = [*SETTINGS, "per_device_train_batch_size=5", "save_strategy=steps", "save_steps=4"]
     launch("train", recipe, *words, "--run-dir", tmp_path / "whole", way=way)
-    run = Run(tmp_path / "whole")
-    before, scores = losses(run), run.read("scores.json")
-    run.save_manifest(replace(run.manifest, status="running"))
-    if processes == 2:
-        launch("train", "--resume", run.path, way=way)
-    else:
-        tunesmith.train(resume=run.path)
-    np.testing.assert_allclose(losses(run), before, rtol=1e-5)
-    assert losses(run)[:12] == before[:12]
-    assert run.read("scores.json")["confusion"] == scores["confusion"]
+    whole = Run(tmp_path / "whole")
+    whole.save_manifest(replace(whole.manifest, status="running"))
+    for number in (1, 2):
+        run = Run(shutil.copytree(whole.path, tmp_path / f"by-{number}"))
+        if number == 2:
+            launch("train", "--resume", run.path, way=way)
+        else:
+            tunesmith.train(resume=run.path)
+        np.testing.assert_allclose(losses(run), losses(whole), rtol=1e-5)
+        assert losses(run)[:12] == losses(whole)[:12]
+        assert run.read("scores.json")["confusion"] == whole.read("scores.json")["confusion"]
 
-
-INFINITE = """
-import torch
-from accelerate import Accelerator
-from accelerate.utils import patch_environment
-from tunesmith import errors, processes, recipe
-from tunesmith.training import loop
 
 class Batch:
+    """Rows of a half."""
+
     ids = ("row",)
-    def __init__(self, rows, power): self.inputs, self.power = torch.full((rows, 3), 0.5), power
-    def to(self, device): return self
+
+    def __init__(self, rows: int, power: float) -> None:
+        self.inputs, self.power = torch.full((rows, 3), 0.5), power
+
+    def to(self, device: torch.device) -> Batch:
+        return self
+
 
 class Loss:
-    def count(self, batch): return len(batch.inputs)
-    def total(self, model, batch): return (model(batch.inputs) * 0.0).abs().pow(batch.power).sum()
+    """Zero, with a gradient of zero or, as that of a root at 0, infinite."""
 
-def batches(step):  # then nothing to learn, then the gradient of a root at 0 on the second process
-    return [Batch(0 if step == 1 else 2, 0.5 if step == 2 and accelerator.process_index else 1.0)]
+    def count(self, batch: Batch) -> int:
+        return len(batch.inputs)
 
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
-with patch_environment(**processes.WITHOUT_DEEPSPEED):
-    accelerator = Accelerator(cpu=True)
-plan, train = loop.TrainingPlan(3, None, "", False, None), recipe.Train(learning_rate=0.01, warmup_ratio=0)
-state = loop.begin(model, train, plan, accelerator)
-try:
-    for step in loop.steps(state, batches, Loss(), train, accelerator, plan, dict):
-        before = [p.clone() for p in model.parameters()]
-        skipped = step.skipped
-except errors.TrainingError as error:
-    same = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    reason = str(error).splitlines()[0]
-    print(f"stopped {step.number} {skipped} {same} {reason}\\n", end="")  # in one piece: both write to one pipe
-"""
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        return (model(batch.inputs) * 0.0).abs().pow(batch.power).sum()
+
+
+def infinite() -> None:
+    """Step 2 has nothing to learn, step 3 an infinite gradient on the second process; print how it ended."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    with patch_environment(**processes.WITHOUT_DEEPSPEED):
+        accelerator = Accelerator(cpu=True)
+    plan, train = loop.TrainingPlan(3, None, "", False, None), Train(learning_rate=0.01, warmup_ratio=0)
+    state = loop.begin(model, train, plan, accelerator)
+
+    def batches(step: int) -> list[Batch]:
+        return [Batch(0 if step == 1 else 2, 0.5 if step == 2 and accelerator.process_index else 1.0)]
+
+    try:
+        for step in loop.steps(state, batches, Loss(), train, accelerator, plan, dict):  # type: ignore[arg-type]
+            before, last = [p.clone() for p in model.parameters()], step
+    except TrainingError as error:
+        same = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+        reason = str(error).splitlines()[0]
+        print(f"stopped {last.number} {last.skipped} {same} {reason}")
 
 
 @pytest.mark.parametrize("way", ["whole", *WAYS[2:]])
-def test_no_process_steps_where_the_gradient_of_one_is_infinite(way: str, tmp_path: Path) -> None:
+def test_no_process_steps_where_the_gradient_of_one_is_infinite(way: str) -> None:
     """The loss is finite, so only the gradient tells; all of them stop, with the weights of the step before."""
-    script = tmp_path / "infinite.py"
-    script.write_text(INFINITE)
-    lines = [line for line in launch(way=way, program=(str(script),)).splitlines() if line.startswith("stopped")]
+    lines = forked.run(infinite, environments=ranks(way)).splitlines()
     assert len(lines) == 2
     for line in lines:
         assert line.startswith("stopped 2 True True step 3: loss 0.0, gradient norm")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from tests import tiny
+from tests import forked, tiny
 from tunesmith import recipe as recipes
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
@@ -28,7 +25,6 @@ from tunesmith.runs import Run
 from tunesmith.training import causal, checkpoint, loop, optim, precision
 from tunesmith.types import Splits
 
-ROOT = Path(__file__).parents[2]
 TRAIN = Train(learning_rate=2e-3, weight_decay=0.1, warmup_ratio=0.1, lr_scheduler_type="cosine")
 ROWS = [
     EncodedText(f"row:{i}", [5 + i % 7, 6, *range(10 + i % 5, 20)], [IGNORE, IGNORE, *range(10 + i % 5, 20)])
@@ -213,35 +209,26 @@ def test_the_head_runs_in_the_format_of_autocast() -> None:
 
 # ---- two processes
 
-WORKER = """
-import sys, torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from tests.parity.test_precision import TRAIN, ROWS, network
-from tunesmith.data.batches import MicroBatches, Sampler
-from tunesmith.training import causal, loop
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-plan = loop.TrainingPlan(6, None, "", False, None)
-state = loop.begin(network(sys.argv[1]), TRAIN, plan, accelerator)
-place = accelerator.process_index, accelerator.num_processes
-feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60, *place)
-losses = [s.loss for s in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, plan, dict)]
-same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
-assert torch.equal(same[0], same[-1])
-if accelerator.is_main_process:
-    print(*losses)
-"""
 
-
-def losses_of(processes: int, family: str) -> list[float]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [*launcher, "--no-python", sys.executable, "-c", WORKER, family]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [float(word) for word in done.stdout.split()]
+def train_llama() -> None:
+    """Train in one of several processes; the first prints the losses."""
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    plan = loop.TrainingPlan(6, None, "", False, None)
+    state = loop.begin(network("llama"), TRAIN, plan, accelerator)
+    place = accelerator.process_index, accelerator.num_processes
+    feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60, *place)
+    losses = [step.loss for step in loop.steps(state, feed, causal.PackedCausal(), TRAIN, accelerator, plan, dict)]
+    same = accelerator.gather(state.model.get_input_embeddings().weight.detach().float().flatten()[None])
+    assert torch.equal(same[0], same[-1])
+    if accelerator.is_main_process:
+        print(*losses)
 
 
 def test_two_processes_follow_one() -> None:
     """Gradients are summed in bfloat16, in another order: losses within 1%; both processes hold the same weights."""
-    np.testing.assert_allclose(losses_of(2, "llama"), losses_of(1, "llama"), rtol=1e-2)
+    two, one = (
+        list(map(float, forked.run(train_llama, environments=forked.ranks(n, ACCELERATE_USE_CPU="true")).split()))
+        for n in (2, 1)
+    )
+    assert len(one) == 6
+    np.testing.assert_allclose(two, one, rtol=1e-2)

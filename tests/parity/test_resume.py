@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +16,14 @@ import pytest
 import yaml
 
 import tunesmith
+from tests import forked
+from tests.parity import kill
 from tunesmith import runs
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.runs import Run
 from tunesmith.training import checkpoint
 
 Models = Callable[[str], Path]
-ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "4"))
 """How many trainings of each kind to kill: a few by default; docs/benchmarks.md has what more of them showed."""
 
@@ -31,15 +31,12 @@ KILLS = int(os.environ.get("TUNESMITH_KILLS", "4"))
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["encoder", "lora", "causal"])
 def test_killed_at_random_moments_and_resumed_is_bit_identical(kind: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.parity.kill", kind, str(KILLS), "1", str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    said = forked.run(kill.main, kind, KILLS, 1, tmp_path)
+    found = [json.loads(line) for line in said.splitlines()]
     assert len(found) == KILLS
-    assert [kill["equal"] for kill in found] == [True] * KILLS
-    assert sum(kill["hits"] for kill in found) >= KILLS / 2, "most kills should come before the end"
-    assert any(kill["checkpoints"] for kill in found)
+    assert [one["equal"] for one in found] == [True] * KILLS
+    assert sum(one["hits"] for one in found) >= KILLS / 2, "most kills should come before the end"
+    assert any(one["checkpoints"] for one in found)
 
 
 def settings(reviews: Path, models: Models, *more: str) -> tuple[dict[str, object], list[str]]:
@@ -193,13 +190,14 @@ def test_a_signal_saves_and_says_how_to_go_on(
 ) -> None:
     source, overrides = settings(reviews, tiny_models, "max_steps=4000", "save_strategy=no")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(source))
-    command = [sys.executable, "-m", "tunesmith", "train", "r.yaml", *overrides, "--run-dir", "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, shown = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    process = forked.start(Path("said"), forked.command, "train", "r.yaml", *overrides, "--run-dir", "run")
+    while not Path("run/metrics.jsonl").exists() and process.exitcode is None:
+        time.sleep(0.02)
+    assert process.pid
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    shown = Path("said.err").read_text()
     assert "go on with: tunesmith train --resume" in shown
     assert "Traceback" not in shown
     assert checkpoint.newest(tmp_path / "run" / "checkpoints") is not None

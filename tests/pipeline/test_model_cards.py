@@ -5,14 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import tunesmith
-from tests import tiny
+from tests import forked, tiny
 from tests.conftest import write_csv
 from tunesmith import assets
 from tunesmith.exporting import gguf
@@ -20,14 +18,7 @@ from tunesmith.runs import Run
 
 QUICK = ["bootstrap_samples=100", "max_steps=2", "max_new_tokens=4", "num_samples=0", "base=false"]
 HUB = {"pypi:toy": "owner/toy", "pypi:toy-encoder": "owner/encoder"}
-ALONE = """
-import sys, warnings
-sys.modules["tunesmith"] = None
-warnings.simplefilter("ignore")
-for path in sys.argv[1:]:
-    print("---")
-    exec(open(path).read(), {})
-"""
+WITHOUT_TUNESMITH = "import sys; sys.modules['tunesmith'] = None\n"
 PLAIN = """
 from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -71,15 +62,9 @@ def python_of(run: Run) -> str:
     return code
 
 
-def outputs(tmp_path: Path, codes: list[str]) -> list[str]:
-    """What each piece of code prints in a process that cannot import tunesmith."""
-    files = [tmp_path / f"code{number}.py" for number in range(len(codes))]
-    for file, code in zip(files, codes, strict=True):
-        file.write_text(code)
-    command = [sys.executable, "-c", ALONE, *map(str, files)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return [text.strip() for text in result.stdout.split("---\n")[1:]]
+def output(tmp_path: Path, code: str) -> str:
+    """What the code prints in a process that cannot import tunesmith."""
+    return forked.run(forked.script, WITHOUT_TUNESMITH + code, tmp_path).strip()
 
 
 def test_the_code_on_every_model_card_runs_without_tunesmith(tmp_path: Path) -> None:
@@ -93,8 +78,7 @@ def test_the_code_on_every_model_card_runs_without_tunesmith(tmp_path: Path) -> 
         classify(tmp_path, "pypi:toy-encoder", "encoder"),
         classify(tmp_path, "pypi:toy-encoder", "encoder-lora", lora),
     ]
-    replies = outputs(tmp_path, [python_of(run) for run in runs])
-    assert len(replies) == len(runs)
+    replies = [output(tmp_path, python_of(run)) for run in runs]
     for run, reply in zip(runs[:5], replies[:5], strict=True):
         (row,) = tunesmith.predict(run, ["Name three primary colours."])
         assert reply == row["response"], run.path.name
@@ -110,6 +94,6 @@ def test_an_adapter_is_what_plain_transformers_loads(tmp_path: Path) -> None:
     base = json.loads((run.model / "base_config.json").read_text())["_name_or_path"]
     assert base == "pypi:toy"
     folder = json.loads((run.model / "adapter_config.json").read_text())["base_model_name_or_path"]
-    adapted, plain = outputs(tmp_path, [f"folder = {str(path)!r}\n{PLAIN}" for path in (run.model, folder)])
+    adapted, plain = (output(tmp_path, f"folder = {str(path)!r}\n{PLAIN}") for path in (run.model, folder))
     assert adapted != plain
     assert "base_model: owner/toy" in run.read_text("README.md")

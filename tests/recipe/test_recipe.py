@@ -10,7 +10,7 @@ import yaml
 from tunesmith import recipe as recipes
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import document
-from tunesmith.recipe.load import ALIASES
+from tunesmith.recipe.aliases import ALIASES, TRAINING
 
 
 def problems(source: object, overrides: list[str] | None = None) -> str:
@@ -123,6 +123,33 @@ def test_an_override_may_turn_a_word_into_weights(tmp_path: Path) -> None:
 def test_an_ambiguous_bare_name_is_refused() -> None:
     assert "choose data.train or split.train" in problems({}, ["train=x.csv"]) or "train" in problems({}, ["test=x"])
     assert "ambiguous, choose data.test or split.test" in problems({}, ["test=x"])
+
+
+def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.load({}, ["model=xlnet-base-cased", "data=reviews.csv"])
+    assert (recipe.model.name_or_path, recipe.data.path, recipe.judge.model) == ("xlnet-base-cased", "reviews.csv", ())
+    assert "model means model.name_or_path" in capsys.readouterr().err
+    assert recipes.load({}, ["model=gpt-5"], sections=("judge",)).judge.model == ("gpt-5",)
+    assert recipes.load({}, ["engine=onnx"], sections=("serve",)).serve.engine == "onnx"
+    assert recipes.load({}, ["batch_size=3"], sections=("generate",)).generate.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "sections", "candidates"),
+    [
+        ("url=http://x/v1", TRAINING, "did you mean judge.url?"),
+        ("port=9000", TRAINING, "did you mean serve.port?"),
+        ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
+        ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
+        ("engine=onnx", TRAINING, "did you mean serve.engine?"),
+    ],
+)
+def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
+    override: str, sections: tuple[str, ...], candidates: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load({}, [override], sections=sections)
+    assert candidates in str(caught.value)
 
 
 def test_missing_file_suggests_a_neighbour(tmp_path: Path) -> None:

@@ -12,16 +12,22 @@ import sys
 from collections.abc import Sequence
 
 from tunesmith import __version__, console
-from tunesmith.cli import inference, inspect, training
-from tunesmith.cli.shared import Args, Command
+from tunesmith.cli import experiments, inference, inspect
+from tunesmith.cli.shared import Command
 from tunesmith.errors import Interrupted, TunesmithError
 
-COMMANDS: dict[str, Command] = training.COMMANDS | inference.COMMANDS | inspect.COMMANDS
+COMMANDS: dict[str, Command] = experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    args = _parse(argv)
+    root = parser()
+    args, unrecognized = root.parse_known_args(argv)
+    words = getattr(args, "overrides", getattr(args, "sources", None))
+    if unrecognized and (words is None or any(word.startswith("-") for word in unrecognized)):
+        root.error(f"unrecognized arguments: {' '.join(unrecognized)}")
+    if words is not None:
+        words += unrecognized  # settings may follow an option, where argparse does not recognize them
     console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
     try:
         args.run(args)
@@ -39,19 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> Args:
-    """Return the arguments. Settings may follow an option, where argparse does not recognize them."""
-    root = parser()
-    args, unrecognized = root.parse_known_args(argv)
-    words = getattr(args, "overrides", getattr(args, "sources", None))
-    if words is None or any(word.startswith("-") for word in unrecognized):
-        if unrecognized:
-            root.error(f"unrecognized arguments: {' '.join(unrecognized)}")
-        return args
-    words += unrecognized
-    return args
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-from tunesmith.cli.shared import Args, Command, add_json, show_json, show_scores, split_overrides
+from tunesmith.cli.shared import (
+    Args,
+    Command,
+    add_columns,
+    add_json,
+    column_settings,
+    describe_scores,
+    show_json,
+    split_overrides,
+)
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
 
@@ -33,10 +42,12 @@ class _Evaluate(Command):
             "sources",
             nargs="+",
             metavar="SOURCE",
-            help="run directory, or a JSON, JSONL, CSV or Parquet file with instructions, references and responses",
+            help="run directory, or a JSON, JSONL, CSV or Parquet file with instructions, references and responses; "
+            "then data.name=value settings",
         )
         parser.add_argument("--data", help="labelled data for a classification run to predict and be scored on")
-        _add_columns(parser, "a file's references")
+        add_columns(parser)
+        _add_response_columns(parser, "a file's references")
         parser.add_argument("--report", metavar="FILE.html", help="write a report on the answers, also as Markdown")
         add_json(parser)
 
@@ -44,11 +55,13 @@ class _Evaluate(Command):
         from tunesmith.pipeline.commands.evaluate import evaluate
 
         columns = {"responses": args.response, "reference": args.reference, "instruction": args.instruction}
-        scores = evaluate(*args.sources, data=args.data, report=args.report, **columns)
+        sources, overrides = split_overrides(args.sources)
+        overrides = [*column_settings(args), *overrides]
+        scores = evaluate(*sources, data=args.data, overrides=overrides, report=args.report, **columns)
         if args.json:
             show_json(scores)
         else:
-            print(show_scores(scores))
+            print(describe_scores(scores))
 
 
 class _Predict(Command):
@@ -59,13 +72,18 @@ class _Predict(Command):
         parser.add_argument("--text", action="append", default=[], help="a text; may be given several times")
         parser.add_argument("--text-pair", action="append", default=[], help="the second text, once for each --text")
         parser.add_argument("--data", help="predict every row of a file, folder, hub data set or asset")
+        add_columns(parser)
         parser.add_argument(
             "--top-k", type=int, default=1, metavar="K", help="show the K best labels (default: %(default)s)"
         )
         parser.add_argument(
             "--output",
             metavar="FILE",
-            help="write to a .csv or .jsonl file; answers to a JSON file's rows also to .json",
+            help="a .csv or .jsonl file for the rows, with all columns of --data; answers to JSON rows also in .json",
+        )
+        parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+        parser.add_argument(
+            "overrides", nargs="*", metavar="data.name=value", help="where new data differs; generate.*"
         )
 
     def run(self, args: Args) -> None:
@@ -76,13 +94,14 @@ class _Predict(Command):
         output = Path(args.output) if args.output else None
         run = runs.find(args.run_dir)
         if output:
-            check_output(output, run, args.data)
-        rows = predict(run, args.text, text_pairs=args.text_pair, source=args.data, top_k=args.top_k)
+            check_output(output, run, args.data, overwrite=args.overwrite)
+        options = {"source": args.data, "overrides": [*column_settings(args), *args.overrides], "top_k": args.top_k}
+        rows = predict(run, args.text, text_pairs=args.text_pair, **options)
         answers = task_of(run).has_responses
         if not (output or (answers and args.data)):
             print(table(rows, ".jsonl"), end="")
             return
-        for path in write(rows, run, args.data, output):
+        for path in write(rows, run, args.data, output, options["overrides"]):
             say(f"wrote {len(rows):,} {'answers' if answers else 'predictions'} to {path}")
 
 
@@ -167,7 +186,7 @@ class _Judge(Command):
         parser.add_argument("--api", choices=["openai", "ollama", "local"], help="endpoint API")
         parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
         parser.add_argument("--recipe", help="recipe file with a judge section (default: that of the first run)")
-        _add_columns(parser, "a file's references; with --questions a file of them")
+        _add_response_columns(parser, "a file's references; with --questions a file of them")
         parser.add_argument("--questions", metavar="FILE", help="questions of several turns, such as MT-bench's")
         parser.add_argument("--pairwise", action="store_true", help="compare every pair of models, in both orders")
         parser.add_argument("--output", metavar="FOLDER", help="where to write (default: the run, or beside the file)")
@@ -211,9 +230,10 @@ class _PseudoLabel(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "sources", nargs="+", metavar="RUN", help="run directories; several vote; then generate.name=value settings"
+            "sources", nargs="+", metavar="RUN", help="run directories; several vote; then data and generate settings"
         )
         parser.add_argument("--data", required=True, help="rows to label: a file, folder, hub data set or asset")
+        add_columns(parser)
         parser.add_argument("--samples", type=int, default=8, metavar="N", help="answers per prompt (default: 8)")
         parser.add_argument(
             "--threshold",
@@ -241,7 +261,7 @@ class _PseudoLabel(Command):
             threshold=args.threshold,
             answer=args.answer,
             output=args.output,
-            overrides=overrides,
+            overrides=[*column_settings(args), *overrides],
         )
         print(labelled.page.with_suffix(".md").read_text(encoding="utf-8"))
         print(f"kept: {labelled.kept}\nleft out: {labelled.left_out}\nreport: {labelled.page}")
@@ -270,7 +290,7 @@ class _Serve(Command):
         serve(run_dirs, overrides, recipe=args.recipe)
 
 
-def _add_columns(parser: argparse.ArgumentParser, references: str) -> None:
+def _add_response_columns(parser: argparse.ArgumentParser, references: str) -> None:
     """Add the names of the columns of a file of responses, where they are not the usual ones."""
     parser.add_argument(
         "--response", action="append", default=[], metavar="FIELD", help="a file's responses; once for each model"

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunesmith import records
+from tunesmith.errors import RecipeError
 
 Args = argparse.Namespace
+
+
+COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
+"""Options that name a column, and the setting of each."""
 
 
 class Command:
@@ -37,10 +42,31 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the columns of a data source, which are settings under a shorter name."""
+    for option, setting in COLUMNS.items():
+        parser.add_argument(f"--{option}", metavar="NAME", help=f"the same as {setting}=NAME")
+
+
+def column_settings(args: Args) -> list[str]:
+    """Return the settings that the options for columns stand for."""
+    named = {setting: getattr(args, option.replace("-", "_")) for option, setting in COLUMNS.items()}
+    return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
+
+
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     return [word for word in words if word not in overrides], overrides
+
+
+def source_of(args: Args) -> tuple[str | None, list[str]]:
+    """Return the recipe or data source of a command, and its settings; a setting may stand in the source's place."""
+    sources, overrides = split_overrides([word for word in (args.source, *args.overrides) if word])
+    if len(sources) > 1:
+        found = ", ".join(sources)
+        raise RecipeError("several sources", expected="one recipe or data source, then section.name=value", found=found)
+    return next(iter(sources), None), [*column_settings(args), *overrides]
 
 
 def show_json(content: object) -> None:
@@ -61,12 +87,13 @@ def show_run(run: Any) -> None:
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
     if (run.path / "scores.json").exists():
-        print(show_scores(run.read("scores.json")))
+        print(describe_scores(run.read("scores.json")))
     print(f"run: {run.path}")
 
 
-def show_scores(scores: dict[str, Any]) -> str:
+def describe_scores(scores: dict[str, Any]) -> str:
     """Return the scores of `evaluate` as text: one model's, or several models' side by side with the conclusions."""
+    from tunesmith.evaluation.metrics import ClassificationScores
     from tunesmith.evaluation.response_pairs import ResponsePair
     from tunesmith.evaluation.responses import GenerationScores
     from tunesmith.pipeline.fitting.base_model import RunScores
@@ -82,13 +109,9 @@ def show_scores(scores: dict[str, Any]) -> str:
             return terminal.figures({"score": run}, [])
         pair = run.base.pair
         return terminal.figures({pair.a: run, pair.b: run.base}, [pair])
-    return headline(scores)
-
-
-def headline(scores: dict[str, Any]) -> str:
-    """Return the headline scores with their intervals, one per line."""
-    invalid = f", {scores['invalid']:,} of them given no label" if scores.get("invalid") else ""
-    lines = [f"on {scores['rows']:,} rows{invalid}, with {100 * scores['confidence']:g}% intervals:"]
-    for name, value in scores["headline"].items():
-        lines.append(f"  {name:18} {value['value']:.4f}  [{value['low']:.4f}, {value['high']:.4f}]")
+    labelled = records.load(ClassificationScores, scores, "scores")
+    invalid = f", {labelled.invalid:,} of them given no label" if labelled.invalid else ""
+    lines = [f"on {labelled.rows:,} rows{invalid}, with {100 * labelled.confidence:g}% intervals:"]
+    for name, score in labelled.headline.items():
+        lines.append(f"  {name:18} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
     return "\n".join(lines)

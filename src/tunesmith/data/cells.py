@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
+
+Values: TypeAlias = Mapping[str, Any]
+"""The cells of a row by column name, as a file has them."""
 
 
 class InvalidRow(Exception):
@@ -46,7 +49,7 @@ def label(value: Any) -> str:
     raise InvalidRow("label that is neither a string nor a whole number", type(value).__name__)
 
 
-def group(values: Mapping[str, Any], column: str | None) -> str | None:
+def group(values: Values, column: str | None) -> str | None:
     """Return the group of a row, where `column` has one."""
     value = None if column is None else values.get(column)
     return None if is_null(value) else str(value)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
 from tunesmith.data import cells
-from tunesmith.data.cells import InvalidRow
+from tunesmith.data.cells import InvalidRow, Values
 from tunesmith.data.rows import Columns, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, Example, Message
 
-Values = Mapping[str, Any]
 Turn = tuple[Any, Any, Any]
 """Role, content, and an instruction's input, as the row has them."""
 ROLES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,17 @@ class LabelledRowReader:
 
 def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> ParsedRows:
     """Read all tables to their ends."""
-    columns = _columns(tables, reader)
+    columns: dict[str, Columns] = {}
+    problems: list[str] = []
+    for split_name, table in tables.items():
+        try:
+            columns[split_name] = reader.columns(table)
+        except DataError as error:
+            if not table.columns:
+                raise
+            problems.append(str(error))
+    if problems:  # of all tables at once
+        raise DataError("columns are missing\n  " + "\n  ".join(problems))
     examples: dict[str, list[Example]] = {name: [] for name in SPLITS if name in tables or split.column}
     rejected: list[RejectedRow] = []
     notes: list[DataNote] = []
@@ -123,22 +134,6 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
     return ParsedRows(rows_by_split, rejected, notes, names)
 
 
-def _columns(tables: Mapping[str, Table], reader: RowReader) -> dict[str, Columns]:
-    """Return the columns of every table. Raises DataError with what is missing from any of them."""
-    columns: dict[str, Columns] = {}
-    problems: list[str] = []
-    for split_name, table in tables.items():
-        try:
-            columns[split_name] = reader.columns(table)
-        except DataError as error:
-            if not table.columns:
-                raise
-            problems.append(str(error))
-    if problems:
-        raise DataError("columns are missing\n  " + "\n  ".join(problems))
-    return columns
-
-
 def check_columns(table: Table, required: Mapping[str, str]) -> None:
     """Refuse a table that lacks a required column. required: columns by the setting that names them."""
     missing = {setting: column for setting, column in required.items() if column not in table.columns}
@@ -153,7 +148,7 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
     lower = {column.lower(): column for column in table.columns}
     for setting, column in missing.items():
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-        do = f"did you mean {setting}={lower[close[0]]}?" if close else f"set {setting}"
+        do = f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}"
         advice.append(f"no {column!r}: {do}")
     raise DataError(f"{table.name} has the columns {listed(table.columns)}; {'; '.join(advice)}")
 
@@ -161,7 +156,10 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
 def _items(
     table: Table, split_name: str, columns: Columns, split: Split, reader: RowReader
 ) -> Iterator[tuple[str, Example] | RejectedRow | DataNote]:
-    names = _split_by_name(split) if columns.split else {}
+    names_by_split = split_names(split)
+    names = {name.lower(): split_name for split_name, names in names_by_split.items() for name in names}
+    for off in (split_name for split_name, accepted in names_by_split.items() if not accepted):  # by the recipe
+        names = dict.fromkeys((off, *OTHER_NAMES.get(off, ())), "") | names
     for item in table.items:
         if not isinstance(item, Row):
             yield item
@@ -187,28 +185,28 @@ def _items(
             yield DataNote("ignored: rows of a split that the recipe calls `none`", 1, (item.id,))
 
 
-def _split_by_name(split: Split) -> dict[str, str]:
-    """Return the split of each lower-case name; an empty string for names that the recipe turned off."""
-    names_by_split = split_names(split)
-    names = {name.lower(): split_name for split_name, names in names_by_split.items() for name in names}
-    off = [split_name for split_name, accepted in names_by_split.items() if not accepted]
-    return {name: "" for split_name in off for name in (split_name, *OTHER_NAMES.get(split_name, ()))} | names
-
-
 def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
-    """Turn integer labels into names where names are known. strict: a label without a name is an error."""
+    """Turn integer labels into names where names are known. strict: a label without a name is an error.
+
+    Labels are taken for names if all of them are, for indices if all of them are whole numbers.
+    """
     names = parsed.label_names
     if names is None:
         return parsed.rows_by_split
     if len(set(names)) < len(names):
         raise DataError("duplicate names in data.label_names", found=listed(names))
     rows = [row for split_rows in parsed.rows_by_split.values() for row in split_rows]
-    renamed = _names_by_label({row.label for row in rows if row.label is not None}, names)
+    labels = {row.label for row in rows if row.label is not None}
+    indices = {label: int(whole[1]) if (whole := WHOLE.fullmatch(label)) else TRUTH.get(label) for label in labels}
+    if labels <= set(names) or None in indices.values():
+        renamed = {label: label for label in labels if label in names}
+    else:
+        renamed = {label: names[i] for label, i in indices.items() if i is not None and 0 <= i < len(names)}
     unnamed = [row for row in rows if row.label not in renamed]
     if strict and unnamed:
-        labels = dict.fromkeys(row.label or "" for row in unnamed)
+        uncovered = dict.fromkeys(row.label or "" for row in unnamed)
         raise DataError(
-            f"labels that data.label_names does not cover: {listed(map(quoted, labels))} "
+            f"labels that data.label_names does not cover: {listed(map(quoted, uncovered))} "
             f"({len(unnamed)} rows: {listed((row.id for row in unnamed), SHOWN)})",
             expected=f"{listed(names)}, or whole numbers from 0 to {len(names) - 1}",
             do="correct data.label_names or the labels",
@@ -217,17 +215,6 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
         split_name: tuple(replace(row, label=renamed.get(row.label or "", row.label)) for row in split_rows)
         for split_name, split_rows in parsed.rows_by_split.items()
     }
-
-
-def _names_by_label(labels: set[str], names: tuple[str, ...]) -> dict[str, str]:
-    """Labels are taken for names if all of them are, for indices if all of them are whole numbers."""
-    indices: dict[str, int | None] = {}
-    for label in labels:
-        whole = WHOLE.fullmatch(label)
-        indices[label] = int(whole[1]) if whole else TRUTH.get(label)
-    if labels <= set(names) or None in indices.values():
-        return {label: label for label in labels if label in names}
-    return {label: names[i] for label, i in indices.items() if i is not None and 0 <= i < len(names)}
 
 
 def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySplit, list[RejectedRow], list[DataNote]]:

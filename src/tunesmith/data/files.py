@@ -26,8 +26,8 @@ class File:
     name: str
     content: bytes
     encodings: str = "utf-8"
-    wanted: frozenset[str] = frozenset()
-    """Columns that will be used; formats that store columns apart read only these."""
+    wanted: frozenset[str] | None = frozenset()
+    """Columns that will be used, None for all; formats that store columns apart read only these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ UNLABELLED = "unsup"
 """aclImdb's folder of reviews without a label."""
 
 
-def tables(folder: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
+def tables(folder: Path, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
     """Return the tables by split. Ids are paths within the folder."""
     entries = sorted(entry for entry in _entries(folder) if not entry.name.startswith("."))
     names = split_names(split)

@@ -22,7 +22,7 @@ Record = tuple[int, int, list[str]]
 """First line, last line and fields of a row; lines count from 1."""
 
 
-def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table:
+def table(path: Path, name: str, encodings: str, wanted: Iterable[str] | None) -> Table:
     """Return the rows of one file. name: what ids and messages call the file."""
     suffix = format_of(path)
     if suffix is None:
@@ -31,7 +31,8 @@ def table(path: Path, name: str, encodings: str, wanted: Iterable[str]) -> Table
             expected=f"{listed(FORMATS)}, each also with .gz",
             do="convert the file, or rename it if the name misleads",
         )
-    return FORMATS[suffix](File(name, load(path, name), encodings, frozenset(wanted)))
+    columns = None if wanted is None else frozenset(wanted)
+    return FORMATS[suffix](File(name, load(path, name), encodings, columns))
 
 
 def format_of(path: Path) -> str | None:
@@ -47,29 +48,23 @@ def read_csv(file: File) -> Table:
 
 
 def read_tsv(file: File) -> Table:
-    """Tab-separated values. Quotes are plain characters, unless the file is evidently quoted (`_is_quoted`)."""
-    text = decode(file)
-    return _table(text, _records(text, delimiter="\t", quoted=_is_quoted(text)))
-
-
-def _is_quoted(text: Text) -> bool:
-    """Return whether the quotes of a TSV are markup.
+    """Tab-separated values. Quotes are plain characters unless the file is evidently quoted.
 
     GLUE's TSVs hold bare, unbalanced quotes that belong to the text; pandas quotes fields with tabs, line breaks or
     quotes in them. Quotes are markup if the header has them, or if the file is well-formed when read with quotes
     and either has fewer ragged rows that way, or doubles quotes within a quoted field.
     """
+    text = decode(file)
     header = next((line for line in text.lines() if line.strip()), "")
-    if header.startswith('"') or '\t"' in header:
-        return True
-    if b'"' not in text.content:
-        return False
-    try:
-        ragged = _count_ragged(_records(text, delimiter="\t", quoted=True))
-    except DataError:
-        return False
-    plain = _count_ragged(_records(text, delimiter="\t", quoted=False))
-    return ragged < plain or DOUBLED_QUOTE.search(text.decoded()) is not None
+    quoted = header.startswith('"') or '\t"' in header
+    if not quoted and b'"' in text.content:
+        try:
+            ragged = _count_ragged(_records(text, delimiter="\t", quoted=True))
+            plain = _count_ragged(_records(text, delimiter="\t", quoted=False))
+            quoted = ragged < plain or DOUBLED_QUOTE.search(text.decoded()) is not None
+        except DataError:  # broken when read with quotes
+            quoted = False
+    return _table(text, _records(text, delimiter="\t", quoted=quoted))
 
 
 def _count_ragged(records: Iterator[Record]) -> int:
@@ -141,7 +136,17 @@ def read_json(file: File) -> Table:
         raise DataError(f"{where}: broken JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file.name}: broken JSON", found=str(error)) from error
-    rows = _json_rows(file.name, parsed)
+    lists = [parsed]
+    if not isinstance(parsed, list):
+        values = parsed.values() if isinstance(parsed, dict) else ()
+        lists = [value for value in values if isinstance(value, list) and all(isinstance(row, dict) for row in value)]
+    if len(lists) != 1:
+        raise DataError(
+            f"{file.name}: no table in this JSON",
+            expected="an array of objects, or an object with exactly one such array",
+            found=f"an object with {len(lists)} such arrays" if isinstance(parsed, dict) else type(parsed).__name__,
+        )
+    rows = lists[0]
     columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
     items = (
         Row(f"{file.name}:row {number}", row)
@@ -150,20 +155,6 @@ def read_json(file: File) -> Table:
         for number, row in enumerate(rows, 1)
     )
     return Table(file.name, tuple(columns), chain(text.notes, items))
-
-
-def _json_rows(name: str, content: Any) -> list[Any]:
-    if isinstance(content, list):
-        return content
-    values = content.values() if isinstance(content, dict) else ()
-    lists = [value for value in values if isinstance(value, list) and all(isinstance(row, dict) for row in value)]
-    if len(lists) != 1:
-        raise DataError(
-            f"{name}: no table in this JSON",
-            expected="an array of objects, or an object with exactly one such array",
-            found=f"an object with {len(lists)} such arrays" if isinstance(content, dict) else type(content).__name__,
-        )
-    return lists[0]
 
 
 def read_jsonl(file: File) -> Table:
@@ -200,7 +191,7 @@ def read_parquet(file: File) -> Table:
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken_parquet(file.name, error) from error
     _refuse_repeated(file.name, columns)
-    used = [column for column in columns if column in file.wanted]
+    used = [column for column in columns if file.wanted is None or column in file.wanted]
     return Table(file.name, columns, _parquet_rows(file.name, parquet, used) if used else ())
 
 

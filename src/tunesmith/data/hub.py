@@ -10,22 +10,29 @@ from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
 
-def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     """Return the tables by split. Ids are as in `train:17`: the row's index from 0, as the hub's viewer counts."""
     available = _load(data)
-    used = set(wanted)
+    used = None if wanted is None else set(wanted)
     tables = {}
     for split_name, names in split_names(split).items():
         # `train[:80%]` and `train+test` are slices and sums of the split `train`
         name = next((name for name in names if name.split("+")[0].split("[")[0] in available), None)
         if name is None:
-            _refuse_missing(data, split, split_name, sorted(available))
-            continue
+            wanted_name = getattr(split, split_name)
+            if split_name != "train" and wanted_name in (split_name, "none"):
+                continue  # a split under its default name may be missing, and is then cut from train
+            make = "" if split_name == "train" else f", or to none to make {split_name} from train"
+            raise DataError(
+                f"{data.path}: no split {wanted_name!r}",
+                found=listed(sorted(available)),
+                do=f"set split.{split_name} to one of them{make}",
+            )
         rows = available[name] if name in available else _load(data, split=name)
         columns = tuple(rows.column_names)
         feature = (rows.features or {}).get(data.label)
         label_names = tuple(getattr(feature, "names", None) or ()) if data.label_names is None else ()
-        picked = rows.select_columns([column for column in columns if column in used])
+        picked = rows.select_columns([column for column in columns if used is None or column in used])
         tables[split_name] = Table(name, columns, _rows(name, picked, data.label, label_names), label_names or None)
     return tables
 
@@ -43,16 +50,6 @@ def _load(data: Data, **which: str) -> Any:
             do="check the name and the network, set data.name if the set has configurations and HF_TOKEN if it is "
             "private, or give local files with data.path or data.train",
         ) from error
-
-
-def _refuse_missing(data: Data, split: Split, split_name: str, available: list[str]) -> None:
-    """Only a split under its default name may be missing, which is then cut from train; other names must exist."""
-    name = getattr(split, split_name)
-    if split_name == "train" or name not in (split_name, "none"):
-        do = f"set split.{split_name} to one of them" + (
-            "" if split_name == "train" else f", or to none to make {split_name} from train"
-        )
-        raise DataError(f"{data.path}: no split {name!r}", found=listed(available), do=do)
 
 
 def _rows(name: str, rows: Any, label: str, label_names: tuple[str, ...]) -> Iterator[Item]:

@@ -56,6 +56,8 @@ SEVERAL = re.compile(
     r"\S.* response|(model \S+|model\d+|\S+ model) (answer|output|prediction)|(response|prediction|answer) \S+"
 )
 """One of several models' responses: `model 1 response`, `response_b`."""
+MODEL_SUFFIX = re.compile(r" (response|answer|output|prediction)$", re.IGNORECASE)
+"""What follows a model's name in the name of its column."""
 KEPT = {"tokens": int, "ended": bool, "learned": int, "loss": float}
 """What tunesmith adds to its own rows, and its type; kept where every row has it."""
 
@@ -101,8 +103,13 @@ def read(
     named = {part: [_column(path.name, columns, name) for name in names if name] for part, names in wanted.items()}
     parts = _find_parts(path.name, columns, named, graded=graded)
     ids = _ids(rows, columns, changes)
+    names = [MODEL_SUFFIX.sub("", column.replace("_", " ").strip()) or column for column in parts.responses]
+    if len(names) == 1 and _normalized(parts.responses[0]) in (*NAMES["response"], *EITHER):
+        names = [path.name.split(".")[0]]
+    elif len(set(names)) < len(names):
+        names = list(parts.responses)
     models = {}
-    for model, column in zip(_model_names(parts.responses, path.name), parts.responses, strict=True):
+    for model, column in zip(names, parts.responses, strict=True):
         answered = [_response_row(row, name, parts, column) for row, name in zip(rows, ids, strict=True)]
         if all(row.response is None for row in answered):
             raise DataError(f"{path.name}: a column of responses that holds none", do="name another: --response NAME")
@@ -195,15 +202,6 @@ def _column(file: str, columns: Sequence[str], name: str) -> str:
 
 def _normalized(column: str) -> str:
     return " ".join(re.sub(r"[_\-.]+", " ", column).casefold().split())
-
-
-def _model_names(columns: Sequence[str], file: str) -> list[str]:
-    """Return the distinct names of the models whose responses these columns hold."""
-    if len(columns) == 1 and _normalized(columns[0]) in (*NAMES["response"], *EITHER):
-        return [file.split(".")[0]]
-    words = re.compile(r" (response|answer|output|prediction)$", re.IGNORECASE)
-    names = [words.sub("", column.replace("_", " ").strip()) or column for column in columns]
-    return names if len(set(names)) == len(names) else list(columns)
 
 
 # What a row holds.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
+from tunesmith.data.cells import Values
 from tunesmith.recipe import Data, Split
 from tunesmith.types import DataNote, Example
 
@@ -23,7 +23,7 @@ class Row:
     """The values of one row by column name. id: where the row is, as in `reviews.csv:18`."""
 
     id: str
-    values: Mapping[str, Any]
+    values: Values
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,32 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tunesmith.data import folders, formats, hub
-from tunesmith.data.rows import SPLITS, Table, listed
+from tunesmith.data.cells import Values
+from tunesmith.data.rows import SPLITS, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
 ASSET = "pypi:"
 
 
-def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     """Return raw tables by split. A single table is called train, also where a column has the split of each row.
 
-    wanted: the columns that will be read; the others are skipped where the format allows it.
+    wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
     if data.path and Path(data.path).expanduser().is_file():
         data = data.model_copy(update={"path": None, "train": data.path})
     tables_by_split = {} if data.train else _one_source(data, split, wanted)
-    tables_by_split |= _split_files(data, wanted)
+    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
+    for split_name, path in paths.items():
+        if not path.exists():
+            raise _missing(f"data.{split_name}", path)
+    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
+    if repeated:
+        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
+    names = short_names(list(paths.values()))
+    for split_name, path in paths.items():
+        tables_by_split[split_name] = formats.table(path, names[path], data.encoding, wanted)
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
@@ -33,7 +43,13 @@ def tables(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
     return tables_by_split
 
 
-def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Table]:
+def all_values(data: Data) -> dict[str, Values]:
+    """Return every column of every row of `data.path`, by the row's id."""
+    tables_by_split = tables(data, Split(), None)
+    return {item.id: item.values for table in tables_by_split.values() for item in table.items if isinstance(item, Row)}
+
+
+def _one_source(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     source = data.path
     if not source:
         raise DataError("no data", expected="a source of rows", do="set data.path, or data.train and data.test")
@@ -54,22 +70,10 @@ def _one_source(data: Data, split: Split, wanted: Iterable[str]) -> dict[str, Ta
     return hub.tables(data, split, wanted)
 
 
-def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str]) -> dict[str, Table]:
+def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
     if path.is_dir():
         return folders.tables(path, split, encodings, wanted)
     return {"train": formats.table(path, path.name, encodings, wanted)}
-
-
-def _split_files(data: Data, wanted: Iterable[str]) -> dict[str, Table]:
-    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
-    for split_name, path in paths.items():
-        if not path.exists():
-            raise _missing(f"data.{split_name}", path)
-    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
-    if repeated:
-        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
-    names = short_names(list(paths.values()))
-    return {split_name: formats.table(path, names[path], data.encoding, wanted) for split_name, path in paths.items()}
 
 
 def short_names(paths: list[Path]) -> dict[Path, str]:

@@ -16,15 +16,15 @@ from tunesmith.tasks import instruction
 from tunesmith.types import Example, Message, Response, ResponseRow
 
 
-def respond(run: Run, prompts: Sequence[str] = (), *, source: str | None = None) -> list[ResponseRow]:
-    """Responses to prompts, or to every row of a source; without one where the prompt is too long even when cut.
+def respond(run: Run, recipe: Recipe, prompts: Sequence[str] | None = None) -> list[ResponseRow]:
+    """Responses to prompts, or to every row of the recipe's source; none where the prompt is too long even when cut.
 
-    The reference is known where the source has one.
+    recipe: how to read and to generate. The reference is known where the source has one.
     """
-    examples = new_data.read(run.recipe, source) if source else _prompted(prompts)
+    examples = new_data.read(recipe) if prompts is None else _prompted(prompts)
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
-    questions, recipe = [instruction.prompt(row) for row in examples], run.recipe
+    questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
         with_response(ResponseRow(row.id, row.text, reference=instruction.reference(row)), response)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from tunesmith import data
+from collections.abc import Sequence
+
+from tunesmith import data, recipe as recipes
 from tunesmith.console import say
-from tunesmith.data import summary
+from tunesmith.data import sources, summary
 from tunesmith.recipe import Recipe
 from tunesmith.types import Example
 
+SECTIONS = ("data", "generate", "seed")
+"""What may be set anew when a finished run reads new data."""
 
-def read(recipe: Recipe, source: str) -> list[Example]:
-    """Rows of a new source, read as the run's own data was: same columns, same encoding, same policy."""
-    update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
-    examples, changes = data.read_unlabelled(recipe.data.model_copy(update=update), recipe.task)
+
+def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a run's recipe with a new source, read as its own data was except where overrides say otherwise."""
+    if source is not None:
+        update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+    return recipes.load(recipe, overrides, sections=SECTIONS)
+
+
+def read(recipe: Recipe) -> list[Example]:
+    """Return the rows of the recipe's source; what reading changed is said."""
+    examples, changes = data.read_unlabelled(recipe.data, recipe.task)
     for line in summary.lines(changes):
         say(f"data: {line}")
     return list(examples)
+
+
+def columns(recipe: Recipe) -> dict[str, dict[str, object]]:
+    """Return every column of the source's rows by the row's id, which itself is the first unless there is an `id`."""
+    return {name: {"id": name} | dict(values) for name, values in sources.all_values(recipe.data).items()}

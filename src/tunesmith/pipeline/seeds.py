@@ -10,9 +10,8 @@ from pathlib import Path
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import run_report
-from tunesmith.pipeline.commands.train import Source
 from tunesmith.pipeline.fitting import subprocess
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 

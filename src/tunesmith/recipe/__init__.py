@@ -1,8 +1,9 @@
 """The recipe: what a run does, completely."""
 
+from tunesmith.recipe.aliases import fields
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.load import dump, fields, load
+from tunesmith.recipe.load import Source, dump, load
 from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
 from tunesmith.recipe.serve_settings import Guard, Serve
 from tunesmith.recipe.values import Section
@@ -23,6 +24,7 @@ __all__ = [
     "Recipe",
     "Section",
     "Serve",
+    "Source",
     "Split",
     "Train",
     "dump",

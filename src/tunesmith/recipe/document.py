@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel
 
-from tunesmith.recipe.load import ALIASES
+from tunesmith.recipe import aliases
 from tunesmith.recipe.names import OneOf
 from tunesmith.recipe.sections import Recipe
+from tunesmith.recipe.values import Tree
 
 STARTS = {
     "classification": {
@@ -52,13 +53,14 @@ def reference() -> str:
         "# Recipe reference",
         "",
         "Generated from `src/tunesmith/recipe/sections.py` by `make docs`. A recipe is a YAML file with these.",
-        "On the command line each can follow as `section.name=value`, or `name=value` where only one section has it.",
+        "On the command line each can follow as `section.name=value`, or `name=value` where only one section that the",
+        "run uses has it.",
         "",
     ]
-    top = {name: field for name, field in Recipe.model_fields.items() if not _section(field)}
+    top = {name: field for name, field in Recipe.model_fields.items() if not aliases.section(field)}
     parts += ["## Top level", "", *_table(top)]
     for name, field in Recipe.model_fields.items():
-        if section := _section(field):
+        if section := aliases.section(field):
             parts += _chapter(section, name)
     parts += [
         "",
@@ -69,25 +71,25 @@ def reference() -> str:
         "| name | means |",
         "|---|---|",
     ]
-    parts += [f"| `{alias}` | `{name}` |" for alias, name in ALIASES.items()]
+    parts += [f"| `{alias}` | `{name}` |" for alias, name in aliases.ALIASES.items()]
     return "\n".join(parts) + "\n"
 
 
 def _chapter(section: type[BaseModel], name: str) -> list[str]:
     """Return the table of one section, and those of the sections in it."""
-    own = {key: field for key, field in section.model_fields.items() if not _section(field)}
+    own = {key: field for key, field in section.model_fields.items() if not aliases.section(field)}
     parts = ["", f"## {name}", "", section.__doc__ or "", "", *_table(own)]
     for key, field in section.model_fields.items():
-        if inside := _section(field):
+        if inside := aliases.section(field):
             parts += _chapter(inside, f"{name}.{key}")
     return parts
 
 
-def _commented(model: type[BaseModel], prefix: str, start: dict[str, Any]) -> list[str]:
+def _commented(model: type[BaseModel], prefix: str, start: Tree) -> list[str]:
     lines: list[str] = []
     indent = "  " * prefix.count(".")
     for name, field in model.model_fields.items():
-        if section := _section(field):
+        if section := aliases.section(field):
             lines += ["", f"{indent}# {section.__doc__}", f"{indent}{name}:"]
             lines += _commented(section, f"{prefix}{name}.", start)
             continue
@@ -106,11 +108,6 @@ def _table(fields: Any) -> list[str]:
         meaning = _meaning(field)
         rows.append(f"| `{name}` | {kinds} | `{_yaml(_default(field))}` | {meaning} |")
     return rows
-
-
-def _section(field: Any) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _meaning(field: Any) -> str:

@@ -71,7 +71,7 @@ class Generate(Section):
     """How answers are generated. Greedy unless `do_sample` is set."""
 
     max_new_tokens: Count = 256
-    """Longest answer in tokens."""
+    """Maximum tokens of an answer."""
     do_sample: bool = False
     """Sample tokens instead of taking the most likely one; the recipe's seed makes it repeatable."""
     temperature: Positive = 1.0

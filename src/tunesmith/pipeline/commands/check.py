@@ -7,21 +7,22 @@ from typing import Any
 
 from tunesmith import data, recipe as recipes, records
 from tunesmith.data import summary
-from tunesmith.pipeline.commands.train import Source, source_name
+from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.fitting import inspection, methods
+from tunesmith.recipe import Source
 from tunesmith.types import DataNote
 
 LEARNED, COMMON = "\033[1;32m", "\033[0m"
 """Terminal colours of learned tokens, and the way back."""
 
 
-def check(source: Source, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def check(source: Source | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see.
 
     Return the data summary of the report with, for methods with a tokenizer, `tokens`: quantiles and rows that are cut;
     for generators also the share of learned tokens, and `rendered`: examples in pieces, each learned or not.
     """
-    recipe = recipes.load(source, overrides)
+    recipe = recipes.load({} if source is None else source, overrides)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     found: dict[str, Any] = records.dump(summary.summarize(splits, source_name(recipe)))
     found["examples"] = [

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
@@ -16,7 +15,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
 from tunesmith.pipeline.task_table import TASKS
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting.schema import ClassificationReport, GenerationReport
 from tunesmith.runs import Run
 
@@ -37,9 +36,6 @@ class Comparison:
         return self.path / "report.html"
 
 
-Source = str | Path | Mapping[str, Any] | Recipe
-
-
 def compare(
     sources: Sequence[Source],
     overrides: Sequence[str] = (),
@@ -54,8 +50,9 @@ def compare(
     directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     """
-    if not sources:
+    if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
+    sources = sources or [{}]
     if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
         if overrides or methods or seeds:
             raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
@@ -95,9 +92,7 @@ def _plans(
 
 
 def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
-    if isinstance(source, (Recipe, Mapping)) or str(source).endswith((".yaml", ".yml")):
-        return base_model.unless_asked(recipes.load(source, overrides))
-    return base_model.unless_asked(recipes.load({"data": {"path": str(source)}}, overrides))
+    return base_model.unless_asked(recipes.load(source, overrides))
 
 
 def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:

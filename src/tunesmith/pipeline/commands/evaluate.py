@@ -23,6 +23,7 @@ Source = str | Path | Run
 def evaluate(
     *sources: Source,
     data: str | None = None,
+    overrides: Sequence[str] = (),
     responses: Sequence[str] = (),
     reference: str | None = None,
     instruction: str | None = None,
@@ -33,7 +34,8 @@ def evaluate(
     sources: run directories, whose scores are computed again from their stored predictions; or files with an
     instruction, a reference and a response a row, one model's or several (`data.answers` finds the columns; responses,
     reference and instruction name them). No model is needed. data: labelled data for a classification run to predict
-    and be scored on. report: an HTML page to write about answers, with a Markdown twin beside it.
+    and be scored on; overrides: `data.*` settings, where it differs from the training data. report: an HTML page to
+    write about answers, with a Markdown twin beside it.
 
     Gives the scores of one model, with its base model's under `base`; of several {"models": {name: scores}, "pairs",
     "verdict", ...}.
@@ -45,8 +47,8 @@ def evaluate(
     if run is not None and not task_of(run).has_responses:
         if report is not None or columns != response_comparison.ResponseColumns():
             raise RecipeError("a classification run is evaluated with --data alone", do="see its report.html")
-        return _labels(run, data)
-    if data is not None:
+        return _labels(run, data, overrides)
+    if data is not None or overrides:
         raise RecipeError(
             "--data is labelled data for one classification run", do="answer it first: tunesmith predict RUN --data"
         )
@@ -67,18 +69,20 @@ def evaluate(
     }
 
 
-def _labels(run: Run, source: str | None) -> dict[str, Any]:
+def _labels(run: Run, source: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """Of a classification run: its test predictions again, or a new labelled source.
 
     New data is predicted and written to the run as `predictions/<name>.jsonl` and `scores-<name>.json`.
     """
     recipe = run.recipe
     if source is None:
+        if overrides:
+            raise RecipeError(f"stored predictions are scored as they are: {', '.join(overrides)}", do="give --data")
         predictions, gold = run.predictions("test")
         scores = metrics.score(gold, predictions, run.manifest.data.labels, confidence_of(recipe))
         run.write("scores.json", scores)
         return dict(records.dump(scores))
-    examples = new_data.read(recipe, source)
+    examples = new_data.read(new_data.settings(recipe, source, overrides))
     predictor = load_classifier(run)
     gold = _gold(examples, predictor.labels)
     name = Path(source).name.split(".")[0]

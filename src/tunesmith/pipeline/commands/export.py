@@ -112,7 +112,7 @@ def _examples(run: Run, source: str | None) -> Sequence[Example]:
     """Return the rows of a source, or else the run's own: those of test, validation or train, the first that exists."""
     recipe = run.recipe
     if source:
-        return new_data.read(recipe, source)
+        return new_data.read(new_data.settings(recipe, source))
     try:
         splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     except DataError as error:

@@ -40,6 +40,8 @@ from tunesmith.reporting.schema import (
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
+SECTIONS = ("judge", "evaluate", "seed", "model.dtype", "model.revision", "model.trust_remote_code")
+"""The settings that judging uses; those of the model are for a `local` judge."""
 FOLDER = "judgements"
 RESULT = "judged.json"
 
@@ -89,7 +91,8 @@ def judge(
     judge_input = judge_input or JudgeInput()
     paths = [Path(source).expanduser() for source in sources]
     found = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
-    settings = recipes.load(recipe or (found[0].recipe if found else {}), overrides)
+    source = recipe or (found[0].recipe if found else {})
+    settings = recipes.load(source, overrides, sections=SECTIONS)
     rubric = Rubric.load(settings.judge.rubric, settings.judge.references)
     folder = _folder(paths, found, output)
     if judge_input.questions:

@@ -7,22 +7,26 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from tunesmith import records, runs
-from tunesmith.data import files
+from tunesmith import data, records, runs
+from tunesmith.data import conversations, files
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import generated_responses, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
-from tunesmith.types import Example, Prediction
+from tunesmith.types import Example
 
-Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
 FIELD = "model_response"
 COLUMNS = ("id", "prompt", "response", "tokens", "ended", "reference")
 """What is shown of a response."""
+READ = {*COLUMNS[1:], *conversations.COLUMNS}
+"""The columns of a source that a response's own take the place of."""
+LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
+"""The columns that are added to those of the data."""
 
 
 def predict(
@@ -31,39 +35,59 @@ def predict(
     *,
     text_pairs: Sequence[str] = (),
     source: str | None = None,
+    overrides: Sequence[str] = (),
     top_k: int = 1,
 ) -> list[Row]:
     """Predict some texts, or every row of a data source, with a finished run.
 
-    Returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with their
-    probabilities, best first. A row whose text is missing is an error unless the run's data.on_bad_rows is `drop`.
-    Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`.
+    Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with
+    their probabilities, best first. Of a source, its rows with all their columns, an `id` where they have none, and
+    `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides: `data.*` where the source
+    differs from the training data in its columns, encoding or rows, and `generate.*`.
+    Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
+    the source's columns that are no turns.
     """
     run = run if isinstance(run, Run) else runs.find(run)
     if source and texts:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
+    recipe = new_data.settings(run.recipe, source, overrides)
+    columns = new_data.columns(recipe) if source else {}
     if task_of(run).has_responses:
-        responses = [records.dump(row) for row in generated_responses.respond(run, texts, source=source)]
-        return [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
-    examples = new_data.read(run.recipe, source) if source else _from_texts(texts, text_pairs)
+        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, None if source else texts)]
+        answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
+        # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
+        own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
+        return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
+    examples = new_data.read(recipe) if source else _from_texts(texts, text_pairs)
     paired = run.recipe.data.text_pair is not None
     if examples and (examples[0].text_pair is not None) != paired:
         raise DataError(
             f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
             do="give --text-pair" if paired else "leave --text-pair out",
         )
+    if taken := {LABEL, PROBABILITY, PROBABILITIES} & {name for row in columns.values() for name in row}:
+        raise DataError(
+            f"{source} has columns that predictions are written to: {', '.join(sorted(taken))}",
+            do="rename them in the data",
+        )
     predictor = load_classifier(run)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
-    predictions = predictor.predict(examples)
-    return [
-        _row(example, prediction, predictor.labels, top_k)
-        for example, prediction in zip(examples, predictions, strict=True)
-    ]
+    label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if source else ("label", "score", "scores")
+    rows = []
+    for example, prediction in zip(examples, predictor.predict(examples), strict=True):
+        pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
+        row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
+        row |= {label: prediction.label, score: max(prediction.probabilities)}
+        if top_k > 1:
+            ranked = sorted(zip(predictor.labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+            row[scores] = dict(ranked[:top_k])
+        rows.append(row)
+    return rows
 
 
-def check_output(output: Path, run: Run, source: str | None) -> None:
-    """Refuse an output file that could not be written, before the work and not after it."""
+def check_output(output: Path, run: Run, source: str | None, *, overwrite: bool = False) -> None:
+    """Refuse an output file that could not or should not be written, before the work and not after it."""
     answers = task_of(run).has_responses
     if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
         more = "; for a JSON file's rows also in .json" if answers else ""
@@ -72,19 +96,28 @@ def check_output(output: Path, run: Run, source: str | None) -> None:
         raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
     if not output.parent.is_dir():
         raise RecipeError(f"cannot write {output}", found=f"no folder {output.parent}", do="make the folder first")
+    if output.exists() and source and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()):
+        raise RecipeError(f"cannot write {output}: it is the input", do="give --output another name")
+    if output.exists() and not overwrite:
+        raise RecipeError(f"cannot write {output}: it exists", do="give another name, or --overwrite")
 
 
-def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None) -> list[Path]:
+def write(
+    rows: Sequence[Row], run: Run, source: str | None, output: Path | None, overrides: Sequence[str] = ()
+) -> list[Path]:
     """Write rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
 
-    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it.
+    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it. overrides: as
+    given to `predict`.
     """
     if output is not None and output.suffix != ".json":
         return [runs.write_whole(output, table(rows, output.suffix).encode())]
     written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
     source_rows = _json_rows(run, source)
     if source_rows is not None and source is not None:
-        answers = {row["id"]: row["response"] for row in rows}
+        recipe = new_data.settings(run.recipe, source, overrides)
+        examples, _ = data.read_unlabelled(recipe.data, recipe.task)
+        answers = {example.id: row["response"] for example, row in zip(examples, rows, strict=True)}
         whole = [
             item | ({FIELD: answers[name]} if (name := f"{Path(source).name}:row {number}") in answers else {})
             if isinstance(item, dict)
@@ -100,22 +133,28 @@ def write(rows: Sequence[Row], run: Run, source: str | None, output: Path | None
 def table(rows: Sequence[Row], suffix: str) -> str:
     """Return prediction rows as CSV or JSON Lines."""
     if suffix == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    out = io.StringIO()
-    flat = []
+        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    flat: list[Row] = []
     for row in rows:
-        columns = {name: value for name, value in row.items() if name != "scores"}
-        for rank, (label, score) in enumerate(row.get("scores", {}).items(), 1):
-            columns |= {f"label_{rank}": label, f"score_{rank}": score}
+        ranks, score = (PROBABILITIES, PROBABILITY) if LABEL in row else ("scores", "score")
+        columns = {name: _cell(value) for name, value in row.items() if name != ranks}
+        ranked = row.get(ranks)
+        for rank, (label, value) in enumerate(ranked.items() if isinstance(ranked, dict) else (), 1):
+            columns |= {f"label_{rank}": label, f"{score}_{rank}": value}
         flat.append(columns)
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    writer = csv.DictWriter(out, names)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)))
     writer.writeheader()
     writer.writerows(flat)
     return out.getvalue()
 
 
-def _json_rows(run: Run, source: str | None) -> list[Any] | None:
+def _cell(value: object) -> object:
+    """Return what a CSV holds for a value: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+def _json_rows(run: Run, source: str | None) -> list[object] | None:
     """The rows of a JSON file, read as the run's data is; None where the source is no such file."""
     path = Path(source).expanduser() if source else None
     if path is None or path.suffix != ".json" or not path.is_file():
@@ -126,17 +165,6 @@ def _json_rows(run: Run, source: str | None) -> list[Any] | None:
     except ValueError:  # one object a line, under the wrong name
         return None
     return content if isinstance(content, list) else None
-
-
-def _row(example: Example, prediction: Prediction, labels: Sequence[str], top_k: int) -> Row:
-    row: Row = {"id": example.id, "text": example.text}
-    if example.text_pair is not None:
-        row["text_pair"] = example.text_pair
-    row |= {"label": prediction.label, "score": max(prediction.probabilities)}
-    if top_k > 1:
-        ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-        row["scores"] = dict(ranked[:top_k])
-    return row
 
 
 def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:

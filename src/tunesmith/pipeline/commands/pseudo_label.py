@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunesmith import recipe as recipes, records, runs
+from tunesmith import records, runs
 from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
@@ -16,7 +16,7 @@ from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.recipe import Generate
+from tunesmith.recipe import Generate, Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
@@ -84,15 +84,16 @@ def pseudo_label(
 
     One classifier: the probability of its label. Several: the share that gives the most frequent label. An instruction
     run: the share of `samples` answers that say the same, as whole `text` or in their final `number`; an answer that
-    did not end does not vote. Ties are not kept. overrides: of the `generate` section. Rows are written as JSON Lines
-    that training reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
+    did not end does not vote. Ties are not kept. overrides: of the `data` and `generate` sections. Rows are written as
+    JSON Lines that training reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
     """
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
-    examples = new_data.read(voters[0].recipe, source)
+    recipe = new_data.settings(voters[0].recipe, source, overrides)
+    examples = new_data.read(recipe)
     kept_path = _output_path(output, voters[0], source)
     if task_of(voters[0]).has_responses:
-        rows = _sampled_answers(voters[0], examples, samples, answer, overrides)
+        rows = _sampled_answers(voters[0], recipe, examples, samples, answer)
         votes = f"{samples} samples to a prompt"
     else:
         rows = _voted_labels(voters, examples)
@@ -112,9 +113,8 @@ def pseudo_label(
 
 
 def _sampled_answers(
-    run: Run, examples: Sequence[Example], number: int, answer: str, overrides: Sequence[str]
+    run: Run, recipe: Recipe, examples: Sequence[Example], number: int, answer: str
 ) -> list[LabelledRow]:
-    recipe = recipes.load(run.recipe, overrides)
     settings = _sampling_settings(recipe.generate, number)
     generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)

@@ -40,7 +40,7 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
             do="pip install 'tunesmith[serve]'",
         ) from None
     served = [runs.find(path) for path in run_dirs]
-    settings = recipes.load(recipe or served[0].recipe, overrides).serve
+    settings = recipes.load(recipe or served[0].recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
     # the address is bound before the models are loaded: where it is taken, that is an error at once
     with server.listen(settings) as socket, closing(load(served, settings)) as handlers:

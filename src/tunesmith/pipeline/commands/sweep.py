@@ -19,9 +19,9 @@ from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
 from tunesmith.evaluation import metrics, responses
 from tunesmith.pipeline import run_report, seeds
-from tunesmith.pipeline.commands.train import Source, open_test
+from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import sweep_report as pages
 from tunesmith.reporting.schema import SweepReport, Trial
 from tunesmith.runs import Run

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
 from tunesmith.console import say
@@ -17,11 +16,9 @@ from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainingNotes, TrainResult
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Source
 from tunesmith.runs import Run
 from tunesmith.types import Splits
-
-Source = str | Path | Mapping[str, Any] | Recipe
 
 
 def train(
@@ -35,18 +32,19 @@ def train(
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
-    source: a recipe file, a nested mapping, or a Recipe. overrides: `section.name=value`. run_dir: an empty or new
-    folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that was cut off;
-    it goes on from its newest good checkpoint and ends as it would have. quiet: hide data warnings.
+    source: a recipe (YAML file, settings, or Recipe) or a data source. overrides: `section.name=value`. run_dir: an
+    empty or new folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that
+    was cut off; it goes on from its newest good checkpoint and ends as it would have. quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
     run = None
     if resume:
         recipe, run = _resumed(resume, source, overrides)
-    elif source is None:
-        raise RecipeError("nothing to train", do="give a recipe, or a run to go on with (--resume RUN)")
+    elif source is None and not overrides:
+        do = "give a recipe or a data source, or a run to go on with (--resume RUN)"
+        raise RecipeError("nothing to train", do=do)
     else:
-        recipe = recipes.load(source, overrides)
+        recipe = recipes.load({} if source is None else source, overrides)
     splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
     if run is None:
         for line in () if quiet else summary.lines(splits.notes):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from tunesmith.cli.shared import (
     Args,
     Command,
+    add_columns,
     add_json,
     add_overrides,
+    column_settings,
     show_comparison,
     show_json,
     show_run,
+    source_of,
     split_overrides,
 )
+from tunesmith.console import say
 from tunesmith.errors import RecipeError
 
 
@@ -48,14 +51,14 @@ class _Check(Command):
     help = "look at the data as training would see it"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", help="recipe file (YAML)")
+        _add_source(parser)
         add_overrides(parser)
         add_json(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.check import check, describe
 
-        findings = check(args.recipe, args.overrides)
+        findings = check(*source_of(args))
         if args.json:
             show_json(findings)
         else:
@@ -66,7 +69,7 @@ class _Train(Command):
     help = "train, evaluate and report one recipe"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", nargs="?", help="recipe file (YAML); omit with --resume")
+        _add_source(parser)
         add_overrides(parser)
         parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
         parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run")
@@ -79,10 +82,9 @@ class _Train(Command):
     def run(self, args: Args) -> None:
         from tunesmith import processes, recipe as recipes
 
-        if args.resume and args.recipe:  # without a recipe, argparse takes the first setting for it
-            args.recipe, args.overrides = None, [args.recipe, *args.overrides]
+        source, overrides = source_of(args)
         if args.dry_run:
-            print(recipes.dump(recipes.load(args.recipe or {}, args.overrides)), end="")
+            print(recipes.dump(recipes.load(source or {}, overrides)), end="")
             return
         from tunesmith.pipeline.commands.train import train
 
@@ -92,14 +94,12 @@ class _Train(Command):
             incompatible = {"--resume": args.resume, "--worker": args.worker, "--skip-test": args.skip_test}
             if other := [name for name, value in incompatible.items() if value]:
                 raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
-            if args.recipe is None:
-                raise RecipeError("nothing to train", do="give a recipe")
-            repeated = repeat(args.recipe, args.overrides, _numbers(args.seeds), run_dir=args.run_dir)
+            repeated = repeat(source or {}, overrides, _numbers(args.seeds), run_dir=args.run_dir)
             print(repeated.read_text("report.md"))
             return
         run = train(
-            args.recipe,
-            args.overrides,
+            source,
+            overrides,
             run_dir=args.run_dir,
             resume=args.resume,
             quiet=args.worker,
@@ -119,30 +119,34 @@ class _Compare(Command):
             metavar="SOURCE",
             help="a data source or a recipe; or several recipes; or run directories; then section.name=value settings",
         )
-        parser.add_argument("--text", help="column with the text")
-        parser.add_argument("--text-pair", help="column with the second text")
-        parser.add_argument("--label", help="column with the label")
+        add_columns(parser)
+        for option in ("text", "text-pair", "label"):  # as they were called before, here alone
+            parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.compare import compare
 
-        named = {"data.text": args.text, "data.text_pair": args.text_pair, "data.label": args.label}
-        columns = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
+        for option in ("text", "text-pair", "label"):
+            if (name := getattr(args, f"old_{option}")) is not None:
+                say(f"note: --{option} is now --{option}-column")
+                setattr(args, f"{option}-column".replace("-", "_"), name)
         sources, overrides = split_overrides(args.sources)
         seeds = _numbers(args.seeds) if args.seeds else None
-        show_comparison(compare(sources, columns + overrides, methods=_names(args.methods), seeds=seeds))
+        show_comparison(
+            compare(sources, [*column_settings(args), *overrides], methods=_names(args.methods), seeds=seeds)
+        )
 
 
 class _Sweep(Command):
     help = "train with many settings, ranked on validation"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("recipe", help="recipe file (YAML)")
+        _add_source(parser)
         parser.add_argument(
             "overrides",
-            nargs="+",
+            nargs="*",
             metavar="name=a,b,c",
             help="name=a,b,c or name=low..high is searched, name=value is fixed",
         )
@@ -161,9 +165,10 @@ class _Sweep(Command):
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.sweep import sweep
 
+        source, overrides = source_of(args)
         folder = sweep(
-            args.recipe,
-            args.overrides,
+            source or {},
+            overrides,
             sampler=args.sampler,
             trials=args.trials,
             storage=args.storage,
@@ -172,6 +177,12 @@ class _Sweep(Command):
         if (folder.path / "report.md").exists():
             print(folder.read_text("report.md"))
             print(f"report: {folder.path / 'report.html'}")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    help = "recipe (YAML), or data source: file, folder, hub id, asset"
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=help)
+    add_columns(parser)
 
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:

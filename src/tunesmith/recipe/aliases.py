@@ -1,0 +1,104 @@
+"""Which setting a name means: a full name, a name from another tool, or a bare name that one section has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from tunesmith.console import say
+from tunesmith.recipe.sections import Recipe
+
+ALIASES = {
+    "base_model": "model.name_or_path",
+    "model_name_or_path": "model.name_or_path",
+    "cutoff_len": "model.max_length",
+    "max_seq_length": "model.max_length",
+    "sequence_len": "model.max_length",
+    "micro_batch_size": "train.per_device_train_batch_size",
+    "batch_size": "train.per_device_train_batch_size",
+    "num_epochs": "train.num_train_epochs",
+    "epochs": "train.num_train_epochs",
+    "lr": "train.learning_rate",
+    "lr_scheduler": "train.lr_scheduler_type",
+    "val_size": "split.validation_size",
+    "val_set_size": "split.validation_size",
+    "dataset": "data.path",
+    "dataset_name": "data.path",
+    "lora_rank": "adapter.r",
+    "lora_r": "adapter.r",
+    "lora_target": "adapter.target_modules",
+    "lora_target_modules": "adapter.target_modules",
+    "bnb_4bit_quant_type": "adapter.quant_type",
+    "bnb_4bit_use_double_quant": "adapter.double_quant",
+    "bnb_4bit_compute_dtype": "adapter.compute_dtype",
+    "drop_rate": "model.dropout",
+    "torch_dtype": "model.dtype",
+    "torch_compile": "engine.compile",
+    "compile": "engine.compile",
+    "train_on_inputs": "prompt.train_on_prompt",
+    "allowed_max_length": "model.max_length",
+}
+"""Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
+SECTION_SETTINGS = {"model": "model.name_or_path", "data": "data.path", "adapter": "adapter.kind"}
+"""What a section's own name means where a value follows it: `model=xlnet-base-cased`."""
+TRAINING = tuple(name for name in Recipe.model_fields if name not in ("judge", "serve"))
+"""The sections that a training uses. They are one for all methods, since a comparison trains several with one list."""
+
+
+def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting as (`section.name`, pydantic field), in the order of the file."""
+    for name, field in model.model_fields.items():
+        if inside := section(field):
+            yield from fields(inside, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def section(field: Any) -> type[BaseModel] | None:
+    """Return the section that a field is; None for a setting."""
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def setting(name: str, sections: Collection[str], problems: list[str]) -> str | None:
+    """Return the full name of the setting that `name` means; None, and a problem, where it has none or several.
+
+    sections: those that are used, or single settings of them.
+    """
+    names = [full for full, _ in fields()]
+    if name in names or any(name.startswith(f"{full}.") for full in names):  # `train.class_weights.spam`
+        if sections is TRAINING or _used(name, sections):  # a recipe to train holds those of `judge` and `serve` too
+            return name
+        problems.append(f"{name}: this command does not use it; it uses {', '.join(sections)}")
+        return None
+    homes = [full for full in names if full.rpartition(".")[2] == name]
+    known = ALIASES.get(name) or SECTION_SETTINGS.get(name)
+    candidates = [known] if known and _used(known, sections) else [full for full in homes if _used(full, sections)]
+    if len(candidates) == 1:
+        if name != candidates[0].rpartition(".")[2]:
+            say(f"note: {name} means {candidates[0]} here")
+        return candidates[0]
+    if candidates:
+        problems.append(f"{name}: ambiguous, choose {' or '.join(candidates)}")
+    elif elsewhere := [*filter(None, [known]), *homes]:
+        problems.append(f"{name}: this run uses no setting of this name; did you mean {' or '.join(elsewhere)}?")
+    else:
+        problems.append(unknown(name))
+    return None
+
+
+def unknown(name: str) -> str:
+    """Return the problem with a name that no setting has, with the nearest one."""
+    names = [full for full, _ in fields()] + list(Recipe.model_fields)
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    if not near:  # the right name in the wrong section, or without one
+        by_last = {full.split(".")[-1]: full for full in names}
+        near = [by_last[last] for last in difflib.get_close_matches(name.split(".")[-1], by_last, 1, 0.7)]
+    return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _used(name: str, sections: Collection[str]) -> bool:
+    return any(name == used or name.startswith(f"{used}.") for used in sections)
