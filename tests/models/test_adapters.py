@@ -362,6 +362,8 @@ def test_an_adapter_is_no_model_to_train_on(causal_models: Models, tmp_path: Pat
     pretrained.save(tmp_path / "saved", model, words)
     with pytest.raises(ModelError, match="is an adapter"):
         pretrained.causal_lm(Model(name_or_path=str(tmp_path / "saved")), words, 0)
+    with pytest.raises(ModelError, match="is an adapter"):
+        pretrained.body(Model(name_or_path=str(tmp_path / "saved")))
 
 
 def test_gradient_checkpointing_works_through_the_adapter(causal_models: Models) -> None:

@@ -141,7 +141,7 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     with _loading_errors(settings):
         model, report = AutoModel.from_pretrained(
-            location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
+            _model_location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
         )
     _check_body(settings, report, "")
     return cast(nn.Module, model.to(processes.device()))
@@ -158,6 +158,16 @@ def location(settings: Model) -> str:
         return path
     with _quiet():
         return str(gguf_import.unpack(Path(path).resolve()))
+
+
+def _model_location(settings: Model) -> str:
+    """Return `location`. Raises ModelError for an adapter, which transformers would load with its base model."""
+    path = location(settings)
+    if adapters.saved(Path(path)):
+        raise ModelError(
+            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
+        )
+    return path
 
 
 def prepare(settings: Model) -> None:
@@ -192,15 +202,10 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
         with _loading_errors(settings):
             model = auto.from_config(config, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
         return model, {"missing_keys": [], "mismatched_keys": []}
-    path = location(settings)
-    if adapters.saved(Path(path)):
-        raise ModelError(
-            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
-        )
     in_4_bits = {"quantization_config": quantization, "device_map": {"": processes.device()}} if quantization else {}
     with _loading_errors(settings):
         model, report = auto.from_pretrained(
-            path,
+            location(settings),
             **_source(settings),
             **in_4_bits,
             config=config,
@@ -340,7 +345,7 @@ def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
         config = architectures.build(settings.from_config, tokenizer, changes)
     else:
         with _loading_errors(settings):
-            config = AutoConfig.from_pretrained(location(settings), **_source(settings), **changes)
+            config = AutoConfig.from_pretrained(_model_location(settings), **_source(settings), **changes)
     if settings.dropout is not None:
         architectures.set_dropout(config, settings.dropout)
     return config
