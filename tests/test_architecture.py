@@ -286,8 +286,8 @@ TABLES = {
     "pipeline/fitting/methods.py",
 }
 """Where tasks and methods may be told apart by name: the tables, and the checks of a recipe."""
-OTHER_MEANINGS = {"training/optim.py", "reporting/model_card.py", "reporting/schema.py"}
-"""Where such a word is another thing's name: parts of a model; a method as a report shows it; reports on files."""
+OTHER_MEANINGS = {"reporting/model_card.py", "reporting/schema.py"}
+"""Where such a word is another thing's name: a method as a report shows it; reports on files."""
 
 
 def test_tasks_and_methods_are_compared_in_their_tables_only() -> None:

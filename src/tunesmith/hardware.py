@@ -1,9 +1,10 @@
-"""The machine that a run is made on: what it is, and what a piece of work cost there."""
+"""The machine that a run is made on, and what a piece of work costs there."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "
 
 
 class Stopwatch:
-    """Wall-clock seconds by name of the work."""
+    """Wall-clock seconds by the name of the work."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -48,27 +49,35 @@ class Environment:
     packages: dict[str, str]
     """Versions of the packages that decide the result."""
     git: str | None
-    """Revision of the working folder, where it is a repository."""
+    """Revision of the working folder, to find a recipe that is kept in git; None outside a repository."""
 
 
 def environment(device: str) -> Environment:
     """Return the versions and the hardware of this process. device: where its model runs."""
     import psutil
 
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists() and (names := re.findall(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE)):
+        cpu = names[0]
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        revision = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        revision = ""
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=_cpu_name(),
+        cpu=cpu,
         cores=os.cpu_count(),
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         device=device,
         packages=versions(PACKAGES),
-        git=_git_revision(),
+        git=revision or None,
     )
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the installed versions, without importing anything; packages that are not installed are left out."""
+    """Return the versions of the packages that are installed, without importing them."""
     installed = {}
     for name in packages:
         try:
@@ -80,41 +89,18 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def peak_memory_mb() -> float:
     """Return the peak memory of this process so far in MB; on CUDA device memory is added."""
-    peak = _peak_resident_mb()
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory before exec as well
+        peak = int(re.findall(r"^VmHWM:\s*(\d+)", status.read_text(), re.MULTILINE)[0]) / 1024
+    elif sys.platform == "win32":
+        import psutil
+
+        peak = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         peak += torch.cuda.max_memory_allocated() / 2**20
-    return peak
-
-
-def _peak_resident_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory before exec as well
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    if sys.platform == "win32":
-        import psutil
-
-        return float(psutil.Process().memory_info().peak_wset) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _git_revision() -> str | None:
-    """The revision of the working folder, so that a recipe kept in git can be found again."""
-    try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+    return float(peak)

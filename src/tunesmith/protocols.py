@@ -1,9 +1,9 @@
-"""What a trained model offers, whatever the method: all that serving, evaluation and the commands know of it."""
+"""What a trained model offers, whatever the method: all that serving, evaluation and the commands know about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
 from tunesmith.recipe import Generate, Probe
+from tunesmith.records import omitted_if_none
 from tunesmith.types import DataNote, Example, Prediction, Response
 
 Logits = NDArray[np.floating[Any]]
 Prompt = Conversation | str
-"""What is to be answered: a conversation, or a text to continue."""
+"""A conversation to answer, or a text to continue."""
 OnToken = Callable[[int, str, Response | None], bool]
-"""Gets the number of a prompt, the next piece of its answer (often empty) and, with the last piece, the whole response.
-It is called in the thread that generates; where it returns False, that answer ends."""
+"""Receives the index of a prompt, the next piece of its answer (often empty) and, with the last piece, the response. It
+is called in the thread that generates; an answer ends if it returns False."""
 
 
 @runtime_checkable
@@ -29,28 +30,22 @@ class Classifier(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """The label names, in the order of the probabilities."""
-        ...
 
     @property
     def max_length(self) -> int | None:
-        """Most tokens of an example that are read; None where length does not matter, as for a bag of words."""
-        ...
+        """Tokens of an example that are read, at most; None if length does not matter, as for a bag of words."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Return one prediction per example, in the order given; labels of the examples are ignored."""
-        ...
 
     def count_tokens(self, example: Example) -> int:
-        """Number of tokens of an example before it is cut at `max_length`."""
-        ...
+        """Return the number of tokens of an example before it is cut at `max_length`."""
 
     def rendered_prompt(self, example: Example) -> str | None:
-        """The text that the model is given, where it is asked for the label by a prompt."""
-        ...
+        """Return the text that asks the model for the label; None for a model without a prompt."""
 
     def save(self, folder: Path) -> None:
-        """Write everything that predicting needs into `folder`."""
-        ...
+        """Write everything that prediction needs into `folder`."""
 
 
 @runtime_checkable
@@ -59,40 +54,32 @@ class TextGenerator(Protocol):
 
     @property
     def context_length(self) -> int:
-        """Most tokens of prompt and answer together."""
-        ...
+        """Tokens of prompt and answer together, at most."""
 
     def max_answer_tokens(self, settings: Generate) -> int:
-        """Most tokens of an answer: at most half of `context_length`."""
-        ...
+        """Return how many tokens an answer may have: at most half of `context_length`."""
 
     def rendered_prompt(self, prompt: Prompt) -> str:
-        """The prompt as the model sees it."""
-        ...
+        """Return the prompt as the model sees it."""
 
     def tokenize(self, prompt: Prompt) -> Ids:
-        """The ids of `rendered_prompt`."""
-        ...
+        """Return the ids of `rendered_prompt`."""
 
     def respond(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response]:
-        """Return one answer per conversation, in the order given. Raises DataError where a prompt is too long."""
-        ...
+        """Return one answer per conversation, in the order given. Raises DataError if a prompt is too long."""
 
     def attempt(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
     ) -> list[Response | None]:
         """Do the same, with None for prompts that are too long."""
-        ...
 
     def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
         """Return several answers to one conversation; the first is that of `respond`."""
-        ...
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
-        """Yield the answer of `respond` in pieces as they are written; closing the iterator ends the writing."""
-        ...
+        """Yield the answer of `respond` in pieces, as they are generated; closing the iterator ends the generation."""
 
     def write(
         self,
@@ -102,29 +89,26 @@ class TextGenerator(Protocol):
         settings: Generate,
         on_token: OnToken,
     ) -> None:
-        """Answer tokenized prompts at once, each with at most `max_tokens`; every piece goes to `on_token`."""
-        ...
+        """Answer tokenized prompts at once, each in at most `max_tokens`; every piece goes to `on_token`."""
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        """Cross-entropy of each conversation's answers, in nats summed over their tokens, and how many these are."""
-        ...
+        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number."""
 
     def save(self, folder: Path) -> None:
-        """Write everything that answering needs into `folder`."""
-        ...
+        """Write everything that generation needs into `folder`."""
 
 
 Predictor = Classifier | TextGenerator
-"""What a method hands over."""
+"""What a method trains."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptWithAnswer:
-    """A prompt and the answer that a generator gave to it greedily: what its exports must write too."""
+    """A prompt and a generator's greedy answer to it, which its exports must reproduce."""
 
     ids: Ids
     start: int
-    """Where the answer begins."""
+    """Index of the answer's first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +117,14 @@ class ChatSpec:
 
     chat_encoder: ChatEncoder
     stops: list[str]
-    """Texts behind which there is no more answer."""
+    """Texts that end an answer."""
     question: LabelQuestion | None = None
-    """What is asked of each text, where the generator is a classifier."""
+    """What a classifier asks about each text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeHead:
-    """The regression of a probe: weight, classes x features, and bias, classes (for two classes, of the second)."""
+    """The regression of a probe. weight: classes x features; bias: classes. Two classes have one row, the second's."""
 
     settings: Probe
     weight: NDArray[np.float64]
@@ -149,14 +133,14 @@ class ProbeHead:
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """What a predictor is made of, as exporters need it. A bag of words has none of it."""
+    """What a predictor is made of, for exporters. A bag of words has none of it."""
 
     model: Any = None
     """A torch module."""
     tokenizer: Any = None
     max_length: int = 0
     head: ProbeHead | None = None
-    """Set where the model's embeddings are classified by a regression."""
+    """Set if a regression classifies the model's embeddings."""
     chat: ChatSpec | None = None
     """Set for a causal language model."""
 
@@ -167,66 +151,50 @@ class Exportable(Protocol):
 
     def parts(self) -> ModelParts:
         """Return what the predictor is made of."""
-        ...
 
     def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[Any]:
         """Return what `logits` takes for some examples: themselves, or `PromptWithAnswer` with greedy answers."""
-        ...
 
     def logits(self, rows: Sequence[Any]) -> list[Logits]:
         """Return one array per row: K for an example, T x V for the T tokens of an answer."""
-        ...
 
     def with_model(self, model: Any) -> Exportable:
         """Return the same predictor around another model, whose weights are then saved with it."""
-        ...
 
     def save(self, folder: Path) -> None:
-        """Write everything that predicting needs into `folder`."""
-        ...
+        """Write everything that prediction needs into `folder`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingNotes:
-    """What training was like, for the manifest; a method leaves out what does not apply to it."""
+    """What training was like, for the manifest, without the entries that do not apply to a method."""
 
-    device: str | None = None
-    processes: int | None = None
-    sharded: bool | None = None
-    mixed_precision: str | None = None
-    steps: int | None = None
-    best_step: int | None = None
-    """None where the last weights were kept."""
-    skipped: int | None = None
-    """Steps that had nothing to learn."""
-    dtype: str | None = None
-    """Of the weights while they were trained."""
-    fallback: str | None = None
+    device: str | None = omitted_if_none()
+    processes: int | None = omitted_if_none()
+    sharded: bool | None = omitted_if_none()
+    mixed_precision: str | None = omitted_if_none()
+    steps: int | None = omitted_if_none()
+    best_step: int | None = omitted_if_none()
+    """None if the last weights were kept."""
+    skipped: int | None = omitted_if_none()
+    """Steps without anything to learn."""
+    dtype: str | None = omitted_if_none()
+    """The number format of the weights in training."""
+    fallback: str | None = omitted_if_none()
     """What was trained instead of what the recipe asks for, and why."""
-    adapter: str | None = None
-    template: str | None = None
-    layout: str | None = None
-    cut: int | None = None
+    adapter: str | None = omitted_if_none()
+    template: str | None = omitted_if_none()
+    layout: str | None = omitted_if_none()
+    cut: int | None = omitted_if_none()
     """Training rows that were cut."""
-    cut_rows: list[str] | None = None
+    cut_rows: list[str] | None = omitted_if_none()
     """The first of them."""
-    ngrams: int | None = None
+    ngrams: int | None = omitted_if_none()
 
     def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
         """Return the notes with the rows that truncation names."""
         rows = [name for change in changes for name in change.where]
         return replace(self, cut=sum(change.count for change in changes), cut_rows=rows)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the notes as the manifest holds them. Training in steps always has a `best_step`."""
-        notes = {item.name: getattr(self, item.name) for item in fields(self)}
-        kept = ("best_step",) if self.steps is not None else ()
-        return {name: value for name, value in notes.items() if value is not None or name in kept}
-
-    @classmethod
-    def load(cls, content: Mapping[str, Any]) -> TrainingNotes:
-        """Return the notes of a manifest."""
-        return cls(**{item.name: content[item.name] for item in fields(cls) if item.name in content})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +203,7 @@ class TrainResult:
 
     predictor: Predictor
     parameters: int
-    """Parameters that predicting uses."""
+    """Parameters that prediction uses."""
     trainable: int
     """Parameters that training changed."""
     notes: TrainingNotes = field(default_factory=TrainingNotes)

@@ -6,7 +6,7 @@ from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tunesmith.errors import RunError
 
@@ -20,6 +20,8 @@ def omitted_if_none() -> Any:
 
 def dump(value: Any) -> Any:
     """Return a record, or any nesting of records, mappings and sequences, as what `json.dumps` takes."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):
         entries = ((item, getattr(value, item.name)) for item in fields(value))
         return {item.name: dump(entry) for item, entry in entries if entry is not None or not item.metadata.get("omit")}

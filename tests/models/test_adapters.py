@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -288,6 +291,34 @@ def test_without_4_bits_a_qlora_adapter_is_loaded_in_full_and_says_so(
 def test_bitsandbytes_that_is_missing_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize.importlib.util, "find_spec", lambda name: None)
     assert "tunesmith[qlora]" in str(quantize.usable())
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        ("ImportError('no CUDA')", "ImportError: no CUDA"),
+        ("ModuleNotFoundError('no triton', name='triton')", "ModuleNotFoundError: no triton"),
+    ],
+)
+def test_a_broken_bitsandbytes_is_a_reason_and_lora_trains_without_it(
+    error: str, summary: str, causal_models: Models, tmp_path: Path
+) -> None:
+    """In a process of its own: installed, but its import fails; peft would import it for plain LoRA too."""
+    (tmp_path / "bitsandbytes").mkdir()
+    (tmp_path / "bitsandbytes" / "__init__.py").write_text(f"raise {error}")
+    code = f"""
+from tests.models.test_adapters import causal
+from tunesmith.models import adapters, quantize
+print(quantize.usable(), quantize.usable() == quantize.usable(), sep="|")
+print(adapters.describe(causal({str(causal_models("llama"))!r})[0]))
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    reason, described = done.stdout.splitlines()
+    assert reason == f"bitsandbytes cannot be imported ({summary})|True"
+    assert "parameters learn" in described
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gpt_neox"])

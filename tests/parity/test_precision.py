@@ -13,6 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
+import tunesmith
 from tests import forked, tiny
 from tunesmith import recipe as recipes
 from tunesmith.data.batches import MicroBatches, Sampler
@@ -49,15 +50,19 @@ def network(family: str = "llama", dtype: torch.dtype = torch.bfloat16) -> nn.Mo
 class Training:
     """The loop over packed rows, begun and perhaps gone on with."""
 
-    def __init__(self, model: nn.Module, steps: int, precision: str = "no") -> None:
+    def __init__(self, model: nn.Module, steps: int, precision: str = "no", scale: float | None = None) -> None:
         self.plan = loop.TrainingPlan(steps, None, "", False, None)
         self.accelerator = Accelerator(cpu=True, mixed_precision=precision)
+        if scale is not None:
+            self.accelerator.native_amp = True  # as on a GPU
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         self.state = loop.begin(model, TRAIN, self.plan, self.accelerator)
+        feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60)
+        loss = causal.PackedCausal()
+        self.steps = loop.steps(self.state, feed, loss, TRAIN, self.accelerator, self.plan, dict, seed=1)
 
     def run(self, until: int) -> list[float]:
-        feed = MicroBatches(ROWS, Sampler(len(ROWS), 4, 0), causal.PackedTexts(), 60)
-        steps = loop.steps(self.state, feed, causal.PackedCausal(), TRAIN, self.accelerator, self.plan, dict, seed=1)
-        return [next(steps).loss for _ in range(until - self.state.step)]
+        return [next(self.steps).loss for _ in range(until - self.state.step)]
 
 
 # ---- the optimizer
@@ -171,19 +176,80 @@ def test_fp16_scaling_and_weights_of_16_bits_are_refused() -> None:
         loop.begin(network(), TRAIN, loop.TrainingPlan(1, None, "", False, None), accelerator)
 
 
+def test_fp16_follows_float32(one_thread: None) -> None:
+    """Autocast to float16 with a gradient scaler: 30 losses within 1% of those of float32."""
+    losses = Training(network(dtype=torch.float32), 30).run(30)
+    AcceleratorState._reset_state(True)
+    half = Training(network(dtype=torch.float32), 30, "fp16", scale=2.0**8)
+    np.testing.assert_allclose(half.run(30), losses, rtol=1e-2)
+    assert half.state.skipped == 0
+
+
+def test_fp16_skips_steps_that_overflow(tmp_path: Path, one_thread: None) -> None:
+    """The first scale takes gradients beyond float16's 65,504: such a step leaves weights and schedule as they are, and
+    halves the scale. A run resumed from a checkpoint after an overflow is bit-identical."""
+    whole = Training(network(dtype=torch.float32), 30, "fp16", scale=2.0**24)
+    before = copy.deepcopy(whole.state.model.state_dict())
+    losses = whole.run(1)
+    assert (whole.state.skipped, whole.state.scaler.get_scale(), whole.state.scheduler.last_epoch) == (1, 2.0**23, 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in whole.state.model.state_dict().items())
+    saved = checkpoint.save(tmp_path, checkpoint.snapshot(whole.state), checkpoint.SessionNotes([], None, 0.0, 0, 1), 1)
+    losses += whole.run(30)
+    assert 1 < whole.state.skipped < 15
+    assert whole.state.scaler.get_scale() == 2.0 ** (24 - whole.state.skipped)
+    assert losses[-1] < 0.9 * losses[0]
+    resumed = Training(network(dtype=torch.float32), 30, "fp16", scale=1.0)
+    checkpoint.load(saved, resumed.state)
+    assert resumed.run(30) == losses[1:]
+
+
+def test_fp16_is_refused_where_nothing_scales_the_loss(tmp_path: Path) -> None:
+    folder = tiny.model("bert", tmp_path / "model")
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in tiny.texts(60)))
+    source = {"data": {"path": str(data)}, "model": {"name_or_path": str(folder)}}
+    with pytest.raises(TrainingError, match=r"(?s)cannot train in fp16 on cpu.*mixed_precision=bf16"):
+        tunesmith.train(source, ["mixed_precision=fp16"], run_dir=tmp_path / "run")
+
+
 # ---- the choice
 
 
 def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` of weights and of mixed precision: one measurement, kept in the manifest for a resumed run."""
     cpu = torch.device("cpu")
-    measured = precision.measure(cpu, size=32, rounds=3)
+    measured = precision.measure(cpu)
     run = Run(tmp_path)
     job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     monkeypatch.setattr(precision, "measure", lambda device: measured)
     first = weight_setup.measured_precision(job, cpu)
     monkeypatch.setattr(precision, "measure", None)
     assert first == weight_setup.measured_precision(job, cpu) == measured
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "largest", "chosen"),
+    [(4.4, 64 * 128**2, ("no", "float32")), (1e-3, 1024 * 512**2, ("bf16", "bfloat16"))],
+    ids=["slow", "fast"],
+)
+def test_a_measurement_is_short_on_any_processor(
+    bfloat16: float, largest: int, chosen: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16: seconds for the largest block. All blocks together take at most 0.5 s after the first turn."""
+    timed: list[tuple[int, float]] = []
+
+    def seconds(block: nn.Sequential, inputs: torch.Tensor, half: bool) -> float:
+        work = len(inputs) * inputs.shape[1] ** 2
+        in_16_bits = half or inputs.dtype == torch.bfloat16
+        timed.append((work, (bfloat16 if in_16_bits else 2e-3) * work / (1024 * 512**2)))
+        return timed[-1][1]
+
+    monkeypatch.setattr(precision, "_seconds", seconds)
+    measured = precision.measure(torch.device("cpu"))
+    assert sum(time for _, time in timed) <= 0.5 + sum(time for _, time in timed[:3])
+    assert max(work for work, _ in timed) == largest
+    assert (measured.mixed_precision, measured.dtype) == chosen
+    assert measured.bfloat16_speedup == round(2e-3 / bfloat16, 2)
 
 
 # ---- the head under autocast

@@ -247,36 +247,47 @@ def test_nothing_to_answer_gives_nothing() -> None:
     assert generator().respond([], [], GREEDY, 0) == []
 
 
-def written(one: Generator, texts: Sequence[str], rooms: Sequence[int], enough: dict[int, int] | None = None) -> Any:
-    """Pieces and responses of `write`. enough: pieces after which nobody listens, by position."""
-    pieces: dict[int, list[str]] = {row: [] for row in range(len(texts))}
+def written(
+    one: Generator, prompts: Sequence[list[int]], limits: Sequence[int], settings: Generate, heard: int | None = None
+) -> Any:
+    """Pieces and responses of `write`. heard: a row whose listener leaves after two pieces."""
+    pieces: dict[int, list[str]] = {row: [] for row in range(len(prompts))}
     responses: dict[int, Response] = {}
 
-    def heard(row: int, piece: str, response: Response | None) -> bool:
+    def on_token(row: int, piece: str, response: Response | None) -> bool:
         assert row not in responses
         pieces[row].append(piece)
         if response:
             responses[row] = response
-        return len(pieces[row]) != (enough or {}).get(row)
+        return row != heard or len(pieces[row]) < 2
 
-    prompts = [one.tokenize(conversation) for conversation in asked(*texts)]
-    one.write(prompts, rooms, [1] * len(texts), DRAWN, heard)
+    one.write(prompts, limits, [1] * len(prompts), settings, on_token)
     return pieces, responses
 
 
 def test_written_together_is_answered_alone() -> None:
-    """Piece by piece, with a room of its own for each; what nobody hears any more ends."""
+    """Piece by piece, each with its own limit; an answer ends when its listener leaves."""
     one = generator()
-    rooms = [3, 12, 7, 12, 12, 5]
+    limits = [3, 12, 7, 12, 12, 5]
     texts = [f"{text} {number}" for number in range(2) for text in TEXTS[:3]]
-    pieces, responses = written(one, texts, rooms)
-    for row, room in enumerate(rooms):
-        settings = DRAWN.model_copy(update={"max_new_tokens": room})
+    prompts = [one.tokenize(conversation) for conversation in asked(*texts)]
+    pieces, responses = written(one, prompts, limits, DRAWN)
+    for row, limit in enumerate(limits):
+        settings = DRAWN.model_copy(update={"max_new_tokens": limit})
         (alone,) = one.respond(["a"], asked(texts[row]), settings, 1)
         assert "".join(pieces[row]) == alone.text == responses[row].text
         assert (responses[row].tokens, responses[row].ended) == (alone.tokens, alone.ended)
     longest = max(range(6), key=lambda row: responses[row].tokens)
-    some, rest = written(one, texts, rooms, {longest: 2})
+    some, rest = written(one, prompts, limits, DRAWN, longest)
     assert len(some[longest]) == 2
     assert longest not in rest
     assert {row: response for row, response in responses.items() if row != longest} == rest
+
+
+def test_an_answer_that_ends_at_a_heading_is_reported_whole() -> None:
+    """With exactly the tokens of `respond`, also in the last row that is still being generated."""
+    settings = Generate(max_new_tokens=100)
+    one, other = (scripted(generator(template="alpaca"), "Fine.\n\n### Instruction:\nMore") for _ in range(2))
+    (alone,) = one.respond(["0"], asked("?"), settings, 1)
+    pieces, responses = written(other, [other.tokenize(asked("?")[0])], [100], settings)
+    assert (responses[0], "".join(pieces[0])) == (alone, "Fine.")

@@ -47,8 +47,8 @@ def attach(
 
     Their first values depend on the seed alone. base_name: the name of the base model, anything that `pretrained` can
     load; the adapter's files also name the folder that it was loaded from, for plain peft. Rows of the embedding that
-    were added for new tokens are trained too, and saved with the adapter. Raises ModelError where a target module does
-    not exist, or where no name leads to the weights.
+    were added for new tokens are trained too, and saved with the adapter. Raises ModelError for a target module that
+    does not exist, and for weights without a name.
     """
     model = loaded.module
     if loaded.has_own_weights:
@@ -58,6 +58,15 @@ def attach(
             do="train in full (adapter.kind=none), or save the model first and name its folder",
         )
     targets = _targets(model, settings.target_modules)
+    new_rows: dict[str, list[int]] = {}
+    if loaded.added_tokens:
+        network = cast(Any, model)
+        tables = [network.get_input_embeddings(), network.get_output_embeddings()]
+        if tables[1] is None or tables[1].weight is tables[0].weight:
+            tables.pop()  # a tied output is trained with the input's rows
+        rows = len(tables[0].weight)
+        names = {id(module): name for name, module in network.named_modules()}
+        new_rows = {names[id(table)]: list(range(rows - loaded.added_tokens, rows)) for table in tables}
     config = _peft().LoraConfig(
         task_type=task_type,
         r=settings.r,
@@ -68,7 +77,7 @@ def attach(
         use_rslora=settings.use_rslora,
         fan_in_fan_out=any(_is_conv1d(module) for module in targets),
         modules_to_save=heads(model) if task_type == "SEQ_CLS" else None,
-        trainable_token_indices=_new_tokens(loaded) if loaded.added_tokens else None,
+        trainable_token_indices=new_rows or None,
         revision=revision,
     )
     torch.manual_seed(seed)
@@ -156,7 +165,17 @@ def merge(model: nn.Module) -> nn.Module:
     """
     if not hasattr(model, "merge_and_unload"):
         raise ModelError(f"{type(model).__name__} has no adapter to merge")
-    unmerged: Any = _dequantized(model) if quantize.is_quantized(model) else copy.deepcopy(model)
+    if quantize.is_quantized(model):
+        adapted = cast(Any, model)
+        config = copy.deepcopy(adapted.peft_config["default"])
+        config.inference_mode = False
+        base = quantize.dequantize(copy.deepcopy(adapted).unload())
+        config.fan_in_fan_out = any(_is_conv1d(module) for module in base.modules())
+        unmerged: Any = _wrap(base, config)
+        state = _peft().get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        _peft().set_peft_model_state_dict(unmerged, state)
+    else:
+        unmerged = copy.deepcopy(model)
     with _quiet():
         merged: Any = unmerged.merge_and_unload(safe_merge=True)
     for mark in ("peft_config", "_hf_peft_config_loaded"):
@@ -180,22 +199,20 @@ def heads(model: nn.Module) -> list[str]:
     return outside + ([f"{prefix}.pooler"] if isinstance(getattr(body, "pooler", None), nn.Module) else [])
 
 
-def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """Linear layers by name, without the head; GPT-2's Conv1D layers are among them."""
+def _targets(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Return the modules that match a recipe's names; every name must match at least one.
+
+    They are linear layers outside the head, GPT-2's Conv1D among them.
+    """
     output = cast(Any, model).get_output_embeddings()
     head = [] if output is not None else heads(model)
-    return {
+    layers = {
         name: module
         for name, module in model.named_modules()
         if (isinstance(module, nn.Linear) or _is_conv1d(module))
         and module is not output
         and not any(f"{name}.".startswith(f"{part}.") for part in head)
     }
-
-
-def _targets(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules that match a recipe's names; every name must match at least one."""
-    layers = _linear(model)
     targets = []
     for target in names:
         matching = [m for name, m in layers.items() if target == ALL_LINEAR or f".{name}".endswith(f".{target}")]
@@ -212,19 +229,8 @@ def _targets(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """Whether this is GPT-2's Conv1D: a linear layer whose weight is in x out."""
+    """Return whether this is GPT-2's Conv1D: a linear layer whose weight is in x out."""
     return type(module).__name__ == "Conv1D"
-
-
-def _new_tokens(loaded: LoadedModel) -> dict[str, list[int]]:
-    """Rows that loading added to the embedding, by the module's name; and to an output embedding that is not tied."""
-    network = cast(Any, loaded.module)
-    tables = [network.get_input_embeddings(), network.get_output_embeddings()]
-    if tables[1] is None or tables[1].weight is tables[0].weight:
-        tables.pop()  # a tied output is trained with the input's rows
-    rows = tables[0].weight.shape[0]
-    names = {id(module): name for name, module in network.named_modules()}
-    return {names[id(table)]: list(range(rows - loaded.added_tokens, rows)) for table in tables}
 
 
 def _wrap(model: nn.Module, config: Any) -> nn.Module:
@@ -233,21 +239,10 @@ def _wrap(model: nn.Module, config: Any) -> nn.Module:
 
 
 def _peft() -> Any:
-    with quantize.quiet():  # peft imports bitsandbytes where it is installed
+    quantize.unavailable()  # before peft imports a bitsandbytes that is installed and does not work
+    with quantize.quiet():
         import peft
     return peft
-
-
-def _dequantized(adapted: Any) -> nn.Module:
-    """A copy of the model with the same adapter beside the float32 values of the 4-bit weights."""
-    state = _peft().get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    config = copy.deepcopy(adapted.peft_config["default"])
-    config.inference_mode = False
-    base = quantize.dequantize(copy.deepcopy(adapted).unload())
-    config.fan_in_fan_out = any(_is_conv1d(module) for module in base.modules())
-    copied = _wrap(base, config)
-    _peft().set_peft_model_state_dict(copied, state)
-    return copied
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a recipe changes in a model: sizes, dropout, weights from a `.pth` file, embedding rows for new tokens."""
+"""Changes of a model's architecture: sizes, dropout, weights from a `.pth` file, embedding rows for new tokens."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def load_state_dict(model: nn.Module, path: Path, prefix: str) -> None:
     except RuntimeError as error:  # other shapes
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise ModelError(f"the weights in {path} do not fit the model", found="; ".join(lines)[:300]) from error
-    missing = [name for name in result.missing_keys if name.startswith(prefix) and not _is_tied(model, name, state)]
+    pairs = getattr(model, "all_tied_weights_keys", {}).items()
+    tied = {name for pair in pairs if any(other in state for other in pair) for name in pair}
+    missing = [name for name in result.missing_keys if name.startswith(prefix) and name not in tied]
     ignored: Iterable[str] = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     unexpected = [
         name
@@ -115,12 +117,6 @@ def load_state_dict(model: nn.Module, path: Path, prefix: str) -> None:
             ),
             do="check model.from_config or model.name_or_path",
         )
-
-
-def _is_tied(model: Any, name: str, state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a parameter is tied to another one that the file has."""
-    pairs = getattr(model, "all_tied_weights_keys", {})
-    return any(name in pair and any(other in state for other in pair) for pair in pairs.items())
 
 
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:

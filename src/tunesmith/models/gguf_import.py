@@ -36,29 +36,24 @@ def unpack(path: Path) -> Path:
     if not target.exists():
         say(f"unpacking {path.name} to float32 safetensors, once ({target})")
         start = time.monotonic()
-        _write(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # the target appears complete or not at all
+            folder = Path(scratch) / "model"
+            _convert(path, folder)
+            try:
+                folder.rename(target)
+            except OSError:
+                if not target.exists():  # another process may have been first, with the same bytes
+                    shutil.copytree(folder, target)
         say(f"unpacked in {time.monotonic() - start:.0f} s")
     return target
 
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path, size: int, changed: int) -> str:
-    """The hash of a file's content; size and changed (ns) are part of the cache's key."""
+    """Return the hash of a file's content; size and changed (ns) belong to the cache's key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, target: Path) -> None:
-    """Convert the file; the target appears complete or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        converted = Path(scratch) / "model"
-        _convert(path, converted)
-        try:
-            converted.rename(target)
-        except OSError:
-            if not target.exists():  # another process may have been first, with the same bytes
-                shutil.copytree(converted, target)
 
 
 def _convert(path: Path, folder: Path) -> None:

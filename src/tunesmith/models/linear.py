@@ -54,7 +54,7 @@ class Regression:
             logits = np.hstack([np.zeros_like(logits), logits])
         return names.softmax(logits)
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Floats]:
         return {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
 
 
@@ -73,27 +73,20 @@ class BagOfWords:
 
     def _grams(self, text: str) -> list[str]:
         text = text.lower() if self.settings.lowercase else text
-        words = self.settings.word_ngrams
-        chars = self.settings.char_ngrams
-        grams = _word_ngrams(WORD.findall(text), *words) if words else []
-        return grams + ([f"c|{gram}" for gram in _char_ngrams(text, *chars)] if chars else [])
-
-
-def _word_ngrams(words: list[str], shortest: int, longest: int) -> list[str]:
-    grams = list(words) if shortest == 1 else []
-    for n in range(max(shortest, 2), longest + 1):
-        grams += [" ".join(gram) for gram in zip(*(words[i:] for i in range(n)), strict=False)]
-    return grams
-
-
-def _char_ngrams(text: str, shortest: int, longest: int) -> list[str]:
-    grams = []
-    for word in (f" {word} " for word in text.split()):
-        for n in range(shortest, longest + 1):
-            grams += [word[i : i + n] for i in range(max(1, len(word) - n + 1))]
-            if n >= len(word):  # a short word counts once, as a whole
-                break
-    return grams
+        grams: list[str] = []
+        if self.settings.word_ngrams:
+            shortest, longest = self.settings.word_ngrams
+            words = WORD.findall(text)
+            for n in range(shortest, longest + 1):
+                grams += words if n == 1 else map(" ".join, zip(*(words[i:] for i in range(n)), strict=False))
+        if self.settings.char_ngrams:
+            shortest, longest = self.settings.char_ngrams
+            for word in (f" {word} " for word in text.split()):
+                for n in range(shortest, longest + 1):
+                    grams += [f"c|{word[i : i + n]}" for i in range(max(1, len(word) - n + 1))]
+                    if n >= len(word):  # a short word counts once, as a whole
+                        break
+        return grams
 
 
 @dataclass(frozen=True)
@@ -117,14 +110,14 @@ class LinearClassifier:
 
     @property
     def max_length(self) -> None:
-        """Texts are read whole."""
+        """Texts are read in full."""
 
     def count_tokens(self, example: Example) -> int:
-        """Number of words."""
+        """Return the number of words."""
         return len(WORD.findall(f"{example.text} {example.text_pair or ''}"))
 
     def rendered_prompt(self, example: Example) -> None:
-        """There is no prompt."""
+        """Return None: there is no prompt."""
 
     def parts(self) -> ModelParts:
         return ModelParts()
@@ -133,7 +126,7 @@ class LinearClassifier:
         return list(examples)
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
-        """Log-probabilities, K for each example."""
+        """Return log-probabilities, K for each example."""
         return [np.log(np.maximum(prediction.probabilities, 1e-30)) for prediction in self.predict(rows)]
 
     def with_model(self, model: object) -> LinearClassifier:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,24 +52,19 @@ class _OneDnnLinearMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is nn.functional.linear and not kwargs and _supports(*args):
-            return _multiply(*args)
-        return func(*args, **(kwargs or {}))
+        if func is not nn.functional.linear or kwargs or not _supports(*args):
+            return func(*args, **(kwargs or {}))
+        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in args):
+            return _LinearWithGradient.apply(*args, *[None] * (3 - len(args)))  # type: ignore[no-untyped-call]
+        return _linear(*args)
 
 
 def _supports(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
-    """Whether oneDNN can compute this layer, and gains. Subclasses of tensors (4 bits) have kernels of their own."""
+    """Return whether oneDNN computes this layer faster. Subclasses of tensors (4 bits) have their own kernels."""
     kinds = {type(tensor) for tensor in (input, weight, bias) if tensor is not None}
     plain = kinds <= {torch.Tensor, nn.Parameter} and weight.device.type == "cpu" and weight.ndim == 2
     floats = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and floats and weight.numel() >= MIN_WEIGHTS and input.numel() >= MIN_ROWS * input.shape[-1]
-
-
-def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    tensors = (input, weight, bias)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return cast(torch.Tensor, _LinearWithGradient.apply(input, weight, bias))  # type: ignore[no-untyped-call]
-    return _linear(input, weight, bias)
 
 
 def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -100,7 +95,7 @@ class _LinearWithGradient(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=1)
 def _measured_faster(threads: int) -> bool:
-    """Time both on a multiplication that fits into the cache; the minimum of some, as other programs only slow them."""
+    """Time both on a multiplication that fits into the cache; the minimum counts, because noise only adds time."""
     with torch.inference_mode():
         rows, weight = torch.full((128, 512), 0.5), torch.full((512, 512), 0.5)
         try:

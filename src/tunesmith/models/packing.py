@@ -57,7 +57,18 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
     A learned token is predicted at the token before it; a sequence's first label has none and does not count.
     """
     order, tokens, shared = _sort(sequences)
-    paths = _paths(tokens, shared)
+    paths: list[Ints] = []  # the places of each sequence's tokens in the row
+    total = 0
+    for ids, count in zip(tokens, shared, strict=True):
+        start, total = total, total + len(ids) - count
+        before = paths[-1][:count] if paths else np.empty(0, np.int64)
+        paths.append(np.concatenate([before, np.arange(start, total)]))
+    mask_TT = np.zeros((total, total), bool)
+    end = 0
+    for path, count in zip(paths, shared, strict=True):
+        start, end = end, end + len(path) - count
+        mask_TT[start:end, path[:count]] = True
+        mask_TT[start:end, start:end] = np.tri(end - start, dtype=bool)
     places: list[Ints] = [paths[0]] * len(order)
     for position, path in zip(order, paths, strict=True):
         places[position] = path
@@ -66,7 +77,7 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
     return Packed(
         torch.from_numpy(np.concatenate(new))[None],
         torch.from_numpy(np.concatenate(depths))[None],
-        torch.from_numpy(_mask(paths, shared))[None, None],
+        torch.from_numpy(mask_TT)[None, None],
         tuple(torch.from_numpy(path) for path in places),
         *_targets(places, labels),
     )
@@ -138,7 +149,7 @@ def head(model: nn.Module) -> nn.Module:
 
 
 def run_trimmed(
-    model: nn.Module, inputs: Mapping[str, Any], select: Callable[[torch.Tensor], torch.Tensor]
+    model: nn.Module, inputs: Mapping[str, object], select: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[torch.Tensor, Any]:
     """Run the model's own forward, with its head only on what `select` takes from the hidden states (B x T x D).
 
@@ -181,45 +192,20 @@ def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: fl
 
 
 def _sort(sequences: Tokens) -> tuple[list[int], list[Ints], list[int]]:
-    """Lexicographic order, the sequences in that order, and how many tokens each shares with the one before it."""
+    """Return lexicographic order, the sequences in that order, and how many tokens each shares with the one before."""
     lists = [list(ids) for ids in sequences]
     order = sorted(range(len(lists)), key=lists.__getitem__)
     tokens = [np.asarray(lists[i], np.int64) for i in order]
-    return order, tokens, [0, *(_common(a, b) for a, b in pairwise(tokens))][: len(order)]
-
-
-def _common(a: Ints, b: Ints) -> int:
-    """Length of the longest common prefix."""
-    shorter = min(len(a), len(b))
-    (differ,) = np.nonzero(a[:shorter] != b[:shorter])
-    return int(differ[0]) if len(differ) else shorter
-
-
-def _paths(tokens: Sequence[Ints], shared: Sequence[int]) -> list[Ints]:
-    """The places of the tokens of sorted sequences in the row."""
-    paths: list[Ints] = []
-    end = 0
-    for ids, count in zip(tokens, shared, strict=True):
-        start, end = end, end + len(ids) - count
-        before = paths[-1][:count] if paths else np.empty(0, np.int64)
-        paths.append(np.concatenate([before, np.arange(start, end)]))
-    return paths
-
-
-def _mask(paths: Sequence[Ints], shared: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """T x T, True where the token of the row attends to that of the column."""
-    total = sum(len(path) - count for path, count in zip(paths, shared, strict=True))
-    mask_TT = np.zeros((total, total), bool)
-    end = 0
-    for path, count in zip(paths, shared, strict=True):
-        start, end = end, end + len(path) - count
-        mask_TT[start:end, path[:count]] = True
-        mask_TT[start:end, start:end] = np.tri(end - start, dtype=bool)
-    return mask_TT
+    shared = [0] * len(tokens)
+    for i, (a, b) in enumerate(pairwise(tokens), 1):
+        shorter = min(len(a), len(b))
+        (differ,) = np.nonzero(a[:shorter] != b[:shorter])
+        shared[i] = int(differ[0]) if len(differ) else shorter
+    return order, tokens, shared
 
 
 def _targets(places: Sequence[Ints], labels: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unique places, the index of each prediction into them, and the id to predict; sorted by place."""
+    """Return unique places, the index of each prediction into them, and the id to predict; sorted by place."""
     before, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for path, row in zip(places, labels, strict=True):
         label_L = np.asarray(row, np.int64)
@@ -238,7 +224,7 @@ def _targets(places: Sequence[Ints], labels: Tokens) -> tuple[torch.Tensor, torc
 
 
 def _grouped(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Neighbours in groups, each as full as `max_tokens` allows: the fewest possible groups."""
+    """Return neighbours in the fewest possible groups: each is as full as `max_tokens` allows."""
     groups: list[list[int]] = []
     used = 0
     for i, (length, count) in enumerate(zip(lengths, shared, strict=True)):
@@ -252,19 +238,19 @@ def _grouped(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> 
 
 
 def _window(model: nn.Module) -> int | None:
-    """How many tokens the model's layers attend to, if its configuration has a limit."""
+    """Return how many tokens the model's layers attend to, if its configuration has a limit."""
     config = inner(model).config.get_text_config()
     limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return min((limit for limit in limits if limit), default=None)
 
 
 def _reach(labels: Sequence[int]) -> int:
-    """Number of tokens up to the last one that makes a prediction."""
+    """Return the number of tokens up to the last one that makes a prediction."""
     return max((i for i, label in enumerate(labels) if label != IGNORE), default=0)
 
 
 def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
-    """Some sequences, the one with the longest reach, and a branch from its middle, so that the tree forks."""
+    """Return some sequences, the one with the longest reach, and a branch from its middle, so that the tree forks."""
     far = max(range(len(sequences)), key=lambda i: (_reach(labels[i]), len(sequences[i])))
     chosen = sorted({*range(min(3, len(sequences))), far})
     half = len(sequences[far]) // 2
@@ -274,7 +260,7 @@ def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], lis
 
 
 def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
-    """Largest difference between packed and separate sequences, relative to the largest logit."""
+    """Return the largest difference between packed and separate sequences, relative to the largest logit."""
     packed = pack(sequences, labels).to(inner(model).device)
     output_head = head(model)
     worst, scale = torch.zeros(()), torch.zeros(())

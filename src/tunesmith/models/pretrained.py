@@ -50,7 +50,10 @@ def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: An
     if getattr(config, "is_encoder_decoder", False):
         raise _not_causal(settings, f"{config.model_type}, which has an encoder and a decoder")
     model, report = _weights(AutoModelForCausalLM, settings, config, seed, quantization)
-    if _sees_ahead(model):
+    ids_2L = torch.tensor([[2, 3, 4], [2, 3, 5]], device=model.device)
+    with torch.no_grad(), _quiet():  # configurations do not say reliably whether a token changes earlier predictions
+        logits_2LV = model.eval()(input_ids=ids_2L).logits[:, :-1].float()
+    if not torch.allclose(logits_2LV[0], logits_2LV[1], atol=1e-4 * float(logits_2LV.abs().max())):
         raise _not_causal(settings, f"{config.model_type}, an encoder: its outputs depend on later tokens")
     _check_body(settings, report, "")
     loaded = _adjusted(settings, model, tokenizer, "")
@@ -190,7 +193,7 @@ def _check_body(settings: Model, report: Any, prefix: str) -> None:
 
 
 def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: Any | None) -> tuple[Any, Any]:
-    """A model of this architecture in float32, and transformers' report of missing weights; no files lack none."""
+    """Return a model of this architecture in float32, and transformers' report of the weights that its files lack."""
     own = settings.from_config is not None or settings.state_dict is not None
     if own and quantization is not None:
         raise ModelError(
@@ -217,19 +220,11 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
 
 
 def _adjusted(settings: Model, model: nn.Module, tokenizer: Tokenizer, prefix: str) -> LoadedModel:
-    """The model with the weights of `model.state_dict`, and with embedding rows for all tokens."""
+    """Return the model with the weights of `model.state_dict`, and with embedding rows for all tokens."""
     if settings.state_dict is not None:
         architectures.load_state_dict(model, Path(settings.state_dict), prefix)
     own = settings.state_dict is not None or settings.from_config is not None
     return LoadedModel(model, own, architectures.add_rows(model, len(tokenizer)))
-
-
-def _sees_ahead(model: Any) -> bool:
-    """Whether a token changes earlier predictions; tried, because configurations do not say it reliably."""
-    ids_2L = torch.tensor([[2, 3, 4], [2, 3, 5]], device=model.device)
-    with torch.no_grad(), _quiet():
-        logits_2LV = model.eval()(input_ids=ids_2L).logits[:, :-1].float()
-    return not torch.allclose(logits_2LV[0], logits_2LV[1], atol=1e-4 * float(logits_2LV.abs().max()))
 
 
 def _not_causal(settings: Model, found: str) -> ModelError:
@@ -259,7 +254,7 @@ def _base_of(adapter: adapters.SavedAdapter, settings: Model) -> Model:
 
 
 def _quantization_of(adapter: adapters.SavedAdapter) -> Any | None:
-    """The 4-bit configuration that the adapter was trained with, if this machine can use it."""
+    """Return the 4-bit configuration that the adapter was trained with, if this machine can use it."""
     quantization = quantize.saved_config(adapter.model_config)
     if quantization is not None and (reason := quantize.usable()):
         warn(f"{adapter.base}: loading in full precision what was trained in 4 bits changes its outputs: {reason}")
@@ -305,7 +300,13 @@ def longest_input(settings: Model, tokenizer: Tokenizer) -> int:
     config = _config(settings, tokenizer)
     with _loading_errors(settings), torch.device("meta"):
         model = AutoModel.from_config(config, trust_remote_code=settings.trust_remote_code)
-    limit: int = min(settings.max_length, tokenizer.model_max_length, *_positions(model))
+    stated = getattr(model.config, "max_position_embeddings", None)
+    limits = [stated] if isinstance(stated, int) and stated > 0 else []
+    for name, module in model.named_modules():
+        # RoBERTa and its relatives count positions from the padding index + 1
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    limit: int = min(settings.max_length, tokenizer.model_max_length, *limits)
     if limit < settings.max_length:
         say(f"note: model.max_length is {settings.max_length}, but this model reads {limit} tokens; using {limit}")
     return limit
@@ -326,19 +327,8 @@ def stored_precision(settings: Model) -> str:
     return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
-def _positions(model: nn.Module) -> list[int]:
-    """The sizes of learned position tables, and the configuration's limit; empty for a model without a limit."""
-    stated = getattr(model.config, "max_position_embeddings", None)
-    limits = [stated] if isinstance(stated, int) and stated > 0 else []
-    for name, module in model.named_modules():
-        # RoBERTa and its relatives count positions from the padding index + 1
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
-    return limits
-
-
 def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
-    """The architecture of `model.from_config` or of the files, with the recipe's dropout."""
+    """Return the architecture of `model.from_config` or of the files, with the recipe's dropout."""
     from transformers import AutoConfig
 
     if settings.from_config is not None:
@@ -351,7 +341,7 @@ def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
     return config
 
 
-def _source(settings: Model) -> dict[str, Any]:
+def _source(settings: Model) -> dict[str, str | bool]:
     return {"revision": settings.revision or "main", "trust_remote_code": settings.trust_remote_code}
 
 

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,21 +80,47 @@ def correct_dequantization() -> torch.library.Library:
 
 def usable() -> str | None:
     """Return None if 4-bit training works on this machine, else the reason why not; a small layer is tried."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return f"bitsandbytes is not installed ({INSTALL})"
+    if reason := unavailable():
+        return reason
     try:
         return _try(processes.device())
     except Exception as error:  # drivers and missing libraries fail in many ways; any of them is the answer
         return f"bitsandbytes fails here ({errors.summary(error)})"
 
 
+def unavailable() -> str | None:
+    """Return None if bitsandbytes can be imported, else the reason why not.
+
+    peft and accelerate check only whether it is installed. If its import fails, it counts as not installed for them
+    too: otherwise plain LoRA would fail with it.
+    """
+    if (error := _import_error()) is not None:
+        return f"bitsandbytes cannot be imported ({error})"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return f"bitsandbytes is not installed ({INSTALL})"
+    return None
+
+
+@functools.cache
+def _import_error() -> str | None:
+    try:
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            import bitsandbytes  # noqa: F401
+    except Exception as error:  # drivers and missing libraries fail in many ways
+        if isinstance(error, ModuleNotFoundError) and error.name == "bitsandbytes":  # it is not installed
+            return None
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+        return errors.summary(error)
+    return None
+
+
 def _try(device: torch.device) -> str | None:
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")
+    with quiet():
         correct_dequantization()
         import bitsandbytes
 
-        layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.float32, quant_type="nf4")
     layer.weight.data = torch.linspace(-1, 1, 64 * 32).view(32, 64)
     layer = use_training_kernels(layer.to(device))
     x_BD = torch.ones(2, 64, device=device, requires_grad=True)
@@ -141,24 +168,21 @@ def dequantize(model: nn.Module) -> nn.Module:
     import bitsandbytes
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-            model.set_submodule(name, _plain(module, weight.float()))
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
+        original: Any = getattr(module, "source_cls", nn.Linear)
+        if original is nn.Linear:
+            with torch.device("meta"):
+                layer: Any = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+        else:  # GPT-2's Conv1D is a linear layer with a transposed weight
+            layer, weight = original(module.out_features, module.in_features), weight.T.contiguous()
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
+            layer.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
+        model.set_submodule(name, layer.train(module.training))
     _remove_marks(model)
     return model
-
-
-def _plain(module: Any, weight: torch.Tensor) -> nn.Module:
-    """Return the layer that a 4-bit layer replaced; GPT-2's Conv1D is a linear layer with a transposed weight."""
-    if getattr(module, "source_cls", nn.Linear) is nn.Linear:
-        with torch.device("meta"):
-            layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-    else:
-        layer, weight = module.source_cls(module.out_features, module.in_features), weight.T.contiguous()
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if module.bias is not None:
-        layer.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
-    return layer.train(module.training)
 
 
 def _remove_marks(model: Any) -> None:

@@ -82,7 +82,7 @@ def _attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each text of a row (B = 1), or sdpa's for padded batches. Returns B x T x H x D."""
+    """Attend within each text of a row (B = 1), or as sdpa does for padded batches. Returns B x T x H x D."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths = more.pop("text_lengths", None)

@@ -39,14 +39,14 @@ class Encoder:
     max_tokens: int | str = "auto"
     """Tokens in memory at once, padding included."""
     layout: batches.EncoderLayout | None = None
-    """How texts lie in memory; None for padded."""
+    """How texts lie in memory; None for padded rows."""
 
     def rows(
         self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
     ) -> tuple[Floats, list[DataNote]]:
-        """`read(model output, batch)` for every example, in the order given, and what `max_length` cut.
+        """Return `read(model output, batch)` for every example, in the order given, and what `max_length` cut.
 
-        Computed in batches of similar length, by `layout`.
+        The batches hold examples of similar length, in `layout`.
         """
         self.model.eval()
         encoded, changes = encode(examples, self.tokenizer, self.max_length)
@@ -70,22 +70,22 @@ class Encoder:
 
 @dataclass(frozen=True)
 class EncodedClassifier:
-    """What a fine-tuned classifier and a probe have in common: texts go through one encoder."""
+    """Base class of a fine-tuned classifier and a probe: their texts go through one encoder."""
 
     labels: tuple[str, ...]
     encoder: Encoder
 
     @property
     def max_length(self) -> int:
-        """Most tokens that are read; what is longer is cut."""
+        """Tokens that are read, at most; longer texts are cut."""
         return self.encoder.max_length
 
     def count_tokens(self, example: Example) -> int:
-        """Number of tokens before cutting."""
+        """Return the number of tokens before cutting."""
         return len(self.encoder.tokenizer(example.text, example.text_pair, verbose=False)["input_ids"])
 
     def rendered_prompt(self, example: Example) -> None:
-        """There is no prompt."""
+        """Return None: there is no prompt."""
 
     def parts(self) -> ModelParts:
         encoder = self.encoder
@@ -103,7 +103,7 @@ class EncoderClassifier(EncodedClassifier):
     """A fine-tuned sequence classifier."""
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
-        """K for each example."""
+        """Return K logits for each example."""
         return list(self.encoder.rows(rows, lambda output, batch: output.logits, "compare")[0])
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -113,7 +113,7 @@ class EncoderClassifier(EncodedClassifier):
         return names.predictions(examples, names.softmax(logits), self.labels)
 
     def save(self, folder: Path) -> None:
-        """Plain Hugging Face files; the label names are in config.json, max_length in tokenizer_config.json."""
+        """Write plain Hugging Face files; label names are in config.json, max_length in tokenizer_config.json."""
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
         pretrained.save(folder, self.encoder.model, self.encoder.tokenizer)
 
@@ -127,7 +127,7 @@ class EncoderClassifier(EncodedClassifier):
 
 
 def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
-    """Return the layout for a classifier, and why it pads where it does: on accelerators always, for their kernels."""
+    """Return the layout for a classifier, and why it pads if it does; accelerators always pad, for their kernels."""
     device = next(model.parameters()).device
     layout = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
     return (batches.Padded(tokenizer), layout) if isinstance(layout, str) else (layout, None)
@@ -145,7 +145,7 @@ class ProbeClassifier(EncodedClassifier):
         return replace(super().parts(), head=head)
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
-        """K for each example; of two classes the first one's are 0."""
+        """Return K logits for each example; for two classes the first is 0."""
         features, _ = embed(self.encoder, rows, self.settings)
         logits_BK = features @ self.regression.weight.T + self.regression.bias
         return list(np.hstack([np.zeros_like(logits_BK), logits_BK]) if logits_BK.shape[1] == 1 else logits_BK)

@@ -1,4 +1,4 @@
-"""A generator as a classifier: how likely it finds each label's text behind the question, or what it writes."""
+"""A generator as a classifier: by the probability of each label's text as the answer, or by the answer it writes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tunesmith.types import NO_LABEL, Example, Prediction
 
 Floats = npt.NDArray[np.float64]
 CONTENT_FREE = ("N/A", "[MASK]", "...")
-"""Texts that say nothing. Not the empty one of the paper: templates leave out the heading of an empty input."""
-MORE = 3
+"""Texts without content, for calibration. Not the paper's empty text: templates omit the heading of an empty input."""
+SLACK = 3
 """Tokens that mode `free` may write beyond the longest label."""
-ROWS = 16
+BATCH_SIZE = 16
 """Prompts that mode `free` answers at once."""
 
 
@@ -50,9 +50,9 @@ class LabelClassifier:
         """Return one prediction per example, by the mode of the recipe.
 
         `score`: probabilities are a softmax over the labels' log-probabilities, end token included, each divided by
-        its number of tokens where `normalize_length` is set. `constrained`: the label is what greedy generation gives
-        where only labels can be written, the probabilities are those of drawing so. `free`: what was written has all
-        probability; where that is no label, the label is NO_LABEL and all labels are equally likely.
+        its number of tokens if `normalize_length` is set. `constrained`: the label is that of greedy generation
+        restricted to labels, the probabilities those of sampling so. `free`: the generated label has probability 1; if
+        the answer is not a label, the prediction is NO_LABEL and all labels are equally likely.
         """
         if not examples:
             return []
@@ -62,7 +62,7 @@ class LabelClassifier:
         if self.settings.mode == "score":
             return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
-        rows = names.softmax(self._tree.total(self._tree.confined(edges_BE)))
+        rows = names.softmax(self._tree.total(self._tree.constrained(edges_BE)))
         return [
             Prediction(example.id, self.labels[k], tuple(row))
             for example, k, row in zip(examples, chosen, rows.tolist(), strict=True)
@@ -70,7 +70,7 @@ class LabelClassifier:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a prompt, which leave the longest label its place."""
+        """Most tokens of a prompt, with room for the longest label."""
         return self.generator.context_length - self.max_answer_tokens
 
     def count_tokens(self, example: Example) -> int:
@@ -89,34 +89,29 @@ class LabelClassifier:
         return [self.generator.answer_greedily(self.question.ask(example), settings) for example in examples]
 
     def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
-        """T x V for the T tokens of each answer."""
+        """Return T x V for the T tokens of each answer."""
         return self.generator.logits(rows)
 
     def with_model(self, model: nn.Module) -> LabelClassifier:
         return replace(self, generator=self.generator.with_model(model))
 
     def save(self, folder: Path) -> None:
-        """The generator's files; labels, question and settings are in prompt.json."""
+        """Write the generator's files; labels, question and settings are in prompt.json."""
         self.generator.save(folder)
-        question = {"labels": self.labels, "texts": self.question.texts, "instruction": self.question.instruction}
-        write_settings(folder, {"question": question, "predict": self.settings.model_dump(mode="json")})
+        write_settings(folder, replace(read_settings(folder), question=self.question, predict=self.settings))
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> LabelClassifier:
-        """What `save` wrote. Raises ModelError for the folder of a generator that answers instructions."""
-        content = read_settings(folder)
-        if "question" not in content:
+        """Load what `save` wrote. Raises ModelError for the folder of a generator that answers instructions."""
+        settings = read_settings(folder)
+        if settings.question is None or settings.predict is None:
             raise ModelError(f"the generator in {folder} is no classifier", do="use it with task instruction")
-        asked = content["question"]
-        question = LabelQuestion(tuple(asked["labels"]), tuple(asked["texts"]), asked["instruction"])
-        return cls(Generator.load(folder, trust_remote_code), question, Predict(**content["predict"]))
+        return cls(Generator.load(folder, trust_remote_code), settings.question, settings.predict)
 
     def check(self) -> None:
-        """Before any work: raises ModelError where labels are the same tokens, DataError where no text would fit."""
-        length, limit = (
-            len(self.generator.tokenize(self.question.ask(Example("shortest", "a")))),
-            self.generator.context_length,
-        )
+        """Raise ModelError if two labels are the same tokens, and DataError if no text fits beside the question."""
+        length = len(self.generator.tokenize(self.question.ask(Example("shortest", "a"))))
+        limit = self.generator.context_length
         if length > limit - self.max_answer_tokens:
             raise DataError(
                 f"the question without a text has {length} tokens, the longest label {self.max_answer_tokens}",
@@ -126,17 +121,17 @@ class LabelClassifier:
 
     @property
     def max_answer_tokens(self) -> int:
-        """Tokens that are kept free behind a prompt for the longest label."""
+        """Tokens reserved after a prompt for the longest label."""
         return max(map(len, self._answers))
 
     @cached_property
     def _answers(self) -> list[Ids]:
-        """Every label's tokens. They do not depend on the text: tried on two."""
+        """The tokens of every label, which do not depend on the text; this is checked with two texts."""
         asked = [self.question.ask(example) for example in _content_free()[:2]]
         first, second = (self.generator.chat_encoder.encode_answers(turns, self.question.texts) for turns in asked)
         if first != second:
             raise ModelError(
-                "this chat template writes an answer in another way for another question",
+                "this chat template renders the same answer differently after different questions",
                 do="choose another prompt.template",
             )
         texts: dict[tuple[int, ...], list[str]] = {}
@@ -145,7 +140,7 @@ class LabelClassifier:
         if same := [" and ".join(map(repr, alike)) for alike in texts.values() if len(alike) > 1]:
             raise ModelError(
                 f"this tokenizer cannot tell the labels {listed(same)} apart",
-                do="give them other texts: prompt.label_texts",
+                do="give them different texts: prompt.label_texts",
             )
         return first
 
@@ -155,7 +150,7 @@ class LabelClassifier:
 
     @cached_property
     def _reads_trees(self) -> bool:
-        """Whether the model gives its own log-probabilities for a tree; warns once where it does not."""
+        """Whether the model gives its own log-probabilities for a tree; warns once if it does not."""
         long = Example("long", "a " * self.generator.context_length)
         prompts = self._prompts([*_content_free()[:2], long], log=False)
         tried = sorted(self._answers, key=len)
@@ -165,15 +160,15 @@ class LabelClassifier:
         return reason is None
 
     @cached_property
-    def _biases(self) -> dict[bool, Floats]:
-        """What the labels get for texts that say nothing, K: for single texts (False) and for pairs."""
+    def _priors(self) -> dict[bool, Floats]:
+        """Probabilities of the labels for texts without content, K: of pairs (True) and of single texts."""
         return {}
 
-    def _bias(self, paired: bool) -> Floats:
-        if paired not in self._biases:
+    def _prior(self, paired: bool) -> Floats:
+        if paired not in self._priors:
             edges_BE = self._edges(_content_free(paired), "calibrate")
-            self._biases[paired] = names.softmax(self._scores(edges_BE)).mean(axis=0)
-        return self._biases[paired]
+            self._priors[paired] = names.softmax(self._scores(edges_BE)).mean(axis=0)
+        return self._priors[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
         score = scoring.score if self._reads_trees else scoring.score_padded
@@ -184,7 +179,7 @@ class LabelClassifier:
         return self.generator.encode(asked, self.max_answer_tokens, log)
 
     def _scores(self, edges_BE: Floats) -> Floats:
-        """Log-probability of each label, B x K; a token's mean of it where length is normalised."""
+        """Return the log-probability of each label, B x K; its mean over the tokens if length is normalised."""
         lengths_K = np.array([len(ids) for ids in self._answers])
         return self._tree.total(edges_BE) / (lengths_K if self.settings.normalize_length else 1)
 
@@ -193,11 +188,11 @@ class LabelClassifier:
         if not self.settings.calibrate:
             return names.softmax(scores_BK)
         # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
-        return names.softmax(scores_BK - np.log([self._bias(example.text_pair is not None) for example in examples]))
+        return names.softmax(scores_BK - np.log([self._prior(example.text_pair is not None) for example in examples]))
 
     def _read(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Mode `free`: match what is written to the labels' texts."""
-        settings = Generate(max_new_tokens=max(map(len, self._answers)) + MORE, batch_size=ROWS)
+        """Predict in mode `free`: generate answers, and match them to the labels' texts."""
+        settings = Generate(max_new_tokens=self.max_answer_tokens + SLACK, batch_size=BATCH_SIZE)
         asked = [self.question.ask(example) for example in examples]
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
         predictions = [self._predicted(response.id, self._matched(response.text)) for response in written]
@@ -208,7 +203,7 @@ class LabelClassifier:
         return predictions
 
     def _matched(self, text: str) -> int | None:
-        """The label whose text this is; capitals count only where texts differ in nothing else."""
+        """Return the label with this text; case matters only if two texts differ in nothing else."""
         folded = [label_text.casefold() for label_text in self.question.texts]
         text = text.strip()
         if text in self.question.texts:
@@ -223,12 +218,12 @@ class LabelClassifier:
 
 
 def asks_for_labels(folder: Path) -> bool:
-    """Whether the generator saved in a folder is one that classifies."""
-    return "question" in read_settings(folder)
+    """Return whether the generator saved in a folder is a classifier."""
+    return read_settings(folder).question is not None
 
 
 def count_invalid(predictions: Sequence[Prediction]) -> int:
-    """Return how many are no label."""
+    """Return how many predictions are not a label."""
     return sum(prediction.label == NO_LABEL for prediction in predictions)
 
 

@@ -1,4 +1,4 @@
-"""How well a generator foresees given answers: the loss of their tokens, conversation by conversation."""
+"""How well a generator predicts given answers: the loss of their tokens, conversation by conversation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def losses(
 
 
 def _targets(labels: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places that predict something, and what."""
+    """Return the places that predict a learned token, and these tokens."""
     learned = [i for i, label in enumerate(labels) if i and label != IGNORE]
     places = torch.tensor([i - 1 for i in learned], dtype=torch.long, device=device)
     return places, torch.tensor([labels[i] for i in learned], dtype=torch.long, device=device)

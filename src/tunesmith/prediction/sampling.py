@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-k, top-p and penalties, reproducible for each row whatever its batch."""
+"""Sampling of tokens: temperature, top-k, top-p and repetition penalty, reproducible for each row in every batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith.recipe import Generate
 
 @dataclass(frozen=True)
 class GenerationRow:
-    """One answer to be written. number: of several to one prompt."""
+    """One answer to generate. number: its index among several answers to one prompt."""
 
     prompt: Ids
     seed: int
@@ -24,36 +24,36 @@ class GenerationRow:
 
 @dataclass(frozen=True)
 class SeededSampler:
-    """Chooses next tokens where not simply the likeliest is wanted: a `logits processor` of the library.
+    """A logits processor of transformers' `generate` that samples, or penalises repetition.
 
-    Its own penalty does not see padding, as the library's does, and its numbers belong to a row, not to a batch: so a
-    row gets the same tokens in every batch.
+    Unlike the library's own, its penalty ignores padding and its random numbers belong to a row instead of a batch, so
+    that a row gets the same tokens in every batch.
     """
 
     settings: Generate
     pads: list[int]
-    """How many of a row's first tokens are padding."""
-    numbers: list[np.random.Generator]
+    """Tokens of padding at the start of each row."""
+    generators: list[np.random.Generator]
 
     @classmethod
     def of(cls, rows: Sequence[GenerationRow], width: int, settings: Generate) -> SeededSampler:
-        """For rows padded on the left to `width`. A row's numbers follow from seed, prompt and its own number."""
+        """Return a sampler for rows padded on the left to `width`; each has a random generator of its own."""
         keys = [[row.seed, row.number, zlib.crc32(np.array(row.prompt, np.int64).tobytes())] for row in rows]
         pads = [width - len(row.prompt) for row in rows]
         return cls(settings, pads, [np.random.Generator(np.random.PCG64(key)) for key in keys])
 
     def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        """Scores whose largest is the token to take."""
+        """Return scores whose maximum is the token to take."""
         scores_BV = self._penalize(ids_BT, scores_BV)
         if not self.settings.do_sample:
             return scores_BV
         weights_BV = self._weights(scores_BV).cumsum(-1)
-        draws_B1 = torch.tensor([[rng.random()] for rng in self.numbers], dtype=torch.float64, device=ids_BT.device)
+        draws_B1 = torch.tensor([[rng.random()] for rng in self.generators], dtype=torch.float64, device=ids_BT.device)
         chosen_B1 = torch.searchsorted(weights_BV, draws_B1 * weights_BV[:, -1:], right=True)
         return torch.full_like(scores_BV, -torch.inf).scatter_(1, chosen_B1, 0.0)
 
     def _penalize(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        """Keskar et al. 2019: what was used is divided by the penalty where positive, else multiplied."""
+        """Divide positive scores of earlier tokens by the penalty and multiply negative ones (Keskar et al. 2019)."""
         penalty = self.settings.repetition_penalty
         if penalty == 1:
             return scores_BV
@@ -65,7 +65,7 @@ class SeededSampler:
         return scores_BV
 
     def _weights(self, scores_BV: torch.Tensor) -> torch.Tensor:
-        """What each token is drawn with, not normalised; by id and not by size, whose order near-ties could change."""
+        """Return unnormalised probabilities in the order of ids; sorted, near-ties could change places."""
         weights_BV = (scores_BV.double() / self.settings.temperature).softmax(-1)
         if self.settings.top_k:
             kept = weights_BV.topk(min(self.settings.top_k, weights_BV.shape[1])).values[:, -1:]

@@ -1,9 +1,9 @@
-"""How likely a causal language model finds each of several answers, exactly and with all that is shared computed once.
+"""Exact log-probabilities of several answers to a prompt, with every shared part computed once.
 
 The answers form a prefix tree. A row of a batch is a prompt followed by the tree's nodes, each of which attends to the
-prompt and its ancestors; the beginning that all prompts have in common (an instruction) is computed once and kept. As
-in models/packing.py every hidden state equals that of the sequence run alone; here rows hold one example each, since in
-a row of many, attention between examples is computed only to be thrown away.
+prompt and its ancestors; the common beginning of all prompts (an instruction) is computed once and cached. As in
+models/packing.py, every hidden state equals that of the sequence run alone. Here a row holds one example: attention
+between the examples of a row would be computed and masked.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from tunesmith.models import onednn_linear, packing
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-LOGITS = 2**26
-"""Most logits in memory at once."""
-ROW = 512
-"""Tokens read at once on a CPU: 256 and 1,024 take a tenth longer."""
+MAX_LOGITS = 2**26
+"""Logits in memory at once."""
+CPU_TOKENS = 512
+"""Tokens in memory at once on a CPU: 256 and 1,024 take a tenth longer."""
 TOLERANCE = 1e-4
-"""Of the largest difference of two log-probabilities, relative to the largest of them."""
+"""Largest difference of two log-probabilities, relative to the largest of them."""
 
 
 @dataclass(frozen=True)
 class Tree:
     """K answers as a prefix tree of E edges, each a token to predict at a place: 0 is the prompt's end, n node n - 1.
 
-    The N nodes are what must be read: a token that nothing follows is only predicted.
+    The N nodes are the tokens that the model reads; the last token of an answer is only predicted.
     """
 
     answers: tuple[tuple[int, ...], ...]
     tokens: Ints
     """N."""
     parents: Ints
-    """N: the place before each node."""
+    """N: the place that predicts each node."""
     edge_places: Ints
     """E."""
     edge_tokens: Ints
@@ -55,7 +55,7 @@ class Tree:
 
     @classmethod
     def of(cls, answers: Sequence[Ids]) -> Tree:
-        """Of answers with an end token, none of which is empty or the beginning of another."""
+        """Return the tree of answers, none of which is empty or the beginning of another."""
         edges: dict[tuple[int, int], int] = {}
         nodes: dict[int, int] = {}
         paths = []
@@ -70,20 +70,20 @@ class Tree:
         at = np.array(list(nodes), np.int64)
         return cls(tuple(map(tuple, answers)), tokens[at], places[at], places, tokens, tuple(paths))
 
-    def sees(self) -> npt.NDArray[np.bool_]:
-        """N x N: the node's (row's) ancestors and itself."""
-        seen_NN = np.eye(len(self.tokens), dtype=bool)
-        for node, parent in enumerate(self.parents):  # parents stand before their children
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Return N x N: True where a node (row) attends to a node (column), itself or an ancestor."""
+        mask_NN = np.eye(len(self.tokens), dtype=bool)
+        for node, parent in enumerate(self.parents):  # parents come before their children
             if parent:
-                seen_NN[node] |= seen_NN[parent - 1]
-        return seen_NN
+                mask_NN[node] |= mask_NN[parent - 1]
+        return mask_NN
 
     def total(self, edges_BE: Floats) -> Floats:
-        """Log-probability of each answer, B x K."""
+        """Return the log-probability of each answer, B x K."""
         return np.stack([edges_BE[:, path].sum(axis=1) for path in self.paths], axis=1)
 
-    def confined(self, edges_BE: Floats) -> Floats:
-        """The same, but where only these answers can be given: at each place its edges share all probability."""
+    def constrained(self, edges_BE: Floats) -> Floats:
+        """Return the edges' log-probabilities if only these answers are possible: they sum to 1 at each place."""
         local_BE = edges_BE.copy()
         for place in np.unique(self.edge_places):
             here = self.edge_places == place
@@ -91,8 +91,8 @@ class Tree:
         return local_BE
 
     def greedy(self, edges_BE: Floats) -> list[int]:
-        """The answer that the likeliest edge at every place leads to: what greedy generation among them would give."""
-        found = []
+        """Return the index of the answer that greedy generation would give for each row of edges."""
+        chosen = []
         for edges_E in edges_BE:
             left = list(range(len(self.paths)))
             step = 0
@@ -100,53 +100,69 @@ class Tree:
                 best = max((self.paths[k][step] for k in left), key=lambda edge: edges_E[edge])
                 left = [k for k in left if self.paths[k][step] == best]
                 step += 1
-            found.append(left[0])
-        return found
+            chosen.append(left[0])
+        return chosen
 
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes that are read together, with their ancestors, and the edges at them."""
+    """Nodes that are read together, with their ancestors, and the edges that they predict."""
 
     nodes: Ints
     edges: Ints
     places: Ints
-    """Of `edges`, in a row: 0 for the prompt's end, n for the n-th of `nodes`."""
+    """The place of each edge in a row: 0 for the prompt's end, n for the n-th of `nodes`."""
 
 
 def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int | str, title: str) -> Floats:
-    """Log-probabilities of a tree's edges behind each prompt, B x E. max_tokens: in memory at once, or `auto`."""
+    """Return the log-probabilities of a tree's edges after each prompt, B x E.
+
+    max_tokens: in memory at once, or `auto`.
+    """
     model.eval()
-    budget = _budget(max_tokens, _device(model))
-    shared = _shared(prompts)
+    device = _device(model)
+    budget = _budget(max_tokens, device)
+    vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+    shared: Ids = []
+    if len(prompts) > 1:
+        first, last = min(prompts), max(prompts)  # all others lie between these two
+        common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        shared = first[: min(common, *(len(ids) - 1 for ids in prompts))]  # at least one token of each prompt remains
     logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     with torch.inference_mode(), onednn_linear.enabled():
-        kept = None
+        cache = None
         if shared:
-            inputs = {"input_ids": torch.tensor([shared], device=_device(model)), "use_cache": True}
-            kept = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])[1].past_key_values
+            inputs = {"input_ids": torch.tensor([shared], device=device), "use_cache": True}
+            cache = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])[1].past_key_values
         for part in _parts(tree, budget):
-            row = _Rows(tree, part, kept, len(shared))
+            layout = _PromptRows(tree, part, cache, len(shared))
             lengths = [len(ids) - len(shared) + len(part.nodes) for ids in prompts]
-            groups = batches.plan(lengths, min(budget, _row_limit(model, part, max(lengths))))
-            for group in track(groups, title):
-                logs_BE[np.array(group)[:, None], part.edges] = row.run(
+            max_rows = max(1, MAX_LOGITS // (vocabulary * (len(part.nodes) + 1)))
+            for group in track(batches.plan(lengths, min(budget, max(lengths) * max_rows)), title):
+                logs_BE[np.array(group)[:, None], part.edges] = layout.run(
                     model, [prompts[i][len(shared) :] for i in group]
                 )
     return logs_BE
 
 
 def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int | str, title: str) -> Floats:
-    """The same by a row of its own for every prompt and answer: for models that cannot read a tree."""
+    """Return the same from one padded row per prompt and answer, for models that cannot read a tree."""
     model.eval()
+    device = _device(model)
     logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     rows = [(b, k) for b in range(len(prompts)) for k in range(len(tree.answers))]
     lengths = [len(prompts[b]) + len(tree.answers[k]) - 1 for b, k in rows]
-    budget = _budget(max_tokens, _device(model))
     with torch.inference_mode(), onednn_linear.enabled():
-        for group in track(batches.plan(lengths, budget), title):
+        for group in track(batches.plan(lengths, _budget(max_tokens, device)), title):
+            width = max(lengths[i] for i in group)
+            padding = [width - lengths[i] for i in group]
             ids = [[*prompts[b], *tree.answers[k][:-1]] for b, k in (rows[i] for i in group)]
-            logits_BTV = model(**_padded(ids, _device(model)), use_cache=False).logits
+            inputs = {
+                "input_ids": torch.tensor([row + [0] * pad for row, pad in zip(ids, padding, strict=True)]),
+                "attention_mask": torch.tensor([[1] * (width - pad) + [0] * pad for pad in padding]),
+            }
+            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+            logits_BTV = model(**inputs, use_cache=False).logits
             for i, logits_TV in zip(group, logits_BTV, strict=True):
                 b, k = rows[i]
                 at = torch.arange(len(tree.answers[k])) + len(prompts[b]) - 1
@@ -157,47 +173,55 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
 
 
 def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) -> str | None:
-    """Try both ways; None where a tree gives the model's own log-probabilities, else why it does not.
+    """Run both ways; return None if a tree gives the model's own log-probabilities, else the reason.
 
     The longest prompt decides about sliding windows.
     """
     tree = Tree.of(answers)
     try:
-        mine, own = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
-    except Exception as error:  # any model may be tried here; whatever it raises is the answer
+        by_tree, by_row = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
+    except Exception as error:  # models may raise anything here; it is the reason
         return f"it cannot read a tree ({errors.summary(error)})"
-    difference = float(np.abs(mine - own).max() / np.abs(own).max())
+    difference = float(np.abs(by_tree - by_row).max() / np.abs(by_row).max())
     if difference <= TOLERANCE:  # not so for NaN
         return None
     return f"log-probabilities differ by {difference:.1e} of the largest (at most {TOLERANCE:.0e} is allowed)"
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Lays prompts out as rows: what follows the shared beginning, padding, and the nodes of a part of the tree."""
+class _PromptRows:
+    """Lays out a batch: rows of a prompt after the shared beginning, padding, and the nodes of a part of the tree."""
 
     tree: Tree
     part: Part
-    kept: Any | None
-    """What the model keeps of the shared beginning."""
+    cache: Any | None
+    """Keys and values of the shared beginning."""
     shared: int
     """Its tokens."""
 
     def run(self, model: nn.Module, prompts: Sequence[Ids]) -> Floats:
-        """Log-probabilities of the part's edges, B x E."""
-        device = _device(model)
+        """Return the log-probabilities of the part's edges, B x E."""
+        device, nodes = _device(model), self.part.nodes
         width = max(map(len, prompts))
         lengths_B = torch.tensor([len(ids) for ids in prompts])
+        tokens = self.tree.tokens[nodes].tolist()
+        # A node's position is its depth in the tree, whose root is the whole prompt.
+        depth_N = torch.from_numpy(self.tree.mask()[nodes].sum(1)) - 1
+        prompt_BT = torch.arange(width).expand(len(prompts), -1)
         inputs = {
-            "input_ids": torch.tensor([ids + [0] * (width - len(ids)) + self._tokens for ids in prompts]),
-            "position_ids": self._positions(lengths_B, width),
+            "input_ids": torch.tensor([ids + [0] * (width - len(ids)) + tokens for ids in prompts]),
+            "position_ids": torch.cat([prompt_BT, lengths_B[:, None] + depth_N], dim=1) + self.shared,
             "attention_mask": self._mask(lengths_B, width, next(model.parameters()).dtype),
         }
-        more = {"past_key_values": self._keep(len(prompts)), "use_cache": True} if self.kept else {"use_cache": False}
-        nodes = torch.arange(len(self.part.nodes)).expand(len(prompts), -1) + width
-        places_BU = torch.cat([lengths_B[:, None] - 1, nodes], dim=1)
-        rows_B1 = torch.arange(len(prompts), device=device)[:, None]
-        places_BU = places_BU.to(device)
+        more: dict[str, object] = {"use_cache": False}
+        if self.cache:
+            cache = copy.deepcopy(self.cache)  # the model adds to it
+            cache.batch_repeat_interleave(len(prompts))
+            more = {"past_key_values": cache, "use_cache": True}
+        places_BU = torch.cat(
+            [lengths_B[:, None] - 1, torch.arange(len(nodes)).expand(len(prompts), -1) + width], dim=1
+        )
+        rows_B1, places_BU = torch.arange(len(prompts), device=device)[:, None], places_BU.to(device)
         _, output = packing.run_trimmed(
             model,
             {name: tensor.to(device) for name, tensor in inputs.items()} | more,
@@ -205,79 +229,38 @@ class _Rows:
         )
         logits_BUV: torch.Tensor = output.logits
         logits_BUV = logits_BUV.to(torch.promote_types(logits_BUV.dtype, torch.float32))
-        places, tokens = torch.from_numpy(self.part.places), torch.from_numpy(self.tree.edge_tokens[self.part.edges])
-        logs_BE: Floats = (logits_BUV[:, places, tokens] - logits_BUV.logsumexp(-1)[:, places]).double().cpu().numpy()
+        places, edges = torch.from_numpy(self.part.places), torch.from_numpy(self.tree.edge_tokens[self.part.edges])
+        logs_BE: Floats = (logits_BUV[:, places, edges] - logits_BUV.logsumexp(-1)[:, places]).double().cpu().numpy()
         return logs_BE
 
-    @property
-    def _tokens(self) -> list[int]:
-        return [int(token) for token in self.tree.tokens[self.part.nodes]]
-
-    def _keep(self, rows: int) -> Any:
-        """A copy, for the model adds to it."""
-        kept = copy.deepcopy(self.kept)
-        kept.batch_repeat_interleave(rows)  # type: ignore[union-attr]
-        return kept
-
-    def _positions(self, lengths_B: torch.Tensor, width: int) -> torch.Tensor:
-        """Depth in the tree, which the whole prompt is the root of."""
-        depth_N = torch.from_numpy(self.tree.sees()[self.part.nodes].sum(1)) - 1
-        prompt_BT = torch.arange(width).expand(len(lengths_B), -1)
-        return torch.cat([prompt_BT, lengths_B[:, None] + depth_N], dim=1) + self.shared
-
     def _mask(self, lengths_B: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
-        """Added to the scores of attention: 0 where a token (row) may look, B x 1 x T x S."""
+        """Return the bias on attention scores, B x 1 x T x S: 0 where a token (row) attends to a token (column)."""
         nodes = self.part.nodes
-        ends = self.shared + width
-        sees = torch.zeros(len(lengths_B), width + len(nodes), ends + len(nodes), dtype=torch.bool)
-        sees[:, :, : self.shared] = True
-        sees[:, :width, self.shared : ends] = torch.ones(width, width, dtype=torch.bool).tril()
-        sees[:, width:, self.shared : ends] = (torch.arange(width) < lengths_B[:, None])[:, None]
-        sees[:, width:, ends:] = torch.from_numpy(self.tree.sees()[np.ix_(nodes, nodes)])
-        mask = torch.zeros(sees.shape, dtype=dtype)
-        return mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
+        end = self.shared + width
+        mask = torch.zeros(len(lengths_B), width + len(nodes), end + len(nodes), dtype=torch.bool)
+        mask[:, :, : self.shared] = True
+        mask[:, :width, self.shared : end] = torch.ones(width, width, dtype=torch.bool).tril()
+        mask[:, width:, self.shared : end] = (torch.arange(width) < lengths_B[:, None])[:, None]
+        mask[:, width:, end:] = torch.from_numpy(self.tree.mask()[np.ix_(nodes, nodes)])
+        return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
 
 
 def _budget(setting: int | str, device: torch.device) -> int:
-    """Tokens in memory at once. `auto`: smaller than in training where the cache is what counts, see benchmarks."""
-    return ROW if setting == "auto" and device.type == "cpu" else batches.token_budget(setting, device)
-
-
-def _shared(prompts: Sequence[Ids]) -> Ids:
-    """What all prompts begin with; of each prompt something is left, and one prompt shares nothing."""
-    if len(prompts) < 2:
-        return []
-    first, last = min(prompts), max(prompts)  # between these two lie all others
-    count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[: min(count, *(len(ids) - 1 for ids in prompts))]
+    """Return how many tokens to hold in memory at once; `auto` on a CPU is smaller than in training, see docs."""
+    return CPU_TOKENS if setting == "auto" and device.type == "cpu" else batches.token_budget(setting, device)
 
 
 def _parts(tree: Tree, max_nodes: int) -> list[Part]:
-    """The whole tree, or, where it does not fit into a row, its nodes in groups."""
-    sees_NN = tree.sees()
+    """Return the whole tree, or its nodes in groups if a row cannot hold them all."""
+    mask_NN = tree.mask()
     parts = []
     for start in range(0, max(1, len(tree.tokens)), max_nodes):
         group = np.arange(start, min(start + max_nodes, len(tree.tokens)))
-        nodes = np.flatnonzero(sees_NN[group].any(axis=0)) if len(group) else group
-        mine = np.isin(tree.edge_places, group + 1) | ((tree.edge_places == 0) & (start == 0))
-        edges = np.flatnonzero(mine)
+        nodes = np.flatnonzero(mask_NN[group].any(axis=0)) if len(group) else group
+        edges = np.flatnonzero(np.isin(tree.edge_places, group + 1) | ((tree.edge_places == 0) & (start == 0)))
         places = tree.edge_places[edges]
         parts.append(Part(nodes, edges, np.where(places == 0, 0, np.searchsorted(nodes, places - 1) + 1)))
     return parts
-
-
-def _row_limit(model: nn.Module, part: Part, longest: int) -> int:
-    """Tokens of as many rows as have LOGITS logits at most."""
-    vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
-    return longest * max(1, LOGITS // (vocabulary * (len(part.nodes) + 1)))
-
-
-def _padded(rows: Sequence[Ids], device: torch.device) -> dict[str, torch.Tensor]:
-    """Padded on the right, where no token that counts looks."""
-    width = max(map(len, rows))
-    ids_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids in rows])
-    mask_BT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows])
-    return {"input_ids": ids_BT.to(device), "attention_mask": mask_BT.to(device)}
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -71,7 +71,11 @@ class PaddedCausal:
         learned_BT = next_BT != IGNORE
         ids_U = next_BT[learned_BT]
         if self.through_model:
-            return nn.functional.cross_entropy(_own_logits(model, batch.inputs, learned_BT), ids_U, reduction="sum")
+            inputs = {**batch.inputs, "use_cache": False}
+            _, output = packing.run_trimmed(model, inputs, lambda hidden_BTD: hidden_BTD[:, :-1][learned_BT][None])
+            logits_UV: torch.Tensor = output.logits[0]
+            logits_UV = logits_UV.to(torch.promote_types(logits_UV.dtype, torch.float32))
+            return nn.functional.cross_entropy(logits_UV, ids_U, reduction="sum")
         with _tied_embedding(model) as tied:
             hidden_UD = packing.run_body(model, batch.inputs)[:, :-1][learned_BT]
         each_U = torch.arange(len(hidden_UD), device=hidden_UD.device)
@@ -106,15 +110,6 @@ def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
     return torch.allclose(logits_BTV.float(), expected.float(), rtol=1e-2, atol=1e-2)
 
 
-def _own_logits(model: nn.Module, inputs: dict[str, torch.Tensor], learned_BT: torch.Tensor) -> torch.Tensor:
-    """The model's own logits at the learned places of all columns but the last, U x V; at least float32."""
-    _, output = packing.run_trimmed(
-        model, {**inputs, "use_cache": False}, lambda hidden_BTD: hidden_BTD[:, :-1][learned_BT][None]
-    )
-    logits_UV: torch.Tensor = output.logits[0]
-    return logits_UV.to(torch.promote_types(logits_UV.dtype, torch.float32))
-
-
 def sum_cross_entropy(
     head: nn.Module,
     hidden_UD: torch.Tensor,
@@ -143,21 +138,21 @@ def sum_cross_entropy(
 
 
 def _bounds(index_P: torch.Tensor, places: int, chunk: int) -> list[int]:
-    """Index of the first prediction of each chunk of places, and the number of predictions."""
+    """Return the index of the first prediction of each chunk of places, and the number of predictions."""
     starts = torch.tensor([*range(0, max(1, places), chunk), places], device=index_P.device)
     bounds: list[int] = torch.searchsorted(index_P, starts).tolist()
     return bounds
 
 
 def _chunk(head: nn.Module, hidden_CD: torch.Tensor, index_P: torch.Tensor, ids_P: torch.Tensor) -> torch.Tensor:
-    """One softmax per place, however many predictions it makes; without any, zero with a gradient of zeros."""
+    """Return the summed loss with one softmax per place, however many predictions it makes; zero without any."""
     logits_CV: torch.Tensor = head(hidden_CD)
     logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     return -logits_CV.log_softmax(-1)[index_P, ids_P].sum()
 
 
 def _is_plain(head: nn.Module) -> bool:
-    """Whether a head is only a matrix: no adapter, no hooks that would be skipped, no shards.
+    """Return whether a head is only a matrix: no adapter, no hooks that would be skipped, no shards.
 
     float16 is left to autograd, which computes gradients of the scaled loss: unscaled, the small ones vanish.
     """
@@ -167,7 +162,7 @@ def _is_plain(head: nn.Module) -> bool:
 
 
 def _compute_dtype(weight: Any) -> torch.dtype:
-    """The dtype of a multiplication with these weights: autocast's, if it is enabled."""
+    """Return the dtype of a multiplication with these weights: autocast's, if it is enabled."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
@@ -288,7 +283,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _softmax_gradient(
     logits_CV: torch.Tensor, index_P: torch.Tensor, ids_P: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed loss and its gradient, which overwrites the logits if they are in float32."""
+    """Return the summed loss and its gradient, which overwrites the logits if they are in float32."""
     logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
     chosen_P = logits_CV[index_P, ids_P]

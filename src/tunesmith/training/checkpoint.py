@@ -28,7 +28,7 @@ class SessionNotes:
     """What the consumer of the loop needs to resume."""
 
     losses: list[float]
-    """Of the steps since the last line in metrics.jsonl."""
+    """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None
     seconds: float
     """Training time so far."""
@@ -48,7 +48,7 @@ class Progress:
     skipped: int
     schedule: int
     """Steps of the learning rate schedule."""
-    scaler: dict[str, Any] | None
+    scaler: dict[str, int | float] | None
     """State of the gradient scaler, for fp16."""
     groups: list[dict[str, Any]]
     """The optimizer's parameter groups, as torch has them."""
@@ -119,8 +119,22 @@ def load(path: Path, state: TrainState) -> SessionNotes | None:
     """Restore a checkpoint into `state`; returns the notes that were saved with it."""
     content = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
     progress = records.load(Progress, content, str(path / PROGRESS))
-    _load_model(path, state)
-    _load_optimizer(path, state, progress.groups)
+    stored, expected = load_file(path / MODEL), _model_tensors(state)
+    if odd := sorted(expected.keys() ^ stored.keys()):
+        raise RunError(
+            f"cannot resume: {path} belongs to another model",
+            found=f"{len(odd)} names differ, such as {odd[0]}",
+            do="start a new run",
+        )
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            expected[name].copy_(sharding.like(tensor, expected[name]))
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(path / OPTIMIZER).items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = sharding.like(tensor, parameters[int(index)])
+    state.optimizer.load_state_dict({"state": slots, "param_groups": progress.groups})
     state.step, state.best, state.evals_without_improvement = progress.step, progress.best, progress.age
     state.skipped = progress.skipped
     state.scheduler.last_epoch = progress.schedule
@@ -134,36 +148,11 @@ def _listing(folder: Path) -> list[Path]:
 
 
 def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies that share no memory, as safetensors requires."""
+    """Return copies that share no memory, as safetensors requires."""
     return {name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}
 
 
 def _model_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """What training can change: trainable parameters, and buffers."""
+    """Return what training can change: trainable parameters, and buffers."""
     trainable: dict[str, torch.Tensor] = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
     return trainable | dict(state.model.named_buffers())
-
-
-def _load_model(path: Path, state: TrainState) -> None:
-    stored = load_file(path / MODEL)
-    expected = set(_model_tensors(state))
-    if expected != set(stored):
-        odd = sorted(expected ^ set(stored))
-        raise RunError(
-            f"cannot resume: {path} belongs to another model",
-            found=f"{len(odd)} names differ, such as {odd[0]}",
-            do="start a new run",
-        )
-    own: dict[str, torch.Tensor] = {**dict(state.model.named_parameters()), **dict(state.model.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            own[name].copy_(sharding.like(tensor, own[name]))
-
-
-def _load_optimizer(path: Path, state: TrainState, groups: list[dict[str, Any]]) -> None:
-    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(path / OPTIMIZER).items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = sharding.like(tensor, parameters[int(index)])
-    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -104,11 +104,9 @@ class Batches(Protocol[BatchT_co]):
 
     def __call__(self, step: int) -> Sequence[BatchT_co]:
         """Return this process's micro-batches of a step; steps count from 0."""
-        ...
 
     def halved(self) -> Batches[BatchT_co]:
         """Return the same examples in smaller micro-batches."""
-        ...
 
 
 def begin(model: nn.Module, settings: Train, plan: TrainingPlan, accelerator: Accelerator) -> TrainState:
@@ -127,28 +125,21 @@ def begin(model: nn.Module, settings: Train, plan: TrainingPlan, accelerator: Ac
             do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
         )
     optimizer: torch.optim.Optimizer = adamw
+    wrapped = model
     if zero.asked_for():
         optimizer = zero.ZeroAdamW(model, adamw, settings.max_grad_norm, accelerator.autocast)
         wrapped = optimizer.engine
-    else:
-        wrapped = model if sharding.is_sharded(model) else _wrapped(model, accelerator)
+    elif not sharding.is_sharded(model):
+        own = vars(model).get("forward")
+        wrapped = accelerator.prepare_model(model)  # in its data-parallel wrapper, if there are several processes
+        # Undo Accelerate's autocast of the model's own forward: `_backward` runs the whole loss under autocast, and
+        # evaluations compute what a reloaded model computes.
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
+        if own is not None:
+            vars(model)["forward"] = own
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, optim.schedule(settings, plan.num_steps))
     return TrainState(model, wrapped, optimizer, scheduler, accelerator.scaler)
-
-
-def _wrapped(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """Return the model in Accelerate's data-parallel wrapper, if there are several processes.
-
-    The model's own forward stays without Accelerate's autocast: `_backward` puts the whole loss under autocast, and
-    evaluations compute what a reloaded model computes.
-    """
-    own = vars(model).get("forward")
-    wrapped: nn.Module = accelerator.prepare_model(model)
-    for name in ("forward", "_original_forward"):
-        vars(model).pop(name, None)
-    if own is not None:
-        vars(model)["forward"] = own
-    return wrapped
 
 
 def steps(
@@ -171,27 +162,31 @@ def steps(
     state.model.train()
     while state.step < plan.num_steps and not plan.should_stop_early(state.evals_without_improvement):
         number = state.step + 1
-        _seed(seed, number, accelerator.process_index)
+        # Dropout is a function of (seed, step, process): there is no random state to save, or for evaluations to shift.
+        (word,) = np.random.SeedSequence([seed, number, accelerator.process_index]).generate_state(1, np.uint64)
+        torch.manual_seed(int(word))
         rate = float(state.optimizer.param_groups[0]["lr"])
         batches, micro, mean = _learn(state.wrapped, batches, state.step, loss, accelerator)
-        norm = _clip(state, settings.max_grad_norm, accelerator) if mean is not None else 0.0
+        if mean is None:
+            norm = 0.0
+        elif isinstance(state.optimizer, zero.ZeroAdamW):  # it clips when it steps
+            norm = state.optimizer.norm()
+        else:
+            total_norm = accelerator.clip_grad_norm_(state.model.parameters(), settings.max_grad_norm or math.inf)
+            norm = float(sharding.whole(total_norm))
         _check_finite(number, mean, norm, micro, accelerator)
         skipped = mean is None
         if not skipped:
+            scale = state.scaler.get_scale() if state.scaler is not None else 0.0
             optimizer.step()
-            skipped = optimizer.step_was_skipped
+            # It fell if the gradient overflowed; a fused optimizer then skips the step where Accelerate cannot see it.
+            skipped = state.scaler is not None and state.scaler.get_scale() < scale
         if not skipped:
             state.scheduler.step()
         optimizer.zero_grad()
         state.step, state.skipped = number, state.skipped + skipped
         step = Step(number, mean or 0.0, norm, rate, skipped)
         yield _evaluated(step, state, plan, evaluate) if plan.evaluates(number) else step
-
-
-def _seed(seed: int, number: int, process: int) -> None:
-    """Draw dropout from (seed, step, process): there is no random state to save, and evaluations cannot shift it."""
-    (word,) = np.random.SeedSequence([seed, number, process]).generate_state(1, np.uint64)
-    torch.manual_seed(int(word))
 
 
 def _learn(
@@ -222,15 +217,22 @@ def _backward(model: nn.Module, micro: Sequence[BatchT], loss: Loss[BatchT], acc
     count = _summed(sum(loss.count(batch) for batch in micro), accelerator)
     if not count:
         return None
+    rounds = len(micro)
+    if _together(model):
+        most = torch.tensor(rounds, device=accelerator.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        rounds = int(most)
     total = 0.0
-    for batch, weight, last in _weighted(model, micro, accelerator):
+    for index in range(rounds):
+        # Ranks with fewer micro-batches repeat one with weight 0.
+        batch, weight = micro[min(index, len(micro) - 1)].to(accelerator.device), float(index < len(micro))
+        exchanged = sharding.is_sharded(model) or index == rounds - 1
         # Data parallelism averages gradients over the processes; the product undoes that.
         scale = weight * accelerator.num_processes / count
-        batch = batch.to(accelerator.device)
         if zero.is_engine(model):
-            total += weight * zero.backward(model, loss, batch, scale, last)
+            total += weight * zero.backward(model, loss, batch, scale, exchanged)
             continue
-        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+        with contextlib.nullcontext() if exchanged else accelerator.no_sync(model):
             with accelerator.autocast():
                 part = loss.total(model, batch)
             accelerator.backward(part * scale)
@@ -238,25 +240,8 @@ def _backward(model: nn.Module, micro: Sequence[BatchT], loss: Loss[BatchT], acc
     return _summed(total, accelerator) / count
 
 
-def _weighted(
-    model: nn.Module, micro: Sequence[BatchT], accelerator: Accelerator
-) -> Iterator[tuple[BatchT, float, bool]]:
-    """Yield micro-batches with their weight, and whether gradients are exchanged after them.
-
-    Sharded gradients are exchanged by all ranks together: ranks with fewer micro-batches repeat one with weight 0.
-    """
-    if not _together(model):
-        yield from ((batch, 1.0, index == len(micro) - 1) for index, batch in enumerate(micro))
-        return
-    rounds = torch.tensor(len(micro), device=accelerator.device)
-    torch.distributed.all_reduce(rounds, torch.distributed.ReduceOp.MAX)
-    for index in range(int(rounds)):
-        last = sharding.is_sharded(model) or index == int(rounds) - 1
-        yield micro[min(index, len(micro) - 1)], float(index < len(micro)), last
-
-
 def _together(model: nn.Module) -> bool:
-    """Whether all processes take part in every backward pass."""
+    """Return whether all processes take part in every backward pass, because gradients are sharded."""
     return sharding.is_sharded(model) or zero.is_engine(model)
 
 
@@ -266,14 +251,6 @@ def _summed(value: float, accelerator: Accelerator) -> float:
         return value
     tensor = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
     return float(accelerator.reduce(tensor, "sum").item())
-
-
-def _clip(state: TrainState, max_norm: float, accelerator: Accelerator) -> float:
-    """Clip the gradient and return its norm before. ZeRO clips when it steps."""
-    if isinstance(state.optimizer, zero.ZeroAdamW):
-        return state.optimizer.norm()
-    norm = accelerator.clip_grad_norm_(state.model.parameters(), max_norm or math.inf)
-    return float(sharding.whole(norm))
 
 
 def _check_finite(

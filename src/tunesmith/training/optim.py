@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import StateDict
 
 from tunesmith.errors import ModelError
 from tunesmith.recipe import Train
@@ -30,9 +31,9 @@ def freeze(model: nn.Module, what: str) -> None:
             do="set train.freeze=none",
         )
     for name, module in base.named_modules():
-        parts = name.split(".")
-        table = isinstance(module, nn.Embedding) and "encoder" not in parts  # DeBERTa's relative positions stay
-        if table if what == "embeddings" else "pooler" not in parts:
+        path = f".{name}."
+        table = isinstance(module, nn.Embedding) and ".encoder." not in path  # DeBERTa's relative positions stay
+        if table if what == "embeddings" else ".pooler." not in path:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
@@ -45,7 +46,7 @@ class MasterAdamW(torch.optim.AdamW):
     masters. The state dict has the masters in slots named `master`.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
+    def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
         self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         """Every 16-bit weight with its master."""
         super().__init__(
@@ -77,7 +78,7 @@ class MasterAdamW(torch.optim.AdamW):
         for weight, _ in self.pairs:
             weight.grad = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return AdamW's state dict with the masters."""
         content = super().state_dict()
         slots = {index: dict(values) for index, values in content["state"].items()}
@@ -86,7 +87,7 @@ class MasterAdamW(torch.optim.AdamW):
         return {**content, "state": slots}
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what `state_dict` returned; the model's weights do not change."""
         slots = {index: dict(values) for index, values in state_dict["state"].items()}
         for index, master in self._indexed():
@@ -94,7 +95,7 @@ class MasterAdamW(torch.optim.AdamW):
         super().load_state_dict({**state_dict, "state": {index: values for index, values in slots.items() if values}})
 
     def _indexed(self) -> list[tuple[int, nn.Parameter]]:
-        """The masters with their indices in the state dict."""
+        """Return the masters with their indices in the state dict."""
         masters = {id(master) for _, master in self.pairs}
         every = [parameter for group in self.param_groups for parameter in group["params"]]
         return [(index, parameter) for index, parameter in enumerate(every) if id(parameter) in masters]
@@ -102,14 +103,6 @@ class MasterAdamW(torch.optim.AdamW):
 
 def adamw(model: nn.Module, settings: Train) -> torch.optim.AdamW:
     """Return AdamW without weight decay on biases and norms; fused if the device supports it, with float32 masters."""
-    groups = _groups(model, settings.weight_decay)
-    half = any(p.dtype in (torch.bfloat16, torch.float16) for group in groups for p in group["params"])
-    devices = {parameter.device.type for parameter in model.parameters()}
-    kind = MasterAdamW if half else torch.optim.AdamW
-    return kind(groups, lr=settings.learning_rate, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for module in model.modules():
@@ -117,10 +110,14 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 (plain if is_norm or "bias" in name or parameter.ndim < 2 else decayed).append(parameter)
-    return [
-        {"params": list(dict.fromkeys(decayed)), "weight_decay": weight_decay},  # tied parameters once
-        {"params": list(dict.fromkeys(plain)), "weight_decay": 0.0},
+    groups = [
+        dict[str, Any](params=list(dict.fromkeys(decayed)), weight_decay=settings.weight_decay),  # tied ones once
+        dict[str, Any](params=list(dict.fromkeys(plain)), weight_decay=0.0),
     ]
+    half = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in decayed + plain)
+    devices = {parameter.device.type for parameter in model.parameters()}
+    kind = MasterAdamW if half else torch.optim.AdamW
+    return kind(groups, lr=settings.learning_rate, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
 
 
 def schedule(settings: Train, num_steps: int) -> Callable[[int], float]:

@@ -12,6 +12,11 @@ from torch import nn
 MIN_SPEEDUP = 1.2
 """bfloat16 is used if it is at least this many times as fast as float32, because it is less precise."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHAPES = ((16, 64), (64, 128), (128, 256), (256, 512), (1024, 512))
+"""Rows and hidden size of the blocks that are timed, from small to large."""
+MAX_SECONDS = 0.5
+"""The time of all blocks together, apart from the first, which may have to start the device."""
+ROUNDS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +35,30 @@ class PrecisionMeasurement:
     """What `model.dtype: auto` means here: bfloat16 or float32."""
 
 
-def measure(device: torch.device, size: int = 512, rounds: int = 9) -> PrecisionMeasurement:
-    """Time a feed-forward block, forward and backward, in turns: float32, bfloat16 autocast and bfloat16 weights."""
-    state = torch.random.get_rng_state()
-    full, half = (_block(size).to(device, dtype) for dtype in DTYPES.values())
-    torch.random.set_rng_state(state)
-    inputs = torch.ones(1024, size, device=device)
-    turns = [
-        (_seconds(full, inputs, False), _seconds(full, inputs, True), _seconds(half, inputs.bfloat16(), False))
-        for _ in range(rounds)
-    ][2:]  # the first two are for warm-up
+def measure(device: torch.device) -> PrecisionMeasurement:
+    """Time a feed-forward block, forward and backward, in turns: float32, bfloat16 autocast and bfloat16 weights.
+
+    The block grows as long as MAX_SECONDS allow: if bfloat16 is slow, a single large one takes seconds.
+    """
+    spent, done = 0.0, 0
+    turns: list[tuple[float, float, float]] = []
+    for rows, size in SHAPES:
+        work = rows * size**2
+        if turns and spent + 4 * sum(turns[-1]) * work / done > MAX_SECONDS:
+            break
+        done, inputs = work, torch.ones(rows, size, device=device)
+        state = torch.random.get_rng_state()
+        full, half = (
+            nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size)).to(device, dtype)
+            for dtype in DTYPES.values()
+        )
+        torch.random.set_rng_state(state)
+        warmup, turn = _turn(full, half, inputs), _turn(full, half, inputs)
+        spent += sum(turn) + (sum(warmup) if turns else 0.0)
+        turns = [turn]
+    while len(turns) < ROUNDS and spent + sum(turns[-1]) <= MAX_SECONDS:
+        turns.append(_turn(full, half, inputs))
+        spent += sum(turns[-1])
     autocast = statistics.median(plain / cast for plain, cast, _ in turns)
     weights = statistics.median(plain / pure for plain, _, pure in turns)
     columns = zip(*turns, strict=True)
@@ -55,8 +74,8 @@ def measure(device: torch.device, size: int = 512, rounds: int = 9) -> Precision
     )
 
 
-def _block(size: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+def _turn(full: nn.Module, half: nn.Module, inputs: torch.Tensor) -> tuple[float, float, float]:
+    return _seconds(full, inputs, False), _seconds(full, inputs, True), _seconds(half, inputs.bfloat16(), False)
 
 
 def _seconds(block: nn.Module, inputs: torch.Tensor, half: bool) -> float:

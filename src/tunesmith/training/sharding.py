@@ -39,7 +39,14 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
     if zero.asked_for():
         zero.check(accelerator)
     elif asked_for():
-        _check_fsdp()
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise TrainingError("cannot train with FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
+        if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
+            raise TrainingError(
+                "cannot train with fsdp_offload_params",
+                expected="weights on the device",
+                do="leave it out; to save memory, set adapter.kind=lora, engine.gradient_checkpointing=true",
+            )
     else:
         return
     if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
@@ -48,17 +55,6 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
             expected="weights in float32",
             found=", ".join(odd),
             do="set model.dtype=float32 and engine.mixed_precision=bf16, without adapter.kind=qlora",
-        )
-
-
-def _check_fsdp() -> None:
-    if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise TrainingError("cannot train with FSDP 1", expected="fsdp_version: 2", do="see examples/accelerate")
-    if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
-        raise TrainingError(
-            "cannot train with fsdp_offload_params",
-            expected="weights on the device",
-            do="leave it out; to save memory, set adapter.kind=lora, engine.gradient_checkpointing=true",
         )
 
 
@@ -122,5 +118,5 @@ def _parts(model: nn.Module) -> list[Any]:
 
 
 def _reshards() -> bool:
-    """Whether layers are gathered again for the backward pass (ZeRO 3), or stay gathered after the forward (ZeRO 2)."""
+    """Return whether layers are gathered again for the backward pass (ZeRO 3), or stay gathered (ZeRO 2)."""
     return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin
 from torch import nn
+from torch.optim.optimizer import StateDict
 
 from tunesmith import processes
 from tunesmith.errors import MissingExtra, TrainingError
@@ -40,7 +41,8 @@ def check(accelerator: Accelerator) -> None:
             expected="zero_stage: 1 or 2",
             do="launch with examples/accelerate/fsdp2.yaml, which shards the same state as ZeRO 3",
         )
-    if odd := [name for name, value in settings.items() if "offload" in name and _device(value) not in ("none", None)]:
+    offloads = {name: value for name, value in settings.items() if "offload" in name and isinstance(value, dict)}
+    if odd := [name for name, value in offloads.items() if value.get("device") not in ("none", None)]:
         raise TrainingError(
             f"cannot train with {', '.join(odd)}",
             expected="optimizer state and weights on the device",
@@ -68,7 +70,19 @@ class ZeroAdamW(torch.optim.Optimizer):
         # DeepSpeed replaces the weights in these groups by its shards, and removes groups without weights
         self._owned = [*adamw.param_groups]
         self._adamw = adamw
-        self.engine = _engine(_ModelWithLoss(model, autocast), adamw, max_norm)
+        if processes.on_cpu():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        config = {
+            "train_micro_batch_size_per_gpu": 1,  # used by DeepSpeed's own statistics only
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": max_norm,
+            "zero_allow_untested_optimizer": True,
+            "zero_optimization": _settings(),
+        }
+        module = _ModelWithLoss(model, autocast)
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=config)
         self._initialize_state()
 
     def norm(self) -> float:
@@ -81,7 +95,7 @@ class ZeroAdamW(torch.optim.Optimizer):
             own["lr"] = group["lr"]
         self.engine.step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return AdamW's state dict. All processes must call this."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -93,7 +107,7 @@ class ZeroAdamW(torch.optim.Optimizer):
         return {**super().state_dict(), "state": slots}
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Restore what AdamW's `state_dict` returned, and take over the model's current weights."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
@@ -116,7 +130,7 @@ class ZeroAdamW(torch.optim.Optimizer):
             lazy_init_hp_params_optimizer_state(parameters, shard, self._adamw.state)
 
     def _sharded(self) -> list[tuple[torch.Tensor, nn.Parameter]]:
-        """DeepSpeed's shard of a group with each of the group's weights, in the order of the state dict."""
+        """Return DeepSpeed's shard of a group with each of the group's weights, in the order of the state dict."""
         groups = zip(self.param_groups, self._owned, strict=True)
         return [(own["params"][0], parameter) for group, own in groups for parameter in group["params"]]
 
@@ -153,27 +167,7 @@ class _ModelWithLoss(nn.Module):
         return total
 
 
-def _engine(model: nn.Module, adamw: torch.optim.AdamW, max_norm: float) -> Any:
-    if processes.on_cpu():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
-    config = {
-        "train_micro_batch_size_per_gpu": 1,  # used by DeepSpeed's own statistics only
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": max_norm,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": _settings(),
-    }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=adamw, config=config)
-    return engine
-
-
 def _settings() -> dict[str, Any]:
-    """DeepSpeed's `zero_optimization`, from accelerate's settings or the file that they name."""
+    """Return DeepSpeed's `zero_optimization`, from accelerate's settings or the file that they name."""
     settings = DeepSpeedPlugin().deepspeed_config["zero_optimization"]
     return {name: value for name, value in settings.items() if value != "auto"}
-
-
-def _device(setting: Any) -> str | None:
-    return setting.get("device") if isinstance(setting, dict) else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tunesmith import __version__, data, hardware, processes, recipe as recipes, runs
+from tunesmith import __version__, data, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
@@ -102,7 +102,7 @@ def open_test(run: Run) -> Run:
     _check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
-    notes = TrainingNotes.load(manifest.notes)
+    notes = records.load(TrainingNotes, manifest.notes, str(run.path / runs.MANIFEST))
     result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
@@ -161,7 +161,7 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
             **started | {"status": "finished"},
             validation=outcome.validation,
             costs=costs,
-            notes=result.notes.dump(),
+            notes=records.dump(result.notes),
             environment=hardware.environment(result.notes.device or "cpu"),
         )
     )

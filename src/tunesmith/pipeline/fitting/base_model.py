@@ -1,11 +1,11 @@
-"""The model as it was before training, on the same test rows: what tuning is held against."""
+"""The model as it was before training, on the same test rows, as a baseline for the trained one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from tunesmith import hardware
 from tunesmith.console import say
@@ -21,17 +21,18 @@ from tunesmith.records import omitted_if_none
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
+Scores = TypeVar("Scores", bound=GenerationScores)
 SPLIT = "base"
-"""Its answers lie in predictions/base.jsonl."""
+"""Its answers are in predictions/base.jsonl."""
 NAME = "base"
-"""What it is called beside the model that was made of it."""
+"""Its name in comparisons with the trained model."""
 
 
 def answer(job: Job, generator: TextGenerator, learned: bool, watch: hardware.Stopwatch) -> None:
-    """Let the base model answer the test prompts, and store that beside the run's own answers.
+    """Let the base model answer the test prompts, and store its answers beside the run's own.
 
-    `generator` is spent afterwards. An adapter is switched off; weights that were all trained are given back before
-    those from before are loaded.
+    `generator` cannot be used afterwards. An adapter is disabled; fully trained weights are freed before the original
+    ones are loaded.
     """
     recipe = job.recipe
     if not recipe.evaluate.base or not job.splits.test:
@@ -67,28 +68,24 @@ class RunScores(GenerationScores):
 def score(run: Run) -> RunScores:
     """Return the scores of a run's responses, and of its base model where that answered too."""
     rows, confidence = run.responses("test"), confidence_of(run.recipe)
-    scores = _entries(responses.score(rows, confidence))
-    before = stored(run)
-    if not before:
-        return RunScores(**scores)
-    _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
-    return RunScores(**scores, base=BaseScores(**_entries(responses.score(before, confidence)), pair=pair))
+    base, before = None, stored(run)
+    if before:
+        _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
+        base = _extended(BaseScores, responses.score(before, confidence), pair=pair)
+    return _extended(RunScores, responses.score(rows, confidence), base=base)
 
 
-def _entries(scores: GenerationScores) -> dict[str, Any]:
-    return {entry.name: getattr(scores, entry.name) for entry in fields(scores)}
+def _extended(kind: Callable[..., Scores], scores: GenerationScores, **more: object) -> Scores:
+    return kind(**{entry.name: getattr(scores, entry.name) for entry in fields(scores)}, **more)
 
 
 def stored(run: Run) -> list[ResponseRow]:
-    """Return the base model's answers in a run; empty where it was not asked."""
+    """Return the base model's answers in a run; empty if it was not asked."""
     return run.responses(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:
-    """Return a recipe without the base model, for runs that are compared anyway.
-
-    It stays as it is where it sets `evaluate.base`.
-    """
+    """Return a recipe without the base model, for runs of a comparison, unless it sets `evaluate.base` itself."""
     if "base" in recipe.evaluate.model_fields_set:
         return recipe
     return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"base": False})})
@@ -101,7 +98,7 @@ def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerat
     from tunesmith.prediction.generate import Generator
 
     if not isinstance(generator, Generator):
-        raise TypeError(f"no weights to take back: {type(generator).__name__}")
+        raise TypeError(f"{type(generator).__name__} has no base model")
     if adapters.has_adapter(generator.model):
         with adapters.disabled(generator.model):
             yield generator

@@ -1,4 +1,4 @@
-"""Fine-tuning an encoder: model, rows and loss for the loop, and the predictor that comes of it."""
+"""Fine-tuning an encoder: model, rows and loss for the loop, and the predictor around the model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
 def _layout(
     model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe
 ) -> tuple[batches.EncoderLayout, str | None]:
-    """Return the layout (texts in one row where that gives the model's own logits, else padded) and why it pads."""
+    """Return the layout (texts in one row if that gives the model's own logits, else padded) and why it pads."""
     engine = recipe.engine
     if engine.layout == "padded" or engine.compile:
         return batches.Padded(tokenizer), "engine.layout" if engine.layout == "padded" else "engine.compile"

@@ -57,6 +57,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         parameters, trainable = adapters.count(model)
         say(f"{adapters.describe(model)} on {accelerator.device}")
         _configure(setup, recipe, plan, accelerator)
+        # a resumed run keeps the library that it began with, to end with the same bits
+        onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
         state = loop.begin(model, recipe.train, plan, accelerator)
         session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save)
         session.resume(state)
@@ -70,7 +72,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(_uses_onednn(job)):
+        with onednn_linear.enabled(bool(onednn)):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -98,17 +100,12 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
     known = int(job.decide_once("step_size", lambda: size))
     if known != size:
-        say(f"note: this run learns from {known} examples a step, shared by {accelerator.num_processes} process(es)")
+        say(f"note: this run learns from {known} examples per step, shared by {accelerator.num_processes} process(es)")
     return known
 
 
-def _uses_onednn(job: Job) -> bool:
-    """Whether to multiply by oneDNN; a resumed run keeps what it began with, to end with the same bits."""
-    return bool(job.decide_once("fast_products", lambda: not job.recipe.engine.compile and onednn_linear.is_faster()))
-
-
 def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
-    """Set how the model computes, which changes nothing that it computes."""
+    """Set up recomputation and compilation, which change the cost of a step and not its result."""
     if recipe.engine.gradient_checkpointing:
         pretrained.checkpoint_activations(setup.model)
     pays, why = compilation.decide(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)

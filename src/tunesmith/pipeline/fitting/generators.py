@@ -35,11 +35,11 @@ from tunesmith.training.loop import Scores
 from tunesmith.types import DataNote, Example
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""How far the logits of a packed row may be from those of separate rows, relative to the largest."""
+"""Largest difference between the logits of packed and separate rows, relative to the largest logit."""
 
 
 def untuned(job: Job) -> TrainResult:
-    """Return the model as it comes: nothing is trained, and nothing but its name is stored."""
+    """Return the model as it is: nothing is trained, and only its name is stored."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
     chat_encoder = replace(make_chat_encoder(recipe, job.splits.labels, tokenizer), train_on_prompt=False)
@@ -60,7 +60,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
-    for row in job.splits.test:  # what the template refuses is better known before training than after it
+    for row in job.splits.test:  # the template should refuse a row before training, not after it
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(recipe.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
@@ -71,11 +71,16 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     if not rows:
         raise DataError("no training row is left", do="raise model.max_length")
     micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
-    evaluate = (
-        _classified(predictor, job)
-        if isinstance(predictor, LabelClassifier)
-        else _Validation(job, predictor, loss, micro_batches)
-    )
+    rows_held_out = job.splits.validation
+    evaluate: Callable[[int], Scores]
+    if isinstance(predictor, LabelClassifier):
+        gold = classification.gold(rows_held_out)
+
+        def evaluate(step: int) -> Scores:
+            # a new copy each time: what a classifier caches about its model is out of date after more steps
+            return metrics.headline(gold, replace(predictor).predict(rows_held_out), job.splits.labels)
+    else:
+        evaluate = _Validation(job, predictor, loss, micro_batches)
     notes = replace(
         plan.notes,
         adapter=adapters.describe(model),
@@ -103,7 +108,7 @@ def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
 def encode(
     examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], chat_encoder: ChatEncoder, limit: int
 ) -> tuple[list[EncodedText], list[DataNote]]:
-    """Return conversations to learn from. Where there are labels, the longest must fit behind every text."""
+    """Return conversations to learn from. If there are labels, the longest must fit after every text."""
     names, policy = [example.id for example in examples], recipe.prompt.truncation
     if not labels:
         conversations: list[Conversation] = [example.messages for example in examples]
@@ -118,12 +123,12 @@ def encode(
 
 
 def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:
-    """Return the chat encoder of a recipe, whose `auto` template asks for a label where there are labels."""
+    """Return the chat encoder of a recipe; its `auto` template asks for a label if there are labels."""
     return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if labels else None)
 
 
 def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> LabelClassifier | Generator:
-    """Return the generator itself, or the classifier around it where there are labels."""
+    """Return the generator itself, or the classifier around it if there are labels."""
     if not labels:
         return generator
     question = LabelQuestion.of(recipe.prompt, labels)
@@ -135,7 +140,7 @@ def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> L
 def _layout(
     rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, dtype: torch.dtype
 ) -> tuple[MicroBatches[EncodedText, Any], Any, str | None]:
-    """Return the micro-batches, their loss, and why rows are padded (None where they are packed)."""
+    """Return the micro-batches, their loss, and why rows are padded (None if they are packed)."""
     engine, config = job.recipe.engine, cast(Any, model.config)
     reason: str | None = "engine.layout"
     if engine.layout != "padded":
@@ -157,15 +162,8 @@ def _layout(
     return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss, reason
 
 
-def _classified(predictor: LabelClassifier, job: Job) -> Callable[[int], Scores]:
-    rows = job.splits.validation
-    gold = classification.gold(rows)
-    # a fresh copy each time: what a classifier remembers of its model is out of date after more steps
-    return lambda step: metrics.headline(gold, replace(predictor).predict(rows), job.splits.labels)
-
-
 class _Validation:
-    """The mean loss of the answers' tokens, and answers to the first few prompts for people to read."""
+    """Measures the mean loss of the answers' tokens, and logs answers to the first few prompts."""
 
     def __init__(
         self, job: Job, generator: Generator, loss: Any, micro_batches: MicroBatches[EncodedText, Any]

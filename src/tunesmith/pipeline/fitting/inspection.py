@@ -1,4 +1,4 @@
-"""What `check` says of the data as a tokenizer sees it: lengths, what is cut, and which tokens are learned."""
+"""The data as a tokenizer sees it, for `check`: lengths, what is cut, and which tokens are learned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNCUT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class TokenLengths:
-    """How long the rows of all splits are, in tokens, before they are cut."""
+    """Lengths of the rows of all splits, in tokens, before they are cut."""
 
     median: int
     p95: int
@@ -28,12 +28,12 @@ class TokenLengths:
     """Rows that are longer than `max_length`."""
     rows: int
     learned: float | None = omitted_if_none()
-    """Share of the tokens that are learned, where only some are."""
+    """Share of the tokens that are learned, if only some are."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedRow:
-    """A row as it is learned."""
+    """A row as the model learns it."""
 
     id: str
     tokens: int
@@ -48,13 +48,13 @@ class TokenCounts:
 
     lengths: TokenLengths
     changes: tuple[DataNote, ...] = ()
-    """What cutting does."""
+    """The rows that are cut."""
     rendered: tuple[RenderedRow, ...] | None = None
-    """The first rows as they are learned, of methods that learn some tokens of a row."""
+    """The first rows with their learned tokens, for methods that learn only some tokens of a row."""
 
 
 def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
-    """Every row as an encoder reads it."""
+    """Count the tokens of every row as an encoder reads it."""
     from tunesmith.data.encode import encode
     from tunesmith.models import pretrained
 
@@ -65,7 +65,7 @@ def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
 
 
 def render(recipe: Recipe, splits: Splits) -> TokenCounts:
-    """Every row as a generator learns it."""
+    """Count the tokens of every row as a generator learns it, and render the first ones."""
     from tunesmith.data.encode import IGNORE
     from tunesmith.models import pretrained
     from tunesmith.pipeline.fitting import generators
@@ -88,7 +88,7 @@ def _lengths(lengths: Sequence[int], limit: int, learned: float | None = None) -
 
 
 def _rendered(name: str, ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> RenderedRow:
-    """The text of a row in runs of learned and other tokens, decoded from its ids."""
+    """Return the text of a row in runs of learned and other tokens, decoded from its ids."""
     from tunesmith.data.encode import IGNORE
 
     runs: list[tuple[list[int], bool]] = []

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: the step ends, a checkpoint is written; a second signal ends at once."""
+"""Ctrl-C and SIGTERM in training: the first signal stops after the step, with a checkpoint, the second at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class StopRequest:
-    """The signal that asked training to stop, once one has."""
+    """The signal that asked training to stop, if there was one."""
 
     signal: int | None = None
 
 
 @contextmanager
 def watched() -> Iterator[StopRequest]:
-    """Note the first signal instead of letting it end the process; a second one does."""
+    """Record the first signal instead of letting it end the process; a second one ends it."""
     stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield stop_request
@@ -32,7 +32,7 @@ def watched() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         stop_request.signal = number
-        say("stopping after this step, with a checkpoint; once more to stop at once")
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
         restore()
 
     def restore() -> None:

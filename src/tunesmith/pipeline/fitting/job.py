@@ -16,20 +16,20 @@ from tunesmith.types import Splits
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe, the rows it is about, and the run directory it writes to."""
+    """A recipe, its rows, and its run directory."""
 
     recipe: Recipe
     splits: Splits
     run: Run
 
     def weights(self) -> Any:
-        """The class weights, one per label."""
+        """Return the class weights, one per label."""
         return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
 
     def decide_once(self, name: str, decide: Callable[[], Any]) -> Any:
-        """Return what the first process decides: the same in all processes, and in a run that is resumed.
+        """Return what the first process decides, which is the same in all processes and in a resumed run.
 
-        decide: returns something that JSON can hold; it stays in the manifest under `name`.
+        decide: returns a value that JSON can hold; the manifest keeps it under `name`.
         """
         known = self.run.decision(name)
         if known is None and processes.is_main():

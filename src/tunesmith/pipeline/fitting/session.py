@@ -1,4 +1,4 @@
-"""What surrounds the loop: progress, metrics, checkpoints, the best weights, interruption and going on."""
+"""What surrounds the loop: progress, metrics, checkpoints, the best weights, interruption and resuming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
 from tunesmith.console import meter, say, warn
-from tunesmith.errors import Interrupted, MissingExtra
+from tunesmith.errors import Interrupted, MissingExtra, TrainingError
 from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
 from tunesmith.pipeline.fitting.job import Job
@@ -25,16 +25,16 @@ from tunesmith.training import checkpoint, loop, sharding
 
 @dataclass
 class Session:
-    """One training under way. Only the main process writes."""
+    """A training in progress. Only the main process writes."""
 
     job: Job
     accelerator: Accelerator
     plan: loop.TrainingPlan
     steps_per_epoch: int
     write_model: Callable[[Path], None]
-    """Writes the weights as they are now into a folder."""
+    """Writes the current weights into a folder."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last line in metrics.jsonl."""
+    """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
     earlier_seconds: float = 0.0
     """Seconds of training before this process took over."""
@@ -44,7 +44,7 @@ class Session:
         return self.job.run.path / "checkpoints"
 
     def resume(self, state: loop.TrainState) -> None:
-        """Go on from the newest good checkpoint, if there is one."""
+        """Restore the newest undamaged checkpoint, if there is one."""
         newest = checkpoint.newest(self.checkpoints)
         notes = checkpoint.load(newest, state) if newest else None
         if self.accelerator.is_main_process:
@@ -57,7 +57,7 @@ class Session:
         say(f"resuming at step {state.step} of {self.plan.num_steps} ({newest.name})")
 
     def follow(self, steps: Iterator[loop.Step], state: loop.TrainState) -> None:
-        """Consume the loop to its end. Raises Interrupted, with a checkpoint written, where a signal asks to stop."""
+        """Consume the loop to its end. Raises Interrupted, after a checkpoint, if a signal asks to stop."""
         start = time.perf_counter()
         with meter("train", self.plan.num_steps) as show, interruption.watched() as stop_request:
             for step in steps:
@@ -122,7 +122,7 @@ class Session:
 
 @contextmanager
 def accelerated(job: Job) -> Iterator[Accelerator]:
-    """Yield the accelerator in the precision the recipe asks for, with its trackers running."""
+    """Yield the accelerator in the recipe's precision, with its trackers running."""
     wanted = list(job.recipe.evaluate.report_to)
     available = [str(name) for name in get_available_trackers()]
     if missing := [name for name in wanted if name not in available]:
@@ -134,7 +134,7 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     with patch_environment(**processes.WITHOUT_DEEPSPEED):
         precision: str = job.recipe.engine.mixed_precision
-        if precision == "auto":  # what was measured stays in the manifest, for a resumed run to have it too
+        if precision == "auto":
             measured = weight_setup.measured_precision(job, processes.device())
             precision = measured.mixed_precision
             say(f"precision: {precision} (bfloat16 is {measured.bfloat16_speedup} times as fast here)")
@@ -145,6 +145,12 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
             project_dir=job.run.path,
             # XLNet and others hold parameters that classification never uses
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    if precision == "fp16" and accelerator.scaler is None:
+        raise TrainingError(
+            f"cannot train in fp16 on {accelerator.device.type}: Accelerate does not scale the loss there",
+            expected="an accelerator, such as a CUDA GPU",
+            do="set engine.mixed_precision=bf16, or auto to take the faster of bf16 and float32",
         )
     accelerator.init_trackers("tunesmith")
     try:

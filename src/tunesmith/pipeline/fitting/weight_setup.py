@@ -1,4 +1,4 @@
-"""In which form a model's weights are trained: number format, 4 bits, adapter, frozen parts."""
+"""The form in which a model's weights are trained: number format, 4 bits, adapter, frozen parts."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tunesmith.training import optim, precision
 
 @dataclass(frozen=True)
 class WeightPlan:
-    """What the recipe asks for, as far as this machine can do it."""
+    """The recipe's choices, as far as this machine supports them."""
 
     adapter: Adapter
     dtype: torch.dtype
     quantization: Any | None
-    """For `load`; None for weights that are not in 4 bits."""
+    """How to load weights in 4 bits; None for other weights."""
     fallback: str | None
-    """What is trained instead of what the recipe asks for, and why."""
+    """What is trained instead of the recipe's choice, and why."""
 
     @property
     def notes(self) -> TrainingNotes:
-        """For the manifest."""
+        """The notes for the manifest."""
         return TrainingNotes(dtype=str(self.dtype).removeprefix("torch."), fallback=self.fallback)
 
 
 def plan(job: Job, device: torch.device) -> WeightPlan:
-    """Decide on number format and adapter; where 4 bits cannot run, fall back to LoRA with a warning."""
+    """Decide on number format and adapter; if 4 bits cannot run, fall back to LoRA with a warning."""
     recipe, fallback = job.recipe, None
     adapter, quantization = recipe.adapter, None
     if adapter.kind == "qlora":
@@ -49,9 +49,7 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
             adapter = adapter.model_copy(update={"kind": "lora"})
             fallback = f"lora instead of qlora: {reason}"
     if adapter.kind != "none" and recipe.train.freeze != "none":
-        raise RecipeError(
-            "train.freeze means nothing with an adapter: all but the adapter is frozen", do="leave it out"
-        )
+        raise RecipeError("train.freeze does nothing with an adapter: all but the adapter is frozen", do="leave it out")
     dtype = torch.float32
     if quantization is None and recipe.model.dtype != "auto":
         dtype = precision.DTYPES[recipe.model.dtype]
