@@ -280,8 +280,6 @@ TABLES = {
     "recipe/names.py",
     "recipe/sections.py",
     "recipe/document.py",
-    "data/dataset.py",
-    "pipeline/run_report.py",
     "pipeline/task_table.py",
     "pipeline/fitting/methods.py",
 }

@@ -11,7 +11,7 @@ from tests import tiny
 from tunesmith import manifest as manifests, runs
 from tunesmith.errors import RunError
 from tunesmith.manifest import LogEntry
-from tunesmith.types import Prediction
+from tunesmith.types import PredictionRow
 
 
 def test_create_never_reuses_a_folder(tmp_path: Path) -> None:
@@ -28,11 +28,11 @@ def test_output_dir_that_is_a_file_is_explained(tmp_path: Path) -> None:
 
 def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
     run = runs.use(tmp_path / "run")
-    predictions = [Prediction("a:1", "né", (1 / 3, 2 / 3)), Prediction("b", "x", (0.1 + 0.2, 1e-300))]
-    run.write_predictions("test", predictions, ["né", "y"])
-    assert run.predictions("test") == (predictions, ["né", "y"])
+    rows = [PredictionRow("a:1", "né", (1 / 3, 2 / 3), "né"), PredictionRow("b", "x", (0.1 + 0.2, 1e-300), "y")]
+    run.write_predictions("test", rows)
+    assert run.predictions("test", PredictionRow) == rows
     with pytest.raises(RunError, match="no predictions for the validation"):
-        run.predictions("validation")
+        run.predictions("validation", PredictionRow)
 
 
 def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

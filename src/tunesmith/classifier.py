@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tunesmith import recipe as recipes
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import METHODS, variants
+from tunesmith.pipeline.task_table import job_of
 from tunesmith.runs import Run
 from tunesmith.types import Example, Splits
 
@@ -52,7 +52,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
-            job = Job(recipe, Splits(train, (), (), names, {}), run)
+            job = job_of(recipe, Splits(train, (), (), names, {}), run)
             self.predictor_ = METHODS[recipe.method].fit(job).classifier
         return self
 

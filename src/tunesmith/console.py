@@ -47,12 +47,8 @@ def warn(text: str) -> None:
     logger.warning(text, stacklevel=2)
 
 
-def _is_shown(record: logging.LogRecord) -> bool:
-    """Only the main of several training processes speaks, and nobody inside `silence`."""
-    return processes.is_main() and not _silent.get()
-
-
-logger.addFilter(_is_shown)
+# Only the main of several training processes speaks, and nobody inside `silence`.
+logger.addFilter(lambda record: processes.is_main() and not _silent.get())
 
 
 class _Lines(logging.Formatter):
@@ -116,32 +112,17 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds."""
-    if _can_draw() and logger.level <= logging.INFO and not _silent.get():
-        with _bar(title, total) as show:
-            yield show
-    else:
-        yield _lines(title, total)
-
-
-def _can_draw() -> bool:
-    if os.environ.get(FORMAT_VARIABLE) == "json" or not processes.is_main():
-        return False
     in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
-    return sys.stderr.isatty() or in_notebook
+    can_draw = (sys.stderr.isatty() or in_notebook) and os.environ.get(FORMAT_VARIABLE) != "json"
+    if can_draw and processes.is_main() and logger.level <= logging.INFO and not _silent.get():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Meter]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total, text="")
-        yield lambda done, text="": bar.update(task, completed=done, text=text)
-
-
-def _lines(title: str, total: int) -> Meter:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total, text="")
+            yield lambda done, text="": bar.update(task, completed=done, text=text)
+        return
     start = shown = time.monotonic()
 
     def show(done: int, text: str = "") -> None:
@@ -152,4 +133,4 @@ def _lines(title: str, total: int) -> Meter:
             left = (now - start) / done * (total - done) if done else 0.0
             say(f"{title}: {done}/{total} {text} ({left:.0f} s left)".replace("  ", " "))
 
-    return show
+    yield show

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tunesmith.errors import RunError
 
 Record = TypeVar("Record")
+_adapter = cache(TypeAdapter[Any])
 
 
 def omitted_if_none() -> Any:
@@ -32,6 +33,11 @@ def dump(value: Any) -> Any:
     return value
 
 
+def fields_of(kind: Any, record: object) -> dict[str, Any]:
+    """Return the fields that a class of records has, of one record, unconverted: to make a larger record of them."""
+    return {item.name: getattr(record, item.name) for item in fields(kind)}
+
+
 def load(kind: type[Record], content: object, where: str) -> Record:
     """Return a record of `kind` from parsed JSON; keys that it does not know are ignored.
 
@@ -46,8 +52,3 @@ def load(kind: type[Record], content: object, where: str) -> Record:
             f"{where} is damaged", expected=f"a readable {place}", found=problem["msg"], do="restore it, or train again"
         ) from None
     return record
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

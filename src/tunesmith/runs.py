@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
 from tunesmith.records import Record
-from tunesmith.types import Prediction, ResponseRow
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
@@ -119,31 +118,15 @@ class Run:
             kept = [json.dumps(line) for line in _json_lines(path)][:lines]
             write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
-    def write_predictions(self, split: str, predictions: Iterable[Prediction], gold: Sequence[str | None]) -> None:
-        """Write the predicted label of each row of a split."""
-        pairs = zip(predictions, gold, strict=True)
-        self._write_rows(split, [records.dump(prediction) | {"gold": label} for prediction, label in pairs])
-
-    def write_responses(self, split: str, rows: Iterable[ResponseRow]) -> None:
-        """Write the response to each row of a split."""
-        self._write_rows(split, [records.dump(row) for row in rows])
-
-    def predictions(self, split: str) -> tuple[list[Prediction], list[str]]:
-        """Return the predictions for a split, and the gold labels."""
-        rows = self._rows(split)
-        predictions = [Prediction(row["id"], row["label"], tuple(row["probabilities"])) for row in rows]
-        return predictions, [row["gold"] for row in rows]
-
-    def responses(self, split: str) -> list[ResponseRow]:
-        """Return the responses to a split. Raises RunError where there are none."""
-        return [records.load(ResponseRow, row, f"{self.path}: {split}.jsonl") for row in self._rows(split)]
-
-    def _write_rows(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    def write_predictions(self, split: str, rows: Iterable[object]) -> None:
+        """Write a record of every row of a split: what was predicted."""
+        lines = [json.dumps(records.dump(row), ensure_ascii=False) + "\n" for row in rows]
         write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
 
-    def _rows(self, split: str) -> list[dict[str, Any]]:
-        rows = list(_json_lines(self.path / "predictions" / f"{split}.jsonl"))
+    def predictions(self, split: str, kind: type[Record]) -> list[Record]:
+        """Return what was predicted of a split, as the records that its task writes. Raises RunError for no rows."""
+        path = self.path / "predictions" / f"{split}.jsonl"
+        rows = [records.load(kind, line, str(path)) for line in _json_lines(path)]
         if not rows:
             do = "let the run finish; without such rows give data to score (--data)"
             raise RunError(f"{self.path} has no predictions for the {split} split", do=do)

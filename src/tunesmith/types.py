@@ -113,6 +113,13 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionRow(Prediction):
+    """A prediction beside the label that the data has: a line of predictions/test.jsonl."""
+
+    gold: str
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """What a generator answered."""
 

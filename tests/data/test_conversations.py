@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import tiny
-from tunesmith.data import read, read_unlabelled, summary, truncation
+from tunesmith.data import CONVERSATIONS, read, read_unlabelled, summary, truncation
 from tunesmith.data.encode import IGNORE
 from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import DataError
@@ -25,7 +24,7 @@ PLAIN = (Message("user", "Add 2+2"), Message("assistant", "4"))
 def load(tmp_path: Path, rows: list[dict[str, Any]], **settings: Any) -> Any:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    return read(Data(path=str(path), **settings), WHOLE, 1, "instruction")
+    return read(Data(path=str(path), **settings), WHOLE, 1, CONVERSATIONS)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_a_table_without_conversations_is_explained(tmp_path: Path) -> None:
 def test_rows_to_answer_need_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "ask.jsonl"
     path.write_text('{"instruction": "Add.", "input": "2+2"}\n{"instruction": "Go.", "output": "Yes."}\n')
-    rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
+    rows, _ = read_unlabelled(Data(path=str(path)), CONVERSATIONS)
     assert [row.messages[-1].role for row in rows] == ["user", "assistant"]
     assert rows[0].messages == ASKED[:1]
 
@@ -159,14 +158,14 @@ def test_rows_to_answer_need_no_answer(tmp_path: Path) -> None:
 def test_an_empty_answer_is_none_to_be_answered(tmp_path: Path, row: dict[str, Any]) -> None:
     path = tmp_path / "ask.json"
     path.write_text(json.dumps([row]))
-    rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
+    rows, _ = read_unlabelled(Data(path=str(path)), CONVERSATIONS)
     assert [row.messages for row in rows] == [ASKED[:1]]
 
 
 def test_so_is_an_empty_cell(tmp_path: Path) -> None:
     path = tmp_path / "ask.csv"
     path.write_text("instruction,input,output\nAdd.,2+2,\n")
-    rows, _ = read_unlabelled(Data(path=str(path)), "instruction")
+    rows, _ = read_unlabelled(Data(path=str(path)), CONVERSATIONS)
     assert [row.messages for row in rows] == [ASKED[:1]]
 
 
@@ -180,22 +179,21 @@ def test_equal_prompts_stay_in_one_split(tmp_path: Path) -> None:
     rows = [{"prompt": f"question {i % 10}", "completion": f"answer {i}"} for i in range(40)]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    splits = read(Data(path=str(path)), Split(test_size=0.25, validation_size=0.25), 1, "instruction")
+    splits = read(Data(path=str(path)), Split(test_size=0.25, validation_size=0.25), 1, CONVERSATIONS)
     parts = [{row.text for row in part} for part in (splits.train, splits.validation, splits.test)]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 10
 
 
-def test_52_000_rows_load_within_seconds(tmp_path: Path) -> None:
+def test_52_000_rows_load(tmp_path: Path) -> None:
+    """As many as Alpaca has: what takes more than linear time would not end within the time of a test."""
     rows = [
         {"instruction": f"Write {i}.", "input": "" if i % 3 else f"about {i}", "output": f"{i} " * 30}
         for i in range(52_000)
     ]
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps(rows))
-    start = time.perf_counter()
-    splits = read(Data(path=str(path)), Split(), 1, "instruction")
+    splits = read(Data(path=str(path)), Split(), 1, CONVERSATIONS)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 52_000
-    assert time.perf_counter() - start < 20
 
 
 # --- fitting

@@ -20,7 +20,7 @@ import torch
 import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
-from tunesmith import data, records
+from tunesmith import records
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
@@ -28,6 +28,7 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
 from tunesmith.pipeline.commands import export as exports
 from tunesmith.pipeline.fitting.methods import load_classifier, load_predictor
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import PromptWithAnswer
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -108,7 +109,7 @@ def as_the_card_says(folder: Path) -> str:
 
 def held_out(run: Run) -> tuple[Example, ...]:
     recipe = run.recipe
-    return data.read(recipe.data, recipe.split, recipe.seed, recipe.task).test
+    return read_splits(recipe).test
 
 
 # --- classifiers ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import TrainingError
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.task_table import job_of
 from tunesmith.recipe import Train
 from tunesmith.runs import Run
 from tunesmith.training import causal, checkpoint, loop, optim, precision
@@ -220,7 +220,7 @@ def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.Monke
     cpu = torch.device("cpu")
     measured = precision.measure(cpu)
     run = Run(tmp_path)
-    job = Job(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
+    job = job_of(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     monkeypatch.setattr(precision, "measure", lambda device: measured)
     first = weight_setup.measured_precision(job, cpu)
     monkeypatch.setattr(precision, "measure", None)

@@ -17,6 +17,7 @@ from tunesmith import recipe as recipes
 from tunesmith.models import pretrained
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "max_steps=4", "learning_rate=1e-2"]
 UNTUNED = ["max_steps=null", "num_train_epochs=0"]
@@ -47,15 +48,17 @@ def instruct(model: Path, pairs: Path, *more: str, **where: Any) -> Run:
 def test_its_rows_are_those_of_an_untuned_run(kind: str, model: Path, pairs: Path, tmp_path: Path) -> None:
     tuned = instruct(model, pairs, f"adapter.kind={kind}", "max_responses=5", run_dir=tmp_path / "tuned")
     before = base_model.stored(tuned)
-    rows = tuned.responses("test")
+    rows = tuned.predictions("test", ResponseRow)
     assert [(row.id, row.reference) for row in before] == [(row.id, row.reference) for row in rows]
     assert sum(row.response is not None for row in before) == sum(row.response is not None for row in rows) == 5
     assert [row.loss for row in before] != [row.loss for row in rows]
     untuned = instruct(model, pairs, *UNTUNED, "max_responses=5", run_dir=tmp_path / "untuned")
     assert base_model.stored(untuned) == []
     if kind != "qlora":  # whose base is the model in 4 bits
-        assert [row.loss for row in before] == pytest.approx([row.loss for row in untuned.responses("test")], rel=1e-6)
-        assert [row.response for row in before] == [row.response for row in untuned.responses("test")]
+        assert [row.loss for row in before] == pytest.approx(
+            [row.loss for row in untuned.predictions("test", ResponseRow)], rel=1e-6
+        )
+        assert [row.response for row in before] == [row.response for row in untuned.predictions("test", ResponseRow)]
     found = tuned.read("scores.json")
     assert found["base"]["headline"]["loss"]["value"] == pytest.approx(
         sum(row.loss for row in before) / sum(row.learned for row in before)
@@ -149,7 +152,7 @@ def test_comparisons_and_later_seeds_go_without(model: Path, pairs: Path, tmp_pa
     from tunesmith.pipeline import seeds
     from tunesmith.pipeline.commands import compare
 
-    plans = compare._plans([recipe], [], ["generator:untuned", "generator:lora"])
+    plans = compare.plans([recipe], [], ["generator:untuned", "generator:lora"])
     assert [plan.evaluate.base for _, plan in plans] == [False, False]
     planned = [recipes.load(recipe, words) for words in seeds.settings(recipe, [1, 2, 3])]
     assert [plan.evaluate.base for plan in planned] == [True, False, False]
@@ -161,18 +164,18 @@ def test_finished_runs_that_share_it_are_compared_with_it(model: Path, pairs: Pa
     assert [method.name for method in found.report.methods] == ["generator:full", "generator:lora", "base"]
     assert len(found.report.pairs) == 3
     scored = tunesmith.evaluate(*(run.path for run in runs), report=tmp_path / "page.html")
-    assert list(scored["models"]) == ["generator:full", "generator:lora"]
-    assert scored["compared"]["decided_by"] == "loss"
-    assert scored["pairs"][0]["loss_difference"]["value"] == pytest.approx(found.report.pairs[0].loss_difference.value)
+    assert list(scored.models) == ["generator:full", "generator:lora"]
+    assert scored.compared.decided_by == "loss"
+    assert scored.pairs[0].loss_difference.value == pytest.approx(found.report.pairs[0].loss_difference.value)
     written = tmp_path / "answers.jsonl"  # what another program made of the same prompts
     rows = [
         {"prompt": row.prompt, "reference": row.reference, "response": row.reference}
-        for row in runs[0].responses("test")
+        for row in runs[0].predictions("test", ResponseRow)
     ]
     written.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mixed = tunesmith.evaluate(runs[0].path, written)
-    assert (mixed["compared"]["decided_by"], mixed["compared"]["rows"]) == ("rougeL", 12)
-    assert mixed["verdict"].startswith("answers has the highest ROUGE-L, 1.000")
+    assert (mixed.compared.decided_by, mixed.compared.rows) == ("rougeL", 12)
+    assert mixed.verdict.startswith("answers has the highest ROUGE-L, 1.000")
 
 
 def test_released_memory_is_given_back() -> None:

@@ -114,9 +114,9 @@ def test_missing_empty_and_doubled_rows_are_counted(tmp_path: Path, capsys: pyte
     content[7]["response"] = 42
     path = written(tmp_path / "a.json", [row | {"id": n // 2} for n, row in enumerate(content)])
     scores = tunesmith.evaluate(path)
-    assert (scores["rows"], scores["answered"], scores["missing"]) == (19, 19, 2)
-    assert scores["headline"]["empty"]["value"] == 3 / 19
-    assert scores["flaws"]["no response in the data"]["where"] == ["a.json:row 4", "a.json:row 7"]
+    assert (scores.rows, scores.answered, scores.missing) == (19, 19, 2)
+    assert scores.headline["empty"].value == 3 / 19
+    assert scores.flaws["no response in the data"].where == ("a.json:row 4", "a.json:row 7")
     said = capsys.readouterr().err
     assert "1 x left out of a: no reference (a.json:row 6)" in said
     assert "2 x no response of a: counts as an empty answer" in said
@@ -131,16 +131,16 @@ def test_missing_empty_and_doubled_rows_are_counted(tmp_path: Path, capsys: pyte
 def test_two_columns_are_two_models_with_paired_tests(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", rows(60, **{"model 1 response": right, "model 2 response": often}))
     found = tunesmith.evaluate(path)
-    assert list(found["models"]) == ["model 1", "model 2"]
-    (pair,) = found["pairs"]
-    assert pair["distinguishable"]
-    assert found["verdict"].startswith("model 1 has the highest ROUGE-L, 1.000 on 60 answers")
-    one, other = found["models"].values()
-    difference = pair["differences"]["rougeL"]
-    assert difference["value"] == one["headline"]["rougeL"]["value"] - other["headline"]["rougeL"]["value"] > 0.3
-    assert difference["low"] > 0.2
-    assert pair["exact_match"]["only_b"] == 40  # the first has a full stop too many
-    assert pair["ended"]["rows"] == 0
+    assert list(found.models) == ["model 1", "model 2"]
+    (pair,) = found.pairs
+    assert pair.distinguishable
+    assert found.verdict.startswith("model 1 has the highest ROUGE-L, 1.000 on 60 answers")
+    one, other = found.models.values()
+    difference = pair.differences["rougeL"]
+    assert difference.value == one.headline["rougeL"].value - other.headline["rougeL"].value > 0.3
+    assert difference.low > 0.2
+    assert pair.exact_match.only_b == 40  # the first has a full stop too many
+    assert pair.ended.rows == 0
 
 
 def test_files_are_matched_by_prompt_and_reference_not_by_place(
@@ -150,10 +150,10 @@ def test_files_are_matched_by_prompt_and_reference_not_by_place(
     theirs = [{"prompt": f"{r['instruction']}\n\n{r['input']}", "gold": r["output"], "generated": "no"} for r in ours]
     paths = [written(tmp_path / "a.json", [*ours, *ours[:2]]), written(tmp_path / "b.jsonl", theirs[:3:-1])]
     found = tunesmith.evaluate(*paths)
-    assert list(found["models"]) == ["a", "b"]
-    assert found["compared"]["rows"] == 26
-    assert found["models"]["b"]["headline"]["exact_match"]["value"] == 0
-    assert found["models"]["a"]["headline"]["rougeL"]["value"] == 1
+    assert list(found.models) == ["a", "b"]
+    assert found.compared.rows == 26
+    assert found.models["b"].headline["exact_match"].value == 0
+    assert found.models["a"].headline["rougeL"].value == 1
     assert "6 x left out: a prompt of a that the others did not answer" in capsys.readouterr().err
     with pytest.raises(RunError, match="no prompt with the same reference"):
         tunesmith.evaluate(paths[0], written(tmp_path / "c.json", [row | {"output": "other"} for row in ours]))
@@ -166,11 +166,11 @@ def test_three_models_are_corrected_by_holm_and_keep_their_names_apart(tmp_path:
     third = written(tmp_path / "other.json", rows(40, response=often))
     paths = [tmp_path / "x" / "answers.json", tmp_path / "y" / "answers.json", third]
     found = tunesmith.evaluate(*paths)
-    assert list(found["models"]) == ["answers: answers 1", "answers: answers 2", "other"]
-    assert [pair["distinguishable"] for pair in found["pairs"]] == [True, True, False]
-    for pair in found["pairs"]:
-        assert pair["differences"]["rougeL"]["p_holm"] >= pair["differences"]["rougeL"]["p"]
-    assert found["pairs"][2]["differences"]["chrf"]["p"] == 1
+    assert list(found.models) == ["answers: answers 1", "answers: answers 2", "other"]
+    assert [pair.distinguishable for pair in found.pairs] == [True, True, False]
+    for pair in found.pairs:
+        assert pair.differences["rougeL"].p_holm >= pair.differences["rougeL"].p
+    assert found.pairs[2].differences["chrf"].p == 1
 
 
 def test_mcnemar_and_bootstrap_of_pairs_follow_from_the_rows() -> None:
@@ -231,10 +231,10 @@ def test_the_books_two_models() -> None:
     """Figures counted apart from this package: exact matches by a loop, ROUGE and BLEU by the libraries."""
     found = tunesmith.evaluate(BOOK / "eval-example-data.json")
     given = json.loads((BOOK / "eval-example-data.json").read_text())
-    for name, scores in found["models"].items():
+    for name, scores in found.models.items():
         exact = sum(
             " ".join(r[f"{name} response"].lower().split()) == " ".join(r["output"].lower().split()) for r in given
         )
-        assert scores["headline"]["exact_match"]["value"] == exact / 100
+        assert scores.headline["exact_match"].value == exact / 100
         leaks = sum("###" in row[f"{name} response"] for row in given)
-        assert scores["flaws"]["template text"]["count"] == leaks
+        assert scores.flaws["template text"].count == leaks

@@ -14,11 +14,8 @@ import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith import hardware
-from tunesmith.data import dataset
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import run_report
-from tunesmith.pipeline.fitting.final_evaluation import Outcome
-from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.pipeline.fitting.methods import METHODS, Method
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainResult
@@ -48,16 +45,21 @@ class MajorityClassifier:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "majority.json").write_text(json.dumps({"labels": self.labels, "shares": self.shares}))
 
-    @classmethod
-    def load(cls, folder: Path, recipe: Recipe) -> MajorityClassifier:
+
+class MajorityMethod(Method):
+    tasks = ("classification", "routing")
+
+    def describe(self, recipe: Recipe) -> str:
+        return "the most frequent label"
+
+    def fit(self, job: Job) -> TrainResult:
+        counts = Counter(example.label for example in job.splits.train)
+        shares = tuple(counts[label] / len(job.splits.train) for label in job.splits.labels)
+        return TrainResult(MajorityClassifier(job.splits.labels, shares), parameters=len(shares), trainable=len(shares))
+
+    def load(self, folder: Path, recipe: Recipe) -> MajorityClassifier:
         content = json.loads((folder / "majority.json").read_text())
-        return cls(tuple(content["labels"]), tuple(content["shares"]))
-
-
-def fit(job: Job) -> TrainResult:
-    counts = Counter(example.label for example in job.splits.train)
-    shares = tuple(counts[label] / len(job.splits.train) for label in job.splits.labels)
-    return TrainResult(MajorityClassifier(job.splits.labels, shares), parameters=len(shares), trainable=len(shares))
+        return MajorityClassifier(tuple(content["labels"]), tuple(content["shares"]))
 
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
@@ -71,18 +73,9 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package with a method `majority` and a task `routing`."""
-    method = Method(
-        tasks=("classification", "routing"),
-        describe=lambda recipe: "the most frequent label",
-        prepare=lambda recipe: None,
-        fit=fit,
-        load=MajorityClassifier.load,
-    )
-    monkeypatch.setitem(METHODS, "majority", method)
+    monkeypatch.setitem(METHODS, "majority", MajorityMethod())
     task = replace(TASKS["classification"], evaluate=evaluate, compared_methods=("majority",))
     monkeypatch.setitem(TASKS, "routing", task)
-    monkeypatch.setitem(dataset.READERS, "routing", dataset.READERS["classification"])
-    monkeypatch.setitem(run_report.REPORTS, "routing", run_report.REPORTS["classification"])
     names.METHODS.append("majority")
     names.TASKS.append("routing")
     yield
@@ -124,5 +117,5 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 def test_the_tables_and_the_names_of_a_recipe_agree() -> None:
     assert list(METHODS) == names.METHODS
-    assert list(TASKS) == list(dataset.READERS) == list(run_report.REPORTS) == names.TASKS
+    assert list(TASKS) == names.TASKS
     assert {task for method in METHODS.values() for task in method.tasks} == set(TASKS)

@@ -20,6 +20,7 @@ from tunesmith.pipeline.commands import chat, predict as predictions
 from tunesmith.pipeline.commands.check import check, describe
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
+from tunesmith.types import Prediction, ResponseRow
 
 QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "logging_steps=1"]
 
@@ -55,7 +56,7 @@ def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: P
     assert manifest.notes["layout"] == "packed"
     assert manifest.notes["adapter"].endswith("(100.0000%)")
     assert set(scores["headline"]) == set(responses.HIGHER_IS_BETTER)
-    rows = run.responses("test")
+    rows = run.predictions("test", ResponseRow)
     assert scores["headline"]["loss"]["value"] == pytest.approx(
         sum(row.loss for row in rows) / sum(row.learned for row in rows)
     )
@@ -75,7 +76,7 @@ def test_the_test_loss_is_the_plain_one(model: Path, pairs: Path, tmp_path: Path
     saved = AutoModelForCausalLM.from_pretrained(run.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     source = {row["input"]: row for row in json.loads(pairs.read_text())}
-    for row in run.responses("test")[:5]:
+    for row in run.predictions("test", ResponseRow)[:5]:
         given = source[row.prompt.split("\n\n")[1]]
         turns = [{"role": "user", "content": given["instruction"], "input": given["input"]}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
@@ -110,7 +111,7 @@ def test_models_that_cannot_be_packed_are_padded_aloud(
 @pytest.mark.parametrize("kind", ["none", "lora"])
 def test_what_was_trained_answers_as_it_did(kind: str, model: Path, pairs: Path, tmp_path: Path) -> None:
     run = instruct(model, pairs, f"adapter.kind={kind}", run_dir=tmp_path / "run")
-    before = {row.prompt: row.response for row in run.responses("test")}
+    before = {row.prompt: row.response for row in run.predictions("test", ResponseRow)}
     rows = tunesmith.predict(run, source=str(pairs))
     assert {row["prompt"]: row["response"] for row in rows if row["prompt"] in before} == before
     session = chat.ChatSession(run, run.recipe.generate)
@@ -140,8 +141,8 @@ def test_rows_that_cannot_be_cut_to_fit_do_not_end_a_run(
     settings = [*QUICK, "max_steps=1", "eval_strategy=steps", "eval_steps=1", "evaluate.base=false"]
     run = tunesmith.train(source, settings, run_dir=tmp_path / "run")
     assert run.manifest.status == "finished"
-    assert [row.response is not None for row in run.responses("test")] == [True, False, True]
-    assert [row.learned > 0 for row in run.responses("test")] == [True, False, True]
+    assert [row.response is not None for row in run.predictions("test", ResponseRow)] == [True, False, True]
+    assert [row.learned > 0 for row in run.predictions("test", ResponseRow)] == [True, False, True]
     assert run.read("scores.json")["answered"] == 2
     assert "too long even when cut, and not answered: test.json:row 2" in capsys.readouterr().err
     answers = tunesmith.predict(run, source=data["test"])
@@ -209,7 +210,7 @@ def test_an_untuned_model_stores_its_name_alone(model: Path, pairs: Path, tmp_pa
     assert run.manifest.name == "generator:untuned"
     assert run.finished.costs.trainable == 0
     assert not list(run.model.glob("*.safetensors"))
-    first = run.responses("test")[0]
+    first = run.predictions("test", ResponseRow)[0]
     (row,) = tunesmith.predict(run, source=str(pairs))[:1]
     assert row["response"] is not None
     assert first.response in {r["response"] for r in tunesmith.predict(run, source=str(pairs))}
@@ -220,7 +221,7 @@ def test_a_generator_classifies(kind: str, model: Path, reviews: Path, tmp_path:
     run = classify(model, reviews, f"adapter.kind={kind}", "learning_rate=3e-3", run_dir=tmp_path / "run")
     scores = run.read("scores.json")
     assert 0 <= scores["headline"]["accuracy"]["value"] <= 1
-    stored, _ = run.predictions("test")
+    stored = run.predictions("test", Prediction)
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     again = tunesmith.predict(run, texts, top_k=3)
     assert [row["label"] for row in again] == [prediction.label for prediction in stored]
@@ -258,7 +259,7 @@ def test_encoders_take_adapters_too(reviews: Path, tmp_path: Path) -> None:
     run = tunesmith.train(source, [*QUICK, "max_steps=3"], run_dir=tmp_path / "run")
     assert run.manifest.name == "encoder:lora"
     assert run.finished.costs.trainable < run.finished.costs.parameters / 2
-    stored, _ = run.predictions("test")
+    stored = run.predictions("test", Prediction)
     texts = [row.text for row in tunesmith.data.read(run.recipe.data, run.recipe.split, run.recipe.seed).test]
     assert [row["label"] for row in tunesmith.predict(run, texts)] == [prediction.label for prediction in stored]
 
@@ -326,12 +327,12 @@ def test_settings_that_contradict_are_refused(model: Path, reviews: Path, pairs:
 def test_check_shows_what_is_learned(model: Path, pairs: Path) -> None:
     source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
     found = check(source, ["template=alpaca-short", "max_length=230"])
-    assert found["tokens"]["cut"] > 0
-    assert 0 < found["tokens"]["learned"] < 0.2
-    first = found["rendered"][0]
-    assert [learned for _, learned in first["pieces"]] == [False, True]
-    assert first["pieces"][1][0].endswith("<eos>")
+    assert found.tokens.cut > 0
+    assert 0 < found.tokens.learned < 0.2
+    first = found.rendered[0]
+    assert [learned for _, learned in first.pieces] == [False, True]
+    assert first.pieces[1][0].endswith("<eos>")
     plain, coloured = describe(found), describe(found, colours=True)
-    assert f"[[{first['pieces'][1][0]}]]" in plain
-    assert f"\033[1;32m{first['pieces'][1][0]}\033[0m" in coloured
+    assert f"[[{first.pieces[1][0]}]]" in plain
+    assert f"\033[1;32m{first.pieces[1][0]}\033[0m" in coloured
     assert "of the tokens are learned" in plain

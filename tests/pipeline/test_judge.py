@@ -31,6 +31,7 @@ from tunesmith.pipeline.commands.judge import JudgeInput, JudgeResult, judge
 from tunesmith.reporting import generation_report as answers_report
 from tunesmith.reporting.schema import load_judge_report
 from tunesmith.runs import Run
+from tunesmith.types import ResponseRow
 
 KEY = "sk-very-secret-0123456789"
 
@@ -432,8 +433,12 @@ def tuned(tmp_path: Path) -> Path:
         "evaluate": {"bootstrap_samples": 100},
     }
     run = tunesmith.train(recipe, run_dir="tuned")
-    run.write_responses("test", [replace(row, response=row.reference) for row in run.responses("test")])
-    run.write_responses("base", [replace(row, response="Nobody knows.") for row in run.responses("base")])
+    run.write_predictions(
+        "test", [replace(row, response=row.reference) for row in run.predictions("test", ResponseRow)]
+    )
+    run.write_predictions(
+        "base", [replace(row, response="Nobody knows.") for row in run.predictions("base", ResponseRow)]
+    )
     return run.path
 
 

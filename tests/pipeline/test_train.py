@@ -18,7 +18,7 @@ from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.runs import Run
-from tunesmith.types import Example
+from tunesmith.types import Example, Prediction
 
 Models = Callable[[str], Path]
 FAST = ["bootstrap_samples=100", "per_device_train_batch_size=16", "learning_rate=3e-3"]
@@ -94,7 +94,7 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         )
         used = run.finished.notes["mixed_precision"]
         assert used == precision or precision == "auto"
-        stored, _ = run.predictions("test")
+        stored = run.predictions("test", Prediction)
         again = load_classifier(run).predict(
             [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
         )
@@ -105,7 +105,7 @@ def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_model
     """Also where an adapter learned beside a body that was rounded, and is reloaded beside one that is not."""
     for more in ([], ["adapter.kind=lora"]):
         run = train("encoder", reviews, tiny_models, "max_steps=3", "model.dtype=bfloat16", *more)
-        stored, _ = run.predictions("test")
+        stored = run.predictions("test", Prediction)
         again = load_classifier(run).predict(
             [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
         )
@@ -162,8 +162,8 @@ def test_check_uses_the_models_own_limit(
     with reviews.open("a") as file:
         file.write(f"{'goal ' * 300},sport\n")
     source = {"data": {"path": str(reviews)}, "model": {"name_or_path": str(tiny_models("bert")), "max_length": 5000}}
-    tokens = tunesmith.check(source)["tokens"]
-    assert (tokens["max_length"], tokens["cut"]) == (128, 1)
+    tokens = tunesmith.check(source).tokens
+    assert (tokens.max_length, tokens.cut) == (128, 1)
     assert "this model reads 128 tokens" in capsys.readouterr().err
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests import tiny
 from tunesmith import recipe as recipes, runs
-from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import METHODS
+from tunesmith.pipeline.task_table import job_of
 from tunesmith.protocols import TrainResult
 from tunesmith.types import Example, Splits
 
@@ -30,7 +30,7 @@ def splits(rows: int = 150, pair: bool = False, labels: tuple[str, ...] = LABELS
 def fit(method: str, data: Splits, models: Models, folder: Path, *overrides: str) -> TrainResult:
     settings = [f"method={method}", f"model.name_or_path={models('bert')}", "learning_rate=3e-3", "linear.min_df=1"]
     run = runs.use(folder / "run")
-    return METHODS[method].fit(Job(recipes.load({}, [*settings, *overrides]), data, run))
+    return METHODS[method].fit(job_of(recipes.load({}, [*settings, *overrides]), data, run))
 
 
 @pytest.fixture(params=["linear", "probe", "encoder"])

@@ -105,7 +105,7 @@ def made(
     if adapter == "lora":
         (run.model / "adapter_config.json").write_text("{}")
     predicted = _predicted(kind, rows, rows if answered is None else answered)
-    run.write_responses("test", predicted)
+    run.write_predictions("test", predicted)
     run.write("scores.json", responses.score(predicted, Confidence(resamples=200, seed=0)))
     return run
 
@@ -141,7 +141,7 @@ def _predicted(kind: dict[str, Any], rows: int, answered: int) -> list[ResponseR
 
 
 def built(folder: Path, *names: str, **more: Any) -> GenerationReport:
-    return run_report.instruction_of([made(folder, name, **more) for name in names], Confidence(resamples=200, seed=42))
+    return run_report.build([made(folder, name, **more) for name in names], Confidence(resamples=200, seed=42))
 
 
 @pytest.mark.parametrize("names", [("generator:untuned",), ("generator:lora",), tuple(KINDS)], ids=len)
@@ -216,9 +216,9 @@ def test_rows_to_show_are_the_extremes_and_a_seeded_draw(tmp_path: Path) -> None
     again = run_report.build([runs.find(method.run) for method in content.methods], Confidence(resamples=200, seed=42))
     assert again.shown == content.shown
     tuned = runs.find(content.methods[1].run)
-    rows = tuned.responses("test")
+    rows = tuned.predictions("test", ResponseRow)
     rows[5] = replace(rows[5], loss=999.0)
-    tuned.write_responses("test", rows)
+    tuned.write_predictions("test", rows)
     rose = run_report.build(
         [runs.find(method.run) for method in content.methods], Confidence(resamples=200, seed=42)
     ).shown[1]
@@ -277,8 +277,8 @@ def test_what_the_cheaper_of_several_equals_saves_is_said_of_a_pair(tmp_path: Pa
 def test_training_that_gains_nothing_is_called_so(tmp_path: Path) -> None:
     same = [made(tmp_path / "same", name, loss=2.3) for name in ("generator:untuned", "generator:full")]
     for run, shift in zip(same, (0.0, -1e-3), strict=True):
-        rows = enumerate(same[0].responses("test"))
-        run.write_responses("test", [replace(row, loss=row.loss + shift * ((-1) ** i + 0.1)) for i, row in rows])
+        rows = enumerate(same[0].predictions("test", ResponseRow))
+        run.write_predictions("test", [replace(row, loss=row.loss + shift * ((-1) ** i + 0.1)) for i, row in rows])
     assert (
         "Nothing here shows that training was worth its cost"
         in run_report.build(same, Confidence(resamples=200, seed=42)).verdict
@@ -300,7 +300,7 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full", longer=3)]
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert content.compared.unit == "character"
-    rows = pair[0].responses("test")
+    rows = pair[0].predictions("test", ResponseRow)
     total = sum(row.loss for row in rows) / sum(len(row.reference) for row in rows)
     assert content.compared.losses["generator:untuned"] == pytest.approx(total)
     assert "per character" in content.verdict
@@ -309,9 +309,9 @@ def test_other_tokens_are_compared_by_character(tmp_path: Path) -> None:
 
 def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> None:
     pair = [made(tmp_path, "generator:untuned"), made(tmp_path, "generator:full")]
-    rows = pair[1].responses("test")
+    rows = pair[1].predictions("test", ResponseRow)
     rows[3] = replace(rows[3], loss=0.0, learned=0)
-    pair[1].write_responses("test", rows)
+    pair[1].write_predictions("test", rows)
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert (content.compared.rows, content.compared.left_out) == (59, 1)
     assert content.compared.unit == "token"
@@ -338,7 +338,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="different tasks") as caught:
         run_report.build([pair[0], older], Confidence(resamples=200, seed=42))
     assert f"{older.path} (classification)" in str(caught.value)
-    pair[1].write_responses("test", pair[1].responses("test")[1:])
+    pair[1].write_predictions("test", pair[1].predictions("test", ResponseRow)[1:])
     with pytest.raises(RunError, match="the same rows"):
         run_report.build(pair, Confidence(resamples=200, seed=42))
     content = pair[1].read("manifest.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from tunesmith import records
 from tunesmith.cli.shared import Args, Command, add_json, show_run
 
 
@@ -17,15 +18,16 @@ class _Runs(Command):
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
+        from tunesmith.pipeline.task_table import scores_of
 
         if args.action == "show":
             show_run(runs.find(args.path or "."))
             return
         listed = runs.listing(args.path or "runs")
         for run in listed:
-            scored = (run.path / "scores.json").exists()
-            headline = run.read("scores.json")["headline"] if scored else {}
-            first = next((f"{name} {score['value']:.4f}" for name, score in headline.items()), "no scores")
+            scores = scores_of(run)
+            headline = {} if scores is None else scores.headline
+            first = next((f"{name} {score.value:.4f}" for name, score in headline.items()), "no scores")
             print(f"{run.path}  {run.manifest.name:8} {first}  {run.manifest.data.source}")
         if not listed:
             print("no runs")
@@ -42,7 +44,7 @@ class _Doctor(Command):
 
         from tunesmith.pipeline.commands.doctor import doctor
 
-        facts = doctor()
+        facts = records.dump(doctor())
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         print(text, end="")
 

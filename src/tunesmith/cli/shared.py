@@ -84,34 +84,31 @@ def show_comparison(comparison: Any) -> None:
 
 def show_run(run: Any) -> None:
     """Print the name, the scores and the directory of a run."""
+    from tunesmith.pipeline.task_table import scores_of
+
     manifest = run.manifest
     print(f"{manifest.name}: {manifest.description}")
-    if (run.path / "scores.json").exists():
-        print(describe_scores(run.read("scores.json")))
+    if (scores := scores_of(run)) is not None:
+        print(describe_scores(scores))
     print(f"run: {run.path}")
 
 
-def describe_scores(scores: dict[str, Any]) -> str:
-    """Return the scores of `evaluate` as text: one model's, or several models' side by side with the conclusions."""
+def describe_scores(scores: Any) -> str:
+    """Return the result of `evaluate` as text: one model's scores, or several models' side by side and the verdict."""
     from tunesmith.evaluation.metrics import ClassificationScores
-    from tunesmith.evaluation.response_pairs import ResponsePair
-    from tunesmith.evaluation.responses import GenerationScores
+    from tunesmith.pipeline.commands.evaluate import ComparedScores
     from tunesmith.pipeline.fitting.base_model import RunScores
     from tunesmith.reporting import terminal
 
-    if "models" in scores:
-        models = {name: records.load(GenerationScores, figures, name) for name, figures in scores["models"].items()}
-        pairs = [records.load(ResponsePair, pair, "pairs") for pair in scores["pairs"]]
-        return f"{terminal.figures(models, pairs)}\n\n{scores['verdict']}"
-    if "flaws" in scores:
-        run = records.load(RunScores, scores, "scores")
-        if run.base is None:
-            return terminal.figures({"score": run}, [])
-        pair = run.base.pair
-        return terminal.figures({pair.a: run, pair.b: run.base}, [pair])
-    labelled = records.load(ClassificationScores, scores, "scores")
-    invalid = f", {labelled.invalid:,} of them given no label" if labelled.invalid else ""
-    lines = [f"on {labelled.rows:,} rows{invalid}, with {100 * labelled.confidence:g}% intervals:"]
-    for name, score in labelled.headline.items():
+    if isinstance(scores, ComparedScores):
+        return f"{terminal.figures(scores.models, scores.pairs)}\n\n{scores.verdict}"
+    if isinstance(scores, RunScores) and scores.base is not None:
+        pair = scores.base.pair
+        return terminal.figures({pair.a: scores, pair.b: scores.base}, [pair])
+    if not isinstance(scores, ClassificationScores):
+        return terminal.figures({"score": scores}, [])
+    invalid = f", {scores.invalid:,} of them given no label" if scores.invalid else ""
+    lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
+    for name, score in scores.headline.items():
         lines.append(f"  {name:18} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
     return "\n".join(lines)

@@ -9,13 +9,45 @@ from tunesmith.data import conversations, duplicates, examples, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, merge
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
-from tunesmith.tasks import classification
+from tunesmith.tasks import classification, instruction
 from tunesmith.types import DataNote, Example, Splits
 
 
-def read(data: Data, split: Split, seed: int, task: str = "classification") -> Splits:
+@dataclass(frozen=True, slots=True)
+class TaskReader:
+    """How the rows of a task become examples, and how splits are cut from them."""
+
+    parse: Callable[[Data, Split, bool], examples.ParsedRows]
+    """Reads all tables. The flag says whether every row must have its target."""
+    strata: splits.Strata
+    """The stratum of each row: every split gets its share of each."""
+    check_train: Callable[[Sequence[Example]], None] | None = None
+    """Raises DataError where nothing could be learned from these rows."""
+
+
+def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
+    """Read texts with labels. required: every row must have its label."""
+    wanted = Columns.of(data, split)
+    tables = sources.tables(data, split, wanted.settings().values())
+    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
+    return replace(parsed, label_names=data.label_names or parsed.label_names)
+
+
+def read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:
+    """Read conversations. required: each must end with an answer."""
+    wanted = Columns.of(data, split)
+    tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
+    parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
+    return replace(parsed, label_names=None)
+
+
+LABELLED = TaskReader(read_labelled, classification.strata, classification.check_train)
+CONVERSATIONS = TaskReader(read_conversations, instruction.strata)
+
+
+def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
-    parsed = READERS[task].read(data, split, True)
+    parsed = reader.parse(data, split, True)
     seed = seed if split.seed is None else split.seed
     if not parsed.rows_by_split.get("train"):
         examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
@@ -28,9 +60,10 @@ def read(data: Data, split: Split, seed: int, task: str = "classification") -> S
     dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
     if empty := [name for name, rows in rows_by_split.items() if not rows]:
         raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(rows_by_split), do="check the data")
-    READERS[task].check_train(rows_by_split["train"])
-    rows_by_split, short = splits.cut(rows_by_split, sizes, seed)
-    rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed)
+    if reader.check_train is not None:
+        reader.check_train(rows_by_split["train"])
+    rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
+    rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
     notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
     test = rows_by_split.get("test", ())
     groups = len({row.group for row in test})
@@ -48,9 +81,9 @@ def read(data: Data, split: Split, seed: int, task: str = "classification") -> S
     )
 
 
-def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
+def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
     """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
-    parsed = READERS[task].read(data, Split(), False)
+    parsed = reader.parse(data, Split(), False)
     dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
     rows_by_split = examples.name_labels(parsed, strict=False)
     filled = [name for name in SPLITS if rows_by_split.get(name)]
@@ -68,36 +101,5 @@ def read_unlabelled(data: Data, task: str = "classification") -> tuple[tuple[Exa
     return rows, merge([*parsed.notes, *dropped, *left_out])
 
 
-def _read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
-    wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, wanted.settings().values())
-    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
-    return replace(parsed, label_names=data.label_names or parsed.label_names)
-
-
-def _read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:
-    wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
-    parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
-    return replace(parsed, label_names=None)
-
-
 def _sizes(rows_by_split: RowsBySplit) -> str:
     return ", ".join(f"{len(rows)} rows in {name}" for name, rows in rows_by_split.items()) or "no rows"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskReader:
-    """How the rows of a task become examples."""
-
-    read: Callable[[Data, Split, bool], examples.ParsedRows]
-    """Reads all tables. The flag says whether every row must have its target."""
-    check_train: Callable[[Sequence[Example]], None]
-    """Raises DataError where nothing could be learned from these rows."""
-
-
-READERS = {
-    "classification": TaskReader(_read_labelled, classification.check_train),
-    "instruction": TaskReader(_read_conversations, lambda rows: None),
-}
-"""By the task's name; a new task is a row here and one in `pipeline.task_table`."""

@@ -12,13 +12,17 @@ import heapq
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from tunesmith.data.duplicates import text_key
 from tunesmith.data.rows import SPLITS, RowsBySplit
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
+from tunesmith.tasks import classification
 from tunesmith.types import DataNote, Example
+
+Strata = Callable[[Sequence[Example]], Sequence[Hashable]]
+"""The class of each row, by which splits are stratified: its label, where it has one."""
 
 
 def to_make(rows_by_split: Iterable[str], split: Split) -> dict[str, float]:
@@ -27,20 +31,24 @@ def to_make(rows_by_split: Iterable[str], split: Split) -> dict[str, float]:
     return {name: size for name, size in sizes.items() if name not in rows_by_split and size > 0}
 
 
-def cut(rows_by_split: RowsBySplit, sizes: Mapping[str, float], seed: int) -> tuple[RowsBySplit, list[DataNote]]:
+def cut(
+    rows_by_split: RowsBySplit, sizes: Mapping[str, float], seed: int, strata: Strata = classification.strata
+) -> tuple[RowsBySplit, list[DataNote]]:
     """Cut the splits named in `sizes` from train, all in one go; rows keep their order."""
     if not sizes:
         return rows_by_split, []
     rows = rows_by_split["train"]
     wanted = {name: int(size) if size >= 1 else max(1, int(size * len(rows) + 0.5)) for name, size in sizes.items()}
-    labels = len({row.label for row in rows})
+    classes = strata(rows)
+    labels = len(set(classes))
     if sum(wanted.values()) > len(rows) - labels:
         raise DataError(
             f"train has too few rows to cut {' and '.join(f'{count} for {name}' for name, count in wanted.items())}",
             found=f"{len(rows)} rows with {labels} labels, each of which needs a row in train",
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
-    assigned = _Partition(rows, wanted, random.Random(f"{seed} cut")).assign()  # noqa: S311 - repeatable, not secret
+    generator = random.Random(f"{seed} cut")  # noqa: S311 - repeatable, not secret
+    assigned = _Partition(rows, classes, wanted, generator).assign()
     made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
     for row, name in zip(rows, assigned, strict=True):
         made[name].append(row)
@@ -59,14 +67,20 @@ def cut(rows_by_split: RowsBySplit, sizes: Mapping[str, float], seed: int) -> tu
 class _Partition:
     """The assignment of rows to splits: what each split should have of each class, and what it has so far."""
 
-    def __init__(self, rows: Sequence[Example], wanted: Mapping[str, int], generator: random.Random) -> None:
-        classes = {label: number for number, label in enumerate(dict.fromkeys(row.label for row in rows))}
+    def __init__(
+        self,
+        rows: Sequence[Example],
+        classes: Sequence[Hashable],
+        wanted: Mapping[str, int],
+        generator: random.Random,
+    ) -> None:
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(classes))}
         self.rows = rows
         self.generator = generator
-        self.classes = [classes[row.label] for row in rows]
+        self.classes = [numbers[name] for name in classes]
         self.totals = [count for _, count in sorted(Counter(self.classes).items())]
         self.sizes = {"train": len(rows) - sum(wanted.values()), **wanted}
-        self.has = {name: [0] * len(classes) for name in self.sizes}
+        self.has = {name: [0] * len(numbers) for name in self.sizes}
         self.assigned = ["train"] * len(rows)
         self.free = list(self.totals)
         """Rows of each class that are not held out."""
@@ -168,31 +182,35 @@ def _shuffled(count: int, generator: random.Random) -> list[int]:
     return sorted(range(count), key=draws.__getitem__)
 
 
-def sample(rows_by_split: RowsBySplit, most: int | None, seed: int) -> tuple[RowsBySplit, list[DataNote]]:
+def sample(
+    rows_by_split: RowsBySplit, most: int | None, seed: int, strata: Strata = classification.strata
+) -> tuple[RowsBySplit, list[DataNote]]:
     """Keep at most `most` rows of each split, stratified; train keeps every label."""
     notes = []
     for name, rows in rows_by_split.items():
         if most is not None and len(rows) > most:
             generator = random.Random(f"{seed} sample {name}")  # noqa: S311 - repeatable, not secret
-            rows_by_split = {**rows_by_split, name: _sampled(rows, most, generator, least=1 if name == "train" else 0)}
+            kept = _sampled(strata(rows), most, generator, least=1 if name == "train" else 0)
+            rows_by_split = {**rows_by_split, name: tuple(rows[i] for i in kept)}
             notes.append(DataNote(f"left out of {name} by split.max_samples", len(rows) - most))
     return rows_by_split, notes
 
 
-def _sampled(rows: tuple[Example, ...], most: int, generator: random.Random, *, least: int) -> tuple[Example, ...]:
-    counts = Counter(row.label for row in rows)
+def _sampled(classes: Sequence[Hashable], most: int, generator: random.Random, *, least: int) -> list[int]:
+    """Return the numbers of the rows to keep: at most `most`, and `least` of each class."""
+    counts = Counter(classes)
     if least * len(counts) > most:
         raise DataError(f"split.max_samples={most} is less than the number of labels", found=f"{len(counts)} labels")
     quotas = [most * count for count in counts.values()]  # `least` lowers all alike, which notes no comparison
     spare = [count - least for count in counts.values()]
-    allocated = allocate(most - least * len(counts), quotas, len(rows), spare, generator)
-    left = {label: least + count for label, count in zip(counts, allocated, strict=True)}
+    allocated = allocate(most - least * len(counts), quotas, len(classes), spare, generator)
+    left = {name: least + count for name, count in zip(counts, allocated, strict=True)}
     kept = []
-    for i in _shuffled(len(rows), generator):
-        if left[rows[i].label]:
-            left[rows[i].label] -= 1
+    for i in _shuffled(len(classes), generator):
+        if left[classes[i]]:
+            left[classes[i]] -= 1
             kept.append(i)
-    return tuple(rows[i] for i in sorted(kept))
+    return sorted(kept)
 
 
 def fingerprints(rows_by_split: Mapping[str, Sequence[Example]]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from tunesmith import hardware
 from tunesmith.errors import DataError
-from tunesmith.pipeline import new_data
 from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
@@ -16,12 +15,11 @@ from tunesmith.tasks import instruction
 from tunesmith.types import Example, Message, Response, ResponseRow
 
 
-def respond(run: Run, recipe: Recipe, prompts: Sequence[str] | None = None) -> list[ResponseRow]:
-    """Responses to prompts, or to every row of the recipe's source; none where the prompt is too long even when cut.
+def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
+    """Return the responses to rows, with their references; none to a prompt that is too long even when cut.
 
-    recipe: how to read and to generate. The reference is known where the source has one.
+    recipe: how to generate.
     """
-    examples = new_data.read(recipe) if prompts is None else _prompted(prompts)
     if not examples:
         raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [instruction.prompt(row) for row in examples]
@@ -64,8 +62,9 @@ def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[
     return generator.losses([row.id for row in examples], [row.messages for row in examples])
 
 
-def _prompted(prompts: Sequence[str]) -> list[Example]:
-    for number, text in enumerate(prompts, 1):
+def prompts_of(texts: Sequence[str]) -> list[Example]:
+    """Texts as rows to answer."""
+    for number, text in enumerate(texts, 1):
         if not text.strip():
             raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
-    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(prompts, 1)]
+    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(texts, 1)]

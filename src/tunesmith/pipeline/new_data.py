@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tunesmith import data, recipe as recipes
 from tunesmith.console import say
 from tunesmith.data import sources, summary
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.types import Example
 
@@ -24,7 +25,7 @@ def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = ()) 
 
 def read(recipe: Recipe) -> list[Example]:
     """Return the rows of the recipe's source; what reading changed is said."""
-    examples, changes = data.read_unlabelled(recipe.data, recipe.task)
+    examples, changes = data.read_unlabelled(recipe.data, TASKS[recipe.task].reader)
     for line in summary.lines(changes):
         say(f"data: {line}")
     return list(examples)

@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import instruction_runs
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
@@ -70,12 +70,14 @@ def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> Ge
         )
         for model in models
     ]
-    return GenerationReport(
+    return instruction_runs.side_by_side(
+        methods,
+        {model.name: model.rows for model in models},
+        confidence,
         task="answers",
         title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
         data=ResponseFiles(tuple(changes)),
         signatures=text_overlap.signatures(),
-        **run_report.side_by_side(methods, {model.name: model.rows for model in models}, confidence),
     )
 
 
@@ -109,7 +111,9 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
             raise RunError(
                 f"{run.path} is a classification run; it has no responses", do="compare such runs: tunesmith compare"
             )
-        return [ModelResponses(run.manifest.name, str(run.path), run.responses("test"), run.finished.costs)]
+        return [
+            ModelResponses(run.manifest.name, str(run.path), run.predictions("test", ResponseRow), run.finished.costs)
+        ]
     path = Path(str(source)).expanduser()
     found = files.read(
         path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.fitting import subprocess
+from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import markdown
 from tunesmith.runs import Run
@@ -35,7 +36,7 @@ def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, ru
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     scores = spread(finished)
     folder.write("seeds.json", {"seeds": list(seeds), "scores": scores})
-    title = markdown.plain(run_report.title(finished[0]))
+    title = markdown.plain(report_parts.title(finished[0]))
     folder.write("report.md", f"# {title}, {len(seeds)} seeds\n\n{table({'': scores})}\n")
     return folder
 
@@ -55,8 +56,8 @@ def one_split(recipe: Recipe) -> str:
 
 def spread(finished: Sequence[Run]) -> dict[str, Spread]:
     """Return the spread of every headline metric over the runs."""
-    headlines = [run.read("scores.json")["headline"] for run in finished]
-    values = {name: [headline[name]["value"] for headline in headlines] for name in headlines[0]}
+    headlines = [run.load("scores.json", task_of(run).scores).headline for run in finished]
+    values = {name: [headline[name].value for headline in headlines] for name in headlines[0]}
     return {
         name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
         for name, of_one in values.items()

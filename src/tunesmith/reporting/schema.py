@@ -261,7 +261,7 @@ class SweepReport(Header):
     failed: tuple[str, ...]
     trials: tuple[Trial, ...]
     """Best first."""
-    test: dict[str, Any] | None
+    test: ClassificationScores | GenerationScores | None
     """scores.json of the best trial."""
 
 

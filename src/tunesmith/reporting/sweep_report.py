@@ -30,8 +30,8 @@ def markdown(report: SweepReport) -> str:
     parts = [f"# Sweep: {plain(report.title)}", f"**{plain(verdict(report))}**", table(head, rows)]
     if report.test:
         scores = [
-            [name, f"{estimate['value']:.4f}", f"[{estimate['low']:.4f}, {estimate['high']:.4f}]"]
-            for name, estimate in report.test["headline"].items()
+            [name, f"{estimate.value:.4f}", f"[{estimate.low:.4f}, {estimate.high:.4f}]"]
+            for name, estimate in report.test.headline.items()
         ]
         parts += ["## Test scores of the best trial", table(["Metric", "Value", "Interval"], scores)]
     return "\n\n".join([*parts, sign(report)]) + "\n"

@@ -13,6 +13,11 @@ def gold(examples: Iterable[Example]) -> list[str]:
     return [str(example.label) for example in examples]
 
 
+def strata(examples: Sequence[Example]) -> list[str | None]:
+    """The label of each row: every split gets its share of each label."""
+    return [example.label for example in examples]
+
+
 def check_train(examples: Sequence[Example]) -> None:
     """Raise DataError where there is nothing to tell apart."""
     labels = {example.label for example in examples}

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunesmith.types import Example, Message
+
+
+def strata(examples: Sequence[Example]) -> list[None]:
+    """One stratum: splits are cut at random."""
+    return [None] * len(examples)
 
 
 def prompt(example: Example) -> tuple[Message, ...]:

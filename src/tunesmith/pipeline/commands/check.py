@@ -3,72 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from tunesmith import data, recipe as recipes, records
+from tunesmith import recipe as recipes, records
 from tunesmith.data import summary
 from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.fitting import inspection, methods
+from tunesmith.pipeline.fitting.inspection import RenderedRow, TokenCounts, TokenLengths
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Source
-from tunesmith.types import DataNote
+from tunesmith.records import omitted_if_none
+from tunesmith.types import DataSummary
 
 LEARNED, COMMON = "\033[1;32m", "\033[0m"
 """Terminal colours of learned tokens, and the way back."""
+MOST_LABELS = 12
+"""Labels of a split that are shown, the most frequent ones."""
 
 
-def check(source: Source | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see.
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """A training row."""
 
-    Return the data summary of the report with, for methods with a tokenizer, `tokens`: quantiles and rows that are cut;
-    for generators also the share of learned tokens, and `rendered`: examples in pieces, each learned or not.
-    """
+    id: str
+    label: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataCheck(DataSummary):
+    """The data as training would see it."""
+
+    examples: tuple[CheckedRow, ...]
+    tokens: TokenLengths | None = omitted_if_none()
+    """Of methods with a tokenizer."""
+    rendered: tuple[RenderedRow, ...] | None = omitted_if_none()
+    """The first rows as a generator learns them."""
+
+
+def check(source: Source | None = None, overrides: Sequence[str] = ()) -> DataCheck:
+    """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see."""
     recipe = recipes.load({} if source is None else source, overrides)
-    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
-    found: dict[str, Any] = records.dump(summary.summarize(splits, source_name(recipe)))
-    found["examples"] = [
-        {"id": row.id, "label": row.label, "text": row.text} for row in splits.train[: inspection.SHOWN]
-    ]
-    inspect = methods.find(recipe).inspect
-    if inspect is not None:
-        counts = inspect(recipe, splits)
-        found["tokens"] = records.dump(counts.lengths)
-        found["changes"] += records.dump(counts.changes)
-        if counts.rendered is not None:
-            found["rendered"] = records.dump(counts.rendered)
-    return found
-
-
-def describe(found: dict[str, Any], *, colours: bool = False) -> str:
-    """Return the result of `check` as text. Without colours learned tokens stand in double brackets."""
-    labels = f"{len(found['labels'])} labels, " if found["labels"] else ""
-    lines = [f"{found['source']}: {labels}fingerprint {found['fingerprint'][:12]}"]
-    for name, split in found["splits"].items():
-        made = " (made here)" if name in found["made"] else ""
-        size = split["characters"]
-        lines.append(
-            f"{name:10} {split['rows']:>8,} rows{made}; characters: median {size['median']:,}, longest {size['max']:,}"
-        )
-        shown = sorted(split["per_label"].items(), key=lambda item: -item[1])
-        more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-        if shown:
-            lines.append(" " * 11 + ", ".join(f"{label} {count:,}" for label, count in shown[:12]) + more)
-    if tokens := found.get("tokens"):
-        lines.append(_token_line(tokens))
-    lines += [f"data: {line}" for line in summary.lines([DataNote(**change) for change in found["changes"]])]
-    if "rendered" in found:
-        return "\n".join([*lines, *(_picture(row, colours) for row in found["rendered"])])
-    return "\n".join([*lines, *(f"example {r['id']} [{r['label']}]: {r['text'][:200]!r}" for r in found["examples"])])
-
-
-def _token_line(tokens: dict[str, Any]) -> str:
-    learned = f"; {tokens['learned']:.1%} of the tokens are learned" if "learned" in tokens else ""
-    return (
-        f"tokens: median {tokens['median']:,}, 95% {tokens['p95']:,}, longest {tokens['max']:,}; "
-        f"{tokens['cut']:,} of {tokens['rows']:,} rows are over model.max_length={tokens['max_length']}{learned}"
+    splits = read_splits(recipe)
+    data = summary.summarize(splits, source_name(recipe))
+    counts = methods.find(recipe).inspect(recipe, splits) or TokenCounts()
+    return DataCheck(
+        **records.fields_of(DataSummary, data) | {"changes": (*data.changes, *counts.changes)},
+        examples=tuple(CheckedRow(row.id, row.label, row.text) for row in splits.train[: inspection.SHOWN]),
+        tokens=counts.lengths,
+        rendered=counts.rendered,
     )
 
 
-def _picture(row: dict[str, Any], colours: bool) -> str:
+def describe(checked: DataCheck, *, colours: bool = False) -> str:
+    """Return the result of `check` as text. Without colours learned tokens stand in double brackets."""
+    labels = f"{len(checked.labels)} labels, " if checked.labels else ""
+    lines = [f"{checked.source}: {labels}fingerprint {checked.fingerprint[:12]}"]
+    for name, split in checked.splits.items():
+        made = " (made here)" if name in checked.made else ""
+        size = split.characters
+        lines.append(f"{name:10} {split.rows:>8,} rows{made}; characters: median {size.median:,}, longest {size.max:,}")
+        ranked = sorted(split.per_label.items(), key=lambda item: -item[1])
+        more = f" and {len(ranked) - MOST_LABELS} more" if len(ranked) > MOST_LABELS else ""
+        if ranked:
+            lines.append(" " * 11 + ", ".join(f"{label} {count:,}" for label, count in ranked[:MOST_LABELS]) + more)
+    if (tokens := checked.tokens) is not None:
+        learned = "" if tokens.learned is None else f"; {tokens.learned:.1%} of the tokens are learned"
+        lines.append(
+            f"tokens: median {tokens.median:,}, 95% {tokens.p95:,}, longest {tokens.max:,}; "
+            f"{tokens.cut:,} of {tokens.rows:,} rows are over model.max_length={tokens.max_length}{learned}"
+        )
+    lines += [f"data: {line}" for line in summary.lines(checked.changes)]
+    if checked.rendered is None:
+        return "\n".join([*lines, *(f"example {row.id} [{row.label}]: {row.text[:200]!r}" for row in checked.examples)])
     before, after = (LEARNED, COMMON) if colours else ("[[", "]]")
-    text = "".join(f"{before}{piece}{after}" if learned else piece for piece, learned in row["pieces"])
-    return f"--- example {row['id']}, {row['tokens']} tokens, {row['learned']} of them learned:\n{text}"
+    for row in checked.rendered:
+        text = "".join(f"{before}{piece}{after}" if learned else piece for piece, learned in row.pieces)
+        lines.append(f"--- example {row.id}, {row.tokens} tokens, {row.learned} of them learned:\n{text}")
+    return "\n".join(lines)

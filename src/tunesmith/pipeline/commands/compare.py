@@ -14,9 +14,8 @@ from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import variants
-from tunesmith.pipeline.task_table import TASKS
+from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.recipe import Recipe, Source
-from tunesmith.reporting.schema import ClassificationReport, GenerationReport
 from tunesmith.runs import Run
 
 
@@ -25,7 +24,7 @@ class Comparison:
     """What a comparison found, and where its report lies."""
 
     path: Path
-    report: ClassificationReport | GenerationReport
+    report: RunReport
 
     @property
     def verdict(self) -> str:
@@ -59,23 +58,23 @@ def compare(
         finished = [runs.find(str(source)) for source in sources]
         recipe = finished[0].recipe
         return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
-    plans = _plans(sources, overrides, methods)
-    subprocess.check_data([recipe for _, recipe in plans])
-    folder = runs.create(plans[0][1].output_dir, "compare", short_name(plans[0][1]))
+    planned = plans(sources, overrides, methods)
+    subprocess.check_data([recipe for _, recipe in planned])
+    folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
     if seeds is None:
-        finished = [subprocess.train(recipe, folder.path / name) for name, recipe in plans]
-        return _report(folder, finished, plans[0][1])
+        finished = [subprocess.train(recipe, folder.path / name) for name, recipe in planned]
+        return _report(folder, finished, planned[0][1])
     repeated: dict[str, list[Run]] = {}
-    for name, recipe in plans:
+    for name, recipe in planned:
         seeded = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
         repeated[name] = [subprocess.train(plan, folder.path / name / f"seed-{plan.seed}") for plan in seeded]
     spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in repeated.items()}
     folder.write("seeds.json", {"seeds": list(seeds), "scores": spread})
     say(f"over {len(seeds)} seeds:\n{repeats.table(spread)}")
-    return _report(folder, [runs_of_method[0] for runs_of_method in repeated.values()], plans[0][1])
+    return _report(folder, [runs_of_method[0] for runs_of_method in repeated.values()], planned[0][1])
 
 
-def _plans(
+def plans(
     sources: Sequence[Source], overrides: Sequence[str], methods: Sequence[str] | None
 ) -> list[tuple[str, Recipe]]:
     """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""

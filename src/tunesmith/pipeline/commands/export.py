@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunesmith import data, records, runs
+from tunesmith import records, runs
 from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
@@ -15,6 +15,7 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Classifier, Exportable
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
@@ -114,7 +115,7 @@ def _examples(run: Run, source: str | None) -> Sequence[Example]:
     if source:
         return new_data.read(new_data.settings(recipe, source))
     try:
-        splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+        splits = read_splits(recipe)
     except DataError as error:
         raise DataError(
             f"{run.path}: cannot read the data to compare on", found=str(error), do="give some rows with --data"

@@ -23,7 +23,7 @@ from tunesmith.evaluation import judge_pairs, judge_scores
 from tunesmith.evaluation.judge_scores import RankedTurn, Verdict
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn, Rubric
 from tunesmith.judging.judge_runner import JudgeRecord, JudgeRun, controls, run_judge
-from tunesmith.pipeline import judge_models, multi_turn, response_comparison, run_report
+from tunesmith.pipeline import instruction_runs, judge_models, multi_turn, response_comparison, run_report
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
@@ -98,7 +98,7 @@ def judge(
     if judge_input.questions:
         items = multi_turn.items(paths, judge_input.questions, judge_input.references, folder)
     else:
-        before = run_report.shared_base(found) if settings.evaluate.base else []
+        before = instruction_runs.shared_base(found) if settings.evaluate.base else []
         own = [model for path in paths for model in response_comparison.read(path, judge_input.columns, graded=False)]
         items = _items([*own, *([ModelResponses(base_model.NAME, str(found[0].path), before)] if before else [])])
     items = _sampled(items, settings)

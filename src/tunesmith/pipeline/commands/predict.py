@@ -53,7 +53,8 @@ def predict(
     recipe = new_data.settings(run.recipe, source, overrides)
     columns = new_data.columns(recipe) if source else {}
     if task_of(run).has_responses:
-        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, None if source else texts)]
+        prompts = new_data.read(recipe) if source else generated_responses.prompts_of(texts)
+        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, prompts)]
         answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
@@ -116,7 +117,7 @@ def write(
     source_rows = _json_rows(run, source)
     if source_rows is not None and source is not None:
         recipe = new_data.settings(run.recipe, source, overrides)
-        examples, _ = data.read_unlabelled(recipe.data, recipe.task)
+        examples, _ = data.read_unlabelled(recipe.data, task_of(run).reader)
         answers = {example.id: row["response"] for example, row in zip(examples, rows, strict=True)}
         whole = [
             item | ({FIELD: answers[name]} if (name := f"{Path(source).name}:row {number}") in answers else {})

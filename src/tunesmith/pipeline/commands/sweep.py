@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
-from tunesmith.evaluation import metrics, responses
-from tunesmith.pipeline import run_report, seeds
+from tunesmith.pipeline import report_parts, seeds
 from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
+from tunesmith.pipeline.task_table import TASKS, scores_of
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import sweep_report as pages
 from tunesmith.reporting.schema import SweepReport, Trial
@@ -87,23 +88,22 @@ def sweep(
     `random` or `tpe`. storage: an Optuna URL; several workers with one URL and one sweep_dir share the work. The same
     call with the same sweep_dir resumes an interrupted sweep.
     """
-    axes, fixed = parse(settings)
-    plan = _Plan(source, fixed, axes, sampler, _count(axes, sampler, trials))
-    plan.check()
+    plan = _Plan.of(source, settings, sampler, trials)
     folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
     folder.path.mkdir(parents=True, exist_ok=True)
-    study = _study(plan, folder, storage)
+    search = _Search(plan, folder, _study(plan, folder, storage))
     before = -1
     try:
-        while before < (ended := len(_ended(study))) < plan.total:  # until a round adds nothing
+        while before < (ended := len(search.ended())) < plan.total:  # until a round adds nothing
             before = ended
             say(f"sweep: {plan.total - ended} of {plan.total} trials to go, in {folder.path}")
-            _queue(study, plan, folder)
-            _optimize(study, plan, folder)
+            search.queue()
+            search.optimize()
     except KeyboardInterrupt as stop:
         say(f"sweep: to resume, give the same command with --sweep-dir {folder.path}")
         raise stop.__cause__ or stop from None
-    return _finish(study, plan, folder)
+    search.finish()
+    return folder
 
 
 def parse(settings: Sequence[str]) -> tuple[list[SearchAxis], list[str]]:
@@ -132,19 +132,6 @@ def parse(settings: Sequence[str]) -> tuple[list[SearchAxis], list[str]]:
     return axes, fixed
 
 
-def _count(axes: Sequence[SearchAxis], sampler: str, trials: int | None) -> int:
-    """Return the number of trials, at most the number of different settings."""
-    if sampler == "grid" and (ranges := [axis.name for axis in axes if not axis.choices]):
-        raise RecipeError(
-            f"a grid needs values, not a range, for {', '.join(ranges)}", do="use --sampler random or tpe"
-        )
-    points = math.prod(math.inf if axis.values is None else len(axis.values) for axis in axes)
-    wanted = trials or (points if sampler == "grid" else TRIALS)
-    if wanted > points:
-        say(f"sweep: there are {points} different settings, so {points} trials and not {wanted}")
-    return int(min(points, wanted))
-
-
 @dataclass(frozen=True)
 class _Plan:
     """The settings to search, and how."""
@@ -154,6 +141,22 @@ class _Plan:
     axes: list[SearchAxis]
     sampler: str
     total: int
+
+    @classmethod
+    def of(cls, source: Source, settings: Sequence[str], sampler: str, trials: int | None) -> _Plan:
+        """Return the plan, checked; it has at most as many trials as there are different settings."""
+        axes, fixed = parse(settings)
+        if sampler == "grid" and (ranges := [axis.name for axis in axes if not axis.choices]):
+            raise RecipeError(
+                f"a grid needs values, not a range, for {', '.join(ranges)}", do="use --sampler random or tpe"
+            )
+        points = math.prod(math.inf if axis.values is None else len(axis.values) for axis in axes)
+        wanted = trials or (points if sampler == "grid" else TRIALS)
+        if wanted > points:
+            say(f"sweep: there are {points} different settings, so {points} trials and not {wanted}")
+        plan = cls(source, fixed, axes, sampler, int(min(points, wanted)))
+        plan.check()
+        return plan
 
     @property
     def base(self) -> Recipe:
@@ -202,7 +205,7 @@ class _Plan:
 
     @property
     def higher_is_better(self) -> bool:
-        return (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[self.metric]
+        return TASKS[self.base.task].higher_is_better[self.metric]
 
     def identity(self) -> str:
         """Return what must be equal for trials to belong together."""
@@ -241,102 +244,115 @@ def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     return study
 
 
-def _queue(study: Any, plan: _Plan, folder: Run) -> None:
-    """Queue the rest of a grid, and trials that were interrupted by Ctrl-C or died with their process."""
-    begun = [trial for trial in study.trials if "run" in trial.user_attrs]
-    known = _ended(study) | {trial.user_attrs["run"] for trial in begun if trial.state.name == "WAITING"}
-    known |= {trial.user_attrs["run"] for trial in begun if _is_held(folder.path / trial.user_attrs["run"])}
-    for params in [*plan.points(), *(trial.params for trial in begun if trial.params)]:
-        name = plan.run_name(params)
-        if name not in known:
-            study.enqueue_trial(params, user_attrs={"run": name})
-            known.add(name)
+@dataclass(frozen=True)
+class _Search:
+    """The trials of a plan, trained in one folder."""
 
+    plan: _Plan
+    folder: Run
+    study: Any
 
-def _optimize(study: Any, plan: _Plan, folder: Run) -> None:
-    import optuna
+    def ended(self) -> set[str]:
+        """Return the runs that finished or failed; not those that were interrupted."""
+        trials = self.study.get_trials(deepcopy=False)
+        return {
+            trial.user_attrs["run"]
+            for trial in trials
+            if trial.state.name == "COMPLETE" or "failed" in trial.user_attrs
+        }
 
-    queued = bool(plan.points())
+    def queue(self) -> None:
+        """Queue the rest of a grid, and trials that were interrupted by Ctrl-C or died with their process."""
+        begun = [trial for trial in self.study.trials if "run" in trial.user_attrs]
+        known = self.ended() | {trial.user_attrs["run"] for trial in begun if trial.state.name == "WAITING"}
+        known |= {trial.user_attrs["run"] for trial in begun if self._is_held(trial.user_attrs["run"])}
+        for params in [*self.plan.points(), *(trial.params for trial in begun if trial.params)]:
+            name = self.plan.run_name(params)
+            if name not in known:
+                self.study.enqueue_trial(params, user_attrs={"run": name})
+                known.add(name)
 
-    def objective(trial: Any) -> float:
+    def optimize(self) -> None:
+        """Train queued trials, or those that the sampler draws, until there are enough."""
+        queued = bool(self.plan.points())
+
+        def should_stop(study: Any, trial: Any) -> None:
+            states = [other.state.name for other in study.get_trials(deepcopy=False)]
+            drained = "WAITING" not in states and (queued or states[-REPEATS:].count("PRUNED") == REPEATS)
+            if drained or len(self.ended()) >= self.plan.total:
+                study.stop()
+
+        objective = partial(self._train, queued=queued)
+        self.study.optimize(objective, callbacks=[should_stop], catch=(TunesmithError,))
+
+    def _train(self, trial: Any, *, queued: bool) -> float:
+        """Return the validation score of a trial. queued: only trials of the queue are trained."""
+        import optuna
+
         if queued and "run" not in trial.user_attrs:
             raise optuna.TrialPruned  # the queue is empty: this trial is the sampler's
-        values = {axis.name: axis.suggest(trial) for axis in plan.axes}
-        path = folder.path / plan.run_name(trial.params)
+        values = {axis.name: axis.suggest(trial) for axis in self.plan.axes}
+        path = self.folder.path / self.plan.run_name(trial.params)
         trial.set_user_attr("run", path.name)
-        if path.name in _ended(study):
+        if path.name in self.ended():
             raise optuna.TrialPruned
         with _claimed(path) as lock:
             if lock is None:
                 raise optuna.TrialPruned  # another worker is training the same settings
             try:
-                run = subprocess.train(plan.recipe(values), path, skip_test=True, held=lock)
+                run = subprocess.train(self.plan.recipe(values), path, skip_test=True, held=lock)
             except Interrupted as stop:  # not a failure, after which Optuna would continue
                 raise KeyboardInterrupt from stop
             except TunesmithError:
                 trial.set_user_attr("failed", True)
                 raise
-        score = (run.finished.validation or {})[plan.metric]
-        say(f"sweep: {path.name}: validation {plan.metric} {score:.4f}")
+        score = (run.finished.validation or {})[self.plan.metric]
+        say(f"sweep: {path.name}: validation {self.plan.metric} {score:.4f}")
         return score
 
-    def should_stop(study: Any, trial: Any) -> None:
-        states = [other.state.name for other in study.get_trials(deepcopy=False)]
-        drained = "WAITING" not in states and (queued or states[-REPEATS:].count("PRUNED") == REPEATS)
-        if drained or len(_ended(study)) >= plan.total:
-            study.stop()
-
-    study.optimize(objective, callbacks=[should_stop], catch=(TunesmithError,))
-
-
-def _finish(study: Any, plan: _Plan, folder: Run) -> Run:
-    """Write the report; the last worker to finish also tests the winner."""
-    ended = _ended(study)
-    begun = {trial.user_attrs["run"] for trial in study.trials if "run" in trial.user_attrs} - ended
-    if running := [name for name in begun if _is_held(folder.path / name)]:
-        say(
-            f"sweep: {len(running)} trial(s) are still running elsewhere; the last worker to finish tests the "
-            "winner, or run this command again"
+    def finish(self) -> None:
+        """Write the report; the last worker to finish also tests the winner."""
+        plan, folder, ended = self.plan, self.folder, self.ended()
+        begun = {trial.user_attrs["run"] for trial in self.study.trials if "run" in trial.user_attrs} - ended
+        if running := [name for name in begun if self._is_held(name)]:
+            say(
+                f"sweep: {len(running)} trial(s) are still running elsewhere; the last worker to finish tests the "
+                "winner, or run this command again"
+            )
+            return
+        if len(ended) < plan.total:
+            warn(f"{len(ended)} of {plan.total} trials: the sampler found no new settings")
+        done = {trial.user_attrs["run"]: trial for trial in self.study.trials if trial.value is not None}
+        if not done:
+            raise TunesmithError("no trial of the sweep succeeded; see the errors above", do="fix the recipe")
+        failed = ended - set(done)
+        if failed:
+            warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
+        sign = -1 if plan.higher_is_better else 1
+        ranked = sorted(done.values(), key=lambda trial: (sign * trial.value, trial.number))
+        winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
+        trials = []
+        for trial in ranked:
+            run = Run(folder.path / trial.user_attrs["run"])
+            values = {name: str(value) for name, value in trial.params.items()}
+            trials.append(Trial(run.path.name, values, trial.value, run.finished.costs, report_parts.curve(run)))
+        report = SweepReport(
+            title=report_parts.title(winner),
+            metric=plan.metric,
+            higher_is_better=plan.higher_is_better,
+            axes=tuple(axis.name for axis in plan.axes),
+            failed=tuple(sorted(failed)),
+            trials=tuple(trials),
+            test=scores_of(winner),
         )
-        return folder
-    if len(ended) < plan.total:
-        warn(f"{len(ended)} of {plan.total} trials: the sampler found no new settings")
-    done = {trial.user_attrs["run"]: trial for trial in study.trials if trial.value is not None}
-    if not done:
-        raise TunesmithError("no trial of the sweep succeeded; see the errors above", do="fix the recipe")
-    failed = ended - set(done)
-    if failed:
-        warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
-    ranked = sorted(
-        done.values(), key=lambda trial: (-trial.value if plan.higher_is_better else trial.value, trial.number)
-    )
-    winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
-    trials = []
-    for trial in ranked:
-        run = Run(folder.path / trial.user_attrs["run"])
-        values = {name: str(value) for name, value in trial.params.items()}
-        trials.append(Trial(run.path.name, values, trial.value, run.finished.costs, run_report.curve(run)))
-    report = SweepReport(
-        title=run_report.title(winner),
-        metric=plan.metric,
-        higher_is_better=plan.higher_is_better,
-        axes=tuple(axis.name for axis in plan.axes),
-        failed=tuple(sorted(failed)),
-        trials=tuple(trials),
-        test=winner.read("scores.json") if (winner.path / "scores.json").exists() else None,
-    )
-    folder.write("sweep.json", report)
-    folder.write("report.md", pages.markdown(report))
-    folder.write("report.html", pages.html(report))
-    return folder
+        folder.write("sweep.json", report)
+        folder.write("report.md", pages.markdown(report))
+        folder.write("report.html", pages.html(report))
 
-
-def _ended(study: Any) -> set[str]:
-    """Return the runs that finished or failed; not those that were interrupted."""
-    trials = study.get_trials(deepcopy=False)
-    return {
-        trial.user_attrs["run"] for trial in trials if trial.state.name == "COMPLETE" or "failed" in trial.user_attrs
-    }
+    def _is_held(self, name: str) -> bool:
+        """Return whether a trial is being trained, here or elsewhere."""
+        with _claimed(self.folder.path / name) as lock:
+            return lock is None
 
 
 @contextmanager
@@ -349,9 +365,3 @@ def _claimed(path: Path) -> Iterator[int | None]:
             yield None
         else:
             yield lock.fileno()
-
-
-def _is_held(path: Path) -> bool:
-    """Return whether a trial is being trained, here or elsewhere."""
-    with _claimed(path) as lock:
-        return lock is None

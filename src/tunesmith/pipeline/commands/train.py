@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-from tunesmith import __version__, data, hardware, processes, recipe as recipes, records, runs
+from tunesmith import __version__, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
@@ -14,7 +14,7 @@ from tunesmith.manifest import Costs, FinishedManifest, Manifest
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.task_table import TASKS
+from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe, Source
 from tunesmith.runs import Run
@@ -45,7 +45,7 @@ def train(
         raise RecipeError("nothing to train", do=do)
     else:
         recipe = recipes.load({} if source is None else source, overrides)
-    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    splits = read_splits(recipe)
     if run is None:
         for line in () if quiet else summary.lines(splits.notes):
             say(f"data: {line}")
@@ -60,7 +60,7 @@ def train(
 
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
-    method, job = methods.find(recipe), Job(recipe, splits, run)
+    method, job = methods.find(recipe), job_of(recipe, splits, run)
     if processes.is_main():
         run.save_manifest(
             Manifest(
@@ -98,7 +98,7 @@ def open_test(run: Run) -> Run:
     if (run.path / "scores.json").exists():
         return run
     recipe = run.recipe
-    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    splits = read_splits(recipe)
     _check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
@@ -106,7 +106,7 @@ def open_test(run: Run) -> Run:
     result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
-    _finish(Job(recipe, splits, run), result, watch, costs.peak_memory_mb)
+    _finish(job_of(recipe, splits, run), result, watch, costs.peak_memory_mb)
     return run
 
 
@@ -145,7 +145,10 @@ def _check_data(splits: Splits, run: Run) -> None:
 
 def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
-    outcome = TASKS[job.recipe.task].evaluate(job, result, watch)
+    task = TASKS[job.recipe.task]
+    outcome = task.evaluate(job, result, watch)
+    if job.splits.test:
+        job.run.write("scores.json", task.score(job.run))
     costs = Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,
@@ -155,10 +158,9 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
         trainable=result.trainable,
         size_mb=runs.size(job.run.model) / 2**20,
     )
-    started = {field.name: getattr(job.run.manifest, field.name) for field in fields(Manifest)}
     job.run.save_manifest(
         FinishedManifest(
-            **started | {"status": "finished"},
+            **records.fields_of(Manifest, job.run.manifest) | {"status": "finished"},
             validation=outcome.validation,
             costs=costs,
             notes=records.dump(result.notes),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tunesmith import hardware
+from tunesmith import hardware, records
 from tunesmith.console import say
 from tunesmith.evaluation import response_pairs, responses
 from tunesmith.evaluation.response_pairs import ResponsePair
@@ -47,7 +47,7 @@ def answer(job: Job, generator: TextGenerator, learned: bool, watch: hardware.St
         return
     say("the base model answers the same prompts (evaluate.base=false leaves that out)")
     with watch.time("base"), _before_training(job, generator) as before:
-        job.run.write_responses(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
+        job.run.write_predictions(SPLIT, generated_responses.response_rows(before, job.splits.test, recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class RunScores(GenerationScores):
 
 def score(run: Run) -> RunScores:
     """Return the scores of a run's responses, and of its base model where that answered too."""
-    rows, confidence = run.responses("test"), confidence_of(run.recipe)
+    rows, confidence = run.predictions("test", ResponseRow), confidence_of(run.recipe)
     base, before = None, stored(run)
     if before:
         _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
@@ -76,12 +76,12 @@ def score(run: Run) -> RunScores:
 
 
 def _extended(kind: Callable[..., Scores], scores: GenerationScores, **more: object) -> Scores:
-    return kind(**{entry.name: getattr(scores, entry.name) for entry in fields(scores)}, **more)
+    return kind(**records.fields_of(GenerationScores, scores), **more)
 
 
 def stored(run: Run) -> list[ResponseRow]:
     """Return the base model's answers in a run; empty if it was not asked."""
-    return run.responses(SPLIT) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
+    return run.predictions(SPLIT, ResponseRow) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:

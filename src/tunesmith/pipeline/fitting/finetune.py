@@ -12,7 +12,6 @@ from torch import nn
 
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
-from tunesmith.evaluation import metrics, responses
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
@@ -53,7 +52,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     with accelerated(job) as accelerator:
         setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
-        plan = _plan(recipe, sampler.steps_per_epoch, bool(job.splits.validation))
+        plan = _plan(job, sampler.steps_per_epoch)
         parameters, trainable = adapters.count(model)
         say(f"{adapters.describe(model)} on {accelerator.device}")
         _configure(setup, recipe, plan, accelerator)
@@ -117,12 +116,12 @@ def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, ac
         compilation.compile_layers(setup.model)
 
 
-def _plan(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> loop.TrainingPlan:
-    settings = recipe.evaluate
-    if not has_validation:
+def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
+    settings = job.recipe.evaluate
+    if not job.splits.validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    higher = (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER)[settings.metric_for_best_model]
-    return loop.TrainingPlan.from_settings(steps_per_epoch, recipe.train, settings, higher)
+    higher = job.higher_is_better[settings.metric_for_best_model]
+    return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

@@ -46,7 +46,7 @@ class RenderedRow:
 class TokenCounts:
     """The data as a method's tokenizer sees it."""
 
-    lengths: TokenLengths
+    lengths: TokenLengths | None = None
     changes: tuple[DataNote, ...] = ()
     """The rows that are cut."""
     rendered: tuple[RenderedRow, ...] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ class Job:
     recipe: Recipe
     splits: Splits
     run: Run
+    higher_is_better: Mapping[str, bool]
+    """The metrics of the task that may decide between checkpoints, and which way is better."""
 
     def weights(self) -> Any:
         """Return the class weights, one per label."""
@@ -36,3 +38,13 @@ class Job:
             known = decide()
             self.run.record_decision(name, known)
         return json.loads(processes.agree(json.dumps(known)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the manifest keeps of an evaluation; the predictions are in the run."""
+
+    validation: dict[str, float] | None
+    """Metrics of the validation split, where there is one."""
+    predicted: int
+    """Test rows that were predicted."""

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith import data, recipe as recipes, runs
+from tunesmith import recipe as recipes, runs
 from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 from tunesmith.pipeline.fitting import interruption
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -24,7 +25,7 @@ def check_data(planned: Sequence[Recipe]) -> None:
     for recipe in planned:
         key = repr((recipe.data, recipe.split, recipe.seed))
         if key not in checked:
-            checked[key] = splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+            checked[key] = splits = read_splits(recipe)
             if not splits.test:
                 raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
             for line in summary.lines(splits.notes):
