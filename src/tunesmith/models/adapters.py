@@ -36,6 +36,7 @@ class SavedAdapter:
     base: str
     """The folder or hub id of the base model."""
     revision: str | None
+    r: int
     model_config: Mapping[str, Any]
     """The configuration of the base model."""
 
@@ -132,16 +133,16 @@ def saved(folder: Path) -> SavedAdapter | None:
         base = config["base_model_name_or_path"]
         if not Path(base).exists():  # another machine, or an emptied cache
             base = model_config.get("_name_or_path") or base
-        return SavedAdapter(base, config.get("revision"), model_config)
+        return SavedAdapter(base, config.get("revision"), config["r"], model_config)
     except (ValueError, KeyError) as error:
         raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
 
 
-def load(model: nn.Module, folder: Path) -> nn.Module:
-    """Return the model with the adapter in `folder`, in eval mode."""
+def load(model: nn.Module, folder: Path, trainable: bool = False) -> nn.Module:
+    """Return the model with the adapter in `folder`, in eval mode; the adapter can be trained further if asked for."""
     peft = _peft()
     with _quiet():
-        adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder)
+        adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return adapted.eval()
 
 
