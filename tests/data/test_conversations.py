@@ -124,7 +124,7 @@ def test_tools_are_refused_by_row(tmp_path: Path) -> None:
     notes = {note.what: note.count for note in load(tmp_path, rows, on_bad_rows="drop").notes}
     assert notes["dropped: tools that the model may call, which are not supported"] == 2
     called = [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}, {"from": "gpt", "value": "b"}]
-    with pytest.raises(DataError, match="unknown role.*'function_call': tool calls are not supported"):
+    with pytest.raises(DataError, match=r"unknown role.*'function_call': tool calls are not supported"):
         load(tmp_path, [rows[0], {"conversations": called}])
 
 
