@@ -22,7 +22,13 @@ from tunesmith.reporting.markdown import (
     sign,
     table,
 )
-from tunesmith.reporting.schema import ClassificationReport, ExportedModel, GenerationReport, GenerationResult
+from tunesmith.reporting.schema import (
+    ClassificationReport,
+    ClassificationResult,
+    ExportedModel,
+    GenerationReport,
+    GenerationResult,
+)
 from tunesmith.types import DataSummary
 
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}
@@ -44,12 +50,6 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
     )
     rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
     head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
-    usage = [f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"]
-    if method.library:
-        model = json.dumps(f"{method.run}/model")
-        lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={model})']
-        python = "\n".join([*lines, 'classify("Some text", truncation=True, top_k=None)'])
-        usage.append(f"or without tunesmith:\n\n```python\n{python}\n```")
     limits = [
         "It knows only the labels above and always answers one of them, also for a text that fits none.",
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
@@ -60,7 +60,7 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
     sections = {
         "Scores": [*_changed(exported), table(head, rows), majority_sentence(report.data)],
-        "How to use": [exported.usage] if exported else usage,
+        "How to use": [exported.usage] if exported else _classifier_usage(method),
         "Data": data_parts(report.data),
         "Limits": [_bullets(limits)],
         "Costs": [cost_table([method])],
@@ -171,6 +171,29 @@ def _front_matter(
     return ModelCardData(pipeline_tag=pipeline_tag, **entries).to_yaml()
 
 
+def _classifier_usage(method: ClassificationResult) -> list[str]:
+    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
+    if method.library == "transformers":
+        lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={folder})']
+    elif method.library == "peft":
+        lines = [
+            "from peft import AutoPeftModelForSequenceClassification",
+            "from transformers import AutoConfig, AutoTokenizer, pipeline",
+            "",
+            f"folder = {folder}",
+            'config = AutoConfig.from_pretrained(f"{folder}/base_config.json")',
+            'options = {name: getattr(config, name) for name in ("id2label", "label2id", "pad_token_id")}',
+            "model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)",
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
+        ]
+    else:
+        return [shell]
+    python = "\n".join([*lines, 'print(classify("Some text", truncation=True, top_k=None))'])
+    return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
+
+
 def _generator_usage(method: GenerationResult) -> list[str]:
     run = shlex.quote(method.run)
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
@@ -184,8 +207,10 @@ def _generator_usage(method: GenerationResult) -> list[str]:
             'ask = pipeline("text-generation", model=model, tokenizer=tokenizer)',
         ]
     else:
-        model = json.dumps(method.settings["model"], ensure_ascii=False) if method.saved == "tokenizer" else folder
-        tokenizer = f", tokenizer={folder}" if method.saved == "tokenizer" else ""
+        model, tokenizer = folder, ""
+        if method.saved == "tokenizer":
+            name = method.base_folder or method.settings["model"]
+            model, tokenizer = json.dumps(name, ensure_ascii=False), f", tokenizer={folder}"
         python = [
             "from transformers import pipeline",
             "",

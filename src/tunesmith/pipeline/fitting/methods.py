@@ -232,7 +232,9 @@ def find(recipe: Recipe) -> Method:
 
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
-    return METHODS[name].library if name in METHODS else None
+    method, _, variant = name.partition(":")
+    known = METHODS[method].library if method in METHODS else None
+    return "peft" if known and variant else known
 
 
 def load_predictor(run: Run) -> Predictor:
