@@ -93,9 +93,10 @@ class Run:
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; decisions that were recorded in it stay."""
-        own = {item.name for item in fields(FinishedManifest)}
-        decisions = {name: value for name, value in self._recorded().items() if name not in own}
-        self.write(MANIFEST, decisions | records.dump(manifest))
+        content = records.dump(manifest)
+        outdated = {item.name for item in fields(FinishedManifest)} - set(content)
+        kept = {name: value for name, value in self._recorded().items() if name not in outdated}
+        self.write(MANIFEST, kept | content)
 
     def decision(self, name: str) -> Any:
         """Return a decision that this run took at its start, or None: a resumed run keeps it."""
