@@ -12,20 +12,20 @@ from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import in_memory, run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import TrainingNotes, TrainResult
-from tunesmith.recipe import Recipe, Source
+from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
 
 def train(
-    source: Source | None = None,
+    source: object = None,
     overrides: Sequence[str] = (),
     *,
     run_dir: str | Path | None = None,
@@ -35,9 +35,10 @@ def train(
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
-    source: a recipe (YAML file, settings, or Recipe) or a data source. overrides: `section.name=value`. run_dir: an
-    empty or new folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that
-    was cut off; it goes on from its newest good checkpoint and ends as it would have. quiet: hide data warnings.
+    source: a recipe (YAML file, settings, or Recipe) or data (path, name, or table in memory). overrides:
+    `section.name=value`. run_dir: an empty or new folder to use instead of a time-stamped one under `output_dir`.
+    resume: instead of a source, a run that was cut off; it goes on from its newest good checkpoint and ends as it would
+    have. quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
     if resume:
@@ -51,7 +52,7 @@ def train(
     if source is None and not overrides:
         do = "give a recipe or a data source, or a run to go on with (--resume RUN)"
         raise RecipeError("nothing to train", do=do)
-    recipe = recipes.load({} if source is None else source, overrides)
+    recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     method, splits = methods.find(recipe), read_splits(recipe)
     for line in () if quiet else summary.lines(splits.notes):
         say(f"data: {line}")
@@ -137,7 +138,7 @@ def open_test(run: Run) -> Run:
     return run
 
 
-def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
     """Return the recipe and the run to go on with. Only what cannot change the result may be set anew."""
     if source is not None:
         raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
