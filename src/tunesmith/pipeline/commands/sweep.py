@@ -205,7 +205,10 @@ class _Plan:
 
     @property
     def higher_is_better(self) -> bool:
-        return TASKS[self.base.task].higher_is_better[self.metric]
+        table = TASKS[self.base.task].higher_is_better
+        if self.metric not in table:
+            raise RecipeError("a sweep is ranked by a metric of its task", expected=", ".join(table), found=self.metric)
+        return table[self.metric]
 
     def identity(self) -> str:
         """Return what must be equal for trials to belong together."""
