@@ -10,6 +10,7 @@ import pytest
 
 import tunesmith
 from tests import tiny
+from tests.conftest import write_csv
 from tunesmith import data, recipe as recipes
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -191,3 +192,24 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
         assert (run.model / "adapter_model.safetensors").exists()
     if name == "instructions-gpt2-medium":
         assert (recipe.seed, recipe.train.weight_decay, recipe.train.learning_rate) == (123, 0.1, 5e-5)
+
+
+@pytest.mark.parametrize(("name", "family"), [("llama_factory", "llama"), ("trl", "gpt2"), ("transformers", "bert")])
+def test_a_file_of_another_tool_trains_unchanged(
+    name: str, family: str, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """They name ./model and rows.json or rows.csv, which lie beside them."""
+    if name == "transformers":
+        (tmp_path / "model").symlink_to(tiny_models(family))
+        write_csv(tmp_path / "rows.csv", tiny.texts(60), ("body", "topic"))
+    else:
+        template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        template += "{% if add_generation_prompt %}assistant: {% endif %}"
+        (tiny.generator(family, tmp_path / "model") / "chat_template.jinja").write_text(template)
+        rows = [{"instruction": f"Go {n}.", "input": "", "output": "Gone."} for n in range(60)]
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+    run = tunesmith.train(Path(__file__).parents[1] / "recipe" / "foreign" / f"{name}.yaml")
+    assert run.manifest.status == "finished"
+    assert run.path.parent == Path("out")
+    if name != "transformers":
+        assert run.finished.costs.trainable < run.finished.costs.parameters / 2  # LoRA

@@ -78,9 +78,11 @@ class Data(Section):
     """Column with the label: strings or integers."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant"] = "auto"
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
     """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
-    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns."""
+    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns. `text`
+    is raw text in column `data.text`, all of which is learned (continued pretraining): longer texts are split into
+    windows of `model.max_length` tokens."""
     encoding: str = "utf-8"
     """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
     first are counted."""
@@ -301,6 +303,10 @@ class Recipe(Section):
             tree.setdefault("method", "generator")
             _default(tree, "model", "max_length", 1024)
             _default(tree, "evaluate", "metric_for_best_model", "loss")
+            if _setting(tree, "data", "format") == "text":  # there are no prompts to answer
+                _default(tree, "prompt", "template", "plain")
+                _default(tree, "evaluate", "max_responses", 0)
+                _default(tree, "evaluate", "num_samples", 0)
         if tree.get("method") == "generator":
             _default(tree, "model", "name_or_path", GENERATOR)
             if generator := _setting(tree, "model", "generator"):
@@ -319,6 +325,12 @@ class Recipe(Section):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
         if by_loss != (self.task == "instruction"):
             raise ValueError("evaluate.metric_for_best_model is loss for task instruction, and for no other")
+        raw = self.task == "instruction" and self.data.format == "text"
+        if raw and (self.evaluate.max_responses != 0 or self.evaluate.num_samples or self.prompt.template != "plain"):
+            raise ValueError(
+                "data.format is text, which has no prompts: leave out evaluate.max_responses, evaluate.num_samples and "
+                "prompt.template"
+            )
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
         return self
