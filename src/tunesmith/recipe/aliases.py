@@ -78,7 +78,7 @@ CONVERSIONS: dict[str, Mapping[object, Mapping[str, object]]] = {
     "max_steps": {-1: {"train.max_steps": None}},
     "optim": {
         **{name: {} for name in ("adamw_torch", "adamw_torch_fused", "adamw_hf")},
-        **dict.fromkeys(("adamw_bnb_8bit", "paged_adamw_8bit"), {"train.optim": "adamw_8bit"}),
+        **{name: {"train.optim": "adamw_8bit"} for name in ("adamw_bnb_8bit", "paged_adamw_8bit")},
         "lion_32bit": {"train.optim": "lion"},
     },
     "template": {"default": {"prompt.template": "human-assistant"}, **dict.fromkeys(MODEL_TEMPLATES, CHAT)},
