@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, wilson
+from tunesmith.records import omitted_if_none
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -28,6 +29,12 @@ HIGHER_IS_BETTER = {
     "ece": False,
 }
 """The headline metrics, in the order of a report, and which way is better."""
+
+CELLS_AT_ONCE = 1 << 22
+"""Probabilities (rows x labels) checked and summed at once: 32 MB."""
+
+FULL_CONFUSION = 500
+"""With more labels almost every cell of the confusion matrix is 0: only the others are stored."""
 
 BINS = 10
 """Equal-width bins of the top probability, (low, high] as in Guo et al. 2017."""
@@ -94,6 +101,17 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """A kind of mistake, and how often it is made."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+    """Of the gold label's rows that were given a label."""
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationBin:
     """The rows whose top probability lies in (low, high]; without rows there are no means."""
 
@@ -121,8 +139,11 @@ class ClassificationScores:
     """Of precision, recall and F1."""
     per_class: dict[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...]
-    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
+    """K x K row counts: gold down, predictions across; rows that were given no label are not in it. Empty above
+    FULL_CONFUSION labels."""
     calibration: tuple[CalibrationBin, ...]
+    confusions: tuple[Confusion, ...] | None = omitted_if_none()
+    """Above FULL_CONFUSION labels: the mistakes, most frequent first."""
 
 
 def score(
@@ -134,7 +155,7 @@ def score(
     Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold.
     """
     table = tabulate(gold, predictions, labels)
-    counts, N = count(table, every_row(table)), len(table.gold)
+    counts, N, many = count(table, every_row(table)), len(table.gold), len(labels) > FULL_CONFUSION
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
     low, high = wilson(int(table.right.sum()), N, confidence.level)
     headline["accuracy"] = Estimate(headline["accuracy"].value, low, high, "wilson")
@@ -146,8 +167,9 @@ def score(
         headline=headline,
         averages=_averages(counts),
         per_class=_per_class(table.labels, counts),
-        confusion=_confusion(table),
+        confusion=() if many else _confusion(table),
         calibration=_calibration(table),
+        confusions=_confusions(table) if many else None,
     )
 
 
@@ -162,9 +184,16 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
     _check_lengths(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
     predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
-    probabilities = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
-    _check_probabilities(probabilities, predictions)
-    of_truth = probabilities[np.arange(len(truth)), truth]
+    confidence, of_truth, squared_error = np.empty((3, len(truth)))
+    step = max(1, CELLS_AT_ONCE // len(labels))
+    for start in range(0, len(truth), step):
+        rows, chunk = slice(start, start + step), predictions[start : start + step]
+        probabilities = np.array([prediction.probabilities for prediction in chunk], dtype=np.float64)
+        _check_probabilities(probabilities, chunk)
+        at_truth = np.arange(len(chunk)), truth[rows]
+        confidence[rows], of_truth[rows] = probabilities.max(axis=1), probabilities[at_truth]
+        probabilities[at_truth] -= 1
+        squared_error[rows] = (probabilities**2).sum(axis=1)
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
     tiny = np.finfo(np.float64).eps
     return PredictionTable(
@@ -172,9 +201,9 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
         gold=truth,
         predicted=predicted,
         hit=np.where(truth == predicted, truth, len(labels)),
-        confidence=probabilities.max(axis=1),
+        confidence=confidence,
         log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
-        squared_error=((probabilities - np.eye(len(labels))[truth]) ** 2).sum(axis=1),
+        squared_error=squared_error,
     )
 
 
@@ -350,6 +379,19 @@ def _confusion(table: PredictionTable) -> tuple[tuple[int, ...], ...]:
     K = len(table.labels)
     cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
     return tuple(tuple(int(cell) for cell in row[:K]) for row in cells.reshape(K, K + 1))
+
+
+def _confusions(table: PredictionTable) -> tuple[Confusion, ...]:
+    K = len(table.labels)
+    answered = table.predicted < K
+    rows_K, wrong = np.bincount(table.gold[answered], minlength=K), answered & (table.gold != table.predicted)
+    cells, sizes = np.unique(table.gold[wrong] * K + table.predicted[wrong], return_counts=True)
+    return tuple(
+        Confusion(table.labels[gold], table.labels[predicted], int(size), float(size / rows_K[gold]))
+        for (gold, predicted), size in sorted(
+            zip((divmod(int(cell), K) for cell in cells), sizes, strict=True), key=lambda pair: -pair[1]
+        )
+    )
 
 
 def _calibration(table: PredictionTable) -> tuple[CalibrationBin, ...]:

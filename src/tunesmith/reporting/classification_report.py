@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.evaluation.label_pairs import LabelPair
-from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.metrics import ClassificationScores, Confusion
 from tunesmith.reporting import page
 from tunesmith.reporting.format import chance, directed, estimate, metric, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, plain, sign, table
@@ -59,19 +58,10 @@ def _axes(report: ClassificationReport) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A kind of mistake, and how often it is made."""
-
-    gold: str
-    predicted: str
-    count: int
-    share: float
-    """Of the gold label's rows."""
-
-
 def confusions(scores: ClassificationScores) -> list[Confusion]:
     """The most frequent mistakes, largest first."""
+    if scores.confusions is not None:
+        return list(scores.confusions[:LISTED])
     cells = [
         Confusion(gold, predicted, cell, cell / sum(row))
         for gold, row in zip(scores.labels, scores.confusion, strict=True)
