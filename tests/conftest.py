@@ -14,6 +14,8 @@ import pytest
 
 from tests import tiny
 from tunesmith import console
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
 
 console.configure()
 
@@ -67,6 +69,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `compare`, `sweep` and `--seeds` train in other processes is trained in this one, which is quicker."""
+    from tunesmith.pipeline.commands.train import train as train_here
+    from tunesmith.pipeline.fitting import subprocess
+
+    def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
+        with console.silence():
+            return train_here(recipe, run_dir=folder, skip_test=skip_test, quiet=True)
+
+    monkeypatch.setattr(subprocess, "train", train)
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]], names: tuple[str, str] = ("text", "label")) -> Path:

@@ -26,6 +26,7 @@ def test_the_command_line_prints_messages_and_marks_warnings(capsys: pytest.Capt
     assert capsys.readouterr().err == "one\nwarning: two\n"
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_quiet_keeps_warnings_and_verbose_adds_details(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", str(reviews), "--methods", "linear", "linear.min_df=1"]
     shown = {}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.hardware import Environment
+from tunesmith.processes import ProcessIdentity
+from tunesmith.records import omitted_if_none
 from tunesmith.types import DataSummary
 
+Status = Literal["running", "interrupted", "failed", "finished"]
 FORMAT = 1
 """Raised whenever a run directory written before can no longer be read, or one written now by an older tunesmith."""
 
@@ -51,8 +54,20 @@ class Manifest:
     seed: int
     trust_remote_code: bool
     data: DataSummary
-    status: str
-    """`running` or `finished`."""
+    parent: str | None = omitted_if_none()
+    """The run whose weights this one began with (`train --continue`)."""
+    status: Status
+    """As it was last written: a process that was killed leaves `running` behind. See `state`."""
+    reason: str | None = omitted_if_none()
+    """Why it was interrupted or failed."""
+    process: ProcessIdentity | None = omitted_if_none()
+    """What trains it."""
+
+    def state(self) -> tuple[str, str]:
+        """Return the status, and the reason where it has not finished."""
+        if self.status == "running" and self.process is not None and self.process.has_ended():
+            return "interrupted", f"{self.process} ended without a message"
+        return self.status, self.reason or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +100,8 @@ class LogEntry:
     """Mean training loss since the last such line."""
     grad_norm: float | None = None
     learning_rate: float | None = None
+    train_loss: float | None = None
+    """Mean loss on training rows, of an evaluation on `evaluate.eval_batches`."""
     validation: dict[str, float] = field(default_factory=dict)
     """Metrics of the validation split; in the file each is a key `validation_<name>`."""
     samples: tuple[Sample, ...] = ()
@@ -112,6 +129,7 @@ def dump_entry(entry: LogEntry) -> dict[str, Any]:
     line: dict[str, Any] = {"step": entry.step}
     if entry.loss is not None:
         line |= {"loss": entry.loss, "grad_norm": entry.grad_norm, "learning_rate": entry.learning_rate}
+    line |= {} if entry.train_loss is None else {"train_loss": entry.train_loss}
     line |= {f"validation_{name}": value for name, value in entry.validation.items()}
     return line | ({"samples": records.dump(entry.samples)} if entry.samples else {})
 

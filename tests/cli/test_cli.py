@@ -66,6 +66,7 @@ def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text("method: probe\n")
     for words in (

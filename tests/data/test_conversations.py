@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +87,10 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
             "out of order",
         ),
         ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "unknown role"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+            "tool calls, which are not supported",
+        ),
         ({"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "c"}]}, "half a char"),
         ({"instruction": "a", "output": "b", "history": "[]"}, "history that is not a list of pairs"),
         ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is not a list of pairs"),
@@ -113,6 +116,18 @@ GOOD: dict[tuple[str, ...], dict[str, Any]] = {
 }
 
 
+def test_tools_are_refused_by_row(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "Yes.", "tool_calls": None}]
+    rows = [{"messages": turns, "tools": tools} for tools in (None, [], "[]", [{"name": "add"}], '[{"name": "add"}]')]
+    with pytest.raises(DataError, match=r"tools that the model may call, which are not supported: 2 .*row 4.*row 5"):
+        load(tmp_path, rows)
+    notes = {note.what: note.count for note in load(tmp_path, rows, on_bad_rows="drop").notes}
+    assert notes["dropped: tools that the model may call, which are not supported"] == 2
+    called = [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}, {"from": "gpt", "value": "b"}]
+    with pytest.raises(DataError, match=r"unknown role.*'function_call': tool calls are not supported"):
+        load(tmp_path, [rows[0], {"conversations": called}])
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     turns = [("gpt", "Hello!"), ("human", "Add 2+2"), ("gpt", "4"), ("human", "Thanks")]
     splits = load(tmp_path, [{"conversations": [{"from": role, "value": text} for role, text in turns]}])
@@ -122,6 +137,16 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "left out: an answer before the first question",
         "left out: a last question without an answer",
     }
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Add 2+2"}, {"role": "assistant", "content": "4"}]
+    rows = [
+        {"messages": turns, "prompt": "Add 2+2", "chosen": "4", "images": None},
+        {"instruction": "a", "output": "b"},
+    ]
+    notes = {note.what: note.count for note in load(tmp_path, rows).notes}
+    assert notes["columns that are not used: prompt, chosen, images"] == 3
 
 
 def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:
@@ -185,17 +210,16 @@ def test_equal_prompts_stay_in_one_split(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(set().union(*parts)) == 10
 
 
-def test_52_000_rows_load_within_seconds(tmp_path: Path) -> None:
+def test_52_000_rows_load(tmp_path: Path) -> None:
+    """As many as Alpaca has: what takes more than linear time would not end within the time of a test."""
     rows = [
         {"instruction": f"Write {i}.", "input": "" if i % 3 else f"about {i}", "output": f"{i} " * 30}
         for i in range(52_000)
     ]
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps(rows))
-    start = time.perf_counter()
     splits = read(Data(path=str(path)), Split(), 1, CONVERSATIONS)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 52_000
-    assert time.perf_counter() - start < 20
 
 
 # --- fitting

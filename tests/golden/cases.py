@@ -12,20 +12,41 @@ GENERATOR = ["classification.yaml", "method=generator"]
 CASES = {
     "linear": ["classification.yaml", "method=linear"],
     "linear_pairs": [
-        "classification.yaml", "method=linear", *PAIRS, "vectorizer=count", "char_ngrams=[2, 3]", "word_ngrams=null",
+        "classification.yaml",
+        "method=linear",
+        *PAIRS,
+        "vectorizer=count",
+        "char_ngrams=[2, 3]",
+        "word_ngrams=null",
         "class_weights=balanced",
     ],
     "linear_dirty": [
-        "classification.yaml", "method=linear", "data.path=dirty.csv", "on_bad_rows=drop", "duplicates=remove",
+        "classification.yaml",
+        "method=linear",
+        "data.path=dirty.csv",
+        "on_bad_rows=drop",
+        "duplicates=remove",
     ],
     "probe": ["classification.yaml", "method=probe"],
     "probe_cls": [  # with much penalty, as the solver else stops at other digits on other processors
-        "classification.yaml", "method=probe", "pooling=cls", "normalize=false", "class_weights={sport: 2}", "C=0.001",
+        "classification.yaml",
+        "method=probe",
+        "pooling=cls",
+        "normalize=false",
+        "class_weights={sport: 2}",
+        "C=0.001",
     ],
     "encoder": ["classification.yaml"],
     "encoder_pairs": [
-        "classification.yaml", *PAIRS, "class_weights=balanced", "freeze=embeddings", "eval_strategy=steps",
-        "eval_steps=2", "metric_for_best_model=log_loss", "early_stopping_patience=1", "gradient_accumulation_steps=2",
+        "classification.yaml",
+        *PAIRS,
+        "class_weights=balanced",
+        "freeze=embeddings",
+        "eval_strategy=steps",
+        "eval_steps=2",
+        "metric_for_best_model=log_loss",
+        "early_stopping_patience=1",
+        "gradient_accumulation_steps=2",
     ],
     "encoder_lora": ["classification.yaml", "adapter.kind=lora", "layout=padded", "max_length=12"],
     "generator_untuned": [*GENERATOR, "max_steps=null", "num_train_epochs=0", "predict.calibrate=true"],
@@ -36,12 +57,16 @@ CASES = {
     "instruction_full": ["instruction.yaml", "eval_strategy=steps", "eval_steps=2"],
     "instruction_padded": ["instruction.yaml", "layout=padded", "template=plain", "max_length=12", "base=false"],
     "instruction_lora": [
-        "instruction.yaml", "adapter.kind=lora", "use_rslora=true", "train_on_prompt=true", "prompt.system=Be brief.",
+        "instruction.yaml",
+        "adapter.kind=lora",
+        "use_rslora=true",
+        "train_on_prompt=true",
+        "prompt.system=Be brief.",
         "template=alpaca-short",
     ],
     "instruction_qlora": ["instruction.yaml", "adapter.kind=qlora", "max_responses=3", "do_sample=true"],
     "instruction_turns": ["instruction.yaml", *BYTES, "data.path=messages.json", "template=human-assistant"],
-}  # fmt: skip
+}
 """The words behind `train` that make a run."""
 
 

