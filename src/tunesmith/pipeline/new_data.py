@@ -18,7 +18,8 @@ SECTIONS = ("data", "generate", "seed")
 def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """Return a run's recipe with a new source, read as its own data was except where overrides say otherwise."""
     if source is not None:
-        update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
+        update = {"path": source, "train": None, "validation": None, "test": None, "name": None}
+        update |= {"revision": None, "sha256": None}
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
     return recipes.load(recipe, overrides, sections=SECTIONS)
 
