@@ -65,7 +65,7 @@ DOORS = {
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},
     "fastapi": {"serving/app.py", "serving/handlers.py", "serving/openapi_schema.py"},
-    "starlette": {"serving/app.py"},
+    "starlette": {"serving/app.py", "serving/middleware.py"},
     "uvicorn": {"serving/server.py"},
     "prometheus_client": {"serving/prometheus.py"},
 }

@@ -76,7 +76,14 @@ def test_ids_are_those_of_tiktoken(name: str) -> None:
     for text in TEXTS:
         assert ours(text)["input_ids"] == theirs.encode_ordinary(text), text
         assert ours.decode(ours(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    assert len(ours) == 601
     assert ours("a<|endoftext|>")["input_ids"][-1] == ours.eos_token_id == 600
+
+
+def test_ids_that_no_token_has_are_counted() -> None:
+    ours = tiktoken_import.build(ranks(), tiktoken_import.GPT2, {"<|endoftext|>": 700})
+    assert len(ours) == 701
+    assert len(ours("<|unused_650|>")["input_ids"]) > 1
 
 
 @pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base"])

@@ -73,6 +73,9 @@ def build(ranks: Ranks, pattern: str, special: dict[str, int]) -> Any:
             first, second = _parts(token, ranks)
             merges.append((names[first], names[second]))
     vocabulary = {names[token]: rank for token, rank in ranks.items()} | special
+    # ids that no token has: models have as many rows as there are tokens
+    free = sorted(set(range(max(vocabulary.values()))) - set(vocabulary.values()))
+    vocabulary |= {f"<|unused_{number}|>": number for number in free}
     raw = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     raw.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])

@@ -151,11 +151,24 @@ def _front_matter(
 
 def _classifier_usage(method: ClassificationResult) -> list[str]:
     shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
-    if method.name != "encoder":
+    folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
+    if method.name == "encoder":
+        lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={folder})']
+    elif method.name.startswith("encoder:"):
+        lines = [
+            "from peft import AutoPeftModelForSequenceClassification",
+            "from transformers import AutoConfig, AutoTokenizer, pipeline",
+            "",
+            f"folder = {folder}",
+            'config = AutoConfig.from_pretrained(f"{folder}/base_config.json")',
+            'options = {name: getattr(config, name) for name in ("id2label", "label2id", "pad_token_id")}',
+            "model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)",
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
+        ]
+    else:
         return [shell]
-    model = json.dumps(f"{method.run}/model")
-    lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={model})']
-    python = "\n".join([*lines, 'classify("Some text", truncation=True, top_k=None)'])
+    python = "\n".join([*lines, 'print(classify("Some text", truncation=True, top_k=None))'])
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
 
 
@@ -196,8 +209,10 @@ def _generator_python(method: GenerationResult) -> str:
             'ask = pipeline("text-generation", model=model, tokenizer=tokenizer)',
         ]
     else:
-        model = json.dumps(method.settings["model"], ensure_ascii=False) if method.saved == "tokenizer" else folder
-        tokenizer = f", tokenizer={folder}" if method.saved == "tokenizer" else ""
+        model, tokenizer = folder, ""
+        if method.saved == "tokenizer":
+            name = method.base_folder or method.settings["model"]
+            model, tokenizer = json.dumps(name, ensure_ascii=False), f", tokenizer={folder}"
         made = [
             "from transformers import pipeline",
             "",

@@ -162,6 +162,8 @@ class GenerationResult(MethodResult):
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
     """The hub's name of the model that was tuned, if it has one."""
+    base_folder: str | None = omitted_if_none()
+    """Where transformers finds an untuned model whose name it does not know."""
     settings: dict[str, str | int | None] = field(default_factory=dict)
     """What generating depends on, for people."""
     recipe: str = ""
