@@ -151,7 +151,7 @@ def setting(name: str, sections: Collection[str], problems: list[str]) -> str | 
             return name
         problems.append(f"{name}: this command does not use it; it uses {', '.join(sections)}")
         return None
-    homes = [full for full in names if full.rpartition(".")[2] == name]
+    homes = [full for full in names if full.endswith(f".{name}")]  # also `guard.mask`
     known = ALIASES.get(name) or SECTION_SETTINGS.get(name)
     candidates = [known] if known and _used(known, sections) else [full for full in homes if _used(full, sections)]
     if len(candidates) == 1:
