@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,12 @@ class Run:
         """What the run is and what came of it. Raises RunError where it has not finished."""
         manifest = self.manifest
         if not isinstance(manifest, FinishedManifest):
-            raise RunError(f"{self.path} has not finished", do=f"resume it: tunesmith train --resume {self.path}")
+            status, reason = manifest.state()
+            raise RunError(
+                f"{self.path} has not finished",
+                found=f"{status}{reason and f': {reason}'}",
+                do=f"resume it: tunesmith train --resume {self.path}",
+            )
         return manifest
 
     def read(self, name: str) -> dict[str, Any]:
@@ -88,7 +93,10 @@ class Run:
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; decisions that were recorded in it stay."""
-        self.write(MANIFEST, self._recorded() | records.dump(manifest))
+        content = records.dump(manifest)
+        outdated = {item.name for item in fields(FinishedManifest)} - set(content)
+        kept = {name: value for name, value in self._recorded().items() if name not in outdated}
+        self.write(MANIFEST, kept | content)
 
     def decision(self, name: str) -> Any:
         """Return a decision that this run took at its start, or None: a resumed run keeps it."""
@@ -154,10 +162,20 @@ def create(output_dir: str | Path, *words: str) -> Run:
 
 
 def use(path: str | Path) -> Run:
-    """Return a given folder as run directory: new, or empty except for a recipe. Raises RunError for any other."""
+    """Return a given folder as run directory: new, or empty except for a recipe or a run that never took a step.
+
+    Raises RunError for any other.
+    """
     run = Run(Path(path))
-    if run.path.exists() and (files := sorted(file.name for file in run.path.iterdir() if file.name != "recipe.yaml")):
-        raise RunError(f"{path} is not empty", found=", ".join(files[:5]), do="give another --run-dir")
+    files = {file.name for file in run.path.iterdir()} if run.path.exists() else set()
+    resume = ""
+    if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
+        if files.isdisjoint({METRICS, "checkpoints", "model"}):
+            (run.path / MANIFEST).unlink()
+            files.clear()
+        resume = f"resume the run: tunesmith train --resume {path}, or "
+    if files := files - {"recipe.yaml"}:
+        raise RunError(f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
 

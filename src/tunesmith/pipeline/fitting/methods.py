@@ -35,6 +35,10 @@ class Method:
         """Return what the recipe trains, in a few words."""
         raise NotImplementedError
 
+    def model(self, recipe: Recipe) -> str | None:
+        """Return the name of the pretrained model; None if there is none."""
+        return None
+
     def prepare(self, recipe: Recipe) -> None:
         """Import libraries and fetch files, so that the time of `fit` is training alone."""
 
@@ -99,7 +103,10 @@ class ProbeMethod(Method):
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
-        return f"frozen {_model(recipe)} ({recipe.probe.pooling} pooling) + logistic regression"
+        return f"frozen {self.model(recipe)} ({recipe.probe.pooling} pooling) + logistic regression"
+
+    def model(self, recipe: Recipe) -> str:
+        return _model(recipe)
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.models import linear, pretrained
@@ -131,13 +138,16 @@ class FineTunedMethod(Method):
 
     def describe(self, recipe: Recipe) -> str:
         if not _learns(recipe):
-            return f"untuned {_model(recipe)}"
+            return f"untuned {self.model(recipe)}"
         part = {"none": "fine-tuned", "embeddings": "fine-tuned (embeddings frozen)", "body": "head trained on frozen"}
         how = {"none": part[recipe.train.freeze], "lora": "LoRA beside", "qlora": "LoRA beside 4-bit"}
         rank = "" if recipe.adapter.kind == "none" else f", r {recipe.adapter.r}"
         steps, epochs = recipe.train.max_steps, recipe.train.num_train_epochs
         length = f"{steps} steps" if steps else f"{epochs:g} epoch(s)"
-        return f"{how[recipe.adapter.kind]} {_model(recipe)}{rank}, {length}"
+        return f"{how[recipe.adapter.kind]} {self.model(recipe)}{rank}, {length}"
+
+    def model(self, recipe: Recipe) -> str:
+        return _model(recipe)
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.models import pretrained
