@@ -33,5 +33,6 @@ def read(recipe: Recipe) -> list[Example]:
 
 
 def columns(recipe: Recipe) -> dict[str, dict[str, object]]:
-    """Return every column of the source's rows by the row's id, which itself is the first unless there is an `id`."""
-    return {name: {"id": name} | dict(values) for name, values in sources.all_values(recipe.data).items()}
+    """Return every column of the source's rows by the row's id, which is put first where they have no `id`."""
+    rows = sources.all_values(recipe.data)
+    return {name: dict(values) if "id" in values else {"id": name, **values} for name, values in rows.items()}
