@@ -46,6 +46,7 @@ def test_a_run_holds_exactly_these_files(run: Path) -> None:
         "recipe.yaml",
         "report.html",
         "report.md",
+        "sample_predictions.json",
         "scores.json",
         "worst.json",
     ]

@@ -191,7 +191,7 @@ def test_length_effects_are_seen() -> None:
     found = length_bias.describe(given, Confidence(resamples=200, seed=0))
     assert found
     assert (found.shorter, found.longer) == (0.0, 0.0)  # half are exactly twice as long
-    assert [third["ratio"] for third in found.thirds] == pytest.approx([1.5] * 3)
+    assert [third.ratio for third in found.thirds] == pytest.approx([1.5] * 3)
     assert found.correlations["words of answer and reference"].value > 0.8
     assert found.correlations["words of the reference and ROUGE-L"].value < 0.1
     same = length_bias.describe([replace(row, response="word") for row in given], Confidence(resamples=200, seed=0))

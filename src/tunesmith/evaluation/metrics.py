@@ -7,7 +7,7 @@ are and thousands of resamples go through the same few lines. Shapes: N rows, K 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, wilson
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -59,6 +59,17 @@ class PredictionTable:
         """The calibration bin of each row."""
         places: Index = np.searchsorted(np.arange(1, BINS) / BINS, self.confidence, side="left")
         return places
+
+    def calibration(self) -> tuple[CalibrationBin, ...]:
+        """Return accuracy and mean confidence in each bin."""
+        bins = []
+        for place in range(BINS):
+            inside = self.bins == place
+            rows = int(inside.sum())
+            confidence = float(self.confidence[inside].mean()) if rows else None
+            accuracy = float(self.right[inside].mean()) if rows else None
+            bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
+        return tuple(bins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +147,10 @@ def score(
     table = tabulate(gold, predictions, labels)
     counts, N = count(table, every_row(table)), len(table.gold)
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
-    low, high = wilson(int(table.right.sum()), N, confidence.level)
-    headline["accuracy"] = Estimate(headline["accuracy"].value, low, high, "wilson")
+    headline["accuracy"] = replace(Estimate.share(int(table.right.sum()), N, confidence.level), interval="wilson")
+    precision, recall = _ratio(counts.right, counts.predicted)[0], _ratio(counts.right, counts.gold)[0]
+    f1, K = _f1(counts)[0], len(labels)
+    cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1)).reshape(K, K + 1)
     return ClassificationScores(
         rows=N,
         invalid=int((table.predicted == len(table.labels)).sum()),
@@ -145,25 +158,32 @@ def score(
         confidence=confidence.level,
         headline=headline,
         averages=_averages(counts),
-        per_class=_per_class(table.labels, counts),
-        confusion=_confusion(table),
-        calibration=_calibration(table),
+        per_class={
+            label: ClassScores(
+                precision=float(precision[k]),
+                recall=float(recall[k]),
+                f1=float(f1[k]),
+                support=int(counts.gold[0, k]),
+                predicted=int(counts.predicted[0, k]),
+            )
+            for k, label in enumerate(table.labels)
+        },
+        confusion=tuple(tuple(row[:K]) for row in cells.tolist()),
+        calibration=table.calibration(),
     )
 
 
 def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
-    """The headline metrics without intervals: cheap enough for every evaluation during training."""
+    """Return the headline metrics without intervals: cheap enough for every evaluation during training."""
     table = tabulate(gold, predictions, labels)
     return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
 
 
 def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
-    """The columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
-    _check_lengths(gold, predictions, labels)
+    """Return the columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
+    probabilities = _probabilities(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
     predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
-    probabilities = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
-    _check_probabilities(probabilities, predictions)
     of_truth = probabilities[np.arange(len(truth)), truth]
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
     tiny = np.finfo(np.float64).eps
@@ -178,7 +198,8 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
     )
 
 
-def _check_lengths(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
+def _probabilities(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> Floats:
+    """Return the predicted probabilities, N x K. RunError where they do not fit the rows or the labels."""
     if not gold or len(gold) != len(predictions):
         raise RunError(
             "the predictions do not fit the rows",
@@ -194,11 +215,9 @@ def _check_lengths(gold: Sequence[str], predictions: Sequence[Prediction], label
                 found=str(len(prediction.probabilities)),
                 do="score predictions with the labels of the run that made them",
             )
-
-
-def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Prediction]) -> None:
-    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
+    probabilities_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     sums = probabilities_NK.sum(axis=1)
+    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
     good = (np.abs(sums - 1) < 1e-3) & (probabilities_NK >= 0).all(axis=1)
     if not good.all():
         place = int(np.argmin(good))
@@ -208,6 +227,7 @@ def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Predict
             found=f"sum {sums[place]:.6g}, least {probabilities_NK[place].min():.6g}",
             do="look for non-finite values in the model, or for damage in the predictions file",
         )
+    return probabilities_NK
 
 
 def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
@@ -227,7 +247,7 @@ def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
 
 
 def count(table: PredictionTable, draws_BN: Index) -> Counts:
-    """Rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
+    """Return the rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
     K = len(table.labels)
     return Counts(
         gold=intervals.counts(table.gold[draws_BN], K),
@@ -237,7 +257,7 @@ def count(table: PredictionTable, draws_BN: Index) -> Counts:
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Part / whole, and 0 where the whole is 0."""
+    """Return part / whole, and 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
@@ -291,7 +311,7 @@ COUNTED: dict[str, Callable[[Counts], Floats]] = {
 
 
 def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
-    """The headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
+    """Return the headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
 
     `log_loss` is the mean of -ln p(gold), in nats; `brier` the mean over rows of the squared errors summed over
     the labels (Brier 1950, 0 to 2; for two labels twice scikit-learn's binary form).
@@ -305,7 +325,7 @@ def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
 
 
 def every_row(table: PredictionTable) -> Index:
-    """Every row once: 1 x N."""
+    """Return the numbers of all rows, each once: 1 x N."""
     return np.arange(len(table.gold), dtype=np.intp)[None, :]
 
 
@@ -328,36 +348,3 @@ def _averages(counts: Counts) -> dict[str, Average]:
         )
         for name, (values, micro) in columns.items()
     }
-
-
-def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, ClassScores]:
-    precision = _ratio(counts.right, counts.predicted)[0]
-    recall = _ratio(counts.right, counts.gold)[0]
-    f1 = _f1(counts)[0]
-    return {
-        label: ClassScores(
-            precision=float(precision[k]),
-            recall=float(recall[k]),
-            f1=float(f1[k]),
-            support=int(counts.gold[0, k]),
-            predicted=int(counts.predicted[0, k]),
-        )
-        for k, label in enumerate(labels)
-    }
-
-
-def _confusion(table: PredictionTable) -> tuple[tuple[int, ...], ...]:
-    K = len(table.labels)
-    cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
-    return tuple(tuple(int(cell) for cell in row[:K]) for row in cells.reshape(K, K + 1))
-
-
-def _calibration(table: PredictionTable) -> tuple[CalibrationBin, ...]:
-    bins = []
-    for place in range(BINS):
-        inside = table.bins == place
-        rows = int(inside.sum())
-        confidence = float(table.confidence[inside].mean()) if rows else None
-        accuracy = float(table.right[inside].mean()) if rows else None
-        bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
-    return tuple(bins)
