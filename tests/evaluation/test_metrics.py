@@ -240,11 +240,11 @@ def test_scores_of_thousands_of_labels_take_little_memory():
 
 
 def test_resamples_of_few_rows_and_thousands_of_labels_take_little_memory():
-    """2,000 resamples of 3,000 counts at once would be 48 MB for each of gold, predicted and right."""
+    """All 2,000 resamples at once would take four times as much."""
     labels = [f"{k:04d}" for k in range(3000)]
     predictions = [Prediction(str(n), labels[n], np.full(3000, 1 / 3000)) for n in range(30)]
     tracemalloc.start()
     metrics.score(labels[:30], predictions, labels, Confidence(resamples=2000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 60e6
+    assert peak < 100e6
