@@ -240,7 +240,7 @@ def _human_assistant(values: Values) -> list[Turn]:
     text = cells.text(values.get("text"), "text")
     before, *parts = MARKER.split(text)
     if not parts:
-        raise InvalidRow("text without `### Human:` and `### Assistant:`")
+        raise InvalidRow("text without `### Human:` and `### Assistant:` (of raw text, data.format is text)")
     turns = [(role, content.strip(), "") for role, content in zip(parts[::2], parts[1::2], strict=True)]
     return [("system", before.strip(), ""), *turns] if before.strip() else turns
 

@@ -13,6 +13,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, mean
+from tunesmith.pipeline import in_memory
 from tunesmith.reporting import judge_report
 from tunesmith.reporting.format import level, points
 from tunesmith.reporting.markdown import plain, table
@@ -60,7 +61,7 @@ class ScoresByRow:
     scores: dict[str, float | None]
 
 
-def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> ExternalScores:
+def judge_scores(*files: object, confidence: Confidence | None = None) -> ExternalScores:
     """Return means, counts and agreement of files of scores.
 
     A file is a JSON array of numbers (row by row; null where there is none), or rows with `id` and `score` as JSON or
@@ -70,7 +71,7 @@ def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> Ex
     confidence = confidence or Confidence()
     if not files:
         raise DataError("no files of scores", do="give one or more")
-    paths = [Path(file) for file in files]
+    paths = [in_memory.kept_path(file) for file in files]
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
     by_name = {name: read(path) for name, path in zip(names, paths, strict=True)}

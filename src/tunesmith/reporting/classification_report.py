@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.metrics import ClassificationScores, Confusion
 from tunesmith.reporting import page
 from tunesmith.reporting.format import chance, directed, estimate, metric, percent, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, plain, quote, sign, table
@@ -80,19 +78,10 @@ def markdown(report: ClassificationReport) -> str:
     return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A kind of mistake, and how often it is made."""
-
-    gold: str
-    predicted: str
-    count: int
-    share: float
-    """Of the gold label's rows."""
-
-
 def confusions(scores: ClassificationScores) -> list[Confusion]:
     """Return the most frequent mistakes, largest first."""
+    if scores.confusions is not None:
+        return list(scores.confusions[:LISTED])
     cells = [
         Confusion(gold, predicted, cell, cell / sum(row))
         for gold, row in zip(scores.labels, scores.confusion, strict=True)
