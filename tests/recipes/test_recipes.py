@@ -11,7 +11,8 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tunesmith import data, recipe as recipes
+from tunesmith import recipe as recipes
+from tunesmith.pipeline.task_table import read_splits
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -155,7 +156,7 @@ def rows_of(name: str, folder: Path) -> Path:
 def test_reads_its_real_data_as_it_is(name: str, file: str, settings: list[str], rows: int, dropped: int) -> None:
     """settings: of what the copy at hand calls its columns, or is smaller in; no row is mended or left out before."""
     recipe = recipes.load(FOLDER / f"{name}.yaml", [f"data.path={REAL / file}", *settings])
-    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    splits = read_splits(recipe)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == rows
     assert sum(note.count for note in splits.notes if note.what.startswith("dropped")) == dropped
 
