@@ -54,6 +54,8 @@ class Estimate:
 
 DRAWS_AT_ONCE = 1 << 19
 """Rows drawn in one chunk of resamples: 4 MB an array, which stays near the cache whatever N and B are."""
+RESAMPLES_AT_ONCE = 512
+"""At most, because statistics of many labels take memory for each label and resample."""
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
@@ -69,7 +71,7 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
 def resamples(rows: int, samples: int, seed: int) -> Iterator[Index]:
     """Yield row numbers drawn with replacement: chunks of shape B' x N, B in all. The same for equal arguments."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, DRAWS_AT_ONCE // rows)
+    step = max(1, min(DRAWS_AT_ONCE // rows, RESAMPLES_AT_ONCE))
     for start in range(0, samples, step):
         yield generator.integers(rows, size=(min(step, samples - start), rows), dtype=np.intp)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
+from tunesmith.records import omitted_if_none
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -28,6 +29,12 @@ HIGHER_IS_BETTER = {
     "ece": False,
 }
 """The headline metrics, in the order of a report, and which way is better."""
+
+CELLS_AT_ONCE = 1 << 22
+"""Probabilities (rows x labels) checked and summed at once: 32 MB."""
+
+FULL_CONFUSION = 500
+"""With more labels almost every cell of the confusion matrix is 0: only the mistakes are stored."""
 
 BINS = 10
 """Equal-width bins of the top probability, (low, high] as in Guo et al. 2017."""
@@ -71,6 +78,23 @@ class PredictionTable:
             bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
         return tuple(bins)
 
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Return the confusion matrix, K x K."""
+        K = len(self.labels)
+        cells = np.bincount(self.gold * (K + 1) + self.predicted, minlength=K * (K + 1)).reshape(K, K + 1)
+        return tuple(tuple(row[:K]) for row in cells.tolist())
+
+    def confusions(self) -> tuple[Confusion, ...]:
+        """Return the cells of the confusion matrix off its diagonal that are not 0, largest first."""
+        K, answered = len(self.labels), self.predicted < len(self.labels)
+        rows_K, wrong = np.bincount(self.gold[answered], minlength=K), answered & (self.gold != self.predicted)
+        cells, counts = np.unique(self.gold[wrong] * K + self.predicted[wrong], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return tuple(
+            Confusion(self.labels[cell // K], self.labels[cell % K], int(count), float(count / rows_K[cell // K]))
+            for cell, count in zip(cells[order], counts[order], strict=True)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -105,6 +129,17 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """A kind of mistake, and how often it is made."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+    """Of the gold label's rows that were given a label."""
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationBin:
     """The rows whose top probability lies in (low, high]; without rows there are no means."""
 
@@ -132,8 +167,11 @@ class ClassificationScores:
     """Of precision, recall and F1."""
     per_class: dict[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...]
-    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
+    """K x K row counts: gold down, predictions across; rows that were given no label are not in it. Empty above
+    FULL_CONFUSION labels."""
     calibration: tuple[CalibrationBin, ...]
+    confusions: tuple[Confusion, ...] | None = omitted_if_none()
+    """Above FULL_CONFUSION labels: the mistakes, most frequent first."""
 
 
 def score(
@@ -149,8 +187,7 @@ def score(
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
     headline["accuracy"] = replace(Estimate.share(int(table.right.sum()), N, confidence.level), interval="wilson")
     precision, recall = _ratio(counts.right, counts.predicted)[0], _ratio(counts.right, counts.gold)[0]
-    f1, K = _f1(counts)[0], len(labels)
-    cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1)).reshape(K, K + 1)
+    f1, many = _f1(counts)[0], len(labels) > FULL_CONFUSION
     return ClassificationScores(
         rows=N,
         invalid=int((table.predicted == len(table.labels)).sum()),
@@ -168,8 +205,9 @@ def score(
             )
             for k, label in enumerate(table.labels)
         },
-        confusion=tuple(tuple(row[:K]) for row in cells.tolist()),
+        confusion=() if many else table.confusion(),
         calibration=table.calibration(),
+        confusions=table.confusions() if many else None,
     )
 
 
@@ -181,10 +219,18 @@ def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
 
 def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
     """Return the columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
-    probabilities = _probabilities(gold, predictions, labels)
+    _check_shape(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
     predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
-    of_truth = probabilities[np.arange(len(truth)), truth]
+    confidence, of_truth, squared_error = np.empty((3, len(truth)))
+    step = max(1, CELLS_AT_ONCE // len(labels))
+    for start in range(0, len(truth), step):
+        rows = slice(start, start + step)
+        probabilities = _probabilities(predictions[rows])
+        at_truth = np.arange(len(probabilities)), truth[rows]
+        confidence[rows], of_truth[rows] = probabilities.max(axis=1), probabilities[at_truth]
+        probabilities[at_truth] -= 1
+        squared_error[rows] = (probabilities**2).sum(axis=1)
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
     tiny = np.finfo(np.float64).eps
     return PredictionTable(
@@ -192,14 +238,13 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
         gold=truth,
         predicted=predicted,
         hit=np.where(truth == predicted, truth, len(labels)),
-        confidence=probabilities.max(axis=1),
+        confidence=confidence,
         log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
-        squared_error=((probabilities - np.eye(len(labels))[truth]) ** 2).sum(axis=1),
+        squared_error=squared_error,
     )
 
 
-def _probabilities(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> Floats:
-    """Return the predicted probabilities, N x K. RunError where they do not fit the rows or the labels."""
+def _check_shape(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
     if not gold or len(gold) != len(predictions):
         raise RunError(
             "the predictions do not fit the rows",
@@ -215,6 +260,10 @@ def _probabilities(gold: Sequence[str], predictions: Sequence[Prediction], label
                 found=str(len(prediction.probabilities)),
                 do="score predictions with the labels of the run that made them",
             )
+
+
+def _probabilities(predictions: Sequence[Prediction]) -> Floats:
+    """Return the predicted probabilities, N x K. RunError where they are none."""
     probabilities_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     sums = probabilities_NK.sum(axis=1)
     # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.

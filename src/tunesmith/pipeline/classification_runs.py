@@ -127,10 +127,11 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationRep
         )
         for name, run in runs.items()
     )
-    predictions = {name: run.predictions("test", PredictionRow) for name, run in runs.items()}
-    first = next(iter(runs.values()))
-    gold = [row.gold for row in next(iter(predictions.values()))]
-    pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence) if len(runs) > 1 else []
+    first, pairs = next(iter(runs.values())), []
+    if len(runs) > 1:
+        predictions = {name: run.predictions("test", PredictionRow) for name, run in runs.items()}
+        gold = [row.gold for row in next(iter(predictions.values()))]
+        pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence)
     return report_parts.report(
         ClassificationReport,
         first,
