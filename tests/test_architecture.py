@@ -17,7 +17,7 @@ TREES = {
 """The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes", "records"},
+    {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
     {"recipe"},
     {"runs", "assets", "manifest"},
     {"tasks"},
@@ -47,6 +47,7 @@ DOORS = {
         "models/quantize.py",
         "models/architectures.py",
         "models/unpadding.py",
+        "training/optim.py",
     },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from tests import tiny
@@ -50,6 +51,10 @@ def test_pairs() -> None:
 
 
 def test_bad_input_is_explained() -> None:
+    with pytest.raises(NotFittedError):
+        TextClassifier().predict(TEXTS)
+    with pytest.raises(DataError, match="labels of 2 dimensions"):
+        TextClassifier().fit(TEXTS, [[label, label] for label in LABELS])
     with pytest.raises(DataError, match="120 texts but 119 labels"):
         TextClassifier().fit(TEXTS, LABELS[:-1])
     with pytest.raises(DataError, match="same label"):

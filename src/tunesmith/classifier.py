@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from tunesmith import recipe as recipes
+from tunesmith.data import frames
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline.fitting.methods import METHODS, variants
 from tunesmith.pipeline.task_table import job_of
@@ -23,7 +24,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Fit any method on texts and labels in memory.
 
     method: `linear`, `probe`, `encoder`, or `generator:lora` and its like. overrides: recipe settings such as
-    `["train.learning_rate=1e-4"]`. Texts are strings, or pairs of strings for pair tasks. Labels are strings or
+    `["train.learning_rate=1e-4"]`. Texts are strings, or pairs of strings for pair tasks: a list, a series, an array,
+    or a table of one or two columns; a string is one text. Labels are strings or
     integers, and come back as they were.
     No split is made: hold out data yourself, or use `tunesmith.compare`.
     """
@@ -33,7 +35,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.overrides = overrides
         self.seed = seed
 
-    def fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> TextClassifier:
+    def fit(self, texts: Any, labels: Any) -> TextClassifier:
         """Train on all rows."""
         chosen = [f"{key}={value}" for key, value in variants(self.method).items()]
         recipe = recipes.load({"engine": {"save_strategy": "no"}, "seed": self.seed}, [*chosen, *self.overrides])
@@ -41,7 +43,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if any(getattr(recipe, name) != getattr(plain, name) for name in ("data", "split", "method", "seed", "task")):
             do = "give the texts to fit, and method and seed as arguments"
             raise RecipeError("overrides of data, split, task, method and seed have no effect here", do=do)
-        gold = np.asarray(list(labels))
+        gold = np.asarray(frames.texts(labels))
+        if gold.ndim == 2 and gold.shape[1] == 1:
+            gold = gold[:, 0]
+        elif gold.ndim != 1:
+            raise DataError(f"labels of {gold.ndim} dimensions", expected="one label for each text")
         rows = _examples(texts)
         if len(rows) != len(gold):
             raise DataError(f"{len(rows)} texts but {len(gold)} labels", do="give one label for each text")
@@ -56,20 +62,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.predictor_ = METHODS[recipe.method].fit(job).classifier
         return self
 
-    def predict_proba(self, texts: Iterable[Any]) -> Any:
+    def predict_proba(self, texts: Any) -> Any:
         """Return probabilities, rows x classes in the order of `classes_`."""
         check_is_fitted(self)
         rows = [prediction.probabilities for prediction in self.predictor_.predict(_examples(texts))]
         return np.array(rows).reshape(len(rows), len(self.classes_))
 
-    def predict(self, texts: Iterable[Any]) -> Any:
+    def predict(self, texts: Any) -> Any:
         """Return the most probable class of each row."""
-        return self.classes_[self.predict_proba(texts).argmax(axis=1)]
+        probabilities = self.predict_proba(texts)
+        return self.classes_[probabilities.argmax(axis=1)]
 
 
-def _examples(texts: Iterable[Any]) -> list[Example]:
+def _examples(texts: Any) -> list[Example]:
     examples = []
-    for number, row in enumerate(texts):
+    for number, row in enumerate(frames.texts(texts)):
         parts = (row,) if isinstance(row, str) else tuple(row) if isinstance(row, (tuple, list, np.ndarray)) else ()
         if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) and part.strip() for part in parts):
             raise DataError(f"row {number} is not a text", expected="a text, or a pair of texts", found=repr(row)[:80])

@@ -112,9 +112,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds."""
-    in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
-    can_draw = (sys.stderr.isatty() or in_notebook) and os.environ.get(FORMAT_VARIABLE) != "json"
-    if can_draw and processes.is_main() and logger.level <= logging.INFO and not _silent.get():
+    if can_draw() and logger.level <= logging.INFO and not _silent.get():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -134,3 +132,10 @@ def meter(title: str, total: int) -> Iterator[Meter]:
             say(f"{title}: {done}/{total} {text} ({left:.0f} s left)".replace("  ", " "))
 
     yield show
+
+
+def can_draw() -> bool:
+    """Return whether progress is a bar, in a terminal or a notebook; elsewhere it is lines in a log."""
+    in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
+    can_show = sys.stderr.isatty() or in_notebook
+    return can_show and os.environ.get(FORMAT_VARIABLE) != "json" and processes.is_main()

@@ -51,6 +51,8 @@ class Manifest:
     seed: int
     trust_remote_code: bool
     data: DataSummary
+    parent: str | None = records.omitted_if_none()
+    """The run whose weights this one began with (`train --continue`)."""
     status: str
     """`running` or `finished`."""
 
@@ -85,6 +87,8 @@ class LogEntry:
     """Mean training loss since the last such line."""
     grad_norm: float | None = None
     learning_rate: float | None = None
+    train_loss: float | None = None
+    """Mean loss on training rows, of an evaluation on `evaluate.eval_batches`."""
     validation: dict[str, float] = field(default_factory=dict)
     """Metrics of the validation split; in the file each is a key `validation_<name>`."""
     samples: tuple[Sample, ...] = ()
@@ -112,6 +116,7 @@ def dump_entry(entry: LogEntry) -> dict[str, Any]:
     line: dict[str, Any] = {"step": entry.step}
     if entry.loss is not None:
         line |= {"loss": entry.loss, "grad_norm": entry.grad_norm, "learning_rate": entry.learning_rate}
+    line |= {} if entry.train_loss is None else {"train_loss": entry.train_loss}
     line |= {f"validation_{name}": value for name, value in entry.validation.items()}
     return line | ({"samples": records.dump(entry.samples)} if entry.samples else {})
 

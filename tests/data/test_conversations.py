@@ -123,6 +123,16 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     }
 
 
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Add 2+2"}, {"role": "assistant", "content": "4"}]
+    rows = [
+        {"messages": turns, "prompt": "Add 2+2", "chosen": "4", "images": None},
+        {"instruction": "a", "output": "b"},
+    ]
+    notes = {note.what: note.count for note in load(tmp_path, rows).notes}
+    assert notes["columns that are not used: prompt, chosen, images"] == 3
+
+
 def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:
     rows = [{"instruction": f"Add {i}.", "output": "4"} for i in range(3)] + [{"prompt": "Go.", "completion": "Yes."}]
     changes = load(tmp_path, rows).notes

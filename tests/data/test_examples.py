@@ -45,6 +45,14 @@ def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
     assert splits.notes == ()
 
 
+def test_columns_that_are_not_used_are_named_once(tmp_path: Path) -> None:
+    rows = [{**row, "label2": "z", "split": "train", "date": "2026"} for row in GOOD]
+    rows += [{**row, "text": row["text"] * 2, "split": "test"} for row in GOOD]
+    notes = read_rows(tmp_path, rows, Split(validation_size=0, column="split")).notes
+    assert [(note.what, note.count) for note in notes] == [("columns that are not used: label2, date", 2)]
+    assert read_unlabelled(Data(path=str(tmp_path / "a.jsonl")))[1] == ()  # rows to predict keep theirs
+
+
 def test_numbers_become_text_and_are_counted(tmp_path: Path) -> None:
     splits = read_rows(tmp_path, [*GOOD, {"text": 5, "label": "x"}, {"text": 2.5, "label": "y"}])
     assert [row.text for row in splits.train[-2:]] == ["5", "2.5"]

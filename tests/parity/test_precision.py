@@ -73,7 +73,7 @@ def test_steps_below_the_weights_resolution_add_up() -> None:
     layer = nn.Linear(1, 1, bias=False).bfloat16()
     nn.init.ones_(layer.weight)
     plain = torch.optim.AdamW([nn.Parameter(layer.weight.detach().clone())], lr=1e-4, weight_decay=0.0)
-    masters = optim.adamw(layer, Train(learning_rate=1e-4, weight_decay=0.0))
+    masters = optim.optimizer(layer, Train(learning_rate=1e-4, weight_decay=0.0))
     seen = []
     for _ in range(100):
         for optimizer, weight in ((plain, plain.param_groups[0]["params"][0]), (masters, layer.weight)):
@@ -88,12 +88,12 @@ def test_steps_below_the_weights_resolution_add_up() -> None:
 
 def test_only_weights_of_16_bits_have_masters() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).bfloat16(), nn.Linear(4, 4).bfloat16().requires_grad_(False))
-    optimizer = optim.adamw(model, Train())
-    assert isinstance(optimizer, optim.MasterAdamW)
+    optimizer = optim.optimizer(model, Train())
+    assert isinstance(optimizer, optim.MasterWeights)
     assert [weight.shape for weight, _ in optimizer.pairs] == [(4, 4), (4,)]
     assert all(p.dtype == torch.float32 for group in optimizer.param_groups for p in group["params"])
     model[1].requires_grad_(False)
-    assert not isinstance(optim.adamw(model, Train()), optim.MasterAdamW)  # as LoRA in float32 on bfloat16
+    assert not isinstance(optim.optimizer(model, Train()), optim.MasterWeights)  # as LoRA in float32 on bfloat16
 
 
 def test_float32_steps_are_adamws() -> None:
@@ -102,7 +102,7 @@ def test_float32_steps_are_adamws() -> None:
     layer.weight.data = layer.weight.data.bfloat16().float()
     half = copy.deepcopy(layer).bfloat16()
     layer.bias.data = half.bias.data.float()
-    pair = [(one, optim.adamw(one, TRAIN)) for one in (layer, half)]
+    pair = [(one, optim.optimizer(one, TRAIN)) for one in (layer, half)]
     for step in range(5):
         gradient = torch.randn(8, 8, generator=torch.Generator().manual_seed(step)).bfloat16()
         for model, optimizer in pair:
@@ -165,7 +165,7 @@ def test_curves_follow_float32s(family: str, monkeypatch: pytest.MonkeyPatch) ->
     assert losses[0] > 3.8
     assert losses[-1] < 1.0
     np.testing.assert_allclose(found, losses, atol=0.01)
-    monkeypatch.setattr(optim, "MasterAdamW", torch.optim.AdamW)
+    monkeypatch.setattr(optim, "HALF", ())
     assert Training(half, 100).run(100)[-1] > losses[-1] + 0.1
 
 

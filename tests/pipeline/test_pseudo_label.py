@@ -86,8 +86,8 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     assert {row["reason"] for row in left} == {"agreement below the threshold"}
     predicted = {row["id"]: row for row in tunesmith.predict(run, source=str(new))}
     for row in kept:
-        assert (row["label"], row["text"]) == (predicted[row["id"]]["label"], predicted[row["id"]]["text"])
-        assert row["agreement"] == pytest.approx(predicted[row["id"]]["score"])
+        assert (row["label"], row["text"]) == (predicted[row["id"]]["predicted_label"], predicted[row["id"]]["text"])
+        assert row["agreement"] == pytest.approx(predicted[row["id"]]["probability"])
         assert row["from"] == {"run": "run", "model": "linear", "seed": 42}
     gold = {f"new.csv:{n}": row["label"] for n, row in enumerate(csv.DictReader(new.read_text().splitlines()), 2)}
     right = sum(gold[row["id"]] == row["label"] for row in kept)
@@ -105,7 +105,7 @@ def test_several_runs_vote(reviews: Path, tmp_path: Path) -> None:
     found = tunesmith.pseudo_label(
         *(run.path for run in made), source=str(new), threshold=1.0, output=tmp_path / "out.jsonl"
     )
-    said = [[row["label"] for row in tunesmith.predict(run, source=str(new))] for run in made]
+    said = [[row["predicted_label"] for row in tunesmith.predict(run, source=str(new))] for run in made]
     rows = {row["id"]: row for row in [*lines(found.kept), *lines(found.left_out)]}
     for n, votes in enumerate(zip(*said, strict=True), 2):
         row = rows[f"new.csv:{n}"]

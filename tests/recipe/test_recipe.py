@@ -12,6 +12,9 @@ from tunesmith.errors import RecipeError
 from tunesmith.recipe import document
 from tunesmith.recipe.aliases import ALIASES, TRAINING
 
+FOREIGN = Path(__file__).parent / "foreign"
+"""Files as users of other tools have them; tests/recipes/test_recipes.py trains them."""
+
 
 def problems(source: object, overrides: list[str] | None = None) -> str:
     with pytest.raises(RecipeError) as caught:
@@ -110,9 +113,9 @@ def test_an_alias_beside_its_setting_is_refused_in_any_order(tmp_path: Path, ord
     assert "are the same setting" in problems(write(tmp_path, order))
 
 
-@pytest.mark.parametrize("text", ["model: bert\n", "model: bert\ncutoff_len: 128\n"])
+@pytest.mark.parametrize("text", ["train: bert\n", "train: bert\nlr: 1e-3\n"])
 def test_a_section_of_the_wrong_shape_is_named_and_not_replaced(tmp_path: Path, text: str) -> None:
-    assert "line 1: model: input should be" in problems(write(tmp_path, text), ["model.max_length=3"])
+    assert "line 1: train: input should be" in problems(write(tmp_path, text), ["train.max_steps=3"])
 
 
 def test_an_override_may_turn_a_word_into_weights(tmp_path: Path) -> None:
@@ -150,6 +153,76 @@ def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
     with pytest.raises(RecipeError) as caught:
         recipes.load({}, [override], sections=sections)
     assert candidates in str(caught.value)
+
+
+def test_a_file_of_llama_factory_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.load(FOREIGN / "llama_factory.yaml")
+    assert (recipe.task, recipe.method, recipe.prompt.template) == ("instruction", "generator", "chat")
+    assert (recipe.adapter.kind, recipe.adapter.r, recipe.adapter.lora_alpha) == ("lora", 4, 8)
+    assert (recipe.model.name_or_path, recipe.data.path, recipe.model.max_length) == ("./model", "rows.json", 300)
+    assert (recipe.train.learning_rate, recipe.train.gradient_accumulation_steps) == (1e-3, 2)
+    assert (recipe.split.validation_size, recipe.split.max_samples, recipe.evaluate.eval_steps) == (0.1, 40, 2)
+    notes = capsys.readouterr().err
+    for note in (
+        "template=llama3 means prompt.template=chat",
+        "plot_loss has no effect",
+        "packing=True means what is done",
+    ):
+        assert note in notes
+
+
+def test_a_file_of_trl_is_understood() -> None:
+    recipe = recipes.load(FOREIGN / "trl.yaml")
+    assert (recipe.task, recipe.adapter.kind, recipe.engine.layout) == ("instruction", "lora", "padded")
+    assert (recipe.train.max_steps, recipe.engine.gradient_checkpointing, recipe.split.test) == (None, True, "none")
+
+
+def test_a_file_of_transformers_is_understood() -> None:
+    recipe = recipes.load(FOREIGN / "transformers.yaml")
+    assert (recipe.task, recipe.data.train, recipe.data.text, recipe.data.label) == (
+        "classification",
+        "rows.csv",
+        "body",
+        "topic",
+    )
+    assert (recipe.seed, recipe.train.max_steps, recipe.model.max_length) == (7, 3, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("load_in_4bit: true\nuse_peft: true\n", "adapter.kind", "qlora"),
+        ("finetuning_type: lora\nquantization_bit: 4\n", "adapter.kind", "qlora"),
+        ("adapter: qlora\n", "adapter.kind", "qlora"),
+        ("bf16: true\n", "engine.mixed_precision", "bf16"),
+        ("train: {fp16: true}\n", "engine.mixed_precision", "fp16"),
+        ("model: x/y\n", "model.name_or_path", "x/y"),
+        ("max_samples: 9\n", "split.max_samples", 9),
+        ("train.learning_rate: 1.0e-3\n", "train.learning_rate", 1e-3),
+    ],
+)
+def test_flat_names_and_values_of_other_tools(tmp_path: Path, text: str, path: str, value: object) -> None:
+    section, name = path.split(".")
+    assert getattr(getattr(recipes.load(write(tmp_path, text)), section), name) == value
+
+
+def test_flat_names_that_are_wrong_name_their_line(tmp_path: Path) -> None:
+    text = "seed: 1\nlearning_rte: 1\nstage: rm\nrevision: abc\nlearning_rate: 1\nlr: 2\nload_in_8bit: true\nurl: x\n"
+    message = problems(write(tmp_path, text))
+    for part in (
+        "line 2: learning_rte: no such setting; did you mean train.learning_rate?",
+        "line 3: stage=rm: not offered; stage may be sft or pt",
+        "line 4: revision: ambiguous, choose model.revision or data.revision",
+        "line 6: lr and train.learning_rate are the same setting: keep one",
+        "line 7: load_in_8bit=True: not offered",
+        "line 8: url: this run uses no setting of this name; did you mean judge.url?",
+    ):
+        assert part in message
+
+
+def test_values_of_other_tools_follow_on_the_command_line() -> None:
+    recipe = recipes.load({}, ["bf16=true", "stage=sft", "use_peft=true"])
+    assert (recipe.task, recipe.adapter.kind, recipe.engine.mixed_precision) == ("instruction", "lora", "bf16")
 
 
 def test_missing_file_suggests_a_neighbour(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 import tunesmith
 from tests import tiny
-from tunesmith import recipe as recipes
+from tests.conftest import write_csv
+from tunesmith import data, recipe as recipes
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -38,8 +39,8 @@ def test_the_list_is_complete_and_short() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_names_real_data_and_models(name: str) -> None:
     recipe = recipes.load(FOLDER / f"{name}.yaml")
-    data, model, _ = HUB[name]
-    assert recipe.data.path == data
+    source, model, _ = HUB[name]
+    assert recipe.data.path == source
     assert model in (None, recipe.model.name_or_path)
 
 
@@ -97,7 +98,10 @@ def test_runs(
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 ROWS = {
-    "guanaco-opt-sft": [{"text": "### Human: What is @?### Assistant: A test.### Human: Why?### Assistant: To know"}],
+    "guanaco-opt-sft": [
+        {"text": "### Human: What is @?### Assistant: A test.### Human: Why?### Assistant: To know"},
+        {"text": "### Human: ### Assistant: Row @ has an empty turn, as a few of the real ones."},
+    ],
     "amazon-pythia-qlora": [{"content": "good: @ works", "label": 1}, {"content": "bad: @ broke", "label": 0}],
     "alpaca-gpt2": [{"instruction": "Add.", "input": "2+@", "output": "4"}],
     "instructions-gpt2-medium": [{"instruction": "Go @.", "input": "", "output": "Gone."}],
@@ -134,6 +138,28 @@ def rows_of(name: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.skipif(not REAL.exists(), reason="no real data at hand")
+@pytest.mark.parametrize(
+    ("name", "file", "settings", "rows", "dropped"),
+    [
+        ("guanaco-opt-sft", FILES["guanaco-opt-sft"], [], 848, 2),
+        ("instructions-gpt2-medium", FILES["instructions-gpt2-medium"], [], 1100, 0),
+        ("alpaca-gpt2", FILES["alpaca-gpt2"], ["test_size=0.1", "validation_size=0.1"], 800, 0),
+        ("amazon-pythia-qlora", FILES["amazon-pythia-qlora"], ["data.text=text", "validation_size=0.1"], 1000, 0),
+        ("yelp-bert", "yelp_review_full_1k", ["validation_size=0.1"], 1000, 0),
+        ("ag-news-distilbert", "ag_news/train.csv.gz", [], 11598, 0),
+        ("rte-distilbert", "rte/train.tsv.gz", [], 2490, 0),
+        ("imdb-logreg", "imdb/train.csv.gz", [], 25000, 0),
+    ],
+)
+def test_reads_its_real_data_as_it_is(name: str, file: str, settings: list[str], rows: int, dropped: int) -> None:
+    """settings: of what the copy at hand calls its columns, or is smaller in; no row is mended or left out before."""
+    recipe = recipes.load(FOLDER / f"{name}.yaml", [f"data.path={REAL / file}", *settings])
+    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == rows
+    assert sum(note.count for note in splits.notes if note.what.startswith("dropped")) == dropped
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_run(name: str, tmp_path: Path) -> None:
     """A tiny model of the recipe's own architecture, and rows of its own kind."""
@@ -150,7 +176,6 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
             "validation_size=6",
             "bootstrap_samples=100",
             "max_new_tokens=4",
-            "on_bad_rows=drop",
             *names,
             f"output_dir={tmp_path}",
         ],
@@ -167,3 +192,24 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
         assert (run.model / "adapter_model.safetensors").exists()
     if name == "instructions-gpt2-medium":
         assert (recipe.seed, recipe.train.weight_decay, recipe.train.learning_rate) == (123, 0.1, 5e-5)
+
+
+@pytest.mark.parametrize(("name", "family"), [("llama_factory", "llama"), ("trl", "gpt2"), ("transformers", "bert")])
+def test_a_file_of_another_tool_trains_unchanged(
+    name: str, family: str, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """They name ./model and rows.json or rows.csv, which lie beside them."""
+    if name == "transformers":
+        (tmp_path / "model").symlink_to(tiny_models(family))
+        write_csv(tmp_path / "rows.csv", tiny.texts(60), ("body", "topic"))
+    else:
+        template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        template += "{% if add_generation_prompt %}assistant: {% endif %}"
+        (tiny.generator(family, tmp_path / "model") / "chat_template.jinja").write_text(template)
+        rows = [{"instruction": f"Go {n}.", "input": "", "output": "Gone."} for n in range(60)]
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+    run = tunesmith.train(Path(__file__).parents[1] / "recipe" / "foreign" / f"{name}.yaml")
+    assert run.manifest.status == "finished"
+    assert run.path.parent == Path("out")
+    if name != "transformers":
+        assert run.finished.costs.trainable < run.finished.costs.parameters / 2  # LoRA

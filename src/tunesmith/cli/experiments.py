@@ -73,6 +73,12 @@ class _Train(Command):
         add_overrides(parser)
         parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
         parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run")
+        parser.add_argument(
+            "--continue",
+            metavar="RUN",
+            dest="continue_from",
+            help="train a finished run's model further, as a new run with its recipe and the settings given",
+        )
         parser.add_argument("--run-dir", help="run directory (default: a new one in output_dir)")
         # set where another process shows the results
         parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -91,7 +97,8 @@ class _Train(Command):
         if args.seeds:
             from tunesmith.pipeline.seeds import repeat
 
-            incompatible = {"--resume": args.resume, "--worker": args.worker, "--skip-test": args.skip_test}
+            continued = {"--resume": args.resume, "--continue": args.continue_from}
+            incompatible = continued | {"--worker": args.worker, "--skip-test": args.skip_test}
             if other := [name for name, value in incompatible.items() if value]:
                 raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
             repeated = repeat(source or {}, overrides, _numbers(args.seeds), run_dir=args.run_dir)
@@ -102,6 +109,7 @@ class _Train(Command):
             overrides,
             run_dir=args.run_dir,
             resume=args.resume,
+            continue_from=args.continue_from,
             quiet=args.worker,
             skip_test=args.skip_test,
         )

@@ -34,11 +34,19 @@ ANSWER_COLUMNS = ("output", "response", "completion")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write conversations. columns: those that a table must have, each under one of several names."""
+    """One way to write conversations."""
 
     columns: tuple[tuple[str, ...], ...]
+    """The columns that a table must have, each under one of several names."""
+    optional: tuple[str, ...]
+    """Further columns that are read."""
     turns: Callable[[Values], list[Turn]]
     """Return the turns of one row, unchecked."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column that is read."""
+        return (*(name for names in self.columns for name in names), *self.optional)
 
     def fits(self, columns: Iterable[str], required: bool) -> bool:
         """Return whether a table's columns, or a row's keys, include all that are required."""
@@ -68,6 +76,15 @@ class ConversationReader:
         yield DataNote(f"conversations in format {self._format(row)}", 1)
         for what in self._messages(row)[1]:
             yield DataNote(what, 1, (row.id,))
+
+    def unused(self, table: Table, columns: Columns) -> list[str]:
+        if not self.required:
+            return []
+        used = {columns.group, columns.split}
+        for name, form in FORMATS.items():  # a table may hold rows of several formats
+            if name == self.format or (self.format == "auto" and form.fits(table.columns, self.required)):
+                used.update(form.reads)
+        return [column for column in table.columns if column not in used]
 
     def _format(self, row: Row) -> str:
         name = self.format if self.format != "auto" else detect(row.values, self.required)
@@ -187,25 +204,12 @@ def _human_assistant(values: Values) -> list[Turn]:
 
 
 FORMATS = {
-    "messages": Format((("messages",),), partial(_turns_in, column="messages")),
-    "sharegpt": Format((("conversations",),), partial(_turns_in, column="conversations")),
-    "alpaca": Format((("instruction",), ("output", "response")), _alpaca),
-    "prompt-completion": Format((("prompt",), ("completion", "response")), _prompt_completion),
-    "human-assistant": Format((("text",),), _human_assistant),
+    "messages": Format((("messages",),), ("system",), partial(_turns_in, column="messages")),
+    "sharegpt": Format((("conversations",),), ("system",), partial(_turns_in, column="conversations")),
+    "alpaca": Format((("instruction",), ("output", "response")), ("input", "context", "system", "history"), _alpaca),
+    "prompt-completion": Format((("prompt",), ("completion", "response")), ("system",), _prompt_completion),
+    "human-assistant": Format((("text",),), (), _human_assistant),
 }
 """In the order in which they are tried: data sets with `messages` often repeat the first prompt in `prompt`."""
-COLUMNS = (
-    "messages",
-    "conversations",
-    "instruction",
-    "input",
-    "context",
-    "output",
-    "response",
-    "prompt",
-    "completion",
-    "text",
-    "system",
-    "history",
-)
+COLUMNS = tuple(dict.fromkeys(column for form in FORMATS.values() for column in form.reads))
 """Every column that some format reads."""

@@ -65,6 +65,10 @@ class RowReader(Protocol):
         """Return notes on how the example differs from the row."""
         ...
 
+    def unused(self, table: Table, columns: Columns) -> Iterable[str]:
+        """Return the columns of a table that nothing is learned from; rows to predict keep all of theirs."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledRowReader:
@@ -94,6 +98,10 @@ class LabelledRowReader:
             if column is not None and not isinstance(row.values[column], str):
                 yield DataNote(f"numbers read as text in column {column}", 1, (row.id,))
 
+    def unused(self, table: Table, columns: Columns) -> list[str]:
+        used = columns.settings().values()
+        return [column for column in table.columns if self.required and column not in used]
+
 
 def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> ParsedRows:
     """Read all tables to their ends."""
@@ -111,6 +119,9 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
     examples: dict[str, list[Example]] = {name: [] for name in SPLITS if name in tables or split.column}
     rejected: list[RejectedRow] = []
     notes: list[DataNote] = []
+    unused = dict.fromkeys(column for name, table in tables.items() for column in reader.unused(table, columns[name]))
+    if unused:
+        notes.append(DataNote(f"columns that are not used: {listed(unused)}", len(unused)))
     for split_name, table in tables.items():
         read_before, rejected_before = sum(map(len, examples.values())), len(rejected)
         for item in _items(table, split_name, columns[split_name], split, reader):

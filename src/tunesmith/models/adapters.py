@@ -33,6 +33,7 @@ class SavedAdapter:
     base: str
     """The name of the base model."""
     revision: str | None
+    r: int
     model_config: Mapping[str, Any]
     """The config.json of the model that was trained."""
 
@@ -119,16 +120,16 @@ def saved(folder: Path) -> SavedAdapter | None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         path = folder / "config.json"
         model_config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return SavedAdapter(config["base_model_name_or_path"], config.get("revision"), model_config)
+        return SavedAdapter(config["base_model_name_or_path"], config.get("revision"), config["r"], model_config)
     except (ValueError, KeyError) as error:
         raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
 
 
-def load(model: nn.Module, folder: Path) -> nn.Module:
-    """Return the model with the adapter in `folder`, in eval mode."""
+def load(model: nn.Module, folder: Path, trainable: bool = False) -> nn.Module:
+    """Return the model with the adapter in `folder`, in eval mode; the adapter can be trained further if asked for."""
     peft = _peft()
     with _quiet():
-        adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder)
+        adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return adapted.eval()
 
 

@@ -99,7 +99,7 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
     if adapter is None:
         model = causal_lm(settings, saved_tokenizer, 0).module
     else:
-        base = causal_lm(_base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
+        base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
         model = adapters.load(base.module, folder)
     return model.eval().to(processes.device()), saved_tokenizer
 
@@ -114,7 +114,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         if not names:
             raise ModelError(f"{folder} has no config.json with label names", do="save the classifier with tunesmith")
         labels = [names[key] for key in sorted(names, key=int)]
-        base = sequence_classifier(_base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
+        base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
         return adapters.load(base.module, folder).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -229,7 +229,8 @@ def _generate_greedily(model: Any, tokenizer: Tokenizer) -> None:
     model.generation_config = GenerationConfig(bos_token_id=start, eos_token_id=end, pad_token_id=pad)
 
 
-def _base_of(adapter: adapters.SavedAdapter, settings: Model) -> Model:
+def base_of(adapter: adapters.SavedAdapter, settings: Model) -> Model:
+    """Return the settings of an adapter's base model, from those of the adapter."""
     return settings.model_copy(update={"name_or_path": adapter.base, "revision": adapter.revision})
 
 

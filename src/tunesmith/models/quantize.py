@@ -115,6 +115,15 @@ def _import_error() -> str | None:
     return None
 
 
+def optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """Return an optimizer class of bitsandbytes. Raises MissingExtra if bitsandbytes cannot be imported."""
+    if reason := unavailable():
+        raise errors.MissingExtra(f"cannot train with {name}: {reason}", do=f"{INSTALL}, or set train.optim=adamw")
+    with quiet():
+        import bitsandbytes
+    return cast(type[torch.optim.Optimizer], getattr(bitsandbytes.optim, name))
+
+
 def _try(device: torch.device) -> str | None:
     with quiet():
         correct_dequantization()

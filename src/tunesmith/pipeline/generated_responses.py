@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith import hardware
-from tunesmith.errors import DataError
 from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks import instruction
-from tunesmith.types import Example, Message, Response, ResponseRow
+from tunesmith.types import Example, Response, ResponseRow
 
 
 def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
@@ -20,8 +19,6 @@ def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[Respo
 
     recipe: how to generate.
     """
-    if not examples:
-        raise DataError("nothing to answer", do="give a prompt (--text) or a data source (--data)")
     questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
@@ -60,11 +57,3 @@ def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
     """The loss of each conversation's last response, summed over its tokens, and their number."""
     return generator.losses([row.id for row in examples], [row.messages for row in examples])
-
-
-def prompts_of(texts: Sequence[str]) -> list[Example]:
-    """Texts as rows to answer."""
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise DataError(f"prompt {number} is empty", do="give a prompt with at least one word")
-    return [Example(f"prompt:{n}", text, messages=(Message("user", text),)) for n, text in enumerate(texts, 1)]

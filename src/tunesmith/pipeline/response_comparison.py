@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
-from tunesmith.pipeline import instruction_runs
+from tunesmith.pipeline import in_memory, instruction_runs
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
@@ -52,7 +52,7 @@ class ModelResponses:
     """What reading them met."""
 
 
-def compare(sources: Sequence[str | Path | Run], columns: ResponseColumns) -> GenerationReport:
+def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationReport:
     """Return the report on the answers in runs and files; its `methods` are the models."""
     models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
@@ -90,18 +90,23 @@ def write(report: GenerationReport, page: Path) -> None:
     say(f"wrote {page} and {twin.name}")
 
 
-def as_run(source: str | Path | Run) -> Run | None:
-    """The run at a path; None for a file. Raises RunError for a folder that is no run, DataError for nothing at all."""
+def as_run(source: object) -> Run | None:
+    """The run at a path; None for a file or a table in memory.
+
+    Raises RunError for a folder that is no run, DataError for nothing at all.
+    """
     if isinstance(source, Run):
         return source
+    if not isinstance(source, (str, Path)):
+        return None
     place = Path(source).expanduser()
     if not place.exists():
         raise DataError(f"no such file: {source}", do="give a run directory, or a file of answers")
     return None if place.is_file() else runs.find(place)
 
 
-def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
-    """The models whose answers a source holds: a run's one, or those of a file's columns of responses.
+def read(source: object, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
+    """The models whose answers a source holds: a run's one, or those of the columns of responses of a file or table.
 
     graded: a file must have a column of references.
     """
@@ -114,10 +119,11 @@ def read(source: str | Path | Run, columns: ResponseColumns, *, graded: bool = T
         return [
             ModelResponses(run.manifest.name, str(run.path), run.predictions("test", ResponseRow), run.finished.costs)
         ]
-    path = Path(str(source)).expanduser()
-    found = files.read(
-        path, responses=columns.responses, reference=columns.reference, instruction=columns.instruction, graded=graded
-    )
+    with in_memory.as_path(source) as name:
+        path, parts = Path(name).expanduser(), columns
+        found = files.read(
+            path, responses=parts.responses, reference=parts.reference, instruction=parts.instruction, graded=graded
+        )
     changes = [found.changes, *[()] * (len(found.models) - 1)]  # they concern all models, and are reported once
     return [
         ModelResponses(name, str(path), rows, changes=met)
@@ -198,7 +204,7 @@ def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
     return list(models)
 
 
-def _confidence(sources: Sequence[str | Path | Run]) -> Confidence:
+def _confidence(sources: Sequence[object]) -> Confidence:
     """Confidence, resamples and seed: those of the first run, if there is one."""
     first = next((run for source in sources if (run := as_run(source)) is not None), None)
     return confidence_of(first.recipe) if first else Confidence(resamples=RESAMPLES, seed=SEED)

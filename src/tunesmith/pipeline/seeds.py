@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import report_parts
+from tunesmith.pipeline import in_memory, report_parts
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.recipe import Recipe, Source
+from tunesmith.recipe import Recipe
 from tunesmith.reporting import markdown
 from tunesmith.runs import Run
 
@@ -28,8 +28,9 @@ class Spread:
     """Standard deviation of the sample."""
 
 
-def repeat(source: Source, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
+def repeat(source: object, overrides: Sequence[str], seeds: Sequence[int], *, run_dir: str | Path | None = None) -> Run:
     """Train once with each seed; return the folder with the runs, seeds.json and report.md."""
+    source = in_memory.recipe_source(source, overrides)
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
     subprocess.check_data(planned[:1])
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)

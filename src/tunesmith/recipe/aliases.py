@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -40,8 +40,67 @@ ALIASES = {
     "compile": "engine.compile",
     "train_on_inputs": "prompt.train_on_prompt",
     "allowed_max_length": "model.max_length",
+    "model_max_length": "model.max_length",
+    "model_revision": "model.revision",
+    "train_file": "data.train",
+    "validation_file": "data.validation",
+    "test_file": "data.test",
+    "dataset_config": "data.name",
+    "dataset_config_name": "data.name",
+    "dataset_train_split": "split.train",
+    "dataset_test_split": "split.test",
+    "dataset_text_field": "data.text",
+    "text_column_name": "data.text",
+    "text_column_names": "data.text",
+    "label_column_name": "data.label",
+    "evaluation_strategy": "evaluate.eval_strategy",
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
+LORA, QLORA, CHAT = {"adapter.kind": "lora"}, {"adapter.kind": "qlora"}, {"prompt.template": "chat"}
+MODEL_TEMPLATES = (
+    *("chatml", "llama2", "llama3", "llama4", "qwen", "qwen2_5", "qwen3", "qwen3_nothink", "gemma", "gemma2", "gemma3"),
+    *("mistral", "phi", "phi_small", "phi4", "deepseek", "deepseek3", "smollm", "smollm2", "vicuna", "zephyr", "yi"),
+)
+"""LLaMA-Factory's names for the template that a model's tokenizer has."""
+CONVERSIONS: dict[str, Mapping[object, Mapping[str, object]]] = {
+    "fp16": {True: {"engine.mixed_precision": "fp16"}, False: {}},
+    "bf16": {True: {"engine.mixed_precision": "bf16"}, False: {}},
+    "use_peft": {True: LORA, False: {}},
+    "load_in_4bit": {True: QLORA, False: {}},
+    "quantization_bit": {4: QLORA, None: {}},
+    "finetuning_type": {"full": {"adapter.kind": "none"}, "lora": LORA},
+    "lora_target": {"all": {"adapter.target_modules": "all-linear"}},
+    "stage": {"sft": {"task": "instruction"}, "pt": {"task": "instruction", "data.format": "text"}},
+    "packing": {True: {}, False: {"engine.layout": "padded"}},
+    "assistant_only_loss": {True: {"prompt.train_on_prompt": False}, False: {"prompt.train_on_prompt": True}},
+    "completion_only_loss": {True: {"prompt.train_on_prompt": False}, False: {"prompt.train_on_prompt": True}},
+    "max_steps": {-1: {"train.max_steps": None}},
+    "optim": {name: {} for name in ("adamw_torch", "adamw_torch_fused", "adamw_hf")},
+    "template": {"default": {"prompt.template": "human-assistant"}, **dict.fromkeys(MODEL_TEMPLATES, CHAT)},
+    "load_in_8bit": {False: {}},
+    "push_to_hub": {False: {}},
+    "streaming": {False: {}},
+    "resume_from_checkpoint": {None: {}, False: {}},
+    "do_train": {True: {}},
+    "do_eval": {True: {}, False: {"evaluate.eval_strategy": "no"}},
+    "do_predict": {True: {}},
+}
+"""Values that other tools write -> the settings that they mean here; none where it is so anyway."""
+NO_EFFECT = (
+    *("dataloader_num_workers", "preprocessing_num_workers", "dataset_num_proc", "overwrite_cache", "ddp_timeout"),
+    *("overwrite_output_dir", "plot_loss", "save_only_model", "logging_dir", "remove_unused_columns", "flash_attn"),
+    *(
+        "attn_implementation",
+        "per_device_eval_batch_size",
+        "group_by_length",
+        "pad_to_max_length",
+        "use_fast_tokenizer",
+    ),
+    *("gradient_checkpointing_kwargs", "run_name", "dataset_dir", "lora_task_type", "logging_strategy", "use_cache"),
+)
+"""What other tools set and tunesmith decides itself, or does in one way only."""
+FOR_INSTRUCTIONS = ("template", "finetuning_type", "use_peft", "packing", "dataset_text_field", "assistant_only_loss")
+"""Names that stand in files for instruction tuning alone, which do not say that they are."""
 SECTION_SETTINGS = {"model": "model.name_or_path", "data": "data.path", "adapter": "adapter.kind"}
 """What a section's own name means where a value follows it: `model=xlnet-base-cased`."""
 TRAINING = tuple(name for name in Recipe.model_fields if name not in ("judge", "serve"))
@@ -61,6 +120,24 @@ def section(field: Any) -> type[BaseModel] | None:
     """Return the section that a field is; None for a setting."""
     kind = None if field is None else field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def settings(name: str, value: Any, sections: Collection[str], problems: list[str]) -> Mapping[str, Any]:
+    """Return what `name: value` sets, by full names: its own setting, or those that another tool means by it."""
+    if name in NO_EFFECT:
+        say(f"note: {name} has no effect here")
+        return {}
+    known = CONVERSIONS.get(name, {})
+    meant = known.get(value) if isinstance(value, (str, int, float, type(None))) else None
+    if meant is not None:
+        what = ", ".join(f"{setting}={value}" for setting, value in meant.items()) or "what is done anyway"
+        say(f"note: {name}={value} means {what} here")
+        return meant
+    if known and name not in ALIASES and not any(full.endswith(f".{name}") for full, _ in fields()):
+        problems.append(f"{name}={value}: not offered; {name} may be {' or '.join(map(str, known))}")
+        return {}
+    full = setting(name, sections, problems)
+    return {} if full is None else {full: value}
 
 
 def setting(name: str, sections: Collection[str], problems: list[str]) -> str | None:
@@ -88,6 +165,11 @@ def setting(name: str, sections: Collection[str], problems: list[str]) -> str | 
     else:
         problems.append(unknown(name))
     return None
+
+
+def is_foreign(name: str) -> bool:
+    """Return whether a name is another tool's."""
+    return name in ALIASES or name in CONVERSIONS or name in NO_EFFECT
 
 
 def unknown(name: str) -> str:

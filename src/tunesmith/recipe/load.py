@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tunesmith.console import say
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import aliases
 from tunesmith.recipe.sections import Recipe
@@ -96,30 +97,45 @@ def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tupl
 
 
 def _sorted(written: Tree, lines: dict[str, int], problems: list[str]) -> Tree:
-    """Return the settings in their sections: names from other tools are moved to theirs, empty sections go."""
+    """Return the settings in their sections: flat ones and names from other tools are moved, empty sections go."""
     tree: Tree = {}
     moved: list[tuple[str, str, Any]] = []
     for key, value in written.items():
         section = aliases.section(Recipe.model_fields.get(key))
-        if section is None and key in aliases.ALIASES:
+        if section is not None and isinstance(value, Mapping):
+            foreign = {name for name in value if name not in section.model_fields and aliases.is_foreign(name)}
+            tree[key] = {name: inner for name, inner in value.items() if name not in foreign}
+            moved += [(name, f"{key}.{name}", value[name]) for name in value if name in foreign]
+        elif key in Recipe.model_fields and not (isinstance(value, str) and key in aliases.SECTION_SETTINGS):
+            if section is None or value is not None:
+                tree[key] = value
+        else:
             moved.append((key, key, value))
-        elif section is not None and isinstance(value, Mapping):
-            names = {name for name in value if name in aliases.ALIASES and name not in section.model_fields}
-            tree[key] = {name: inner for name, inner in value.items() if name not in names}
-            moved += [(name, f"{key}.{name}", value[name]) for name in value if name in names]
-        elif section is None or value is not None:
-            tree[key] = value
     for name, place, value in moved:
-        setting = aliases.setting(name, aliases.TRAINING, problems)
-        if setting is not None:
-            section_name, _, last = setting.partition(".")
-            inside = tree.setdefault(section_name, {})
-            if isinstance(inside, dict):  # else the section itself is wrong, and is named by the check
-                if last in inside:
-                    problems.append(f"{name} and {setting} are the same setting: keep one")
-                inside[last] = value
-                lines |= {setting: lines[place]} if place in lines else {}
+        wrong: list[str] = []
+        for setting, meant in aliases.settings(str(name), value, aliases.TRAINING, wrong).items():
+            lines |= {setting: lines[place]} if place in lines else {}
+            _move(tree, name, setting, meant, wrong)
+        line = f"line {lines[place]}: " if place in lines else ""
+        problems += [line + problem for problem in wrong]
+    if not {"task", "method"} & tree.keys() and (names := [n for n in aliases.FOR_INSTRUCTIONS if n in written]):
+        say(f"note: {names[0]} is for instruction tuning: task=instruction")
+        tree["task"] = "instruction"
     return tree
+
+
+def _move(tree: Tree, name: str, setting: str, value: Any, problems: list[str]) -> None:
+    """Set what a flat or foreign name means, unless the setting is there already."""
+    *sections, last = setting.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            return  # the section itself is wrong, and is named by the check
+    if {str(value), str(tree.get(last))} == {"lora", "qlora"}:
+        value = "qlora"  # LoRA, on weights of 4 bits
+    elif last in tree and tree[last] != value:
+        problems.append(f"{name} and {setting} are the same setting: keep one")
+    tree[last] = value
 
 
 def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], problems: list[str]) -> None:
@@ -138,8 +154,8 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
             value = text  # plain text with a colon in it only looks like a mapping
         pairs.append((name.strip(), value))
     for name, value in pairs:
-        if setting := aliases.setting(name, sections, problems):
-            _set(tree, setting.split("."), value)
+        for setting, meant in aliases.settings(name, value, sections, problems).items():
+            _set(tree, setting.split("."), meant)
 
 
 def _set(tree: Tree, path: Sequence[str], value: Any) -> None:

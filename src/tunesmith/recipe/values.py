@@ -61,6 +61,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[int, Field(ge=0)] | Fraction
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Plugin = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""Something of the user's own, as `module:name`."""
 
 
 class Section(BaseModel):

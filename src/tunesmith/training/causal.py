@@ -21,6 +21,7 @@ from tunesmith.data import batches
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.models import packing
+from tunesmith.training.losses import RowLoss
 
 CHUNK = 512
 """How many places the head processes at once."""
@@ -43,6 +44,8 @@ class PackedCausal:
     """Cross-entropy, summed over the learned tokens of packed rows."""
 
     chunk: int = CHUNK
+    per_token: RowLoss | None = None
+    """Instead of cross-entropy; the logits of all learned tokens are then in memory at once."""
 
     def count(self, batch: PackedBatch) -> float:
         return float(len(batch.row.target_ids))
@@ -51,6 +54,9 @@ class PackedCausal:
         row = batch.row
         with _tied_embedding(model) as tied:
             hidden_UD = packing.hidden_states(model, row).index_select(0, row.target_places)
+        if self.per_token is not None:
+            logits_UV = packing.head(model)(hidden_UD).float()
+            return self.per_token(logits_UV[row.target_index], row.target_ids).sum()
         return sum_cross_entropy(packing.head(model), hidden_UD, row.target_index, row.target_ids, self.chunk, tied)
 
 
@@ -62,6 +68,8 @@ class PaddedCausal:
     through_model: bool = False
     """Use the logits of the model's own forward, at all learned places at once: for models that change the output of
     their head, see `head_decides`."""
+    per_token: RowLoss | None = None
+    """Instead of cross-entropy."""
 
     def count(self, batch: Batch) -> float:
         return float((batch.labels[:, 1:] != IGNORE).sum())
@@ -70,11 +78,13 @@ class PaddedCausal:
         next_BT = batch.labels[:, 1:]
         learned_BT = next_BT != IGNORE
         ids_U = next_BT[learned_BT]
-        if self.through_model:
+        if self.through_model or self.per_token is not None:
             inputs = {**batch.inputs, "use_cache": False}
             _, output = packing.run_trimmed(model, inputs, lambda hidden_BTD: hidden_BTD[:, :-1][learned_BT][None])
             logits_UV: torch.Tensor = output.logits[0]
             logits_UV = logits_UV.to(torch.promote_types(logits_UV.dtype, torch.float32))
+            if self.per_token is not None:
+                return self.per_token(logits_UV, ids_U).sum()
             return nn.functional.cross_entropy(logits_UV, ids_U, reduction="sum")
         with _tied_embedding(model) as tied:
             hidden_UD = packing.run_body(model, batch.inputs)[:, :-1][learned_BT]

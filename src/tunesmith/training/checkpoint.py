@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Progress:
     """State of the gradient scaler, for fp16."""
     groups: list[dict[str, Any]]
     """The optimizer's parameter groups, as torch has them."""
+    numbers: dict[str, int | float] = field(default_factory=dict)
+    """The part of the optimizer's state that is not tensors."""
     notes: SessionNotes | None = None
 
 
@@ -67,11 +69,13 @@ class Snapshot:
 def snapshot(state: TrainState) -> Snapshot:
     """Return what to save. All processes must call this."""
     content = state.optimizer.state_dict()
-    optimizer = {
-        f"{index}.{name}": sharding.whole(tensor.detach())
-        for index, slots in content["state"].items()
-        for name, tensor in slots.items()
-    }
+    slots: dict[str, torch.Tensor | int | float] = {}
+    for index, values in content["state"].items():
+        for name, slot in values.items():
+            nested = slot if isinstance(slot, dict) else {name: slot}  # bitsandbytes hides its tensors from FSDP
+            slots |= {f"{index}.{key}": value for key, value in nested.items()}
+    tensors = {key: slot for key, slot in slots.items() if isinstance(slot, torch.Tensor)}
+    optimizer = {key: sharding.whole(tensor.detach()) for key, tensor in tensors.items()}
     progress = Progress(
         state.step,
         state.best,
@@ -80,6 +84,7 @@ def snapshot(state: TrainState) -> Snapshot:
         state.scheduler.last_epoch,
         state.scaler.state_dict() if state.scaler is not None else None,
         content["param_groups"],
+        {key: slot for key, slot in slots.items() if not isinstance(slot, torch.Tensor)},
     )
     model = {name: sharding.whole(tensor.detach()) for name, tensor in _model_tensors(state).items()}
     return Snapshot(model, optimizer, progress)
@@ -130,10 +135,11 @@ def load(path: Path, state: TrainState) -> SessionNotes | None:
         for name, tensor in stored.items():
             expected[name].copy_(sharding.like(tensor, expected[name]))
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(path / OPTIMIZER).items():
+    slots: dict[int, dict[str, torch.Tensor | int | float]] = {}
+    for key, value in (load_file(path / OPTIMIZER) | progress.numbers).items():
         index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = sharding.like(tensor, parameters[int(index)])
+        is_tensor = isinstance(value, torch.Tensor)
+        slots.setdefault(int(index), {})[name] = sharding.like(value, parameters[int(index)]) if is_tensor else value
     state.optimizer.load_state_dict({"state": slots, "param_groups": progress.groups})
     state.step, state.best, state.evals_without_improvement = progress.step, progress.best, progress.age
     state.skipped = progress.skipped

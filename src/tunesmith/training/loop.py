@@ -24,6 +24,7 @@ from tunesmith.training import optim, sharding, zero
 from tunesmith.training.losses import AnyBatch, Loss
 
 Scores = Mapping[str, float]
+"""Metrics of validation rows by name; `train_loss` is the loss on training rows."""
 BatchT = TypeVar("BatchT", bound=AnyBatch)
 BatchT_co = TypeVar("BatchT_co", bound=AnyBatch, covariant=True)
 
@@ -114,20 +115,19 @@ def begin(model: nn.Module, settings: Train, plan: TrainingPlan, accelerator: Ac
 
     Raises TrainingError for number formats and settings of accelerate that cannot be trained with.
     """
-    sharding.check(model, accelerator)
+    sharding.check(model, settings.optim, accelerator)
     if sharding.asked_for():
         sharding.shard(model, accelerator.device)
-    adamw = optim.adamw(model, settings)
-    if accelerator.scaler is not None and isinstance(adamw, optim.MasterAdamW):
+    optimizer = optim.optimizer(model, settings)
+    if accelerator.scaler is not None and isinstance(optimizer, optim.MasterWeights):
         raise TrainingError(
             "engine.mixed_precision=fp16 scales the loss for gradients in float32",
             found="16-bit weights",
             do="set model.dtype=float32, or engine.mixed_precision=bf16 or no",
         )
-    optimizer: torch.optim.Optimizer = adamw
     wrapped = model
     if zero.asked_for():
-        optimizer = zero.ZeroAdamW(model, adamw, settings.max_grad_norm, accelerator.autocast)
+        optimizer = zero.ZeroAdamW(model, optimizer, settings.max_grad_norm, accelerator.autocast)
         wrapped = optimizer.engine
     elif not sharding.is_sharded(model):
         own = vars(model).get("forward")

@@ -5,6 +5,7 @@ Whatever the layout of a step's examples (micro-batches, processes), sum / globa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -44,11 +45,17 @@ class Loss(Protocol[BatchT_contra]):
         ...
 
 
+RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""A loss of the user (`train.loss`): logits N x K and targets N -> N values."""
+
+
 @dataclass(frozen=True)
 class Classification:
     """Cross-entropy of class logits. weights: one per class; as in torch, the mean divides by their sum."""
 
     weights: torch.Tensor
+    per_row: RowLoss | None = None
+    """Instead of cross-entropy."""
 
     def count(self, batch: Batch) -> float:
         labels = batch.labels.cpu()
@@ -57,6 +64,10 @@ class Classification:
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         logits_BK = unpadding.run(model, batch).logits.float()
         weights = self.weights.to(logits_BK.device, logits_BK.dtype)
+        if self.per_row is not None:
+            learned_B = batch.labels != IGNORE
+            labels = batch.labels[learned_B]
+            return (weights[labels] * self.per_row(logits_BK[learned_B], labels)).sum()
         return nn.functional.cross_entropy(
             logits_BK, batch.labels, weight=weights, ignore_index=IGNORE, reduction="sum"
         )

@@ -11,9 +11,11 @@ from torch import nn
 from torch.optim.optimizer import StateDict
 
 from tunesmith.errors import ModelError
+from tunesmith.models import quantize
 from tunesmith.recipe import Train
 
 NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm")
+HALF = (torch.bfloat16, torch.float16)
 
 
 def freeze(model: nn.Module, what: str) -> None:
@@ -38,8 +40,8 @@ def freeze(model: nn.Module, what: str) -> None:
                 parameter.requires_grad_(False)
 
 
-class MasterAdamW(torch.optim.AdamW):
-    """AdamW for 16-bit weights, on float32 copies ("master weights"), which the groups contain in their place.
+class MasterWeights(torch.optim.Optimizer):
+    """A mixin for optimizers of 16-bit weights: their groups contain float32 copies ("master weights") instead.
 
     bfloat16 has 8 significant bits, and a step at a usual learning rate is smaller than the last of them: added to the
     weight itself it would be lost (Mixed Precision Training, arXiv:1710.03740). float32 parameters are their own
@@ -54,7 +56,7 @@ class MasterAdamW(torch.optim.AdamW):
         )
 
     def _master(self, weight: nn.Parameter) -> nn.Parameter:
-        if weight.dtype not in (torch.bfloat16, torch.float16):
+        if weight.dtype not in HALF:
             return weight
         master = nn.Parameter(weight.detach().float())
         self.pairs.append((weight, master))
@@ -79,7 +81,7 @@ class MasterAdamW(torch.optim.AdamW):
             weight.grad = None
 
     def state_dict(self) -> StateDict:
-        """Return AdamW's state dict with the masters."""
+        """Return the optimizer's state dict with the masters."""
         content = super().state_dict()
         slots = {index: dict(values) for index, values in content["state"].items()}
         for index, master in self._indexed():
@@ -101,8 +103,11 @@ class MasterAdamW(torch.optim.AdamW):
         return [(index, parameter) for index, parameter in enumerate(every) if id(parameter) in masters]
 
 
-def adamw(model: nn.Module, settings: Train) -> torch.optim.AdamW:
-    """Return AdamW without weight decay on biases and norms; fused if the device supports it, with float32 masters."""
+def optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    """Return the optimizer of `train.optim`, with float32 masters of 16-bit weights.
+
+    Biases and norms have no weight decay. Raises MissingExtra if the optimizer needs bitsandbytes and it is missing.
+    """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for module in model.modules():
@@ -114,10 +119,21 @@ def adamw(model: nn.Module, settings: Train) -> torch.optim.AdamW:
         dict[str, Any](params=list(dict.fromkeys(decayed)), weight_decay=settings.weight_decay),  # tied ones once
         dict[str, Any](params=list(dict.fromkeys(plain)), weight_decay=0.0),
     ]
-    half = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in decayed + plain)
-    devices = {parameter.device.type for parameter in model.parameters()}
-    kind = MasterAdamW if half else torch.optim.AdamW
-    return kind(groups, lr=settings.learning_rate, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
+    kind: Any = torch.optim.AdamW
+    options: dict[str, bool] = {}
+    if settings.optim == "adamw":
+        devices = {parameter.device.type for parameter in model.parameters()}
+        options = {"fused": devices <= {"cpu", "cuda", "mps", "xpu"}}
+    elif settings.optim == "adafactor":  # as transformers' Trainer uses it, with the given learning rate
+        from transformers.optimization import Adafactor
+
+        kind, options = Adafactor, {"scale_parameter": False, "relative_step": False}
+    else:
+        kind = quantize.optimizer({"lion": "Lion", "adamw_8bit": "AdamW8bit", "lion_8bit": "Lion8bit"}[settings.optim])
+    if any(parameter.dtype in HALF for parameter in decayed + plain):
+        kind = type(f"Master{kind.__name__}", (MasterWeights, kind), {})
+    created: torch.optim.Optimizer = kind(groups, lr=settings.learning_rate, **options)
+    return created
 
 
 def schedule(settings: Train, num_steps: int) -> Callable[[int], float]:
@@ -125,7 +141,7 @@ def schedule(settings: Train, num_steps: int) -> Callable[[int], float]:
 
     The formulas are those of transformers' `get_scheduler`, so that runs can be compared.
     """
-    warmup = math.ceil(num_steps * settings.warmup_ratio)
+    warmup = math.ceil(num_steps * settings.warmup_ratio) if settings.warmup_steps is None else settings.warmup_steps
     decay = DECAYS[settings.lr_scheduler_type]
 
     def factor(step: int) -> float:

@@ -28,7 +28,7 @@ def asked_for() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
 
 
-def check(model: nn.Module, accelerator: Accelerator) -> None:
+def check(model: nn.Module, optimizer: str, accelerator: Accelerator) -> None:
     """Raise TrainingError for settings of accelerate that this loop does not support."""
     if accelerator.distributed_type == DistributedType.MEGATRON_LM:
         raise TrainingError(
@@ -49,6 +49,8 @@ def check(model: nn.Module, accelerator: Accelerator) -> None:
             )
     else:
         return
+    if optimizer != "adamw":
+        raise TrainingError(f"cannot shard the state of train.optim={optimizer}", do="set train.optim=adamw")
     if odd := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
         raise TrainingError(
             "cannot train sharded weights in 16 or 4 bits",

@@ -63,7 +63,7 @@ class ZeroAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, model: nn.Module, adamw: torch.optim.AdamW, max_norm: float, autocast: Callable[[], Any]
+        self, model: nn.Module, adamw: torch.optim.Optimizer, max_norm: float, autocast: Callable[[], Any]
     ) -> None:
         """Start DeepSpeed's engine. max_norm: where to clip gradients, 0 for never; autocast: context for losses."""
         super().__init__([{**group, "params": [*group["params"]]} for group in adamw.param_groups], adamw.defaults)

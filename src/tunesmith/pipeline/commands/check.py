@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tunesmith import recipe as recipes, records
 from tunesmith.data import summary
+from tunesmith.pipeline import in_memory
 from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.fitting import inspection, methods
 from tunesmith.pipeline.fitting.inspection import RenderedRow, TokenCounts, TokenLengths
 from tunesmith.pipeline.task_table import read_splits
-from tunesmith.recipe import Source
 from tunesmith.records import omitted_if_none
 from tunesmith.types import DataSummary
 
@@ -41,9 +41,9 @@ class DataCheck(DataSummary):
     """The first rows as a generator learns them."""
 
 
-def check(source: Source | None = None, overrides: Sequence[str] = ()) -> DataCheck:
+def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
     """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see."""
-    recipe = recipes.load({} if source is None else source, overrides)
+    recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipe)
     data = summary.summarize(splits, source_name(recipe))
     counts = methods.find(recipe).inspect(recipe, splits) or TokenCounts()

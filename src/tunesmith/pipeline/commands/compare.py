@@ -9,7 +9,7 @@ from pathlib import Path
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline import run_report, seeds as repeats
+from tunesmith.pipeline import in_memory, run_report, seeds as repeats
 from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def compare(
-    sources: Sequence[Source],
+    sources: object,
     overrides: Sequence[str] = (),
     *,
     methods: Sequence[str] | None = None,
@@ -44,14 +44,16 @@ def compare(
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
-    sources: one data source (file, folder, hub id, asset) or one recipe, trained with each of `methods` (default:
+    sources: one data source (path, name, or table in memory) or one recipe, trained with each of `methods` (default:
     the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
     directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     """
+    if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
+        sources = [sources]
     if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
-    sources = sources or [{}]
+    sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]
     if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
         if overrides or methods or seeds:
             raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")

@@ -9,13 +9,11 @@ from pathlib import Path
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.pipeline import classification_runs, instruction_runs, new_data, response_comparison
+from tunesmith.pipeline import classification_runs, in_memory, instruction_runs, new_data, response_comparison
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import Scores, task_of
 from tunesmith.runs import Run
-
-Source = str | Path | Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,8 @@ class ComparedScores:
 
 
 def evaluate(
-    *sources: Source,
-    data: str | None = None,
+    *sources: object,
+    data: object = None,
     overrides: Sequence[str] = (),
     responses: Sequence[str] = (),
     reference: str | None = None,
@@ -39,7 +37,7 @@ def evaluate(
 ) -> Scores | ComparedScores:
     """Score runs, or files of answers; several models on the same prompts also by paired tests.
 
-    sources: run directories, whose scores are computed again from their stored predictions; or files with an
+    sources: run directories, whose scores are computed again from their stored predictions; or files or tables with an
     instruction, a reference and a response a row, one model's or several (`data.response_files` finds the columns;
     responses, reference and instruction name them). No model is needed. data: labelled data for a classification run
     to predict and be scored on; overrides: `data.*` settings, where it differs from the training data. report: an HTML
@@ -58,7 +56,8 @@ def evaluate(
             "--data is labelled data for one classification run", do="answer it first: tunesmith predict RUN --data"
         )
     if run is not None and data is not None:
-        return _score_new_data(run, data, overrides)
+        with in_memory.as_path(data) as path:
+            return _score_new_data(run, path, overrides)
     if overrides:
         raise RecipeError(f"stored predictions are scored as they are: {', '.join(overrides)}", do="give --data")
     if run is not None and task is not None:

@@ -11,7 +11,7 @@ from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
-from tunesmith.pipeline import new_data, run_report
+from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Classifier, Exportable
@@ -32,7 +32,7 @@ def export(
     to: str,
     output: str | Path | None = None,
     *,
-    source: str | None = None,
+    source: object = None,
     rows: int = ROWS,
     precision: Precision = "auto",
     allow_loss: bool = False,
@@ -116,11 +116,12 @@ def _has_adapter(run: Run) -> bool:
     return (run.model / "adapter_config.json").exists()
 
 
-def _rows(run: Run, source: str | None) -> Sequence[Example]:
+def _rows(run: Run, source: object) -> Sequence[Example]:
     """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
     recipe = run.recipe
-    if source:
-        return new_data.read(new_data.settings(recipe, source))
+    if source is not None:
+        with in_memory.as_path(source) as path:
+            return new_data.read(new_data.settings(recipe, path))
     try:
         splits = read_splits(recipe)
     except DataError as error:

@@ -23,7 +23,14 @@ from tunesmith.evaluation import judge_pairs, judge_scores
 from tunesmith.evaluation.judge_scores import RankedTurn, Verdict
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn, Rubric
 from tunesmith.judging.judge_runner import JudgeRecord, JudgeRun, controls, run_judge
-from tunesmith.pipeline import instruction_runs, judge_models, multi_turn, response_comparison, run_report
+from tunesmith.pipeline import (
+    in_memory,
+    instruction_runs,
+    judge_models,
+    multi_turn,
+    response_comparison,
+    run_report,
+)
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
@@ -74,7 +81,7 @@ class JudgeInput:
 
 
 def judge(
-    *sources: str | Path,
+    *sources: object,
     overrides: Sequence[str] = (),
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     judge_input: JudgeInput | None = None,
@@ -89,7 +96,7 @@ def judge(
     if not sources:
         raise RecipeError("nothing to judge", do="give run directories, or files with answers")
     judge_input = judge_input or JudgeInput()
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [in_memory.kept_path(source) for source in sources]
     found = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
     source = recipe or (found[0].recipe if found else {})
     settings = recipes.load(source, overrides, sections=SECTIONS)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tunesmith import data, records, runs
-from tunesmith.data import conversations, files
+from tunesmith.data import conversations, files, frames
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline import generated_responses, new_data
+from tunesmith.pipeline import generated_responses, in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
-from tunesmith.types import Example
+from tunesmith.types import Example, Message
 
 Row: TypeAlias = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
@@ -31,41 +33,57 @@ LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabili
 
 def predict(
     run: str | Path | Run,
-    texts: Sequence[str] = (),
+    texts: object = (),
     *,
-    text_pairs: Sequence[str] = (),
-    source: str | None = None,
+    text_pairs: object = (),
+    source: object = None,
     overrides: Sequence[str] = (),
     top_k: int = 1,
 ) -> list[Row]:
     """Predict some texts, or every row of a data source, with a finished run.
 
-    Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also `"scores"`: the best labels with
-    their probabilities, best first. Of a source, its rows with all their columns, an `id` where they have none, and
-    `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides: `data.*` where the source
-    differs from the training data in its columns, encoding or rows, and `generate.*`.
+    texts: a string, or a list, series or array of strings. source: a path, a name, or a table in memory, which may
+    also stand in the place of texts. Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also
+    `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
+    `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides:
+    `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
     the source's columns that are no turns.
     """
     run = run if isinstance(run, Run) else runs.find(run)
-    if source and texts:
+    if source is None and frames.rows(texts) is not None:
+        source, texts = texts, ()
+    singles, seconds = frames.texts(texts), frames.texts(text_pairs)
+    if source is None:
+        return _predicted(run, None, overrides, top_k, _from_texts(singles, seconds))
+    if singles:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
+    with in_memory.as_path(source) as path:
+        return _predicted(run, path, overrides, top_k)
+
+
+def _predicted(
+    run: Run, source: str | None, overrides: Sequence[str], top_k: int, given: Sequence[Example] = ()
+) -> list[Row]:
     recipe = new_data.settings(run.recipe, source, overrides)
     columns = new_data.columns(recipe) if source else {}
-    if task_of(run).has_responses:
-        prompts = new_data.read(recipe) if source else generated_responses.prompts_of(texts)
-        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, prompts)]
-        answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
-        # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
-        own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
-        return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
-    examples = new_data.read(recipe) if source else _from_texts(texts, text_pairs)
+    examples = new_data.read(recipe) if source else given
     paired = run.recipe.data.text_pair is not None
     if examples and (examples[0].text_pair is not None) != paired:
         raise DataError(
             f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
             do="give --text-pair" if paired else "leave --text-pair out",
         )
+    if task_of(run).has_responses:
+        if not source:
+            examples = [
+                replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(given, 1)
+            ]
+        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, examples)]
+        answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
+        # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
+        own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
+        return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
     if taken := {LABEL, PROBABILITY, PROBABILITIES} & {name for row in columns.values() for name in row}:
         raise DataError(
             f"{source} has columns that predictions are written to: {', '.join(sorted(taken))}",
@@ -168,15 +186,17 @@ def _json_rows(run: Run, source: str | None) -> list[object] | None:
     return content if isinstance(content, list) else None
 
 
-def _from_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Example]:
-    if isinstance(texts, str) or isinstance(pairs, str):
-        raise DataError("texts is one string", expected="a list of texts", do="write [text]")
+def _from_texts(texts: Sequence[object], pairs: Sequence[object]) -> list[Example]:
     if not texts:
         raise DataError("nothing to predict", do="give texts (--text) or a data source (--data)")
     if pairs and len(pairs) != len(texts):
         raise DataError(f"{len(texts)} texts but {len(pairs)} second texts", do="give one second text for each text")
     for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise TypeError(f"text {number} is a {type(text).__name__}: expected a string")
         if not text.strip():
             raise DataError(f"text {number} is empty", do="give a text with at least one word")
-    seconds: Sequence[str | None] = pairs or [None] * len(texts)
-    return [Example(f"text:{n}", text, pair) for n, (text, pair) in enumerate(zip(texts, seconds, strict=True), 1)]
+    return [
+        Example(f"text:{number}", str(text), None if pair is None else str(pair))
+        for number, (text, pair) in enumerate(itertools.zip_longest(texts, pairs), 1)
+    ]

@@ -13,7 +13,7 @@ from tunesmith.console import say, track
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import new_data
+from tunesmith.pipeline import in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate, Recipe
@@ -73,7 +73,7 @@ class LabelledRow:
 
 def pseudo_label(
     *sources: str | Path,
-    source: str,
+    source: object,
     samples: int = 8,
     threshold: float = 0.75,
     answer: str = "text",
@@ -89,16 +89,17 @@ def pseudo_label(
     """
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
-    recipe = new_data.settings(voters[0].recipe, source, overrides)
-    examples = new_data.read(recipe)
-    kept_path = _output_path(output, voters[0], source)
+    with in_memory.as_path(source) as name:
+        recipe = new_data.settings(voters[0].recipe, name, overrides)
+        examples = new_data.read(recipe)
+    kept_path = _output_path(output, voters[0], name)
     if task_of(voters[0]).has_responses:
         rows = _sampled_answers(voters[0], recipe, examples, samples, answer)
         votes = f"{samples} samples to a prompt"
     else:
         rows = _voted_labels(voters, examples)
         votes = f"votes of {len(voters)} runs" if len(voters) > 1 else "probability of the label"
-    report = _report(rows, voters, threshold, votes, source)
+    report = _report(rows, voters, threshold, votes, name)
     left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
     reasons = [row.reason(threshold) for row in rows]
     kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]

@@ -18,7 +18,7 @@ from typing import Any
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say, warn
 from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
-from tunesmith.pipeline import report_parts, seeds
+from tunesmith.pipeline import in_memory, report_parts, seeds
 from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import TASKS, scores_of
@@ -74,7 +74,7 @@ class SearchAxis:
 
 
 def sweep(
-    source: Source,
+    source: object,
     settings: Sequence[str],
     *,
     sampler: str = "grid",
@@ -88,7 +88,7 @@ def sweep(
     `random` or `tpe`. storage: an Optuna URL; several workers with one URL and one sweep_dir share the work. The same
     call with the same sweep_dir resumes an interrupted sweep.
     """
-    plan = _Plan.of(source, settings, sampler, trials)
+    plan = _Plan.of(in_memory.recipe_source(source, settings), settings, sampler, trials)
     folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
     folder.path.mkdir(parents=True, exist_ok=True)
     search = _Search(plan, folder, _study(plan, folder, storage))
@@ -205,7 +205,10 @@ class _Plan:
 
     @property
     def higher_is_better(self) -> bool:
-        return TASKS[self.base.task].higher_is_better[self.metric]
+        table = TASKS[self.base.task].higher_is_better
+        if self.metric not in table:
+            raise RecipeError("a sweep is ranked by a metric of its task", expected=", ".join(table), found=self.metric)
+        return table[self.metric]
 
     def identity(self) -> str:
         """Return what must be equal for trials to belong together."""

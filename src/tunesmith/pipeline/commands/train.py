@@ -7,49 +7,56 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import __version__, hardware, processes, recipe as recipes, records, runs
-from tunesmith.console import say
+from tunesmith.console import say, warn
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.manifest import Costs, FinishedManifest, Manifest
-from tunesmith.pipeline import run_report
+from tunesmith.pipeline import custom_metrics, in_memory, run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.protocols import TrainingNotes, TrainResult
-from tunesmith.recipe import Recipe, Source
+from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Splits
+from tunesmith.types import PredictionRow, ResponseRow, Splits
 
 
 def train(
-    source: Source | None = None,
+    source: object = None,
     overrides: Sequence[str] = (),
     *,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
+    continue_from: str | Path | None = None,
     quiet: bool = False,
     skip_test: bool = False,
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
-    source: a recipe (YAML file, settings, or Recipe) or a data source. overrides: `section.name=value`. run_dir: an
-    empty or new folder to use instead of a time-stamped one under `output_dir`. resume: instead of a source, a run that
-    was cut off; it goes on from its newest good checkpoint and ends as it would have. quiet: hide data warnings.
+    source: a recipe (YAML file, settings, or Recipe) or data (path, name, or table in memory). overrides:
+    `section.name=value`. run_dir: an empty or new folder to use instead of a time-stamped one under `output_dir`.
+    resume: instead of a source, a run that was cut off; it goes on from its newest good checkpoint and ends as it would
+    have. continue_from: instead of a source, a finished run whose recipe and weights a new run begins with.
+    quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
-    run = None
+    run = parent = None
     if resume:
         recipe, run = _resumed(resume, source, overrides)
+    elif continue_from:
+        recipe, parent = _continued(continue_from, source, overrides)
     elif source is None and not overrides:
         do = "give a recipe or a data source, or a run to go on with (--resume RUN)"
         raise RecipeError("nothing to train", do=do)
     else:
-        recipe = recipes.load({} if source is None else source, overrides)
+        recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipe)
     if run is None:
         for line in () if quiet else summary.lines(splits.notes):
             say(f"data: {line}")
-        run = _open(recipe, run_dir)
+        if parent:
+            _check_parent(parent, splits)
+        run = _open(recipe, run_dir, parent)
     elif run.manifest.status == "finished":
         say(f"{run.path} has finished already")
         return run
@@ -61,6 +68,7 @@ def train(
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
     method, job = methods.find(recipe), job_of(recipe, splits, run)
+    custom_metrics.load(recipe)  # what cannot be imported should fail before the training
     if processes.is_main():
         run.save_manifest(
             Manifest(
@@ -110,24 +118,57 @@ def open_test(run: Run) -> Run:
     return run
 
 
-def _resumed(resume: str | Path, source: Source | None, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
     """Return the recipe and the run to go on with. Only what cannot change the result may be set anew."""
     if source is not None:
         raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
     if other := [word for word in overrides if not word.startswith("engine.")]:
         raise RecipeError(
-            f"a resumed run keeps its settings: {', '.join(other)}", do="start a new run for other settings"
+            f"a resumed run keeps its settings: {', '.join(other)}",
+            do=f"train its model further in a new run: tunesmith train --continue {resume} {' '.join(other)}",
         )
     run = runs.find(resume)
     return recipes.load(run.recipe, overrides), run
 
 
-def _open(recipe: Recipe, run_dir: str | Path | None) -> Run:
+def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+    """Return the recipe of a run that begins with another one's weights, and that run. The schedule starts again."""
+    if source is not None:
+        raise RecipeError("a continued run has its parent's recipe", found=str(source), do="leave the recipe out")
+    parent = runs.find(path)
+    if "steps" not in parent.finished.notes:
+        raise RunError(f"cannot continue {path}: {parent.manifest.description} was not trained in steps")
+    recipe = parent.recipe
+    own = {
+        "name_or_path": str(parent.model),
+        "generator": None,
+        "revision": None,
+        "from_config": None,
+        "state_dict": None,
+    }
+    return recipes.load(recipe.model_copy(update={"model": recipe.model.model_copy(update=own)}), overrides), parent
+
+
+def _check_parent(parent: Run, splits: Splits) -> None:
+    before = parent.manifest.data
+    if tuple(before.labels) != splits.labels:
+        raise RunError(
+            f"cannot continue {parent.path} on other labels",
+            expected=", ".join(before.labels),
+            found=", ".join(splits.labels),
+        )
+    if before.fingerprint != splits.fingerprints["data"]:
+        warn(f"{parent.path} was trained on other rows or another split: it may have learned rows of this test split")
+
+
+def _open(recipe: Recipe, run_dir: str | Path | None, parent: Run | None) -> Run:
     """Make the run directory; where several processes train, the first one makes it and tells the others."""
     path = ""
     if processes.is_main():
         run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, short_name(recipe))
         run.write("recipe.yaml", recipes.dump(recipe))
+        if parent:
+            run.record_decision("parent", str(parent.path))
         path = str(run.path)
     return Run(Path(processes.agree(path)))
 
@@ -149,6 +190,11 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     outcome = task.evaluate(job, result, watch)
     if job.splits.test:
         job.run.write("scores.json", task.score(job.run))
+        if custom := custom_metrics.load(job.recipe):
+            kind: type[PredictionRow | ResponseRow] = ResponseRow if task.has_responses else PredictionRow
+            values = custom_metrics.score(custom, job.run.predictions("test", kind))
+            job.run.write(custom_metrics.FILE, values)
+            say(f"test: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
     costs = Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,

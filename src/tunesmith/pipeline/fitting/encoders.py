@@ -11,14 +11,12 @@ from torch import nn
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
-from tunesmith.evaluation import metrics
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
+from tunesmith.pipeline.fitting.finetune import TrainingSetup, label_scores, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
-from tunesmith.tasks import classification
 from tunesmith.training import losses
 
 
@@ -27,13 +25,12 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     recipe, splits = job.recipe, job.splits
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
-    loaded = pretrained.sequence_classifier(recipe.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
+    loaded = pretrained.sequence_classifier(plan.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
+    limit = pretrained.longest_input(plan.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderClassifier(splits.labels, encoder)
-    gold = classification.gold(splits.validation)
     rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
@@ -42,8 +39,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
-        losses.Classification(torch.from_numpy(job.weights())),
-        lambda step: metrics.headline(gold, predictor.predict(splits.validation), splits.labels),
+        losses.Classification(torch.from_numpy(job.weights()), job.loss()),
+        label_scores(job, predictor.predict),
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
+from tunesmith import extensions
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
+from tunesmith.evaluation import metrics
 from tunesmith.models import adapters, onednn_linear, pretrained
+from tunesmith.pipeline import custom_metrics
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
 from tunesmith.protocols import Predictor, TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.training import compilation, loop, sharding, zero
+from tunesmith.tasks import classification
+from tunesmith.training import compilation, loop, neftune, sharding, zero
 from tunesmith.training.losses import Loss
+from tunesmith.types import Example, Prediction, PredictionRow
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):
@@ -49,6 +55,7 @@ class TrainingSetup:
 def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> TrainResult:
     """Train as the recipe says; `model/` of the run holds the best weights so far at any time."""
     recipe = job.recipe
+    callbacks = [extensions.load(name, "train.callbacks")() for name in recipe.train.callbacks]
     with accelerated(job) as accelerator:
         setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
@@ -59,7 +66,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         # a resumed run keeps the library that it began with, to end with the same bits
         onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save)
+        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks)
         session.resume(state)
         steps = loop.steps(
             state,
@@ -71,7 +78,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(bool(onednn)):
+        with onednn_linear.enabled(bool(onednn)), neftune.noise(model, recipe.train.neftune_noise_alpha):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -91,6 +98,33 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         skipped=state.skipped,
     )
     return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds)
+
+
+def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
+    """Return the examples for evaluations during training: all, or `evaluate.eval_batches` drawn with the seed."""
+    size = (recipe.evaluate.eval_batches or len(examples)) * recipe.train.per_device_train_batch_size
+    if size >= len(examples):
+        return list(examples)
+    drawn = np.random.Generator(np.random.PCG64(recipe.seed)).permutation(len(examples))[:size]
+    return [examples[i] for i in sorted(drawn)]
+
+
+def label_scores(job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> Callable[[int], loop.Scores]:
+    """Return the evaluation of a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
+    held_out = sample(job.splits.validation, job.recipe)
+    learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+    custom = custom_metrics.load(job.recipe)
+
+    def headline(examples: Sequence[Example]) -> dict[str, float]:
+        predictions, gold = predict(examples), classification.gold(examples)
+        rows = [PredictionRow(p.id, p.label, p.probabilities, g) for p, g in zip(predictions, gold, strict=True)]
+        return metrics.headline(gold, predictions, job.splits.labels) | custom_metrics.score(custom, rows)
+
+    def evaluate(step: int) -> loop.Scores:
+        scores = headline(held_out)
+        return scores | {"train_loss": headline(learned)["log_loss"]} if learned else scores
+
+    return evaluate
 
 
 def step_size(job: Job, accelerator: Accelerator) -> int:
@@ -123,5 +157,7 @@ def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    higher = job.higher_is_better[settings.metric_for_best_model]
+    custom, metric = custom_metrics.load(job.recipe), custom_metrics.short_name(settings.metric_for_best_model)
+    higher = custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.higher_is_better[metric]
+    settings = settings.model_copy(update={"metric_for_best_model": metric})
     return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,15 @@ from tunesmith.data.batches import MicroBatches
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.evaluation import metrics
 from tunesmith.manifest import LogEntry, Sample
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, step_size
+from tunesmith.pipeline.fitting.finetune import TrainingSetup, label_scores, sample, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.tasks import classification
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
 from tunesmith.types import DataNote, Example
@@ -58,11 +56,11 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
-    loaded = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed, plan.quantization)
+    loaded = pretrained.causal_lm(plan.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
     for row in job.splits.test:  # the template should refuse a row before training, not after it
         chat_encoder.pieces(row.messages)
-    limit = pretrained.longest_input(recipe.model, tokenizer)
+    limit = pretrained.longest_input(plan.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
     predictor = _predictor(generator, recipe, job.splits.labels)
     rows, changes = encode(job.splits.train, recipe, job.splits.labels, chat_encoder, limit)
@@ -71,14 +69,9 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     if not rows:
         raise DataError("no training row is left", do="raise model.max_length")
     micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
-    rows_held_out = job.splits.validation
-    evaluate: Callable[[int], Scores]
     if isinstance(predictor, LabelClassifier):
-        gold = classification.gold(rows_held_out)
-
-        def evaluate(step: int) -> Scores:
-            # a new copy each time: what a classifier caches about its model is out of date after more steps
-            return metrics.headline(gold, replace(predictor).predict(rows_held_out), job.splits.labels)
+        # a new copy each time: what a classifier caches about its model is out of date after more steps
+        evaluate = label_scores(job, lambda rows: replace(predictor).predict(rows))
     else:
         evaluate = _Validation(job, predictor, loss, micro_batches)
     notes = replace(
@@ -157,8 +150,9 @@ def _layout(
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if reason is None:
-        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), causal.PackedCausal(), None
-    loss = causal.PaddedCausal(through_model=not causal.head_decides(model, rows[0].ids))
+        packed = causal.PackedCausal(per_token=job.loss())
+        return MicroBatches(rows, sampler, causal.PackedTexts(), budget, *place), packed, None
+    loss = causal.PaddedCausal(per_token=job.loss(), through_model=not causal.head_decides(model, rows[0].ids))
     return MicroBatches(rows, sampler, causal.PaddedTexts(config.pad_token_id), budget, *place), loss, reason
 
 
@@ -168,18 +162,30 @@ class _Validation:
     def __init__(
         self, job: Job, generator: Generator, loss: Any, micro_batches: MicroBatches[EncodedText, Any]
     ) -> None:
-        self.job, self.generator, self.loss = job, generator, loss
-        rows, _ = encode(job.splits.validation, job.recipe, (), generator.chat_encoder, generator.max_length)
-        whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
-        self.batches = replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
+        self.job, self.generator, self.loss = job, generator, replace(loss, per_token=None)
+        self.held_out = self._batches(sample(job.splits.validation, job.recipe), micro_batches)
+        learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+        self.learned = self._batches(learned, micro_batches)
 
     def __call__(self, step: int) -> Scores:
+        scores = {"loss": self._loss(self.held_out)}
+        if self.learned:
+            scores["train_loss"] = self._loss(self.learned)
+        self._answer(step)
+        return scores
+
+    def _batches(self, examples: Sequence[Example], micro_batches: MicroBatches[EncodedText, Any]) -> list[Any]:
+        generator = self.generator
+        rows, _ = encode(examples, self.job.recipe, (), generator.chat_encoder, generator.max_length)
+        whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
+        return replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
+
+    def _loss(self, rows: Sequence[Any]) -> float:
         model = self.generator.model
         device = next(model.parameters()).device
         with torch.no_grad():
-            total = sum(float(self.loss.total(model, batch.to(device))) for batch in self.batches)
-        self._answer(step)
-        return {"loss": total / max(1.0, sum(self.loss.count(batch) for batch in self.batches))}
+            total = sum(float(self.loss.total(model, batch.to(device))) for batch in rows)
+        return total / max(1.0, float(sum(self.loss.count(batch) for batch in rows)))
 
     def _answer(self, step: int) -> None:
         recipe = self.job.recipe

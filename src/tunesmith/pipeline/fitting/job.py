@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith import processes
+from tunesmith import extensions, processes
 from tunesmith.data import labels
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -27,6 +27,11 @@ class Job:
     def weights(self) -> Any:
         """Return the class weights, one per label."""
         return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
+
+    def loss(self) -> Any:
+        """Return the function of `train.loss`; None for cross-entropy."""
+        name = self.recipe.train.loss
+        return None if name is None else extensions.load(name, "train.loss")
 
     def decide_once(self, name: str, decide: Callable[[], Any]) -> Any:
         """Return what the first process decides, which is the same in all processes and in a resumed run.

@@ -251,4 +251,5 @@ def _learns(recipe: Recipe) -> bool:
 
 
 def _model(recipe: Recipe) -> str:
-    return Path(recipe.model.name_or_path.removeprefix("pypi:")).name
+    path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
+    return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name

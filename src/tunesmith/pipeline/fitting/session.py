@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,13 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
-from tunesmith.console import meter, say, warn
+from tunesmith.console import can_draw, meter, say, warn
 from tunesmith.errors import Interrupted, MissingExtra, TrainingError
 from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.training import checkpoint, loop, sharding
+from tunesmith.training.callbacks import Callback
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Session:
     steps_per_epoch: int
     write_model: Callable[[Path], None]
     """Writes the current weights into a folder."""
+    callbacks: Sequence[Callback] = ()
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
@@ -66,6 +68,10 @@ class Session:
                     state.evals_without_improvement
                 )
                 self._record(step, state, last)
+                for callback in self.callbacks:
+                    callback.on_step(step, state)
+                    if step.scores is not None:
+                        callback.on_evaluate(step, state)
                 if stop_request.signal or self._is_due(step.number):
                     self._save(state, self.earlier_seconds + time.perf_counter() - start)
                 if stop_request.signal:
@@ -75,7 +81,7 @@ class Session:
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
         if state.skipped:
-            warn(f"{state.skipped} step(s) had nothing to learn and were skipped")
+            warn(f"skipped {state.skipped} step(s), which had nothing to learn or overflowed fp16")
 
     def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
         if not step.skipped:
@@ -84,21 +90,36 @@ class Session:
         if self.losses and (step.number == 1 or step.number % every == 0 or last):
             self._log_losses(step)
         if step.scores is not None:
-            self._log(
-                LogEntry(step.number, validation=dict(step.scores)),
-                {f"validation_{name}": value for name, value in step.scores.items()},
-            )
+            self._log_scores(step, step.scores, state)
         if step.is_best and self.job.recipe.evaluate.load_best_model_at_end:
             self.best_step = step.number
             with sharding.gathered(state.model):
                 if self.accelerator.is_main_process:
                     runs.write_folder(self.job.run.model, self.write_model)
+                    for callback in self.callbacks:
+                        callback.on_save(self.job.run.model, state)
 
     def _log_losses(self, step: loop.Step) -> None:
         mean = sum(self.losses) / len(self.losses)
         entry = LogEntry(step.number, mean, step.grad_norm, step.learning_rate)
         self._log(entry, {"loss": mean, "grad_norm": step.grad_norm, "learning_rate": step.learning_rate})
         self.losses.clear()
+        if not can_draw():
+            say(f"step {step.number}/{self.plan.num_steps}: loss {mean:.4f}, learning rate {step.learning_rate:.2e}")
+
+    def _log_scores(self, step: loop.Step, scores: loop.Scores, state: loop.TrainState) -> None:
+        validation = {name: value for name, value in scores.items() if name != "train_loss"}
+        train_loss = scores.get("train_loss")
+        values = {f"validation_{name}": value for name, value in validation.items()}
+        if train_loss is not None:
+            values["train_loss"] = train_loss
+        self._log(LogEntry(step.number, train_loss=train_loss, validation=validation), values)
+        metric = self.plan.metric
+        best = "the best so far" if step.is_best else f"best {state.best:.4f}"
+        say(
+            f"step {step.number}/{self.plan.num_steps}: loss {step.loss if train_loss is None else train_loss:.4f}, "
+            f"validation {metric} {validation[metric]:.4f} ({best})"
+        )
 
     def _log(self, entry: LogEntry, values: dict[str, float]) -> None:
         """Append an entry to metrics.jsonl. values: the same for trackers."""
@@ -116,7 +137,9 @@ class Session:
         if self.accelerator.is_main_process:
             lines, threads = len(self.job.run.metrics()), torch.get_num_threads()
             notes = checkpoint.SessionNotes(self.losses, self.best_step, seconds, lines, threads)
-            checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
+            folder = checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
+            for callback in self.callbacks:
+                callback.on_save(folder, state)
         self.accelerator.wait_for_everyone()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import nn
 from tunesmith import records
 from tunesmith.console import say, warn
 from tunesmith.errors import RecipeError
-from tunesmith.models import adapters, quantize
+from tunesmith.models import adapters, pretrained, quantize
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import TrainingNotes
-from tunesmith.recipe import Adapter, Recipe
+from tunesmith.recipe import Adapter, Model, Recipe
 from tunesmith.training import optim, precision
 
 
@@ -23,7 +24,11 @@ from tunesmith.training import optim, precision
 class WeightPlan:
     """The recipe's choices, as far as this machine supports them."""
 
+    model: Model
+    """Where the weights come from."""
     adapter: Adapter
+    saved_adapter: Path | None
+    """An adapter of these weights to be trained further."""
     dtype: torch.dtype
     quantization: Any | None
     """How to load weights in 4 bits; None for other weights."""
@@ -37,9 +42,18 @@ class WeightPlan:
 
 
 def plan(job: Job, device: torch.device) -> WeightPlan:
-    """Decide on number format and adapter; if 4 bits cannot run, fall back to LoRA with a warning."""
+    """Decide on number format and adapter; if 4 bits cannot run, fall back to LoRA with a warning.
+
+    If the recipe names the folder of an adapter, its base model is loaded and the adapter is trained further.
+    """
     recipe, fallback = job.recipe, None
     adapter, quantization = recipe.adapter, None
+    folder, model = Path(recipe.model.name_or_path), recipe.model
+    saved = adapters.saved(folder) if adapter.kind != "none" else None
+    if saved is not None:
+        model = pretrained.base_of(saved, model)
+        if saved.r != adapter.r:
+            raise RecipeError(f"the adapter in {folder} has rank {saved.r}", do=f"set adapter.r={saved.r}")
     if adapter.kind == "qlora":
         reason = quantize.usable()
         if reason is None:
@@ -57,7 +71,7 @@ def plan(job: Job, device: torch.device) -> WeightPlan:
         measured = measured_precision(job, device)
         say(f"weights: {measured.dtype} (bfloat16 is {measured.bfloat16_weights_speedup} times as fast here)")
         dtype = precision.DTYPES[measured.dtype]
-    return WeightPlan(adapter, dtype, quantization, fallback)
+    return WeightPlan(model, adapter, folder if saved else None, dtype, quantization, fallback)
 
 
 def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task_type: adapters.TaskType) -> nn.Module:
@@ -67,6 +81,8 @@ def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task_type: adap
     if plan.adapter.kind == "none":
         optim.freeze(loaded.module, recipe.train.freeze)
         return loaded.module
+    if plan.saved_adapter is not None:
+        return adapters.load(loaded.module, plan.saved_adapter, trainable=True)
     return adapters.attach(
         loaded, plan.adapter, task_type, recipe.model.name_or_path, recipe.seed, recipe.model.revision
     )

@@ -1,0 +1,90 @@
+"""Tables in memory: pandas and polars frames, `datasets.Dataset`, rows as a list of dicts, columns as a dict of lists.
+
+They become a JSON Lines file, which every command reads: trainings are processes of their own, and a run that is
+resumed needs its data again. None of these libraries is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import runs
+from tunesmith.data.cells import Values
+
+TABLES = "a pandas or polars DataFrame, a datasets.Dataset, a list of rows (dicts), or a dict of columns (lists)"
+
+
+def rows(table: Any) -> list[Values] | None:
+    """Return the rows of a table in memory; None where it is no table."""
+    if isinstance(table, Sequence) and not isinstance(table, str) and table:
+        return list(table) if all(isinstance(row, Mapping) for row in table) else None
+    if isinstance(table, Mapping):
+        columns = {name: list(column) for name, column in table.items() if _is_column(column)}
+        if not columns or len(columns) < len(table) or len(set(map(len, columns.values()))) > 1:
+            return None
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    libraries = {kind.__module__.partition(".")[0] for kind in type(table).__mro__}
+    if "pandas" in libraries and hasattr(table, "iterrows"):
+        return list(table.to_dict("records"))
+    if "polars" in libraries:
+        table = table.collect() if hasattr(table, "collect") else table  # a lazy one
+        return list(table.to_dicts()) if hasattr(table, "to_dicts") else None
+    if "datasets" in libraries and hasattr(table, "features"):
+        names = {column: feature.names for column, feature in table.features.items() if hasattr(feature, "names")}
+        return [row | {column: _name(row[column], known) for column, known in names.items()} for row in table]
+    return None
+
+
+def texts(values: Any) -> list[Any]:
+    """Return one text, or pair of texts, for each row of a list, a series, an array or a table; a string is one text.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(values, str):
+        return [values]
+    if (table := rows(values)) is not None:
+        return [tuple(row.values()) for row in table]
+    if isinstance(values, (bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"cannot read texts from {_described(values)}: expected a string, a list of strings, or {TABLES}"
+        )
+    return list(values)
+
+
+def store(table: Iterable[Values], folder: Path) -> Path:
+    """Write rows to `folder` as JSON Lines under a name that follows from their content; return the path."""
+    lines = (json.dumps({str(key): _plain(cell) for key, cell in row.items()}, default=_plain) for row in table)
+    content = "".join(f"{line}\n" for line in lines).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    return runs.write_whole(folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.jsonl", content)
+
+
+def refuse(source: object) -> TypeError:
+    """Return the error for what can be no data source."""
+    return TypeError(f"cannot read data from {_described(source)}: expected a path, {TABLES}")
+
+
+def _is_column(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or hasattr(value, "tolist")
+
+
+def _name(index: int | None, names: Sequence[str]) -> str | None:
+    """Return the name of a ClassLabel; -1 is how the hub writes a missing one."""
+    return None if index is None or index < 0 else names[index]
+
+
+def _plain(cell: Any) -> Any:
+    """Return a cell as JSON has it: numbers of numpy as Python's, missing values as null, dates as text."""
+    if type(cell).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(cell, "tolist"):
+        return cell.tolist()
+    return cell if isinstance(cell, (str, int, float, bool, list, tuple, dict, type(None))) else str(cell)
+
+
+def _described(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,80 @@
+"""Data in memory where a command expects a recipe or a path."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunesmith import recipe as recipes
+from tunesmith.data import frames
+from tunesmith.data.cells import Values
+from tunesmith.data.rows import SPLITS
+from tunesmith.recipe import Recipe, Source
+from tunesmith.recipe.aliases import ALIASES
+
+FOLDER = "data"
+"""Where tables lie that runs were trained on, in `output_dir`."""
+
+
+def rows(value: Any) -> list[Values] | None:
+    """Return the rows of a table; None where it is none, or a list of recipes."""
+    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if any(isinstance(row, Mapping) and not row.keys().isdisjoint([*Recipe.model_fields, *ALIASES]) for row in listed):
+        return None
+    return frames.rows(value)
+
+
+def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
+    """Return a recipe, with the tables in it written to `output_dir`, where they stay for as long as the run.
+
+    source: a recipe or a path, which are returned as they are; a table; a `datasets.DatasetDict`; or settings with a
+    table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError for anything else.
+    """
+    if isinstance(source, (str, Path, Recipe)):
+        return source
+    settings = source if isinstance(source, Mapping) else {}
+    chosen = [override for override in overrides if override.startswith("output_dir=")]
+    folder = Path(recipes.load({"output_dir": settings.get("output_dir", "runs")}, chosen).output_dir) / FOLDER
+
+    def stored(value: Any) -> Any:
+        table = frames.rows(value)
+        return value if table is None else str(frames.store(table, folder))
+
+    if (table := rows(source)) is not None:
+        return {"data": {"path": str(frames.store(table, folder))}}
+    if not isinstance(source, Mapping):
+        raise frames.refuse(source)
+    if source and source.keys() <= set(SPLITS):
+        return {"data": {name: stored(table) for name, table in source.items()}}
+    data = source.get("data")
+    if frames.rows(data) is not None:
+        data = {"path": stored(data)}
+    elif isinstance(data, Mapping):
+        data = {name: stored(value) for name, value in data.items()}
+    return {**source, **({} if data is None else {"data": data})}
+
+
+def kept_path(source: Any) -> Path:
+    """Return a file as its path; a table is written beside those that runs were trained on. Raises TypeError."""
+    if isinstance(source, (str, Path)):
+        return Path(source).expanduser()
+    table = frames.rows(source)
+    if table is None:
+        raise frames.refuse(source)
+    return frames.store(table, Path("runs") / FOLDER)
+
+
+@contextmanager
+def as_path(source: Any) -> Iterator[str]:
+    """Give a source as a path; a table is written to a temporary file. Raises TypeError for anything else."""
+    if isinstance(source, (str, Path)):
+        yield str(source)
+        return
+    table = frames.rows(source)
+    if table is None:
+        raise frames.refuse(source)
+    with tempfile.TemporaryDirectory() as folder:
+        yield str(frames.store(table, Path(folder)))

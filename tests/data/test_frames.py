@@ -1,0 +1,149 @@
+"""Tables in memory: every kind becomes the same rows, and anything else is a TypeError that says what is expected."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import polars
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+import tunesmith
+from tests import tiny
+from tunesmith import TextClassifier
+from tunesmith.data import frames
+
+ROWS = [{"text": text, "label": label} for text, label in tiny.texts(60)]
+COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+LABELS = sorted({row["label"] for row in ROWS})
+FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=LABELS)})
+TABLES: dict[str, Callable[[], Any]] = {
+    "rows": lambda: ROWS,
+    "columns": lambda: COLUMNS,
+    "arrays": lambda: {name: np.array(cells) for name, cells in COLUMNS.items()},
+    "pandas": lambda: pandas.DataFrame(ROWS, index=range(7, 67)),
+    "polars": lambda: polars.DataFrame(ROWS),
+    "lazy": lambda: polars.DataFrame(ROWS).lazy(),
+    "datasets": lambda: Dataset.from_list(ROWS),
+    "labels": lambda: Dataset.from_dict(
+        {**COLUMNS, "label": [LABELS.index(row["label"]) for row in ROWS]}, features=FEATURES
+    ),
+}
+LINEAR = ["method=linear", "evaluate.bootstrap_samples=100"]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_table_gives_the_same_rows(kind: str) -> None:
+    assert frames.rows(TABLES[kind]()) == ROWS
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, "a.csv", b"a", [1, 2], ["a"], [], {}, {"method": "linear"}, {"a": [1], "b": [1, 2]}]
+)
+def test_what_is_no_table(value: object) -> None:
+    assert frames.rows(value) is None
+
+
+def test_cells_that_json_does_not_have(tmp_path: Path) -> None:
+    table = pandas.DataFrame(
+        {
+            "number": np.array([1, 2], dtype=np.int64),
+            "day": [datetime.date(2026, 1, 2), None],
+            "time": [pandas.Timestamp("2026-01-02"), pandas.NaT],
+            "missing": pandas.array([None, 3], dtype="Int64"),
+            "list": [np.array([1, 2]), np.array([3])],
+            5: ["a", "b"],
+        }
+    )
+    path = frames.store(frames.rows(table) or [], tmp_path / "new")
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first == {
+        "number": 1,
+        "day": "2026-01-02",
+        "time": "2026-01-02 00:00:00",
+        "missing": None,
+        "list": [1, 2],
+        "5": "a",
+    }
+    assert (second["day"], second["time"], second["missing"], second["list"]) == (None, None, 3, [3])
+    assert frames.store(frames.rows(table) or [], tmp_path / "new") == path  # named by its content
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_run_on_a_table_is_the_run_on_its_rows(kind: str, tmp_path: Path) -> None:
+    """The table stays beside the runs, so that the run can be resumed and its data read again."""
+    run = tunesmith.train(TABLES[kind](), LINEAR, run_dir=tmp_path / "run")
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(ROWS))
+    assert run.manifest.data.fingerprint == tunesmith.train(str(file), LINEAR).manifest.data.fingerprint
+    assert Path(str(run.recipe.data.path)).is_file()
+    predicted = tunesmith.predict(run, source=TABLES[kind]())
+    assert [(row["text"], row["label"]) for row in predicted] == [(row["text"], row["label"]) for row in ROWS]
+    assert tunesmith.evaluate(run, data=TABLES[kind]()).rows == 60
+
+
+def test_every_entry_point_takes_a_table(tmp_path: Path) -> None:
+    table = pandas.DataFrame(ROWS)
+    assert tunesmith.check(table, LINEAR).splits["train"].rows == 42
+    assert len(tunesmith.compare(table, LINEAR, methods=["linear"]).report.methods) == 1
+    assert len(tunesmith.compare(ROWS, LINEAR, methods=["linear"]).report.methods) == 1
+    splits = DatasetDict({"train": Dataset.from_list(ROWS[:40]), "test": Dataset.from_list(ROWS[40:])})
+    run = tunesmith.train(splits, [*LINEAR, "validation_size=0"])
+    assert [run.manifest.data.splits[name].rows for name in ("train", "test")] == [40, 20]
+    run = tunesmith.train({"method": "linear", "data": {"train": table[:40], "test": table[40:]}}, LINEAR)
+    assert run.manifest.data.splits["test"].rows == 20
+    assert tunesmith.pseudo_label(run.path, source=table, threshold=0).report.rows == 60
+    answers = [{"instruction": row["text"], "output": "a b", "model_response": "a c"} for row in ROWS[:8]]
+    assert tunesmith.evaluate(pandas.DataFrame(answers)).rows == 8
+
+
+def test_a_string_is_one_source_and_one_text(tmp_path: Path) -> None:
+    pandas.DataFrame(ROWS).to_csv("rows.csv", index=False)
+    comparison = tunesmith.compare("rows.csv", LINEAR, methods=["linear"])
+    run = comparison.path / "linear"
+    (row,) = tunesmith.predict(run, "the goal of the team")
+    assert row["text"] == "the goal of the team"
+    texts = [row["text"] for row in ROWS[:3]]
+    for several in (texts, tuple(texts), np.array(texts), pandas.Series(texts), polars.Series(texts)):
+        assert [row["text"] for row in tunesmith.predict(run, several)] == texts
+    assert len(tunesmith.predict(run, pandas.DataFrame(ROWS))) == 60
+
+
+@pytest.mark.parametrize("value", [3, object(), ["a", 3]])
+def test_anything_else_is_a_type_error_that_names_what_is_expected(value: object, tmp_path: Path) -> None:
+    run = tunesmith.train(ROWS, LINEAR, run_dir=tmp_path / "run")
+    for call in (
+        lambda: tunesmith.train(value),
+        lambda: tunesmith.check(value),
+        lambda: tunesmith.compare([value]),
+        lambda: tunesmith.sweep(value, ["C=1,2"]),
+        lambda: tunesmith.predict(run, source=value),
+        lambda: tunesmith.predict(run, value),
+        lambda: tunesmith.evaluate(run, data=value),
+        lambda: tunesmith.pseudo_label(run.path, source=value),
+        lambda: tunesmith.judge(value),
+    ):
+        with pytest.raises(TypeError, match=r"expected a (path|string)"):
+            call()
+
+
+def test_the_classifier_takes_series_frames_and_a_string() -> None:
+    table = pandas.DataFrame(ROWS)
+    classifier = TextClassifier(overrides=["linear.min_df=1"])
+    before = classifier.fit(COLUMNS["text"], COLUMNS["label"]).predict_proba(COLUMNS["text"])
+    for texts, labels in (
+        (table["text"], table["label"]),
+        (table[["text"]], table[["label"]]),
+        (polars.DataFrame(ROWS)["text"], polars.DataFrame(ROWS)["label"]),
+        (Dataset.from_list(ROWS)["text"], Dataset.from_list(ROWS)["label"]),
+    ):
+        np.testing.assert_array_equal(classifier.fit(texts, labels).predict_proba(texts), before)
+    assert classifier.predict("the goal of the team").shape == (1,)
+    with pytest.raises(TypeError, match="expected a string"):
+        classifier.fit(3, COLUMNS["label"])
