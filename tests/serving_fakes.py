@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -140,7 +139,7 @@ def run(coroutine: Any) -> Any:
 @contextlib.contextmanager
 def listening(made: Middleware) -> Iterator[str]:
     """The application on a free port of this machine; gives its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = server.listen(Serve(port=0))
     process = server.server(made, Serve())
     thread = threading.Thread(target=process.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -17,7 +17,6 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import tunesmith
 from tests import tiny
-from tests.conftest import write_csv
 from tests.endpoint_server import serving
 from tunesmith import assets, cli, recipe as recipes
 from tunesmith.models import pretrained
@@ -106,10 +105,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
     rows = tiny.texts(60)
-    table = [{"text": text, "label": label, "review": text, "stars": label} for text, label in rows]
-    Dataset.from_list(table).to_csv(str(place / "reviews.csv"), index=False)
-    for name in ("new", "unlabelled"):
-        write_csv(place / f"{name}.csv", tiny.texts(12, seed=3))
+    table = [{"text": text, "label": label, "review": text, "stars": label, "Message": text} for text, label in rows]
+    for name, content in (("reviews", table), ("new", table[:12]), ("unlabelled", table[:12])):
+        Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
     for number, (text, label) in enumerate(rows):
         (folder / "bbc-news" / label).mkdir(parents=True, exist_ok=True)
         (folder / "bbc-news" / label / f"{number}.txt").write_text(text)

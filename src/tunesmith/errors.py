@@ -25,9 +25,10 @@ class TunesmithError(Exception):
         super().__init__("\n".join(parts))
 
 
-def summary(error: Exception) -> str:
-    """Return the class and the first line of an exception from another library, to be quoted in a message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+def summary(error: BaseException) -> str:
+    """Return the first line of an exception, to be quoted in a message; of another library's also the class."""
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return first if isinstance(error, TunesmithError) else f"{type(error).__name__}: {first}".removesuffix(": ")
 
 
 class RecipeError(TunesmithError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.hardware import Environment
+from tunesmith.processes import ProcessIdentity
+from tunesmith.records import omitted_if_none
 from tunesmith.types import DataSummary
 
+Status = Literal["running", "interrupted", "failed", "finished"]
 FORMAT = 1
 """Raised whenever a run directory written before can no longer be read, or one written now by an older tunesmith."""
 
@@ -51,10 +54,20 @@ class Manifest:
     seed: int
     trust_remote_code: bool
     data: DataSummary
-    parent: str | None = records.omitted_if_none()
+    parent: str | None = omitted_if_none()
     """The run whose weights this one began with (`train --continue`)."""
-    status: str
-    """`running` or `finished`."""
+    status: Status
+    """As it was last written: a process that was killed leaves `running` behind. See `state`."""
+    reason: str | None = omitted_if_none()
+    """Why it was interrupted or failed."""
+    process: ProcessIdentity | None = omitted_if_none()
+    """What trains it."""
+
+    def state(self) -> tuple[str, str]:
+        """Return the status, and the reason where it has not finished."""
+        if self.status == "running" and self.process is not None and self.process.has_ended():
+            return "interrupted", f"{self.process} ended without a message"
+        return self.status, self.reason or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,8 @@ class FinishedManifest(Manifest):
 
     validation: dict[str, float] | None
     """Metrics of the validation split; None where there is none."""
+    train: dict[str, float] | None = omitted_if_none()
+    """Metrics of training rows drawn at random, where the task has them."""
     costs: Costs
     notes: dict[str, Any]
     environment: Environment

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,38 @@ if TYPE_CHECKING:
 
 WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
 """Environment in which to create accelerate's objects: its own DeepSpeed support would step in the backward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process, told apart from later ones of the same number by its start."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since 1970."""
+
+    @classmethod
+    def current(cls) -> ProcessIdentity:
+        """Return this process."""
+        import psutil
+
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def has_ended(self) -> bool:
+        """Return whether the process is known to have ended; nothing is known of other hosts."""
+        import psutil
+
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return bool(abs(process.create_time() - self.started) > 2 or process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
 
 
 def is_main() -> bool:

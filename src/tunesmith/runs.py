@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,12 @@ class Run:
         """What the run is and what came of it. Raises RunError where it has not finished."""
         manifest = self.manifest
         if not isinstance(manifest, FinishedManifest):
-            raise RunError(f"{self.path} has not finished", do=f"resume it: tunesmith train --resume {self.path}")
+            status, reason = manifest.state()
+            raise RunError(
+                f"{self.path} has not finished",
+                found=f"{status}{reason and f': {reason}'}",
+                do=f"resume it: tunesmith train --resume {self.path}",
+            )
         return manifest
 
     def read(self, name: str) -> dict[str, Any]:
@@ -88,7 +93,10 @@ class Run:
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; decisions that were recorded in it stay."""
-        self.write(MANIFEST, self._recorded() | records.dump(manifest))
+        content = records.dump(manifest)
+        outdated = {item.name for item in fields(FinishedManifest)} - set(content)
+        kept = {name: value for name, value in self._recorded().items() if name not in outdated}
+        self.write(MANIFEST, kept | content)
 
     def decision(self, name: str) -> Any:
         """Return a decision that this run took at its start, or None: a resumed run keeps it."""
@@ -120,8 +128,8 @@ class Run:
 
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
-        lines = [json.dumps(records.dump(row), ensure_ascii=False) + "\n" for row in rows]
-        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
+        lines = ((json.dumps(records.dump(row), ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
+        write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
 
     def predictions(self, split: str, kind: type[Record]) -> list[Record]:
         """Return what was predicted of a split, as the records that its task writes. Raises RunError for no rows."""
@@ -154,10 +162,20 @@ def create(output_dir: str | Path, *words: str) -> Run:
 
 
 def use(path: str | Path) -> Run:
-    """Return a given folder as run directory: new, or empty except for a recipe. Raises RunError for any other."""
+    """Return a given folder as run directory: new, or empty except for a recipe or a run that never took a step.
+
+    Raises RunError for any other.
+    """
     run = Run(Path(path))
-    if run.path.exists() and (files := sorted(file.name for file in run.path.iterdir() if file.name != "recipe.yaml")):
-        raise RunError(f"{path} is not empty", found=", ".join(files[:5]), do="give another --run-dir")
+    files = {file.name for file in run.path.iterdir()} if run.path.exists() else set()
+    resume = ""
+    if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
+        if files.isdisjoint({METRICS, "checkpoints", "model"}):
+            (run.path / MANIFEST).unlink()
+            files.clear()
+        resume = f"resume the run: tunesmith train --resume {path}, or "
+    if files := files - {"recipe.yaml"}:
+        raise RunError(f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir")
     run.path.mkdir(parents=True, exist_ok=True)
     return run
 
@@ -191,12 +209,12 @@ def data_name(source: str) -> str:
     return Path(source.removeprefix("pypi:")).name
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file through a temporary neighbour and a rename."""
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
+    """Write a file through a temporary neighbour and a rename. content: in one piece, or in several."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     with scratch.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)

@@ -87,6 +87,10 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
             "out of order",
         ),
         ({"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}]}, "unknown role"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+            "tool calls, which are not supported",
+        ),
         ({"messages": [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "c"}]}, "half a char"),
         ({"instruction": "a", "output": "b", "history": "[]"}, "history that is not a list of pairs"),
         ({"instruction": "a", "output": "b", "history": [["q"]]}, "history that is not a list of pairs"),
@@ -110,6 +114,18 @@ GOOD: dict[tuple[str, ...], dict[str, Any]] = {
     ("messages",): {"messages": [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "Yes."}]},
     ("text",): {"text": "### Human: Go.### Assistant: Yes."},
 }
+
+
+def test_tools_are_refused_by_row(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "Yes.", "tool_calls": None}]
+    rows = [{"messages": turns, "tools": tools} for tools in (None, [], "[]", [{"name": "add"}], '[{"name": "add"}]')]
+    with pytest.raises(DataError, match=r"tools that the model may call, which are not supported: 2 .*row 4.*row 5"):
+        load(tmp_path, rows)
+    notes = {note.what: note.count for note in load(tmp_path, rows, on_bad_rows="drop").notes}
+    assert notes["dropped: tools that the model may call, which are not supported"] == 2
+    called = [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}, {"from": "gpt", "value": "b"}]
+    with pytest.raises(DataError, match=r"unknown role.*'function_call': tool calls are not supported"):
+        load(tmp_path, [rows[0], {"conversations": called}])
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:

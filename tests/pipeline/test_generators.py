@@ -272,8 +272,8 @@ def test_a_qlora_run_without_4_bits_is_not_called_one(
     manifest = run.finished
     assert manifest.notes["fallback"] == "lora instead of qlora: not today"
     assert manifest.name == "generator:qlora (fell back to lora)"
-    assert manifest.description.startswith("LoRA beside llama")
-    assert "beside 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
+    assert manifest.description.startswith("LoRA on llama")
+    assert "on 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
     assert "fell back to lora" in run.read_text("report.md")
 
 
@@ -282,8 +282,8 @@ def test_a_merged_model_answers_as_the_adapted_one(model: Path, pairs: Path, tmp
 
     run = instruct(model, pairs, "adapter.kind=lora", "learning_rate=1e-2", run_dir=tmp_path / "run")
     proof = tunesmith.merge(run, tmp_path / "merged")
-    assert proof["max_logit_difference"] < 1e-4
-    assert proof["same_answers"] == 1
+    assert proof.max_logit_difference < 1e-4
+    assert proof.same_answers == 1
     assert (tmp_path / "merged" / "parity.json").exists()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(merged, "peft_config")

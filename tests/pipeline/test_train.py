@@ -13,10 +13,13 @@ from safetensors.torch import load_file, save_file
 
 import tunesmith
 from tests import tiny
-from tunesmith import data
-from tunesmith.errors import ModelError, RecipeError, RunError
+from tunesmith import cli, data
+from tunesmith.errors import ModelError, RecipeError, RunError, TrainingError
 from tunesmith.evaluation import metrics
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier
+from tunesmith.processes import ProcessIdentity
+from tunesmith.protocols import TrainResult
 from tunesmith.runs import Run
 from tunesmith.types import Example, Prediction
 
@@ -215,3 +218,65 @@ def test_minilm_on_bbc_news() -> None:
         pytest.skip(f"assets are out of reach: {error}")
     scores = json.loads((run.path / "scores.json").read_text())
     assert scores["headline"]["accuracy"]["value"] > 0.9
+
+
+def test_how_a_run_ended_is_recorded_and_its_folder_can_be_used_again(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = {"method": "linear", "data": {"path": str(reviews)}, "evaluate": {"bootstrap_samples": 100}}
+    places = {name: tmp_path / "runs" / name for name in ("failed", "broken", "stopped")}
+    endings = [TrainingError("no memory left", do="use less"), ValueError("a bug"), KeyboardInterrupt()]
+    for place, ending in zip(places.values(), endings, strict=True):
+
+        def stop(job: Job, ending: BaseException = ending) -> TrainResult:
+            assert job.run.manifest.state() == ("running", "")
+            raise ending
+
+        with monkeypatch.context() as patched:
+            patched.setattr(METHODS["linear"], "fit", stop)
+            with pytest.raises(type(ending)):
+                tunesmith.train(source, run_dir=place)
+    states = {name: Run(place).manifest.state() for name, place in places.items()}
+    assert states == {
+        "failed": ("failed", "no memory left"),
+        "broken": ("failed", "ValueError: a bug"),
+        "stopped": ("interrupted", "KeyboardInterrupt"),
+    }
+    assert tunesmith.train(source, run_dir=places["failed"]).manifest.state() == ("finished", "")
+    assert tunesmith.train(resume=places["stopped"]).manifest.state() == ("finished", "")
+    capsys.readouterr()
+    assert cli.main(["runs", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "failed: ValueError: a bug" in listed
+    assert listed.count("accuracy") == 2
+    assert cli.main(["runs", "show", str(places["broken"])]) == 0
+    assert "resume: tunesmith train --resume" in capsys.readouterr().out
+
+
+def test_names_and_lists_of_runs_carry_the_model(
+    reviews: Path, tiny_models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for family in ("bert", "roberta"):
+        source = {
+            "method": "probe",
+            "data": {"path": str(reviews)},
+            "model": {"name_or_path": str(tiny_models(family))},
+        }
+        runs.append(tunesmith.train(source, FAST))
+        assert runs[-1].path.name.endswith(f"_probe_{family}_reviews")
+    capsys.readouterr()
+    assert cli.main(["runs", "list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "  bert  accuracy" in first
+    assert "  roberta  accuracy" in second
+    compared = tunesmith.compare([run.path for run in runs])
+    assert [method.name for method in compared.report.methods] == ["probe bert", "probe roberta"]
+
+
+def test_a_run_under_way_is_not_resumed(reviews: Path, tmp_path: Path) -> None:
+    run = tunesmith.train({"method": "linear", "data": {"path": str(reviews)}}, FAST, run_dir=tmp_path / "run")
+    elsewhere = ProcessIdentity("another", 1, 0.0)
+    run.save_manifest(tiny.manifest(data=run.manifest.data, process=elsewhere))
+    with pytest.raises(RunError, match="is being trained\n  found: process 1 on another"):
+        tunesmith.train(resume=run.path)

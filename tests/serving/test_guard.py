@@ -62,10 +62,12 @@ def test_ready_patterns_find_what_they_should(name: str) -> None:
         assert patterns.search(one, text)[0] == [], text
 
 
-def test_wrong_patterns_are_told() -> None:
+def test_wrong_patterns_are_refused() -> None:
     for wrong in ("(", "a*", ""):
         with pytest.raises(RecipeError, match="guard"):
             Pattern.compile(wrong)
+    with pytest.raises(RecipeError, match=r"single pattern\n.*give a list: \[email, card\]"):
+        Pattern.compile("email,card")
 
 
 def test_a_slow_pattern_blocks_instead_of_hanging() -> None:

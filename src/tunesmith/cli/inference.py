@@ -155,7 +155,7 @@ class _Export(Command):
         from tunesmith.pipeline.commands.export import export
 
         options = {"source": args.data, "rows": args.rows, "precision": args.precision, "allow_loss": args.allow_loss}
-        print(json.dumps(export(args.run_dir, args.to, args.output, **options), indent=2))
+        show_json(export(args.run_dir, args.to, args.output, **options))
 
 
 class _Merge(Command):
@@ -168,7 +168,7 @@ class _Merge(Command):
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import merge
 
-        print(json.dumps(merge(args.run_dir, args.output), indent=2))
+        show_json(merge(args.run_dir, args.output))
 
 
 class _Judge(Command):

@@ -18,6 +18,7 @@ class _Runs(Command):
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
+        from tunesmith.pipeline.fitting.methods import METHODS
         from tunesmith.pipeline.task_table import scores_of
 
         if args.action == "show":
@@ -25,10 +26,13 @@ class _Runs(Command):
             return
         listed = runs.listing(args.path or "runs")
         for run in listed:
-            scores = scores_of(run)
+            manifest, scores = run.manifest, scores_of(run)
             headline = {} if scores is None else scores.headline
             first = next((f"{name} {score.value:.4f}" for name, score in headline.items()), "no scores")
-            print(f"{run.path}  {run.manifest.name:8} {first}  {run.manifest.data.source}")
+            status, reason = manifest.state()
+            model = METHODS[manifest.method].model(run.recipe) or "-"
+            result = first if status == "finished" else f"{status}: {reason}".removesuffix(": ")
+            print(f"{run.path}  {manifest.name:8} {model}  {result}  {manifest.data.source}")
         if not listed:
             print("no runs")
 

@@ -90,6 +90,11 @@ def show_run(run: Any) -> None:
     print(f"{manifest.name}: {manifest.description}")
     if (scores := scores_of(run)) is not None:
         print(describe_scores(scores))
+    status, reason = manifest.state()
+    if status != "finished":
+        print(f"{status}: {reason}".removesuffix(": "))
+    if status in ("interrupted", "failed"):
+        print(f"resume: tunesmith train --resume {run.path}")
     print(f"run: {run.path}")
 
 

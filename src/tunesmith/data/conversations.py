@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow, Values
+from tunesmith.data.examples import check_columns
 from tunesmith.data.rows import Columns, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, Example, Message
@@ -27,6 +28,9 @@ ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
+TOOLS = ("tools", "functions")
+TOOL_CALLS = ("tool_calls", "function_call")
+TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "function_response")
 MARKER = re.compile(r"###\s*(Human|User|Assistant|System)\s*:", re.IGNORECASE)
 ANSWER_COLUMNS = ("output", "response", "completion")
 """Columns with the last answer, which rows to predict may lack."""
@@ -109,6 +113,30 @@ class ConversationReader:
         raise DataError(problem, expected=ways, do="rename them, or set data.format")
 
 
+@dataclass(frozen=True, slots=True)
+class RawTextReader:
+    """Reads raw texts, all of which is learned; as rows to predict they are prompts to go on from."""
+
+    wanted: Columns
+    required: bool = True
+
+    def columns(self, table: Table) -> Columns:
+        check_columns(table, {"data.text": self.wanted.text})
+        return self.wanted
+
+    def example(self, row: Row, columns: Columns) -> Example:
+        text = cells.text(row.values.get(columns.text), "text")
+        message = Message("assistant" if self.required else "user", text)
+        return Example(row.id, text, group=cells.group(row.values, columns.group), messages=(message,))
+
+    def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
+        yield DataNote("raw texts, all tokens of which are learned", 1)
+
+    def unused(self, table: Table, columns: Columns) -> list[str]:
+        used = (columns.text, columns.group, columns.split)
+        return [column for column in table.columns if self.required and column not in used]
+
+
 def detect(columns: Iterable[str], required: bool = True) -> str | None:
     """Return the first format whose columns are all among a table's columns, or a row's keys."""
     return next((name for name, form in FORMATS.items() if form.fits(columns, required)), None)
@@ -124,7 +152,8 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
     for name, content, context in turns:
         role = _role(name)
         if role is None:
-            raise InvalidRow("unknown role", repr(name)[:40])
+            tools = ": tool calls are not supported" if str(name).lower() in TOOL_ROLES else ""
+            raise InvalidRow("unknown role", repr(name)[:40] + tools)
         known = cast(Literal["system", "user", "assistant"], role)
         about = "" if cells.is_null(context) else cells.text(context, "input")
         messages.append(Message(known, cells.text(content, f"{role} turn"), about))
@@ -185,12 +214,17 @@ def _system_turn(values: Values) -> list[Turn]:
 
 
 def _turns_in(values: Values, column: str) -> list[Turn]:
+    for name in TOOLS:
+        if str(values.get(name) or "[]").strip() not in ("[]", "null"):
+            raise InvalidRow("tools that the model may call, which are not supported", f"column {name}")
     return [*_system_turn(values), *_turn_list(values.get(column))]
 
 
 def _turn_list(turns: Any) -> list[Turn]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise InvalidRow("turns that are not a list of objects", type(turns).__name__)
+    if called := next((name for turn in turns for name in TOOL_CALLS if turn.get(name)), None):
+        raise InvalidRow("tool calls, which are not supported", f"{called} in a turn")
     return [(_first(turn, "role", "from"), _first(turn, "content", "value"), turn.get("input")) for turn in turns]
 
 
@@ -198,14 +232,14 @@ def _human_assistant(values: Values) -> list[Turn]:
     text = cells.text(values.get("text"), "text")
     before, *parts = MARKER.split(text)
     if not parts:
-        raise InvalidRow("text without `### Human:` and `### Assistant:`")
+        raise InvalidRow("text without `### Human:` and `### Assistant:` (of raw text, data.format is text)")
     turns = [(role, content.strip(), "") for role, content in zip(parts[::2], parts[1::2], strict=True)]
     return [("system", before.strip(), ""), *turns] if before.strip() else turns
 
 
 FORMATS = {
-    "messages": Format((("messages",),), ("system",), partial(_turns_in, column="messages")),
-    "sharegpt": Format((("conversations",),), ("system",), partial(_turns_in, column="conversations")),
+    "messages": Format((("messages",),), ("system", *TOOLS), partial(_turns_in, column="messages")),
+    "sharegpt": Format((("conversations",),), ("system", *TOOLS), partial(_turns_in, column="conversations")),
     "alpaca": Format((("instruction",), ("output", "response")), ("input", "context", "system", "history"), _alpaca),
     "prompt-completion": Format((("prompt",), ("completion", "response")), ("system",), _prompt_completion),
     "human-assistant": Format((("text",),), (), _human_assistant),

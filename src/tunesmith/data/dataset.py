@@ -36,8 +36,12 @@ def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRo
 def read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read conversations. required: each must end with an answer."""
     wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, [*conversations.COLUMNS, *filter(None, (wanted.group, wanted.split))])
-    parsed = examples.collect(tables, split, conversations.ConversationReader(wanted, data.format, required))
+    used = [*conversations.COLUMNS, wanted.text, *filter(None, (wanted.group, wanted.split))]
+    tables = sources.tables(data, split, used)
+    reader: examples.RowReader = conversations.ConversationReader(wanted, data.format, required)
+    if data.format == "text":
+        reader = conversations.RawTextReader(wanted, required)
+    parsed = examples.collect(tables, split, reader)
     return replace(parsed, label_names=None)
 
 

@@ -48,6 +48,6 @@ def predictions(
     """Return rows of probabilities (examples x labels) as predictions."""
     best = probabilities.argmax(axis=1)
     return [
-        Prediction(example.id, labels[winner], tuple(row.tolist()))
+        Prediction(example.id, labels[winner], row)
         for example, winner, row in zip(examples, best, probabilities, strict=True)
     ]

@@ -164,7 +164,8 @@ class ChatEncoder:
         text = ""
         for number, message in enumerate(messages):
             if message.role == "assistant":
-                before, after = self._text(messages[:number], True), self._text(messages[: number + 1], False)
+                before = self._text(messages[:number], True) if number else ""  # a raw text follows nothing
+                after = self._text(messages[: number + 1], False)
                 if not after.startswith(before) or not before.startswith(text):
                     return None
                 end = self._end(after, len(before), message.content)

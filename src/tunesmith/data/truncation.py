@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from tunesmith.data.encode import EncodedText
+from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, shorten
 from tunesmith.data.rows import note
 from tunesmith.errors import DataError
@@ -26,11 +26,13 @@ def encode(
     """Encode whole conversations, to learn from. names: their ids. limits: maximum tokens of each, answer included.
 
     policy: `truncate` shortens the prompt, `drop` leaves the row out, `error` raises DataError. A row that is too long
-    even without its prompt is left out by either of the first two.
+    even without its prompt is left out by either of the first two. A raw text, which has no prompt, is split by
+    `truncate` into several rows of its name.
     """
     kept: list[EncodedText] = []
     cut: list[str] = []
     left_out: list[str] = []
+    divided: list[str] = []
     for start in range(0, len(names), CHUNK):
         part = slice(start, start + CHUNK)
         rows = zip(
@@ -44,6 +46,10 @@ def encode(
                     expected=f"at most {limit} (model.max_length)",
                     do="raise model.max_length, or set prompt.truncation to truncate or drop",
                 )
+            if not fits and policy == "truncate" and all(message.role == "assistant" for message in messages):
+                kept += _windows(name, *row, limit)
+                divided.append(name)
+                continue
             encoded = row if fits else None
             if not fits and policy == "truncate":
                 encoded = _truncated(
@@ -60,7 +66,15 @@ def encode(
                 left_out.append(name)
     what = "longer than model.max_length" + (" even with its prompt cut" if policy == "truncate" else "")
     reasons = {"cut: the prompt, to fit model.max_length": cut, f"left out: {what}": left_out}
+    reasons["split into windows of model.max_length"] = divided
     return kept, [note(reason, ids) for reason, ids in reasons.items() if ids]
+
+
+def _windows(name: str, ids: Ids, labels: Ids, limit: int) -> Iterator[EncodedText]:
+    """Yield a text in windows of at most `limit` tokens that overlap by one, so that every token is learned once."""
+    for start in range(0, len(ids) - 1, limit - 1):
+        first = labels[0] if start == 0 else IGNORE
+        yield EncodedText(name, ids[start : start + limit], [first, *labels[start + 1 : start + limit]])
 
 
 def encode_prompts(

@@ -1,4 +1,4 @@
-"""A classifier as one torch module from token ids to logits, and what exporters need to trace it."""
+"""A classifier as a torch module from token ids to logits, and what exporters need to trace it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tunesmith.protocols import ProbeHead
 from tunesmith.types import Example
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
-"""What a program is fed with, in this order; the last one only where the model was trained with it."""
+"""The inputs of a program, in this order; token_type_ids only where the model was trained with them."""
 AXES = {0: "batch", 1: "sequence"}
 
 
 class Network(nn.Module):
-    """Token ids B x T in, logits B x K out; of a probe with its pooling and regression."""
+    """Token ids B x T in, logits B x K out; a probe's pooling and regression included."""
 
-    def __init__(self, trained: ExportSource, attention: str) -> None:
+    def __init__(self, source: ExportSource, attention: str) -> None:
         super().__init__()
-        self.body = copy.deepcopy(weights.merged(trained))
-        with contextlib.suppress(ValueError):  # XLNet and its kin have one attention and no choice
+        self.body = copy.deepcopy(weights.merged(source))
+        with contextlib.suppress(ValueError):  # XLNet and similar models have a single attention
             self.body.set_attn_implementation(attention)
-        self.head = None if trained.parts.head is None else _RegressionHead(trained.parts.head)
+        self.head = None if source.parts.head is None else _RegressionHead(source.parts.head)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -47,12 +47,12 @@ class Network(nn.Module):
 
 
 class _RegressionHead(nn.Module):
-    """What `prediction.classify.embed` and the regression compute, in float32 and in one graph."""
+    """The pooling of `prediction.classify.embed` and the regression, in float32."""
 
     def __init__(self, head: ProbeHead) -> None:
         super().__init__()
         weight_KD, bias_K = torch.tensor(head.weight), torch.tensor(head.bias)
-        if len(bias_K) == 1:  # of two classes the first has no weights of its own
+        if len(bias_K) == 1:  # of two classes, only the second has weights
             weight_KD, bias_K = torch.cat([0 * weight_KD, weight_KD]), torch.cat([0 * bias_K, bias_K])
         self.linear = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
         self.linear.weight.data, self.linear.bias.data = weight_KD.float(), bias_K.float()
@@ -60,7 +60,7 @@ class _RegressionHead(nn.Module):
 
     def forward(self, hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
         if self.settings.pooling == "cls":
-            first_BT = (mask_BT.cumsum(1) == 1) & (mask_BT == 1)  # behind the padding, where that is on the left
+            first_BT = (mask_BT.cumsum(1) == 1) & (mask_BT == 1)  # after left padding
             pooled_BD = (hidden_BTD * first_BT[:, :, None]).sum(1)
         else:
             mask_BT1 = mask_BT.to(hidden_BTD.dtype)[:, :, None]
@@ -71,77 +71,75 @@ class _RegressionHead(nn.Module):
         return logits_BK
 
 
-def check(trained: ExportSource, target: str) -> None:
-    """Refuse what a program of this kind would not be worth: causal language models, bags of words."""
-    trained.allow(target, "float32")
-    if trained.parts.model is None:
+def check(source: ExportSource, target: str) -> None:
+    """Raise RunError for what cannot be a program, or would be a slow one: bags of words, causal language models."""
+    source.require_precision(target, "float32")
+    if source.parts.model is None:
         raise RunError(
             f"a bag of words cannot be written as {target}",
-            found="n-grams by a regular expression and by words' characters, which its operators cut differently",
-            do="export --to safetensors: two small files that need numpy alone",
+            found="n-grams of words and of characters, which its operators split differently",
+            do="export --to safetensors: two small files that only need numpy",
         )
-    if trained.parts.chat is not None:
+    if source.parts.chat is not None:
         raise RunError(
-            f"{target} would compute the whole text anew for every token that is written",
-            found="a causal language model, which needs a cache of what it has read",
+            f"{target} would compute the whole text again for every generated token",
+            found="a causal language model, which needs a key-value cache",
             do="export --to safetensors (transformers, vLLM, TGI), gguf (llama.cpp) or ollama",
         )
-    if not getattr(trained.parts.tokenizer, "is_fast", False):
-        raise RunError("a program needs a tokenizer in one file", found="a tokenizer in Python", do="use safetensors")
+    if not getattr(source.parts.tokenizer, "is_fast", False):
+        raise RunError("a program needs a fast tokenizer", found="a slow one, in Python", do="export --to safetensors")
 
 
-def trace(trained: ExportSource, attention: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
-    """The network, on the CPU, and inputs of unequal lengths to trace it with.
+def trace(source: ExportSource, attention: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+    """Return the network, on the CPU, and inputs of unequal lengths to trace it with.
 
-    attention: `sdpa` or `eager`. Whatever layout the run predicts with, a traced graph has one of these: this is the
-    one place where it is set.
+    attention: `sdpa` or `eager`, whichever the run itself predicts with.
     """
-    network, tokenizer = Network(trained, attention).cpu().eval(), trained.parts.tokenizer
-    rows, _ = encode([Example("long", "a b c d e f g"), Example("short", "a b")], tokenizer, trained.parts.max_length)
+    network, tokenizer = Network(source, attention).cpu().eval(), source.parts.tokenizer
+    rows, _ = encode([Example("long", "a b c d e f g"), Example("short", "a b")], tokenizer, source.parts.max_length)
     inputs = batches.collate(rows, tokenizer).inputs
     if unknown := sorted(set(inputs) - set(NAMES)):
-        raise ModelError(f"this model wants {', '.join(unknown)}", expected=", ".join(NAMES), do="use safetensors")
+        raise ModelError(
+            f"this model has the inputs {', '.join(unknown)}", expected=", ".join(NAMES), do="export --to safetensors"
+        )
     return network, tuple(inputs[name] for name in NAMES if name in inputs)
 
 
-def write_beside(trained: ExportSource, folder: Path) -> None:
-    """config.json with the label names, and a tokenizer that cuts and pads by itself, as `tokenizers` reads it."""
+def write_beside(source: ExportSource, folder: Path) -> None:
+    """Write config.json with the label names, and a tokenizer.json that truncates and pads by itself."""
     from tokenizers import Tokenizer
 
-    config = copy.deepcopy(trained.parts.model.config)
-    config.id2label = dict(enumerate(trained.labels))
-    config.label2id = {name: index for index, name in enumerate(trained.labels)}
+    config = copy.deepcopy(source.parts.model.config)
+    config.id2label = dict(enumerate(source.labels))
+    config.label2id = {name: index for index, name in enumerate(source.labels)}
     config.save_pretrained(folder)
-    words = trained.parts.tokenizer
-    words.save_pretrained(folder)
-    alone = Tokenizer.from_str(words.backend_tokenizer.to_str())
-    alone.enable_truncation(trained.parts.max_length, direction=words.truncation_side)
-    alone.enable_padding(
-        direction=words.padding_side,
-        pad_id=words.pad_token_id,
-        pad_type_id=words.pad_token_type_id,
-        pad_token=words.pad_token,
+    tokenizer = source.parts.tokenizer
+    tokenizer.save_pretrained(folder)
+    standalone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    standalone.enable_truncation(source.parts.max_length, direction=tokenizer.truncation_side)
+    standalone.enable_padding(
+        direction=tokenizer.padding_side,
+        pad_id=tokenizer.pad_token_id,
+        pad_type_id=tokenizer.pad_token_type_id,
+        pad_token=tokenizer.pad_token,
     )
-    alone.save(str(folder / "tokenizer.json"))
+    standalone.save(str(folder / "tokenizer.json"))
 
 
 @contextlib.contextmanager
 def tracing(target: str) -> Iterator[None]:
-    """Without what exporters say to their developers; what they cannot trace is explained."""
-    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "torch.export", "transformers")]
-    levels = [logger.level for logger in loggers]
+    """Hide what exporters tell their developers, and raise ModelError where they fail."""
+    disabled = logging.root.manager.disable
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # exporters raise in many ways; whatever it is, this model cannot be traced
+    except Exception as error:  # exporters raise in many ways; each means that this model cannot be traced
         raise ModelError(
             f"this model cannot be written as {target}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             do="export --to safetensors",
         ) from error
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)

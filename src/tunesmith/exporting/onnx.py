@@ -1,4 +1,4 @@
-"""Classifiers for ONNX Runtime, in float32 or with weights in 8 bits. The only door to onnx, onnxruntime, onnxscript.
+"""Classifiers for ONNX Runtime, in float32 or with 8-bit weights. Only this module imports onnx and onnxruntime.
 
 Reading back needs onnxruntime and tokenizers, not torch.
 """
@@ -18,28 +18,28 @@ from tunesmith.protocols import Logits
 
 MODEL = "model.onnx"
 QUANTIZED = ("MatMul", "Gemm", "Gather")
-"""Operators whose weights go into 8 bits: products, and embeddings, which are most of a small model's file."""
+"""Operators whose weights are quantized: matrix products, and embeddings, which are most of a small model's file."""
 QUANTIZER = "onnx.quantize"
-"""The producer of a graph with weights in 8 bits, as the file says."""
+"""The producer of a quantized graph, as its file says."""
 ALONE = 1
-"""Tokens at once, and so one text: what is multiplied with 8 bits is rounded by the largest number of its batch, and a
-text's probabilities would depend on its neighbours."""
+"""Token budget that computes one text at a time: quantized activations are scaled by the largest value of their batch,
+so a text's probabilities would depend on its neighbours."""
 
 
-def onnx(trained: ExportSource, folder: Path) -> Exported:
-    """The classifier as an ONNX graph in float32, with dynamic batch and sequence axes."""
-    _write(trained, folder, "onnx")
+def onnx(source: ExportSource, folder: Path) -> Exported:
+    """Write the classifier as an ONNX graph in float32, with dynamic batch and sequence axes."""
+    _write(source, folder, "onnx")
     return Exported(load(folder).logits, "onnxruntime")
 
 
-def onnx_int8(trained: ExportSource, folder: Path) -> Exported:
-    """The same with weights in 8 bits, one scale a column; what is multiplied with them is rounded as it comes."""
+def onnx_int8(source: ExportSource, folder: Path) -> Exported:
+    """Write the same with 8-bit weights, one scale per column; activations are quantized dynamically."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from tunesmith.exporting import network
 
-    graph = _write(trained, folder, "onnx-int8")
-    # The exporter notes the shape of every value, weights included. The quantizer turns weights around, keeps their
+    graph = _write(source, folder, "onnx-int8")
+    # The exporter notes the shape of every value, weights included. The quantizer transposes weights, keeps their
     # notes, and then finds that they contradict: without notes it infers the shapes itself.
     del graph.graph.value_info[:]
     with network.tracing("onnx-int8"):
@@ -50,7 +50,7 @@ def onnx_int8(trained: ExportSource, folder: Path) -> Exported:
 
 
 def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
-    """The Predictor in a folder that `onnx` or `onnx_int8` wrote. threads: None for all that OMP_NUM_THREADS allows.
+    """Return the classifier in a folder that `onnx` or `onnx_int8` wrote. threads: None for OMP_NUM_THREADS, or all.
 
     Raises ModelError where there is no such folder, MissingExtra without onnxruntime.
     """
@@ -68,20 +68,20 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
         logits_BK: Logits = session.run(["logits"], inputs)[0]
         return logits_BK
 
-    rounded = session.get_modelmeta().producer_name == QUANTIZER
+    quantized = session.get_modelmeta().producer_name == QUANTIZER
     names = [entry.name for entry in session.get_inputs()]
-    return StandaloneClassifier.open(folder, names, call, ALONE if rounded else standalone.MAX_TOKENS)
+    return StandaloneClassifier.open(folder, names, call, ALONE if quantized else standalone.MAX_TOKENS)
 
 
-def _write(trained: ExportSource, folder: Path, target: str) -> Any:
-    """model.onnx and all that belongs beside it; gives the graph."""
+def _write(source: ExportSource, folder: Path, target: str) -> Any:
+    """Write model.onnx and the files that it needs beside it; return the graph."""
     _require("onnx", "onnxscript", "onnxruntime")
     import torch
 
     from tunesmith.exporting import network
 
-    network.check(trained, target)
-    module, inputs = network.trace(trained, "eager")
+    network.check(source, target)
+    module, inputs = network.trace(source, "eager")
     with network.tracing(target):
         program: Any = torch.onnx.export(
             module,
@@ -93,13 +93,13 @@ def _write(trained: ExportSource, folder: Path, target: str) -> Any:
             verbose=False,
         )
         program.save(folder / MODEL)
-    network.write_beside(trained, folder)
+    network.write_beside(source, folder)
     standalone.write_example(
         folder,
         "onnxruntime",
         "import numpy, onnxruntime",
         f'session = onnxruntime.InferenceSession(folder / "{MODEL}")',
-        "logits = session.run(None, {entry.name: numpy.array(given[entry.name]) for entry in session.get_inputs()})[0]",
+        "logits = session.run(None, {node.name: numpy.array(inputs[node.name]) for node in session.get_inputs()})[0]",
     )
     return program.model_proto
 

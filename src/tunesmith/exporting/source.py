@@ -1,20 +1,20 @@
-"""What a run trained, as an export target sees it; and what a target hands back to be proved."""
+"""What a run trained, as an export target sees it, and what a target returns to be compared with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tunesmith.errors import RunError
 from tunesmith.protocols import Exportable, Logits, ModelParts
 from tunesmith.recipe import Generate, Model
 
 Precision = Literal["auto", "float32", "float16", "bfloat16", "q8_0"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "float16", "bfloat16", "q8_0")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Runner = Callable[[Sequence[Any]], list[Logits]]
-"""Rows in, one array of logits a row out, as `Exportable.logits` has them."""
+"""Rows in, one array of logits per row out: `Exportable.logits`."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,28 @@ class ExportSource:
     method: str
     """Its name, for messages."""
     predictor: Exportable
-    """As the run has it: with its adapter, where it has one."""
+    """The run's predictor, with its adapter if it has one."""
     parts: ModelParts
     labels: tuple[str, ...]
     folder: Path
-    """Where the run keeps it."""
+    """The run's `model/`."""
     reload: Callable[[Path], Exportable]
     """Loads what a predictor's `save` wrote into a folder."""
     is_adapter: bool
-    """Whether the run trained matrices beside a model, and not the model."""
+    """Whether the run trained an adapter, and not the model itself."""
     base: Model
-    """Names the model under an adapter."""
+    """The model under an adapter."""
     generate: Generate
     precision: Precision = "auto"
-    """What the weights are written in; `auto` is the target's own choice."""
+    """Of the weights; `auto` is the target's own choice."""
 
     @property
     def has_own_format(self) -> bool:
-        """Whether the model is kept in files that tunesmith alone reads: a bag of words, or a probe."""
+        """Whether the model's files are tunesmith's own: a bag of words, or a probe."""
         return self.parts.model is None or self.parts.head is not None
 
-    def allow(self, target: str, *precisions: Precision) -> None:
-        """Refuse a precision that a target cannot write."""
+    def require_precision(self, target: str, *precisions: Precision) -> None:
+        """Raise RunError for a precision that a target cannot write."""
         if self.precision not in ("auto", *precisions):
             expected = ", ".join(("auto", *precisions))
             raise RunError(f"{target} cannot be written in {self.precision}", expected=expected, do="leave it out")
@@ -53,12 +53,12 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was read back from an exported folder, to be held against the run."""
+    """What was read back from an exported folder, to be compared with the run."""
 
     run: Runner
     engine: str
-    """What computed it."""
+    """What computes it."""
     exact: bool = True
-    """Nothing was rounded: every answer must be the same. Else nearly every one."""
+    """Whether nothing was rounded: then every answer must be the same."""
     timed: bool = True
-    """Whether the export's own engine computed it, so that its speed says something."""
+    """Whether users will run it by this engine, so that its speed means something."""

@@ -1,4 +1,4 @@
-"""The export targets by name. A new one is a function and a row here."""
+"""The export targets by name. A new target is a function and a row here."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TARGETS = {
     "gguf": "gguf:gguf",
     "ollama": "ollama:ollama",
 }
-"""Name -> module and function of this package, which is imported when it is used."""
+"""Name -> module and function of this package, imported at first use."""
 
 
 def find(name: str) -> Target:
-    """The function that writes a target. Raises RunError for an unknown name."""
+    """Return the function that writes a target. Raises RunError for an unknown name."""
     if name not in TARGETS:
         raise RunError(f"no export target {name!r}", expected=", ".join(TARGETS))
     module, _, function = TARGETS[name].partition(":")

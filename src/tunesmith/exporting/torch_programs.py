@@ -1,4 +1,4 @@
-"""Classifiers as torch programs: `torch.export` (.pt2), and TorchScript where torch still has it."""
+"""Classifiers as torch programs: `torch.export` (.pt2), and TorchScript as long as torch has it."""
 
 from __future__ import annotations
 
@@ -16,46 +16,49 @@ from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
 from tunesmith.protocols import Logits
 
 EXPORTED, SCRIPTED = "model.pt2", "model.pt"
-RUN = "logits = model(*(torch.tensor(values) for values in list(given.values())[:{inputs}])).detach().numpy()"
+RUN = "logits = model(*(torch.tensor(values) for values in list(inputs.values())[:{inputs}])).detach().numpy()"
 
 
-def torch_export(trained: ExportSource, folder: Path) -> Exported:
-    """The classifier as torch.export saves it; it runs where torch is, without its Python code."""
-    network.check(trained, "torch-export")
-    module, inputs = network.trace(trained, "sdpa")
+def torch_export(source: ExportSource, folder: Path) -> Exported:
+    """Write the classifier with torch.export; it runs wherever torch does, without its Python code."""
+    network.check(source, "torch-export")
+    module, inputs = network.trace(source, "sdpa")
     with network.tracing("torch-export"):
         shapes = tuple(dict.fromkeys(network.AXES, torch.export.Dim.DYNAMIC) for _ in inputs)
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
         torch.export.save(program, folder / EXPORTED)
         loaded = torch.export.load(folder / EXPORTED).module()
     load = f'model = torch.export.load(folder / "{EXPORTED}").module()'
-    return _finished(trained, folder, "torch.export", load, loaded, len(inputs))
+    return _finished(source, folder, "torch.export", load, loaded, len(inputs))
 
 
-def torchscript(trained: ExportSource, folder: Path) -> Exported:
-    """The classifier as torch.jit traces it, for C++ and older servers. Raises ModelError where torch has none."""
-    network.check(trained, "torchscript")
+def torchscript(source: ExportSource, folder: Path) -> Exported:
+    """Write the classifier with torch.jit.trace, for C++ and older servers.
+
+    Raises ModelError where torch no longer has TorchScript.
+    """
+    network.check(source, "torchscript")
     if not hasattr(torch, "jit") or not hasattr(torch.jit, "trace"):
         raise ModelError(f"torch {torch.__version__} has no TorchScript any more", do="export --to torch-export")
-    module, inputs = network.trace(trained, "eager")
+    module, inputs = network.trace(source, "eager")
     with network.tracing("torchscript"):
         traced: Any = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(folder / SCRIPTED))
         loaded = torch.jit.load(str(folder / SCRIPTED))  # type: ignore[no-untyped-call]
     load = f'model = torch.jit.load(folder / "{SCRIPTED}")'
-    return _finished(trained, folder, "TorchScript", load, loaded, len(inputs))
+    return _finished(source, folder, "TorchScript", load, loaded, len(inputs))
 
 
 def _finished(
-    trained: ExportSource, folder: Path, engine: str, load: str, program: Callable[..., torch.Tensor], inputs: int
+    source: ExportSource, folder: Path, engine: str, load: str, program: Callable[..., torch.Tensor], inputs: int
 ) -> Exported:
-    """Write what belongs beside a program, and read the program back."""
-    network.write_beside(trained, folder)
+    """Write the files that a program needs beside it, and return the program as it was read back."""
+    network.write_beside(source, folder)
     standalone.write_example(folder, engine, "import torch", load, RUN.format(inputs=inputs))
 
-    def call(given: Inputs) -> Logits:
+    def call(arrays: Inputs) -> Logits:
         with torch.no_grad():
-            logits_BK = program(*(torch.from_numpy(given[name]) for name in network.NAMES[:inputs]))
+            logits_BK = program(*(torch.from_numpy(arrays[name]) for name in network.NAMES[:inputs]))
         return np.asarray(logits_BK.numpy())
 
     return Exported(StandaloneClassifier.open(folder, network.NAMES[:inputs], call).logits, engine)

@@ -23,6 +23,9 @@ from tunesmith.recipe import Adapter
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What peft calls a model for text generation, and one for sequence classification."""
 CONFIG = "adapter_config.json"
+BASE_CONFIG = "base_config.json"
+"""The configuration of the base model, with its `_name_or_path`. (transformers takes a folder with a config.json for a
+full model and does not look for the adapter.)"""
 ALL_LINEAR = "all-linear"
 
 
@@ -31,11 +34,11 @@ class SavedAdapter:
     """What an adapter's folder says about its base model."""
 
     base: str
-    """The name of the base model."""
+    """The folder or hub id of the base model."""
     revision: str | None
     r: int
     model_config: Mapping[str, Any]
-    """The config.json of the model that was trained."""
+    """The configuration of the base model."""
 
 
 def attach(
@@ -43,9 +46,10 @@ def attach(
 ) -> nn.Module:
     """Return the model with LoRA matrices; only they are trained, and in classification the whole head.
 
-    Their first values depend on the seed alone. base_name: the model that the adapter's files name as their base;
-    anything that `pretrained` can load. Rows of the embedding that were added for new tokens are trained too, and saved
-    with the adapter. Raises ModelError for a target module that does not exist, and for weights without a name.
+    Their first values depend on the seed alone. base_name: the name of the base model, anything that `pretrained` can
+    load; the adapter's files also name the folder that it was loaded from, for plain peft. Rows of the embedding that
+    were added for new tokens are trained too, and saved with the adapter. Raises ModelError for a target module that
+    does not exist, and for weights without a name.
     """
     model = loaded.module
     if loaded.has_own_weights:
@@ -79,8 +83,9 @@ def attach(
     )
     torch.manual_seed(seed)
     adapted = _wrap(model, config)
-    # peft writes the path of the files; a name can be loaded on other machines, too
-    config.base_model_name_or_path = str(Path(base_name).resolve()) if Path(base_name).exists() else base_name
+    if config.base_model_name_or_path and Path(config.base_model_name_or_path).exists():
+        config.base_model_name_or_path = str(Path(config.base_model_name_or_path).resolve())
+    cast(Any, model).config.name_or_path = base_name
     return adapted
 
 
@@ -101,7 +106,7 @@ def count(model: nn.Module) -> tuple[int, int]:
 
 
 def save(folder: Path, model: Any) -> None:
-    """Write the adapter (adapter_config.json, adapter_model.safetensors) and the config.json of its base model."""
+    """Write the adapter (adapter_config.json, adapter_model.safetensors) and its base model's configuration."""
     card = folder / "README.md"
     before = card.read_bytes() if card.exists() else None
     model.save_pretrained(folder, save_embedding_layers=False)
@@ -109,18 +114,26 @@ def save(folder: Path, model: Any) -> None:
     card.unlink(missing_ok=True)
     if before is not None:
         card.write_bytes(before)
-    model.get_base_model().config.save_pretrained(folder)
+    config = model.get_base_model().config
+    content = json.loads(config.to_json_string()) | {"_name_or_path": config.name_or_path}
+    (folder / BASE_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def saved(folder: Path) -> SavedAdapter | None:
-    """Read what `save` or peft wrote about an adapter; None if the folder holds no adapter."""
+    """Read what `save` or peft wrote about an adapter; None if the folder holds no adapter.
+
+    Its base is the folder that the adapter names, or else the name under which it was loaded for training.
+    """
     if not (folder / CONFIG).is_file():
         return None
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        path = folder / "config.json"
-        model_config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return SavedAdapter(config["base_model_name_or_path"], config.get("revision"), config["r"], model_config)
+        path = next((path for name in (BASE_CONFIG, "config.json") if (path := folder / name).is_file()), None)
+        model_config = json.loads(path.read_text(encoding="utf-8")) if path else {}  # config.json: an older version
+        base = config["base_model_name_or_path"]
+        if not Path(base).exists():  # another machine, or an emptied cache
+            base = model_config.get("_name_or_path") or base
+        return SavedAdapter(base, config.get("revision"), config["r"], model_config)
     except (ValueError, KeyError) as error:
         raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
 

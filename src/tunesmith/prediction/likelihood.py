@@ -9,7 +9,7 @@ from torch import nn
 
 from tunesmith.console import track, warn
 from tunesmith.data import batches, truncation
-from tunesmith.data.encode import IGNORE
+from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation
 from tunesmith.models import packing
 
@@ -34,6 +34,11 @@ def losses(
     for change in changes:
         warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
     summed: list[Loss] = [(0.0, 0)] * len(names)
+
+    def add(row: EncodedText, loss: Loss) -> None:  # a raw text may be several rows
+        earlier = summed[int(row.id)]
+        summed[int(row.id)] = earlier[0] + loss[0], earlier[1] + loss[1]
+
     if not rows:
         return summed
     model.eval()
@@ -44,14 +49,14 @@ def losses(
             for row in track(rows, "loss"):
                 places, targets = _targets(row.labels, device)
                 logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits
-                summed[int(row.id)] = _summed(logits_1TV[0, places], targets)
+                add(row, _summed(logits_1TV[0, places], targets))
             return summed
         for group in track(packing.plan(ids, batches.token_budget("auto", device)), "loss"):
             packed = packing.pack([ids[i] for i in group], [labels[i] for i in group]).to(device)
             hidden = packing.unpack(packing.hidden_states(model, packed), packed)
             for i, hidden_LD in zip(group, hidden, strict=True):
                 places, targets = _targets(labels[i], device)
-                summed[int(rows[i].id)] = _summed(packing.head(model)(hidden_LD[places]), targets)
+                add(rows[i], _summed(packing.head(model)(hidden_LD[places]), targets))
     return summed
 
 

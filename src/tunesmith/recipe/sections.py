@@ -46,7 +46,10 @@ class Model(Section):
     both on the device and takes the faster."""
     from_config: Tree | None = None
     """An architecture of your own with random weights, such as `{model_type: gpt2, n_layer: 4, n_embd: 256}`; only
-    the tokenizer then comes from `name_or_path`."""
+    the tokenizer then comes from `name_or_path`, or is `tokenizer`."""
+    tokenizer: str | None = None
+    """Another tokenizer than the model's: a hub id, a folder, `tiktoken:gpt2`, or a vocabulary file of tiktoken such as
+    `tiktoken:folder/cl100k_base.tiktoken`. Mostly for `from_config`."""
     state_dict: str | None = None
     """Weights for this architecture from a `.pth` file (`torch.save` of a state dict)."""
     dropout: Fraction | None = None
@@ -59,7 +62,10 @@ class Data(Section):
     """Where the rows come from and what their columns mean."""
 
     path: str | None = None
-    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz), a folder, a hub id, or a `pypi:` asset."""
+    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz) or its http(s) address, a folder, a hub id, or a
+    `pypi:` asset. What an address gives is kept in the cache."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    """SHA-256 of the file in `path`; another file is refused."""
     train: str | None = None
     """Instead of `path`: the training file."""
     validation: str | None = None
@@ -78,9 +84,11 @@ class Data(Section):
     """Column with the label: strings or integers."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant"] = "auto"
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
     """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
-    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns."""
+    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns. `text`
+    is raw text in column `data.text`, all of which is learned (continued pretraining): longer texts are split into
+    windows of `model.max_length` tokens."""
     encoding: str = "utf-8"
     """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
     first are counted."""
@@ -301,6 +309,10 @@ class Recipe(Section):
             tree.setdefault("method", "generator")
             _default(tree, "model", "max_length", 1024)
             _default(tree, "evaluate", "metric_for_best_model", "loss")
+            if _setting(tree, "data", "format") == "text":  # there are no prompts to answer
+                _default(tree, "prompt", "template", "plain")
+                _default(tree, "evaluate", "max_responses", 0)
+                _default(tree, "evaluate", "num_samples", 0)
         if tree.get("method") == "generator":
             _default(tree, "model", "name_or_path", GENERATOR)
             if generator := _setting(tree, "model", "generator"):
@@ -319,6 +331,12 @@ class Recipe(Section):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
         if by_loss != (self.task == "instruction"):
             raise ValueError("evaluate.metric_for_best_model is loss for task instruction, and for no other")
+        raw = self.task == "instruction" and self.data.format == "text"
+        if raw and (self.evaluate.max_responses != 0 or self.evaluate.num_samples or self.prompt.template != "plain"):
+            raise ValueError(
+                "data.format is text, which has no prompts: leave out evaluate.max_responses, evaluate.num_samples and "
+                "prompt.template"
+            )
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
         return self

@@ -22,6 +22,7 @@ from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import Health, PredictResponse, PromptResponse
 
 FIELD = re.compile(r"(?!str$)[a-z_]+")
+HANDLED = (Refusal, RequestValidationError, HTTPException, ClientDisconnected, Exception)
 CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
@@ -35,13 +36,7 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
         redoc_url=None,
         openapi_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        exception_handlers={
-            Refusal: _refused,
-            RequestValidationError: _invalid,
-            HTTPException: _unrouted,
-            ClientDisconnected: _disconnected,
-            Exception: _failed,
-        },
+        exception_handlers=dict.fromkeys(HANDLED, _error_response),
     )
     schema = lambda: openapi_schema.exact(FastAPI.openapi(app), models, settings.max_inputs, bool(keys))  # noqa: E731
     app.openapi = schema  # type: ignore[method-assign]
@@ -98,28 +93,23 @@ def _add_read_only(app: FastAPI, handlers: Handlers) -> None:
         return openapi_schema.page("index.html")
 
 
-async def _refused(request: Request, error: Any) -> Response:
-    return JSONResponse(error.body(request.state.log.id), error.status, error.headers)
-
-
-async def _invalid(request: Request, error: Any) -> Response:
-    """Report what FastAPI found wrong, without the input, which may be anything."""
-    first = error.errors()[0]
-    # between the names of fields, FastAPI puts names of types
-    where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or FIELD.fullmatch(part))
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return await _refused(request, Refusal.invalid(message[:500], "invalid_request", where[:200] or None))
-
-
-async def _unrouted(request: Request, error: Any) -> Response:
-    refusal = Refusal(error.status_code, str(error.detail), CODES.get(error.status_code, "invalid_request"))
-    refusal.headers |= error.headers or {}
-    return await _refused(request, refusal)
-
-
-async def _disconnected(request: Request, error: Any) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _failed(request: Request, error: Any) -> Response:
-    return await _refused(request, Refusal(500, "internal server error", "internal_error"))
+async def _error_response(request: Request, error: Any) -> Response:
+    match error:
+        case ClientDisconnected():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        case Refusal():
+            refusal = error
+        case RequestValidationError():  # without the input, which may be anything
+            first = error.errors()[0]
+            # between the names of fields, FastAPI puts names of types
+            parts = [str(part) for part in first["loc"][1:] if isinstance(part, int) or FIELD.fullmatch(part)]
+            field = ".".join(parts)
+            message = f"{field}: {first['msg']}" if field else str(first["msg"])
+            refusal = Refusal.invalid(message[:500], "invalid_request", field[:200] or None)
+        case HTTPException():  # a path or a method that does not exist
+            code = CODES.get(error.status_code, "invalid_request")
+            refusal = Refusal(error.status_code, str(error.detail), code)
+            refusal.headers |= error.headers or {}
+        case _:
+            refusal = Refusal(500, "internal server error", "internal_error")
+    return JSONResponse(refusal.body(request.state.log.id), refusal.status, refusal.headers)

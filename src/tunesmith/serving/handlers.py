@@ -32,14 +32,7 @@ from tunesmith.serving.prometheus import ServerMetrics
 from tunesmith.serving.queue import Deadline, Limits, Queue
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.request_log import RequestLog
-from tunesmith.serving.schemas import (
-    Input,
-    LabelScores,
-    PredictRequest,
-    PredictResponse,
-    PromptRequest,
-    PromptResponse,
-)
+from tunesmith.serving.schemas import LabelScores, PredictRequest, PredictResponse, PromptRequest, PromptResponse
 from tunesmith.types import Example, Message
 
 Result = TypeVar("Result")
@@ -144,7 +137,11 @@ class Handlers:
     async def predict(self, body: PredictRequest, request: Request) -> PredictResponse:
         """Classify one text or several."""
         model = self.find(ServedClassifier, body.model)
-        examples = _examples(body, model, self.settings.max_inputs)
+        most = self.settings.max_inputs
+        examples = body.examples(model.pairs)
+        if len(examples) > most:
+            message = f"the request has {len(examples)} inputs; at most {most} are allowed"
+            raise Refusal.invalid(message, "too_many_inputs", "inputs")
         labels = model.classifier.labels
         if body.top_k is not None and body.top_k > len(labels):
             raise Refusal.invalid(f"top_k is {body.top_k}, but there are {len(labels)} labels", param="top_k")
@@ -294,7 +291,12 @@ class Handlers:
 
     async def _while_connected(self, request: Request, work: Coroutine[Any, Any, Result], deadline: Deadline) -> Result:
         """Return the result of some work, which is cancelled when the client disconnects or the deadline passes."""
-        tasks = asyncio.ensure_future(deadline.enforce(work)), asyncio.ensure_future(_disconnected(request))
+
+        async def disconnected() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        tasks = asyncio.ensure_future(deadline.enforce(work)), asyncio.ensure_future(disconnected())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
@@ -311,27 +313,5 @@ def _log(request: Request) -> RequestLog:
     return cast(RequestLog, request.state.log)
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _event(content: Mapping[str, object]) -> str:
     return f"data: {json.dumps(content)}\n\n"
-
-
-def _examples(body: PredictRequest, model: ServedClassifier, most: int) -> list[Example]:
-    """Return the inputs of a request. Raises Refusal where there are too many, or the model expects others."""
-    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    if len(inputs) > most:
-        raise Refusal.invalid(
-            f"the request has {len(inputs)} inputs; at most {most} are allowed", "too_many_inputs", "inputs"
-        )
-    examples = []
-    for number, item in enumerate(inputs):
-        text, pair = (item.text, item.text_pair) if isinstance(item, Input) else (item, None)
-        if (pair is not None) != model.pairs:
-            expected = "text and text_pair" if model.pairs else "one text"
-            raise Refusal.invalid(f"input {number}: this model expects {expected}", "wrong_input", "inputs")
-        examples.append(Example(str(number), text, pair))
-    return examples

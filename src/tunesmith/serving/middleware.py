@@ -11,20 +11,15 @@ import json
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.recipe import Serve
 from tunesmith.serving.prometheus import ServerMetrics
 from tunesmith.serving.refusal import QueueClosed, QueueFull, Refusal
 from tunesmith.serving.request_log import RequestLog
-
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PUBLIC = ("/healthz", "/readyz")
@@ -60,7 +55,7 @@ class ServerState:
 class Middleware:
     """The outermost ASGI application."""
 
-    app: App
+    app: ASGIApp
     metrics: ServerMetrics
     state: ServerState
     settings: Serve
@@ -120,7 +115,12 @@ class Middleware:
         if path in QUEUED and (seconds := self.retry_after()) is not None:
             scope["state"]["log"].route = path
             raise QueueFull(seconds)
-        await self.app(scope, _replay(body, receive), respond.send)
+        replayed = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive_again() -> Message:
+            return next(replayed, None) or await receive()  # after the body, the client may still disconnect
+
+        await self.app(scope, receive_again, respond.send)
 
     def _is_authorized(self, header: str) -> bool:
         """Return whether a header has one of the keys, in constant time."""
@@ -203,7 +203,7 @@ class _Responder:
     seconds: float
     """Time, from the request on, in which the response must be read; each part of it has at least one second."""
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: Message) -> None:
         """Send a part of the response, with the request's id among the headers. Raises ClientStalled."""
         if event["type"] == "http.response.start":
             self.log.status = event["status"]
@@ -214,13 +214,3 @@ class _Responder:
                 await self.out(event)
         except TimeoutError:
             raise ClientStalled from None
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a body that was read once more; behind it the client itself, which may disconnect."""
-    events = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def read() -> Event:
-        return next(events, None) or await receive()
-
-    return read

@@ -84,6 +84,8 @@ class Pattern:
         if text in BUILT_IN:
             expression, check = BUILT_IN[text]
             return cls(text, regex.compile(expression), check, blocks)
+        if set(names := [part.strip() for part in text.split(",")]) <= set(BUILT_IN):
+            raise RecipeError(f"serve.guard: {text!r} is a single pattern", do=f"give a list: [{', '.join(names)}]")
         try:
             compiled = regex.compile(text)
         except regex.error as error:

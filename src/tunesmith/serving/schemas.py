@@ -6,6 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from tunesmith.serving.refusal import Refusal
+from tunesmith.types import Example
+
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 """A text with at least one visible character."""
 
@@ -44,6 +47,17 @@ class PredictRequest(StrictModel):
     """Name of a served model; optional where only one classifier is served."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Number of labels in `scores`, most probable first; all labels by default."""
+
+    def examples(self, pairs: bool) -> list[Example]:
+        """Return the inputs. pairs: whether the model expects two texts. Raises Refusal for the others."""
+        examples = []
+        for number, item in enumerate(self.inputs if isinstance(self.inputs, list) else [self.inputs]):
+            text, pair = (item.text, item.text_pair) if isinstance(item, Input) else (item, None)
+            if (pair is not None) != pairs:
+                expected = "text and text_pair" if pairs else "one text"
+                raise Refusal.invalid(f"input {number}: this model expects {expected}", "wrong_input", "inputs")
+            examples.append(Example(str(number), text, pair))
+        return examples
 
 
 class LabelScores(BaseModel):

@@ -13,11 +13,13 @@ def strata(examples: Sequence[Example]) -> list[None]:
 
 
 def prompt(example: Example) -> tuple[Message, ...]:
-    """The turns that are to be answered."""
+    """The turns that are to be answered; of a raw text the text itself, to go on from."""
+    if example.messages and all(message.role == "assistant" for message in example.messages):
+        return (Message("user", example.text),)
     return example.messages if reference(example) is None else example.messages[:-1]
 
 
 def reference(example: Example) -> str | None:
     """The answer that the data gives, where it has one."""
-    last = example.messages[-1] if example.messages else None
+    last = example.messages[-1] if len(example.messages) > 1 else None
     return last.content if last is not None and last.role == "assistant" else None

@@ -1,15 +1,17 @@
-"""`tunesmith export` and `tunesmith merge`: a run's model in another form, with the proof that it says the same."""
+"""`tunesmith export` and `tunesmith merge`: a run's model in another format, compared with the run."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tunesmith import runs
+from tunesmith import records, runs
 from tunesmith.console import say
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.exporting import parity, targets, usage
+from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
@@ -20,11 +22,11 @@ from tunesmith.runs import Run
 from tunesmith.types import Example
 
 ROWS = 50
-"""Rows that a run and its export are compared on."""
+"""Rows on which a run and its export are compared."""
 NEW_TOKENS = 16
 """Tokens of a generator's answers that are compared."""
 FOLDER = "export"
-"""Where exports lie in a run, each under its target's name, unless another folder is given."""
+"""Folder of a run that holds its exports, each under its target's name."""
 
 
 def export(
@@ -36,58 +38,49 @@ def export(
     rows: int = ROWS,
     precision: Precision = "auto",
     allow_loss: bool = False,
-) -> dict[str, Any]:
-    """Write the model of a finished run for other software, into `RUN/export/<to>` or a new folder; gives the proof.
+) -> ParityReport:
+    """Write the model of a finished run for other software, into `RUN/export/<to>` or a new folder.
 
-    to: one of `exporting.targets.TARGETS`. source: data to compare on, instead of the run's own held-out rows.
-    precision: of the weights; `auto` is the target's own. Raises RunError, and leaves nothing behind, where the export
-    does not say what the run says; allow_loss: where weights are rounded, whatever comes of it is kept, and stated.
+    to: one of `exporting.targets.TARGETS`. source: data to compare on; by default the run's own test rows, or those of
+    validation or train. precision: of the weights; `auto` is the target's own. Raises RunError, and leaves nothing
+    behind, where the export does not match the run; allow_loss: accept whatever rounding changes.
     """
     run = run if isinstance(run, Run) else runs.find(run)
     write = targets.find(to)
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
-    folder = _folder(run, to, output)
-    trained = _export_source(run, precision)
-    settings = trained.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, trained.generate.max_new_tokens)})
-    parity_rows = trained.predictor.parity_rows(_rows(run, source)[:rows], settings)
-    proofs: list[dict[str, Any]] = []
+    folder = Path(output or run.path / FOLDER / to)
+    if output is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RunError(f"{folder} is not an empty folder", do="give a new folder")
+    model = export_source(run, precision)
+    settings = model.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, model.generate.max_new_tokens)})
+    parity_rows = model.predictor.parity_rows(_examples(run, source)[:rows], settings)
+    reports: list[ParityReport] = []
 
     def fill(scratch: Path) -> None:
-        exported = write(trained, scratch)
-        proof = {"target": to, "precision": precision} | parity.compare(trained.predictor.logits, exported, parity_rows)
-        size = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(run.model) / 2**20}
-        proofs.append(proof | size)
-        parity.check(proofs[0], exported.exact, allow_loss)
-        parity.write(proofs[0], scratch)
-        card = _card(run, trained, proofs[0], exported.exact)
-        (scratch / "README.md").write_text(card, encoding="utf-8")
+        exported = write(model, scratch)
+        sizes = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(run.model) / 2**20}
+        report = parity.compare(model.predictor.logits, exported, parity_rows, target=to, precision=precision, **sizes)
+        parity.check(report, allow_loss)
+        (scratch / parity.FILE).write_text(json.dumps(records.dump(report), indent=2) + "\n", encoding="utf-8")
+        (scratch / "README.md").write_text(_card(run, model, report), encoding="utf-8")
+        reports.append(report)
 
     runs.write_folder(folder, fill)
-    say(f"{to} in {folder}: {parity.summary(proofs[0])}")
-    return proofs[0] | {"folder": str(folder)}
+    say(f"{to} in {folder}: {parity.summary(reports[0])}")
+    return replace(reports[0], folder=str(folder))
 
 
-def merge(run: str | Path | Run, output: str | Path) -> dict[str, Any]:
-    """`export` to safetensors of a run with an adapter, in float32; of 4-bit weights, the values they stand for."""
+def merge(run: str | Path | Run, output: str | Path) -> ParityReport:
+    """Export a run with an adapter to safetensors in float32; 4-bit weights become the values that they stand for."""
     run = run if isinstance(run, Run) else runs.find(run)
     if not _has_adapter(run):
-        raise RunError(f"{run.path} has no adapter: its model is whole already", do=f"use {run.model}")
+        raise RunError(f"{run.path} has no adapter: its model is a full one already", do=f"use {run.model}")
     return export(run, "safetensors", output, precision="float32")
 
 
-def _folder(run: Run, to: str, output: str | Path | None) -> Path:
-    """Where to write: within the run anew, elsewhere only where nothing is."""
-    if output is None:
-        return run.path / FOLDER / to
-    target = Path(output)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise RunError(f"{target} is not an empty folder", do="give a new folder")
-    return target
-
-
-def _export_source(run: Run, precision: Precision) -> ExportSource:
-    """The parts of what the run trained. Of a model that was not tuned the weights are written too."""
+def export_source(run: Run, precision: Precision) -> ExportSource:
+    """Return the model of a run for a target. Raises RunError where its method has nothing to export."""
     recipe, predictor = run.recipe, load_predictor(run)
     if not isinstance(predictor, Exportable):
         raise RunError(f"a {recipe.method} model cannot be exported", do=f"use it as it is: {run.model}")
@@ -100,7 +93,7 @@ def _export_source(run: Run, precision: Precision) -> ExportSource:
 
     return ExportSource(
         recipe.method,
-        predictor.with_model(parts.model),
+        predictor.with_model(parts.model),  # a model that was not tuned is saved with its weights too
         parts,
         predictor.labels if isinstance(predictor, Classifier) else (),
         run.model,
@@ -116,8 +109,8 @@ def _has_adapter(run: Run) -> bool:
     return (run.model / "adapter_config.json").exists()
 
 
-def _rows(run: Run, source: object) -> Sequence[Example]:
-    """Rows to compare on: of the source, or of the run's test split, else of validation, else of train."""
+def _examples(run: Run, source: object) -> Sequence[Example]:
+    """Return the rows of a source, or else the run's own: those of test, validation or train, the first that exists."""
     recipe = run.recipe
     if source is not None:
         with in_memory.as_path(source) as path:
@@ -126,16 +119,16 @@ def _rows(run: Run, source: object) -> Sequence[Example]:
         splits = read_splits(recipe)
     except DataError as error:
         raise DataError(
-            f"{run.path}: the data to compare on cannot be read", found=str(error), do="give some rows with --data"
+            f"{run.path}: cannot read the data to compare on", found=str(error), do="give some rows with --data"
         ) from error
     return splits.test or splits.validation or splits.train
 
 
-def _card(run: Run, trained: ExportSource, proof: dict[str, Any], exact: bool) -> str:
-    """The run's model card, with how this folder is used and what was proved of it."""
-    used = usage.usage(trained, proof["target"], run.recipe.data.text_pair is not None)
-    proved = f"Written as {proof['target']} and compared with the run: {parity.summary(proof)}."
-    changed = None if exact else f"Measured before rounding: {parity.shared(proof)}."
-    library = usage.made_for(trained, proof["target"])
+def _card(run: Run, model: ExportSource, report: ParityReport) -> str:
+    """Return the run's model card, with how the export is used and how it compares with the run."""
+    code = usage.usage(model, report.target, run.recipe.data.text_pair is not None)
+    proof = f"Written as {report.target} and compared with the run: {parity.summary(report)}."
+    changed = None if report.exact else f"Measured before rounding: {parity.agreement(report)}."
+    library = usage.library(model, report.target)
     saved = "adapter" if library == "peft" else "model"
-    return run_report.card(run, ExportedModel(f"{used}\n\n{proved}", library, saved, changed))
+    return run_report.card(run, ExportedModel(f"{code}\n\n{proof}", library, saved, changed))

@@ -10,9 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes, runs
+from tunesmith import recipe as recipes, records, runs
 from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
+from tunesmith.exporting import onnx, parity
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
@@ -22,7 +23,7 @@ from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
 ONNX = ("onnx", "onnx-int8")
-"""Exports that can compute in torch's place."""
+"""Exports that can compute in place of the run's own model."""
 
 
 def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
@@ -41,48 +42,61 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
     served = [runs.find(path) for path in run_dirs]
     settings = recipes.load(recipe or served[0].recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
-    # the address comes before the models are loaded: one that is taken is an error at once
+    # the address is bound before the models are loaded: where it is taken, that is an error at once
     with server.listen(settings) as socket, closing(load(served, settings)) as handlers:
         host, port = socket.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        names = ", ".join(handlers.models)
-        say(f"serving {names} at {address} (try it there in a browser; {address}/docs says how)")
+        say(f"serving {', '.join(handlers.models)} at {address} (open it in a browser; {address}/docs has the API)")
         server.run(app.create(handlers, keys), settings, socket)
 
 
 def load(served: Sequence[Run], settings: Serve) -> Any:
-    """Return the handlers of some runs: their models loaded and tried once. Raises RunError where two have one name."""
+    """Return the handlers of some runs, with their models loaded and tried once.
+
+    Raises RunError where two runs have the same name.
+    """
     from tunesmith.serving.handlers import Handlers
 
     names = [run.path.resolve().name for run in served]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise RunError(f"two runs are called {', '.join(sorted(twice))}", do="rename one of the folders")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise RunError(f"two runs are called {', '.join(sorted(duplicates))}", do="rename one of the folders")
     models = {name: _served(name, run, settings) for name, run in zip(names, served, strict=True)}
-    judge = None
+    guard = None
     if settings.guard.classifier is not None:
         run = runs.find(settings.guard.classifier)
         if task_of(run).has_responses or run.recipe.data.text_pair is not None:
             raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
-        judge = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
-        if unknown := sorted(set(settings.guard.thresholds) - set(judge.classifier.labels)):
-            expected = ", ".join(judge.classifier.labels)
+        guard = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
+        if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
+            expected = ", ".join(guard.classifier.labels)
             raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
-    handlers = Handlers(models, settings, judge)
-    _ = handlers.guard.patterns  # invalid ones are an error now, and so is a log that cannot be written
+    handlers = Handlers(models, settings, guard)
+    _ = handlers.guard.patterns  # an invalid pattern, or an audit log that cannot be written, is an error now
     return handlers
 
 
 def engine(run: Run, settings: Serve) -> Classifier:
     """Return what computes a classification run's labels, by `serve.engine`.
 
-    Raises RunError where there is no such export.
+    `auto` is the fastest of the run and its ONNX exports that match it, compared on as many rows as `export` takes by
+    default. Raises RunError where the chosen export does not exist.
     """
     _check_engine(run, settings)
-    name = _fastest(run) if settings.engine == "auto" else settings.engine
+    name: str = settings.engine
+    if name == "auto":
+        speeds = {"torch": 1.0}
+        splits = run.manifest.data.splits
+        held_out = next((splits[split].rows for split in ("test", "validation") if splits[split].rows), ROWS)
+        for export in ONNX if importlib.util.find_spec("onnxruntime") else ():
+            file = run.path / FOLDER / export / parity.FILE
+            if file.is_file():
+                content = {"exact": export == "onnx"} | json.loads(file.read_text(encoding="utf-8"))
+                report = records.load(parity.ParityReport, content, str(file))
+                if parity.problem(report) is None and report.rows >= min(ROWS, held_out):
+                    speeds[export] = report.speed or 0.0
+        name = max(speeds, key=lambda engine: speeds[engine])
     if name == "torch":
         return load_classifier(run)
-    from tunesmith.exporting import onnx
-
     folder = run.path / FOLDER / name
     if not folder.is_dir():
         raise RunError(
@@ -103,27 +117,8 @@ def _check_engine(run: Run, settings: Serve) -> None:
         )
 
 
-def _fastest(run: Run) -> str:
-    """Return the export in the run that was faster than the run itself and held against it.
-
-    The proof must be on as many rows as `export` takes by itself. `torch` where none was, and without ONNX Runtime.
-    """
-    from tunesmith.exporting import parity
-
-    speeds = {"torch": 1.0}
-    files = {name: run.path / FOLDER / name / parity.FILE for name in ONNX if importlib.util.find_spec("onnxruntime")}
-    splits = run.manifest.data.splits
-    held_out = next((splits[name].rows for name in ("test", "validation") if splits[name].rows), ROWS)
-    for name, file in files.items():
-        if file.is_file():
-            proof = json.loads(file.read_text(encoding="utf-8"))
-            if parity.problem(proof, exact=name == "onnx") is None and proof["rows"] >= min(ROWS, held_out):
-                speeds[name] = proof.get("speed", 0.0)
-    return max(speeds, key=lambda name: speeds[name])
-
-
 def _served(name: str, run: Run, settings: Serve) -> Any:
-    """Return a run as serving knows it, after a first answer: what is done at first use is done then."""
+    """Return a run as a served model, after a first answer, which does what is only done at first use."""
     from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 
     recipe, created = run.recipe, int(time.time())

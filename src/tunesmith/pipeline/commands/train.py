@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import __version__, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say, warn
 from tunesmith.data import summary
-from tunesmith.errors import RecipeError, RunError
-from tunesmith.manifest import Costs, FinishedManifest, Manifest
+from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
+from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
 from tunesmith.pipeline import custom_metrics, in_memory, run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.methods import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
+from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import TrainingNotes, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -40,29 +43,36 @@ def train(
     quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     """
-    run = parent = None
     if resume:
         recipe, run = _resumed(resume, source, overrides)
-    elif continue_from:
+        if run.manifest.status == "finished":
+            say(f"{run.path} has finished already")
+            return run
+        splits = read_splits(recipe)
+        _check_data(splits, run)
+        return fit(recipe, splits, run, skip_test=skip_test)
+    parent = None
+    if continue_from:
         recipe, parent = _continued(continue_from, source, overrides)
     elif source is None and not overrides:
         do = "give a recipe or a data source, or a run to go on with (--resume RUN)"
         raise RecipeError("nothing to train", do=do)
     else:
         recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
-    splits = read_splits(recipe)
-    if run is None:
-        for line in () if quiet else summary.lines(splits.notes):
-            say(f"data: {line}")
+    method, splits = methods.find(recipe), read_splits(recipe)
+    for line in () if quiet else summary.lines(splits.notes):
+        say(f"data: {line}")
+    if parent:
+        _check_parent(parent, splits)
+    path = ""
+    if processes.is_main():
+        words = filter(None, (recipe.method, method.model(recipe), short_name(recipe)))
+        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, *words)
+        run.write("recipe.yaml", recipes.dump(recipe))
         if parent:
-            _check_parent(parent, splits)
-        run = _open(recipe, run_dir, parent)
-    elif run.manifest.status == "finished":
-        say(f"{run.path} has finished already")
-        return run
-    else:
-        _check_data(splits, run)
-    return fit(recipe, splits, run, skip_test=skip_test)
+            run.record_decision("parent", str(parent.path))
+        path = str(run.path)
+    return fit(recipe, splits, Run(Path(processes.agree(path))), skip_test=skip_test)
 
 
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
@@ -80,9 +90,32 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
                 seed=recipe.seed,
                 trust_remote_code=recipe.model.trust_remote_code,
                 data=summary.summarize(splits, source_name(recipe)),
+                parent=run.decision("parent"),
                 status="running",
+                process=ProcessIdentity.current(),
             )
         )
+    with _end_recorded(run):
+        _fit(method, job, skip_test=skip_test)
+    return run
+
+
+@contextmanager
+def _end_recorded(run: Run) -> Iterator[None]:
+    """Write into the manifest how training ended, unless it finished."""
+    try:
+        yield
+    except BaseException as error:
+        if processes.is_main() and (manifest := run.manifest).status == "running":
+            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+            status: Status = "interrupted" if stopped else "failed"
+            run.save_manifest(replace(manifest, status=status, reason=summary_of(error), process=None))
+        raise
+
+
+def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
+    """Train, save the model, predict and score the held-out rows, and report."""
+    recipe, splits, run = job.recipe, job.splits, job.run
     method.prepare(recipe)
     labels = f", {len(splits.labels)} labels" if splits.labels else ""
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
@@ -98,7 +131,6 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
         if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
             result = replace(result, predictor=method.load(run.model, recipe))
         _finish(replace(job, splits=replace(splits, test=())) if skip_test else job, result, watch)
-    return run
 
 
 def open_test(run: Run) -> Run:
@@ -128,6 +160,9 @@ def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tu
             do=f"train its model further in a new run: tunesmith train --continue {resume} {' '.join(other)}",
         )
     run = runs.find(resume)
+    trained_by = run.manifest.process if run.manifest.state()[0] == "running" else None
+    if processes.is_main() and trained_by not in (None, ProcessIdentity.current()):
+        raise RunError(f"{run.path} is being trained", found=str(trained_by))
     return recipes.load(run.recipe, overrides), run
 
 
@@ -159,18 +194,6 @@ def _check_parent(parent: Run, splits: Splits) -> None:
         )
     if before.fingerprint != splits.fingerprints["data"]:
         warn(f"{parent.path} was trained on other rows or another split: it may have learned rows of this test split")
-
-
-def _open(recipe: Recipe, run_dir: str | Path | None, parent: Run | None) -> Run:
-    """Make the run directory; where several processes train, the first one makes it and tells the others."""
-    path = ""
-    if processes.is_main():
-        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, recipe.method, short_name(recipe))
-        run.write("recipe.yaml", recipes.dump(recipe))
-        if parent:
-            run.record_decision("parent", str(parent.path))
-        path = str(run.path)
-    return Run(Path(processes.agree(path)))
 
 
 def _check_data(splits: Splits, run: Run) -> None:
@@ -206,8 +229,9 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     )
     job.run.save_manifest(
         FinishedManifest(
-            **records.fields_of(Manifest, job.run.manifest) | {"status": "finished"},
+            **records.fields_of(Manifest, job.run.manifest) | {"status": "finished", "process": None},
             validation=outcome.validation,
+            train=outcome.train,
             costs=costs,
             notes=records.dump(result.notes),
             environment=hardware.environment(result.notes.device or "cpu"),
