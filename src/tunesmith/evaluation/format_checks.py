@@ -19,6 +19,8 @@ MARKERS = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 """What templates write and answers do not: headings, special tokens, role names at the start of a line."""
+ROLE = re.compile(r"^(?:System|User|Assistant): ")
+"""Before each turn of a prompt of several turns."""
 SHORTEST = 4
 """Words that an instruction needs, to count as repeated: shorter ones can belong to an answer."""
 LOOP, LOOPED = 3, 0.5
@@ -43,7 +45,8 @@ def template_text(row: ResponseRow) -> bool:
 def repeats_instruction(row: ResponseRow) -> bool:
     """Whether the instruction or the whole prompt occurs word for word, unless in the reference too."""
     response, reference = map(plain, row.texts)
-    questions = {plain(row.prompt), plain(row.instruction or row.prompt.split("\n\n")[0])}
+    instruction = row.instruction or ROLE.sub("", row.prompt.split("\n\n")[0])
+    questions = {plain(row.prompt), plain(instruction)}
     return any(len(text.split()) >= SHORTEST and text in response and text not in reference for text in questions)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith import hardware
+from tunesmith.data.conversations import transcript
 from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
@@ -22,8 +23,8 @@ def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[Respo
     questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
-        with_response(ResponseRow(row.id, row.text, reference=instruction.reference(row)), response)
-        for row, response in zip(examples, responses, strict=True)
+        with_response(ResponseRow(row.id, transcript(asked), reference=instruction.reference(row)), response)
+        for row, asked, response in zip(examples, questions, responses, strict=True)
     ]
 
 
@@ -41,7 +42,14 @@ def response_rows(
     responses = [*responses, *[None] * (len(examples) - len(asked))]
     return [
         with_response(
-            ResponseRow(row.id, row.text, reference=row.messages[-1].content, loss=loss, learned=learned), response
+            ResponseRow(
+                row.id,
+                transcript(instruction.prompt(row)),
+                reference=row.messages[-1].content,
+                loss=loss,
+                learned=learned,
+            ),
+            response,
         )
         for row, (loss, learned), response in zip(examples, losses(generator, examples), responses, strict=True)
     ]

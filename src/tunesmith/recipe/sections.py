@@ -148,7 +148,7 @@ class Linear(Section):
     C: Positive = 10.0
     """Inverse strength of the L2 penalty."""
     max_iter: Count = 1000
-    """Maximum iterations of the solver."""
+    """Maximum iterations of an exact solver (thousands of classes have none: see docs/decisions.md)."""
 
     @model_validator(mode="after")
     def _ngrams(self) -> Linear:
@@ -174,7 +174,7 @@ class Train(Section):
     """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
     learning_rate: Positive = 5e-5
-    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs about a third of what `adamw` does."""
+    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs 3 to 10 times less than `adamw`."""
     num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
     max_steps: Count | None = None

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
-from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup
@@ -23,16 +22,6 @@ Label = tuple[float, str]
 WIDTH, LEFT, RIGHT = 360, 42, 350
 MOST_POINTS = 240
 """A line of more points is thinned to means of neighbours: no screen shows more and the file stays small."""
-
-
-class TrainedInSteps(Protocol):
-    """What a picture of several trainings needs of each: a method, or a trial of a sweep."""
-
-    @property
-    def curve(self) -> Curve | None: ...
-
-    @property
-    def validation(self) -> Mapping[str, float] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +133,24 @@ def curve(trained: Curve, best_step: float | None, title: str) -> Markup:
     return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
 
 
-def laid_over(methods: Sequence[TrainedInSteps]) -> list[Markup]:
+def laid_over(trainings: Sequence[Curve | None], scores: Sequence[Mapping[str, float] | None] = ()) -> list[Markup]:
     """One picture of all training losses, one of the validation metric; none where nothing trained in steps.
 
-    Methods without steps have a level line at their validation score. Runs that were judged by different metrics
-    share no second picture.
+    scores: on the validation split; a method without steps has a horizontal line at its score. Runs that were judged by
+    different metrics share no second picture.
     """
-    curves = [(place, method.curve) for place, method in enumerate(methods) if method.curve]
+    curves = [(place, curve) for place, curve in enumerate(trainings) if curve]
     metrics = {curve.validation_metric for _, curve in curves}
     losses = [(place, curve.loss) for place, curve in curves if curve.loss]
     pictures = [_overlay(losses, [], "training loss")] if losses else []
     validations = [(place, curve.validation) for place, curve in curves if curve.validation]
     if validations and len(metrics) == 1:
         (metric,) = metrics
-        level = [(place, (method.validation or {}).get(metric)) for place, method in enumerate(methods)]
-        levels = [(place, value) for place, value in level if value is not None and not methods[place].curve]
+        levels = [
+            (place, known[metric])
+            for place, known in enumerate(scores)
+            if known and metric in known and not trainings[place]
+        ]
         pictures.append(_overlay(validations, levels, f"validation {_spoken(metric)}"))
     return pictures
 

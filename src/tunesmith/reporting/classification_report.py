@@ -21,7 +21,8 @@ def html(report: ClassificationReport) -> str:
 
     scores = [method.scores.headline[name] for method in report.methods for name in ("accuracy", "macro_f1")]
     gaps = [gap for pair in report.pairs for gap in (pair.accuracy_difference, pair.macro_f1_difference)]
-    in_steps = [method for method in report.methods if method.curve]
+    curves = [method.curve for method in report.methods]
+    validation = [method.validation for method in report.methods]
     return page.render(
         "report.html.j2",
         report=report,
@@ -29,7 +30,7 @@ def html(report: ClassificationReport) -> str:
         confusions=confusions,
         weakest=weakest,
         majority=majority,
-        pictures=charts.laid_over(report.methods) if len(in_steps) > 1 else [],
+        pictures=charts.laid_over(curves, validation) if len(list(filter(None, curves))) > 1 else [],
         score_axis=charts.axis([end for s in scores for end in (s.low, s.high)], least=0.04, low=0, high=1),
         gap_axis=charts.axis([0.0, *(end for g in gaps for end in (g.low, g.high))], least=0.02, low=-1, high=1),
     )

@@ -55,7 +55,7 @@ def html(report: GenerationReport) -> str:
         columns=others[:4],
         decides=decides,
         gap_name=f"Loss per {report.compared.unit}" if decides == "loss" else NAMES[decides],
-        pictures=charts.laid_over(report.methods),
+        pictures=charts.laid_over([m.curve for m in report.methods], [m.validation for m in report.methods]),
         axes=axes,
         gap_axis=charts.axis([0.0, *gaps], steps=3, least=0.02),
     )

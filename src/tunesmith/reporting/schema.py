@@ -240,11 +240,8 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """What a legend calls it."""
         return self.run
-
-    @property
-    def validation(self) -> None:
-        """Only methods without a curve are shown by a score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

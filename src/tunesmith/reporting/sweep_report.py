@@ -19,7 +19,7 @@ def html(report: SweepReport) -> str:
         "trials.html.j2",
         report=report,
         verdict=verdict(report),
-        curves=charts.laid_over(best) if best else [],
+        curves=charts.laid_over([trial.curve for trial in best]),
         shown=best,
         columns=columns,
         rows=rows,
