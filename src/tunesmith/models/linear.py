@@ -38,7 +38,7 @@ EXACT_MEMORY = 1 << 30
 """Bytes that an exact solver may take."""
 ADVICE = {
     "newton-cg": "fitted by newton-cg, which finds the exact optimum",
-    "low-rank": "fitted as weights of rank 128 in minibatches, because an exact solver would take more than 1 GB; "
+    "low-rank": "fitted as weights of rank 128 or less in minibatches, as an exact solver would take more than 1 GB; "
     "where both were measured, the accuracy was between 2 points lower and 30 points higher. Fewer n-grams "
     "(linear.min_df or linear.max_features) may leave room for an exact solver",
 }

@@ -148,7 +148,7 @@ class Linear(Section):
     C: Positive = 10.0
     """Inverse strength of the L2 penalty."""
     max_iter: Count = 1000
-    """Maximum iterations of the solver."""
+    """Maximum iterations of an exact solver (thousands of classes have none: see docs/decisions.md)."""
 
     @model_validator(mode="after")
     def _ngrams(self) -> Linear:
