@@ -72,6 +72,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps its settings for the process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
 def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `compare`, `sweep` and `--seeds` train in other processes is trained in this one, which is quicker."""
     from tunesmith.pipeline.commands.train import train as train_here

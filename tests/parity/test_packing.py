@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
@@ -426,14 +425,6 @@ def test_autocast(fresh_accelerator: None) -> None:
     found = causal.PackedCausal().total(network, causal.pack(texts(BRANCHES)))
     assert types == [torch.bfloat16]
     assert found.item() == pytest.approx(expected.item(), rel=2e-2)
-
-
-@pytest.fixture
-def fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps its settings for the process."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture

@@ -23,19 +23,6 @@ QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "max_step
 UNTUNED = ["max_steps=null", "num_train_epochs=0"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.generator("llama", tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(60)]
-    path = tmp_path_factory.mktemp("data") / "pairs.json"
-    path.write_text(json.dumps(rows))
-    return path
-
-
 def source(model: Path, pairs: Path) -> dict[str, Any]:
     return {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
 

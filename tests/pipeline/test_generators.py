@@ -25,19 +25,6 @@ from tunesmith.types import Prediction, ResponseRow
 QUICK = ["bootstrap_samples=100", "max_new_tokens=6", "num_samples=1", "logging_steps=1"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.generator("llama", tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(60)]
-    path = tmp_path_factory.mktemp("data") / "pairs.json"
-    path.write_text(json.dumps(rows))
-    return path
-
-
 def instruct(model: Path, pairs: Path, *more: str, **where: Any) -> Run:
     source = {"task": "instruction", "data": {"path": str(pairs)}, "model": {"name_or_path": str(model)}}
     return tunesmith.train(source, [*QUICK, "max_steps=4", "eval_strategy=steps", "eval_steps=2", *more], **where)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import get_scheduler
 from transformers.optimization import Adafactor
@@ -34,11 +33,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def begin(settings: Train, dtype: torch.dtype) -> tuple[loop.TrainState, Iterator[loop.Step]]:
