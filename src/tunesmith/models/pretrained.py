@@ -360,9 +360,7 @@ def _loading_errors(settings: Model) -> Iterator[None]:
             do="pip install 'tunesmith[tokenizers]'",
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        pickled = (
-            f"; where weights are pickled, which can hide code, set {architectures.ALLOW_PICKLE}=1 if you trust them"
-        )
+        pickled = f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
         raise ModelError(
             f"cannot load {settings.name_or_path}",
             expected="a hub id, a local folder with config.json and model.safetensors, or a pypi: asset",

@@ -20,7 +20,8 @@ from tunesmith.recipe import Generate, Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
-from tunesmith.types import NO_LABEL, Example, Message
+from tunesmith.tasks import instruction
+from tunesmith.types import NO_LABEL, Example
 
 TEMPERATURE = 0.7
 """For sampling, unless the recipe samples itself or has a temperature."""
@@ -128,7 +129,7 @@ def _sampled_answers(
         text = "" if vote.index is None else answers[vote.index].text
         gold = compared(reference.content) if reference else None
         right = None if gold is None else vote.index is not None and compared(text) == gold
-        rows.append(LabelledRow(example.id, {**_alpaca_columns(prompt), "output": text}, vote, right, (origin,)))
+        rows.append(LabelledRow(example.id, {**instruction.columns(prompt), "output": text}, vote, right, (origin,)))
     return rows
 
 
@@ -161,18 +162,6 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
             columns[data.text_pair] = example.text_pair
         rows.append(LabelledRow(example.id, columns | {data.label: label}, vote, right, origin))
     return rows
-
-
-def _alpaca_columns(messages: Sequence[Message]) -> dict[str, object]:
-    """Return a conversation up to its last question in Alpaca's columns."""
-    system = [message.content for message in messages if message.role == "system"]
-    turns = [message.content for message in messages if message.role != "system"][:-1]
-    columns: dict[str, object] = {"instruction": messages[-1].content, "input": messages[-1].input}
-    if system:
-        columns["system"] = system[0]
-    if turns:
-        columns["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
-    return columns
 
 
 def _report(
