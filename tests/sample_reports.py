@@ -9,6 +9,7 @@ import numpy as np
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import Costs
+from tunesmith.protocols import TrainingNotes
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ClassificationReport, ClassificationResult, Curve, Mistake, SeededEnvironment
 from tunesmith.types import DataNote, DataSummary, Prediction, Quantiles, SplitSummary
@@ -50,7 +51,7 @@ def content(
                 ),
                 curve=Curve(((1, 1.0), (10, 0.5)), ((10, 0.7),), "macro_f1") if number else None,
                 worst=(Mistake("x:1", HOSTILE * 20, HOSTILE if number else None, labels[0], labels[1], 0.98),),
-                notes={"device": "cpu", "cut": 3},
+                notes=TrainingNotes(device="cpu", cut=3),
             )
         )
     pairs = label_pairs.compare(gold, stored, labels, Confidence(resamples=100, seed=0)) if num_methods > 1 else []

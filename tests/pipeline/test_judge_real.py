@@ -9,7 +9,7 @@ import pytest
 
 from tests.endpoint_server import Request, completion, serving
 from tunesmith import assets, recipe as recipes
-from tunesmith.endpoints.client import EndpointRequest
+from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.errors import TunesmithError
 from tunesmith.pipeline.commands.judge import judge
 from tunesmith.pipeline.judge_models import LocalJudge

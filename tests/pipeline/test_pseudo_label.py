@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
 import tunesmith
 from tests import tiny
@@ -206,12 +207,19 @@ def test_a_real_generator_is_sampled_and_repeats_itself(answering: Path, tmp_pat
 def test_a_prompt_is_computed_once_for_all_samples(
     answering: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    own: Callable[..., Any] = Generator._read
-    monkeypatch.setattr(Generator, "_read", lambda self, ids, rows: read.append(rows) or own(self, ids, rows))
+    shapes: list[tuple[int, ...]] = []
+    own = LlamaForCausalLM.forward
+
+    @wraps(own)
+    def forward(self: Any, input_ids: Any = None, **more: Any) -> Any:
+        shapes.append(tuple(input_ids.shape))
+        return own(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
     (tmp_path / "new.json").write_text(json.dumps([{"instruction": "Say it."}, {"instruction": "Say more."}]))
     tunesmith.pseudo_label(answering, source=str(tmp_path / "new.json"), samples=12)
-    assert read == [12, 12]
+    assert [rows for rows, tokens in shapes if tokens > 1][-2:] == [1, 1]  # loading checks the model with a batch
+    assert {rows for rows, tokens in shapes if tokens == 1} == {12}
 
 
 def test_the_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
