@@ -11,7 +11,8 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tunesmith import data, recipe as recipes
+from tunesmith import recipe as recipes
+from tunesmith.pipeline.task_table import read_splits
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -145,7 +146,7 @@ def rows_of(name: str, folder: Path) -> Path:
         ("guanaco-opt-sft", FILES["guanaco-opt-sft"], [], 848, 2),
         ("instructions-gpt2-medium", FILES["instructions-gpt2-medium"], [], 1100, 0),
         ("alpaca-gpt2", FILES["alpaca-gpt2"], ["test_size=0.1", "validation_size=0.1"], 800, 0),
-        ("amazon-pythia-qlora", FILES["amazon-pythia-qlora"], ["data.text=text", "validation_size=0.1"], 1000, 0),
+        ("amazon-pythia-qlora", FILES["amazon-pythia-qlora"], ["data.text=text", "validation_size=0.1"], 4459, 0),
         ("yelp-bert", "yelp_review_full_1k", ["validation_size=0.1"], 1000, 0),
         ("ag-news-distilbert", "ag_news/train.csv.gz", [], 11598, 0),
         ("rte-distilbert", "rte/train.tsv.gz", [], 2490, 0),
@@ -155,7 +156,7 @@ def rows_of(name: str, folder: Path) -> Path:
 def test_reads_its_real_data_as_it_is(name: str, file: str, settings: list[str], rows: int, dropped: int) -> None:
     """settings: of what the copy at hand calls its columns, or is smaller in; no row is mended or left out before."""
     recipe = recipes.load(FOLDER / f"{name}.yaml", [f"data.path={REAL / file}", *settings])
-    splits = data.read(recipe.data, recipe.split, recipe.seed, recipe.task)
+    splits = read_splits(recipe)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == rows
     assert sum(note.count for note in splits.notes if note.what.startswith("dropped")) == dropped
 

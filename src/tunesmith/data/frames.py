@@ -68,8 +68,8 @@ def store(table: Iterable[Values], folder: Path) -> Path:
     """Write rows to `folder` as JSON Lines under a name that follows from their content; return the path."""
     lines = (json.dumps({str(key): _plain(cell) for key, cell in row.items()}, default=_plain) for row in table)
     content = "".join(f"{line}\n" for line in lines).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    return runs.write_whole(folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.jsonl", content)
+    path = folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+    return path if path.exists() else runs.write_whole(path, content)
 
 
 def refuse(source: object) -> TypeError:
