@@ -157,7 +157,7 @@ class _Export(Command):
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import export
-        from tunesmith.pipeline.hub import Repository
+        from tunesmith.pipeline.hub_upload import Repository
 
         repository = Repository.open(args.push) if args.push else None
 
