@@ -120,6 +120,9 @@ def test_a_fair_judge_is_trusted_and_tells_models_apart(tmp_path: Path) -> None:
         "Best answers",
     ):
         assert text in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
     assert "<script" not in page
     assert "http" not in page.replace(server.url, "").replace("http-equiv", "")
 

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
+from tests.sample_reports import Balance
 from tunesmith import cli
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation.intervals import Estimate, wilson
@@ -95,7 +96,11 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     chosen = found.report.chosen
     assert (chosen.kept, chosen.precision.value) == (len(kept), right / len(kept))
     assert 0.8 in [point.threshold for point in found.report.curve]
-    assert "Precision and coverage" in found.page.read_text()
+    page = found.page.read_text()
+    assert "Precision and coverage" in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
     again = linear(found.kept, "again", "split.test_size=10")  # what was kept can be trained on as it is
     assert again.manifest.status == "finished"
 

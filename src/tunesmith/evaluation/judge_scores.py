@@ -192,12 +192,23 @@ def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> JudgeScore
         model: {turn: fmean(values) for turn, values in _scores_by_turn(group).items()}
         for model, group in by_model.items()
     }
+    pairs = []
+    for (a, first), (b, second) in combinations(scores.items(), 2):
+        gaps = {turn: first[turn] - second[turn] for turn in first if turn in second}
+        if gaps:
+            values = list(gaps.values())
+            resampled = _resampled_means(values, [row for row, _ in gaps], confidence)
+            value, p = fmean(values), bootstrap_p(resampled)
+            low, high = percentile(value, resampled, confidence.level)
+            higher, lower = sum(gap > 0 for gap in values), sum(gap < 0 for gap in values)
+            pairs.append(ScoreDifference(a, b, len(gaps), higher, lower, value, low, high, p, p, False))
+    adjusted = zip(pairs, holm([pair.p for pair in pairs]), strict=True)
     missing = unscored(answers)
     models = [_model(model, by_model[model], means, confidence) for model, means in scores.items()]
     return JudgeScores(
         confidence.level,
         tuple(replace(model, headline=None) if missing.withheld else model for model in models),
-        _differences(scores, confidence),
+        tuple(replace(pair, p_holm=p, distinguishable=p < 1 - confidence.level) for pair, p in adjusted),
         between_judges(answers, confidence),
         reliability([verdict for verdict in verdicts if verdict.control], confidence),
         missing,
@@ -319,25 +330,6 @@ def _model(name: str, verdicts: Sequence[Verdict], scores: Mapping[Turn, float],
         histogram=tuple(histogram),
         length=LengthCorrelation(by_length.rows, by_length.spearman),
         turns={n: estimate({turn: scores[turn] for turn in scores if turn[1] == n}) for n in turns} if several else {},
-    )
-
-
-def _differences(scores: Mapping[str, Mapping[Turn, float]], confidence: Confidence) -> tuple[ScoreDifference, ...]:
-    """Return first minus second of each two models, over the turns of both, with Holm's correction over all pairs."""
-    pairs = []
-    for (a, first), (b, second) in combinations(scores.items(), 2):
-        gaps = {turn: first[turn] - second[turn] for turn in first if turn in second}
-        if gaps:
-            values = list(gaps.values())
-            resampled = _resampled_means(values, [row for row, _ in gaps], confidence)
-            value, p = fmean(values), bootstrap_p(resampled)
-            low, high = percentile(value, resampled, confidence.level)
-            higher, lower = sum(gap > 0 for gap in values), sum(gap < 0 for gap in values)
-            pairs.append(ScoreDifference(a, b, len(gaps), higher, lower, value, low, high, p, p, False))
-    adjusted = holm([pair.p for pair in pairs])
-    return tuple(
-        replace(pair, p_holm=p, distinguishable=p < 1 - confidence.level)
-        for pair, p in zip(pairs, adjusted, strict=True)
     )
 
 

@@ -84,9 +84,22 @@ def headline(report: Report) -> str:
             f"{warning}No headline: {missing.count:,} of {missing.verdicts:,} verdicts ({share(missing.share)}) "
             f"are unscored, more than {share(missing.limit)}."
         )
-    if isinstance(report, JudgeScoreReport):
-        return warning + _score_sentences(report)
     lines = []
+    if isinstance(report, JudgeScoreReport):
+        means = {model.name: model.headline for model in report.models if model.headline}
+        if means:
+            scores = ", ".join(f"{name} {points(mean.value)} {_interval(mean)}" for name, mean in means.items())
+            most = counted(max(model.scored for model in report.models), "answer")
+            gives = "gives" if len(report.judges) == 1 else "give"
+            lines.append(f"{_judges(report)} {gives} {scores} of 100 points on {most}.")
+        for difference in report.pairs:
+            a, b = difference.a, difference.b
+            if difference.distinguishable:
+                above, below = (a, b) if difference.value > 0 else (b, a)
+                lines.append(f"{above} is rated above {below} by {points(abs(difference.value))} points.")
+            else:
+                lines.append(f"{a} and {b} are not significantly different ({p_value(difference.p_holm)}).")
+        return warning + (" ".join(lines) or NO_VERDICTS)
     for pair in report.pairs:
         if pair.rate:
             equal = "" if pair.distinguishable else f"; they are not significantly different ({p_value(pair.p_holm)})"
@@ -129,23 +142,6 @@ def agreement_table(pairs: Sequence[JudgeAgreement]) -> str:
         cells = [_correlation(getattr(pair, name)) for name in NAMES]
         rows.append([f"{plain(pair.a)} and {plain(pair.b)}", f"{pair.rows:,}", *cells])
     return table(["Judges", "Rows", *NAMES.values()], rows)
-
-
-def _score_sentences(report: JudgeScoreReport) -> str:
-    means = {model.name: model.headline for model in report.models if model.headline}
-    if not means:
-        return NO_VERDICTS
-    scores = ", ".join(f"{name} {points(mean.value)} {_interval(mean)}" for name, mean in means.items())
-    most = max(model.scored for model in report.models)
-    gives = "gives" if len(report.judges) == 1 else "give"
-    lines = [f"{_judges(report)} {gives} {scores} of 100 points on {counted(most, 'answer')}."]
-    for pair in report.pairs:
-        if pair.distinguishable:
-            above, below = (pair.a, pair.b) if pair.value > 0 else (pair.b, pair.a)
-            lines.append(f"{above} is rated above {below} by {points(abs(pair.value))} points.")
-        else:
-            lines.append(f"{pair.a} and {pair.b} are not significantly different ({p_value(pair.p_holm)}).")
-    return " ".join(lines)
 
 
 def _score_parts(report: JudgeScoreReport) -> list[str]:
