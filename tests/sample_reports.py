@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 
+import tunesmith
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import Costs
+from tunesmith.protocols import TrainingNotes
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ClassificationReport, ClassificationResult, Curve, Mistake, SeededEnvironment
 from tunesmith.types import DataNote, DataSummary, Prediction, Quantiles, SplitSummary
@@ -50,7 +54,7 @@ def content(
                 ),
                 curve=Curve(((1, 1.0), (10, 0.5)), ((10, 0.7),), "macro_f1") if number else None,
                 worst=(Mistake("x:1", HOSTILE * 20, HOSTILE if number else None, labels[0], labels[1], 0.98),),
-                notes={"device": "cpu", "cut": 3},
+                notes=TrainingNotes(device="cpu", cut=3),
             )
         )
     pairs = label_pairs.compare(gold, stored, labels, Confidence(resamples=100, seed=0)) if num_methods > 1 else []
@@ -85,23 +89,38 @@ def content(
     )
 
 
+STYLES = Path(tunesmith.__file__).parent / "reporting" / "templates" / "report.css"
+STYLED = set(re.findall(r"\.([a-z][a-z0-9]*)", STYLES.read_text(encoding="utf-8"))) | {"d0"}
+"""Classes that the style sheet knows, and that of lines without dashes."""
+
+
 class Balance(HTMLParser):
-    """Fails on tags that are not closed in order, and collects what a browser would fetch or run."""
+    """Fails on tags that are not closed in order, and collects what a browser would fetch or run.
+
+    Fails too on a class without a style, and on a table that would be cut on a phone as it cannot be scrolled.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.classes: list[set[str]] = []
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
         if tag in ("script", "iframe", "object", "embed"):
             self.fetched.append(tag)
+        classes = set((dict(attrs).get("class") or "").split())
+        assert classes <= STYLED, f"no style for {classes - STYLED}"
+        if tag == "table" and classes & {"numbers", "matrix"}:
+            assert any("scroll" in around for around in self.classes), f"a table outside a scroll region: {classes}"
         if tag not in VOID:
             self.open.append(tag)
+            self.classes.append(classes)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         pass
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.classes.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert run.predictions("test", PredictionRow) == rows
     with pytest.raises(RunError, match="no predictions for the validation"):
         run.predictions("validation", PredictionRow)
+
+
+def test_predictions_of_thousands_of_labels_are_written_and_read_row_by_row(tmp_path: Path) -> None:
+    run = runs.use(tmp_path / "run")
+    rows = [PredictionRow(str(n), "x", [1 / 3000] * 3000, "x") for n in range(50)]
+    tracemalloc.start()
+    run.write_predictions("test", rows)
+    assert tracemalloc.get_traced_memory()[1] < 1e6  # the file has 3 MB
+    rows = run.predictions("test", PredictionRow)
+    assert tracemalloc.get_traced_memory()[0] < 2e6  # 8 bytes for each of 150,000 probabilities
+    tracemalloc.stop()
 
 
 def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

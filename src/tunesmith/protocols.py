@@ -190,6 +190,8 @@ class TrainingNotes:
     cut_rows: list[str] | None = omitted_if_none()
     """The first of them."""
     ngrams: int | None = omitted_if_none()
+    solver: str | None = omitted_if_none()
+    """Of a linear model with more than a few classes."""
 
     def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
         """Return the notes with the rows that truncation names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -28,6 +29,8 @@ def dump(value: Any) -> Any:
         return {item.name: dump(entry) for item, entry in entries if entry is not None or not item.metadata.get("omit")}
     if isinstance(value, dict):
         return {key: dump(entry) for key, entry in value.items()}
+    if isinstance(value, array):
+        return value.tolist()
     if isinstance(value, list | tuple):
         return [dump(entry) for entry in value]
     return value

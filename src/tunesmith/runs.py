@@ -128,8 +128,8 @@ class Run:
 
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
-        lines = [json.dumps(records.dump(row), ensure_ascii=False) + "\n" for row in rows]
-        write_whole(self.path / "predictions" / f"{split}.jsonl", "".join(lines).encode("utf-8"))
+        lines = ((json.dumps(records.dump(row), ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
+        write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
 
     def predictions(self, split: str, kind: type[Record]) -> list[Record]:
         """Return what was predicted of a split, as the records that its task writes. Raises RunError for no rows."""
@@ -209,12 +209,12 @@ def data_name(source: str) -> str:
     return Path(source.removeprefix("pypi:")).name
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file through a temporary neighbour and a rename."""
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
+    """Write a file through a temporary neighbour and a rename. content: in one piece, or in several."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     with scratch.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)

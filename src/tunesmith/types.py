@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,8 +110,12 @@ class Prediction:
 
     id: str
     label: str
-    probabilities: tuple[float, ...]
-    """One per label, in the order of `Classifier.labels`; they sum to 1."""
+    probabilities: Sequence[float]
+    """One per label, in the order of `Classifier.labels`; they sum to 1. Kept as an array of 8 bytes each."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.probabilities, array):
+            object.__setattr__(self, "probabilities", array("d", self.probabilities))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def test_a_run_holds_exactly_these_files(run: Path) -> None:
         "recipe.yaml",
         "report.html",
         "report.md",
+        "sample_predictions.json",
         "scores.json",
         "worst.json",
     ]
@@ -96,7 +97,7 @@ def test_predict_texts_and_files(run: Path, tmp_path: Path, capsys: pytest.Captu
     tunesmith("predict", run, "--text", "x", "--text-pair", "y", ok=False)
 
 
-ORDERS = 'id,Message,date,tags\n17,the goal of the team,2026-01-02,"a, b"\n23,,2026-01-03,c\n42,a robot,2026-01-04,\n'
+ORDERS = 'Message,id,date,tags\nthe goal of the team,17,2026-01-02,"a, b"\n,23,2026-01-03,c\na robot,42,2026-01-04,\n'
 
 
 def test_predict_keeps_the_columns_and_ids_of_new_data(
@@ -113,6 +114,7 @@ def test_predict_keeps_the_columns_and_ids_of_new_data(
         rows = list(csv.DictReader(file))
     given = [row for row in csv.DictReader(ORDERS.splitlines()) if row["Message"]]
     assert [{name: row[name] for name in given[0]} for row in rows] == given
+    assert list(rows[0])[:6] == [*given[0], "predicted_label", "probability"]
     assert [row["predicted_label"] for row in rows] == [row["label_1"] for row in rows] == ["sport", "tech"]
     assert all(row["probability"] == row["probability_1"] > row["probability_2"] for row in rows)
     tunesmith("predict", run, "--data", source, "text=Message", "on_bad_rows=drop", "--output", "out.jsonl")

@@ -10,6 +10,7 @@ import pytest
 
 from tests import tiny
 from tunesmith.data import CONVERSATIONS, read, read_unlabelled, summary, truncation
+from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import IGNORE
 from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import DataError
@@ -65,6 +66,13 @@ def test_formats(tmp_path: Path, row: dict[str, Any], messages: tuple[Message, .
     assert example.messages == messages
     assert example.label is None
     assert example.text == "\n\n".join(f"{m.content}\n\n{m.input}" if m.input else m.content for m in messages[:-1])
+
+
+def test_a_transcript_names_the_roles_of_several_turns() -> None:
+    question = Message("user", "Add.", "2 and 2")
+    assert transcript([question]) == "Add.\n\n2 and 2"
+    turns = [Message("system", "Be brief."), question, Message("assistant", "4"), Message("user", "And 1?")]
+    assert transcript(turns) == "System: Be brief.\n\nUser: Add.\n\n2 and 2\n\nAssistant: 4\n\nUser: And 1?"
 
 
 @pytest.mark.parametrize(

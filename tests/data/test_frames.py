@@ -128,6 +128,8 @@ def test_anything_else_is_a_type_error_that_names_what_is_expected(value: object
         lambda: tunesmith.evaluate(run, data=value),
         lambda: tunesmith.pseudo_label(run.path, source=value),
         lambda: tunesmith.judge(value),
+        lambda: tunesmith.judge_scores(value),
+        lambda: tunesmith.export(run, "safetensors", source=value),
     ):
         with pytest.raises(TypeError, match=r"expected a (path|string)"):
             call()

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from tests.endpoint_server import completion, serving
 from tunesmith.endpoints import client
-from tunesmith.endpoints.client import Endpoint, EndpointReply, EndpointRequest
+from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
+from tunesmith.endpoints.client import Endpoint
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message

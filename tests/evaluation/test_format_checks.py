@@ -57,6 +57,8 @@ def test_plain_answers_are_left_alone(text: str) -> None:
 
 def test_a_repeated_instruction_is_seen() -> None:
     assert format_checks.repeats_instruction(row(f"{INSTRUCTION.upper()}\nIt is as fast as light."))
+    turns = f"System: {INSTRUCTION}\n\nUser: It is fast."
+    assert format_checks.repeats_instruction(row(f"{INSTRUCTION} It is.", prompt=turns))
     assert not format_checks.repeats_instruction(row("It is fast."))  # the input may well belong to an answer
     assert not format_checks.repeats_instruction(row("Why? It is.", prompt="Why? It is.\n\nfast"))  # too short to tell
     assert not format_checks.repeats_instruction(row(f"{INSTRUCTION} So.", reference=f"{INSTRUCTION} So it goes."))

@@ -3,7 +3,9 @@
 import json
 import random
 import time
+import tracemalloc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.reporting import classification_report
 from tunesmith.types import Prediction
 
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
@@ -202,3 +205,46 @@ def test_rows_without_a_label_are_wrong_as_a_class_of_their_own_would_be() -> No
         sk.precision_score(gold, said, labels=["a", "b"], average="micro")
     )
     assert sum(map(sum, found.confusion)) == 60 - said.count("")
+
+
+def test_probabilities_in_pieces_give_the_same_bits(monkeypatch):
+    gold, predictions, labels = draw(1, 300, 40)
+    whole = metrics.score(gold, predictions, labels, Confidence(resamples=20))
+    monkeypatch.setattr(metrics, "CELLS_AT_ONCE", 1)
+    assert metrics.score(gold, predictions, labels, Confidence(resamples=20)) == whole
+
+
+def test_of_many_labels_only_the_mistakes_are_stored(monkeypatch):
+    gold, predictions, labels = draw(2, 400, 60)
+    predictions[0] = replace(predictions[0], label="")
+    full = metrics.score(gold, predictions, labels, Confidence(resamples=20))
+    listed = classification_report.confusions(full)
+    monkeypatch.setattr(metrics, "FULL_CONFUSION", 59)
+    sparse = metrics.score(gold, predictions, labels, Confidence(resamples=20))
+    assert sparse.confusion == ()
+    assert len(sparse.confusions) == np.count_nonzero(np.array(full.confusion) * (1 - np.eye(60)))
+    assert sum(cell.count for cell in sparse.confusions) == sum(map(sum, full.confusion)) - np.trace(full.confusion)
+    assert classification_report.confusions(sparse) == listed
+    assert replace(sparse, confusion=full.confusion, confusions=None) == full
+
+
+def test_scores_of_thousands_of_labels_take_little_memory():
+    """The predictions are 24 MB; a confusion matrix, or one row of 0 and 1 for each label, would be 72 MB."""
+    labels = [f"{k:04d}" for k in range(3000)]
+    predictions = [Prediction(str(n), labels[n], np.full(3000, 1 / 3000)) for n in range(1000)]
+    tracemalloc.start()
+    metrics.score(labels[:1000], predictions, labels, Confidence(resamples=100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_resamples_of_few_rows_and_thousands_of_labels_take_little_memory():
+    """All 2,000 resamples at once would take four times as much."""
+    labels = [f"{k:04d}" for k in range(3000)]
+    predictions = [Prediction(str(n), labels[n], np.full(3000, 1 / 3000)) for n in range(30)]
+    tracemalloc.start()
+    metrics.score(labels[:30], predictions, labels, Confidence(resamples=2000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6

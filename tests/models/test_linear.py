@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -11,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from tests import tiny
 from tunesmith.data.labels import class_weights
 from tunesmith.errors import RecipeError, TrainingError
-from tunesmith.models import linear
+from tunesmith.models import linear, low_rank
 from tunesmith.recipe import Linear
 from tunesmith.types import Example
 
@@ -45,6 +51,149 @@ def test_probabilities_are_those_of_scikit_learn(vectorizer: str, labels: tuple[
     model.fit(kind.fit_transform(texts[:100]).astype(np.float64), [label for _, label in rows[:100]])
     theirs = model.predict_proba(kind.transform(texts[100:]))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def many(rows: int, classes: int, seed: int = 0) -> list[Example]:
+    """Texts of many classes: three words that only the class has, among words that all have."""
+    draw = np.random.default_rng(seed)
+    return [
+        Example(
+            str(row), " ".join([*(f"k{label}x{n}" for n in draw.integers(6, size=3)), *filler]), label=f"{label:05d}"
+        )
+        for row, label in enumerate(draw.permutation(rows) % classes)
+        for filler in [[f"w{n}" for n in draw.zipf(1.5, size=5).clip(max=500)]]
+    ]
+
+
+def names_of(examples: list[Example]) -> tuple[str, ...]:
+    return tuple(sorted({str(example.label) for example in examples}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "classes", "name"),
+    [
+        (10_000, 212_000, 2, "lbfgs"),
+        (650_000, 2_000_000, 5, "lbfgs"),
+        (15_100, 11_932, 151, "newton-cg"),
+        (3_000, 7_519, 1_000, "newton-cg"),
+        (30_000, 32_342, 3_000, "low-rank"),
+        (100_000, 164_183, 10_000, "low-rank"),
+    ],
+)
+def test_the_solver_follows_from_the_shape(rows: int, features: int, classes: int, name: str) -> None:
+    assert linear.solver(rows, features, classes) == name
+
+
+def test_more_than_a_few_classes_reach_the_multinomial_optimum() -> None:
+    examples = many(600, 30)
+    labels = names_of(examples)
+    fitted = linear.fit(examples[:400], labels, Linear(word_ngrams=(1, 1)), np.ones(30)).predictor
+    ours = np.array([p.probabilities for p in fitted.predict(examples[400:])])
+    vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True)
+    model = LogisticRegression(C=10.0, max_iter=10_000, tol=1e-9)
+    model.fit(vectorizer.fit_transform([e.text for e in examples[:400]]), [e.label for e in examples[:400]])
+    theirs = model.predict_proba(vectorizer.transform([e.text for e in examples[400:]]))
+    assert np.abs(ours - theirs).max() < 1e-4
+
+
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "EXACT_MEMORY", 0)
+    monkeypatch.setattr(low_rank, "STEPS", 60)
+
+
+def test_low_rank_is_as_accurate_as_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = many(1500, 100)
+    labels, hits, settings = names_of(examples), [], Linear(word_ngrams=(1, 1))
+    monkeypatch.setattr(low_rank, "STEPS", 100)
+    for memory in (linear.EXACT_MEMORY, 0):
+        monkeypatch.setattr(linear, "EXACT_MEMORY", memory)
+        predictor = linear.fit(examples[:1000], labels, settings, np.ones(100)).predictor
+        hits.append(
+            np.mean(
+                [p.label == e.label for p, e in zip(predictor.predict(examples[1000:]), examples[1000:], strict=True)]
+            )
+        )
+    exact, approximate = hits
+    assert exact > 0.9
+    assert approximate > exact - 0.02
+
+
+@pytest.mark.usefixtures("without_memory")
+def test_low_rank_predictions_are_equal_for_equal_inputs_and_when_loaded(tmp_path: Path) -> None:
+    examples = many(300, 40)
+    labels = names_of(examples)
+    first, second = (linear.fit(examples, labels, Linear(), np.ones(40)).predictor for _ in range(2))
+    first.save(tmp_path)
+    expected = first.predict(examples[:50])
+    assert second.predict(examples[:50]) == expected
+    assert linear.LinearClassifier.load(tmp_path).predict(examples[:50]) == expected
+    assert [sum(p.probabilities) for p in expected] == pytest.approx([1.0] * 50)
+
+
+@pytest.mark.usefixtures("without_memory")
+def test_low_rank_obeys_class_weights() -> None:
+    examples = [Example(str(i), "same words", label=f"{i % 30:05d}") for i in range(300)]
+    weights = np.where(np.arange(30) == 7, 5.0, 1.0)
+    shares = (
+        linear.fit(examples, names_of(examples), Linear(), weights).predictor.predict(examples[:1])[0].probabilities
+    )
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=5e-3)
+
+
+def test_dense_features_of_many_classes_have_a_weight_each(without_memory: None) -> None:
+    draw = np.random.default_rng(0)
+    centres, gold = draw.normal(size=(40, 16)), np.arange(800) % 40
+    features = centres[gold] + 0.3 * draw.normal(size=(800, 16))
+    regression = linear.Regression.fit(features, gold.tolist(), Linear(), np.ones(40))
+    assert regression.weight.shape == (40, 16)
+    assert regression.projection is None
+    assert (regression.probabilities(features @ regression.weight.T).argmax(1) == gold).mean() > 0.95
+
+
+@pytest.mark.parametrize(("memory", "name"), [(1 << 30, "newton-cg"), (0, "rank 128")])
+def test_above_500_classes_the_solver_is_named(
+    memory: int, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(linear, "EXACT_MEMORY", memory)
+    monkeypatch.setattr(low_rank, "STEPS", 1)
+    draw = np.random.default_rng(0)
+    for classes in (500, 501):
+        linear.Regression.fit(
+            draw.normal(size=(2 * classes, 4)), [*range(classes)] * 2, Linear(C=1e-3), np.ones(classes)
+        )
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "501 classes" in warning
+    assert name in warning
+
+
+def test_ten_thousand_classes_take_little_memory() -> None:
+    """A weight for each of 10,000 classes and 20,000 features would be 1.6 GB, and an exact solver has 12 of them."""
+    program = """
+import json, resource
+import numpy as np, scipy.sparse as sparse
+from tunesmith.models import linear, low_rank
+from tunesmith.recipe import Linear
+low_rank.EPOCHS = low_rank.STEPS = 1
+columns = np.random.default_rng(0).integers(20_000, size=30_000)
+features = sparse.csr_matrix((np.ones(30_000), columns, np.arange(0, 30_001, 10)), shape=(3_000, 20_000))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+regression = linear.Regression.fit(features, list(range(3_000)), Linear(), np.ones(10_000))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([(after - before) / 1024, regression.size]))
+"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    megabytes, parameters = json.loads(output.splitlines()[-1])
+    assert parameters == 128 * (20_000 + 10_000) + 10_000
+    assert megabytes < 500
+
+
+def test_the_number_of_texts_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = many(200, 30)
+    predictor = linear.fit(examples, names_of(examples), Linear(), np.ones(30)).predictor
+    whole = predictor.predict(examples)
+    monkeypatch.setattr(linear, "SCORES_AT_ONCE", 90)
+    assert predictor.predict(examples) == whole
 
 
 def test_a_pair_keeps_its_texts_apart() -> None:

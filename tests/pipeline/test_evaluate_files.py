@@ -201,7 +201,7 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path: Path, capsys: py
     for table in [block.splitlines() for block in twin.split("\n\n") if block.startswith("|")]:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     tunesmith.evaluate(written(tmp_path / "one.json", rows(9, response=right)), report=tmp_path / "one.html")
-    assert "A model’s answers, scored" in (tmp_path / "one.html").read_text()
+    assert "Scores of responses" in (tmp_path / "one.html").read_text()
     with pytest.raises(RecipeError, match="cannot write"):
         tunesmith.evaluate(path, report=tmp_path / "page.txt")
 

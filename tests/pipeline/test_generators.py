@@ -272,8 +272,8 @@ def test_a_qlora_run_without_4_bits_is_not_called_one(
     manifest = run.finished
     assert manifest.notes["fallback"] == "lora instead of qlora: not today"
     assert manifest.name == "generator:qlora (fell back to lora)"
-    assert manifest.description.startswith("LoRA beside llama")
-    assert "beside 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
+    assert manifest.description.startswith("LoRA on llama")
+    assert "on 4-bit" not in run.read_text("report.md") + run.read_text("README.md")
     assert "fell back to lora" in run.read_text("report.md")
 
 

@@ -23,13 +23,14 @@ from tests.endpoint_server import Request, Server, completion, serving
 from tests.sample_reports import Balance
 from tunesmith import cli, records
 from tunesmith.endpoints import client
+from tunesmith.endpoints.chat_client import ClientIdentity
 from tunesmith.endpoints.journal import file_name
 from tunesmith.errors import DataError, EndpointError, RecipeError
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import run_report
 from tunesmith.pipeline.commands.judge import JudgeInput, JudgeResult, judge
 from tunesmith.reporting import generation_report as answers_report
-from tunesmith.reporting.schema import load_judge_report
+from tunesmith.reporting.judge_schema import load_judge_report
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 
@@ -119,6 +120,9 @@ def test_a_fair_judge_is_trusted_and_tells_models_apart(tmp_path: Path) -> None:
         "Best answers",
     ):
         assert text in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
     assert "<script" not in page
     assert "http" not in page.replace(server.url, "").replace("http-equiv", "")
 
@@ -237,8 +241,8 @@ def test_a_killed_run_goes_on_and_scores_each_item_once(tmp_path: Path) -> None:
             "judge.concurrency=2",
             "evaluate.bootstrap_samples=200",
         ]
-        place = {"api": "openai", "url": server.url, "model": "loopback"}
-        journal = tmp_path / "said-judged" / "judgements" / file_name("loopback", place)
+        identity = ClientIdentity(api="openai", url=server.url, model="loopback", max_tokens=512)
+        journal = tmp_path / "said-judged" / "judgements" / file_name("loopback", identity)
         for wanted in (8, 25):
             running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             end = time.monotonic() + 60
@@ -340,6 +344,18 @@ def test_more_seeds_and_judges_are_not_more_pairs(tmp_path: Path) -> None:
     assert found.report.unscored.verdicts == 20 * 2 * 2 * 2
 
 
+def test_a_verbatim_prompt_is_all_that_the_endpoint_gets(tmp_path: Path) -> None:
+    (tmp_path / "rubric.j2").write_text("{{ instruction }} {{ response }} (0 to 100, only the number)\n")
+    settings = (f"judge.rubric={tmp_path / 'rubric.j2'}", "judge.verbatim=true", "judge.controls=0")
+    with serving(lambda _: "70") as server:
+        found = ask(server, answers(tmp_path / "said.json", 2), settings=settings)
+    texts = sorted(one.user for one in server.requests)
+    assert texts == [f"What is {n} and {n}? It is {2 * n}. (0 to 100, only the number)" for n in range(2)]
+    assert all(len(one.body["messages"]) == 1 for one in server.requests)
+    assert found.report.models[0].headline.value == 70
+    assert "was sent verbatim" in found.page.read_text()
+
+
 def test_files_of_several_models_are_compared_on_the_same_prompts(tmp_path: Path) -> None:
     rows = json.loads(answers(tmp_path / "a.json").read_text())
     (tmp_path / "b.json").write_text(json.dumps([row | {"response": "no"} for row in reversed(rows[5:])]))
@@ -383,6 +399,10 @@ def test_questions_of_two_turns(tmp_path: Path) -> None:
         )
     (model,) = found.report.models
     assert (model.name, model.rows, model.headline.value) == ("small", 12, 40)
+    prompts = {(row.turn, row.prompt) for rows in found.report.shown.values() for row in rows}
+    assert {turn for turn, _ in prompts} == {1, 2}
+    assert all(text.startswith("Turn 1: What is ") == (turn == 2) for turn, text in prompts)
+    assert all(text.endswith("\n\nTurn 2: Twice that?") == (turn == 2) for turn, text in prompts)
     assert {turn: one.value for turn, one in model.turns.items()} == {1: 60, 2: 20}
 
 
@@ -561,8 +581,8 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "said-judged" / "judgements"
     folder.mkdir(parents=True)
     with serving(fair) as server:
-        place = {"api": "openai", "url": server.url, "model": "loopback"}
-        (folder / file_name("loopback", place)).write_text("{}\n")
+        identity = ClientIdentity(api="openai", url=server.url, model="loopback", max_tokens=512)
+        (folder / file_name("loopback", identity)).write_text("{}\n")
         with pytest.raises(EndpointError, match=r"loopback-[0-9a-f]{6}\.jsonl:1: damaged"):
             ask(server, answers(tmp_path / "said.json", 2))
 

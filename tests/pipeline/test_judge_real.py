@@ -9,7 +9,7 @@ import pytest
 
 from tests.endpoint_server import Request, completion, serving
 from tunesmith import assets, recipe as recipes
-from tunesmith.endpoints.client import EndpointRequest
+from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.errors import TunesmithError
 from tunesmith.pipeline.commands.judge import judge
 from tunesmith.pipeline.judge_models import LocalJudge
@@ -40,7 +40,7 @@ def model() -> LocalJudge:
 def said(tmp_path: Path) -> Path:
     rows = [
         {"instruction": f"What is {n} plus {n}?", "output": f"{2 * n}", "response": "4" if n % 2 else f"{2 * n}"}
-        for n in range(16)
+        for n in range(8)
     ]
     (tmp_path / "said.json").write_text(json.dumps(rows))
     (tmp_path / "rubric.txt").write_text(RUBRIC)
@@ -48,8 +48,8 @@ def said(tmp_path: Path) -> Path:
 
 
 @pytest.mark.real
-def test_twenty_items_before_a_real_judge_over_http(said: Path, model: LocalJudge) -> None:
-    """16 answers and 4 controls. The replies are the model's own; whatever they are worth, the totals reconcile."""
+def test_twelve_items_before_a_real_judge_over_http(said: Path, model: LocalJudge) -> None:
+    """8 answers and 4 controls. The replies are the model's own; whatever they are worth, the totals reconcile."""
 
     def act(request: Request) -> tuple[int, dict[str, str], bytes]:
         asked = [Message(one["role"], one["content"]) for one in request.body["messages"]]
@@ -68,14 +68,14 @@ def test_twenty_items_before_a_real_judge_over_http(said: Path, model: LocalJudg
         found = judge(said, overrides=overrides)
         requests = len(server.requests)
         again = judge(said, overrides=overrides)
-        assert len(server.requests) == requests == 20
+        assert len(server.requests) == requests == 12
     report = found.report
     (journal,) = (found.folder.path / "judgements").iterdir()
     lines = [json.loads(one) for one in journal.read_text().splitlines()]
-    assert len({line["key"] for line in lines}) == len(lines) == report.costs.questions == 20
+    assert len({line["key"] for line in lines}) == len(lines) == report.costs.questions == 12
     assert all(line["reply"] for line in lines)
     (model_scores,) = report.models
-    assert model_scores.scored + report.unscored.count == model_scores.rows == 16
+    assert model_scores.scored + report.unscored.count == model_scores.rows == 8
     assert (model_scores.headline is None) == (report.unscored.share > 0.02)
     assert sum(control.verdicts for control in report.reliability.controls) == 4
     assert again.report.models == report.models

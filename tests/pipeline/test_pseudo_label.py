@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
+from tests.sample_reports import Balance
 from tunesmith import cli
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation.intervals import Estimate, wilson
@@ -94,7 +96,11 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     chosen = found.report.chosen
     assert (chosen.kept, chosen.precision.value) == (len(kept), right / len(kept))
     assert 0.8 in [point.threshold for point in found.report.curve]
-    assert "Precision and coverage" in found.page.read_text()
+    page = found.page.read_text()
+    assert "Precision and coverage" in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
     again = linear(found.kept, "again", "split.test_size=10")  # what was kept can be trained on as it is
     assert again.manifest.status == "finished"
 
@@ -206,12 +212,19 @@ def test_a_real_generator_is_sampled_and_repeats_itself(answering: Path, tmp_pat
 def test_a_prompt_is_computed_once_for_all_samples(
     answering: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    own: Callable[..., Any] = Generator._read
-    monkeypatch.setattr(Generator, "_read", lambda self, ids, rows: read.append(rows) or own(self, ids, rows))
+    shapes: list[tuple[int, ...]] = []
+    own = LlamaForCausalLM.forward
+
+    @wraps(own)
+    def forward(self: Any, input_ids: Any = None, **more: Any) -> Any:
+        shapes.append(tuple(input_ids.shape))
+        return own(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
     (tmp_path / "new.json").write_text(json.dumps([{"instruction": "Say it."}, {"instruction": "Say more."}]))
     tunesmith.pseudo_label(answering, source=str(tmp_path / "new.json"), samples=12)
-    assert read == [12, 12]
+    assert [rows for rows, tokens in shapes if tokens > 1][-2:] == [1, 1]  # loading checks the model with a batch
+    assert {rows for rows, tokens in shapes if tokens == 1} == {12}
 
 
 def test_the_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,7 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
     assert recipes.load({}, ["model=gpt-5"], sections=("judge",)).judge.model == ("gpt-5",)
     assert recipes.load({}, ["engine=onnx"], sections=("serve",)).serve.engine == "onnx"
     assert recipes.load({}, ["batch_size=3"], sections=("generate",)).generate.batch_size == 3
+    assert recipes.load({}, ["guard.mask=email"], sections=("serve",)).serve.guard.mask == ("email",)
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def rows_of(name: str, folder: Path) -> Path:
         ("guanaco-opt-sft", FILES["guanaco-opt-sft"], [], 848, 2),
         ("instructions-gpt2-medium", FILES["instructions-gpt2-medium"], [], 1100, 0),
         ("alpaca-gpt2", FILES["alpaca-gpt2"], ["test_size=0.1", "validation_size=0.1"], 800, 0),
-        ("amazon-pythia-qlora", FILES["amazon-pythia-qlora"], ["data.text=text", "validation_size=0.1"], 1000, 0),
+        ("amazon-pythia-qlora", FILES["amazon-pythia-qlora"], ["data.text=text", "validation_size=0.1"], 4459, 0),
         ("yelp-bert", "yelp_review_full_1k", ["validation_size=0.1"], 1000, 0),
         ("ag-news-distilbert", "ag_news/train.csv.gz", [], 11598, 0),
         ("rte-distilbert", "rte/train.tsv.gz", [], 2490, 0),

@@ -74,7 +74,7 @@ def test_empty_bins_missing_numbers_and_a_single_evaluation_can_be_shown() -> No
     methods[1] = replace(methods[1], curve=Curve((), ((47, 0.5),), "macro_f1"))
     made = replace(made, methods=tuple(methods), data=replace(made.data, changes=(), made=()))
     page = classification_report.html(made)
-    assert "Nothing: no row was dropped" in page
+    assert "None: no row was dropped" in page
     assert "validation macro F1" in page
     assert "0.500000" not in page  # the axis around one value has short ticks
     assert "–" in classification_report.markdown(made)

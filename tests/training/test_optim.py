@@ -18,6 +18,7 @@ from transformers import get_scheduler
 from transformers.optimization import Adafactor
 
 from tests import tiny
+from tunesmith import recipe as recipes
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import MissingExtra, TrainingError
@@ -104,6 +105,12 @@ def test_an_optimizer_without_its_library_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr(quantize, "unavailable", lambda: "bitsandbytes is not installed")
     with pytest.raises(MissingExtra, match=r"(?s)AdamW8bit.*not installed.*tunesmith\[qlora\].*train\.optim=adamw"):
         optim.optimizer(nn.Linear(2, 2), Train(optim="adamw_8bit"))
+
+
+def test_other_tools_names_are_understood() -> None:
+    words = {"lion_32bit": "lion", "paged_adamw_8bit": "adamw_8bit", "adamw_torch": "adamw", "lion": "lion"}
+    for word, meant in words.items():
+        assert recipes.load({"data": {"path": "x"}}, [f"optim={word}"]).train.optim == meant
 
 
 def test_only_adamws_state_is_sharded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,14 @@ def conversation(turns: Sequence[Turn], required: bool = True) -> tuple[tuple[Me
     return tuple(messages), notes
 
 
+def transcript(messages: Sequence[Message]) -> str:
+    """Return what is to be answered, for people: the text of a single turn, or all turns, each after its role."""
+    texts = [content_with_input(message) for message in messages]
+    if len(messages) == 1:
+        return texts[0]
+    return "\n\n".join(f"{turn.role.capitalize()}: {text}" for turn, text in zip(messages, texts, strict=True))
+
+
 def content_with_input(message: Message) -> str:
     """Return the content of a message followed by its input, for templates without inputs and for people."""
     return f"{message.content}\n\n{message.input}" if message.input else message.content
@@ -232,7 +240,7 @@ def _human_assistant(values: Values) -> list[Turn]:
     text = cells.text(values.get("text"), "text")
     before, *parts = MARKER.split(text)
     if not parts:
-        raise InvalidRow("text without `### Human:` and `### Assistant:`")
+        raise InvalidRow("text without `### Human:` and `### Assistant:` (of raw text, data.format is text)")
     turns = [(role, content.strip(), "") for role, content in zip(parts[::2], parts[1::2], strict=True)]
     return [("system", before.strip(), ""), *turns] if before.strip() else turns
 

@@ -23,7 +23,11 @@ def rows(table: Any) -> list[Values] | None:
     if isinstance(table, Sequence) and not isinstance(table, str) and table:
         return list(table) if all(isinstance(row, Mapping) for row in table) else None
     if isinstance(table, Mapping):
-        columns = {name: list(column) for name, column in table.items() if _is_column(column)}
+        columns = {
+            name: list(column)
+            for name, column in table.items()
+            if isinstance(column, (list, tuple)) or hasattr(column, "tolist")
+        }
         if not columns or len(columns) < len(table) or len(set(map(len, columns.values()))) > 1:
             return None
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
@@ -35,7 +39,12 @@ def rows(table: Any) -> list[Values] | None:
         return list(table.to_dicts()) if hasattr(table, "to_dicts") else None
     if "datasets" in libraries and hasattr(table, "features"):
         names = {column: feature.names for column, feature in table.features.items() if hasattr(feature, "names")}
-        return [row | {column: _name(row[column], known) for column, known in names.items()} for row in table]
+        listed = list(table)
+        for row in listed:
+            for column, known in names.items():
+                index = row[column]  # -1 is how the hub writes a missing label
+                row[column] = None if index is None or index < 0 else known[index]
+        return listed
     return None
 
 
@@ -59,22 +68,13 @@ def store(table: Iterable[Values], folder: Path) -> Path:
     """Write rows to `folder` as JSON Lines under a name that follows from their content; return the path."""
     lines = (json.dumps({str(key): _plain(cell) for key, cell in row.items()}, default=_plain) for row in table)
     content = "".join(f"{line}\n" for line in lines).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    return runs.write_whole(folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.jsonl", content)
+    path = folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+    return path if path.exists() else runs.write_whole(path, content)
 
 
 def refuse(source: object) -> TypeError:
     """Return the error for what can be no data source."""
     return TypeError(f"cannot read data from {_described(source)}: expected a path, {TABLES}")
-
-
-def _is_column(value: object) -> bool:
-    return isinstance(value, (list, tuple)) or hasattr(value, "tolist")
-
-
-def _name(index: int | None, names: Sequence[str]) -> str | None:
-    """Return the name of a ClassLabel; -1 is how the hub writes a missing one."""
-    return None if index is None or index < 0 else names[index]
 
 
 def _plain(cell: Any) -> Any:

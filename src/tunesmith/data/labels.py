@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -48,6 +49,6 @@ def predictions(
     """Return rows of probabilities (examples x labels) as predictions."""
     best = probabilities.argmax(axis=1)
     return [
-        Prediction(example.id, labels[winner], tuple(row.tolist()))
-        for example, winner, row in zip(examples, best, probabilities, strict=True)
+        Prediction(example.id, labels[winner], array("d", row.tobytes()))
+        for example, winner, row in zip(examples, best, np.asarray(probabilities, dtype=np.float64), strict=True)
     ]

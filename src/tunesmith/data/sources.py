@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from tunesmith.data import folders, formats, hub
+from tunesmith.data import downloads, folders, formats, hub
 from tunesmith.data.cells import Values
 from tunesmith.data.rows import SPLITS, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 
 ASSET = "pypi:"
+SCHEMES = ("http://", "https://")
 
 
 def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
@@ -21,7 +22,13 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
 
     wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
+    addresses = {name: url for name in ("path", *SPLITS) if (url := getattr(data, name) or "").startswith(SCHEMES)}
+    data = data.model_copy(update={name: str(downloads.fetch(url, data.sha256)) for name, url in addresses.items()})
     if data.path and Path(data.path).expanduser().is_file():
+        path = Path(data.path).expanduser()
+        if data.sha256 and (found := downloads.digest(path)) != data.sha256.lower():
+            do = "use the file that the recipe was written for, or correct data.sha256"
+            raise DataError(f"{path}: not the file that data.sha256 names", expected=data.sha256, found=found, do=do)
         data = data.model_copy(update={"path": None, "train": data.path})
     tables_by_split = {} if data.train else _one_source(data, split, wanted)
     paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}

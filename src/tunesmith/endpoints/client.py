@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,12 +20,11 @@ from typing import Any, Protocol
 import httpx2
 from pydantic import SecretStr
 
+from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Json
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message
 
-Json = Mapping[str, Any]
-"""A JSON object."""
 INITIAL_BACKOFF, MAX_BACKOFF = 0.5, 30.0
 """Seconds before the first retry, doubled each time, and at most; each is drawn between half of it and all."""
 MAX_RETRY_AFTER = 300.0
@@ -34,58 +33,20 @@ MAX_REPLY_BYTES = 8 * 2**20
 RETRYABLE = {408, 425, 429, *range(500, 600)}
 """Status codes of transient problems."""
 HIDDEN_KEY = "***"
-ONE_REQUEST = TokenUsage(requests=1)
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointRequest:
-    """One conversation that asks for a completion."""
-
-    key: str
-    """What the caller recognises the reply by."""
-    messages: Sequence[Message]
-    seed: int
-    choices: Sequence[str] = ()
-    """The only texts that make sense as a reply, where they are few; a client that can choose among them may."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointReply:
-    """The completion of a request, or why there is none."""
-
-    text: str = ""
-    usage: TokenUsage = ONE_REQUEST
-    truncated: bool = False
-    """Ended by the token limit."""
-    failure: str = ""
-    """Why no reply came, after all retries; empty where one did."""
-
-
-class ChatClient(Protocol):
-    """Something that completes conversations: an endpoint, or a model in this process."""
-
-    @property
-    def name(self) -> str:
-        """The model's name, for people."""
-        ...
-
-    @property
-    def identity(self) -> Json:
-        """Everything that could change a reply: part of the key of a stored reply, and never a secret."""
-        ...
-
-    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
-        """Yield each request with its reply as soon as it arrives. Raises EndpointError for permanent problems."""
-        ...
-
-
-@dataclass(frozen=True)
-class ChatApi:
-    """One kind of API: its path, how a request's body is built, and how a reply's body is read."""
+class ChatApi(Protocol):
+    """One kind of API."""
 
     path: str
-    request_body: Callable[[str, EndpointRequest, int], dict[str, Any]]
-    parse_reply: Callable[[Json], EndpointReply]
+
+    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
+        """Return the body of a request."""
+        ...
+
+    def parse_reply(self, body: Json) -> EndpointReply:
+        """Return the reply in a response's body; raises whatever a malformed one leads to."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -111,9 +72,9 @@ class Endpoint:
         return self.model
 
     @property
-    def identity(self) -> Json:
+    def identity(self) -> ClientIdentity:
         url = self.url.split("?")[0]
-        return {"api": self.api, "url": url, "model": self.model, "max_tokens": self.max_tokens, "extra": self.extra}
+        return ClientIdentity(api=self.api, url=url, model=self.model, max_tokens=self.max_tokens, extra=self.extra)
 
     def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
         """Yield replies in order of arrival. Raises EndpointError after `max(5, 2 x concurrency)` failures in a row."""
@@ -162,7 +123,7 @@ class Endpoint:
 
     def _attempt(self, client: httpx2.Client, request: EndpointRequest) -> EndpointReply:
         api = APIS[self.api]
-        body = api.request_body(self.model, request, self.max_tokens) | dict(self.extra)
+        body = {**api.request_body(self.model, request, self.max_tokens), **self.extra}
         body = {name: value for name, value in body.items() if value is not None}
         status, headers, content = self._post(client, api.path, body)
         if status in RETRYABLE:
@@ -180,7 +141,7 @@ class Endpoint:
         deadline = time.monotonic() + self.timeout
         content = bytearray()
         try:
-            with client.stream("POST", _address(self.url, path), json=body) as response:
+            with client.stream("POST", self._address(path), json=body) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if time.monotonic() > deadline:
@@ -196,6 +157,12 @@ class Endpoint:
             ) from None
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise _TransientError(f"a broken connection ({type(error).__name__})") from None
+
+    def _address(self, path: str) -> str:
+        """Return the base URL followed by an API's path, unless it is there already; a query stays at the end."""
+        base, mark, query = self.url.partition("?")
+        base = base.rstrip("/")
+        return (base if base.endswith(path) else base + path) + mark + query
 
     def _headers(self) -> dict[str, str]:
         if self.key is None:
@@ -231,13 +198,6 @@ class _TransientError(Exception):
         self.problem, self.pause = problem, pause
 
 
-def _address(url: str, path: str) -> str:
-    """Return the base URL followed by an API's path, unless it is there already; a query stays at the end."""
-    base, mark, query = url.partition("?")
-    base = base.rstrip("/")
-    return (base if base.endswith(path) else base + path) + mark + query
-
-
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that Retry-After asks for, as a number or a date; None without one."""
     value = headers.get("retry-after", "").strip()
@@ -249,31 +209,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
-
-
-def _openai_request(model: str, request: EndpointRequest, max_tokens: int) -> dict[str, Any]:
-    fixed = {"temperature": 0, "seed": request.seed, "max_tokens": max_tokens, "stream": False}
-    return {"model": model, "messages": _message_list(request.messages), **fixed}
-
-
-def _openai_reply(body: Json) -> EndpointReply:
-    choice = body["choices"][0]
-    text = choice["message"]["content"]
-    if text is None:  # a refusal has a field of its own; a reasoning model may have spent all its tokens
-        text = choice["message"].get("refusal") or ""
-    counts = body.get("usage") or {}
-    usage = TokenUsage(_count(counts, "prompt_tokens"), _count(counts, "completion_tokens"), 1)
-    return EndpointReply(_text(text), usage, choice.get("finish_reason") == "length")
-
-
-def _ollama_request(model: str, request: EndpointRequest, max_tokens: int) -> dict[str, Any]:
-    options = {"temperature": 0, "seed": request.seed, "num_predict": max_tokens}
-    return {"model": model, "messages": _message_list(request.messages), "stream": False, "options": options}
-
-
-def _ollama_reply(body: Json) -> EndpointReply:
-    usage = TokenUsage(_count(body, "prompt_eval_count"), _count(body, "eval_count"), 1)
-    return EndpointReply(_text(body["message"]["content"]), usage, body.get("done_reason") == "length")
 
 
 def _message_list(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -294,8 +229,42 @@ def _count(counts: Json, name: str) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-APIS = {
-    "openai": ChatApi("/chat/completions", _openai_request, _openai_reply),
-    "ollama": ChatApi("/api/chat", _ollama_request, _ollama_reply),
-}
-"""A new API is two functions and a row here."""
+class OpenAiApi:
+    """Chat completions as OpenAI documents them."""
+
+    path = "/chat/completions"
+
+    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
+        """Return the body of a request."""
+        fixed = {"temperature": 0, "seed": request.seed, "max_tokens": max_tokens, "stream": False}
+        return {"model": model, "messages": _message_list(request.messages), **fixed}
+
+    def parse_reply(self, body: Json) -> EndpointReply:
+        """Return the reply in a response's body."""
+        choice = body["choices"][0]
+        text = choice["message"]["content"]
+        if text is None:  # a refusal has a field of its own; a reasoning model may have spent all its tokens
+            text = choice["message"].get("refusal") or ""
+        counts = body.get("usage") or {}
+        usage = TokenUsage(_count(counts, "prompt_tokens"), _count(counts, "completion_tokens"), 1)
+        return EndpointReply(_text(text), usage, choice.get("finish_reason") == "length")
+
+
+class OllamaApi:
+    """Ollama's own chat API."""
+
+    path = "/api/chat"
+
+    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
+        """Return the body of a request."""
+        options = {"temperature": 0, "seed": request.seed, "num_predict": max_tokens}
+        return {"model": model, "messages": _message_list(request.messages), "stream": False, "options": options}
+
+    def parse_reply(self, body: Json) -> EndpointReply:
+        """Return the reply in a response's body."""
+        usage = TokenUsage(_count(body, "prompt_eval_count"), _count(body, "eval_count"), 1)
+        return EndpointReply(_text(body["message"]["content"]), usage, body.get("done_reason") == "length")
+
+
+APIS: dict[str, ChatApi] = {"openai": OpenAiApi(), "ollama": OllamaApi()}
+"""A new API is a class and an entry here."""

@@ -7,12 +7,11 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from tunesmith import records
-from tunesmith.endpoints.client import Json
+from tunesmith.endpoints.chat_client import ClientIdentity
 from tunesmith.errors import EndpointError, RunError
 from tunesmith.types import Message
 
@@ -64,14 +63,14 @@ class Journal(Generic[Record]):
         self.records[key] = record
 
 
-def file_name(name: str, identity: Json) -> str:
+def file_name(name: str, identity: ClientIdentity) -> str:
     """Return `llama3-1f2e3d.jsonl`: the client's name, and a hash of its address, as names can be the same."""
-    address = json.dumps([identity.get(part) for part in ("api", "url", "model")])
+    address = json.dumps([identity.api, identity.url, identity.model])
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "model"
     return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}.jsonl"
 
 
-def request_key(identity: Json, messages: Sequence[Message], seed: int) -> str:
+def request_key(identity: ClientIdentity, messages: Sequence[Message], seed: int) -> str:
     """Return the key of a request: a hash of client, conversation and seed."""
-    whole = json.dumps([identity, [asdict(message) for message in messages], seed], sort_keys=True)
+    whole = json.dumps(records.dump([identity, messages, seed]), sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:32]

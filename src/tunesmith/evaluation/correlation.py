@@ -41,21 +41,21 @@ def correlate(
     a_N, b_N = np.array(pairs, np.float64).reshape(-1, 2).T
     if len(pairs) < 3 or np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
         return Correlations(len(pairs))
-    return Correlations(len(pairs), **estimates(_measure(a_N, b_N, names), len(pairs), confidence))
-
-
-def _measure(a_N: Floats, b_N: Floats, names: Sequence[str]) -> Callable[[Index], dict[str, Floats]]:
-    """Return the function from draws to the correlations of resampled rows: NaN where one side is constant."""
     (_, rank_a_N), (_, rank_b_N) = (np.unique(side_N, return_inverse=True) for side_N in (a_N, b_N))
     measures: dict[str, Callable[[Index], Floats]] = {
         "pearson": lambda draws_BN: _pearson(a_N[draws_BN], b_N[draws_BN]),
         "spearman": lambda draws_BN: _pearson(_ranks(rank_a_N[draws_BN]), _ranks(rank_b_N[draws_BN])),
         "kendall": lambda draws_BN: np.array([_kendall(a_N[draw_N], b_N[draw_N]) for draw_N in draws_BN]),
     }
-    return lambda draws_BN: {name: measures[name](draws_BN) for name in names}
+
+    def measure(draws_BN: Index) -> dict[str, Floats]:
+        return {name: measures[name](draws_BN) for name in names}
+
+    return Correlations(len(pairs), **estimates(measure, len(pairs), confidence))
 
 
 def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
+    """Return the correlation of each pair of lines; NaN where one of them is constant."""
     constant_B = (np.ptp(x_BN, axis=1) == 0) | (np.ptp(y_BN, axis=1) == 0)
     x_BN, y_BN = x_BN - x_BN.mean(1, keepdims=True), y_BN - y_BN.mean(1, keepdims=True)
     spread_B = np.sqrt((x_BN**2).sum(1) * (y_BN**2).sum(1))
@@ -74,6 +74,4 @@ def _ranks(places_BN: Index) -> Floats:
 def _kendall(a_N: Floats, b_N: Floats) -> float:
     from scipy import stats
 
-    if np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
-        return np.nan
     return float(stats.kendalltau(a_N, b_N, method="asymptotic").statistic)

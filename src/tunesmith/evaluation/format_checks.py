@@ -19,6 +19,8 @@ MARKERS = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 """What templates write and answers do not: headings, special tokens, role names at the start of a line."""
+ROLE = re.compile(r"^(?:System|User|Assistant): ")
+"""Before each turn of a prompt of several turns."""
 SHORTEST = 4
 """Words that an instruction needs, to count as repeated: shorter ones can belong to an answer."""
 LOOP, LOOPED = 3, 0.5
@@ -30,30 +32,31 @@ SHOWN = 5
 
 
 def empty(row: ResponseRow) -> bool:
-    """Nothing, or white space."""
+    """Whether there is no text, or only white space."""
     return not row.texts[0].strip()
 
 
 def template_text(row: ResponseRow) -> bool:
-    """A marker of some prompt template that the reference does not have too."""
-    response, reference = ({_plain(match[0]) for match in MARKERS.finditer(text)} for text in row.texts)
+    """Whether a marker of some prompt template occurs that the reference does not have too."""
+    response, reference = ({plain(match[0]) for match in MARKERS.finditer(text)} for text in row.texts)
     return bool(response - reference)
 
 
 def repeats_instruction(row: ResponseRow) -> bool:
-    """The instruction, or the whole prompt, word for word; unless the reference has it too."""
-    response, reference = map(_plain, row.texts)
-    questions = {_plain(row.prompt), _plain(row.instruction or row.prompt.split("\n\n")[0])}
+    """Whether the instruction or the whole prompt occurs word for word, unless in the reference too."""
+    response, reference = map(plain, row.texts)
+    instruction = row.instruction or ROLE.sub("", row.prompt.split("\n\n")[0])
+    questions = {plain(row.prompt), plain(instruction)}
     return any(len(text.split()) >= SHORTEST and text in response and text not in reference for text in questions)
 
 
 def answer_only(row: ResponseRow) -> bool:
-    """An answer and nothing else: not empty, no template text, no repeated instruction."""
+    """Whether it is an answer and nothing else: not empty, no template text, no repeated instruction."""
     return not (empty(row) or template_text(row) or repeats_instruction(row))
 
 
 def loops(row: ResponseRow) -> bool:
-    """The same groups of words over and over (Holtzman et al. 2020); unless the reference does so too."""
+    """Whether groups of words are repeated over and over (Holtzman et al. 2020), unless in the reference too."""
     response, reference = map(_loops, row.texts)
     return response and not reference
 
@@ -78,7 +81,7 @@ class FormatFlaw:
 
 
 def count(rows: Sequence[ResponseRow]) -> dict[str, FormatFlaw]:
-    """Count all of FLAWS, and responses that several different prompts got.
+    """Count all of FLAWS, and responses that several different prompts got, though their references differ.
 
     Without any row that tells whether its response had ended, that flaw is left out.
     """
@@ -88,16 +91,13 @@ def count(rows: Sequence[ResponseRow]) -> dict[str, FormatFlaw]:
         for name, holds in FLAWS.items()
         if name != "not ended" or ending_known
     }
-    flawed["same answer to different prompts"] = [row.id for row in _shared(rows)]
-    return {name: FormatFlaw(len(ids), tuple(ids[:SHOWN])) for name, ids in flawed.items()}
-
-
-def _shared(rows: Sequence[ResponseRow]) -> list[ResponseRow]:
-    """Rows whose response other prompts got too, though their references differ."""
-    cases = {(_plain(row.texts[0]), _plain(row.prompt), _plain(row.texts[1])) for row in rows}
+    cases = {(plain(row.texts[0]), plain(row.prompt), plain(row.texts[1])) for row in rows}
     prompts = Counter(response for response, _, _ in cases)
     references = Counter(response for response, _ in {(response, reference) for response, _, reference in cases})
-    return [row for row in rows if (text := _plain(row.texts[0])) and prompts[text] > 1 and references[text] > 1]
+    flawed["same answer to different prompts"] = [
+        row.id for row in rows if (text := plain(row.texts[0])) and prompts[text] > 1 and references[text] > 1
+    ]
+    return {name: FormatFlaw(len(ids), tuple(ids[:SHOWN])) for name, ids in flawed.items()}
 
 
 def _loops(text: str) -> bool:
@@ -108,5 +108,6 @@ def _loops(text: str) -> bool:
     return 1 - len(set(groups)) / len(groups) > LOOPED
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text without case and with single spaces, as texts are compared here."""
     return " ".join(text.split()).casefold()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -41,9 +41,21 @@ class Estimate:
     interval: Literal["wilson", "bootstrap"] | None = omitted_if_none()
     """How the interval was computed, where files say it."""
 
+    @classmethod
+    def of(cls, value: float, resampled: Floats, confidence: float) -> Estimate:
+        """Return a number with its percentile interval over resampled values."""
+        return cls(value, *percentile(value, resampled, confidence))
+
+    @classmethod
+    def share(cls, count: int, of: int, confidence: float) -> Estimate:
+        """Return `count` of `of` rows with Wilson's interval."""
+        return cls(count / of, *wilson(count, of, confidence))
+
 
 DRAWS_AT_ONCE = 1 << 19
 """Rows drawn in one chunk of resamples: 4 MB an array, which stays near the cache whatever N and B are."""
+RESAMPLES_AT_ONCE = 512
+"""At most, because statistics of many labels take memory for each label and resample."""
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
@@ -57,15 +69,15 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
 
 
 def resamples(rows: int, samples: int, seed: int) -> Iterator[Index]:
-    """Row numbers drawn with replacement: chunks of shape B' x N, B in all. The same for equal arguments."""
+    """Yield row numbers drawn with replacement: chunks of shape B' x N, B in all. The same for equal arguments."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, DRAWS_AT_ONCE // rows)
+    step = max(1, min(DRAWS_AT_ONCE // rows, RESAMPLES_AT_ONCE))
     for start in range(0, samples, step):
         yield generator.integers(rows, size=(min(step, samples - start), rows), dtype=np.intp)
 
 
 def bootstrap(measure: Callable[[Index], dict[str, Floats]], rows: int, samples: int, seed: int) -> dict[str, Floats]:
-    """Every statistic of `measure` (draws B' x N -> {name: B'}) on B resamples: {name: B values}.
+    """Return every statistic of `measure` (draws B' x N -> {name: B'}) on B resamples: {name: B values}.
 
     Equal `rows`, `samples` and `seed` mean equal resamples: values of two methods can be subtracted pair by pair.
     """
@@ -74,7 +86,7 @@ def bootstrap(measure: Callable[[Index], dict[str, Floats]], rows: int, samples:
 
 
 def counts(places_BN: Index, width: int, weights_BN: Floats | None = None) -> Floats:
-    """B x width: how often (or with what total weight) each number below `width` occurs in each line."""
+    """Return how often (or with what total weight) each number below `width` occurs in each line: B x width."""
     B = len(places_BN)
     cells = places_BN + np.arange(0, B * width, width, dtype=np.intp)[:, None]
     weights = None if weights_BN is None else weights_BN.ravel()
@@ -82,7 +94,7 @@ def counts(places_BN: Index, width: int, weights_BN: Floats | None = None) -> Fl
 
 
 def sums(values_NC: Floats, draws_BN: Index) -> Floats:
-    """What each line of `draws_BN` sums up to: B x C. Of whole numbers exactly, in whatever order they are added."""
+    """Return the sums over each line of `draws_BN`: B x C. Sums of whole numbers are exact in any order."""
     return counts(draws_BN, len(values_NC)) @ values_NC
 
 
@@ -102,7 +114,7 @@ def estimates(
     confidence: Confidence,
     interval: Literal["bootstrap"] | None = None,
 ) -> dict[str, Estimate]:
-    """Every statistic of `measure` on the rows as they are, with its percentile interval over resampled rows.
+    """Return every statistic of `measure` on the rows as they are, with its percentile interval over resampled rows.
 
     NaN marks a resample in which a statistic is not defined; the interval leaves such resamples out.
     """
@@ -110,8 +122,7 @@ def estimates(
     by_name = {}
     for name, value_1 in measure(np.arange(rows, dtype=np.intp)[None]).items():
         value, drawn = float(value_1[0]), resampled[name]
-        low, high = percentile(value, drawn[~np.isnan(drawn)], confidence.level)
-        by_name[name] = Estimate(value, low, high, interval)
+        by_name[name] = replace(Estimate.of(value, drawn[~np.isnan(drawn)], confidence.level), interval=interval)
     return by_name
 
 
@@ -136,7 +147,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for being several (Holm 1979), in the order given: any may be held against the level."""
+    """Return p-values adjusted for being several (Holm 1979), in the order given."""
     count, adjusted, least = len(p_values), [1.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(count), key=p_values.__getitem__)):
         least = max(least, min(1.0, (count - rank) * p_values[place]))

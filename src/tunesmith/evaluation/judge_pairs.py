@@ -99,8 +99,8 @@ def position_bias(verdicts: Sequence[Verdict], confidence: float) -> PositionBia
         first,
         second,
         ties,
-        _share(first, first + second, confidence),
-        _share(sum(a == b for a, b in both), len(both), confidence),
+        Estimate.share(first, first + second, confidence) if first + second else None,
+        Estimate.share(sum(a == b for a, b in both), len(both), confidence) if both else None,
         mcnemar_exact(first, second) if first + second else None,
     )
 
@@ -153,7 +153,3 @@ def _choices(verdicts: Sequence[Verdict]) -> dict[tuple[tuple[str, ...], Turn], 
     for (models, turn, _, _), choices in orders.items():
         by_turn[models, turn].append((choices.get("ab"), choices.get("ba")))
     return by_turn
-
-
-def _share(count: int, of: int, confidence: float) -> Estimate | None:
-    return Estimate(count / of, *wilson(count, of, confidence)) if of else None

@@ -29,9 +29,9 @@ SHOWN = 5
 """Best and worst answers that a report shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One judge's decision on one item, with one seed and in one order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeDecision:
+    """What a judge decided on one item, with one seed and in one order."""
 
     id: str
     models: tuple[str, ...]
@@ -39,22 +39,29 @@ class Verdict:
     turn: int
     control: str
     """Empty for a model's answer; else the kind of control."""
-    judge: str
     seed: int
     order: str
     """`ab`, or `ba` where the second model's answer was shown first."""
     score: int | None
     choice: str | None
-    """Of a pair, the model that won, or `tie`."""
+    """Of a pair, what won, or `tie`."""
     reason: str
     """Why there is neither score nor choice."""
     reply: str
-    length: int
-    """Words of the (first) answer."""
 
     @property
     def scored(self) -> bool:
+        """Whether there is a score or a choice."""
         return self.score is not None or self.choice is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(JudgeDecision):
+    """A decision by one of several judges; `choice` is the name of a model."""
+
+    judge: str
+    length: int
+    """Words of the (first) answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +152,9 @@ class JudgeAgreement:
     kendall: Estimate | None
 
     @classmethod
-    def of(cls, a: str, b: str, found: Correlations) -> JudgeAgreement:
-        return cls(a, b, found.rows, found.pearson, found.spearman, found.kendall)
+    def of(cls, a: str, b: str, correlations: Correlations) -> JudgeAgreement:
+        """Return the correlations as the agreement of two judges."""
+        return cls(a, b, correlations.rows, correlations.pearson, correlations.spearman, correlations.kendall)
 
 
 @dataclass(frozen=True)
@@ -180,13 +188,27 @@ def summarize(verdicts: Sequence[Verdict], confidence: Confidence) -> JudgeScore
     by_model: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in answers:
         by_model[verdict.models[0]].append(verdict)
-    scores = {model: _means(group) for model, group in by_model.items()}
+    scores = {
+        model: {turn: fmean(values) for turn, values in _scores_by_turn(group).items()}
+        for model, group in by_model.items()
+    }
+    pairs = []
+    for (a, first), (b, second) in combinations(scores.items(), 2):
+        gaps = {turn: first[turn] - second[turn] for turn in first if turn in second}
+        if gaps:
+            values = list(gaps.values())
+            resampled = _resampled_means(values, [row for row, _ in gaps], confidence)
+            value, p = fmean(values), bootstrap_p(resampled)
+            low, high = percentile(value, resampled, confidence.level)
+            higher, lower = sum(gap > 0 for gap in values), sum(gap < 0 for gap in values)
+            pairs.append(ScoreDifference(a, b, len(gaps), higher, lower, value, low, high, p, p, False))
+    adjusted = zip(pairs, holm([pair.p for pair in pairs]), strict=True)
     missing = unscored(answers)
     models = [_model(model, by_model[model], means, confidence) for model, means in scores.items()]
     return JudgeScores(
         confidence.level,
         tuple(replace(model, headline=None) if missing.withheld else model for model in models),
-        _differences(scores, confidence),
+        tuple(replace(pair, p_holm=p, distinguishable=p < 1 - confidence.level) for pair, p in adjusted),
         between_judges(answers, confidence),
         reliability([verdict for verdict in verdicts if verdict.control], confidence),
         missing,
@@ -265,8 +287,7 @@ def best_and_worst(verdicts: Sequence[Verdict], number: int = SHOWN) -> tuple[li
 
 def mean(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> Estimate:
     """Return a mean with its interval; values of one group (the turns of a question) are resampled together."""
-    value = fmean(values)
-    return Estimate(value, *percentile(value, _resampled_means(values, groups, confidence), confidence.level))
+    return Estimate.of(fmean(values), _resampled_means(values, groups, confidence), confidence.level)
 
 
 def _resampled_means(values: Sequence[float], groups: Sequence[str], confidence: Confidence) -> Floats:
@@ -286,13 +307,8 @@ def _resampled_means(values: Sequence[float], groups: Sequence[str], confidence:
 
 def _model(name: str, verdicts: Sequence[Verdict], scores: Mapping[Turn, float], confidence: Confidence) -> ModelScores:
     values = list(scores.values())
-    by_turn: dict[Turn, list[int]] = defaultdict(list)
-    words = {}
-    for verdict in verdicts:
-        words[verdict.id, verdict.turn] = verdict.length
-        if verdict.score is not None:
-            by_turn[verdict.id, verdict.turn].append(verdict.score)
-    spreads = [pstdev(group) for group in by_turn.values() if len(group) > 1]
+    words = {(verdict.id, verdict.turn): verdict.length for verdict in verdicts}
+    spreads = [pstdev(group) for group in _scores_by_turn(verdicts).values() if len(group) > 1]
     turns = sorted({turn for _, turn in words})
     several = len(turns) > 1
     histogram = [0] * BINS
@@ -317,29 +333,10 @@ def _model(name: str, verdicts: Sequence[Verdict], scores: Mapping[Turn, float],
     )
 
 
-def _differences(scores: Mapping[str, Mapping[Turn, float]], confidence: Confidence) -> tuple[ScoreDifference, ...]:
-    """Return first minus second of each two models, over the turns of both, with Holm's correction over all pairs."""
-    pairs = []
-    for (a, first), (b, second) in combinations(scores.items(), 2):
-        gaps = {turn: first[turn] - second[turn] for turn in first if turn in second}
-        if gaps:
-            values = list(gaps.values())
-            resampled = _resampled_means(values, [row for row, _ in gaps], confidence)
-            value, p = fmean(values), bootstrap_p(resampled)
-            low, high = percentile(value, resampled, confidence.level)
-            higher, lower = sum(gap > 0 for gap in values), sum(gap < 0 for gap in values)
-            pairs.append(ScoreDifference(a, b, len(gaps), higher, lower, value, low, high, p, p, False))
-    adjusted = holm([pair.p for pair in pairs])
-    return tuple(
-        replace(pair, p_holm=p, distinguishable=p < 1 - confidence.level)
-        for pair, p in zip(pairs, adjusted, strict=True)
-    )
-
-
-def _means(verdicts: Iterable[Verdict]) -> dict[Turn, float]:
-    """Return the mean of the scored verdicts of each row and turn, in order of appearance."""
+def _scores_by_turn(verdicts: Iterable[Verdict]) -> dict[Turn, list[int]]:
+    """Return the scores of each row and turn, in order of appearance."""
     scores: dict[Turn, list[int]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.score is not None:
             scores[verdict.id, verdict.turn].append(verdict.score)
-    return {turn: fmean(values) for turn, values in scores.items()}
+    return scores

@@ -15,7 +15,6 @@ from tunesmith.evaluation.paired_tests import (
     adjusted,
     check_same_rows,
     difference,
-    estimate,
 )
 from tunesmith.types import Prediction
 
@@ -43,7 +42,7 @@ def compare(
     pairs, is below 1 - confidence. The macro F1 difference stands beside it with its own paired bootstrap test,
     likewise adjusted, but decides nothing: two looks would err more often than the level says.
     """
-    check_same_rows({name: [prediction.id for prediction in of_one] for name, of_one in methods.items()})
+    check_same_rows({name: [prediction.id for prediction in rows] for name, rows in methods.items()})
     tables = {name: tabulate(gold, predictions, labels) for name, predictions in methods.items()}
     measured = {name: _measure(table, every_row(table)) for name, table in tables.items()}
     # One seed draws the same rows for every method: that is what makes the differences paired.
@@ -61,7 +60,7 @@ def compare(
         )
         test = AccuracyTest(only_a, only_b, mcnemar_exact(only_a, only_b))
         gap = difference(*f1s, confidence.level)
-        pairs.append(LabelPair(a, b, len(gold), test, estimate(*accuracies, confidence.level), gap))
+        pairs.append(LabelPair(a, b, len(gold), test, Estimate.of(*accuracies, confidence.level), gap))
     tests = adjusted([pair.mcnemar for pair in pairs])
     gaps = adjusted([pair.macro_f1_difference for pair in pairs])
     return [

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunesmith.evaluation import text_overlap
 from tunesmith.evaluation.correlation import correlate
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats
+from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.types import ResponseRow
 
 SCORE = "rougeL"
@@ -18,6 +18,22 @@ SHORT, LONG = 0.5, 2.0
 """Responses with less or more than this many times the reference's words are counted."""
 POINTS = 400
 """Most responses that a picture shows, evenly chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthGroup:
+    """Rows whose references are about equally long."""
+
+    shortest: int
+    """Words of the shortest reference."""
+    longest: int
+    rows: int
+    words: float
+    """Mean words of the response."""
+    ratio: float
+    """Words of all responses over words of all references."""
+    score: float
+    """Mean SCORE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +48,8 @@ class LengthBias:
     shorter: float
     """The share of responses with less than SHORT times the reference's words."""
     longer: float
-    thirds: tuple[dict[str, float], ...]
-    """Rows by the length of their reference: `from`, `to`, `rows`, and means: `words`, `ratio` and SCORE."""
+    thirds: tuple[LengthGroup, ...]
+    """Short, middle and long references, as many of each as ties allow."""
     correlations: dict[str, Estimate | None]
     """Spearman's; None where one side never varies."""
     points: tuple[tuple[float, float], ...]
@@ -55,31 +71,26 @@ def describe(rows: Sequence[ResponseRow], confidence: Confidence) -> LengthBias 
         "words of the answer and ROUGE-L": (response_N, score_N),
         "words of the reference and ROUGE-L": (reference_N, score_N),
     }
+    third_N = np.searchsorted(np.quantile(reference_N, [1 / 3, 2 / 3]), reference_N, side="left")
+    thirds = [
+        LengthGroup(
+            shortest=int(reference_N[inside].min()),
+            longest=int(reference_N[inside].max()),
+            rows=int(inside.sum()),
+            words=float(response_N[inside].mean()),
+            ratio=float(response_N[inside].sum() / max(1.0, reference_N[inside].sum())),
+            score=float(score_N[inside].mean()),
+        )
+        for inside in (third_N == third for third in range(3))
+        if inside.any()
+    ]
     return LengthBias(
         rows=len(rows),
         response=float(np.median(response_N)),
         reference=float(np.median(reference_N)),
         shorter=float(np.mean(response_N < SHORT * reference_N)),
         longer=float(np.mean(response_N > LONG * reference_N)),
-        thirds=_thirds(response_N, reference_N, score_N),
+        thirds=tuple(thirds),
         correlations={name: correlate(a, b, confidence, ["spearman"]).spearman for name, (a, b) in sides.items()},
         points=tuple(points),
-    )
-
-
-def _thirds(response_N: Floats, reference_N: Floats, score_N: Floats) -> tuple[dict[str, float], ...]:
-    """Rows by the length of their reference: short, middle and long ones, as many of each as ties allow."""
-    edges = np.quantile(reference_N, [1 / 3, 2 / 3])
-    third_N = np.searchsorted(edges, reference_N, side="left")
-    return tuple(
-        {
-            "from": int(reference_N[inside].min()),
-            "to": int(reference_N[inside].max()),
-            "rows": int(inside.sum()),
-            "words": float(response_N[inside].mean()),
-            "ratio": float(response_N[inside].sum() / max(1.0, reference_N[inside].sum())),
-            SCORE: float(score_N[inside].mean()),
-        }
-        for inside in (third_N == third for third in range(3))
-        if inside.any()
     )

@@ -7,7 +7,7 @@ are and thousands of resamples go through the same few lines. Shapes: N rows, K 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, wilson
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
+from tunesmith.records import omitted_if_none
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -28,6 +29,12 @@ HIGHER_IS_BETTER = {
     "ece": False,
 }
 """The headline metrics, in the order of a report, and which way is better."""
+
+CELLS_AT_ONCE = 1 << 22
+"""Probabilities (rows x labels) checked and summed at once: 32 MB."""
+
+FULL_CONFUSION = 500
+"""With more labels almost every cell of the confusion matrix is 0: only the mistakes are stored."""
 
 BINS = 10
 """Equal-width bins of the top probability, (low, high] as in Guo et al. 2017."""
@@ -59,6 +66,34 @@ class PredictionTable:
         """The calibration bin of each row."""
         places: Index = np.searchsorted(np.arange(1, BINS) / BINS, self.confidence, side="left")
         return places
+
+    def calibration(self) -> tuple[CalibrationBin, ...]:
+        """Return accuracy and mean confidence in each bin."""
+        bins = []
+        for place in range(BINS):
+            inside = self.bins == place
+            rows = int(inside.sum())
+            confidence = float(self.confidence[inside].mean()) if rows else None
+            accuracy = float(self.right[inside].mean()) if rows else None
+            bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
+        return tuple(bins)
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Return the confusion matrix, K x K."""
+        K = len(self.labels)
+        cells = np.bincount(self.gold * (K + 1) + self.predicted, minlength=K * (K + 1)).reshape(K, K + 1)
+        return tuple(tuple(row[:K]) for row in cells.tolist())
+
+    def confusions(self) -> tuple[Confusion, ...]:
+        """Return the cells of the confusion matrix off its diagonal that are not 0, largest first."""
+        K, answered = len(self.labels), self.predicted < len(self.labels)
+        rows_K, wrong = np.bincount(self.gold[answered], minlength=K), answered & (self.gold != self.predicted)
+        cells, counts = np.unique(self.gold[wrong] * K + self.predicted[wrong], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return tuple(
+            Confusion(self.labels[cell // K], self.labels[cell % K], int(count), float(count / rows_K[cell // K]))
+            for cell, count in zip(cells[order], counts[order], strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +129,17 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """A kind of mistake, and how often it is made."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+    """Of the gold label's rows that were given a label."""
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationBin:
     """The rows whose top probability lies in (low, high]; without rows there are no means."""
 
@@ -121,8 +167,11 @@ class ClassificationScores:
     """Of precision, recall and F1."""
     per_class: dict[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...]
-    """K x K row counts: gold down, predictions across; rows that were given no label are not in it."""
+    """K x K row counts: gold down, predictions across; rows that were given no label are not in it. Empty above
+    FULL_CONFUSION labels."""
     calibration: tuple[CalibrationBin, ...]
+    confusions: tuple[Confusion, ...] | None = omitted_if_none()
+    """Above FULL_CONFUSION labels: the mistakes, most frequent first."""
 
 
 def score(
@@ -136,8 +185,9 @@ def score(
     table = tabulate(gold, predictions, labels)
     counts, N = count(table, every_row(table)), len(table.gold)
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
-    low, high = wilson(int(table.right.sum()), N, confidence.level)
-    headline["accuracy"] = Estimate(headline["accuracy"].value, low, high, "wilson")
+    headline["accuracy"] = replace(Estimate.share(int(table.right.sum()), N, confidence.level), interval="wilson")
+    precision, recall = _ratio(counts.right, counts.predicted)[0], _ratio(counts.right, counts.gold)[0]
+    f1, many = _f1(counts)[0], len(labels) > FULL_CONFUSION
     return ClassificationScores(
         rows=N,
         invalid=int((table.predicted == len(table.labels)).sum()),
@@ -145,26 +195,42 @@ def score(
         confidence=confidence.level,
         headline=headline,
         averages=_averages(counts),
-        per_class=_per_class(table.labels, counts),
-        confusion=_confusion(table),
-        calibration=_calibration(table),
+        per_class={
+            label: ClassScores(
+                precision=float(precision[k]),
+                recall=float(recall[k]),
+                f1=float(f1[k]),
+                support=int(counts.gold[0, k]),
+                predicted=int(counts.predicted[0, k]),
+            )
+            for k, label in enumerate(table.labels)
+        },
+        confusion=() if many else table.confusion(),
+        calibration=table.calibration(),
+        confusions=table.confusions() if many else None,
     )
 
 
 def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
-    """The headline metrics without intervals: cheap enough for every evaluation during training."""
+    """Return the headline metrics without intervals: cheap enough for every evaluation during training."""
     table = tabulate(gold, predictions, labels)
     return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
 
 
 def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
-    """The columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
-    _check_lengths(gold, predictions, labels)
+    """Return the columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
+    _check_shape(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
     predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
-    probabilities = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
-    _check_probabilities(probabilities, predictions)
-    of_truth = probabilities[np.arange(len(truth)), truth]
+    confidence, of_truth, squared_error = np.empty((3, len(truth)))
+    step = max(1, CELLS_AT_ONCE // len(labels))
+    for start in range(0, len(truth), step):
+        rows = slice(start, start + step)
+        probabilities = _probabilities(predictions[rows])
+        at_truth = np.arange(len(probabilities)), truth[rows]
+        confidence[rows], of_truth[rows] = probabilities.max(axis=1), probabilities[at_truth]
+        probabilities[at_truth] -= 1
+        squared_error[rows] = (probabilities**2).sum(axis=1)
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
     tiny = np.finfo(np.float64).eps
     return PredictionTable(
@@ -172,13 +238,13 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
         gold=truth,
         predicted=predicted,
         hit=np.where(truth == predicted, truth, len(labels)),
-        confidence=probabilities.max(axis=1),
+        confidence=confidence,
         log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
-        squared_error=((probabilities - np.eye(len(labels))[truth]) ** 2).sum(axis=1),
+        squared_error=squared_error,
     )
 
 
-def _check_lengths(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
+def _check_shape(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
     if not gold or len(gold) != len(predictions):
         raise RunError(
             "the predictions do not fit the rows",
@@ -196,9 +262,11 @@ def _check_lengths(gold: Sequence[str], predictions: Sequence[Prediction], label
             )
 
 
-def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Prediction]) -> None:
-    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
+def _probabilities(predictions: Sequence[Prediction]) -> Floats:
+    """Return the predicted probabilities, N x K. RunError where they are none."""
+    probabilities_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     sums = probabilities_NK.sum(axis=1)
+    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
     good = (np.abs(sums - 1) < 1e-3) & (probabilities_NK >= 0).all(axis=1)
     if not good.all():
         place = int(np.argmin(good))
@@ -208,6 +276,7 @@ def _check_probabilities(probabilities_NK: Floats, predictions: Sequence[Predict
             found=f"sum {sums[place]:.6g}, least {probabilities_NK[place].min():.6g}",
             do="look for non-finite values in the model, or for damage in the predictions file",
         )
+    return probabilities_NK
 
 
 def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
@@ -227,7 +296,7 @@ def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
 
 
 def count(table: PredictionTable, draws_BN: Index) -> Counts:
-    """Rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
+    """Return the rows per label in each line of `draws_BN` (row numbers, repeats allowed)."""
     K = len(table.labels)
     return Counts(
         gold=intervals.counts(table.gold[draws_BN], K),
@@ -237,7 +306,7 @@ def count(table: PredictionTable, draws_BN: Index) -> Counts:
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Part / whole, and 0 where the whole is 0."""
+    """Return part / whole, and 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
@@ -291,7 +360,7 @@ COUNTED: dict[str, Callable[[Counts], Floats]] = {
 
 
 def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
-    """The headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
+    """Return the headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
 
     `log_loss` is the mean of -ln p(gold), in nats; `brier` the mean over rows of the squared errors summed over
     the labels (Brier 1950, 0 to 2; for two labels twice scikit-learn's binary form).
@@ -305,7 +374,7 @@ def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
 
 
 def every_row(table: PredictionTable) -> Index:
-    """Every row once: 1 x N."""
+    """Return the numbers of all rows, each once: 1 x N."""
     return np.arange(len(table.gold), dtype=np.intp)[None, :]
 
 
@@ -328,36 +397,3 @@ def _averages(counts: Counts) -> dict[str, Average]:
         )
         for name, (values, micro) in columns.items()
     }
-
-
-def _per_class(labels: Sequence[str], counts: Counts) -> dict[str, ClassScores]:
-    precision = _ratio(counts.right, counts.predicted)[0]
-    recall = _ratio(counts.right, counts.gold)[0]
-    f1 = _f1(counts)[0]
-    return {
-        label: ClassScores(
-            precision=float(precision[k]),
-            recall=float(recall[k]),
-            f1=float(f1[k]),
-            support=int(counts.gold[0, k]),
-            predicted=int(counts.predicted[0, k]),
-        )
-        for k, label in enumerate(labels)
-    }
-
-
-def _confusion(table: PredictionTable) -> tuple[tuple[int, ...], ...]:
-    K = len(table.labels)
-    cells = np.bincount(table.gold * (K + 1) + table.predicted, minlength=K * (K + 1))
-    return tuple(tuple(int(cell) for cell in row[:K]) for row in cells.reshape(K, K + 1))
-
-
-def _calibration(table: PredictionTable) -> tuple[CalibrationBin, ...]:
-    bins = []
-    for place in range(BINS):
-        inside = table.bins == place
-        rows = int(inside.sum())
-        confidence = float(table.confidence[inside].mean()) if rows else None
-        accuracy = float(table.right[inside].mean()) if rows else None
-        bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
-    return tuple(bins)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation.intervals import Estimate, Floats, bootstrap_p, holm, percentile
+from tunesmith.evaluation.intervals import Floats, bootstrap_p, holm, percentile
 
 UNADJUSTED = 1.0
 """`p_holm` of a test that is not yet part of a family of tests: claims nothing."""
@@ -52,11 +52,6 @@ def difference(value: float, resampled: Floats, confidence: float, least_p: floa
     """Return a difference with its percentile interval and p. least_p: the smallest p that so few rows allow."""
     low, high = percentile(value, resampled, confidence)
     return PairedDifference(value, low, high, min(1.0, max(bootstrap_p(resampled), least_p)))
-
-
-def estimate(value: float, resampled: Floats, confidence: float) -> Estimate:
-    """Return a number with its percentile interval."""
-    return Estimate(value, *percentile(value, resampled, confidence))
 
 
 def adjusted(tests: Sequence[Test]) -> list[Test]:

@@ -1,6 +1,6 @@
 """Several models that answered the same prompts: a paired test of every figure for every pair.
 
-Losses are means over the tokens of the reference answers. Models that cut text into different tokens are compared by
+Losses are means over the tokens of the reference answers. Models that tokenize differently are compared by
 character instead: a loss per token would favour the one with the shorter tokens.
 """
 
@@ -23,7 +23,6 @@ from tunesmith.evaluation.paired_tests import (
     adjusted,
     check_same_rows,
     difference,
-    estimate,
 )
 from tunesmith.evaluation.responses import SHARES
 from tunesmith.records import omitted_if_none
@@ -57,7 +56,7 @@ class ResponsePair:
     """They differ significantly: `p_holm` is below 1 - confidence level."""
 
     def test(self, figure: str) -> PairedDifference | McNemarTest | None:
-        """The test of a figure; None where there is none, or no row to test it on."""
+        """Return the test of a figure; None where there is none, or no row to test it on."""
         if figure == "loss":
             return self.loss_difference
         if figure not in SHARES:
@@ -66,7 +65,7 @@ class ResponsePair:
         return test if test.rows else None
 
     def difference(self, figure: str) -> PairedDifference | None:
-        """The difference in a figure that is no share."""
+        """Return the difference in a figure that is not a share."""
         return self.loss_difference if figure == "loss" else self.differences.get(figure)
 
 
@@ -95,7 +94,7 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> tuple[Respon
     for one of the models are left out for all. Of the other figures SHARES are tested by McNemar, each row once.
     """
     check_same_rows({name: [row.id for row in rows] for name, rows in methods.items()})
-    first = next(iter(methods.values()))
+    first, level = next(iter(methods.values())), confidence.level
     closeness = text_overlap.deciding([row.texts[1] for row in first])
     by_loss = all(row.learned is not None for rows in methods.values() for row in rows)
     shared = ResponseComparison(rows=len(first), closeness=closeness, decided_by=closeness)
@@ -112,7 +111,7 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> tuple[Respon
     def tested(figure: Mapping[str, _Resampled], a: str, b: str, rows: int) -> PairedDifference:
         # No paired test of N rows can be surer than all N signs being equal; the bootstrap of few rows does not know.
         gap = figure[a].value - figure[b].value, figure[a].draws - figure[b].draws
-        return difference(*gap, confidence.level, least_p=0.5 ** (rows - 1))
+        return difference(*gap, level, least_p=0.5 ** (rows - 1))
 
     pairs = [
         ResponsePair(
@@ -120,7 +119,7 @@ def compare(methods: Mapping[str, Rows], confidence: Confidence) -> tuple[Respon
             b=b,
             rows=shared.rows,
             loss_difference=tested(losses, a, b, shared.rows) if losses else None,
-            loss_ratio=estimate(losses[a].value / losses[b].value, losses[a].draws / losses[b].draws, confidence.level)
+            loss_ratio=Estimate.of(losses[a].value / losses[b].value, losses[a].draws / losses[b].draws, level)
             if losses
             else None,
             answered=len(answered),
@@ -146,7 +145,7 @@ class _Resampled:
 def _losses(
     methods: Mapping[str, Rows], confidence: Confidence, shared: ResponseComparison
 ) -> tuple[ResponseComparison, dict[str, _Resampled]]:
-    """The losses of several models over the rows that each of them could read whole; resampled if there are several."""
+    """Return the losses of the models over the rows that each could read whole; resampled where there are several."""
     kept = [i for i, rows in enumerate(zip(*methods.values(), strict=True)) if all(row.learned for row in rows)]
     if not kept:
         raise RunError("no test answer is short enough for every method", do="raise model.max_length and train again")
@@ -171,7 +170,7 @@ def _losses(
 
 
 def _overlaps(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, dict[str, _Resampled]]:
-    """Every figure of `text_overlap`, by model; none where there is nothing to compare."""
+    """Return every figure of `text_overlap`, by model; none where there is nothing to compare."""
     rows = len(next(iter(methods.values())))
     if len(methods) < 2 or not rows:
         return {}
@@ -186,7 +185,7 @@ def _overlaps(methods: Mapping[str, Rows], confidence: Confidence) -> dict[str, 
 
 
 def _mcnemar(a: Rows, b: Rows, share: str) -> McNemarTest:
-    """The test over the rows that both answered, and that both know the share of."""
+    """Return the test over the rows that both answered, and where both know whether the share holds."""
     holds = SHARES[share]
     answered = [(x, y) for x, y in zip(a, b, strict=True) if None not in (x.response, y.response)]
     held = [(holds(x), holds(y)) for x, y in answered if share != "ended" or None not in (x.ended, y.ended)]
@@ -195,7 +194,7 @@ def _mcnemar(a: Rows, b: Rows, share: str) -> McNemarTest:
 
 
 def _decided(pairs: Sequence[ResponsePair], decided_by: str, confidence: Confidence) -> list[ResponsePair]:
-    """The pairs with every test Holm-adjusted over all of them, and with what the deciding one says."""
+    """Return the pairs with every test Holm-adjusted over all of them, and with what the deciding one says."""
     if not pairs:
         return []
     losses = adjusted([pair.loss_difference for pair in pairs if pair.loss_difference])

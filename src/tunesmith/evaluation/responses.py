@@ -9,7 +9,7 @@ import numpy as np
 
 from tunesmith.evaluation import format_checks, text_overlap
 from tunesmith.evaluation.format_checks import FormatFlaw
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates, wilson
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates
 from tunesmith.types import ResponseRow
 
 HIGHER_IS_BETTER = {
@@ -32,7 +32,7 @@ HIGHER_IS_BETTER = {
 NEITHER = ("length_ratio", "tokens")
 """Figures of which neither way is better."""
 SHARES: dict[str, Callable[[ResponseRow], bool]] = {
-    "exact_match": lambda row: len(set(map(_plain, row.texts))) == 1,
+    "exact_match": lambda row: len(set(map(format_checks.plain, row.texts))) == 1,
     "ended": lambda row: bool(row.ended),
     "answer_only": format_checks.answer_only,
     "empty": format_checks.empty,
@@ -64,7 +64,16 @@ def score(rows: Sequence[ResponseRow], confidence: Confidence) -> GenerationScor
     for shares and percentile bootstrap over rows for the rest.
     """
     answered = [row for row in rows if row.response is not None]
-    figures = _losses(rows, confidence) | _overlaps(answered, confidence)
+    figures = _overlaps(answered, confidence)
+    if learned := [row for row in rows if row.learned]:  # a reference that is too long has no loss
+        sums_N = np.array([row.loss for row in learned], np.float64)
+        counts_N = np.array([row.learned for row in learned], np.float64)
+
+        def measure(draws_BN: Index) -> dict[str, Floats]:
+            loss_B = sums_N[draws_BN].sum(1) / counts_N[draws_BN].sum(1)
+            return {"loss": loss_B, "perplexity": np.exp(loss_B)}
+
+        figures |= estimates(measure, len(learned), confidence)
     return GenerationScores(
         rows=len(rows),
         answered=len(answered),
@@ -77,33 +86,19 @@ def score(rows: Sequence[ResponseRow], confidence: Confidence) -> GenerationScor
 
 
 def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
-    """The mean over tokens of (summed loss, number of tokens) pairs."""
+    """Return the mean over tokens of (summed loss, number of tokens) pairs."""
     return sum(loss for loss, _ in losses) / max(1, sum(count for _, count in losses))
 
 
-def _losses(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Estimate]:
-    if not (rows := [row for row in rows if row.learned]):  # a reference that is too long has no loss
-        return {}
-    sums_N = np.array([row.loss for row in rows], np.float64)
-    counts_N = np.array([row.learned for row in rows], np.float64)
-
-    def measure(draws_BN: Index) -> dict[str, Floats]:
-        loss_B = sums_N[draws_BN].sum(1) / counts_N[draws_BN].sum(1)
-        return {"loss": loss_B, "perplexity": np.exp(loss_B)}
-
-    return estimates(measure, len(rows), confidence)
-
-
 def _overlaps(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, Estimate]:
-    """Every figure of the answered rows: shares, likeness to the references, and lengths."""
+    """Return every figure of the answered rows: shares, likeness to the references, and lengths."""
     if not rows:
         return {}
     shares = {}
     for name, holds in SHARES.items():
         if name == "ended" and any(row.ended is None for row in rows):
             continue
-        count = sum(holds(row) for row in rows)
-        shares[name] = Estimate(count / len(rows), *wilson(count, len(rows), confidence.level))
+        shares[name] = Estimate.share(sum(map(holds, rows)), len(rows), confidence.level)
     table = text_overlap.tabulate([row.texts for row in rows])
     counted = all(row.tokens is not None for row in rows)
     tokens_N = np.array([row.tokens for row in rows], np.float64) if counted else None
@@ -113,7 +108,3 @@ def _overlaps(rows: Sequence[ResponseRow], confidence: Confidence) -> dict[str, 
         return text_overlap.measure(table, draws_BN) | lengths
 
     return shares | estimates(measure, len(rows), confidence)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from tunesmith.evaluation.intervals import Estimate, wilson
+from tunesmith.evaluation.intervals import Estimate
 
 POINTS = 20
 """Thresholds on a curve, at most."""
@@ -88,5 +88,5 @@ def threshold_curve(rows: Sequence[tuple[float, bool]], chosen: float, confidenc
 def at_threshold(rows: Sequence[tuple[float, bool]], threshold: float, confidence: float) -> ThresholdPoint:
     """Return coverage and precision at one threshold."""
     kept = [right for agreement, right in rows if agreement >= threshold]
-    precision = Estimate(sum(kept) / len(kept), *wilson(sum(kept), len(kept), confidence)) if kept else None
+    precision = Estimate.share(sum(kept), len(kept), confidence) if kept else None
     return ThresholdPoint(threshold, len(kept), len(kept) / len(rows), precision)

@@ -40,14 +40,14 @@ class OverlapTable:
 
 
 def tabulate(pairs: Sequence[tuple[str, str]]) -> OverlapTable:
-    """The numbers that all figures are made of. pairs: of a response and its reference."""
+    """Return the numbers that all figures are computed from. pairs: of a response and its reference."""
     rows = [_row(response, reference) for response, reference in pairs]
     means = np.array([mean for mean, _ in rows], np.float64).reshape(-1, len(MEANS))
     return OverlapTable(means, np.array([counts for _, counts in rows], np.float64).reshape(len(rows), -1))
 
 
 def measure(table: OverlapTable, draws_BN: Index) -> dict[str, Floats]:
-    """The figures of each line of `draws_BN` (row numbers, repeats allowed): {name: B}."""
+    """Return the figures of each line of `draws_BN` (row numbers, repeats allowed): {name: B}."""
     figures = {name: table.means[:, place][draws_BN].mean(1) for place, name in enumerate(MEANS)}
     sums_BC = sums(table.counts, draws_BN)
     figures |= {name: _of_sums(name, sums_BC[:, part]) for name, part in SUMMED.items()}
@@ -55,13 +55,13 @@ def measure(table: OverlapTable, draws_BN: Index) -> dict[str, Floats]:
 
 
 def each(table: OverlapTable) -> dict[str, Floats]:
-    """The figures of every row alone: {name: N}. BLEU of one short answer means little and is not among them."""
+    """Return the figures of every row alone: {name: N}. BLEU of one short answer means little and is not among them."""
     means = {name: table.means[:, place] for place, name in enumerate(MEANS)}
     return means | {name: _of_sums(name, table.counts[:, SUMMED[name]]) for name in ("chrf", "length_ratio")}
 
 
 def signatures() -> dict[str, str]:
-    """How BLEU and chrF are computed, in sacrebleu's words, for others to compute the same."""
+    """Return how BLEU and chrF are computed, as sacrebleu's signatures."""
     bleu, chrf = _sacrebleu()
     for metric in (bleu, chrf):
         metric.num_refs = 1
@@ -69,7 +69,7 @@ def signatures() -> dict[str, str]:
 
 
 def deciding(references: Sequence[str]) -> str:
-    """The figure that decides where only responses are known: `rougeL`, in which every response counts the same.
+    """Return the figure that decides where only responses are known: `rougeL`, in which every response counts the same.
 
     Where more than half of the references have no letter a-z and no digit it is `chrf`: rouge-score ignores all other
     characters.
@@ -79,13 +79,13 @@ def deciding(references: Sequence[str]) -> str:
 
 
 def normalize(text: str) -> str:
-    """As SQuAD compares answers: lower case, without punctuation and articles, single spaces."""
+    """Return a text as SQuAD compares answers: lower case, without punctuation and articles, single spaces."""
     characters = "".join(character for character in text.lower() if character not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", characters).split())
 
 
 def token_f1(response: str, reference: str) -> float:
-    """F1 of the words that both have, normalised (Rajpurkar et al. 2016); of an empty side 1 where both are empty."""
+    """Return the F1 of the words of both, normalised (Rajpurkar et al. 2016); 1 where both are empty."""
     ours, theirs = normalize(response).split(), normalize(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)

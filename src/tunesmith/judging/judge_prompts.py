@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from tunesmith.errors import RecipeError
@@ -90,6 +90,16 @@ class JudgeItem:
         """Return the same pair with the responses in the other order; `models` stays."""
         return replace(self, turns=tuple(replace(turn, responses=turn.responses[::-1]) for turn in self.turns))
 
+    @property
+    def mark(self) -> str:
+        """16 hex digits of the item's own hash: to imitate them, a text would have to contain its own hash."""
+        material = self.material()
+        for attempt in range(1000):
+            digits = hashlib.sha256(json.dumps([attempt, material]).encode()).hexdigest()[:16]
+            if not any(digits in text for text in material):
+                return f"#{digits}"
+        raise AssertionError("one text contains a thousand of its own hashes")
+
     def material(self) -> list[str]:
         """Return every text that comes from a model or the data."""
         by_turn = [(turn.instruction, turn.input, turn.reference or "", *turn.responses) for turn in self.turns]
@@ -104,16 +114,26 @@ class Rubric:
     """The criteria, or a Jinja template of the whole question; None takes `CRITERIA`."""
     references: bool = True
     """Show the judge the reference answer, where there is one."""
+    verbatim: bool = False
+    """Send the rendered template and nothing else: no marks around texts, no added lines."""
 
     @classmethod
-    def load(cls, path: str | None, references: bool) -> Rubric:
+    def load(cls, path: str | None, references: bool, verbatim: bool = False) -> Rubric:
         """Read a rubric file; None is the built-in one. Raises RecipeError where it is unreadable or a bad template."""
         if path is None:
+            if verbatim:
+                raise RecipeError("judge.verbatim without a rubric", do="set judge.rubric to a template of the prompt")
             return cls(None, references)
         try:
-            rubric = cls(Path(path).expanduser().read_text(encoding="utf-8"), references)
+            rubric = cls(Path(path).expanduser().read_text(encoding="utf-8"), references, verbatim)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"judge.rubric: cannot read {path}", found=str(error), do="give a text file") from None
+        if verbatim:
+            if not re.search(r"\{[{%][^}]*\bresponse(?:_a)?\b", rubric.text or ""):
+                raise RecipeError(
+                    f"judge.verbatim: {path} shows no response", expected="{{ response }} in the template"
+                )
+            return rubric
         for responses in (("a",), ("a", "b")):
             rubric.messages(JudgeItem("trial", responses, (JudgeTurn("q", responses, "i", "r"),)))
         return rubric
@@ -121,71 +141,65 @@ class Rubric:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits that change with the rubric."""
-        whole = json.dumps([self.text, self.references, CRITERIA, ENDING, GUARD])
+        whole = json.dumps(
+            [self.text, self.references, *(["verbatim"] if self.verbatim else [CRITERIA, ENDING, GUARD])]
+        )
         return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def messages(self, item: JudgeItem) -> list[Message]:
         """Return the conversation to send to a judge. An item always gets the same marks; its texts contain none."""
-        mode, mark = item.mode, _mark(item)
-        blocks = _blocks(item, _Fence(mark), self.references)
+        mode, mark = item.mode, item.mark
+        if self.verbatim:
+            last = item.last
+            names = ("response_a", "response_b") if item.pairwise else ("response",)
+            texts = {"instruction": last.instruction, "input": last.input, "earlier": item.turns[:-1], "mode": mode}
+            reference = (last.reference if self.references else None) or ""
+            values = texts | {"reference": reference} | dict(zip(names, last.responses, strict=True))
+            return [Message("user", self._render(values))]
+        blocks = self._blocks(item)
         guard = GUARD.format(mark=mark)
         if self.text is None or "{{" not in self.text:
             system = f"{(self.text or CRITERIA[mode]).strip()}\n\n{guard}\n\n{ENDING[mode]}"
             return [Message("system", system), Message("user", f"{blocks['material']}\n\n{ENDING[mode]}")]
-        prompt = _render(self.text, {**blocks, "mode": mode, "turns": len(item.turns), "ending": ENDING[mode]}).strip()
+        prompt = self._render({**blocks, "mode": mode, "turns": len(item.turns), "ending": ENDING[mode]}).strip()
         if mark not in prompt:
             prompt = f"{prompt}\n\n{blocks['material']}"
         return [Message("system", f"{guard}\n\n{ENDING[mode]}"), Message("user", f"{prompt.strip()}\n\n{ENDING[mode]}")]
 
+    def _blocks(self, item: JudgeItem) -> dict[str, str]:
+        """Return the material by name, every text of it between marks; empty where there is none."""
+        last, fence = item.last, partial(_fence, item.mark)
+        names = ["RESPONSE A", "RESPONSE B"] if item.pairwise else ["RESPONSE"]
+        earlier = []
+        for number, turn in enumerate(item.turns[:-1], 1):
+            question = f"{turn.instruction}\n\n{turn.input}" if turn.input else turn.instruction
+            earlier.append(fence(f"TURN {number} QUESTION", question))
+            earlier += [fence(f"TURN {number} {name}", text) for name, text in zip(names, turn.responses, strict=True)]
+        reference = last.reference if self.references else None
+        blocks = {
+            "conversation": "\n\n".join(earlier),
+            "instruction": fence("QUESTION", last.instruction),
+            "input": fence("INPUT", last.input) if last.input else "",
+            "reference": fence("REFERENCE ANSWER", reference) if reference else "",
+            "response": "\n\n".join(fence(name, text) for name, text in zip(names, last.responses, strict=True)),
+        }
+        parts = ["The conversation so far; only the turn after it is judged:"] if earlier else []
+        parts += [block for block in blocks.values() if block]
+        return blocks | {"material": "\n\n".join(parts)}
 
-@dataclass(frozen=True, slots=True)
-class _Fence:
-    """Puts a text between two lines that begin with the mark."""
+    def _render(self, values: Mapping[str, object]) -> str:
+        from jinja2 import StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    mark: str
-
-    def __call__(self, name: str, text: str) -> str:
-        safe = SPECIAL.sub(lambda match: match[0] + " ", text).strip("\n")
-        return f"{self.mark} {name} begins\n{safe}\n{self.mark} {name} ends"
-
-
-def _mark(item: JudgeItem) -> str:
-    """Return 16 hex digits of the item's own hash: to imitate them, a text would have to contain its own hash."""
-    material = item.material()
-    for attempt in range(1000):
-        digits = hashlib.sha256(json.dumps([attempt, material]).encode()).hexdigest()[:16]
-        if not any(digits in text for text in material):
-            return f"#{digits}"
-    raise AssertionError("one text contains a thousand of its own hashes")
-
-
-def _blocks(item: JudgeItem, fence: Callable[[str, str], str], references: bool) -> dict[str, str]:
-    """Return the material by name, every text of it between marks; empty where there is none."""
-    last = item.last
-    names = ["RESPONSE A", "RESPONSE B"] if item.pairwise else ["RESPONSE"]
-    earlier = []
-    for number, turn in enumerate(item.turns[:-1], 1):
-        question = f"{turn.instruction}\n\n{turn.input}" if turn.input else turn.instruction
-        earlier.append(fence(f"TURN {number} QUESTION", question))
-        earlier += [fence(f"TURN {number} {name}", text) for name, text in zip(names, turn.responses, strict=True)]
-    blocks = {
-        "conversation": "\n\n".join(earlier),
-        "instruction": fence("QUESTION", last.instruction),
-        "input": fence("INPUT", last.input) if last.input else "",
-        "reference": fence("REFERENCE ANSWER", last.reference) if last.reference and references else "",
-        "response": "\n\n".join(fence(name, text) for name, text in zip(names, last.responses, strict=True)),
-    }
-    parts = ["The conversation so far; only the turn after it is judged:"] if earlier else []
-    parts += [block for block in blocks.values() if block]
-    return blocks | {"material": "\n\n".join(parts)}
+        try:
+            environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+            return environment.from_string(self.text or "").render(values)
+        except Exception as error:  # a template may raise anything
+            names = ", ".join(values)
+            raise RecipeError(f"judge.rubric: {error}", expected=f"a Jinja template with {names}") from None
 
 
-def _render(text: str, values: Mapping[str, str | int]) -> str:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    try:
-        return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(values)
-    except Exception as error:  # a template may raise anything
-        names = ", ".join(values)
-        raise RecipeError(f"judge.rubric: {error}", expected=f"a Jinja template with {names}") from None
+def _fence(mark: str, name: str, text: str) -> str:
+    """Return a text between two lines that begin with the mark."""
+    safe = SPECIAL.sub(lambda match: match[0] + " ", text).strip("\n")
+    return f"{mark} {name} begins\n{safe}\n{mark} {name} ends"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from tunesmith.console import meter, warn
-from tunesmith.endpoints.client import ChatClient, EndpointReply, EndpointRequest
+from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest
 from tunesmith.endpoints.journal import Journal, request_key
 from tunesmith.endpoints.token_usage import TokenUsage
-from tunesmith.errors import EndpointError, JudgeError
-from tunesmith.evaluation.judge_scores import Verdict
+from tunesmith.errors import DataError, EndpointError, JudgeError
+from tunesmith.evaluation.judge_scores import JudgeDecision, Verdict
 from tunesmith.judging.judge_prompts import CHOICES, JudgeItem, Rubric
 from tunesmith.judging.reply_parsing import parse
 
@@ -21,21 +22,10 @@ REFERENCE = "reference"
 """The control that is as good as an answer can be; all others answer nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeRecord:
-    """A line of a judge's journal: the reply to one question, and the verdict in it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRecord(JudgeDecision):
+    """A line of a judge's journal; `choice` is `A`, `B` or `tie`: the responses as they were shown."""
 
-    id: str
-    models: tuple[str, ...]
-    turn: int
-    control: str
-    seed: int
-    order: str
-    score: int | None
-    choice: str | None
-    """Of a pair, `A`, `B` or `tie`: the response as it was shown, in whichever order."""
-    reason: str
-    reply: str
     read: int
     written: int
     tries: int
@@ -119,7 +109,14 @@ def run_judge(
     where the endpoint cannot go on; the journal then keeps the replies so far.
     """
     start = time.monotonic()
-    queries = list(_queries(judge, items, rubric, seeds))
+    queries = []
+    for item in items:
+        for swapped in (False, True) if item.pairwise else (False,):
+            messages = rubric.messages(item.swapped() if swapped else item)
+            for seed in seeds:
+                key = request_key(judge.identity, messages, seed)
+                request = EndpointRequest(key, messages, seed, CHOICES[item.mode])
+                queries.append(JudgeQuery(item, seed, swapped, request))
     unanswered: dict[str, JudgeQuery] = {}
     for query in queries:
         if not journal.has_reply(query.request.key):
@@ -131,7 +128,7 @@ def run_judge(
         try:
             for done, (request, reply) in enumerate(judge.replies(requests), 1):
                 record = unanswered[request.key].record(reply)
-                unscored += record.score is None and record.choice is None
+                unscored += not record.scored
                 journal.add(request.key, record)
                 show(done, f"{unscored} unscored" if unscored else "")
         except EndpointError as error:
@@ -143,6 +140,28 @@ def run_judge(
     records = [journal.records[key] for key in {query.request.key for query in queries}]
     usage = TokenUsage.total(TokenUsage(record.read, record.written, record.tries) for record in records)
     return JudgeRun(verdicts, len(records), usage, time.monotonic() - start)
+
+
+def pairs(items: Sequence[JudgeItem]) -> list[JudgeItem]:
+    """Return each two models' answers to one question, as one item. Raises DataError where there are no two."""
+    by_turn: dict[tuple[str, int], list[JudgeItem]] = {}
+    for item in items:
+        by_turn.setdefault((item.id, len(item.turns)), []).append(item)
+    paired = []
+    for same in by_turn.values():
+        for a, b in combinations(same, 2):
+            turns = (
+                replace(first, responses=(*first.responses, *second.responses))
+                for first, second in zip(a.turns, b.turns, strict=True)
+            )
+            paired.append(JudgeItem(a.id, (*a.models, *b.models), tuple(turns)))
+    if not paired:
+        raise DataError(
+            "no two models answered one question",
+            expected="answers of two models",
+            do="give a second file, or --response",
+        )
+    return paired
 
 
 def controls(items: Sequence[JudgeItem], number: int, seed: int) -> list[JudgeItem]:
@@ -171,14 +190,3 @@ def controls(items: Sequence[JudgeItem], number: int, seed: int) -> list[JudgeIt
 
 def _control(item: JudgeItem, name: str, models: tuple[str, ...], responses: tuple[str, ...]) -> JudgeItem:
     return JudgeItem(item.id, models, (replace(item.last, responses=responses),), name)
-
-
-def _queries(
-    judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int]
-) -> Iterator[JudgeQuery]:
-    for item in items:
-        for swapped in (False, True) if item.pairwise else (False,):
-            messages = rubric.messages(item.swapped() if swapped else item)
-            for seed in seeds:
-                key = request_key(judge.identity, messages, seed)
-                yield JudgeQuery(item, seed, swapped, EndpointRequest(key, messages, seed, CHOICES[item.mode]))

@@ -29,6 +29,8 @@ def unpack(path: Path) -> Path:
     The cache is keyed by the file's SHA-256. Raises ModelError if there is no such file, or if transformers cannot read
     its architecture.
     """
+    from transformers import AutoTokenizer
+
     if not path.is_file():
         raise ModelError(f"{path} does not exist", expected="a GGUF file with one causal language model")
     state = path.stat()
@@ -39,7 +41,12 @@ def unpack(path: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # the target appears complete or not at all
             folder = Path(scratch) / "model"
-            _convert(path, folder)
+            model = read(path)
+            with _explained(path):
+                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            del model.config._name_or_path  # the title in the file, which is not a name to load it by
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
             try:
                 folder.rename(target)
             except OSError:
@@ -54,17 +61,6 @@ def _sha256(path: Path, size: int, changed: int) -> str:
     """Return the hash of a file's content; size and changed (ns) belong to the cache's key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _convert(path: Path, folder: Path) -> None:
-    from transformers import AutoTokenizer
-
-    model = read(path)
-    with _explained(path):
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    del model.config._name_or_path  # the title in the file, which is not a name to load it by
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def read(path: Path) -> Any:

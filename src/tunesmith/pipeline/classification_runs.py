@@ -4,36 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tunesmith import hardware
+from tunesmith.console import say
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import Classifier, TrainResult
-from tunesmith.reporting import conclusions
-from tunesmith.reporting.schema import ClassificationReport, ClassificationResult, Mistake, WorstMistakes
+from tunesmith.reporting import conclusions, terminal
+from tunesmith.reporting.format import counted, metric
+from tunesmith.reporting.schema import (
+    ClassificationReport,
+    ClassificationResult,
+    Mistake,
+    SamplePrediction,
+    SamplePredictions,
+    WorstMistakes,
+)
 from tunesmith.runs import Run
 from tunesmith.types import Example, PredictionRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
+MOST_TRAIN_ROWS = 1000
+"""Training rows that are predicted for the report: enough to see over-fitting, whatever a prediction costs."""
+SAMPLES, TOP_LABELS = 3, 4
+"""Held-out examples that are shown, and how many labels each."""
 
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
-    """Predict the labels of the validation and the test rows. The test split is used here and nowhere else."""
-    splits, run = job.splits, job.run
-    validation = None
-    if splits.validation:
-        rows = predict(result.classifier, splits.validation)
-        run.write_predictions("validation", rows)
-        validation = metrics.headline([row.gold for row in rows], rows, splits.labels)
+    """Predict the labels of the validation and the test rows. The test split is used here and nowhere else.
+
+    At most MOST_TRAIN_ROWS training rows are predicted too, so that over-fitting shows.
+    """
+    splits, run, seed = job.splits, job.run, job.recipe.seed
+    held_out = predict(result.classifier, splits.validation) if splits.validation else []
+    if held_out:
+        run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.classifier, splits.test)
     run.write_predictions("test", rows)
     run.write("worst.json", worst(splits.test, rows))
-    return Outcome(validation, len(rows))
+    split, examples = ("validation", splits.validation) if held_out else ("test", splits.test)
+    samples = sample_predictions(split, examples, held_out or rows, splits.labels, seed)
+    run.write("sample_predictions.json", samples)
+    if samples.rows:
+        say(terminal.sample_predictions(samples))
+    validation = _headline(held_out, splits.labels) if held_out else None
+    if not rows:
+        return Outcome(validation, 0)
+    drawn = np.random.default_rng(seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
+    seen = predict(result.classifier, [splits.train[place] for place in sorted(drawn.tolist())])
+    train = _headline(seen, splits.labels)
+    known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
+    known["test"] = _headline(rows, splits.labels)
+    accuracies = [f"{split} {metric(scores['accuracy'])}" for split, scores in known.items() if scores]
+    say(f"accuracy: {', '.join(accuracies)}")
+    return Outcome(validation, len(rows), train)
+
+
+def _headline(rows: Sequence[PredictionRow], labels: Sequence[str]) -> dict[str, float]:
+    return metrics.headline([row.gold for row in rows], rows, labels)
 
 
 def predict(classifier: Classifier, examples: Sequence[Example]) -> list[PredictionRow]:
@@ -56,6 +92,19 @@ def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow]) -> 
     )
 
 
+def sample_predictions(
+    split: str, examples: Sequence[Example], predictions: Sequence[PredictionRow], labels: Sequence[str], seed: int
+) -> SamplePredictions:
+    """Return a few examples of a split, drawn with the seed, with their most probable labels."""
+    drawn = np.random.default_rng(seed).permutation(len(examples))[:SAMPLES]
+    rows = []
+    for place in sorted(drawn.tolist()):
+        example, prediction = examples[place], predictions[place]
+        top = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])[:TOP_LABELS]
+        rows.append(SamplePrediction(example.id, example.text, example.text_pair, prediction.gold, tuple(top)))
+    return SamplePredictions(split, tuple(rows))
+
+
 def score(run: Run, split: str = "test") -> ClassificationScores:
     """Return the scores of the stored predictions of a split."""
     rows = run.predictions(split, PredictionRow)
@@ -64,25 +113,30 @@ def score(run: Run, split: str = "test") -> ClassificationScores:
 
 def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationReport:
     """Return the report on runs by name: scores, the worst mistakes, pairs, and the verdict."""
-    methods = tuple(
+    results = tuple(
         report_parts.method(
             ClassificationResult,
             run,
             name,
             scores=run.load("scores.json", ClassificationScores),
             worst=run.load("worst.json", WorstMistakes).worst,
+            sample_predictions=run.load("sample_predictions.json", SamplePredictions)
+            if (run.path / "sample_predictions.json").exists()
+            else None,
+            library=methods.library(run.manifest.name),
         )
         for name, run in runs.items()
     )
-    predictions = {name: run.predictions("test", PredictionRow) for name, run in runs.items()}
-    first = next(iter(runs.values()))
-    gold = [row.gold for row in next(iter(predictions.values()))]
-    pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence) if len(runs) > 1 else []
+    first, pairs = next(iter(runs.values())), []
+    if len(runs) > 1:
+        predictions = {name: run.predictions("test", PredictionRow) for name, run in runs.items()}
+        gold = [row.gold for row in next(iter(predictions.values()))]
+        pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence)
     return report_parts.report(
         ClassificationReport,
         first,
         confidence,
-        verdict=conclusions.of_labels(methods, pairs),
-        methods=methods,
+        verdict=conclusions.of_labels(results, pairs),
+        methods=results,
         pairs=tuple(pairs),
     )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from tunesmith.errors import DataError
 from tunesmith.evaluation.correlation import correlate
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.evaluation.judge_scores import JudgeAgreement, mean
+from tunesmith.pipeline import in_memory
 from tunesmith.reporting import judge_report
 from tunesmith.reporting.format import level, points
 from tunesmith.reporting.markdown import plain, table
@@ -62,7 +61,7 @@ class ScoresByRow:
     scores: dict[str, float | None]
 
 
-def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> ExternalScores:
+def judge_scores(*files: object, confidence: Confidence | None = None) -> ExternalScores:
     """Return means, counts and agreement of files of scores.
 
     A file is a JSON array of numbers (row by row; null where there is none), or rows with `id` and `score` as JSON or
@@ -72,20 +71,46 @@ def judge_scores(*files: str | Path, confidence: Confidence | None = None) -> Ex
     confidence = confidence or Confidence()
     if not files:
         raise DataError("no files of scores", do="give one or more")
-    paths = [Path(file) for file in files]
+    paths = [in_memory.kept_path(file) for file in files]
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
     by_name = {name: read(path) for name, path in zip(names, paths, strict=True)}
-    return ExternalScores(
-        "scores",
-        confidence.level,
-        tuple(_file(name, rows.scores, confidence) for name, rows in by_name.items()),
-        tuple(_agreement(a, b, by_name[a], by_name[b], confidence) for a, b in combinations(by_name, 2)),
-    )
+    described = []
+    for name, rows in by_name.items():
+        given = {row: value for row, value in rows.scores.items() if value is not None}
+        values = list(given.values())
+        if not values:
+            raise DataError(f"{name}: no scores")
+        described.append(
+            ScoreFile(
+                name=name,
+                rows=len(rows.scores),
+                scored=len(values),
+                unscored=len(rows.scores) - len(values),
+                mean=mean(values, list(given), confidence),
+                median=median(values),
+                zeros=values.count(0),
+                hundreds=values.count(100),
+            )
+        )
+    agreement: list[JudgeAgreement | NotComparable] = []
+    for (a, first), (b, second) in combinations(by_name.items(), 2):
+        shared = [row for row in first.scores if row in second.scores]
+        sizes = len(first.scores), len(second.scores)
+        if not shared or first.by_id != second.by_id or (not first.by_id and sizes[0] != sizes[1]):
+            why = f"{sizes[0]:,} and {sizes[1]:,} scores are not of the same rows"
+            agreement.append(NotComparable(a, b, 0, why))
+        else:
+            ours, theirs = ([rows.scores[row] for row in shared] for rows in (first, second))
+            agreement.append(JudgeAgreement.of(a, b, correlate(ours, theirs, confidence)))
+    return ExternalScores("scores", confidence.level, tuple(described), tuple(agreement))
 
 
 def read(path: Path) -> ScoresByRow:
-    """Return a file's scores. Raises DataError where it is unreadable or holds none."""
+    """Return a file's scores. Raises DataError where it is unreadable or holds none.
+
+    Several scores of a row are averaged; controls are left out.
+    """
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
         lines = text.splitlines() if path.suffix == ".jsonl" else [text]
@@ -98,53 +123,19 @@ def read(path: Path) -> ScoresByRow:
     if isinstance(content, list) and all(_is_score(value) for value in content):
         return ScoresByRow(False, {str(number): value for number, value in enumerate(content, 1)})
     if isinstance(content, list) and all(isinstance(row, dict) and _is_score(row.get("score", "")) for row in content):
-        return ScoresByRow(True, _means(content))
+        scores: dict[str, list[float]] = {}
+        for number, row in enumerate(content, 1):
+            if not row.get("control"):
+                model = row.get("models", [row["model"]] if "model" in row else [])
+                parts = [*([row["id"]] if "id" in row else []), *model, *([row["turn"]] if "turn" in row else [])]
+                name = " · ".join(map(str, parts)) or str(number)
+                scores.setdefault(name, []).extend([row["score"]] if row["score"] is not None else [])
+        return ScoresByRow(True, {name: fmean(values) if values else None for name, values in scores.items()})
     raise DataError(f"{path}: no scores", expected="an array of numbers from 0 to 100, or rows with id and score")
-
-
-def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Return the mean of each row's scores, without controls; None where no score is given."""
-    scores: dict[str, list[float]] = {}
-    for number, row in enumerate(rows, 1):
-        if not row.get("control"):
-            model = row.get("models", [row["model"]] if "model" in row else [])
-            parts = [*([row["id"]] if "id" in row else []), *model, *([row["turn"]] if "turn" in row else [])]
-            name = " · ".join(map(str, parts)) or str(number)
-            scores.setdefault(name, []).extend([row["score"]] if row["score"] is not None else [])
-    return {name: sum(values) / len(values) if values else None for name, values in scores.items()}
 
 
 def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100)
-
-
-def _agreement(
-    a: str, b: str, first: ScoresByRow, second: ScoresByRow, confidence: Confidence
-) -> JudgeAgreement | NotComparable:
-    shared = [row for row in first.scores if row in second.scores]
-    sizes = len(first.scores), len(second.scores)
-    if not shared or first.by_id != second.by_id or (not first.by_id and sizes[0] != sizes[1]):
-        return NotComparable(a, b, 0, f"{sizes[0]:,} and {sizes[1]:,} scores are not of the same rows")
-    ours, theirs = ([rows.scores[row] for row in shared] for rows in (first, second))
-    return JudgeAgreement.of(a, b, correlate(ours, theirs, confidence))
-
-
-def _file(name: str, scores: dict[str, float | None], confidence: Confidence) -> ScoreFile:
-    given = {row: value for row, value in scores.items() if value is not None}
-    values = list(given.values())
-    if not values:
-        raise DataError(f"{name}: no scores")
-    counts = Counter(values)
-    return ScoreFile(
-        name=name,
-        rows=len(scores),
-        scored=len(values),
-        unscored=len(scores) - len(values),
-        mean=mean(values, list(given), confidence),
-        median=median(values),
-        zeros=counts[0],
-        hundreds=counts[100],
-    )
 
 
 def describe(external: ExternalScores) -> str:

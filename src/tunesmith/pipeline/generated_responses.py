@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith import hardware
+from tunesmith.data.conversations import transcript
 from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
@@ -22,15 +23,15 @@ def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[Respo
     questions = [instruction.prompt(row) for row in examples]
     responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
-        with_response(ResponseRow(row.id, row.text, reference=instruction.reference(row)), response)
-        for row, response in zip(examples, responses, strict=True)
+        with_response(ResponseRow(row.id, transcript(asked), reference=instruction.reference(row)), response)
+        for row, asked, response in zip(examples, questions, responses, strict=True)
     ]
 
 
 def response_rows(
     generator: TextGenerator, examples: Sequence[Example], recipe: Recipe, watch: hardware.Stopwatch | None = None
 ) -> list[ResponseRow]:
-    """The rows of predictions/test.jsonl: the loss of every reference, and responses to the first `max_responses`.
+    """Return the rows of predictions/test.jsonl: the loss of every reference, and the first `max_responses` responses.
 
     watch: times the generating, as `predict`.
     """
@@ -41,19 +42,26 @@ def response_rows(
     responses = [*responses, *[None] * (len(examples) - len(asked))]
     return [
         with_response(
-            ResponseRow(row.id, row.text, reference=row.messages[-1].content, loss=loss, learned=learned), response
+            ResponseRow(
+                row.id,
+                transcript(instruction.prompt(row)),
+                reference=row.messages[-1].content,
+                loss=loss,
+                learned=learned,
+            ),
+            response,
         )
         for row, (loss, learned), response in zip(examples, losses(generator, examples), responses, strict=True)
     ]
 
 
 def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
-    """The row with what was answered, if anything was."""
+    """Return the row with the response, if there is one."""
     if response is None:
         return row
     return replace(row, response=response.text, tokens=response.tokens, ended=response.ended)
 
 
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    """The loss of each conversation's last response, summed over its tokens, and their number."""
+    """Return the loss of each conversation's last response, summed over its tokens, and their number."""
     return generator.losses([row.id for row in examples], [row.messages for row in examples])

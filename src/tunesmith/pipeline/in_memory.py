@@ -50,10 +50,10 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     if source and source.keys() <= set(SPLITS):
         return {"data": {name: stored(table) for name, table in source.items()}}
     data = source.get("data")
-    if frames.rows(data) is not None:
-        data = {"path": stored(data)}
-    elif isinstance(data, Mapping):
+    if isinstance(data, Mapping):
         data = {name: stored(value) for name, value in data.items()}
+    elif frames.rows(data) is not None:
+        data = {"path": stored(data)}
     return {**source, **({} if data is None else {"data": data})}
 
 

@@ -19,13 +19,8 @@ from tunesmith.pipeline.fitting.base_model import RunScores
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions, sample_selection
-from tunesmith.reporting.schema import (
-    GenerationReport,
-    GenerationResult,
-    StepResponse,
-    TrainingSample,
-    load_judge_report,
-)
+from tunesmith.reporting.judge_schema import load_judge_report
+from tunesmith.reporting.schema import GenerationReport, GenerationResult, StepResponse, TrainingSample
 from tunesmith.runs import Run
 from tunesmith.types import ResponseRow
 

@@ -1,4 +1,4 @@
-"""The judges that a recipe names: endpoints with their address and key, or models in this process."""
+"""The judges that a recipe names: endpoints, or models in this process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from tunesmith import recipe as recipes
-from tunesmith.endpoints.client import ChatClient, Endpoint, EndpointReply, EndpointRequest, Json
+from tunesmith.endpoints import address
+from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest
+from tunesmith.endpoints.client import Endpoint
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Generate, Recipe
@@ -20,11 +20,8 @@ from tunesmith.recipe import Generate, Recipe
 if TYPE_CHECKING:
     from tunesmith.prediction.generate import Generator
 
-LOCAL_OLLAMA = {"openai": "http://localhost:11434/v1", "ollama": "http://localhost:11434"}
-"""Ollama on this machine, by either of its APIs."""
 MAX_LENGTH = 8192
 """Tokens of question and reply that a local judge handles, where the model itself can."""
-OPENAI = "https://api.openai.com/"
 
 
 def clients(recipe: Recipe) -> list[ChatClient]:
@@ -37,7 +34,7 @@ def clients(recipe: Recipe) -> list[ChatClient]:
         short = [Path(model).name for model in names]
         unique = len(set(short)) == len(short)
         return [LocalJudge(model, recipe, name) for model, name in zip(names, short if unique else names, strict=True)]
-    url, key = _address_and_key(recipe)
+    url, key = address.url_and_key("judge", settings.api, settings.url, settings.api_key, settings.api_key_env)
     return [
         Endpoint(
             settings.api,
@@ -54,28 +51,6 @@ def clients(recipe: Recipe) -> list[ChatClient]:
     ]
 
 
-def _address_and_key(recipe: Recipe) -> tuple[str, SecretStr | None]:
-    """Return the endpoint's address and key; OPENAI_API_KEY goes only to OpenAI, or where OPENAI_BASE_URL says."""
-    settings = recipe.judge
-    base = os.environ.get("OPENAI_BASE_URL", "").rstrip("/") if settings.api == "openai" else ""
-    url = settings.url or _checked(os.environ.get("TUNESMITH_JUDGE_URL") or base) or LOCAL_OLLAMA[settings.api]
-    if settings.api_key is not None:
-        return url, settings.api_key
-    if settings.api_key_env is not None:
-        value = os.environ.get(settings.api_key_env, "")
-        if not value.strip():
-            raise RecipeError(f"judge.api_key_env: {settings.api_key_env} is not set", do="set it, or name another")
-        return url, SecretStr(value)
-    value = os.environ.get("TUNESMITH_JUDGE_KEY", "")
-    if not value and (url == base or url.startswith(OPENAI)):
-        value = os.environ.get("OPENAI_API_KEY", "")
-    return url, SecretStr(value) if value.strip() else None
-
-
-def _checked(url: str) -> str | None:
-    return recipes.load({"judge": {"url": url}}).judge.url if url else None
-
-
 @dataclass(frozen=True)
 class LocalJudge:
     """A judge in this process."""
@@ -85,15 +60,15 @@ class LocalJudge:
     name: str
 
     @property
-    def identity(self) -> Json:
+    def identity(self) -> ClientIdentity:
         settings = self.recipe.judge
-        return {
-            "api": "local",
-            "model": self.model,
-            "max_tokens": settings.max_tokens,
-            "constrained": settings.constrained,
-            "dtype": self.recipe.model.dtype,
-        }
+        return ClientIdentity(
+            api=settings.api,
+            model=self.model,
+            max_tokens=settings.max_tokens,
+            constrained=settings.constrained,
+            dtype=self.recipe.model.dtype,
+        )
 
     def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
         """Yield replies in the order of the requests, a batch at a time."""

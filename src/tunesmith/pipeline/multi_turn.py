@@ -30,9 +30,17 @@ def items(sources: Sequence[Path], question_file: str, references: str | None, f
         missing = [question.id for question in wanted if question.id not in answers]
         if missing:
             warn(f"{model} answers {len(answers):,} of {len(wanted):,} questions; not {', '.join(missing[:5])}")
-        for question in wanted:
-            if question.id in answers:
-                made += _items(question, model, answers[question.id])
+        for question in (question for question in wanted if question.id in answers):
+            written = answers[question.id]
+            if len(written) != len(question.turns):
+                raise DataError(
+                    f"question {question.id}: {len(question.turns)} turns but {len(written)} answers of {model}"
+                )
+            turns = [
+                JudgeTurn(text, (answer,), reference=reference)
+                for text, answer, reference in zip(question.turns, written, question.references, strict=True)
+            ]
+            made += [JudgeItem(question.id, (model,), tuple(turns[:number])) for number in range(1, len(turns) + 1)]
     if not made:
         raise DataError("no question is answered", do="give answers to these questions: question_id must be the same")
     return made
@@ -78,13 +86,3 @@ def _generate(run: Run, wanted: Sequence[MultiTurnQuestion]) -> dict[str, list[s
         for name, response in zip(ids, responses, strict=True):
             conversations[name].append(Message("assistant", response.text))
     return {name: [message.content for message in messages[1::2]] for name, messages in conversations.items()}
-
-
-def _items(question: MultiTurnQuestion, model: str, answers: Turns) -> list[JudgeItem]:
-    if len(answers) != len(question.turns):
-        raise DataError(f"question {question.id}: {len(question.turns)} turns but {len(answers)} answers of {model}")
-    turns = [
-        JudgeTurn(text, (answer,), reference=reference)
-        for text, answer, reference in zip(question.turns, answers, question.references, strict=True)
-    ]
-    return [JudgeItem(question.id, (model,), tuple(turns[:number])) for number in range(1, len(turns) + 1)]

@@ -18,7 +18,8 @@ SECTIONS = ("data", "generate", "seed")
 def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """Return a run's recipe with a new source, read as its own data was except where overrides say otherwise."""
     if source is not None:
-        update = {"path": source, "train": None, "validation": None, "test": None, "name": None, "revision": None}
+        update = {"path": source, "train": None, "validation": None, "test": None, "name": None}
+        update |= {"revision": None, "sha256": None}
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
     return recipes.load(recipe, overrides, sections=SECTIONS)
 
@@ -32,5 +33,6 @@ def read(recipe: Recipe) -> list[Example]:
 
 
 def columns(recipe: Recipe) -> dict[str, dict[str, object]]:
-    """Return every column of the source's rows by the row's id, which itself is the first unless there is an `id`."""
-    return {name: {"id": name} | dict(values) for name, values in sources.all_values(recipe.data).items()}
+    """Return every column of the source's rows by the row's id, which is put first where they have no `id`."""
+    rows = sources.all_values(recipe.data)
+    return {name: dict(values) if "id" in values else {"id": name, **values} for name, values in rows.items()}

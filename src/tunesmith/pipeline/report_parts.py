@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from tunesmith import records
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.hardware import Environment
+from tunesmith.protocols import TrainingNotes
 from tunesmith.reporting.schema import Curve, SeededEnvironment
 from tunesmith.runs import Run, data_name
 
@@ -34,10 +35,11 @@ def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Pa
         name=name,
         run=str(run.path),
         description=manifest.description,
+        train=manifest.train,
         validation=manifest.validation,
         costs=manifest.costs,
         curve=curve(run),
-        notes=manifest.notes,
+        notes=records.load(TrainingNotes, manifest.notes, str(run.path)),
         **content,
     )
 

@@ -53,14 +53,19 @@ class ModelResponses:
 
 
 def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationReport:
-    """Return the report on the answers in runs and files; its `methods` are the models."""
+    """Return the report on the answers in runs and files; its `methods` are the models.
+
+    Confidence, resamples and seed are those of the first run, if there is one.
+    """
     models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
         warn(line)
     if text_overlap.deciding([row.texts[1] for row in models[0].rows]) != "rougeL":
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
-    confidence = _confidence(sources)
+    runs_given = (run for source in sources if (run := as_run(source)) is not None)
+    first = next(runs_given, None)
+    confidence = confidence_of(first.recipe) if first else Confidence(resamples=RESAMPLES, seed=SEED)
     methods = [
         GenerationResult(
             name=model.name,
@@ -82,7 +87,7 @@ def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationRe
 
 
 def write(report: GenerationReport, page: Path) -> None:
-    """The report as an HTML page, and beside it in Markdown."""
+    """Write the report as an HTML page, and beside it in Markdown."""
     if page.suffix != ".html" or not page.parent.is_dir():
         raise RecipeError(f"cannot write {page}", expected="a name that ends in .html, in a folder that exists")
     runs.write_whole(page, pages.html(report).encode())
@@ -91,9 +96,9 @@ def write(report: GenerationReport, page: Path) -> None:
 
 
 def as_run(source: object) -> Run | None:
-    """The run at a path; None for a file or a table in memory.
+    """Return the run at a path; None for a file or a table in memory.
 
-    Raises RunError for a folder that is no run, DataError for nothing at all.
+    Raises RunError for a folder without a run, DataError for nothing at all.
     """
     if isinstance(source, Run):
         return source
@@ -106,7 +111,7 @@ def as_run(source: object) -> Run | None:
 
 
 def read(source: object, columns: ResponseColumns, *, graded: bool = True) -> list[ModelResponses]:
-    """The models whose answers a source holds: a run's one, or those of the columns of responses of a file or table.
+    """Return the models whose answers a source holds: a run's one, or those of a table's columns of responses.
 
     graded: a file must have a column of references.
     """
@@ -121,18 +126,18 @@ def read(source: object, columns: ResponseColumns, *, graded: bool = True) -> li
         ]
     with in_memory.as_path(source) as name:
         path, parts = Path(name).expanduser(), columns
-        found = files.read(
+        parsed = files.read(
             path, responses=parts.responses, reference=parts.reference, instruction=parts.instruction, graded=graded
         )
-    changes = [found.changes, *[()] * (len(found.models) - 1)]  # they concern all models, and are reported once
+    changes = [parsed.changes, *[()] * (len(parsed.models) - 1)]  # they concern all models, and are reported once
     return [
         ModelResponses(name, str(path), rows, changes=met)
-        for (name, rows), met in zip(found.models.items(), changes, strict=True)
+        for (name, rows), met in zip(parsed.models.items(), changes, strict=True)
     ]
 
 
 def scorable(model: ModelResponses) -> ModelResponses:
-    """Without rows that have no reference; a response that is missing in a file counts as an empty answer."""
+    """Return a model without rows that have no reference; a response missing in a file counts as an empty answer."""
     ungraded = [row.id for row in model.rows if row.reference is None]
     rows = [row for row in model.rows if row.reference is not None]
     unanswered = [row.id for row in rows if row.missing]
@@ -148,7 +153,7 @@ def scorable(model: ModelResponses) -> ModelResponses:
 
 
 def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[DataNote]]:
-    """The models on the prompts that all have, in the first one's order, and what had to be left out.
+    """Return the models on the prompts that all have, in the order of the first, and what had to be left out.
 
     Prompts are the same where their texts and their references are. Raises RunError where there are none.
     """
@@ -178,18 +183,18 @@ def align(models: Sequence[ModelResponses]) -> tuple[list[ModelResponses], list[
 
 
 def _keyed(rows: Rows) -> dict[Key, ResponseRow]:
-    """Rows by prompt and reference; of those that stand several times also by their number."""
+    """Return rows by prompt and reference; those that occur several times are numbered."""
     seen: Counter[tuple[str, str]] = Counter()
-    found: dict[Key, ResponseRow] = {}
+    keyed: dict[Key, ResponseRow] = {}
     for row in rows:
         texts = (" ".join(row.prompt.split()), " ".join(row.texts[1].split()))
-        found[(*texts, seen[texts])] = row
+        keyed[(*texts, seen[texts])] = row
         seen[texts] += 1
-    return found
+    return keyed
 
 
 def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
-    """Every model with a name of its own: where two share one, their sources are added."""
+    """Return the models with unique names: where two share one, their sources are added."""
     for addition in (lambda model: f"{Path(model.source).name.split('.')[0]}: {model.name}", None):
         counts = Counter(model.name for model in models)
         numbers: Counter[str] = Counter()
@@ -204,7 +209,16 @@ def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
     return list(models)
 
 
-def _confidence(sources: Sequence[object]) -> Confidence:
-    """Confidence, resamples and seed: those of the first run, if there is one."""
-    first = next((run for source in sources if (run := as_run(source)) is not None), None)
-    return confidence_of(first.recipe) if first else Confidence(resamples=RESAMPLES, seed=SEED)
+def aligned_ids(models: Sequence[ModelResponses]) -> list[list[str]]:
+    """Return row ids under which models can be compared: that of the first model's row with the same prompt."""
+    first: dict[tuple[str, int], str] = {}
+    aligned = []
+    for model in models:
+        seen: Counter[str] = Counter()
+        ids = []
+        for row in model.rows:
+            place = row.prompt, seen[row.prompt]
+            seen[row.prompt] += 1
+            ids.append(first.setdefault(place, row.id))
+        aligned.append(ids if len(set(ids)) == len(ids) else [row.id for row in model.rows])
+    return aligned

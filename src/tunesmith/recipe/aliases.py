@@ -54,6 +54,7 @@ ALIASES = {
     "text_column_names": "data.text",
     "label_column_name": "data.label",
     "evaluation_strategy": "evaluate.eval_strategy",
+    "eval_iter": "evaluate.eval_batches",
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
 LORA, QLORA, CHAT = {"adapter.kind": "lora"}, {"adapter.kind": "qlora"}, {"prompt.template": "chat"}
@@ -75,7 +76,11 @@ CONVERSIONS: dict[str, Mapping[object, Mapping[str, object]]] = {
     "assistant_only_loss": {True: {"prompt.train_on_prompt": False}, False: {"prompt.train_on_prompt": True}},
     "completion_only_loss": {True: {"prompt.train_on_prompt": False}, False: {"prompt.train_on_prompt": True}},
     "max_steps": {-1: {"train.max_steps": None}},
-    "optim": {name: {} for name in ("adamw_torch", "adamw_torch_fused", "adamw_hf")},
+    "optim": {
+        **{name: {"train.optim": "adamw"} for name in ("adamw_torch", "adamw_torch_fused", "adamw_hf")},
+        **{name: {"train.optim": "adamw_8bit"} for name in ("adamw_bnb_8bit", "paged_adamw_8bit")},
+        "lion_32bit": {"train.optim": "lion"},
+    },
     "template": {"default": {"prompt.template": "human-assistant"}, **dict.fromkeys(MODEL_TEMPLATES, CHAT)},
     "load_in_8bit": {False: {}},
     "push_to_hub": {False: {}},
@@ -151,7 +156,7 @@ def setting(name: str, sections: Collection[str], problems: list[str]) -> str | 
             return name
         problems.append(f"{name}: this command does not use it; it uses {', '.join(sections)}")
         return None
-    homes = [full for full in names if full.rpartition(".")[2] == name]
+    homes = [full for full in names if full.endswith(f".{name}")]  # also `guard.mask`
     known = ALIASES.get(name) or SECTION_SETTINGS.get(name)
     candidates = [known] if known and _used(known, sections) else [full for full in homes if _used(full, sections)]
     if len(candidates) == 1:

@@ -72,6 +72,11 @@ def reference() -> str:
         "|---|---|",
     ]
     parts += [f"| `{alias}` | `{name}` |" for alias, name in aliases.ALIASES.items()]
+    for name, known in aliases.CONVERSIONS.items():
+        for value, settings in known.items():
+            means = ", ".join(f"`{setting}: {_yaml(meant)}`" for setting, meant in settings.items())
+            parts.append(f"| `{name}: {_yaml(value)}` | {means or 'what is done anyway'} |")
+    parts += ["", f"Without effect: {', '.join(f'`{name}`' for name in aliases.NO_EFFECT)}."]
     return "\n".join(parts) + "\n"
 
 

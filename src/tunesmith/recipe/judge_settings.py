@@ -10,10 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from tunesmith.recipe.values import Count, Section, Tree, as_list, numbers
 
 
-def _without_secrets(url: str | None) -> str | None:
-    """Refuse an address with a password or a key in it: addresses are shown and stored. The message has neither."""
-    if url is None:
-        return None
+def checked_url(url: str) -> str:
+    """Return an endpoint's address without a slash at its end. Raises ValueError, which does not repeat it.
+
+    Addresses are shown and stored, so none may carry a password or a key.
+    """
     parts = urlsplit(url)
     words = {word for name, _ in parse_qsl(parts.query, keep_blank_values=True) for word in name.lower().split("-")}
     if parts.username or parts.password or words & {"key", "token", "secret", "sig", "apikey", "password"}:
@@ -32,7 +33,7 @@ class Judge(Section):
     api: Literal["openai", "ollama", "local"] = "openai"
     """Chat completions as OpenAI has them (also Ollama's `/v1`, vLLM, llama.cpp), Ollama's own API, or a model in this
     process."""
-    url: Annotated[str, AfterValidator(_without_secrets)] | None = None
+    url: Annotated[str, AfterValidator(checked_url)] | None = None
     """Base address of the endpoint, such as `https://api.openai.com/v1`. Null takes TUNESMITH_JUDGE_URL or
     OPENAI_BASE_URL from the environment, else Ollama on this machine."""
     model: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
@@ -45,6 +46,9 @@ class Judge(Section):
     OPENAI_API_KEY."""
     rubric: str | None = None
     """File with the criteria, or a Jinja template of the whole prompt; null uses the built-in one."""
+    verbatim: bool = False
+    """Send the rubric's template as it is, without marks around the texts and without the line that asks for the
+    form of the verdict: for a prompt that must be exact. Texts can then give the judge orders."""
     references: bool = True
     """Show the judge the reference answer, where a row has one."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(numbers), Field(min_length=1)] = (1,)

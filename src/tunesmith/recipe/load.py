@@ -115,27 +115,13 @@ def _sorted(written: Tree, lines: dict[str, int], problems: list[str]) -> Tree:
         wrong: list[str] = []
         for setting, meant in aliases.settings(str(name), value, aliases.TRAINING, wrong).items():
             lines |= {setting: lines[place]} if place in lines else {}
-            _move(tree, name, setting, meant, wrong)
+            _set(tree, setting, meant, name, wrong)
         line = f"line {lines[place]}: " if place in lines else ""
         problems += [line + problem for problem in wrong]
     if not {"task", "method"} & tree.keys() and (names := [n for n in aliases.FOR_INSTRUCTIONS if n in written]):
         say(f"note: {names[0]} is for instruction tuning: task=instruction")
         tree["task"] = "instruction"
     return tree
-
-
-def _move(tree: Tree, name: str, setting: str, value: Any, problems: list[str]) -> None:
-    """Set what a flat or foreign name means, unless the setting is there already."""
-    *sections, last = setting.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            return  # the section itself is wrong, and is named by the check
-    if {str(value), str(tree.get(last))} == {"lora", "qlora"}:
-        value = "qlora"  # LoRA, on weights of 4 bits
-    elif last in tree and tree[last] != value:
-        problems.append(f"{name} and {setting} are the same setting: keep one")
-    tree[last] = value
 
 
 def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], problems: list[str]) -> None:
@@ -155,17 +141,24 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
         pairs.append((name.strip(), value))
     for name, value in pairs:
         for setting, meant in aliases.settings(name, value, sections, problems).items():
-            _set(tree, setting.split("."), meant)
+            _set(tree, setting, meant)
 
 
-def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
-    for name in path[:-1]:
-        inside = tree.get(name)
-        if aliases.section(Recipe.model_fields.get(name)) and inside is not None and not isinstance(inside, dict):
+def _set(tree: Tree, setting: str, value: Any, name: str = "", problems: list[str] | None = None) -> None:
+    """Set a value. With `problems` it may not be there already, under its own name or another than `name`."""
+    *sections, last = setting.split(".")
+    for section in sections:
+        inside = tree.get(section)
+        if aliases.section(Recipe.model_fields.get(section)) and inside is not None and not isinstance(inside, dict):
             return  # the section itself is wrong, and is named by the check
-        tree[name] = dict(inside) if isinstance(inside, dict) else {}
-        tree = tree[name]
-    tree[path[-1]] = value
+        tree[section] = dict(inside) if isinstance(inside, dict) else {}
+        tree = tree[section]
+    if problems is not None and last in tree and tree[last] != value:
+        if {str(value), str(tree[last])} == {"lora", "qlora"}:
+            value = "qlora"  # LoRA, on weights of 4 bits
+        else:
+            problems.append(f"{name} and {setting} are the same setting: keep one")
+    tree[last] = value
 
 
 # --- check

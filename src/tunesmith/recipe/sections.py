@@ -46,7 +46,10 @@ class Model(Section):
     both on the device and takes the faster."""
     from_config: Tree | None = None
     """An architecture of your own with random weights, such as `{model_type: gpt2, n_layer: 4, n_embd: 256}`; only
-    the tokenizer then comes from `name_or_path`."""
+    the tokenizer then comes from `name_or_path`, or is `tokenizer`."""
+    tokenizer: str | None = None
+    """Another tokenizer than the model's: a hub id, a folder, `tiktoken:gpt2`, or a vocabulary file of tiktoken such as
+    `tiktoken:folder/cl100k_base.tiktoken`. Mostly for `from_config`."""
     state_dict: str | None = None
     """Weights for this architecture from a `.pth` file (`torch.save` of a state dict)."""
     dropout: Fraction | None = None
@@ -59,7 +62,10 @@ class Data(Section):
     """Where the rows come from and what their columns mean."""
 
     path: str | None = None
-    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz), a folder, a hub id, or a `pypi:` asset."""
+    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz) or its http(s) address, a folder, a hub id, or a
+    `pypi:` asset. What an address gives is kept in the cache."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    """SHA-256 of the file in `path`; another file is refused."""
     train: str | None = None
     """Instead of `path`: the training file."""
     validation: str | None = None
@@ -142,7 +148,7 @@ class Linear(Section):
     C: Positive = 10.0
     """Inverse strength of the L2 penalty."""
     max_iter: Count = 1000
-    """Maximum iterations of the solver."""
+    """Maximum iterations of an exact solver (thousands of classes have none: see docs/decisions.md)."""
 
     @model_validator(mode="after")
     def _ngrams(self) -> Linear:
@@ -168,7 +174,7 @@ class Train(Section):
     """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
     learning_rate: Positive = 5e-5
-    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs about a third of what `adamw` does."""
+    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs 3 to 10 times less than `adamw`."""
     num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
     max_steps: Count | None = None

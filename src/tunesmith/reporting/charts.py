@@ -6,31 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
-from typing import Protocol
 
+import numpy as np
 from markupsafe import Markup
 
-from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.metrics import CalibrationBin
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import Curve
 
 Point = tuple[float, float]
+Label = tuple[float, str]
+"""Where a text stands on an axis, from 0 to 1, and the text."""
 
 WIDTH, LEFT, RIGHT = 360, 42, 350
 MOST_POINTS = 240
 """A line of more points is thinned to means of neighbours: no screen shows more and the file stays small."""
-
-
-class TrainedInSteps(Protocol):
-    """What a picture of several trainings needs of each: a method, or a trial of a sweep."""
-
-    @property
-    def curve(self) -> Curve | None: ...
-
-    @property
-    def validation(self) -> Mapping[str, float] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +35,14 @@ class Axis:
         low, high = self.ticks[0], self.ticks[-1]
         return min(1.0, max(0.0, (value - low) / (high - low)))
 
-    def labels(self) -> list[tuple[float, str]]:
-        """Each tick's share of the way and its text."""
+    def labels(self) -> list[Label]:
+        """Return each tick's share of the way and its text."""
         digits = max(0, -floor(log10(self.ticks[1] - self.ticks[0]) + 1e-9))
         return [(self.share(tick), f"{tick:,.{digits}f}".replace("-", "−")) for tick in self.ticks]
+
+
+UNIT = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+"""For shares."""
 
 
 def axis(values: Iterable[float], *, steps: int = 4, least: float = 1e-6, low: float = -inf, high: float = inf) -> Axis:
@@ -56,33 +51,24 @@ def axis(values: Iterable[float], *, steps: int = 4, least: float = 1e-6, low: f
     start, end = min(finite), max(finite)
     margin = max(0.0, least - (end - start)) / 2
     start, end = max(low, start - margin), min(high, end + margin)
-    step = _round_step((end - start or 1.0) / steps)
+    rough = (end - start or 1.0) / steps
+    power = 10.0 ** floor(log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = floor(start / step + 1e-9)
     last = max(first + 1, ceil(end / step - 1e-9))
     return Axis(tuple(round(tick * step, 10) for tick in range(first, last + 1)))
 
 
-def _round_step(step: float) -> float:
-    power: float = 10.0 ** floor(log10(step))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
-
-
-def interval(estimate: AnyEstimate | Mapping[str, float], scale: Axis, title: str) -> Markup:
+def interval(estimate: AnyEstimate, scale: Axis, title: str) -> Markup:
     """Dot and whisker, with light lines at the ticks. Widths are percentages, so that the strip fits any cell."""
-    if isinstance(estimate, Mapping):  # a judge's
-        estimate = Estimate(estimate["value"], estimate["low"], estimate["high"])
+    line = Markup('<line class="{}" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="100%"/>')
+    grid = [line.format("grid" if tick else "zero", x=100 * scale.share(tick)) for tick in scale.ticks]
     low, value, high = (100 * scale.share(end) for end in (estimate.low, estimate.value, estimate.high))
     return Markup(
         '<svg class="strip" role="img" aria-label="{title}"><title>{title}</title>{grid}'
         '<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
         '<circle class="dot" cx="{value:.2f}%" cy="50%" r="4.5"/></svg>'
-    ).format(title=title, grid=_grid(scale), low=low, value=value, high=high)
-
-
-def _grid(scale: Axis) -> Markup:
-    line = Markup('<line class="{name}" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="100%"/>')
-    places = [(100 * scale.share(tick), "zero" if tick == 0 else "grid") for tick in scale.ticks]
-    return Markup("").join(line.format(name=name, x=x) for x, name in places)
+    ).format(title=title, grid=Markup("").join(grid), low=low, value=value, high=high)
 
 
 def ticks(scale: Axis, percent: bool = False) -> Markup:
@@ -95,21 +81,27 @@ def ticks(scale: Axis, percent: bool = False) -> Markup:
 
 def calibration(bins: Sequence[CalibrationBin], title: str) -> Markup:
     """Reliability diagram: accuracy over confidence, a dot's area for its rows; below, the rows in each bin."""
-    top, bottom = 26, 226
-    unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    top, bottom, floor_y, tallest = 26, 226, 328, 54
     most = max((b.count for b in bins), default=0) or 1
     points = [
-        (_across(b.confidence, unit), _up(b.accuracy, unit, top, bottom))
+        (_across(b.confidence, UNIT), _up(b.accuracy, UNIT, top, bottom))
         for b in bins
         if b.confidence is not None and b.accuracy is not None
     ]
-    sizes = [2.5 + 6 * sqrt(b.count / most) for b in bins if b.count]
     body = [
-        _frame(unit, unit, top, bottom),
+        _frame(UNIT.labels(), UNIT.labels(), top, bottom),
         Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top),
         _line(points, "line thin"),
-        _dots(points, sizes),
-        *(_bar(b, most, unit) for b in bins),
+        _dots(points, [2.5 + 6 * sqrt(b.count / most) for b in bins if b.count]),
+    ]
+    for b in bins:
+        left, right = _across(b.low, UNIT) + 1.5, _across(b.high, UNIT) - 1.5
+        height = tallest * b.count / most
+        body.append(_bar(left, floor_y - height, right - left, height))
+        if b.count:
+            count = f"{b.count:,}" if b.count < 10_000 else f"{b.count / 1000:.0f} k"
+            body.append(_text((left + right) / 2, floor_y - height - 4, count))
+    body += [
         _text(LEFT, 12, "accuracy ↑", "start"),
         _text(LEFT, 342, "rows per bin", "start"),
         _text(RIGHT, 342, "confidence →", "end"),
@@ -117,14 +109,9 @@ def calibration(bins: Sequence[CalibrationBin], title: str) -> Markup:
     return _picture(348, title, body)
 
 
-def _bar(rows: CalibrationBin, most: int, unit: Axis) -> Markup:
-    floor_y, tallest = 328, 54
-    left, right = _across(rows.low, unit) + 1.5, _across(rows.high, unit) - 1.5
-    height = tallest * rows.count / most
-    count = f"{rows.count:,}" if rows.count < 10_000 else f"{rows.count / 1000:.0f} k"
+def _bar(x: float, y: float, width: float, height: float) -> Markup:
     bar = Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
-    label = _text((left + right) / 2, floor_y - height - 4, count) if rows.count else Markup("")
-    return bar.format(left, floor_y - height, right - left, height) + label
+    return bar.format(x, y, width, height)
 
 
 def curve(trained: Curve, best_step: float | None, title: str) -> Markup:
@@ -136,28 +123,34 @@ def curve(trained: Curve, best_step: float | None, title: str) -> Markup:
     body = []
     for place, (name, points) in enumerate(panels):
         top = 26 + place * tall
-        body.append(_panel(points, name, steps, (top, top + tall - 46)))
+        bottom = top + tall - 46
+        values = axis([value for _, value in points], steps=3, least=0.02)
+        body += [_frame(steps.labels(), values.labels(), top, bottom), _text(LEFT, top - 10, name, "start")]
+        body.append(_series(points, steps, values, (top, bottom)))
         if best_step is not None:
             rule = Markup('<line class="ideal" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
-            body.append(rule.format(_across(best_step, steps), top, top + tall - 46))
+            body.append(rule.format(_across(best_step, steps), top, bottom))
     return _picture(310, title, [*body, _text(RIGHT, 303, "step →", "end")])
 
 
-def laid_over(methods: Sequence[TrainedInSteps]) -> list[Markup]:
+def laid_over(trainings: Sequence[Curve | None], scores: Sequence[Mapping[str, float] | None] = ()) -> list[Markup]:
     """One picture of all training losses, one of the validation metric; none where nothing trained in steps.
 
-    Methods without steps have a level line at their validation score. Runs that were judged by different metrics
-    share no second picture.
+    scores: on the validation split; a method without steps has a horizontal line at its score. Runs that were judged by
+    different metrics share no second picture.
     """
-    curves = [(place, method.curve) for place, method in enumerate(methods) if method.curve]
+    curves = [(place, curve) for place, curve in enumerate(trainings) if curve]
     metrics = {curve.validation_metric for _, curve in curves}
     losses = [(place, curve.loss) for place, curve in curves if curve.loss]
     pictures = [_overlay(losses, [], "training loss")] if losses else []
     validations = [(place, curve.validation) for place, curve in curves if curve.validation]
     if validations and len(metrics) == 1:
         (metric,) = metrics
-        level = [(place, (method.validation or {}).get(metric)) for place, method in enumerate(methods)]
-        levels = [(place, value) for place, value in level if value is not None and not methods[place].curve]
+        levels = [
+            (place, known[metric])
+            for place, known in enumerate(scores)
+            if known and metric in known and not trainings[place]
+        ]
         pictures.append(_overlay(validations, levels, f"validation {_spoken(metric)}"))
     return pictures
 
@@ -173,15 +166,15 @@ def _overlay(series: Sequence[tuple[int, Sequence[Point]]], levels: Sequence[tup
     steps = axis([0.0, *(step for _, points in series for step, _ in points)], least=1, low=0)
     heights = [value for _, points in series for _, value in points] + [value for _, value in levels]
     values = axis(heights, least=0.02)
-    lines = [(place, _thin(points), True) for place, points in series]
-    lines += [(place, [(0, value), (steps.ticks[-1], value)], False) for place, value in levels]
-    body = [_frame(steps, values, top, bottom), _text(LEFT, 12, name, "start"), _text(RIGHT, 280, "step →", "end")]
-    for place, points, dotted in lines:
-        places = [(_across(step, steps), _up(value, values, top, bottom)) for step, value in points]
-        dots = _dots(places, [3.0] * len(places)) if dotted and len(places) <= 40 else Markup("")
-        group = Markup('<g class="m{} d{}">{}{}</g>')
-        body.append(group.format(place % 10, place % 4, _line(places, "line"), dots))
-    return _picture(286, f"{name} of {len(lines)} methods over steps", body)
+    body = [_frame(steps.labels(), values.labels(), top, bottom)]
+    body += [_text(LEFT, 12, name, "start"), _text(RIGHT, 280, "step →", "end")]
+    drawn = [(place, _series(points, steps, values, (top, bottom))) for place, points in series]
+    for place, value in levels:
+        height = _up(value, values, top, bottom)
+        drawn.append((place, _line([(LEFT, height), (RIGHT, height)], "line")))
+    group = Markup('<g class="m{} d{}">{}</g>')
+    body += [group.format(place % 10, place % 4, line) for place, line in drawn]
+    return _picture(286, f"{name} of {len(drawn)} methods over steps", body)
 
 
 def scatter(groups: Sequence[Sequence[Point]], across: str, up: str) -> Markup:
@@ -192,50 +185,31 @@ def scatter(groups: Sequence[Sequence[Point]], across: str, up: str) -> Markup:
     # 0, 1, 2, 5, 10, 20, ...: as far as needed; half way to the next tick is half the way
     ends = [0.0, *(factor * 10.0**power for power in range(7) for factor in (1, 2, 5))]
     scale = ends[: next(i for i, end in enumerate(ends) if end >= most) + 1]
-    body = [_frame_at(scale, top, bottom), _text(LEFT, 12, f"{up} ↑", "start"), _text(RIGHT, 280, f"{across} →", "end")]
+    shares = np.linspace(0, 1, len(scale)).tolist()
+    labels = [(share, f"{tick:,.0f}") for share, tick in zip(shares, scale, strict=True)]
+    body = [_frame(labels, labels, top, bottom)]
+    body += [_text(LEFT, 12, f"{up} ↑", "start"), _text(RIGHT, 280, f"{across} →", "end")]
     body.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, bottom, RIGHT, top))
     dot = Markup('<circle class="point m{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>')
     for place, x, y in points:
-        right, high = LEFT + (RIGHT - LEFT) * _between(x, scale), bottom - (bottom - top) * _between(y, scale)
-        body.append(dot.format(place % 10, right, high))
+        right, high = (float(np.interp(value, scale, shares)) for value in (x, y))
+        body.append(dot.format(place % 10, LEFT + (RIGHT - LEFT) * right, bottom - (bottom - top) * high))
     return _picture(286, f"{up} over {across}", body)
-
-
-def _frame_at(scale: Sequence[float], top: float, bottom: float) -> Markup:
-    """The same ticks on both axes, equally far apart."""
-    line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
-    parts = []
-    for tick in scale:
-        share = _between(tick, scale)
-        height, place = bottom - (bottom - top) * share, LEFT + (RIGHT - LEFT) * share
-        parts += [line.format(LEFT, height, RIGHT, height), _text(LEFT - 6, height + 3.5, f"{tick:,.0f}", "end")]
-        parts += [line.format(place, bottom, place, bottom + 4), _text(place, bottom + 16, f"{tick:,.0f}")]
-    return Markup("").join(parts)
-
-
-def _between(value: float, scale: Sequence[float]) -> float:
-    """Where a value lies on a scale whose ticks are equally far apart, from 0 to 1."""
-    place = next((i for i, tick in enumerate(scale[1:]) if value <= tick), len(scale) - 2)
-    return (place + (value - scale[place]) / (scale[place + 1] - scale[place])) / (len(scale) - 1)
 
 
 def _spoken(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 
 
-def _panel(points: Sequence[Point], name: str, steps: Axis, box: tuple[float, float]) -> Markup:
-    top, bottom = box
-    values = axis([value for _, value in points], steps=3, least=0.02)
-    places = [(_across(step, steps), _up(value, values, top, bottom)) for step, value in _thin(points)]
-    dots = _dots(places, [3.0] * len(places)) if len(places) <= 40 else Markup("")
-    parts = [_frame(steps, values, top, bottom), _line(places, "line"), dots, _text(LEFT, top - 10, name, "start")]
-    return Markup("").join(parts)
-
-
-def _thin(points: Sequence[Point]) -> list[Point]:
+def _series(points: Sequence[Point], steps: Axis, values: Axis, box: tuple[float, float]) -> Markup:
+    """Values over steps as a line, thinned to means of neighbours; with dots where they are few."""
     width = ceil(len(points) / MOST_POINTS) or 1
     groups = [points[start : start + width] for start in range(0, len(points), width)]
-    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
+    places = [
+        (_across(fmean(step for step, _ in group), steps), _up(fmean(value for _, value in group), values, *box))
+        for group in groups
+    ]
+    return _line(places, "line") + (_dots(places, [3.0] * len(places)) if len(places) <= 40 else Markup(""))
 
 
 def _across(value: float, scale: Axis) -> float:
@@ -246,13 +220,13 @@ def _up(value: float, scale: Axis, top: float, bottom: float) -> float:
     return bottom - (bottom - top) * scale.share(value)
 
 
-def _frame(x: Axis, y: Axis, top: float, bottom: float) -> Markup:
+def _frame(x: Sequence[Label], y: Sequence[Label], top: float, bottom: float) -> Markup:
     line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
     parts = []
-    for share, label in y.labels():
+    for share, label in y:
         height = bottom - (bottom - top) * share
         parts += [line.format(LEFT, height, RIGHT, height), _text(LEFT - 6, height + 3.5, label, "end")]
-    for share, label in x.labels():
+    for share, label in x:
         place = LEFT + (RIGHT - LEFT) * share
         parts += [line.format(place, bottom, place, bottom + 4), _text(place, bottom + 16, label)]
     return Markup("").join(parts)
@@ -286,7 +260,7 @@ def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
     width = high / max(1, len(counts))
     roomy = 6 * len(f"{most:,}") <= (RIGHT - LEFT) * width / high
     bars = [
-        Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+        _bar(
             _across(place * width, scale) + 0.8,
             bottom - (bottom - top) * count / most,
             (RIGHT - LEFT) * width / high - 1.6,
@@ -307,20 +281,19 @@ def histogram(counts: Sequence[int], title: str, high: float = 100) -> Markup:
 def trade_off(points: Sequence[ThresholdPoint], chosen: float, title: str) -> Markup:
     """Precision over coverage with its interval as a band; a ring at the point that was `chosen` (a threshold)."""
     top, bottom = 26, 226
-    unit = Axis((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     known = sorted((point for point in points if point.precision), key=lambda point: point.coverage)
     lows = [point.precision.low for point in known if point.precision]
     values = axis([*lows, 1.0], steps=4, least=0.1, low=0, high=1)
 
     def places(end: str) -> list[Point]:
         return [
-            (_across(point.coverage, unit), _up(getattr(point.precision, end), values, top, bottom)) for point in known
+            (_across(point.coverage, UNIT), _up(getattr(point.precision, end), values, top, bottom)) for point in known
         ]
 
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*places("low"), *places("high")[::-1]])
     sizes = [6.0 if point.threshold == chosen else 3.0 for point in known]
     body = [
-        _frame(unit, values, top, bottom),
+        _frame(UNIT.labels(), values.labels(), top, bottom),
         Markup('<polygon class="bar" points="{}"/>').format(outline),
         _line(places("value"), "line"),
         _dots(places("value"), sizes),

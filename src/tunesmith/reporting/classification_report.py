@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from tunesmith.evaluation.label_pairs import LabelPair
-from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.metrics import ClassificationScores, Confusion
 from tunesmith.reporting import page
-from tunesmith.reporting.format import chance, directed, estimate, metric, signed_estimate
-from tunesmith.reporting.markdown import cost_table, data_parts, plain, sign, table
-from tunesmith.reporting.schema import ClassificationReport, ClassificationResult
+from tunesmith.reporting.format import chance, directed, estimate, metric, percent, signed_estimate
+from tunesmith.reporting.markdown import cost_table, data_parts, plain, quote, sign, table
+from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
 
 FULL_MATRIX = 25
@@ -21,57 +16,72 @@ LISTED = 15
 
 
 def html(report: ClassificationReport) -> str:
-    """One self-contained page, without scripts and without any request to the outside."""
-    functions = {function.__name__: function for function in (confusions, weakest, floor)}
-    return page.render("report.html.j2", report=report, full_matrix=FULL_MATRIX, **functions, **_axes(report))
-
-
-def markdown(report: ClassificationReport) -> str:
-    """The tables that matter, for a terminal, a pull request or an issue."""
-    several = len(report.methods) > 1
-    parts = [
-        f"# {plain(report.title)}",
-        f"**{plain(report.verdict)}**",
-        f"## {'Comparison' if several else 'Scores and costs'}",
-        _score_table(report.methods),
-        floor_sentence(report.data),
-        cost_table(report.methods),
-    ]
-    if report.pairs:
-        parts += ["## Pairs", _pair_table(report.pairs)]
-    parts += ["## Data", *data_parts(report.data)]
-    return "\n\n".join([*parts, sign(report)]) + "\n"
-
-
-# What the page and the tables draw from the scores.
-
-
-def _axes(report: ClassificationReport) -> dict[str, Any]:
+    """Return one self-contained page, without scripts and without any request to the outside."""
     from tunesmith.reporting import charts
 
     scores = [method.scores.headline[name] for method in report.methods for name in ("accuracy", "macro_f1")]
     gaps = [gap for pair in report.pairs for gap in (pair.accuracy_difference, pair.macro_f1_difference)]
-    in_steps = [method for method in report.methods if method.curve]
-    return {
-        "pictures": charts.laid_over(report.methods) if len(in_steps) > 1 else [],
-        "score_axis": charts.axis([end for s in scores for end in (s.low, s.high)], least=0.04, low=0, high=1),
-        "gap_axis": charts.axis([0.0, *(end for g in gaps for end in (g.low, g.high))], least=0.02, low=-1, high=1),
-    }
+    curves = [method.curve for method in report.methods]
+    validation = [method.validation for method in report.methods]
+    return page.render(
+        "report.html.j2",
+        report=report,
+        full_matrix=FULL_MATRIX,
+        confusions=confusions,
+        weakest=weakest,
+        majority=majority,
+        pictures=charts.laid_over(curves, validation) if len(list(filter(None, curves))) > 1 else [],
+        score_axis=charts.axis([end for s in scores for end in (s.low, s.high)], least=0.04, low=0, high=1),
+        gap_axis=charts.axis([0.0, *(end for g in gaps for end in (g.low, g.high))], least=0.02, low=-1, high=1),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A kind of mistake, and how often it is made."""
-
-    gold: str
-    predicted: str
-    count: int
-    share: float
-    """Of the gold label's rows."""
+def markdown(report: ClassificationReport) -> str:
+    """Return the tables that matter, for a terminal, a pull request or an issue."""
+    metrics = list(report.methods[0].scores.headline)
+    scores = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in report.methods)
+    by_split = []
+    for m in report.methods:
+        if m.train:
+            seen = [metric(known["accuracy"] if known else None) for known in (m.train, m.validation)]
+            by_split.append([plain(m.name), *seen, metric(m.scores.headline["accuracy"].value)])
+    parts = [
+        f"# {plain(report.title)}",
+        f"**{plain(report.verdict)}**",
+        f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
+        table(["Method", *map(directed, metrics)], scores),
+        majority_sentence(report.data),
+        *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
+        cost_table(report.methods),
+    ]
+    if report.pairs:
+        head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Significant"]
+        pairs = (
+            [
+                f"{plain(pair.a)} − {plain(pair.b)}",
+                signed_estimate("accuracy", pair.accuracy_difference),
+                chance(pair.mcnemar.p),
+                chance(pair.mcnemar.p_holm),
+                signed_estimate("macro_f1", pair.macro_f1_difference),
+                chance(pair.macro_f1_difference.p),
+                chance(pair.macro_f1_difference.p_holm),
+                "yes" if pair.distinguishable else "no",
+            ]
+            for pair in report.pairs
+        )
+        parts += ["## Pairs", table(head, pairs)]
+    if len(report.methods) == 1 and (samples := report.methods[0].sample_predictions):
+        parts.append(f"## Sample predictions ({samples.split})")
+        for row in samples.rows:
+            labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
+            parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
+    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
 
 
 def confusions(scores: ClassificationScores) -> list[Confusion]:
-    """The most frequent mistakes, largest first."""
+    """Return the most frequent mistakes, largest first."""
+    if scores.confusions is not None:
+        return list(scores.confusions[:LISTED])
     cells = [
         Confusion(gold, predicted, cell, cell / sum(row))
         for gold, row in zip(scores.labels, scores.confusion, strict=True)
@@ -82,13 +92,13 @@ def confusions(scores: ClassificationScores) -> list[Confusion]:
 
 
 def weakest(scores: ClassificationScores) -> list[str]:
-    """The labels with the lowest F1 among those that the test split has."""
+    """Return the labels with the lowest F1 among those that the test split has."""
     tested = [label for label in scores.labels if scores.per_class[label].support]
     return sorted(tested, key=lambda label: scores.per_class[label].f1)[:LISTED]
 
 
-def floor(data: DataSummary) -> tuple[str, float] | None:
-    """The largest label of train, and the accuracy on test of always answering it."""
+def majority(data: DataSummary) -> tuple[str, float] | None:
+    """Return the most frequent label of train, and the accuracy on test of always answering it."""
     train, test = (data.splits.get(name) for name in ("train", "test"))
     if not (train and test and train.per_label and test.rows):
         return None
@@ -96,34 +106,7 @@ def floor(data: DataSummary) -> tuple[str, float] | None:
     return label, test.per_label.get(label, 0) / test.rows
 
 
-# Markdown.
-
-
-def _score_table(methods: Sequence[ClassificationResult]) -> str:
-    metrics = list(methods[0].scores.headline)
-    rows = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in methods)
-    return table(["Method", *map(directed, metrics)], rows)
-
-
-def _pair_table(pairs: Sequence[LabelPair]) -> str:
-    head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Told apart"]
-    return table(head, map(_pair_row, pairs))
-
-
-def _pair_row(pair: LabelPair) -> list[str]:
-    return [
-        f"{plain(pair.a)} − {plain(pair.b)}",
-        signed_estimate("accuracy", pair.accuracy_difference),
-        chance(pair.mcnemar.p),
-        chance(pair.mcnemar.p_holm),
-        signed_estimate("macro_f1", pair.macro_f1_difference),
-        chance(pair.macro_f1_difference.p),
-        chance(pair.macro_f1_difference.p_holm),
-        "yes" if pair.distinguishable else "no",
-    ]
-
-
-def floor_sentence(data: DataSummary) -> str:
-    """What answering without looking would reach; empty where that is not known."""
-    known = floor(data)
+def majority_sentence(data: DataSummary) -> str:
+    """Return what always giving the most frequent label would reach; empty where that is not known."""
+    known = majority(data)
     return f"Always answering {plain(known[0])} would reach an accuracy of {metric(known[1])}." if known else ""

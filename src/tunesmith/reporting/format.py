@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 
 from tunesmith.evaluation import metrics, responses
@@ -41,7 +41,7 @@ LOWER_IS_BETTER = [
     name for name, higher in (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER).items() if not higher
 ]
 NOTHING = "–"
-"""Stands for a number that is not known."""
+"""Shown for a number that is not known."""
 DIGITS = {"bleu": 1, "chrf": 1, "length_ratio": 2}
 """Decimals, where not three (losses and scores up to 1), or as many as three digits need (perplexity, tokens)."""
 
@@ -69,13 +69,26 @@ def chance(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
+def p_value(p: float | None) -> str:
+    """p = 0.31, p < 0.001, p > 0.99"""
+    if p is not None and p >= 0.995:
+        return "p > 0.99"
+    return f"p {chance(p)}" if p is not None and p < 0.001 else f"p = {chance(p)}"
+
+
+def counted(number: float, noun: str) -> str:
+    """1 row, 1,200 rows, 0.5 epochs."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"
+
+
 def percent(share: float) -> str:
-    """98%, 0.4%; nothing that is more than none is shown as none."""
+    """98%, 0.4%; only 0 is shown as 0%."""
     return f"{100 * share:.0f}%" if share >= 0.0095 or share == 0 else f"{100 * share:.1g}%"
 
 
 def share(value: float | None) -> str:
-    """99.1%; all and none without decimals, and nothing else looks like them."""
+    """99.1%; only 0 and 1 are shown as 0% and 100%."""
     if value is None:
         return NOTHING
     return f"{min(99.9, max(0.1, 100 * value)):.1f}%" if 0 < value < 1 else f"{100 * value:.0f}%"
@@ -127,7 +140,7 @@ def megabytes(value: float | None) -> str:
 
 
 def training(costs: Costs) -> str:
-    """How long training took; what was not trained needed none, whatever loading it took."""
+    """How long training took: `none` for what was not trained, however long it took to load."""
     return "none" if costs.trainable == 0 else seconds(costs.train_seconds)
 
 
@@ -157,6 +170,11 @@ def figure(name: str, value: float | None) -> str:
     return f"{value:.{DIGITS[name]}f}" if name in DIGITS else metric(value)
 
 
+def value(name: str, known: AnyEstimate | None) -> str:
+    """1.523, without its interval"""
+    return figure(name, known.value if known else None)
+
+
 def interval(name: str, estimate: AnyEstimate) -> str:
     """[1.498, 1.552]"""
     return f"[{figure(name, estimate.low)}, {figure(name, estimate.high)}]"
@@ -173,18 +191,40 @@ def directed(name: str) -> str:
 
 
 def shown(scores: Iterable[GenerationScores]) -> list[str]:
-    """The figures that any of the models has, in order."""
-    headlines = [of_one.headline for of_one in scores]
-    return [name for name in NAMES if any(name in headline for headline in headlines)]
+    """Return the figures that any of the models has, in order."""
+    known = {name for model in scores for name in model.headline}
+    return [name for name in NAMES if name in known]
 
 
 def flaws(scores: Iterable[GenerationScores]) -> list[str]:
-    """The flaws of form that were looked for in any of the models' answers."""
-    return list(dict.fromkeys(name for of_one in scores for name in of_one.flaws))
+    """Return the flaws of form that were looked for in any of the models' answers."""
+    return list(dict.fromkeys(name for model in scores for name in model.flaws))
+
+
+def figure_rows(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair]) -> list[list[str]]:
+    """Return the head of a table and a row for each figure: every model's, and of two models their difference and p."""
+    pair = pairs[0] if len(pairs) == 1 else None
+    answered = next(iter(scores.values())).answered
+    rows = [[counted(answered, "answer"), *scores, *([f"{pair.a} − {pair.b}", "p"] if pair else [])]]
+    for name in shown(scores.values()):
+        tested = [difference(name, pair, scores), probability(name, pair)] if pair else []
+        rows.append([directed(name), *(estimate(name, model.headline.get(name)) for model in scores.values()), *tested])
+    return rows
+
+
+def short_answers_note(scores: Iterable[GenerationScores]) -> str:
+    """Explain BLEU and ROUGE-2 where they are low although answers match exactly; else nothing."""
+    for headline in (model.headline for model in scores):
+        if "bleu" in headline and headline["exact_match"].value > headline["bleu"].value / 100 + 0.1:
+            return (
+                "BLEU counts up to four words in a row, ROUGE-2 pairs of words: answers of one word have neither, so "
+                "both figures stay low even where every answer matches."
+            )
+    return ""
 
 
 def difference(name: str, pair: ResponsePair, scores: Mapping[str, GenerationScores]) -> str:
-    """First minus second: +0.041 [+0.010, +0.072]; of shares the points of per cent, which have no interval."""
+    """First minus second: +0.041 [+0.010, +0.072]; of shares in percentage points, without an interval."""
     test = pair.test(name)
     if isinstance(test, PairedDifference):
         return signed_estimate(name, test)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from tunesmith import records
 from tunesmith.hardware import Environment
-from tunesmith.manifest import Costs
 from tunesmith.reporting.format import count, megabytes, seconds, trained, training
-from tunesmith.reporting.schema import Header, MethodResult
-from tunesmith.types import DataSummary, SplitSummary
+from tunesmith.reporting.header import Header
+from tunesmith.reporting.schema import MethodResult
+from tunesmith.types import DataSummary
 
 QUOTED = 280
 """Characters of a text that `quote` shows."""
@@ -47,32 +47,29 @@ def listing(labels: Sequence[str], most: int = 25) -> str:
 
 def cost_table(methods: Sequence[MethodResult], predicted: str = "predictions") -> str:
     """What each method took. predicted: what it gives for a row."""
+    rows = []
+    for method in methods:
+        costs = method.costs
+        times = [training(costs), seconds(costs.seconds_per_1000), megabytes(costs.peak_memory_mb)]
+        rows.append([plain(method.name), *times, count(costs.parameters), trained(costs), megabytes(costs.size_mb)])
     head = ["Method", "Training", f"1,000 {predicted}", "Peak memory", "Parameters", "Trained", "Size"]
-    return table(head, ([plain(method.name), *_costs(method.costs)] for method in methods))
-
-
-def _costs(costs: Costs) -> list[str]:
-    times = [training(costs), seconds(costs.seconds_per_1000), megabytes(costs.peak_memory_mb)]
-    return [*times, count(costs.parameters), trained(costs), megabytes(costs.size_mb)]
+    return table(head, rows)
 
 
 def data_parts(data: DataSummary) -> list[str]:
     """Paragraphs on the source, the splits and what reading changed."""
-    head = ["Split", "Rows", "Median characters", "95% below", "Longest", "Fingerprint"]
-    rows = ([name, *_split_row(split)] for name, split in data.splits.items())
-    made = f" Cut here: {', '.join(data.made)}." if data.made else " Every split came with the data."
-    changes = "\n".join(f"- {plain(note.what)}: {note.count:,}{_where(note.where)}" for note in data.changes)
+    rows = []
+    for name, split in data.splits.items():
+        sizes = (split.rows, split.characters.median, split.characters.p95, split.characters.max)
+        rows.append([name, *(f"{size:,.0f}" for size in sizes), code(split.fingerprint[:12])])
+    made = f" Split off here: {', '.join(data.made)}." if data.made else " Every split came with the data."
     source = f"Source: {code(data.source)}, fingerprint {code(data.fingerprint[:12])}.{made}"
-    return [source, table(head, rows), *([changes] if changes else [])]
-
-
-def _split_row(split: SplitSummary) -> list[str]:
-    sizes = (split.rows, split.characters.median, split.characters.p95, split.characters.max)
-    return [*(f"{size:,.0f}" for size in sizes), code(split.fingerprint[:12])]
-
-
-def _where(ids: Sequence[str]) -> str:
-    return f" ({', '.join(map(code, ids))})" if ids else ""
+    parts = [source, table(["Split", "Rows", "Median characters", "95% below", "Longest", "Fingerprint"], rows)]
+    changes = []
+    for note in data.changes:
+        where = f" ({', '.join(map(code, note.where))})" if note.where else ""
+        changes.append(f"- {plain(note.what)}: {note.count:,}{where}")
+    return [*parts, "\n".join(changes)] if changes else parts
 
 
 def hub_name(source: str) -> str:

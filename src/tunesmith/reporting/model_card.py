@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.reporting import generation_report, judge_report
-from tunesmith.reporting.classification_report import floor_sentence
+from tunesmith.reporting.classification_report import majority_sentence
 from tunesmith.reporting.format import NAMES, directed, interval, level, metric, share
 from tunesmith.reporting.markdown import (
     cost_table,
@@ -44,17 +44,25 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         scores.headline,
         exported,
         pipeline_tag="text-classification",
-        library_name=exported.library if exported else "transformers" if method.name == "encoder" else None,
+        library_name=exported.library if exported else method.library,
         tags=["text-classification", "tunesmith", method.name],
         metrics=["accuracy", "f1"],
     )
     rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
     head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
+    limits = [
+        "It knows only the labels above and always answers one of them, also for a text that fits none.",
+        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
+    ]
+    if method.notes.cut:
+        limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
+    if rare := [label for label in labels if scores.per_class[label].support < 20]:
+        limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
     sections = {
-        "Scores": [*_changed(exported), table(head, rows), floor_sentence(report.data)],
+        "Scores": [*_changed(exported), table(head, rows), majority_sentence(report.data)],
         "How to use": [exported.usage] if exported else _classifier_usage(method),
         "Data": data_parts(report.data),
-        "Limits": [_bullets(_classifier_limits(report.data.labels, method))],
+        "Limits": [_bullets(limits)],
         "Costs": [cost_table([method])],
     }
     return _card(report, front, f"It gives a text one of {len(labels)} labels: {listing(labels)}.", sections)
@@ -77,6 +85,20 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         base_model=method.base_model,
         tags=["text-generation", "conversational", "tunesmith", method.name],
     )
+    scores, notes, limit = method.scores, method.notes, method.settings["max_new_tokens"]
+    limits = [
+        "It answers whatever it is asked, also wrongly. What was measured is how likely it finds the reference answers "
+        "of the test split, not whether what it says is true, safe or helpful.",
+        "The scores hold for instructions like those of the test split; other sources or languages were not tested.",
+    ]
+    if (ended := scores.headline.get("ended")) and ended.value < 1:
+        limits.append(f"{share(1 - ended.value)} of its answers had not ended after {limit:,} tokens and were cut.")
+    if notes.cut:
+        limits.append(f"{notes.cut:,} training rows were longer than the model's input and were cut or left out.")
+    if scores.rows < 100:
+        limits.append(f"Only {scores.rows:,} test rows: the intervals above are rough.")
+    if method.saved == "adapter":
+        limits.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
     judged = judge_report.trusted_headline(method.judged)
     data = data_parts(report.data) if isinstance(report.data, DataSummary) else []
     sections = {
@@ -87,7 +109,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         ],
         "How to use": [exported.usage] if exported else _generator_usage(method),
         "Data": data,
-        "Limits": [_bullets(_generator_limits(method))],
+        "Limits": [_bullets(limits)],
         "Costs": [cost_table([method], "answers")],
     }
     return _card(report, front, "It answers instructions as those of its training data were answered.", sections)
@@ -152,9 +174,9 @@ def _front_matter(
 def _classifier_usage(method: ClassificationResult) -> list[str]:
     shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
-    if method.name == "encoder":
+    if method.library == "transformers":
         lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={folder})']
-    elif method.name.startswith("encoder:"):
+    elif method.library == "peft":
         lines = [
             "from peft import AutoPeftModelForSequenceClassification",
             "from transformers import AutoConfig, AutoTokenizer, pipeline",
@@ -172,35 +194,11 @@ def _classifier_usage(method: ClassificationResult) -> list[str]:
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
 
 
-def _classifier_limits(labels: Sequence[str], method: ClassificationResult) -> list[str]:
-    lines = [
-        "It knows only the labels above and always answers one of them, also for a text that fits none.",
-        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
-    ]
-    if method.notes.get("cut"):
-        lines.append(f"{method.notes['cut']:,} texts were longer than the model's input and were cut.")
-    rare = [label for label in labels if method.scores.per_class[label].support < 20]
-    if rare:
-        lines.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
-    return lines
-
-
 def _generator_usage(method: GenerationResult) -> list[str]:
     run = shlex.quote(method.run)
-    shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
-    without = "or without tunesmith; the chat template is stored with the tokenizer:"
-    return [shell, without, f"```python\n{_generator_python(method)}\n```"]
-
-
-def _generator_python(method: GenerationResult) -> str:
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
-    ask = [
-        'messages = [{"role": "user", "content": "Name three primary colours."}]',
-        f"reply = ask(messages, max_new_tokens={method.settings['max_new_tokens']}, do_sample=False)",
-        'print(reply[0]["generated_text"][-1]["content"])',
-    ]
     if method.saved == "adapter":
-        made = [
+        python = [
             "from peft import AutoPeftModelForCausalLM",
             "from transformers import AutoTokenizer, pipeline",
             "",
@@ -213,29 +211,18 @@ def _generator_python(method: GenerationResult) -> str:
         if method.saved == "tokenizer":
             name = method.base_folder or method.settings["model"]
             model, tokenizer = json.dumps(name, ensure_ascii=False), f", tokenizer={folder}"
-        made = [
+        python = [
             "from transformers import pipeline",
             "",
             f'ask = pipeline("text-generation", model={model}{tokenizer})',
         ]
-    return "\n".join([*made, *ask])
-
-
-def _generator_limits(method: GenerationResult) -> list[str]:
-    scores, notes = method.scores, method.notes
-    ended = scores.headline.get("ended")
-    lines = [
-        "It answers whatever it is asked, also wrongly. What was measured is how likely it finds the reference answers "
-        "of the test split, not whether what it says is true, safe or helpful.",
-        "The scores hold for instructions like those of the test split; other sources or languages were not tested.",
+    python += [
+        'messages = [{"role": "user", "content": "Name three primary colours."}]',
+        f"reply = ask(messages, max_new_tokens={method.settings['max_new_tokens']}, do_sample=False)",
+        'print(reply[0]["generated_text"][-1]["content"])',
     ]
-    if ended and ended.value < 1:
-        most = f"{method.settings['max_new_tokens']:,} tokens"
-        lines.append(f"{share(1 - ended.value)} of its answers had not ended after {most} and were cut.")
-    if notes.get("cut"):
-        lines.append(f"{notes['cut']:,} training rows were longer than the model's input and were cut or left out.")
-    if scores.rows < 100:
-        lines.append(f"Only {scores.rows:,} test rows: the intervals above are rough.")
-    if method.saved == "adapter":
-        lines.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
-    return lines
+    return [
+        f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```",
+        "or without tunesmith; the chat template is stored with the tokenizer:",
+        "```python\n" + "\n".join(python) + "\n```",
+    ]

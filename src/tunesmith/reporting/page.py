@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 FILTERS = (
-    *(format.metric, format.points, format.signed, format.chance, format.percent, format.share, format.level),
-    *(format.seconds, format.count, format.megabytes, format.training, format.trained),
+    *("metric", "points", "signed", "chance", "p_value", "percent", "share", "level", "seconds", "count", "counted"),
+    *("megabytes", "training", "trained"),
 )
+"""Functions of `format` that templates use as filters."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -38,6 +39,6 @@ def _environment() -> SandboxedEnvironment:
         lstrip_blocks=True,
     )
     environment.filters["fields"] = records.dump
-    environment.filters.update({function.__name__: function for function in FILTERS})
+    environment.filters.update({name: getattr(format, name) for name in FILTERS})
     environment.globals.update(charts=charts, names=format.NAMES, lower_is_better=format.LOWER_IS_BETTER)
     return environment

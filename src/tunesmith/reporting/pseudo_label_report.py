@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting import page
 from tunesmith.reporting.charts import histogram, trade_off
 from tunesmith.reporting.format import NOTHING, level, share
@@ -29,7 +28,12 @@ def markdown(report: PseudoLabelReport) -> str:
     ]
     if report.curve:
         head = ["Threshold", "Kept", "Coverage", "Precision", f"{level(report.confidence)} interval"]
-        parts += ["## Precision and coverage", table(head, map(_point, report.curve))]
+        rows = []
+        for point in report.curve:
+            right = point.precision
+            cells = [share(right.value), f"[{share(right.low)}, {share(right.high)}]"] if right else [NOTHING] * 2
+            rows.append([f"{point.threshold:.4g}", f"{point.kept:,}", share(point.coverage), *cells])
+        parts += ["## Precision and coverage", table(head, rows)]
     return "\n\n".join([*parts, sign(report)]) + "\n"
 
 
@@ -45,11 +49,3 @@ def headline(report: PseudoLabelReport) -> str:
         f"{kept} {report.labelled:,} rows have a label of their own: {share(report.chosen.coverage)} of them are kept, "
         f"and of these {share(right.value)} [{share(right.low)}, {share(right.high)}] are right."
     )
-
-
-def _point(point: ThresholdPoint) -> list[str]:
-    precision = point.precision
-    cells = [NOTHING] * 2
-    if precision:
-        cells = [share(precision.value), f"[{share(precision.low)}, {share(precision.high)}]"]
-    return [f"{point.threshold:.4g}", f"{point.kept:,}", share(point.coverage), *cells]

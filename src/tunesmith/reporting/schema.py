@@ -5,17 +5,8 @@ The numbers inside (estimates, scores, paired tests) are those of `evaluation/`;
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
 
-from tunesmith import __version__, records
-from tunesmith.evaluation.judge_pairs import JudgePairs
-from tunesmith.evaluation.judge_scores import JudgeScores
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metrics import ClassificationScores
@@ -24,26 +15,11 @@ from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs
+from tunesmith.protocols import TrainingNotes
 from tunesmith.records import omitted_if_none
+from tunesmith.reporting.header import Header
+from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
 from tunesmith.types import DataNote, DataSummary
-
-
-def command_line() -> str:
-    """The command line that led here, without API keys."""
-    if Path(sys.argv[0]).name not in ("tunesmith", "__main__.py"):
-        return "tunesmith, from Python"
-    words = [re.sub(r"^((?:judge\.)?api_key=).*", r"\1***", word, flags=re.DOTALL) for word in sys.argv[1:]]
-    return shlex.join(["tunesmith", *words])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What every report says about itself; only the title has to be given."""
-
-    title: str
-    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
-    command: str = field(default_factory=command_line)
-    version: str = __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +49,26 @@ class WorstMistakes:
     """worst.json: the most confidently wrong test examples, worst first."""
 
     worst: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePrediction:
+    """A held-out example with its most probable labels."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    gold: str
+    labels: tuple[tuple[str, float], ...]
+    """Labels with their probabilities, most probable first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePredictions:
+    """sample_predictions.json: a few examples drawn from a held-out split."""
+
+    split: str
+    rows: tuple[SamplePrediction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +130,14 @@ class MethodResult:
     run: str = ""
     """The run directory; empty where there is only a file of responses."""
     description: str
-    scores: Any
+    scores: ClassificationScores | GenerationScores
+    train: dict[str, float] | None = omitted_if_none()
+    """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
     curve: Curve | None = None
     """None where training has no steps."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: TrainingNotes = field(default_factory=TrainingNotes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +145,10 @@ class ClassificationResult(MethodResult):
     """One classifier of a report."""
 
     scores: ClassificationScores
+    library: str | None = omitted_if_none()
+    """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
+    sample_predictions: SamplePredictions | None = omitted_if_none()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,10 +206,6 @@ class ClassificationReport(Report):
     pairs: tuple[LabelPair, ...] = ()
 
 
-FILES = "answers"
-"""The task of a report on files of responses."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport(Report):
     """comparison.json of instruction runs, or the report on files of responses (task `answers`)."""
@@ -225,7 +222,7 @@ class GenerationReport(Report):
     @property
     def is_of_files(self) -> bool:
         """Whether the responses come from files, which know no losses, costs or training."""
-        return self.task == FILES
+        return isinstance(self.data, ResponseFiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +240,8 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """What a legend calls it."""
         return self.run
-
-    @property
-    def validation(self) -> None:
-        """Only methods without a curve are shown by a score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,87 +271,6 @@ class ExportedModel:
     """`adapter` or `model`."""
     changed: str | None = None
     """Why the run's scores are not quite the export's own; the front matter then claims none."""
-
-
-@dataclass(frozen=True, slots=True)
-class RubricSummary:
-    """How judges were asked."""
-
-    file: str | None
-    """None for the built-in rubric."""
-    fingerprint: str
-    references: bool
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeCosts:
-    """What all judges took, in whichever run they were asked; seconds are those of the last run alone."""
-
-    verdicts: int
-    questions: int
-    tries: int
-    """Requests, retries among them."""
-    read: int
-    """Prompt tokens."""
-    written: int
-    """Completion tokens."""
-    price: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """One model's answer with its score, and what the judge wrote."""
-
-    name: str
-    response: str
-    score: float | None
-    reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredPrompt:
-    """All models' answers to one prompt."""
-
-    id: str
-    turn: int
-    prompt: str
-    reference: str | None
-    answers: tuple[ScoredAnswer, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeReport(Header):
-    """What judged.json holds, whatever the mode."""
-
-    judges: tuple[dict[str, Any], ...]
-    """Name and identity of each judge's client."""
-    seeds: tuple[int, ...]
-    rubric: RubricSummary
-    costs: JudgeCosts
-    shown: dict[str, tuple[ScoredPrompt, ...]] = field(default_factory=dict)
-    """The `best` and the `worst` answers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeScoreReport(JudgeScores, JudgeReport):
-    """judged.json where answers were scored."""
-
-    mode: Literal["score"] = "score"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgePairReport(JudgePairs, JudgeReport):
-    """judged.json where pairs were compared."""
-
-    mode: Literal["pairwise"] = "pairwise"
-
-
-def load_judge_report(content: dict[str, Any], where: str = "judged.json") -> JudgeScoreReport | JudgePairReport:
-    """Return the report of a parsed judged.json. Raises RunError where it is damaged."""
-    if content.get("mode") == "pairwise":
-        return records.load(JudgePairReport, content, where)
-    return records.load(JudgeScoreReport, content, where)
 
 
 @dataclass(frozen=True, slots=True)

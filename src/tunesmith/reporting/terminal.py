@@ -5,39 +5,42 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from tunesmith.evaluation.format_checks import FormatFlaw
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.reporting import format
-from tunesmith.reporting.format import AnyEstimate
-from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult
+from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult, SamplePredictions
+
+TEXT = 100
+"""Characters of a text that are shown."""
 
 
 def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
-    """One row per method: the scores that decide, with their intervals, and the main costs; the report has all."""
+    """Return one row per method: the scores that decide, with their intervals, and the main costs."""
     columns = RESPONSE_COLUMNS if isinstance(report, GenerationReport) else LABEL_COLUMNS
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     return _drawn(["method", *columns], rows, width)
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:
-    """One row per figure of generated answers, one column per model; of two models also their difference and its p."""
+    """Return one row per figure of generated answers, one column per model, and the flaws of form that occur."""
+    head, *rows = format.figure_rows(scores, pairs)
     first = next(iter(scores.values()))
-    pair = pairs[0] if len(pairs) == 1 else None
-    head = [f"{first.answered:,} answers", *scores, *([f"{pair.a} − {pair.b}", "p"] if pair else [])]
-    rows = []
-    for name in format.shown(scores.values()):
-        tested = [format.difference(name, pair, scores), format.probability(name, pair)] if pair else []
-        estimates = [format.estimate(name, of_one.headline.get(name)) for of_one in scores.values()]
-        rows.append([format.directed(name), *estimates, *tested])
-    lines = [f"{format.level(first.confidence)} intervals; ↓ lower is better"]
-    lines += [f"{name}: {flaws}" for name, of_one in scores.items() if (flaws := _flaws(of_one.flaws))]
-    return "\n".join([_drawn(head, rows, width), *lines])
+    lines = [_drawn(head, rows, width), f"{format.level(first.confidence)} intervals; ↓ lower is better"]
+    lines += filter(None, [format.short_answers_note(scores.values())])
+    for name, model in scores.items():
+        if flaws := [f"{flaw.count:,} {kind}" for kind, flaw in model.flaws.items() if flaw.count]:
+            lines.append(f"{name}: {', '.join(flaws)}")
+    return "\n".join(lines)
 
 
-def _flaws(flaws: Mapping[str, FormatFlaw]) -> str:
-    """Only those that occur."""
-    return ", ".join(f"{flaw.count:,} {name}" for name, flaw in flaws.items() if flaw.count)
+def sample_predictions(samples: SamplePredictions) -> str:
+    """Return held-out texts with their most probable labels, two lines each."""
+    lines = [f"sample predictions ({samples.split}):"]
+    for row in samples.rows:
+        text = " ".join(f"{row.text} {row.text_pair or ''}".split())
+        labels = ", ".join(f"{label} {format.percent(probability)}" for label, probability in row.labels)
+        lines += [f"  {text[:TEXT]}{'…' if len(text) > TEXT else ''}", f"    {row.gold}, predicted: {labels}"]
+    return "\n".join(lines)
 
 
 def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
@@ -57,26 +60,16 @@ def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _headline(method: MethodResult, name: str) -> AnyEstimate | None:
-    known: AnyEstimate | None = method.scores.headline.get(name)
-    return known
-
-
-def _share(method: MethodResult, name: str) -> str:
-    known = _headline(method, name)
-    return format.figure(name, known.value if known else None)
-
-
 LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
-    "accuracy": lambda method: format.estimate("accuracy", _headline(method, "accuracy")),
-    "macro F1": lambda method: format.estimate("macro_f1", _headline(method, "macro_f1")),
+    "accuracy": lambda method: format.estimate("accuracy", method.scores.headline["accuracy"]),
+    "macro F1": lambda method: format.estimate("macro_f1", method.scores.headline["macro_f1"]),
     "training": lambda method: format.training(method.costs),
     "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
     "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
 }
 RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
-    "loss": lambda method: format.estimate("loss", _headline(method, "loss")),
-    "ended": lambda method: _share(method, "ended"),
+    "loss": lambda method: format.estimate("loss", method.scores.headline.get("loss")),
+    "ended": lambda method: format.value("ended", method.scores.headline.get("ended")),
     "training": lambda method: format.training(method.costs),
     "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
     "trained": lambda method: format.trained(method.costs),

@@ -26,7 +26,7 @@ def noise(model: nn.Module, alpha: float | None) -> Iterator[None]:
     network = packing.inner(model)
     length = 1
 
-    def note_length(module: nn.Module, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
+    def note_length(module: nn.Module, args: tuple[Any, ...], inputs: Mapping[str, torch.Tensor]) -> None:
         nonlocal length
         positions = inputs.get("position_ids")
         length = inputs["input_ids"].shape[1] if positions is None else int(positions.max()) + 1

@@ -116,8 +116,8 @@ def optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
             if parameter.requires_grad:
                 (plain if is_norm or "bias" in name or parameter.ndim < 2 else decayed).append(parameter)
     groups = [
-        dict[str, Any](params=list(dict.fromkeys(decayed)), weight_decay=settings.weight_decay),  # tied ones once
-        dict[str, Any](params=list(dict.fromkeys(plain)), weight_decay=0.0),
+        {"params": list(dict.fromkeys(decayed)), "weight_decay": settings.weight_decay},  # tied parameters once
+        {"params": list(dict.fromkeys(plain)), "weight_decay": 0.0},
     ]
     kind: Any = torch.optim.AdamW
     options: dict[str, bool] = {}

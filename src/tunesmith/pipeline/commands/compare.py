@@ -17,6 +17,7 @@ from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import find, variants
 from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.recipe import Recipe, Source
+from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 
 
@@ -161,5 +162,5 @@ def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
 def _report(folder: Run, finished: Sequence[Run]) -> Comparison:
     report = run_report.build(finished, confidence_of(finished[0].recipe))
     run_report.write_comparison(folder, report)
-    say(f"compared {len(finished)} runs in {folder.path}")
+    say(f"compared {counted(len(finished), 'run')} in {folder.path}")
     return Comparison(folder.path, report)

@@ -150,13 +150,17 @@ def write(
 
 
 def table(rows: Sequence[Row], suffix: str) -> str:
-    """Return prediction rows as CSV or JSON Lines."""
+    """Return prediction rows as CSV, with lists and objects in JSON, or as JSON Lines."""
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     flat: list[Row] = []
     for row in rows:
         ranks, score = (PROBABILITIES, PROBABILITY) if LABEL in row else ("scores", "score")
-        columns = {name: _cell(value) for name, value in row.items() if name != ranks}
+        columns = {
+            name: json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+            for name, value in row.items()
+            if name != ranks
+        }
         ranked = row.get(ranks)
         for rank, (label, value) in enumerate(ranked.items() if isinstance(ranked, dict) else (), 1):
             columns |= {f"label_{rank}": label, f"{score}_{rank}": value}
@@ -166,11 +170,6 @@ def table(rows: Sequence[Row], suffix: str) -> str:
     writer.writeheader()
     writer.writerows(flat)
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Return what a CSV holds for a value: lists and objects as JSON."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
 
 
 def _json_rows(run: Run, source: str | None) -> list[object] | None:

@@ -16,11 +16,11 @@ from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.recipe import Generate, Recipe
+from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
-from tunesmith.types import NO_LABEL, Example, Message
+from tunesmith.types import NO_LABEL, Example
 
 TEMPERATURE = 0.7
 """For sampling, unless the recipe samples itself or has a temperature."""
@@ -92,7 +92,12 @@ def pseudo_label(
     with in_memory.as_path(source) as name:
         recipe = new_data.settings(voters[0].recipe, name, overrides)
         examples = new_data.read(recipe)
-    kept_path = _output_path(output, voters[0], name)
+    if output is None:
+        kept_path = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
+    else:
+        kept_path = Path(output).expanduser()
+        if kept_path.suffix != ".jsonl" or not kept_path.parent.is_dir():
+            raise RecipeError(f"cannot write {kept_path}", expected="a name that ends in .jsonl, in an existing folder")
     if task_of(voters[0]).has_responses:
         rows = _sampled_answers(voters[0], recipe, examples, samples, answer)
         votes = f"{samples} samples to a prompt"
@@ -116,7 +121,11 @@ def pseudo_label(
 def _sampled_answers(
     run: Run, recipe: Recipe, examples: Sequence[Example], number: int, answer: str
 ) -> list[LabelledRow]:
-    settings = _sampling_settings(recipe.generate, number)
+    """Return the rows, in the columns that Alpaca has, with the answer on which most samples agree."""
+    update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
+    if not recipe.generate.do_sample and recipe.generate.temperature == 1:
+        update["temperature"] = TEMPERATURE
+    settings = recipe.generate.model_copy(update=update)
     generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)
     rows = []
@@ -128,15 +137,15 @@ def _sampled_answers(
         text = "" if vote.index is None else answers[vote.index].text
         gold = compared(reference.content) if reference else None
         right = None if gold is None else vote.index is not None and compared(text) == gold
-        rows.append(LabelledRow(example.id, {**_alpaca_columns(prompt), "output": text}, vote, right, (origin,)))
+        system = [message.content for message in prompt if message.role == "system"]
+        turns = [message.content for message in prompt if message.role != "system"][:-1]
+        columns: dict[str, object] = {"instruction": prompt[-1].content, "input": prompt[-1].input}
+        if system:
+            columns["system"] = system[0]
+        if turns:
+            columns["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
+        rows.append(LabelledRow(example.id, columns | {"output": text}, vote, right, (origin,)))
     return rows
-
-
-def _sampling_settings(settings: Generate, number: int) -> Generate:
-    update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
-    if not settings.do_sample and settings.temperature == 1:
-        update["temperature"] = TEMPERATURE
-    return settings.model_copy(update=update)
 
 
 def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[LabelledRow]:
@@ -161,18 +170,6 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
             columns[data.text_pair] = example.text_pair
         rows.append(LabelledRow(example.id, columns | {data.label: label}, vote, right, origin))
     return rows
-
-
-def _alpaca_columns(messages: Sequence[Message]) -> dict[str, object]:
-    """Return a conversation up to its last question in Alpaca's columns."""
-    system = [message.content for message in messages if message.role == "system"]
-    turns = [message.content for message in messages if message.role != "system"][:-1]
-    columns: dict[str, object] = {"instruction": messages[-1].content, "input": messages[-1].input}
-    if system:
-        columns["system"] = system[0]
-    if turns:
-        columns["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
-    return columns
 
 
 def _report(
@@ -218,12 +215,3 @@ def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -
         raise RecipeError(
             f"unknown way to compare answers: {answer!r}", expected=", ".join(self_consistency.COMPARISONS)
         )
-
-
-def _output_path(output: str | Path | None, run: Run, source: str) -> Path:
-    if output is None:
-        return run.path / "pseudo-labels" / f"{Path(source).name.split('.')[0]}.jsonl"
-    path = Path(output).expanduser()
-    if path.suffix != ".jsonl" or not path.parent.is_dir():
-        raise RecipeError(f"cannot write {path}", expected="a name that ends in .jsonl, in an existing folder")
-    return path

@@ -231,6 +231,7 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
         FinishedManifest(
             **records.fields_of(Manifest, job.run.manifest) | {"status": "finished", "process": None},
             validation=outcome.validation,
+            train=outcome.train,
             costs=costs,
             notes=records.dump(result.notes),
             environment=hardware.environment(result.notes.device or "cpu"),

@@ -16,6 +16,7 @@ from tunesmith import processes
 from tunesmith.console import say, warn
 from tunesmith.data import batches, truncation
 from tunesmith.data.batches import MicroBatches
+from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
@@ -195,8 +196,8 @@ class _Validation:
         questions = [row.messages[:-1] for row in shown]
         answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
         samples = [
-            Sample(row.id, row.text, row.messages[-1].content, answer.text)
-            for row, answer in zip(shown, answers, strict=True)
+            Sample(row.id, transcript(question), row.messages[-1].content, answer.text)
+            for row, question, answer in zip(shown, questions, answers, strict=True)
             if answer
         ]
         if not samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
 from tunesmith.data import summary
 from tunesmith.recipe import Recipe
@@ -77,24 +77,18 @@ def render(recipe: Recipe, splits: Splits) -> TokenCounts:
     whole, _ = generators.encode(rows, recipe, splits.labels, chat_encoder, UNCUT)
     cut, changes = generators.encode(rows, recipe, splits.labels, chat_encoder, limit)
     learned = sum(label != IGNORE for row in cut for label in row.labels) / max(1, sum(map(len, cut)))
-    shown = tuple(_rendered(row.id, row.ids, row.labels, tokenizer) for row in cut[:SHOWN])
-    return TokenCounts(_lengths([len(row) for row in whole], limit, learned), tuple(changes), shown)
+    shown = []
+    for row in cut[:SHOWN]:
+        runs = groupby(zip(row.ids, row.labels, strict=True), lambda pair: pair[1] != IGNORE)
+        pieces = [
+            (tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False), is_learned)
+            for is_learned, run in runs
+        ]
+        shown.append(RenderedRow(row.id, len(row), sum(label != IGNORE for label in row.labels), pieces))
+    return TokenCounts(_lengths([len(row) for row in whole], limit, learned), tuple(changes), tuple(shown))
 
 
 def _lengths(lengths: Sequence[int], limit: int, learned: float | None = None) -> TokenLengths:
     quantiles = summary.quantiles(lengths)
     cut = sum(length > limit for length in lengths)
     return TokenLengths(quantiles.median, quantiles.p95, quantiles.max, limit, cut, len(lengths), learned)
-
-
-def _rendered(name: str, ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> RenderedRow:
-    """Return the text of a row in runs of learned and other tokens, decoded from its ids."""
-    from tunesmith.data.encode import IGNORE
-
-    runs: list[tuple[list[int], bool]] = []
-    for token, label in zip(ids, labels, strict=True):
-        if not runs or runs[-1][1] != (label != IGNORE):
-            runs.append(([], label != IGNORE))
-        runs[-1][0].append(token)
-    pieces = [(tokenizer.decode(run, clean_up_tokenization_spaces=False), learned) for run, learned in runs]
-    return RenderedRow(name, len(ids), sum(label != IGNORE for label in labels), pieces)

@@ -53,3 +53,5 @@ class Outcome:
     """Metrics of the validation split, where there is one."""
     predicted: int
     """Test rows that were predicted."""
+    train: dict[str, float] | None = None
+    """Metrics of training rows drawn at random."""

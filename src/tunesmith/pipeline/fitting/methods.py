@@ -13,6 +13,7 @@ from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
@@ -30,6 +31,8 @@ class Method:
     default_variant: str | None = None
     """The variant that goes by the method's name alone."""
     export_targets: tuple[str, ...] = ("safetensors",)
+    library: str | None = None
+    """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
 
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
@@ -139,11 +142,12 @@ class FineTunedMethod(Method):
     def describe(self, recipe: Recipe) -> str:
         if not _learns(recipe):
             return f"untuned {self.model(recipe)}"
-        part = {"none": "fine-tuned", "embeddings": "fine-tuned (embeddings frozen)", "body": "head trained on frozen"}
-        how = {"none": part[recipe.train.freeze], "lora": "LoRA beside", "qlora": "LoRA beside 4-bit"}
+        whole = "trained" if _begins_at_random(recipe) else "fine-tuned"
+        part = {"none": whole, "embeddings": f"{whole} (embeddings frozen)", "body": "head trained on frozen"}
+        how = {"none": part[recipe.train.freeze], "lora": "LoRA on", "qlora": "LoRA on 4-bit"}
         rank = "" if recipe.adapter.kind == "none" else f", r {recipe.adapter.r}"
         steps, epochs = recipe.train.max_steps, recipe.train.num_train_epochs
-        length = f"{steps} steps" if steps else f"{epochs:g} epoch(s)"
+        length = counted(steps, "step") if steps else counted(epochs, "epoch")
         return f"{how[recipe.adapter.kind]} {self.model(recipe)}{rank}, {length}"
 
     def model(self, recipe: Recipe) -> str:
@@ -163,6 +167,7 @@ class EncoderMethod(FineTunedMethod):
     variants = ("full", "lora", "qlora")
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
+    library = "transformers"
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import encoders, finetune
@@ -235,6 +240,13 @@ def find(recipe: Recipe) -> Method:
     return method
 
 
+def library(name: str) -> str | None:
+    """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
+    method, _, variant = name.partition(":")
+    known = METHODS[method].library if method in METHODS else None
+    return "peft" if known and variant else known
+
+
 def load_predictor(run: Run) -> Predictor:
     """Return what a finished run trained."""
     return METHODS[run.finished.method].load(run.model, run.recipe)
@@ -260,6 +272,12 @@ def _learns(recipe: Recipe) -> bool:
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
+def _begins_at_random(recipe: Recipe) -> bool:
+    return recipe.model.from_config is not None and recipe.model.state_dict is None
+
+
 def _model(recipe: Recipe) -> str:
+    if recipe.model.from_config and _begins_at_random(recipe):
+        return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
     path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
     return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name

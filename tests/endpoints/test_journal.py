@@ -1,0 +1,100 @@
+"""The journal keeps whole records of any kind, and says which line is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tunesmith.endpoints.chat_client import ClientIdentity
+from tunesmith.endpoints.journal import Journal, file_name, request_key
+from tunesmith.errors import EndpointError
+from tunesmith.types import Message
+
+SMALL = ClientIdentity(api="openai", url="http://127.0.0.1/v1", model="org/small", max_tokens=64, extra={})
+
+
+@dataclass(frozen=True)
+class Label:
+    """A record as another command than the judge would keep it."""
+
+    label: str
+    votes: tuple[int, ...]
+    failure: str = ""
+
+
+def test_records_survive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "labels.jsonl"
+    journal = Journal(path, Label)
+    journal.add("a", Label("grüße\n", (1, 2)))
+    journal.add("b", Label("", (), failure="HTTP 500"))
+    again = Journal(path, Label)
+    assert again.records == {"a": Label("grüße\n", (1, 2)), "b": Label("", (), "HTTP 500")}
+    assert [again.has_reply(key) for key in "abc"] == [True, False, False]
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "labels.jsonl", Label)
+    journal.add("a", Label("", (), failure="HTTP 500"))
+    journal.add("a", Label("ham", (3,)))
+    assert Journal(journal.path, Label).records == {"a": Label("ham", (3,))}
+    assert Journal(journal.path, Label).has_reply("a")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20])
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, kept: int) -> None:
+    journal = Journal(tmp_path / "labels.jsonl", Label)
+    journal.add("a", Label("ham", (3,)))
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + whole.replace(b"ham", b"spam")[:kept])
+    again = Journal(journal.path, Label)
+    assert again.records == {"a": Label("ham", (3,))}
+    assert journal.path.read_bytes() == whole
+    again.add("b", Label("spam", ()))
+    assert list(Journal(journal.path, Label).records) == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ["{}", "no JSON", "[]", '{"key": "a", "label": "ham"}', '{"key": "a", "label": 1}'])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    Journal(path, Label).add("a", Label("ham", ()))
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(EndpointError, match=r"labels\.jsonl:2: damaged"):
+        Journal(path, Label)
+
+
+def test_a_file_name_holds_the_name_and_the_address() -> None:
+    name = file_name("org/small", SMALL)
+    assert name.startswith("org-small-")
+    others = [replace(SMALL, url="http://127.0.0.1/v2"), replace(SMALL, api="ollama"), replace(SMALL, model="small")]
+    assert len({name, *(file_name("org/small", other) for other in others)}) == 4
+    assert file_name("org/small", replace(SMALL, max_tokens=1)) == name  # the keys of the requests differ
+    assert file_name("../..", SMALL).startswith("model-")
+
+
+def test_a_key_changes_with_all_that_could_change_a_reply() -> None:
+    ask = [Message("system", "s"), Message("user", "q")]
+    key = request_key(SMALL, ask, 1)
+    assert key == request_key(replace(SMALL), list(ask), 1)
+    changed = [
+        request_key(replace(SMALL, max_tokens=65), ask, 1),
+        request_key(replace(SMALL, extra={"top_p": 1}), ask, 1),
+        request_key(SMALL, ask[1:], 1),
+        request_key(SMALL, [ask[0], Message("user", "q", "about this")], 1),
+        request_key(SMALL, ask, 2),
+    ]
+    assert len({key, *changed}) == 6
+
+
+def test_keys_of_earlier_versions_stay_valid() -> None:
+    """A judge that was interrupted before an update asks nothing twice after it."""
+    assert request_key(SMALL, [Message("system", "s"), Message("user", "q")], 1) == KEY_OF_0_1
+    local = ClientIdentity(api="local", model="m", max_tokens=8, constrained=True, dtype="float32")
+    assert request_key(local, [Message("user", "q")], 2) == LOCAL_KEY_OF_0_1
+
+
+KEY_OF_0_1 = "dd5562111b0c4e470df8708686f8da55"
+LOCAL_KEY_OF_0_1 = "350181f20ef10805c5a8761231d01fbc"
