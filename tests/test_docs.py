@@ -28,7 +28,7 @@ def test_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_readme_names_every_command_and_none_that_does_not_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"tunesmith ([a-z-]+)", readme.split("## File map")[0])) - {"tells"}
+    named = set(re.findall(r"tunesmith ([a-z-]+)", readme))
     assert set(cli.COMMANDS) - {"quickstart"} <= named <= set(cli.COMMANDS)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tunesmith import recipe as recipes
+from tunesmith import cli, recipe as recipes
 from tunesmith.pipeline.task_table import read_splits
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -214,3 +217,37 @@ def test_a_file_of_another_tool_trains_unchanged(
     assert run.path.parent == Path("out")
     if name != "transformers":
         assert run.finished.costs.trainable < run.finished.costs.parameters / 2  # LoRA
+
+
+def commands() -> list[str]:
+    """The commands in the heads of the recipes; a line that is indented goes on with the one before."""
+    heads = [re.findall(r"^#(.*)", path.read_text("utf-8"), re.MULTILINE) for path in sorted(FOLDER.glob("*.yaml"))]
+    joined = "\n".join("\n".join(head) for head in heads).replace("\n   ", " ")
+    return re.findall(r"tunesmith (?:train|compare|sweep) .*", joined)
+
+
+def test_heads_have_commands() -> None:
+    assert len(commands()) == 3
+
+
+@pytest.mark.usefixtures("trained_here")
+@pytest.mark.parametrize("command", commands())
+def test_commands_in_heads_run(
+    command: str, tiny_models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are, on tiny models and rows of the same kind; of a sweep two trials."""
+    _, name, *words = shlex.split(command)
+    source, *rest = words
+    shutil.copytree(FOLDER, tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    recipe, stem = recipes.load(source), Path(source).stem
+    generator = tiny.generator("gpt_neox", tmp_path / "generator")
+    own = generator if recipe.method == "generator" and name != "compare" else tiny_models("distilbert")
+    if stem in FILES:
+        rows = [f"data.path={rows_of(stem, tmp_path)}", "data.label_names=[negative, positive]"]
+    else:
+        rows = [f"data.path={write_csv(tmp_path / 'rows.csv', tiny.texts(60))}"]
+    small = ["max_steps=1", "max_length=512", "test_size=6", "validation_size=6", "bootstrap_samples=100"]
+    models = [f"model.name_or_path={own}", f"model.generator={generator}"]
+    trials = ["--trials", "2"] if name == "sweep" else []
+    assert cli.main([name, source, *trials, *rest, *rows, *small, *models, f"output_dir={tmp_path / 'runs'}"]) == 0

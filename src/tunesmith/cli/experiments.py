@@ -123,10 +123,11 @@ class _Compare(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "sources",
-            nargs="+",
+            nargs="*",
             metavar="SOURCE",
             help="a data source or a recipe; or several recipes; or run directories; then section.name=value settings",
         )
+        parser.add_argument("--resume", metavar="FOLDER", help="train the rest of a comparison that was stopped")
         add_columns(parser)
         for option in ("text", "text-pair", "label"):  # as they were called before, here alone
             parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
@@ -142,9 +143,8 @@ class _Compare(Command):
                 setattr(args, f"{option}-column".replace("-", "_"), name)
         sources, overrides = split_overrides(args.sources)
         seeds = _numbers(args.seeds) if args.seeds else None
-        show_comparison(
-            compare(sources, [*column_settings(args), *overrides], methods=_names(args.methods), seeds=seeds)
-        )
+        settings = [*column_settings(args), *overrides]
+        show_comparison(compare(sources, settings, methods=_names(args.methods), seeds=seeds, resume=args.resume))
 
 
 class _Sweep(Command):

@@ -39,7 +39,7 @@ def compare(
     """Return the test of every pair of methods, in the mapping's order.
 
     The one criterion, fixed beforehand: a pair is `distinguishable` where McNemar's exact p, Holm-adjusted over all
-    pairs, is below 1 - confidence. The macro F1 difference stands beside it with its own paired bootstrap test,
+    pairs, is below 1 - confidence. The macro F1 difference has a paired bootstrap test of its own,
     likewise adjusted, but decides nothing: two looks would err more often than the level says.
     """
     check_same_rows({name: [prediction.id for prediction in rows] for name, rows in methods.items()})

@@ -17,7 +17,7 @@ from tunesmith.reporting.schema import Curve
 
 Point = tuple[float, float]
 Label = tuple[float, str]
-"""Where a text stands on an axis, from 0 to 1, and the text."""
+"""The place of a text on an axis, from 0 to 1, and the text."""
 
 WIDTH, LEFT, RIGHT = 360, 42, 350
 MOST_POINTS = 240

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
-from tunesmith.errors import RecipeError
+from tunesmith.errors import RecipeError, RunError, TunesmithError
 from tunesmith.pipeline import in_memory, run_report, seeds as repeats
 from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
-from tunesmith.pipeline.fitting.methods import variants
+from tunesmith.pipeline.fitting.methods import find, variants
 from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting.format import counted
@@ -36,12 +37,27 @@ class Comparison:
         return self.path / "report.html"
 
 
+@dataclass(frozen=True, slots=True)
+class ComparisonPlan:
+    """plan.json: what a comparison trains; the recipes lie in the folders of the runs."""
+
+    runs: dict[str, tuple[str, ...]]
+    """The folders of each method's runs: one, or one for each seed."""
+    seeds: tuple[int, ...] = ()
+
+
+PLAN = "plan.json"
+OWN = ("learning_rate", "freeze")
+"""Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
+
+
 def compare(
-    sources: object,
+    sources: object = (),
     overrides: Sequence[str] = (),
     *,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    resume: str | Path | None = None,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
@@ -49,7 +65,15 @@ def compare(
     the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
     directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
+    resume: instead of sources, the folder of a comparison that was stopped; what it lacks is trained.
     """
+    if resume is not None:
+        if sources or overrides or methods or seeds:
+            raise RecipeError("a resumed comparison keeps its sources and settings", do="leave all but --resume out")
+        folder = Run(Path(resume))
+        if not (folder.path / PLAN).is_file():
+            raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
+        return _train(folder, folder.load(PLAN, ComparisonPlan))
     if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
         sources = [sources]
     if not sources and not overrides:
@@ -59,22 +83,41 @@ def compare(
         if overrides or methods or seeds:
             raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
         finished = [runs.find(str(source)) for source in sources]
-        recipe = finished[0].recipe
-        return _report(runs.create(recipe.output_dir, "compare"), finished, recipe)
+        return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished)
     planned = plans(sources, overrides, methods)
     subprocess.check_data([recipe for _, recipe in planned])
     folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
-    if seeds is None:
-        finished = [subprocess.train(recipe, folder.path / name) for name, recipe in planned]
-        return _report(folder, finished, planned[0][1])
-    repeated: dict[str, list[Run]] = {}
+    places: dict[str, tuple[str, ...]] = {}
     for name, recipe in planned:
-        seeded = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)]
-        repeated[name] = [subprocess.train(plan, folder.path / name / f"seed-{plan.seed}") for plan in seeded]
-    spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in repeated.items()}
-    folder.write("seeds.json", {"seeds": list(seeds), "scores": spread})
-    say(f"over {len(seeds)} seeds:\n{repeats.table(spread)}")
-    return _report(folder, [runs_of_method[0] for runs_of_method in repeated.values()], planned[0][1])
+        repetitions = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)] if seeds else []
+        by_place = {f"{name}/seed-{each.seed}": each for each in repetitions} or {name: recipe}
+        for place, each in by_place.items():
+            folder.write(f"{place}/recipe.yaml", recipes.dump(each))
+        places[name] = tuple(by_place)
+    plan = ComparisonPlan(places, tuple(seeds or ()))
+    folder.write(PLAN, plan)
+    return _train(folder, plan)
+
+
+def _train(folder: Run, plan: ComparisonPlan) -> Comparison:
+    """Train what the plan has and the folder lacks, and report."""
+    finished: dict[str, list[Run]] = {}
+    try:
+        for name, places in plan.runs.items():
+            runs_of_method = [Run(folder.path / place) for place in places]
+            for run in runs_of_method:
+                if not ((run.path / runs.MANIFEST).is_file() and run.manifest.status == "finished"):
+                    subprocess.train(run.recipe, run.path)
+            finished[name] = runs_of_method
+    except (KeyboardInterrupt, TunesmithError):
+        say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}")
+        raise
+    first = [runs_of_method[0] for runs_of_method in finished.values()]
+    if plan.seeds:
+        spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in finished.items()}
+        folder.write("seeds.json", {"seeds": plan.seeds, "scores": spread})
+        say(f"over {len(plan.seeds)} seeds:\n{repeats.table(spread)}")
+    return _report(folder, first)
 
 
 def plans(
@@ -82,23 +125,42 @@ def plans(
 ) -> list[tuple[str, Recipe]]:
     """(folder name, recipe) of every run to train; all recipes are checked before the first one trains."""
     if len(sources) == 1:
-        chosen = TASKS[_recipe(sources[0], overrides).task].compared_methods if methods is None else tuple(methods)
+        base = _recipe(sources[0], overrides)
+        chosen = TASKS[base.task].compared_methods if methods is None else tuple(methods)
         if len(set(chosen)) != len(chosen) or not chosen:
             raise RecipeError("compare needs different methods", found=", ".join(chosen) or "none")
-        settings = {method: [f"{key}={value}" for key, value in variants(method).items()] for method in chosen}
-        return [(method.replace(":", "-"), _recipe(sources[0], [*overrides, *settings[method]])) for method in chosen]
+        planned = []
+        for method in chosen:
+            variant = [f"{key}={value}" for key, value in variants(method).items()]
+            words = [*_defaults_for(variant, base), *overrides, *variant]
+            planned.append((method.replace(":", "-"), _recipe(sources[0], words)))
+        return planned
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
     loaded = [_recipe(source, overrides) for source in sources]
     return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
 
 
+def _defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return a method's defaults for what a recipe sets for another method, the one that it names."""
+    defaults = recipes.load({}, [f"task={recipe.task}", *variant])
+    if "method" not in recipe.model_fields_set or find(defaults) is find(recipe):
+        return []
+    own = {"adapter": recipe.adapter.model_fields_set, "train": recipe.train.model_fields_set & set(OWN)}
+    content = defaults.model_dump(mode="json")
+    words = {f"{section}.{name}": content[section][name] for section in own for name in sorted(own[section])}
+    if words:
+        note = f"note: {defaults.method} is trained with its defaults of {', '.join(words)}"
+        say(f"{note}: the recipe sets them for {recipe.method}")
+    return [f"{name}={json.dumps(value)}" for name, value in words.items()]
+
+
 def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
     return base_model.unless_asked(recipes.load(source, overrides))
 
 
-def _report(folder: Run, finished: Sequence[Run], recipe: Recipe) -> Comparison:
-    report = run_report.build(finished, confidence_of(recipe))
+def _report(folder: Run, finished: Sequence[Run]) -> Comparison:
+    report = run_report.build(finished, confidence_of(finished[0].recipe))
     run_report.write_comparison(folder, report)
     say(f"compared {counted(len(finished), 'run')} in {folder.path}")
     return Comparison(folder.path, report)
