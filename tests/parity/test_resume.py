@@ -74,7 +74,7 @@ def same(one: Path, other: Path) -> bool:
 
 def test_resume_goes_on_from_the_newest(half_done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in (half_done / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
-    assert Run(half_done).manifest.status == "running"
+    assert Run(half_done).manifest.status == "failed"
     tunesmith.train(resume=half_done)
     assert "resuming at step 9 of 12" in capsys.readouterr().err
     assert same(half_done, tmp_path / "whole")

@@ -105,7 +105,7 @@ def test_a_run_that_died_over_it_goes_on(
     with pytest.raises(RuntimeError, match="power cut"):
         instruct(model, pairs, run_dir=tmp_path / "cut")
     monkeypatch.setattr(pretrained, "release", release)
-    assert Run(tmp_path / "cut").manifest.status == "running"
+    assert Run(tmp_path / "cut").manifest.status == "failed"
     again = tunesmith.train(resume=tmp_path / "cut")
     for name in ("scores.json", "predictions/base.jsonl", "model/model.safetensors"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -88,4 +88,4 @@ def test_a_constrained_judge_in_this_process_always_has_a_verdict(said: Path, mo
     report = judge(said, overrides=overrides).report
     assert report.unscored.count == 0
     assert report.models[0].scored == 4
-    assert report.judges[0]["name"] == "pypi:smollm2-135m-instruct"
+    assert report.judges[0].name == "pypi:smollm2-135m-instruct"
