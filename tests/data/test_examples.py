@@ -53,6 +53,14 @@ def test_columns_that_are_not_used_are_named_once(tmp_path: Path) -> None:
     assert read_unlabelled(Data(path=str(tmp_path / "a.jsonl")))[1] == ()  # rows to predict keep theirs
 
 
+def test_instructions_that_are_read_as_labelled_texts_are_recognized(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="set task=instruction"):
+        read_rows(tmp_path, [{"instruction": "Go.", "output": "Yes."}])
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path, [{"body": "Go.", "topic": "x"}])
+    assert "instruction" not in str(caught.value)
+
+
 def test_numbers_become_text_and_are_counted(tmp_path: Path) -> None:
     splits = read_rows(tmp_path, [*GOOD, {"text": 5, "label": "x"}, {"text": 2.5, "label": "y"}])
     assert [row.text for row in splits.train[-2:]] == ["5", "2.5"]

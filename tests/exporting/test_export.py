@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -526,6 +527,75 @@ def test_on_the_command_line(encoder: Run, tmp_path: Path, capsys: pytest.Captur
         tunesmith.export(encoder, "onnx", precision="int4")  # type: ignore[arg-type]
     with pytest.raises(RunError, match="onnx cannot be written in float16"):
         tunesmith.export(encoder, "onnx", precision="float16")
+
+
+def test_a_state_dict_is_named_after_model_size_and_task(generator: Run, encoder: Run, tmp_path: Path) -> None:
+    written = {
+        run: [path.name for path in Path(str(tunesmith.export(run, "pth", tmp_path / name).folder)).glob("*.pth")]
+        for run, name in ((generator, "generator"), (encoder, "encoder"))
+    }
+    assert written == {generator: ["llama35K-sft.pth"], encoder: ["bert27K-classifier.pth"]}
+    tunesmith.export(generator, "pth", tmp_path / "named", rows=2, name="gpt2-medium355M-sft.pth")
+    assert (tmp_path / "named" / "gpt2-medium355M-sft.pth").is_file()
+    assert as_the_card_says(tmp_path / "named")
+    for target, name in (("pth", "../x.pth"), ("pth", "x"), ("safetensors", "x.pth")):
+        with pytest.raises(RecipeError, match=r"a name that ends in \.pth"):
+            tunesmith.export(generator, target, tmp_path / "other", name=name)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(124_439_808, "124M"), (1_557_611_200, "1.6B"), (7 * 10**9, "7B")])
+def test_sizes_are_those_of_model_names(count: int, expected: str) -> None:
+    with torch.device("meta"):
+        assert weights._size(torch.nn.Linear(count, 1, bias=False)) == expected
+
+
+class FakeHub:
+    """What `Repository.upload` asks of the hub; it fails with a message that quotes the key."""
+
+    def __init__(self, token: str, refuses: bool = False) -> None:
+        self.token, self.refuses, self.created, self.files = token, refuses, {}, set()
+
+    def create_repo(self, name: str, **options: object) -> None:
+        self.created[name] = options
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> Any:
+        if self.refuses:
+            raise OSError(f"401 Client Error: Authorization: Bearer {self.token}")
+        self.files = {path.name for path in folder_path.iterdir()}
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+
+def test_an_export_is_pushed(
+    adapted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a key from the environment alone, which stands in no file and no message."""
+    hub = FakeHub("hf_secret")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token: hub if token == "hf_secret" else None)
+    command = ["export", str(adapted.path), "--to", "safetensors", "--rows", "2", "--push", "me/model", "--output"]
+    assert main([*command, str(tmp_path / "none")]) == 2
+    assert "set HF_TOKEN in the environment" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert hub.created == {"me/model": {"private": True, "exist_ok": True}}
+    assert {"README.md", "model.safetensors", "config.json", "parity.json"} <= hub.files
+    said = capsys.readouterr()
+    assert "pushed to https://hub/me/model/commit/1" in said.err
+    hub.refuses = True
+    assert main([*command, str(tmp_path / "refused")]) == 2
+    refused = capsys.readouterr()
+    assert "cannot push" in refused.err
+    assert "Bearer ***" in refused.err
+    assert "hf_secret" not in said.out + said.err + refused.out + refused.err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hf_secret" in path.read_bytes()]
+    command[3] = "adapter"
+    assert main([*command, str(tmp_path / "adapter")]) == 2
+    assert "its base model is only on this machine" in capsys.readouterr().err
+    command[-2] = "model"
+    assert main([*command, str(tmp_path / "badly")]) == 2
+    assert "expected: ORG/NAME" in capsys.readouterr().err
 
 
 def test_exports_of_a_run_are_replaced(encoder: Run) -> None:

@@ -397,6 +397,23 @@ def test_an_adapter_is_no_model_to_train_on(causal_models: Models, tmp_path: Pat
         pretrained.body(Model(name_or_path=str(tmp_path / "saved")))
 
 
+def test_a_pickled_adapter_needs_consent(
+    causal_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    model, words = causal(causal_models("llama"))
+    stir(model)
+    pretrained.save(tmp_path / "saved", model, words)
+    file = tmp_path / "saved" / "adapter_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(ModelError, match="TUNESMITH_ALLOW_PICKLE=1"):
+        pretrained.saved_causal_lm(tmp_path / "saved")
+    monkeypatch.setenv("TUNESMITH_ALLOW_PICKLE", "1")
+    assert same_bits(model, pretrained.saved_causal_lm(tmp_path / "saved")[0])
+
+
 def test_gradient_checkpointing_works_through_the_adapter(causal_models: Models) -> None:
     model, _ = causal(causal_models("llama"))
     pretrained.checkpoint_activations(model)

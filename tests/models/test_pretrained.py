@@ -168,6 +168,27 @@ def test_a_classifier_of_own_architecture_takes_the_body_of_a_language_model(tmp
     assert torch.equal(logits(classifier), logits(pretrained.saved_classifier(tmp_path / "saved")[0]))
 
 
+def test_pickled_weights_need_consent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the environment, not from a recipe: a file in pickle's format can hide code."""
+    path = folder("gpt2", tmp_path / "model")
+    model, words = load_causal(path)
+    expected, about = logits(model), Model(name_or_path=str(path))
+    (path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), path / "pytorch_model.bin")
+    loads: list[Callable[[], Any]] = [
+        lambda: load_causal(path)[0],
+        lambda: pretrained.saved_causal_lm(path)[0],
+        lambda: pretrained.sequence_classifier(about, words, ("a", "b"), 0).module,
+        lambda: pretrained.saved_classifier(path)[0],
+        lambda: pretrained.body(about),
+    ]
+    for load in loads:
+        with pytest.raises(ModelError, match="TUNESMITH_ALLOW_PICKLE=1"):
+            load()
+    monkeypatch.setenv("TUNESMITH_ALLOW_PICKLE", "1")
+    assert torch.equal(logits(load_causal(path)[0]), expected)
+
+
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "opt"])
 def test_dropout_reaches_every_layer(family: str, tiny_models: Models) -> None:
     about = Model(name_or_path=str(tiny_models(family)), dropout=0.25)

@@ -61,6 +61,9 @@ def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: P
         sum(row.loss for row in rows) / sum(row.learned for row in rows)
     )
     assert all(None not in (row.reference, row.response, row.ended, row.tokens) for row in rows)
+    written = json.loads((run.path / "predictions" / "pairs-with-response.json").read_text())
+    assert [row.pop("model_response") for row in written] == [row.response for row in rows]
+    assert all(row in json.loads(pairs.read_text()) for row in written)
     samples = [line for line in run.metrics() if line.samples]
     assert [line.step for line in samples] == [2, 4]
     assert len(samples[0].samples) == 1

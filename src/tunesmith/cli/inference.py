@@ -150,12 +150,22 @@ class _Export(Command):
         parser.add_argument("--data", help="rows to compare on, instead of the run's own held-out ones")
         parser.add_argument("--rows", type=int, default=50, help="how many rows to compare on (default: %(default)s)")
         parser.add_argument("--allow-loss", action="store_true", help="keep rounded weights whatever they change")
+        parser.add_argument("--name", metavar="FILE.pth", help="file name with --to pth (default: MODELSIZE-sft.pth)")
+        parser.add_argument(
+            "--push", metavar="ORG/NAME", help="upload to the Hugging Face hub, with the key in HF_TOKEN"
+        )
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import export
+        from tunesmith.pipeline.hub_upload import Repository
+
+        repository = Repository.open(args.push) if args.push else None
 
         options = {"source": args.data, "rows": args.rows, "precision": args.precision, "allow_loss": args.allow_loss}
-        show_json(export(args.run_dir, args.to, args.output, **options))
+        report = export(args.run_dir, args.to, args.output, name=args.name, **options)
+        if repository:
+            repository.upload(str(report.folder))
+        show_json(report)
 
 
 class _Merge(Command):

@@ -33,6 +33,8 @@ from tunesmith.types import DataNote, Example
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")
 INTEGER = re.compile(r"-?\d{1,18}")
 TRUTH = {"False": 0, "True": 1}
+INSTRUCTIONS = {"instruction", "messages", "conversations", "prompt"}
+"""Columns that rows of task `instruction` have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
         do = f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}"
         advice.append(f"no {column!r}: {do}")
+    if "data.label" in missing and INSTRUCTIONS.intersection(table.columns):
+        advice.append("if these are instructions, set task=instruction")
     raise DataError(f"{table.name} has the columns {listed(table.columns)}; {'; '.join(advice)}")
 
 

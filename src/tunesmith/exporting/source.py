@@ -38,6 +38,8 @@ class ExportSource:
     generate: Generate
     precision: Precision = "auto"
     """Of the weights; `auto` is the target's own choice."""
+    name: str | None = None
+    """File name of a state dict; None for one made of model, size and task."""
 
     @property
     def has_own_format(self) -> bool:

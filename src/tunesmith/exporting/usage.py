@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tunesmith.data.conversations import content_with_input
 from tunesmith.errors import TunesmithError
@@ -22,7 +23,7 @@ LIBRARIES = {
 PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
 
 
-def usage(source: ExportSource, target: str, pairs: bool) -> str:
+def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
     """Return Markdown with the commands or the Python that use the folder. pairs: whether rows are pairs of texts."""
     if target in PROGRAMS:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
@@ -47,7 +48,7 @@ def usage(source: ExportSource, target: str, pairs: bool) -> str:
         ]
     elif source.parts.chat:
         lines = [
-            *_pipeline(source, target, "AutoModelForCausalLM", "text-generation", "ask"),
+            *_pipeline(source, target, folder, "AutoModelForCausalLM", "text-generation", "ask"),
             "",
             f"messages = {json.dumps(_messages(source, pairs), ensure_ascii=False)}",
             f"reply = ask(messages, max_new_tokens={source.generate.max_new_tokens}, do_sample=False)",
@@ -56,7 +57,7 @@ def usage(source: ExportSource, target: str, pairs: bool) -> str:
     else:
         text = '{"text": "Some text", "text_pair": "Another"}' if pairs else '"Some text"'
         lines = [
-            *_pipeline(source, target, "AutoModelForSequenceClassification", "text-classification", "classify"),
+            *_pipeline(source, target, folder, "AutoModelForSequenceClassification", "text-classification", "classify"),
             "",
             f"print(classify({text}, truncation=True, top_k=None))",
         ]
@@ -92,18 +93,19 @@ def _messages(source: ExportSource, pairs: bool) -> list[dict[str, str]]:
     ]
 
 
-def _pipeline(source: ExportSource, target: str, auto: str, task: str, name: str) -> list[str]:
+def _pipeline(source: ExportSource, target: str, folder: Path, auto: str, task: str, name: str) -> list[str]:
     """Return lines that make a pipeline. auto: the class that loads the model. name: of the pipeline."""
     if target == "safetensors":
         return ["from transformers import pipeline", "", f'{name} = pipeline("{task}", model=".")']
     made = f'{name} = pipeline("{task}", model=model.eval(), tokenizer=AutoTokenizer.from_pretrained("."))'
     if target == "pth":
+        (file,) = folder.glob("*.pth")
         return [
             "import torch",
             f"from transformers import AutoConfig, {auto}, AutoTokenizer, pipeline",
             "",
             f'model = {auto}.from_config(AutoConfig.from_pretrained("."))',
-            'model.load_state_dict(torch.load("model.pth", weights_only=True))',
+            f"model.load_state_dict(torch.load({json.dumps(file.name, ensure_ascii=False)}, weights_only=True))",
             made,
         ]
     if target == "adapter":

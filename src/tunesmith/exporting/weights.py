@@ -6,11 +6,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from tunesmith.assets import PREFIX
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.protocols import Exportable
-
-STATE_DICT = "model.pth"
 
 
 def safetensors(source: ExportSource, folder: Path) -> Exported:
@@ -31,7 +30,10 @@ def adapter(source: ExportSource, folder: Path) -> Exported:
 
 
 def pth(source: ExportSource, folder: Path) -> Exported:
-    """Write the state dict with torch.save, beside config.json and tokenizer."""
+    """Write the state dict with torch.save, beside config.json and tokenizer.
+
+    The file is named after model, number of parameters and task, like `gpt2-medium355M-sft.pth`, or by the user.
+    """
     from tunesmith.models import architectures, pretrained
 
     if source.has_own_format:
@@ -41,9 +43,12 @@ def pth(source: ExportSource, folder: Path) -> Exported:
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
     model = predictor.parts().model
-    pretrained.save_state_dict(model, folder / STATE_DICT)
+    name, size = Path(source.base.name_or_path.removeprefix(PREFIX)).name.removesuffix(".gguf"), _size(model)
+    sized = name if size.lower() in name.lower() else f"{name}{size}"
+    file = folder / (source.name or f"{sized}-{'classifier' if source.labels else 'sft'}.pth")
+    pretrained.save_state_dict(model, file)
     fresh = type(model)(model.config)
-    architectures.load_state_dict(fresh, folder / STATE_DICT, "")
+    architectures.load_state_dict(fresh, file, "")
     restored = source.predictor.with_model(fresh.eval().to(source.parts.model.device))
     return Exported(restored.logits, "torch", exact)
 
@@ -53,6 +58,14 @@ def merged(source: ExportSource) -> Any:
     from tunesmith.models import adapters
 
     return adapters.merge(source.parts.model) if source.is_adapter else source.parts.model
+
+
+def _size(model: Any) -> str:
+    """Return the number of parameters as models are named by it: `355M`, `1.5B`."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count >= 10**9:
+        return f"{count / 10**9:.1f}B".replace(".0B", "B")
+    return f"{count / 10**6:.0f}M" if count >= 10**6 else f"{count / 10**3:.0f}K"
 
 
 def _full(source: ExportSource, target: str) -> tuple[Exportable, bool]:

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
-from tunesmith.models import quantize
+from tunesmith.models import architectures, quantize
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Adapter
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What peft calls a model for text generation, and one for sequence classification."""
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE_CONFIG = "base_config.json"
 """The configuration of the base model, with its `_name_or_path`. (transformers takes a folder with a config.json for a
 full model and does not look for the adapter.)"""
@@ -140,6 +140,11 @@ def saved(folder: Path) -> SavedAdapter | None:
 
 def load(model: nn.Module, folder: Path, trainable: bool = False) -> nn.Module:
     """Return the model with the adapter in `folder`, in eval mode; the adapter can be trained further if asked for."""
+    if not (folder / WEIGHTS).is_file() and not architectures.allows_pickle():
+        raise ModelError(
+            f"{folder} has no {WEIGHTS}",
+            do=f"save it again; to load a pickled one, which can hide code, set {architectures.ALLOW_PICKLE}=1",
+        )
     peft = _peft()
     with _quiet():
         adapted: nn.Module = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)

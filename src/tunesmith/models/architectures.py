@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,8 +29,15 @@ class LoadedModel:
     """Rows that were added at the end of its embedding for new tokens."""
 
 
+ALLOW_PICKLE = "TUNESMITH_ALLOW_PICKLE"
+"""Environment variable that, set to 1, accepts weights in pickle's format, which can hold code. A recipe cannot."""
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts save the weights, in the order tried."""
+
+
+def allows_pickle() -> bool:
+    """Return whether files like pytorch_model.bin are loaded where there are no safetensors."""
+    return os.environ.get(ALLOW_PICKLE) == "1"
 
 
 def build(from_config: Mapping[str, Any], tokenizer: Any, changes: Mapping[str, Any]) -> Any:

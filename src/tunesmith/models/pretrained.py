@@ -127,9 +127,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
             trust_remote_code=trust_remote_code,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
+            **_weight_options(),
         )
     _check_body(settings, report, "")
     return model.to(processes.device()), tokenizer(settings)
@@ -148,9 +146,7 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
         )
     torch.manual_seed(seed)
     with _loading_errors(settings):
-        model, report = AutoModel.from_pretrained(
-            _model_location(settings), **_source(settings), dtype=torch.float32, output_loading_info=True
-        )
+        model, report = AutoModel.from_pretrained(_model_location(settings), **_source(settings), **_weight_options())
     _check_body(settings, report, "")
     return cast(nn.Module, model.to(processes.device()))
 
@@ -219,8 +215,7 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
             **in_4_bits,
             config=config,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced; `_check_body` checks the rest
-            dtype=torch.float32,
-            output_loading_info=True,
+            **_weight_options(),
         )
     return quantize.use_training_kernels(model), report
 
@@ -348,6 +343,12 @@ def _config(settings: Model, tokenizer: Tokenizer, **changes: Any) -> Any:
     return config
 
 
+def _weight_options() -> dict[str, Any]:
+    """Options of `from_pretrained` for a model: float32, safetensors alone, and with a report of missing weights."""
+    safetensors_only = None if architectures.allows_pickle() else True
+    return {"dtype": torch.float32, "use_safetensors": safetensors_only, "output_loading_info": True}
+
+
 def _source(settings: Model) -> dict[str, str | bool]:
     return {"revision": settings.revision or "main", "trust_remote_code": settings.trust_remote_code}
 
@@ -365,11 +366,12 @@ def _loading_errors(settings: Model) -> Iterator[None]:
             do="pip install 'tunesmith[tokenizers]'",
         ) from error
     except (OSError, ValueError, KeyError) as error:
+        pickled = f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
         raise ModelError(
             f"cannot load {settings.name_or_path}",
             expected="a hub id, a local folder with config.json and model.safetensors, or a pypi: asset",
             found=_first_line(error),
-            do="check the name, the network, and model.revision",
+            do="check the name, the network, and model.revision" + (pickled if "safetensors" in str(error) else ""),
         ) from error
 
 

@@ -22,6 +22,7 @@ from tunesmith.reporting import conclusions, sample_selection
 from tunesmith.reporting.judge_schema import load_judge_report
 from tunesmith.reporting.schema import GenerationReport, GenerationResult, StepResponse, TrainingSample
 from tunesmith.runs import Run
+from tunesmith.tasks import instruction
 from tunesmith.types import ResponseRow
 
 
@@ -30,6 +31,13 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
     splits, generator = job.splits, result.generator
     rows = generated_responses.response_rows(generator, splits.test, job.recipe, watch)
     job.run.write_predictions("test", rows)
+    answered = [
+        {**instruction.columns(example.messages[:-1]), "output": row.reference, "model_response": row.response}
+        for example, row in zip(splits.test, rows, strict=True)
+        if row.response is not None
+    ]
+    if answered:  # as others read it: the rows of the data, with what the model said
+        job.run.write(f"predictions/{Path(report_parts.title(job.run)).stem}-with-response.json", answered)
     held_out = generated_responses.losses(generator, splits.validation)
     base_model.answer(job, generator, result.trainable > 0, watch)
     validation = {"loss": responses.mean_loss(held_out)} if held_out else None

@@ -38,21 +38,25 @@ def export(
     rows: int = ROWS,
     precision: Precision = "auto",
     allow_loss: bool = False,
+    name: str | None = None,
 ) -> ParityReport:
     """Write the model of a finished run for other software, into `RUN/export/<to>` or a new folder.
 
     to: one of `exporting.targets.TARGETS`. source: data to compare on; by default the run's own test rows, or those of
     validation or train. precision: of the weights; `auto` is the target's own. Raises RunError, and leaves nothing
-    behind, where the export does not match the run; allow_loss: accept whatever rounding changes.
+    behind, where the export does not match the run; allow_loss: accept whatever rounding changes. name: of the file
+    that `pth` writes, instead of one made of model, size and task.
     """
     run = run if isinstance(run, Run) else runs.find(run)
     write = targets.find(to)
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
+    if name is not None and (to != "pth" or Path(name).name != name or not name.endswith(".pth")):
+        raise RecipeError(f"cannot name the {to} export {name}", expected="a name that ends in .pth, with --to pth")
     folder = Path(output or run.path / FOLDER / to)
     if output is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder", do="give a new folder")
-    model = export_source(run, precision)
+    model = export_source(run, precision, name)
     settings = model.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, model.generate.max_new_tokens)})
     parity_rows = model.predictor.parity_rows(_examples(run, source)[:rows], settings)
     reports: list[ParityReport] = []
@@ -63,7 +67,7 @@ def export(
         report = parity.compare(model.predictor.logits, exported, parity_rows, target=to, precision=precision, **sizes)
         parity.check(report, allow_loss)
         (scratch / parity.FILE).write_text(json.dumps(records.dump(report), indent=2) + "\n", encoding="utf-8")
-        (scratch / "README.md").write_text(_card(run, model, report), encoding="utf-8")
+        (scratch / "README.md").write_text(_card(run, model, report, scratch), encoding="utf-8")
         reports.append(report)
 
     runs.write_folder(folder, fill)
@@ -79,7 +83,7 @@ def merge(run: str | Path | Run, output: str | Path) -> ParityReport:
     return export(run, "safetensors", output, precision="float32")
 
 
-def export_source(run: Run, precision: Precision) -> ExportSource:
+def export_source(run: Run, precision: Precision, name: str | None = None) -> ExportSource:
     """Return the model of a run for a target. Raises RunError where its method has nothing to export."""
     recipe, predictor = run.recipe, load_predictor(run)
     if not isinstance(predictor, Exportable):
@@ -102,6 +106,7 @@ def export_source(run: Run, precision: Precision) -> ExportSource:
         base=recipe.model,
         generate=recipe.generate,
         precision=precision,
+        name=name,
     )
 
 
@@ -124,9 +129,9 @@ def _examples(run: Run, source: object) -> Sequence[Example]:
     return splits.test or splits.validation or splits.train
 
 
-def _card(run: Run, model: ExportSource, report: ParityReport) -> str:
+def _card(run: Run, model: ExportSource, report: ParityReport, folder: Path) -> str:
     """Return the run's model card, with how the export is used and how it compares with the run."""
-    code = usage.usage(model, report.target, run.recipe.data.text_pair is not None)
+    code = usage.usage(model, report.target, run.recipe.data.text_pair is not None, folder)
     proof = f"Written as {report.target} and compared with the run: {parity.summary(report)}."
     changed = None if report.exact else f"Measured before rounding: {parity.agreement(report)}."
     library = usage.library(model, report.target)

@@ -20,6 +20,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
+from tunesmith.tasks import instruction
 from tunesmith.types import NO_LABEL, Example
 
 TEMPERATURE = 0.7
@@ -137,14 +138,7 @@ def _sampled_answers(
         text = "" if vote.index is None else answers[vote.index].text
         gold = compared(reference.content) if reference else None
         right = None if gold is None else vote.index is not None and compared(text) == gold
-        system = [message.content for message in prompt if message.role == "system"]
-        turns = [message.content for message in prompt if message.role != "system"][:-1]
-        columns: dict[str, object] = {"instruction": prompt[-1].content, "input": prompt[-1].input}
-        if system:
-            columns["system"] = system[0]
-        if turns:
-            columns["history"] = [list(pair) for pair in zip(turns[::2], turns[1::2], strict=True)]
-        rows.append(LabelledRow(example.id, columns | {"output": text}, vote, right, (origin,)))
+        rows.append(LabelledRow(example.id, {**instruction.columns(prompt), "output": text}, vote, right, (origin,)))
     return rows
 
 
