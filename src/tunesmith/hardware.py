@@ -56,9 +56,6 @@ def environment(device: str) -> Environment:
     """Return the versions and the hardware of this process. device: where its model runs."""
     import psutil
 
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists() and (names := re.findall(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE)):
-        cpu = names[0]
     try:
         command = ["git", "rev-parse", "HEAD"]
         revision = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()  # noqa: S603
@@ -67,13 +64,25 @@ def environment(device: str) -> Environment:
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=cpu,
+        cpu=device_name("cpu"),
         cores=os.cpu_count(),
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         device=device,
         packages=versions(PACKAGES),
         git=revision or None,
     )
+
+
+def device_name(device: str) -> str:
+    """Return what the device is sold as: the GPU's name, or the processor's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    names = []
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = re.findall(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE)
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -280,3 +280,21 @@ def test_a_run_under_way_is_not_resumed(reviews: Path, tmp_path: Path) -> None:
     run.save_manifest(tiny.manifest(data=run.manifest.data, process=elsewhere))
     with pytest.raises(RunError, match="is being trained\n  found: process 1 on another"):
         tunesmith.train(resume=run.path)
+
+
+def test_training_begins_with_a_summary(reviews: Path, tiny_models: Models, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("encoder", reviews, tiny_models, "max_steps=1", "test_size=30", "validation_size=30")
+    lines = capsys.readouterr().err.splitlines()
+    data = run.manifest.data
+    assert lines[0] == f"{reviews}: columns text, label; 3 labels, fingerprint {data.fingerprint[:12]}"
+    median, longest = data.splits["train"].characters.median, data.splits["train"].characters.max
+    assert lines[1] == f"train           180 rows; characters: median {median}, longest {longest}"
+    assert lines[2].strip() == "sport 60 (33.3%), tech 60 (33.3%), world 60 (33.3%)"
+    assert lines[3].startswith("validation       30 rows (made here)")
+    assert lines[5].startswith("test             30 rows (made here)")
+    costs, cpu = run.finished.costs, run.finished.environment.cpu
+    learn = f"{costs.parameters:,} of {costs.parameters:,} parameters learn (100.0000%)"
+    assert f"{learn} on cpu ({cpu}); float32 weights, mixed precision no" in lines
+    run = train("linear", reviews, tiny_models)
+    parameters = run.finished.costs.parameters
+    assert f"{parameters:,} of {parameters:,} parameters were trained" in capsys.readouterr().err

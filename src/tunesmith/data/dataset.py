@@ -19,6 +19,8 @@ class TaskReader:
 
     parse: Callable[[Data, Split, bool], examples.ParsedRows]
     """Reads all tables. The flag says whether every row must have its target."""
+    columns: Callable[[Data, Split], Sequence[str]]
+    """The columns that are read, as far as the recipe names them."""
     strata: splits.Strata
     """The stratum of each row: every split gets its share of each."""
     check_train: Callable[[Sequence[Example]], None] | None = None
@@ -45,8 +47,17 @@ def read_conversations(data: Data, split: Split, required: bool) -> examples.Par
     return replace(parsed, label_names=None)
 
 
-LABELLED = TaskReader(read_labelled, classification.strata, classification.check_train)
-CONVERSATIONS = TaskReader(read_conversations, instruction.strata)
+LABELLED = TaskReader(
+    parse=read_labelled,
+    columns=lambda data, split: tuple(Columns.of(data, split).settings().values()),
+    strata=classification.strata,
+    check_train=classification.check_train,
+)
+CONVERSATIONS = TaskReader(
+    parse=read_conversations,
+    columns=lambda data, split: tuple(filter(None, (split.group, split.column))),
+    strata=instruction.strata,
+)
 
 
 def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> Splits:

@@ -9,6 +9,9 @@ import numpy as np
 
 from tunesmith.types import DataNote, DataSummary, Quantiles, Splits, SplitSummary
 
+MOST_LABELS = 12
+"""Labels of a split that are shown, the most frequent ones."""
+
 
 def summarize(splits: Splits, source: str) -> DataSummary:
     """Rows, labels and lengths of each split, fingerprints, and everything that reading changed."""
@@ -31,6 +34,26 @@ def summarize(splits: Splits, source: str) -> DataSummary:
         splits=summaries,
         changes=splits.notes,
     )
+
+
+def describe(data: DataSummary, columns: Sequence[str] = ()) -> list[str]:
+    """Return lines for people: source and columns, then rows, lengths and labels of each split.
+
+    columns: those that were read, where they are known.
+    """
+    labels = f"{len(data.labels)} labels, " if data.labels else ""
+    read = f"columns {', '.join(columns)}; " if columns else ""
+    lines = [f"{data.source}: {read}{labels}fingerprint {data.fingerprint[:12]}"]
+    for name, split in data.splits.items():
+        made = " (made here)" if name in data.made else ""
+        size = split.characters
+        lines.append(f"{name:10} {split.rows:>8,} rows{made}; characters: median {size.median:,}, longest {size.max:,}")
+        ranked = sorted(split.per_label.items(), key=lambda item: -item[1])
+        more = f" and {len(ranked) - MOST_LABELS} more" if len(ranked) > MOST_LABELS else ""
+        if ranked and split.rows:
+            shown = (f"{label} {count:,} ({count / split.rows:.1%})" for label, count in ranked[:MOST_LABELS])
+            lines.append(" " * 11 + ", ".join(shown) + more)
+    return lines
 
 
 def quantiles(lengths: Sequence[int]) -> Quantiles:

@@ -46,11 +46,23 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             "",
             f'print({kind.__name__}.load(Path(".")).predict([Example("1", "Some text")]))',
         ]
-    elif source.parts.chat:
+    elif chat := source.parts.chat:
+        turns = [Message("user", "Name three primary colours.")]
+        if chat.question:
+            turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+        if chat.chat_encoder.system:
+            turns = [Message("system", chat.chat_encoder.system), *turns]
+        has_input = ".input" in (chat.chat_encoder.tokenizer.chat_template or "")
+        messages = [
+            {"role": turn.role, "content": turn.content, "input": turn.input}
+            if has_input and turn.input
+            else {"role": turn.role, "content": content_with_input(turn)}
+            for turn in turns
+        ]
         lines = [
             *_pipeline(source, target, folder, "AutoModelForCausalLM", "text-generation", "ask"),
             "",
-            f"messages = {json.dumps(_messages(source, pairs), ensure_ascii=False)}",
+            f"messages = {json.dumps(messages, ensure_ascii=False)}",
             f"reply = ask(messages, max_new_tokens={source.generate.max_new_tokens}, do_sample=False)",
             'print(reply[0]["generated_text"][-1]["content"])',
         ]
@@ -73,24 +85,6 @@ def library(source: ExportSource, target: str) -> str:
 
 def _block(language: str, code: str) -> str:
     return f"In this folder:\n\n```{language}\n{code}\n```"
-
-
-def _messages(source: ExportSource, pairs: bool) -> list[dict[str, str]]:
-    """Return an example of a conversation, as the chat template expects it."""
-    chat = source.parts.chat
-    assert chat is not None
-    turns = [Message("user", "Name three primary colours.")]
-    if chat.question:
-        turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
-    if chat.chat_encoder.system:
-        turns = [Message("system", chat.chat_encoder.system), *turns]
-    has_input = ".input" in (chat.chat_encoder.tokenizer.chat_template or "")
-    return [
-        {"role": turn.role, "content": turn.content, "input": turn.input}
-        if has_input and turn.input
-        else {"role": turn.role, "content": content_with_input(turn)}
-        for turn in turns
-    ]
 
 
 def _pipeline(source: ExportSource, target: str, folder: Path, auto: str, task: str, name: str) -> list[str]:

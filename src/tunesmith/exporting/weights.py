@@ -43,7 +43,8 @@ def pth(source: ExportSource, folder: Path) -> Exported:
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
     model = predictor.parts().model
-    name, size = Path(source.base.name_or_path.removeprefix(PREFIX)).name.removesuffix(".gguf"), _size(model)
+    name = Path(source.base.name_or_path.removeprefix(PREFIX)).name.removesuffix(".gguf")
+    size = size_name(sum(parameter.numel() for parameter in model.parameters()))
     sized = name if size.lower() in name.lower() else f"{name}{size}"
     file = folder / (source.name or f"{sized}-{'classifier' if source.labels else 'sft'}.pth")
     pretrained.save_state_dict(model, file)
@@ -60,12 +61,11 @@ def merged(source: ExportSource) -> Any:
     return adapters.merge(source.parts.model) if source.is_adapter else source.parts.model
 
 
-def _size(model: Any) -> str:
-    """Return the number of parameters as models are named by it: `355M`, `1.5B`."""
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if count >= 10**9:
-        return f"{count / 10**9:.1f}B".replace(".0B", "B")
-    return f"{count / 10**6:.0f}M" if count >= 10**6 else f"{count / 10**3:.0f}K"
+def size_name(parameters: int) -> str:
+    """Return a number of parameters as it stands in the names of models: `355M`, `1.6B`."""
+    if parameters >= 10**9:
+        return f"{parameters / 10**9:.1f}B".replace(".0B", "B")
+    return f"{parameters / 10**6:.0f}M" if parameters >= 10**6 else f"{parameters / 10**3:.0f}K"
 
 
 def _full(source: ExportSource, target: str) -> tuple[Exportable, bool]:

@@ -17,8 +17,6 @@ from tunesmith.types import DataSummary
 
 LEARNED, COMMON = "\033[1;32m", "\033[0m"
 """Terminal colours of learned tokens, and the way back."""
-MOST_LABELS = 12
-"""Labels of a split that are shown, the most frequent ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +55,7 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
 
 def describe(checked: DataCheck, *, colours: bool = False) -> str:
     """Return the result of `check` as text. Without colours learned tokens stand in double brackets."""
-    labels = f"{len(checked.labels)} labels, " if checked.labels else ""
-    lines = [f"{checked.source}: {labels}fingerprint {checked.fingerprint[:12]}"]
-    for name, split in checked.splits.items():
-        made = " (made here)" if name in checked.made else ""
-        size = split.characters
-        lines.append(f"{name:10} {split.rows:>8,} rows{made}; characters: median {size.median:,}, longest {size.max:,}")
-        ranked = sorted(split.per_label.items(), key=lambda item: -item[1])
-        more = f" and {len(ranked) - MOST_LABELS} more" if len(ranked) > MOST_LABELS else ""
-        if ranked:
-            lines.append(" " * 11 + ", ".join(f"{label} {count:,}" for label, count in ranked[:MOST_LABELS]) + more)
+    lines = summary.describe(checked)
     if (tokens := checked.tokens) is not None:
         learned = "" if tokens.learned is None else f"; {tokens.learned:.1%} of the tokens are learned"
         lines.append(

@@ -60,8 +60,12 @@ def train(
     else:
         recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     method, splits = methods.find(recipe), read_splits(recipe)
-    for line in () if quiet else summary.lines(splits.notes):
-        say(f"data: {line}")
+    if not quiet:
+        columns = TASKS[recipe.task].reader.columns(recipe.data, recipe.split)
+        for line in summary.describe(summary.summarize(splits, source_name(recipe)), columns):
+            say(line)
+        for line in summary.lines(splits.notes):
+            say(f"data: {line}")
     if parent:
         _check_parent(parent, splits)
     path = ""
@@ -123,6 +127,8 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
     with watch.time("train"):
         result = method.fit(job)
     watch.seconds["train"] += result.earlier_seconds
+    if result.notes.steps is None:  # others say it before the first step
+        say(f"{result.trainable:,} of {result.parameters:,} parameters were trained")
     if processes.is_main():
         if result.notes.fallback:
             name, description = method.fallback(recipe)

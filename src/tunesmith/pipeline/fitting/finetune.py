@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from tunesmith import extensions
+from tunesmith import extensions, hardware
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics
@@ -61,7 +61,9 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         model, sampler = setup.model, setup.micro_batches.sampler
         plan = _plan(job, sampler.steps_per_epoch)
         parameters, trainable = adapters.count(model)
-        say(f"{adapters.describe(model)} on {accelerator.device}")
+        device = f"{accelerator.device} ({hardware.device_name(str(accelerator.device))})"
+        precision = f"{setup.notes.dtype} weights, mixed precision {accelerator.mixed_precision}"
+        say(f"{adapters.describe(model)} on {device}; {precision}")
         _configure(setup, recipe, plan, accelerator)
         # a resumed run keeps the library that it began with, to end with the same bits
         onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
