@@ -35,7 +35,7 @@ def test_quiet_keeps_warnings_and_verbose_adds_details(reviews: Path, capsys: py
         shown[flag] = capsys.readouterr()
         assert "report: " in shown[flag].out, "results go to stdout whatever is logged"
     assert shown["-q"].err == ""
-    assert "compared 1 runs" in shown[""].err
+    assert "compared 1 run in" in shown[""].err
     assert "compare:" in shown["-v"].err, "the module and line of each message"
 
 
