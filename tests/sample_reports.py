@@ -11,8 +11,7 @@ import numpy as np
 import tunesmith
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
-from tunesmith.manifest import Costs
-from tunesmith.protocols import TrainingNotes
+from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ClassificationReport, ClassificationResult, Curve, Mistake, SeededEnvironment
 from tunesmith.types import DataNote, DataSummary, Prediction, Quantiles, SplitSummary

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tunesmith import records
@@ -10,7 +11,7 @@ from tunesmith.errors import RunError
 from tunesmith.hardware import Environment
 from tunesmith.processes import ProcessIdentity
 from tunesmith.records import omitted_if_none
-from tunesmith.types import DataSummary
+from tunesmith.types import DataNote, DataSummary
 
 Status = Literal["running", "interrupted", "failed", "finished"]
 FORMAT = 1
@@ -37,6 +38,40 @@ UNKNOWN_COSTS = Costs(
     train_seconds=None, seconds_per_1000=None, peak_memory_mb=None, parameters=0, trainable=0, size_mb=None
 )
 """Of a model that was not trained here."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingNotes:
+    """What training was like, for the manifest, without the entries that do not apply to a method."""
+
+    device: str | None = omitted_if_none()
+    processes: int | None = omitted_if_none()
+    sharded: bool | None = omitted_if_none()
+    mixed_precision: str | None = omitted_if_none()
+    steps: int | None = omitted_if_none()
+    best_step: int | None = omitted_if_none()
+    """None if the last weights were kept."""
+    skipped: int | None = omitted_if_none()
+    """Steps without anything to learn."""
+    dtype: str | None = omitted_if_none()
+    """The number format of the weights in training."""
+    fallback: str | None = omitted_if_none()
+    """What was trained instead of what the recipe asks for, and why."""
+    adapter: str | None = omitted_if_none()
+    template: str | None = omitted_if_none()
+    layout: str | None = omitted_if_none()
+    cut: int | None = omitted_if_none()
+    """Training rows that were cut."""
+    cut_rows: list[str] | None = omitted_if_none()
+    """The first of them."""
+    ngrams: int | None = omitted_if_none()
+    solver: str | None = omitted_if_none()
+    """Of a linear model with more than a few classes."""
+
+    def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
+        """Return the notes with the rows that truncation names."""
+        rows = [name for change in changes for name in change.where]
+        return replace(self, cut=sum(change.count for change in changes), cut_rows=rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +114,7 @@ class FinishedManifest(Manifest):
     train: dict[str, float] | None = omitted_if_none()
     """Metrics of training rows drawn at random, where the task has them."""
     costs: Costs
-    notes: dict[str, Any]
+    notes: TrainingNotes
     environment: Environment
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
+from tunesmith.manifest import TrainingNotes
 from tunesmith.recipe import Generate, Probe
-from tunesmith.records import omitted_if_none
-from tunesmith.types import DataNote, Example, Prediction, Response
+from tunesmith.types import Example, Prediction, Response
 
 Logits = NDArray[np.floating[Any]]
 Prompt = Conversation | str
@@ -163,40 +163,6 @@ class Exportable(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything that prediction needs into `folder`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingNotes:
-    """What training was like, for the manifest, without the entries that do not apply to a method."""
-
-    device: str | None = omitted_if_none()
-    processes: int | None = omitted_if_none()
-    sharded: bool | None = omitted_if_none()
-    mixed_precision: str | None = omitted_if_none()
-    steps: int | None = omitted_if_none()
-    best_step: int | None = omitted_if_none()
-    """None if the last weights were kept."""
-    skipped: int | None = omitted_if_none()
-    """Steps without anything to learn."""
-    dtype: str | None = omitted_if_none()
-    """The number format of the weights in training."""
-    fallback: str | None = omitted_if_none()
-    """What was trained instead of what the recipe asks for, and why."""
-    adapter: str | None = omitted_if_none()
-    template: str | None = omitted_if_none()
-    layout: str | None = omitted_if_none()
-    cut: int | None = omitted_if_none()
-    """Training rows that were cut."""
-    cut_rows: list[str] | None = omitted_if_none()
-    """The first of them."""
-    ngrams: int | None = omitted_if_none()
-    solver: str | None = omitted_if_none()
-    """Of a linear model with more than a few classes."""
-
-    def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
-        """Return the notes with the rows that truncation names."""
-        rows = [name for change in changes for name in change.where]
-        return replace(self, cut=sum(change.count for change in changes), cut_rows=rows)
 
 
 @dataclass(frozen=True, slots=True)

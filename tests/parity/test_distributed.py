@@ -105,8 +105,8 @@ def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: 
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
-    assert both.finished.notes["processes"] == 2
-    assert both.finished.notes["sharded"] is (way not in ("whole", "torchrun"))
+    assert both.finished.notes.processes == 2
+    assert both.finished.notes.sharded is (way not in ("whole", "torchrun"))
     assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
@@ -132,7 +132,7 @@ def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) 
     both = Run(tmp_path / "two")
     assert len(losses(alone)) == len(losses(both)) == 14
     np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
-    assert both.finished.notes["layout"] == "packed"
+    assert both.finished.notes.layout == "packed"
     assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
 
 

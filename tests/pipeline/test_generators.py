@@ -40,8 +40,8 @@ def test_an_instruction_run_has_everything(model: Path, pairs: Path, tmp_path: P
     manifest, scores = run.finished, run.read("scores.json")
     assert manifest.task == "instruction"
     assert manifest.name == "generator:full"
-    assert manifest.notes["layout"] == "packed"
-    assert manifest.notes["adapter"].endswith("(100.0000%)")
+    assert manifest.notes.layout == "packed"
+    assert manifest.notes.adapter.endswith("(100.0000%)")
     assert set(scores["headline"]) == set(responses.HIGHER_IS_BETTER)
     rows = run.predictions("test", ResponseRow)
     assert scores["headline"]["loss"]["value"] == pytest.approx(
@@ -82,7 +82,7 @@ def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Pa
     losses = []
     for layout in ("packed", "padded"):
         run = instruct(model, pairs, f"engine.layout={layout}", run_dir=tmp_path / layout)
-        assert run.finished.notes["layout"].startswith(layout)
+        assert run.finished.notes.layout.startswith(layout)
         losses.append([line.loss for line in run.metrics() if line.loss is not None])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -93,7 +93,7 @@ def test_models_that_cannot_be_packed_are_padded_aloud(
     bloom = tiny.generator("bloom", tmp_path / "bloom", attention="eager", hidden_size=32, n_layer=2, n_head=2)
     run = instruct(bloom, pairs, run_dir=tmp_path / "run")
     assert "rows are padded, not packed" in capsys.readouterr().err
-    assert run.finished.notes["layout"].startswith("padded: ")
+    assert run.finished.notes.layout.startswith("padded: ")
     with pytest.raises(RecipeError, match="does not suit"):
         instruct(bloom, pairs, "engine.layout=packed", run_dir=tmp_path / "other")
 
@@ -260,7 +260,7 @@ def test_a_qlora_run_without_4_bits_is_not_called_one(
     monkeypatch.setattr(quantize, "usable", lambda: "not today")
     run = instruct(model, pairs, "adapter.kind=qlora", run_dir=tmp_path / "run")
     manifest = run.finished
-    assert manifest.notes["fallback"] == "lora instead of qlora: not today"
+    assert manifest.notes.fallback == "lora instead of qlora: not today"
     assert manifest.name == "generator:qlora (fell back to lora)"
     assert manifest.description.startswith("LoRA on llama")
     assert "on 4-bit" not in run.read_text("report.md") + run.read_text("README.md")

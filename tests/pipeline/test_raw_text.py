@@ -58,7 +58,7 @@ def test_a_model_is_trained_further_on_raw_text(source: Path, tmp_path: Path) ->
     settings = ["max_steps=4", "max_length=64", "learning_rate=1e-2", "max_new_tokens=5", "bootstrap_samples=100"]
     recipe = {"task": "instruction", "data": {"path": str(source), "text": "body", "format": "text"}}
     run = tunesmith.train(recipe, [f"model={model}", *settings], run_dir=tmp_path / "run")
-    assert run.finished.notes["layout"] == "packed"
+    assert run.finished.notes.layout == "packed"
     rows = [json.loads(line) for line in (run.path / "predictions" / "test.jsonl").read_text().splitlines()]
     assert [row["learned"] for row in rows] == [len(row["reference"].encode()) for row in rows]  # bytes, and the end
     scores = run.read("scores.json")

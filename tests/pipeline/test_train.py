@@ -51,7 +51,7 @@ def test_the_best_weights_are_the_ones_kept(reviews: Path, tiny_models: Models) 
     logged = {line.step: line.validation["log_loss"] for line in run.metrics() if line.validation}
     best = min(logged, key=logged.__getitem__)
     assert best != max(logged), "this seed should get worse at the end; choose another"
-    assert run.finished.notes["best_step"] == best
+    assert run.finished.notes.best_step == best
     assert run.finished.validation["log_loss"] == pytest.approx(logged[best], rel=1e-6)
     last = train(
         "encoder",
@@ -69,8 +69,8 @@ def test_early_stopping_ends_the_run(reviews: Path, tiny_models: Models) -> None
     settings = ["num_train_epochs=50", "eval_strategy=steps", "eval_steps=2", "early_stopping_patience=3"]
     run = train("encoder", reviews, tiny_models, *settings, "learning_rate=2e-2", "lr_scheduler_type=constant")
     notes = run.finished.notes
-    assert notes["steps"] == notes["best_step"] + 6 < 50 * 11
-    assert [line.step for line in run.metrics() if line.loss is not None][-1] == notes["steps"]
+    assert notes.steps == notes.best_step + 6 < 50 * 11
+    assert [line.step for line in run.metrics() if line.loss is not None][-1] == notes.steps
 
 
 def test_without_validation_or_test_rows(reviews: Path, tiny_models: Models) -> None:
@@ -95,7 +95,7 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         run = train(
             "encoder", reviews, tiny_models, "max_steps=3", f"mixed_precision={precision}", "num_train_epochs=1"
         )
-        used = run.finished.notes["mixed_precision"]
+        used = run.finished.notes.mixed_precision
         assert used == precision or precision == "auto"
         stored = run.predictions("test", Prediction)
         again = load_classifier(run).predict(
@@ -203,7 +203,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
 def test_what_was_cut_is_in_the_manifest(reviews: Path, tiny_models: Models) -> None:
     for method in ("probe", "encoder"):
         run = train(method, reviews, tiny_models, "max_length=6", "max_steps=1")
-        assert run.finished.notes["cut"] > 0.9 * run.manifest.data.splits["train"].rows
+        assert run.finished.notes.cut > 0.9 * run.manifest.data.splits["train"].rows
 
 
 @pytest.mark.real

@@ -187,7 +187,7 @@ def test_generators_run(name: str, tmp_path: Path) -> None:
     scores = run.read("scores.json")
     assert scores["rows"] == 6
     recipe, notes = run.recipe, run.finished.notes
-    assert notes["layout"] == "packed"
+    assert notes.layout == "packed"
     assert (run.model / "chat_template.jinja").exists()
     if name == "amazon-pythia-qlora":
         assert (recipe.adapter.r, recipe.adapter.lora_alpha, recipe.adapter.lora_dropout) == (16, 32, 0.05)

@@ -39,7 +39,7 @@ def test_a_run_begins_with_its_parents_weights_and_names_it(parent: Run, tmp_pat
     assert run.manifest.parent == str(parent.path)
     assert parent.manifest.parent is None
     assert run.manifest.description == "fine-tuned parent, 2 steps"
-    assert (run.finished.notes["steps"], run.recipe.train.learning_rate) == (2, 1e-12)
+    assert (run.finished.notes.steps, run.recipe.train.learning_rate) == (2, 1e-12)
     assert run.recipe.data == parent.recipe.data
     grandchild = tunesmith.train(None, ["max_steps=3", "learning_rate=1e-2"], continue_from=run.path)
     assert grandchild.manifest.parent == str(run.path)

@@ -50,7 +50,7 @@ def test_the_documented_example_trains(project: Path, reviews: Path, tiny_models
     logged = [(entry.step, entry.validation["profit"]) for entry in run.metrics() if entry.validation]
     assert (project / "evaluations.txt").read_text() == "".join(f"{step} {value:.2f}\n" for step, value in logged)
     best = max(value for _, value in logged)
-    assert run.finished.notes["best_step"] == next(step for step, value in logged if value == best)
+    assert run.finished.notes.best_step == next(step for step, value in logged if value == best)
     lines = [json.loads(line) for line in run.read_text("predictions/test.jsonl").splitlines()]
     expected = sum(1.0 if line["label"] == line["gold"] else -2.0 for line in lines) / len(lines)
     assert run.read("custom_scores.json") == {"profit": pytest.approx(expected)}

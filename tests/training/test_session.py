@@ -62,7 +62,7 @@ def test_evaluations_on_a_few_batches_have_both_losses(reviews: Path, tiny_model
     held_out = finetune.sample(rows.validation, run.recipe)
     learned = finetune.sample(rows.train, run.recipe)
     assert len(held_out) == len(learned) == 8
-    best = run.finished.notes["best_step"]
+    best = run.finished.notes.best_step
     (kept,) = (entry for entry in run.metrics() if entry.validation and entry.step == best)
     assert kept.validation["log_loss"] == pytest.approx(log_loss(held_out), abs=1e-6)
     assert kept.train_loss == pytest.approx(log_loss(learned), abs=1e-6)

@@ -21,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from tunesmith import console
 from tunesmith.data import labels as names
 from tunesmith.errors import TrainingError
-from tunesmith.protocols import ModelParts, TrainingNotes, TrainResult
+from tunesmith.manifest import TrainingNotes
+from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
 from tunesmith.types import Example, Prediction
 

@@ -127,7 +127,7 @@ def _result(run: Run, name: str) -> GenerationResult:
         base_folder=None if base_folder == model else base_folder,
         settings={
             "model": model,
-            "template": manifest.notes.get("template", recipe.prompt.template),
+            "template": manifest.notes.template or recipe.prompt.template,
             "max_length": recipe.model.max_length,
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from tunesmith import records
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.hardware import Environment
-from tunesmith.protocols import TrainingNotes
 from tunesmith.reporting.schema import Curve, SeededEnvironment
 from tunesmith.runs import Run, data_name
 
@@ -39,7 +38,7 @@ def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Pa
         validation=manifest.validation,
         costs=manifest.costs,
         curve=curve(run),
-        notes=records.load(TrainingNotes, manifest.notes, str(run.path)),
+        notes=manifest.notes,
         **content,
     )
 

@@ -19,9 +19,10 @@ from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
+from tunesmith.manifest import TrainingNotes
 from tunesmith.models import onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
-from tunesmith.protocols import ModelParts, ProbeHead, TrainingNotes, TrainResult
+from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.types import DataNote, Example, Prediction
 

@@ -14,8 +14,7 @@ from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.hardware import Environment
-from tunesmith.manifest import Costs
-from tunesmith.protocols import TrainingNotes
+from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport

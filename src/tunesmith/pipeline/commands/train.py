@@ -18,7 +18,7 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
-from tunesmith.protocols import TrainingNotes, TrainResult
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import PredictionRow, ResponseRow, Splits
@@ -148,8 +148,7 @@ def open_test(run: Run) -> Run:
     _check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
-    notes = records.load(TrainingNotes, manifest.notes, str(run.path / runs.MANIFEST))
-    result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, notes)
+    result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, manifest.notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
     _finish(job_of(recipe, splits, run), result, watch, costs.peak_memory_mb)
@@ -177,7 +176,7 @@ def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tu
     if source is not None:
         raise RecipeError("a continued run has its parent's recipe", found=str(source), do="leave the recipe out")
     parent = runs.find(path)
-    if "steps" not in parent.finished.notes:
+    if parent.finished.notes.steps is None:
         raise RunError(f"cannot continue {path}: {parent.manifest.description} was not trained in steps")
     recipe = parent.recipe
     own = {
@@ -239,7 +238,7 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
             validation=outcome.validation,
             train=outcome.train,
             costs=costs,
-            notes=records.dump(result.notes),
+            notes=result.notes,
             environment=hardware.environment(result.notes.device or "cpu"),
         )
     )

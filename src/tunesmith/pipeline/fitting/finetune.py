@@ -15,11 +15,12 @@ from tunesmith import extensions, hardware
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics
+from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline import custom_metrics
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
-from tunesmith.protocols import Predictor, TrainingNotes, TrainResult
+from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import classification
 from tunesmith.training import compilation, loop, neftune, sharding, zero

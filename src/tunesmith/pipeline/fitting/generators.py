@@ -20,14 +20,14 @@ from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.manifest import LogEntry, Sample
+from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import TrainingSetup, label_scores, sample, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
-from tunesmith.protocols import TrainingNotes, TrainResult
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores

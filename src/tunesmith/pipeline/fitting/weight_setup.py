@@ -12,10 +12,10 @@ from torch import nn
 from tunesmith import records
 from tunesmith.console import say, warn
 from tunesmith.errors import RecipeError
+from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, pretrained, quantize
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.protocols import TrainingNotes
 from tunesmith.recipe import Adapter, Model, Recipe
 from tunesmith.training import optim, precision
 
