@@ -206,14 +206,7 @@ def given(command: str, page: str) -> list[str]:
     return found + {"serve": ["port=0"], "sweep": ["--trials", "1"]}.get(found[0], [])
 
 
-LEAKS = pytest.mark.xfail(reason="the encoder inherits the adapter of the recipe's generator", strict=False)
-CASES = [
-    pytest.param(command, page, marks=LEAKS if "encoder,generator:qlora" in command else ())
-    for command, page in DOCUMENTED.items()
-]
-
-
-@pytest.mark.parametrize(("command", "page"), CASES)
+@pytest.mark.parametrize(("command", "page"), DOCUMENTED.items())
 def test_it_runs(
     command: str, page: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
