@@ -19,7 +19,7 @@ TREES = {
 LAYERS = [
     {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
     {"recipe"},
-    {"runs", "assets", "manifest"},
+    {"runs", "assets", "manifest", "autotuning"},
     {"tasks"},
     {"data"},
     {"protocols"},

@@ -103,10 +103,15 @@ def hub_id(name: str) -> str | None:
     return name if re.fullmatch(r"[\w-]+/[\w.-]+", name, re.ASCII) and not Path(name).exists() else None
 
 
-def cache() -> Path:
-    """Return the folder for fetched assets: $TUNESMITH_CACHE, else the user's cache folder."""
+def user_cache() -> Path:
+    """Return the folder for all that is fetched or measured once: $TUNESMITH_CACHE, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunesmith"
-    return Path(os.environ.get("TUNESMITH_CACHE", default)) / "assets"
+    return Path(os.environ.get("TUNESMITH_CACHE", default))
+
+
+def cache() -> Path:
+    """Return the folder for fetched assets."""
+    return user_cache() / "assets"
 
 
 def _download(wheel: Wheel, name: str) -> bytes:

@@ -18,6 +18,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from tunesmith import autotuning
+
 CACHED = "64"
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN, and of torch's layer above it
     os.environ.setdefault(_cache, CACHED)
@@ -42,8 +44,8 @@ def enabled(use: bool | None = None) -> Iterator[None]:
 
 
 def is_faster() -> bool:
-    """Return whether oneDNN is clearly faster on this machine; measured once a process."""
-    return _measured_faster(torch.get_num_threads())
+    """Return whether oneDNN is clearly faster on this machine with this number of threads; measured once."""
+    return _remembered(torch.get_num_threads())
 
 
 class _OneDnnLinearMode(TorchFunctionMode):
@@ -94,7 +96,12 @@ class _LinearWithGradient(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=1)
-def _measured_faster(threads: int) -> bool:
+def _remembered(threads: int) -> bool:
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return bool(autotuning.choose("onednn", _measured_faster, threads=threads, instructions=instructions))
+
+
+def _measured_faster() -> bool:
     """Time both on a multiplication that fits into the cache; the minimum counts, because noise only adds time."""
     with torch.inference_mode():
         rows, weight = torch.full((128, 512), 0.5), torch.full((512, 512), 0.5)
