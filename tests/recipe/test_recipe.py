@@ -83,6 +83,9 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
     ("text", "part"),
     [
         ("train: [1, 2", "recipe.yaml:1: not YAML"),
+        ("a: &a [x, x]\nb: [*a, *a]", "recipe.yaml:2: not YAML\n  found: an alias (*name)"),
+        ("a: " + "[" * 1000, "more than 20 levels"),
+        ("seed: !!int 'x'", "a value is not of the type that its tag says"),
         ("seed: 1\nseed: 2\n", "recipe.yaml:2: seed is set twice"),
         ("- a\n- b\n", "not a recipe"),
         ("train:\n  lr: 1\n  learning_rate: 2\n", "lr and train.learning_rate are the same setting"),

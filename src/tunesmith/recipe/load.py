@@ -19,6 +19,9 @@ from tunesmith.recipe.values import Tree
 SECRET = ("judge.api_key", "judge.url")
 """Settings whose values appear in no message."""
 
+MAX_DEPTH = 20
+"""Levels of nesting in a recipe; no setting needs more than five."""
+
 Source: TypeAlias = str | Path | Mapping[str, Any] | Recipe
 """What a recipe is made of: a YAML file, settings, or a Recipe; any other path or name is a data source."""
 
@@ -61,8 +64,7 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
         return {"data": {"path": str(source)}}, {}
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
+        node, tree = _parse(text)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3, 0.5)
         do = f"did you mean {' or '.join(near)}?" if near else "write one with `tunesmith init classification`"
@@ -75,11 +77,37 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
         raise RecipeError(
             f"{where}: not YAML", found=str(getattr(error, "problem", error)), do="fix the line"
         ) from error
+    except ValueError as error:  # such as !!int 'x'
+        raise RecipeError(f"{path}: a value is not of the type that its tag says", found=str(error)) from error
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: not a recipe", expected="settings such as `method: linear`", found=node.tag)
     return tree, dict(_lines(node, str(path)))
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, which can stand for billions of values in a few lines, and of limited depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*name): write the value out", problem_mark=mark)
+        if self.depth == MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels of nesting", problem_mark=mark)
+        self.depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _parse(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the root node of a YAML text and its value. Raises YAMLError, or ValueError for a wrong tag."""
+    loader = _RecipeLoader(text)
+    node = loader.get_single_node()
+    return node, None if node is None else loader.construct_document(node)
 
 
 def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -133,8 +161,8 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
             problems.append(f"{override}: an override is written section.name=value")
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = _parse(text)[1]
+        except (yaml.YAMLError, ValueError):
             value = text
         if isinstance(value, dict) and not text.lstrip().startswith("{"):
             value = text  # plain text with a colon in it only looks like a mapping
