@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +57,26 @@ def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, mon
     run = runs.use(tmp_path / "run")
     run.write("scores.json", {"a": 1})
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"cannot write .*scores.json\n  found: disk full"):
         run.write("scores.json", {"a": 2})
     assert run.read("scores.json") == {"a": 1}
+    assert [path.name for path in run.path.iterdir()] == ["scores.json"]
+
+
+def test_parallel_writers_leave_one_whole_file(tmp_path: Path) -> None:
+    """Six writers of files of different length, each in pieces: what is there in the end is one of them."""
+    contents = [[bytes([number]) * 10_000] * (number + 1) for number in range(6)]
+    start = threading.Barrier(len(contents))
+
+    def write(pieces: list[bytes]) -> None:
+        for _ in range(10):
+            start.wait()
+            runs.write_whole(tmp_path / "out.csv", pieces)
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert (tmp_path / "out.csv").read_bytes() in [b"".join(pieces) for pieces in contents]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_metrics_survive_a_cut_last_line_but_not_damage_inside(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ It is the only interface between the stages: evaluation, reports and serving rea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -210,14 +212,25 @@ def data_name(source: str) -> str:
 
 
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
-    """Write a file through a temporary neighbour and a rename. content: in one piece, or in several."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    with scratch.open("wb") as file:
-        file.writelines([content] if isinstance(content, bytes) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    """Write a file through a temporary neighbour and a rename. content: in one piece, or in several.
+
+    Of several writers the last one to finish wins, with a whole file. Raises RunError where the file cannot be written;
+    what was there before is then still there.
+    """
+    scratch = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        do = "free space, or write to another folder"
+        raise RunError(f"cannot write {path}", found=error.strerror or str(error), do=do) from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
     return path
 
 
@@ -234,7 +247,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         hashes = {
             str(file.relative_to(scratch)): _digest(file) for file in sorted(scratch.rglob("*")) if file.is_file()
         }
-        write_whole(scratch / HASHES, json.dumps(hashes, indent=2).encode())
+        (scratch / HASHES).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
         for path in [*scratch.rglob("*"), scratch]:
             _sync(path)
         _swap(scratch, target)

@@ -116,7 +116,7 @@ def test_all_checkpoints_damaged_starts_again(half_done: Path, tmp_path: Path) -
     assert same(half_done, tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("call", "at"), [("fsync", 1), ("fsync", 4), ("replace", 1), ("rename", 1), ("rename", 2)])
+@pytest.mark.parametrize(("call", "at"), [("fsync", 1), ("fsync", 4), ("write_text", 1), ("rename", 1), ("rename", 2)])
 def test_a_full_disk_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int
 ) -> None:
@@ -128,12 +128,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     whole = getattr(owner, call)
     count = 0
 
-    def failing(*arguments: object) -> object:
+    def failing(*arguments: object, **options: object) -> object:
         nonlocal count
         count += 1
         if count == at:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return whole(*arguments)
+        return whole(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, failing)
