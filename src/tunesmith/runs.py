@@ -27,6 +27,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tunesmith import manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
@@ -252,7 +254,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             _sync(path)
         _swap(scratch, target)
         _sync(target.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
         free = shutil.disk_usage(target.parent).free / 2**20
         raise RunError(
             f"cannot save {target}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,6 +69,15 @@ def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(
 
 
 @pytest.mark.usefixtures("trained_here")
+def test_errors_of_the_system_are_no_tracebacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name of 300 bytes, which no file may have; --debug shows where."""
+    words = ["predict", str(tmp_path / ("x" * 300)), "--text", "hello"]
+    assert cli.main(words) == 2
+    assert re.search("error: File name too long: .*x{300}", capsys.readouterr().err)
+    with pytest.raises(OSError, match="File name too long"):
+        cli.main([*words, "--debug"])
+
+
 def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text("method: probe\n")
     for words in (

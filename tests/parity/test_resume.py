@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 import tunesmith
 from tests import forked
@@ -157,6 +159,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
             runs.write_folder(
                 place / "step-00000002", lambda folder: (folder / "x").write_bytes(bytes(8 << 20)) and None
             )
+        with pytest.raises(RunError, match="No space left"):
+            runs.write_folder(place / "step-00000002", lambda folder: save_file({"x": np.zeros(1 << 20)}, folder / "x"))
         assert runs.damage(place / "step-00000001") is None
         assert [path.name for path in place.iterdir()] == ["step-00000001"]
     finally:
