@@ -110,6 +110,30 @@ def test_a_large_field_is_read(tmp_path: Path) -> None:
     assert len(rows_of(path)[0].text) == 200_000
 
 
+def test_a_row_of_many_lines_is_named(tmp_path: Path) -> None:
+    """A stray pair of quotes makes one row of 31; a text of three lines is nothing special."""
+    lines = [f"text {number},a" for number in range(80)]
+    lines[10], lines[40] = '"text 10,a', 'text 40",a'
+    path = write(tmp_path / "a.csv", "\n".join(["text,label", *lines, '"three\nlines\nhere",b']) + "\n")
+    assert len(rows_of(path)) == 51
+    notes = {what: note for what, note in changes_of(path).items() if "lines" in what}
+    assert list(notes.values()) == [(1, ("a.csv:12-42",))]
+
+
+@pytest.mark.parametrize(("name", "where"), [("a.json", r"a\.json"), ("a.jsonl", r"a\.jsonl:1")])
+def test_repeated_keys_in_json_are_refused(tmp_path: Path, name: str, where: str) -> None:
+    row = '{"text": "first", "text": "second", "label": "a"}'
+    path = write(tmp_path / name, f"[{row}]" if name == "a.json" else f"{row}\n")
+    with pytest.raises(DataError, match=rf"{where}: broken JSON(.|\n)*'text' is there more than once"):
+        rows_of(path)
+
+
+def test_a_stray_value_does_not_hide_a_list_of_rows(tmp_path: Path) -> None:
+    row = {"text": "a", "label": "b"}
+    with pytest.raises(DataError, match="an object with 2 such arrays"):
+        rows_of(write(tmp_path / "a.json", json.dumps({"data": [row, 1], "other": [row]})))
+
+
 def test_blank_jsonl_lines_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 0}\n\n{"text": "b", "label": 1}\n\n')
     assert changes_of(path)["skipped: blank line"] == (2, ("a.jsonl:2", "a.jsonl:4"))

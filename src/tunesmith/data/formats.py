@@ -16,6 +16,8 @@ from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
+MANY_LINES = 20
+"""Lines of a CSV file from which a row is named, as its quotes may be a mistake."""
 LARGEST_FIELD = 2**31 - 1
 DOUBLED_QUOTE = re.compile(r'(?:^|\t)"[^"\t\r\n]*""', re.MULTILINE)
 Record = tuple[int, int, list[str]]
@@ -114,6 +116,9 @@ def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[I
     for start, end, fields in records:
         if len(fields) == width and fields:
             yield Row(f"{name}:{start}", dict(zip(header, fields, strict=True)))
+            if end - start >= MANY_LINES:
+                what = f"rows of more than {MANY_LINES} lines; a stray pair of quotes joins lines to such a row"
+                yield DataNote(what, 1, (f"{name}:{start}-{end}",))
         elif _is_blank(fields):
             yield DataNote("skipped: blank line", 1, (f"{name}:{start}",))
         else:
@@ -128,7 +133,7 @@ def read_json(file: File) -> Table:
     if not content.strip():
         raise DataError(f"{file.name}: no rows", found="an empty file")
     try:
-        parsed = json.loads(content)
+        parsed = json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and content.lstrip().startswith("{"):
             return read_jsonl(file)  # one object a line, under the wrong name
@@ -139,7 +144,8 @@ def read_json(file: File) -> Table:
     lists = [parsed]
     if not isinstance(parsed, list):
         values = parsed.values() if isinstance(parsed, dict) else ()
-        lists = [value for value in values if isinstance(value, list) and all(isinstance(row, dict) for row in value)]
+        lists = [value for value in values if isinstance(value, list)]
+        lists = [rows for rows in lists if not rows or any(isinstance(row, dict) for row in rows)]
     if len(lists) != 1:
         raise DataError(
             f"{file.name}: no table in this JSON",
@@ -172,12 +178,20 @@ def _json_line(line: str, where: str) -> Item:
     if not line.strip():
         return DataNote("skipped: blank line", 1, (where,))
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         return RejectedRow("broken JSON line", where, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:
-        return RejectedRow("broken JSON line", where, type(error).__name__)
+        return RejectedRow("broken JSON line", where, str(error))
     return Row(where, row) if isinstance(row, dict) else RejectedRow("broken JSON line", where, "not an object")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for name in values if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {twice!r} is there more than once")
+    return values
 
 
 def read_parquet(file: File) -> Table:
