@@ -211,9 +211,10 @@ def test_fp16_is_refused_where_nothing_scales_the_loss(tmp_path: Path) -> None:
 
 def test_what_is_measured_decides_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` of weights and of mixed precision: one measurement, kept in the manifest for a resumed run."""
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
     cpu = torch.device("cpu")
     measured = precision.measure(cpu)
-    run = Run(tmp_path)
+    run = Run(tmp_path / "run")
     job = job_of(recipes.load({"data": {"path": "x"}}), Splits((), (), (), (), {}), run)
     monkeypatch.setattr(precision, "measure", lambda device: measured)
     first = weight_setup.measured_precision(job, cpu)
