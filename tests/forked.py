@@ -55,19 +55,22 @@ def start(
 
 
 def run(work: Callable[..., object], *args: object, environments: Sequence[Mapping[str, str]] = ({},)) -> str:
-    """Return what `work(*args)` prints in forks, one for each environment; all of them have to succeed."""
+    """Return what `work(*args)` prints in forks, one after the other for each environment; all have to succeed."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "said"
-        running = [start(output, work, *args, environment=each) for each in environments]
+        outputs = [Path(folder) / f"process-{number}" for number in range(len(environments))]
+        running = {
+            start(output, work, *args, environment=environment): output
+            for output, environment in zip(outputs, environments, strict=True)
+        }
         while running:
             connection.wait([process.sentinel for process in running])
-            for process in [one for one in running if one.exitcode is not None]:
-                running.remove(process)
+            for process in [process for process in running if process.exitcode is not None]:
+                output = running.pop(process)
                 if process.exitcode:
                     for other in running:  # they may wait for the one that failed
                         other.kill()
                     raise AssertionError(output.with_suffix(".err").read_text()[-9000:])
-        return output.with_suffix(".out").read_text()
+        return "".join(output.with_suffix(".out").read_text() for output in outputs)
 
 
 def ranks(processes: int, **more: str) -> list[dict[str, str]]:
