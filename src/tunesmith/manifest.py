@@ -37,7 +37,7 @@ class Costs:
 UNKNOWN_COSTS = Costs(
     train_seconds=None, seconds_per_1000=None, peak_memory_mb=None, parameters=0, trainable=0, size_mb=None
 )
-"""Of a model that was not trained here."""
+"""The costs of a model that was not trained here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def ranks() -> dict[bytes, int]:
     raw.train_from_iterator(
         CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     )
-    byte = {letter: number for number, letter in tiktoken_import._letters().items()}
+    byte = {character: number for number, character in tiktoken_import._byte_characters().items()}
     vocabulary = sorted(raw.get_vocab().items(), key=lambda entry: entry[1])
     return {bytes(byte[letter] for letter in token): rank for rank, (token, _) in enumerate(vocabulary)}
 

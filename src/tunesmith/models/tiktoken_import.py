@@ -65,8 +65,8 @@ def build(ranks: Ranks, pattern: str, special: dict[str, int]) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = _letters()
-    names = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    characters = _byte_characters()
+    names = {token: "".join(characters[byte] for byte in token) for token in ranks}
     merges = []
     for token in track(sorted(ranks, key=ranks.__getitem__), "read the vocabulary"):
         if len(token) > 1:
@@ -98,7 +98,7 @@ def _parts(token: bytes, ranks: Ranks) -> list[bytes]:
     return parts
 
 
-def _letters() -> dict[int, str]:
+def _byte_characters() -> dict[int, str]:
     """Return the printable character that stands for each byte in GPT-2's vocabulary (Radford et al. 2019)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
