@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs bench clean
+.PHONY: quickstart test check lint types docs bench campaign clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -21,6 +21,10 @@ types: .venv/installed-check
 
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
+
+# Tries to break everything; prints one table. Under half an hour on two cores; CAMPAIGN="recipes" runs one of them.
+campaign: .venv/installed-check
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaigns $(CAMPAIGN)
 
 # Wants three files, named in BENCH_INSTRUCTIONS, BENCH_AG_NEWS_TRAIN and BENCH_AG_NEWS_TEST: see benchmarks/README.md.
 # Twenty minutes on two quiet cores; BENCH_FLAGS="--rounds 1 --steps 1" is for trying.
