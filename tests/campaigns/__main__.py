@@ -1,4 +1,4 @@
-"""`python -m tests.campaigns [CAMPAIGN ...]` runs whole campaigns and prints one table; `--attempt N` repeats one attempt.
+"""`python -m tests.campaigns [CAMPAIGN ...]` runs campaigns and prints a table; `--attempt N` repeats one attempt.
 
 Exit code 1 where anything was found. Each attempt runs in processes of its own, as many at a time as there are cores.
 """

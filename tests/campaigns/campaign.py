@@ -69,7 +69,7 @@ class Campaign(ABC):
     sample: ClassVar[int]
     """How many of them, evenly spread, the test suite makes."""
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path) -> None:  # noqa: B027
         """Make what all attempts start from, such as trained runs. Called once, with a folder that stays."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Campaign(ABC):
 
     def random(self, number: int) -> random.Random:
         """Return the source of everything random in an attempt."""
-        return random.Random(f"{self.name} {number}")  # noqa: S311
+        return random.Random(f"{self.name} {number}")
 
     def sampled(self) -> list[int]:
         """Return the numbers of the attempts that the test suite makes."""
