@@ -42,6 +42,10 @@ MAY_SEE = {
 
 DOORS = {
     "transformers": {
+        "exporting/decoder.py",
+        "exporting/onnx.py",
+        "exporting/torch_programs.py",
+        "models/graphs.py",
         "models/pretrained.py",
         "models/gguf_import.py",
         "models/quantize.py",
@@ -56,11 +60,16 @@ DOORS = {
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
-    "onnxruntime": {"exporting/onnx.py"},
-    "tokenizers": {"exporting/network.py", "exporting/standalone.py", "models/tiktoken_import.py"},
+    "onnxruntime": {"exporting/onnx.py", "exporting/run_generator.py", "models/graphs.py"},
+    "tokenizers": {
+        "exporting/network.py",
+        "exporting/run_generator.py",
+        "exporting/standalone.py",
+        "models/tiktoken_import.py",
+    },
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/run_report.py"},
-    "jinja2": {"reporting/page.py", "judging/judge_prompts.py"},
+    "jinja2": {"exporting/run_generator.py", "reporting/page.py", "judging/judge_prompts.py"},
     "rouge_score": {"evaluation/text_overlap.py"},
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},

@@ -44,6 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": 3, "eos_token_id": 3},
     "llama": DECODER_LIKE | {"num_key_value_heads": 1},
+    "qwen2": DECODER_LIKE | {"num_key_value_heads": 1},
     "qwen3": DECODER_LIKE | {"num_key_value_heads": 1, "head_dim": 16},
     "opt": DECODER_LIKE | {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "gpt_neox": DECODER_LIKE,

@@ -28,9 +28,9 @@ from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, us
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
 from tunesmith.pipeline.commands import export as exports
-from tunesmith.pipeline.fitting.methods import load_classifier, load_predictor
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
 from tunesmith.pipeline.task_table import read_splits
-from tunesmith.protocols import PromptWithAnswer
+from tunesmith.protocols import Classifier, PromptWithAnswer
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -324,9 +324,12 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     piped = usage.usage(exports.export_source(run, "auto"), "ollama", True, tmp_path)
     assert "printf 'Text 1: Some text\\nText 2: Another' | ollama run" in piped
     assert turn.input == "Text 1: Some text\nText 2: Another"
-    for target in PROGRAMS:
-        with pytest.raises(RunError, match="again for every generated token"):
-            tunesmith.export(run, target)
+    tunesmith.export(run, "onnx", tmp_path / "onnx", rows=4)
+    loaded, rows = METHODS["generator"].load(tmp_path / "onnx", run.recipe), held_out(run)
+    assert isinstance(loaded, Classifier)
+    for one, other in zip(loaded.predict(rows), load_classifier(run).predict(rows), strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    assert f"run.py '{turn.content}' --input 'Text 1: Some text" in (tmp_path / "onnx" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

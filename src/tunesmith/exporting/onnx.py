@@ -27,7 +27,9 @@ so a text's probabilities would depend on its neighbours."""
 
 
 def onnx(source: ExportSource, folder: Path) -> Exported:
-    """Write the classifier as an ONNX graph in float32, with dynamic batch and sequence axes."""
+    """Write the model as an ONNX graph in float32, with dynamic batch and sequence axes."""
+    if source.parts.chat is not None:
+        return _decoder(source, folder, "onnx")
     _write(source, folder, "onnx")
     return Exported(load(folder).logits, "onnxruntime")
 
@@ -71,6 +73,18 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
     quantized = session.get_modelmeta().producer_name == QUANTIZER
     names = [entry.name for entry in session.get_inputs()]
     return StandaloneClassifier.open(folder, names, call, ALONE if quantized else standalone.MAX_TOKENS)
+
+
+def _decoder(source: ExportSource, folder: Path, target: str) -> Exported:
+    """Write a causal language model."""
+    _require("onnx", "onnxscript", "onnxruntime")
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    from tunesmith.exporting import decoder
+
+    decoder.check(source, target)
+    decoder.write(source, folder, target, OnnxExporter, OnnxConfig())
+    return decoder.read_back(source, folder, "onnxruntime")
 
 
 def _write(source: ExportSource, folder: Path, target: str) -> Any:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tunesmith.data.prompts import Ids
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, Precision, Runner
-from tunesmith.protocols import Logits
+from tunesmith.protocols import PromptWithAnswer, TextGenerator
+from tunesmith.recipe import Generate
 from tunesmith.records import omitted_if_none
+from tunesmith.types import Response
 
 FILE = "parity.json"
 CHUNK = 8
@@ -35,6 +38,9 @@ class ParityReport:
     rows: int
     max_logit_difference: float
     """The largest absolute difference of two logits."""
+    differences: dict[str, float] | None = omitted_if_none()
+    """The same for each way to compute a generator's logits: the whole text at once (`whole`), token by token with a
+    cache (`decode`), and so in a batch of prompts of different lengths (`batch`)."""
     largest_logit: float
     """The run's largest absolute logit, as the scale of that difference."""
     compared: int
@@ -47,6 +53,10 @@ class ParityReport:
     """What computed the export."""
     seconds_per_row: tuple[float, float] | None = omitted_if_none()
     """Of the run and of the export: medians over chunks of 8 rows."""
+    same_responses: float | None = omitted_if_none()
+    """Share of the prompts to which the whole greedy response is the run's."""
+    tokens_per_second: tuple[float, float] | None = omitted_if_none()
+    """Of the run and of the export, which write 8 responses at once."""
     speed: float | None = omitted_if_none()
     """How many times as fast as the run the export is; None where another engine than the user's computed it."""
     size_mb: float
@@ -66,7 +76,8 @@ def compare(
     run_size_mb: float,
 ) -> ParityReport:
     """Run both on the same rows, alternately. rows: at least one, as `Exportable.parity_rows` returns them."""
-    largest_difference = largest_logit = 0.0
+    ways, largest_logit = {"whole": exported.run, **exported.others}, 0.0
+    differences = dict.fromkeys(ways, 0.0)
     agreements: list[list[bool]] = []
     seconds: list[tuple[float, float]] = []
     reference(rows[:1]), exported.run(rows[:1])  # what is set up at the first call is not part of the speed
@@ -75,11 +86,15 @@ def compare(
         expected, expected_seconds = _timed(reference, chunk)
         actual, actual_seconds = _timed(exported.run, chunk)
         seconds.append((expected_seconds / len(chunk), actual_seconds / len(chunk)))
-        for ours, theirs in zip(expected, actual, strict=True):
-            difference = float(np.abs(ours - theirs).max()) if np.isfinite(theirs).all() else float("inf")
-            largest_difference = max(largest_difference, difference)
-            largest_logit = max(largest_logit, float(np.abs(ours).max()))
-            agreements.append(np.atleast_1d(ours.argmax(-1) == theirs.argmax(-1)).tolist())
+        largest_logit = max(largest_logit, *(float(np.abs(ours).max()) for ours in expected))
+        same = [np.ones(len(np.atleast_2d(ours)), bool) for ours in expected]
+        for way, run in ways.items():
+            found = actual if way == "whole" else run(chunk)
+            for row, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
+                difference = float(np.abs(ours - theirs).max()) if np.isfinite(theirs).all() else float("inf")
+                differences[way] = max(differences[way], difference)
+                same[row] &= ours.argmax(-1) == theirs.argmax(-1)
+        agreements += [row.tolist() for row in same]
     answers = [agrees for row in agreements for agrees in row]
     run_seconds, export_seconds = zip(*seconds, strict=True)
     return ParityReport(
@@ -87,7 +102,8 @@ def compare(
         precision=precision,
         exact=exported.exact,
         rows=len(rows),
-        max_logit_difference=largest_difference,
+        max_logit_difference=max(differences.values()),
+        differences=differences if exported.others else None,
         largest_logit=largest_logit,
         compared=len(answers),
         agreement=sum(answers) / len(answers),
@@ -100,10 +116,39 @@ def compare(
     )
 
 
+def with_responses(
+    report: ParityReport,
+    run: TextGenerator,
+    export: TextGenerator,
+    rows: Sequence[PromptWithAnswer],
+    settings: Generate,
+) -> ParityReport:
+    """Return the report with what both write to the same prompts, alternately, and how fast."""
+    pairs: list[tuple[Response, Response]] = []
+    seconds: list[tuple[float, float]] = []
+    for start in range(0, len(rows), CHUNK):
+        prompts = [row.ids[: row.start] for row in rows[start : start + CHUNK]]
+        ours, our_seconds = _timed(_responses, run, prompts, settings)
+        theirs, their_seconds = _timed(_responses, export, prompts, settings)
+        pairs += zip(ours, theirs, strict=True)
+        seconds.append((our_seconds, their_seconds))
+    tokens = [sum(response.tokens for response in side) for side in zip(*pairs, strict=True)]
+    ours_per_second, theirs_per_second = (
+        count / sum(side) for count, side in zip(tokens, zip(*seconds, strict=True), strict=True)
+    )
+    return replace(
+        report,
+        same_responses=sum(one == other for one, other in pairs) / len(pairs),
+        tokens_per_second=(ours_per_second, theirs_per_second),
+        speed=theirs_per_second / ours_per_second,
+    )
+
+
 def problem(report: ParityReport) -> str | None:
     """Return what differs too much, in words; None where the export matches the run."""
     if report.exact:
         matches = report.agreement == 1 and report.max_logit_difference <= CLOSE * report.largest_logit
+        matches = matches and report.same_responses in (None, 1)
     else:
         matches = report.agreement >= AGREE
     if matches:
@@ -139,12 +184,27 @@ def agreement(report: ParityReport) -> str:
 def summary(report: ParityReport) -> str:
     """Return the report as a sentence."""
     speed = "" if report.speed is None else f"; {report.speed:.2f} times the run's speed ({report.engine})"
+    if report.tokens_per_second:
+        speed += f", {report.tokens_per_second[1]:.1f} tokens/s; {report.same_responses:.0%} of whole responses agree"
     return (
         f"{agreement(report)}; logits differ by at most {report.max_logit_difference:.1e} of "
         f"{report.largest_logit:.1f}; {report.size_mb:.1f} MB, the run {report.run_size_mb:.1f} MB{speed}"
     )
 
 
-def _timed(run: Runner, rows: Sequence[Any]) -> tuple[list[Logits], float]:
+def _responses(generator: TextGenerator, prompts: Sequence[Ids], settings: Generate) -> list[Response]:
+    responses: dict[int, Response] = {}
+
+    def on_token(row: int, piece: str, response: Response | None) -> bool:
+        if response is not None:
+            responses[row] = response
+        return True
+
+    limits = [generator.max_answer_tokens(settings)] * len(prompts)
+    generator.write(prompts, limits, [0] * len(prompts), settings, on_token)
+    return [responses[row] for row in range(len(prompts))]
+
+
+def _timed(run: Callable[..., list[Any]], *arguments: Any) -> tuple[list[Any], float]:
     start = time.perf_counter()
-    return run(rows), time.perf_counter() - start
+    return run(*arguments), time.perf_counter() - start

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tunesmith.errors import RunError
-from tunesmith.protocols import Exportable, Logits, ModelParts
+from tunesmith.protocols import Exportable, Logits, ModelParts, TextGenerator
 from tunesmith.recipe import Generate, Model
 
 Precision = Literal["auto", "float32", "float16", "bfloat16", "q8_0"]
@@ -64,3 +64,7 @@ class Exported:
     """Whether nothing was rounded: then every answer must be the same."""
     timed: bool = True
     """Whether users will run it by this engine, so that its speed means something."""
+    others: Mapping[str, Runner] = field(default_factory=dict)
+    """Other ways to compute the same logits, by name: a generator's tokens one by one, and in a batch."""
+    generator: TextGenerator | None = None
+    """The export as a text generator, whose answers are compared too, and whose speed is that of the export."""

@@ -1,4 +1,4 @@
-"""Classifiers as torch programs: `torch.export` (.pt2), and TorchScript as long as torch has it."""
+"""Models as torch programs: `torch.export` (.pt2), and TorchScript as long as torch has it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,50 @@ import numpy as np
 import torch
 
 from tunesmith.errors import ModelError
-from tunesmith.exporting import network, standalone
+from tunesmith.exporting import decoder, network, standalone
+from tunesmith.exporting.decoder import RunLines
 from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
+from tunesmith.models.graphs import SCRIPTED
 from tunesmith.protocols import Logits
 
-EXPORTED, SCRIPTED = "model.pt2", "model.pt"
+EXPORTED = "model.pt2"
 RUN = "logits = model(*(torch.tensor(values) for values in list(inputs.values())[:{inputs}])).detach().numpy()"
+
+OPEN = """\
+        self.graph = {load}
+        names = [f"{layer}.{name}" for layer in range({layers}) for name in ("key", "value")]
+        self.cache = {name: torch.zeros(1, {heads}, 0, {size}) for name in names}
+"""
+EXPORTED_LINES = RunLines(
+    "torch",
+    OPEN.replace("{load}", f'torch.export.load(FOLDER / "{EXPORTED}").module()'),
+    """\
+        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        with torch.no_grad():
+            output = self.graph(**tensors, past_key_values=self.cache)
+        logits, longer = output["logits"].numpy(), output["present"].values()
+""",
+)
+SCRIPTED_LINES = RunLines(
+    "torch",
+    OPEN.replace("{load}", f'torch.jit.load(FOLDER / "{SCRIPTED}")'),
+    """\
+        with torch.no_grad():
+            logits, *longer = self.graph(*map(torch.as_tensor, inputs.values()), *self.cache.values())
+        logits = logits.numpy()
+""",
+)
 
 
 def torch_export(source: ExportSource, folder: Path) -> Exported:
-    """Write the classifier with torch.export; it runs wherever torch does, without its Python code."""
+    """Write the model with torch.export; it runs wherever torch does, without its Python code."""
+    if source.parts.chat is not None:
+        from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
+
+        decoder.check(source, "torch-export")
+        decoder.write(source, folder, "torch-export", DynamoExporter, DynamoConfig())
+        return decoder.read_back(source, folder, "torch.export", EXPORTED_LINES)
     network.check(source, "torch-export")
     module, inputs = network.trace(source, "sdpa")
     with network.tracing("torch-export"):
@@ -33,13 +66,17 @@ def torch_export(source: ExportSource, folder: Path) -> Exported:
 
 
 def torchscript(source: ExportSource, folder: Path) -> Exported:
-    """Write the classifier with torch.jit.trace, for C++ and older servers.
+    """Write the model with torch.jit.trace, for C++ and older servers.
 
-    Raises ModelError where torch no longer has TorchScript.
+    Raises ModelError where torch no longer has TorchScript, and for a model that cannot be traced.
     """
-    network.check(source, "torchscript")
     if not hasattr(torch, "jit") or not hasattr(torch.jit, "trace"):
         raise ModelError(f"torch {torch.__version__} has no TorchScript any more", do="export --to torch-export")
+    if source.parts.chat is not None:
+        decoder.check(source, "torchscript")
+        decoder.write_scripted(source, folder)
+        return decoder.read_back(source, folder, "TorchScript", SCRIPTED_LINES)
+    network.check(source, "torchscript")
     module, inputs = network.trace(source, "eager")
     with network.tracing("torchscript"):
         traced: Any = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]

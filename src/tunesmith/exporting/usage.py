@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from tunesmith.data.conversations import content_with_input
@@ -25,6 +26,12 @@ PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
 
 def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
     """Return Markdown with the commands or the Python that use the folder. pairs: whether rows are pairs of texts."""
+    if target in PROGRAMS and source.parts.chat:
+        turn = Message("user", "Name three primary colours.")
+        if source.parts.chat.question:
+            (turn,) = source.parts.chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+        about = f" --input {shlex.quote(turn.input)}" if turn.input else ""
+        return _block("sh", f"python run.py {shlex.quote(turn.content)}{about}\npython run.py --chat")
     if target in PROGRAMS:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
         return _block("sh", f"python run.py {texts}")

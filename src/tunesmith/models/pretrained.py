@@ -97,10 +97,15 @@ def sequence_classifier(
 def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
     """Load a fine-tuned causal language model and its tokenizer as `save` wrote them, on the best device there is.
 
-    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits.
+    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits. An exported graph is
+    loaded too, on the CPU.
     """
+    from tunesmith.models import graphs
+
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     saved_tokenizer, adapter = tokenizer(settings), adapters.saved(folder)
+    if graphs.is_graph(folder):
+        return graphs.GraphModel.load(folder), saved_tokenizer
     if adapter is None:
         model = causal_lm(settings, saved_tokenizer, 0).module
     else:

@@ -16,7 +16,7 @@ from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import read_splits
-from tunesmith.protocols import Classifier, Exportable
+from tunesmith.protocols import Classifier, Exportable, TextGenerator
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -65,6 +65,8 @@ def export(
         exported = write(model, scratch)
         sizes = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(run.model) / 2**20}
         report = parity.compare(model.predictor.logits, exported, parity_rows, target=to, precision=precision, **sizes)
+        if exported.generator is not None and isinstance(model.predictor, TextGenerator):
+            report = parity.with_responses(report, model.predictor, exported.generator, parity_rows, settings)
         parity.check(report, allow_loss)
         (scratch / parity.FILE).write_text(json.dumps(records.dump(report), indent=2) + "\n", encoding="utf-8")
         (scratch / "README.md").write_text(_card(run, model, report, scratch), encoding="utf-8")

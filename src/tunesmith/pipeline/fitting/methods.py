@@ -188,7 +188,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
-    export_targets = (*WEIGHTS, "gguf", "ollama")
+    export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators

@@ -1,0 +1,188 @@
+"""A causal language model as one graph with a key-value cache, which reads prompts and goes on token by token.
+
+The exporters of transformers write it. Inputs and outputs have the names that Optimum gave them, which other software
+for such graphs knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.exporters.base import HfExporter
+from transformers.exporters.configs import DynamoConfig
+
+from tunesmith.errors import RunError
+from tunesmith.exporting import network, weights
+from tunesmith.exporting.source import Exported, ExportSource
+from tunesmith.models.graphs import SCRIPTED, GraphModel, cache_of, empty_cache, named
+from tunesmith.protocols import Exportable, Logits, PromptWithAnswer, TextGenerator
+
+CACHED, NEW = 5, 3
+"""Tokens in the cache and behind it of the inputs that a graph is traced with."""
+SETTINGS = {"max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
+"""Of a recipe's generation, those that run.py knows."""
+
+
+@dataclass(frozen=True)
+class RunLines:
+    """The lines of run.py that are different without ONNX Runtime."""
+
+    package: str
+    """What runs the graph."""
+    open: str
+    """The lines that set `self.graph` and `self.cache`, with `{layers}`, `{heads}` and `{size}` of the cache."""
+    call: str
+    """The lines that compute `logits` and the list `longer`, the new cache."""
+
+
+class Decoder(nn.Module):
+    """A model whose cache is plain tensors."""
+
+    def __init__(self, source: ExportSource) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(weights.merged(source)).cpu().float().eval()
+        self.model.set_attn_implementation("sdpa")
+        self.config = self.model.config
+
+    def forward(self, past_key_values: dict[str, torch.Tensor], **inputs: torch.Tensor) -> dict[str, Any]:
+        output = self.model(**inputs, past_key_values=cache_of(past_key_values), use_cache=True)
+        return {"logits": output.logits, "present": named(output.past_key_values)}
+
+    def example(self) -> dict[str, Any]:
+        """Return inputs to trace with: two rows, one of them padded."""
+        ids_2T = torch.arange(2 * (CACHED + NEW)).reshape(2, -1) % self.config.vocab_size
+        mask_2T = torch.ones_like(ids_2T)
+        mask_2T[1, :2] = 0
+        places_2T = (mask_2T.cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad():
+            past = self.model(input_ids=ids_2T[:, :CACHED], use_cache=True).past_key_values
+        return {
+            "input_ids": ids_2T[:, CACHED:].contiguous(),
+            "attention_mask": mask_2T,
+            "position_ids": places_2T[:, CACHED:].contiguous(),
+            "logits_to_keep": torch.arange(1, NEW),
+            "past_key_values": named(past),
+        }
+
+
+def check(source: ExportSource, target: str) -> None:
+    """Raise RunError for a precision that no graph has, and for a slow tokenizer."""
+    source.require_precision(target, "float32")
+    if not getattr(source.parts.tokenizer, "is_fast", False):
+        raise RunError("a graph needs a fast tokenizer", found="a slow one, in Python", do="export --to safetensors")
+
+
+def write(source: ExportSource, folder: Path, target: str, exporter: type[HfExporter], config: DynamoConfig) -> None:
+    """Write the graph, with dynamic batch and lengths, by an exporter of transformers. config: without shapes."""
+    dynamic = torch.export.Dim.DYNAMIC
+    with network.tracing(target):
+        decoder = Decoder(source)
+        inputs = decoder.example()
+        config.dynamic_shapes = {name: {0: dynamic, 1: dynamic} for name in inputs} | {
+            "logits_to_keep": {0: dynamic},
+            "past_key_values": {name: {0: dynamic, 2: dynamic} for name in inputs["past_key_values"]},
+        }
+        exporter().export(decoder, inputs, config).save_pretrained(folder)
+
+
+def write_scripted(source: ExportSource, folder: Path) -> None:
+    """Write the graph as TorchScript, which has the cache as a flat list."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = Decoder(source)
+
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            past = dict(zip(cache, tensors[len(inputs) :], strict=True))
+            output = self.decoder(past, **dict(zip(inputs, tensors, strict=False)))
+            return output["logits"], *output["present"].values()
+
+    with network.tracing("torchscript"):
+        flat = Flat()
+        inputs = flat.decoder.example()
+        cache = inputs.pop("past_key_values")
+        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+            flat, (*inputs.values(), *cache.values()), check_trace=False
+        )
+        traced.save(str(folder / SCRIPTED))
+
+
+def read_back(
+    source: ExportSource, folder: Path, engine: str, lines: RunLines | None = None, exact: bool = True
+) -> Exported:
+    """Write tokenizer, settings and run.py beside a graph, and return the run's predictor around it.
+
+    lines: None for ONNX Runtime's own.
+    """
+    model = GraphModel.load(folder)
+    predictor = source.predictor.with_model(model)
+    predictor.save(folder)
+    _write_generation_config(source, predictor, folder)
+    (folder / "run.py").write_text(_run_py(model.config, lines), encoding="utf-8")
+    pad = source.parts.tokenizer.pad_token_id
+
+    def alone(rows: Sequence[PromptWithAnswer]) -> list[Logits]:
+        return [logits for row in rows for logits in step_by_step(model, [row], pad)]
+
+    def together(rows: Sequence[PromptWithAnswer]) -> list[Logits]:
+        return step_by_step(model, rows, pad)
+
+    generator = predictor if isinstance(predictor, TextGenerator) else None
+    return Exported(predictor.logits, engine, exact, others={"decode": alone, "batch": together}, generator=generator)
+
+
+def step_by_step(model: GraphModel, rows: Sequence[PromptWithAnswer], pad: int) -> list[Logits]:
+    """Return T x V for the T tokens of each answer, read one by one behind left-padded prompts."""
+    width = max(row.start for row in rows)
+    steps = max(len(row.ids) - row.start for row in rows)
+    ids_BT = torch.tensor(
+        [[pad] * (width - row.start) + row.ids + [pad] * (steps - len(row.ids) + row.start) for row in rows]
+    )
+    mask_BT = torch.tensor([[0] * (width - row.start) + [1] * (row.start + steps) for row in rows])
+    places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    cache, logits, read = None, [], 0
+    for end in range(width, width + steps):
+        with torch.inference_mode():
+            output = model(ids_BT[:, read:end], mask_BT[:, :end], places_BT[:, read:end], cache, logits_to_keep=1)
+        cache, read = output.past_key_values, end
+        logits.append(output.logits[:, -1])
+    logits_BTV = torch.stack(logits, dim=1).float().numpy()
+    return [logits_TV[: len(row.ids) - row.start] for logits_TV, row in zip(logits_BTV, rows, strict=True)]
+
+
+def _run_py(config: Any, lines: RunLines | None) -> str:
+    text = Path(__file__).with_name("run_generator.py").read_text(encoding="utf-8")
+    if lines is None:
+        return text
+    empty = empty_cache(config, 1)
+    _, heads, _, size = empty["0.key"].shape
+    before, _, rest = text.partition("        self.graph = ")
+    _, ids, rest = rest.partition("        self.ids: ")
+    opened = lines.open.replace("{layers}", str(len(empty) // 2)).replace("{heads}", str(heads))
+    text = before + opened.replace("{size}", str(size)) + ids + rest
+    called = "        logits, *longer = self.graph.run(None, inputs | self.cache)\n"
+    return text.replace(called, lines.call).replace("onnxruntime", lines.package)
+
+
+def _write_generation_config(source: ExportSource, predictor: Exportable, folder: Path) -> None:
+    """Write generation_config.json, from which run.py reads how the recipe generates and what ends an answer."""
+    vocabulary = source.parts.tokenizer.get_vocab()
+    stops = source.parts.chat.stops if source.parts.chat else []
+    content = {
+        "max_length": source.parts.max_length,
+        **source.generate.model_dump(include=SETTINGS),
+        "eos_token_id": [vocabulary[text] for text in stops if text in vocabulary],
+        "stop_strings": [text for text in stops if text not in vocabulary],
+    }
+    if isinstance(predictor, TextGenerator):
+        content["max_new_tokens"] = predictor.max_answer_tokens(source.generate)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
