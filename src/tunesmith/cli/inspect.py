@@ -7,6 +7,7 @@ import json
 
 from tunesmith import records
 from tunesmith.cli.shared import Args, Command, add_json, show_run
+from tunesmith.console import show
 
 
 class _Runs(Command):
@@ -32,9 +33,9 @@ class _Runs(Command):
             status, reason = manifest.state()
             model = METHODS[manifest.method].model(run.recipe) or "-"
             result = first if status == "finished" else f"{status}: {reason}".removesuffix(": ")
-            print(f"{run.path}  {manifest.name:8} {model}  {result}  {manifest.data.source}")
+            show(f"{run.path}  {manifest.name:8} {model}  {result}  {manifest.data.source}")
         if not listed:
-            print("no runs")
+            show("no runs")
 
 
 class _Doctor(Command):
@@ -50,7 +51,7 @@ class _Doctor(Command):
 
         facts = records.dump(doctor())
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-        print(text, end="")
+        show(text, end="")
 
 
 COMMANDS: dict[str, Command] = {

@@ -200,7 +200,9 @@ class Generator:
         prompts = [ids for ids in encoded if ids is not None]
         if len(prompts) < len(encoded):
             raise DataError(
-                f"the prompt around a text has more than {limit} tokens",
+                "the prompt around a text is too long",
+                expected=f"at most {limit} tokens (model.max_length)",
+                found="more, even without the text",
                 do="raise model.max_length, or shorten the instruction",
             )
         if cut and log:
