@@ -46,7 +46,7 @@ class MalformedData(Campaign):
         judged = result.outcome
         if problem := _terminal_problem(result):
             return Outcome("unclear", f"{problem}: {result.words} {result.stderr[-1500:]!r}")
-        if judged.kind == "refused" and (missing := _missing(result.stderr, source.path.name)):
+        if judged.kind == "refused" and (missing := _missing(result.stderr, source.path)):
             return Outcome("unclear", f"no {' and no '.join(missing)}: {result.words}\n{result.stderr[-1500:]}")
         if judged.kind == "works" and (lost := _lost(result, source)):
             return Outcome("silent", f"{lost}: {result.words}\n{result.stderr[-1500:]}")
@@ -61,9 +61,14 @@ def _terminal_problem(result: Result) -> str:
     return ""
 
 
-def _missing(message: str, name: str) -> list[str]:
-    shown = CONTROLS.sub(lambda match: json.dumps(match[0])[1:-1], name)
-    return [part for part in (shown, "expected:", "found:", "do:") if part not in message]
+def _missing(message: str, path: Path) -> list[str]:
+    """Return the parts that an error lacks: the name of the file, or of one in the folder, and the others."""
+    if message.startswith(("error: data.encoding: no such encoding", "error: File name too long")):
+        return []  # the setting, the system
+    names = [path.name, *(str(inner.relative_to(path)) for inner in path.glob("*/*") if path.is_dir())]
+    named = any(CONTROLS.sub(lambda match: json.dumps(match[0])[1:-1], name) in message for name in names)
+    missing = [part for part in ("expected:", "found:", "do:") if part not in message]
+    return missing if named else [path.name, *missing]
 
 
 def _lost(result: Result, source: Source) -> str:
@@ -87,6 +92,8 @@ def _lost(result: Result, source: Source) -> str:
     if result.words[0] == "predict":
         texts = [str(json.loads(line)["text"]) for line in result.stdout.splitlines()]
         known_texts = [str(row["text"]) for row in expected]
+        if source.format == "folder":  # which goes by the names of its files
+            texts, known_texts = sorted(texts), sorted(known_texts)
         return "" if texts == known_texts else f"{len(texts)} texts, not the {len(known_texts)} of the source"
     return ""
 

@@ -219,14 +219,14 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
 
 
 def _resolve(recipe: Recipe) -> Recipe:
-    """Make existing local paths absolute, so that a stored recipe works from any folder."""
+    """Make existing local paths absolute, so that a stored recipe works from any folder; links keep their suffix."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
     places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)
         paths = {key: Path(value).expanduser() for key in keys if (value := getattr(section, key))}
-        changed = {key: str(path.resolve()) for key, path in paths.items() if path.exists()}
+        changed = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
         changed = {key: path for key, path in changed.items() if path != getattr(section, key)}
         if changed:
             update[name] = section.model_copy(update=changed)
