@@ -416,12 +416,4 @@ def _parquet_bomb(random: Random, folder: Path) -> Source:
     return Source(path, "none", None)
 
 
-SPECIAL: tuple[Callable[[Random, Path], Source], ...] = (
-    _folder,
-    _folder,
-    _folder,
-    _no_file,
-    _no_file,
-    _bomb,
-    _parquet_bomb,
-)
+SPECIAL: tuple[Callable[[Random, Path], Source], ...] = (*[_folder] * 4, *[_no_file] * 3, _bomb, _parquet_bomb)
