@@ -2,5 +2,6 @@
 
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.recipes import Recipes
+from tests.campaigns.server_fuzz import ServerFuzz
 
-CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes,)}
+CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes, ServerFuzz)}
