@@ -17,7 +17,7 @@ TREES = {
 """The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
+    {"errors", "types", "console", "hardware", "processes", "records", "extensions", "disk"},
     {"recipe"},
     {"runs", "assets", "manifest", "autotuning"},
     {"tasks"},

@@ -6,6 +6,7 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
+    ├── FileError         the system refuses a file: a full disk, a permission, a name that is too long
     ├── EndpointError     an endpoint cannot be reached, or refuses
     │   └── JudgeError    judging stopped because of it
     ├── MissingExtra      an optional package is not installed
@@ -49,6 +50,10 @@ class TrainingError(TunesmithError):
 
 class RunError(TunesmithError):
     """A run directory is missing, damaged, or cannot be compared with another."""
+
+
+class FileError(TunesmithError):
+    """The system refuses a file or folder; the message names it, what is needed and the way out."""
 
 
 class EndpointError(TunesmithError):
