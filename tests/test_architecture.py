@@ -19,7 +19,7 @@ TREES = {
 LAYERS = [
     {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
     {"recipe"},
-    {"runs", "assets", "manifest", "autotuning"},
+    {"runs", "assets", "manifest", "autotuning", "integrity"},
     {"tasks"},
     {"data"},
     {"protocols"},

@@ -397,4 +397,4 @@ def read_settings(folder: Path) -> GeneratorSettings:
     path = folder / SETTINGS
     if not path.is_file():
         raise ModelError(f"{folder} has no {SETTINGS}", expected="the folder of a generator that tunesmith saved")
-    return records.load(GeneratorSettings, json.loads(path.read_text(encoding="utf-8")), str(path))
+    return records.read(GeneratorSettings, path)
