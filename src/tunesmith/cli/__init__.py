@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tunesmith import __version__, console
 from tunesmith.cli import experiments, inference, inspect
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TunesmithError as error:
         if args.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        console.show(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         console.say("interrupted")
@@ -70,14 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug or error.errno not in ENVIRONMENT_ERRORS:
             raise
         place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}\n  do: --debug shows where", file=sys.stderr)
+        console.show(f"error: {error.strerror}{place}\n  do: --debug shows where", file=sys.stderr)
         return 2
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its messages quote arguments, which may hold control characters as other texts do."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(console.printable(message), file)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every command; docs/cli.md is generated from it."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="tunesmith",
         description="Fine-tune a text model and know whether it was worth it.",
         epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",

@@ -18,7 +18,7 @@ from tunesmith.cli.shared import (
     show_json,
     split_overrides,
 )
-from tunesmith.console import say
+from tunesmith.console import say, show
 from tunesmith.errors import RecipeError
 
 TARGETS = (
@@ -63,7 +63,7 @@ class _Evaluate(Command):
         if args.json:
             show_json(scores)
         else:
-            print(describe_scores(scores))
+            show(describe_scores(scores))
 
 
 class _Predict(Command):
@@ -85,6 +85,11 @@ class _Predict(Command):
         )
         parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
         parser.add_argument(
+            "--keep-formulas",
+            action="store_true",
+            help="write cells to .csv that a spreadsheet would run as they are, without a ' before them",
+        )
+        parser.add_argument(
             "overrides", nargs="*", metavar="data.name=value", help="where new data differs; generate.*"
         )
         add_no_verify(parser)
@@ -96,15 +101,14 @@ class _Predict(Command):
 
         output = Path(args.output) if args.output else None
         run = runs.find(args.run_dir)
-        if output:
-            check_output(output, run, args.data, overwrite=args.overwrite)
+        check_output(output, run, args.data, overwrite=args.overwrite)
         options = {"source": args.data, "overrides": [*column_settings(args), *args.overrides], "top_k": args.top_k}
         rows = predict(run, args.text, text_pairs=args.text_pair, **options)
         answers = task_of(run).has_responses
         if not (output or (answers and args.data)):
-            print(table(rows, ".jsonl"), end="")
+            show(table(rows, ".jsonl"), end="")
             return
-        for path in write(rows, run, args.data, output, options["overrides"]):
+        for path in write(rows, run, args.data, output, options["overrides"], keep_formulas=args.keep_formulas):
             say(f"wrote {len(rows):,} {'answers' if answers else 'predictions'} to {path}")
 
 
@@ -135,8 +139,8 @@ class _Chat(Command):
                 conversation.reset()
             elif line:
                 for piece in conversation.ask(line):
-                    print(piece, end="", flush=True)
-                print()
+                    show(piece, end="")
+                show("")
 
 
 class _Export(Command):
@@ -221,7 +225,7 @@ class _Judge(Command):
             if args.json:
                 show_json(scores)
             else:
-                print(describe(scores))
+                show(describe(scores))
             return
         from tunesmith.pipeline.commands.judge import JudgeInput, judge
         from tunesmith.pipeline.response_comparison import ResponseColumns
@@ -239,7 +243,7 @@ class _Judge(Command):
         if args.json:
             show_json(judged.report)
         else:
-            print(f"{judged.folder.read_text('judge.md')}\nreport: {judged.page}")
+            show(f"{judged.folder.read_text('judge.md')}\nreport: {judged.page}")
 
 
 class _PseudoLabel(Command):
@@ -266,6 +270,7 @@ class _PseudoLabel(Command):
             help="compare answers as whole texts, or by their final number (default: %(default)s)",
         )
         parser.add_argument("--output", metavar="FILE", help="a new .jsonl file (default: in the first run)")
+        parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:
@@ -279,10 +284,11 @@ class _PseudoLabel(Command):
             threshold=args.threshold,
             answer=args.answer,
             output=args.output,
+            overwrite=args.overwrite,
             overrides=[*column_settings(args), *overrides],
         )
-        print(labelled.page.with_suffix(".md").read_text(encoding="utf-8"))
-        print(f"kept: {labelled.kept}\nleft out: {labelled.left_out}\nreport: {labelled.page}")
+        show(labelled.page.with_suffix(".md").read_text(encoding="utf-8"))
+        show(f"kept: {labelled.kept}\nleft out: {labelled.left_out}\nreport: {labelled.page}")
 
 
 class _Serve(Command):

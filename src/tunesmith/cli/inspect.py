@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith import records
 from tunesmith.cli.shared import Args, Command, add_json, add_no_verify, show_run
+from tunesmith.console import show
 from tunesmith.errors import RunError
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ class _Runs(Command):
 
             changed = accept(args.path or ".")
             for name, how in changed.items():
-                print(f"{name} {how}")
-            print("accepted" if changed else "nothing has changed")
+                show(f"{name} {how}")
+            show("accepted" if changed else "nothing has changed")
         else:
             listed = runs.listing(args.path or "runs")
             for run in listed:
-                print(_line(run))
+                show(_line(run))
             if not listed:
-                print("no runs")
+                show("no runs")
 
 
 def _line(run: Run) -> str:
@@ -73,7 +74,7 @@ class _Doctor(Command):
 
         facts = records.dump(doctor())
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-        print(text, end="")
+        show(text, end="")
 
 
 COMMANDS: dict[str, Command] = {

@@ -112,8 +112,9 @@ class LabelClassifier:
         limit = self.generator.context_length
         if length > limit - self.max_answer_tokens:
             raise DataError(
-                f"the question without a text has {length} tokens, the longest label {self.max_answer_tokens}",
-                expected=f"at most {limit} together (model.max_length)",
+                "the question leaves no room for a text",
+                expected=f"at most {limit} tokens for question and label (model.max_length)",
+                found=f"{length} tokens without a text, {self.max_answer_tokens} of the longest label",
                 do="raise model.max_length, or shorten prompt.instruction",
             )
 

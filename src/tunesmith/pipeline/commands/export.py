@@ -125,7 +125,10 @@ def _examples(run: Run, source: object) -> Sequence[Example]:
         splits = read_splits(recipe)
     except DataError as error:
         raise DataError(
-            f"{run.path}: cannot read the data to compare on", found=str(error), do="give some rows with --data"
+            f"{run.path}: cannot read the data to compare on",
+            expected="the data that the run was trained on",
+            found=str(error),
+            do="give some rows with --data",
         ) from error
     return splits.test or splits.validation or splits.train
 
