@@ -110,7 +110,7 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     run = runs.use(tmp_path / "run")
     run.save_manifest(tiny.manifest())
     (run.path / "manifest.json").write_text(json.dumps({"a": 1})[:-1])
-    with pytest.raises(RunError, match=r"manifest.json is damaged"):
+    with pytest.raises(RunError, match=r"is damaged: manifest\.json is not JSON"):
         _ = run.manifest
 
 

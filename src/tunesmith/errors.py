@@ -16,6 +16,8 @@ The command line prints these without a traceback and exits with 2; every other 
 its traceback. A message says what was expected, what was found and what to do.
 """
 
+from typing import Self
+
 
 class TunesmithError(Exception):
     """A problem that the user can fix; `do` says how."""
@@ -37,7 +39,15 @@ class RecipeError(TunesmithError):
 
 
 class DataError(TunesmithError):
-    """The data is missing, broken or contradicts itself; the message names file and line."""
+    """The data is missing, broken or contradicts itself; the message names file and line, and always has all parts."""
+
+    def __init__(self, problem: str, *, expected: str, found: str, do: str) -> None:
+        super().__init__(problem, expected=expected, found=found, do=do)
+
+    def within(self, place: str) -> Self:
+        """Return the error with the name of the file or table that it concerns before it."""
+        self.args = (f"{place}: {self}",)
+        return self
 
 
 class ModelError(TunesmithError):

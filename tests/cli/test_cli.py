@@ -132,7 +132,7 @@ def test_predict_keeps_the_columns_and_ids_of_new_data(
     tunesmith("predict", run, "--data", source, "text=Message", "on_bad_rows=drop", "--output", "out.jsonl")
     assert json.loads(Path("out.jsonl").read_text().splitlines()[1])["id"] == "42"
     tunesmith("predict", run, "--data", "out.csv", "data.text=Message", ok=False)
-    assert "columns that predictions are written to: predicted_label, probability" in capsys.readouterr().err
+    assert "found: predicted_label, probability\n" in capsys.readouterr().err
     no_ids = write_csv(tmp_path / "new.csv", [("the goal", "x"), ("a vote", "y")])
     capsys.readouterr()
     tunesmith("predict", run, "--data", no_ids)
