@@ -6,6 +6,7 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
+    ├── FileError         the system refuses a file: a full disk, a permission, a name that is too long
     ├── EndpointError     an endpoint cannot be reached, or refuses
     │   └── JudgeError    judging stopped because of it
     ├── MissingExtra      an optional package is not installed
@@ -14,6 +15,8 @@
 The command line prints these without a traceback and exits with 2; every other exception is a bug and keeps
 its traceback. A message says what was expected, what was found and what to do.
 """
+
+from typing import Self
 
 MAX_LINE = 1000
 """Characters of a line of a message."""
@@ -46,7 +49,15 @@ class RecipeError(TunesmithError):
 
 
 class DataError(TunesmithError):
-    """The data is missing, broken or contradicts itself; the message names file and line."""
+    """The data is missing, broken or contradicts itself; the message names file and line, and always has all parts."""
+
+    def __init__(self, problem: str, *, expected: str, found: str, do: str) -> None:
+        super().__init__(problem, expected=expected, found=found, do=do)
+
+    def within(self, place: str) -> Self:
+        """Return the error with the name of the file or table that it concerns before it."""
+        self.args = (f"{place}: {self}",)
+        return self
 
 
 class ModelError(TunesmithError):
@@ -59,6 +70,10 @@ class TrainingError(TunesmithError):
 
 class RunError(TunesmithError):
     """A run directory is missing, damaged, or cannot be compared with another."""
+
+
+class FileError(TunesmithError):
+    """The system refuses a file or folder; the message names it, what is needed and the way out."""
 
 
 class EndpointError(TunesmithError):

@@ -199,10 +199,9 @@ class Generator:
         encoded, cut = truncation.encode_prompts(conversations, self.chat_encoder, limit)
         prompts = [ids for ids in encoded if ids is not None]
         if len(prompts) < len(encoded):
-            raise DataError(
-                f"the prompt around a text has more than {limit} tokens",
-                do="raise model.max_length, or shorten the instruction",
-            )
+            expected, found = f"at most {limit} tokens (model.max_length)", "more, even without the text"
+            do = "raise model.max_length, or shorten the instruction"
+            raise DataError("the prompt around a text is too long", expected=expected, found=found, do=do)
         if cut and log:
             say(f"note: {len(cut):,} of {len(prompts):,} prompts were shortened to {limit} tokens")
         return prompts
@@ -397,4 +396,4 @@ def read_settings(folder: Path) -> GeneratorSettings:
     path = folder / SETTINGS
     if not path.is_file():
         raise ModelError(f"{folder} has no {SETTINGS}", expected="the folder of a generator that tunesmith saved")
-    return records.load(GeneratorSettings, json.loads(path.read_text(encoding="utf-8")), str(path))
+    return records.read(GeneratorSettings, path)

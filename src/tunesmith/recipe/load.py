@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tunesmith import disk
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, shorten
 from tunesmith.recipe import aliases
@@ -85,8 +86,10 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3, 0.5)
         do = f"did you mean {' or '.join(near)}?" if near else "write one with `tunesmith init classification`"
         raise RecipeError(f"no such recipe: {path}", do=do) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read {path}", found=str(error), do="give a YAML file in UTF-8") from error
+    except OSError as error:
+        raise disk.refusal(error, "read", path) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"cannot read {path}", found=str(error), do="save it as UTF-8") from error
     except _Refused as error:
         raise RecipeError(f"{path}:{error.line}: {error}", do=error.do) from None
     except yaml.YAMLError as error:
@@ -121,10 +124,6 @@ class _RecipeLoader(yaml.SafeLoader):
     """
 
     depth = 0
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -147,6 +146,10 @@ class _RecipeDumper(yaml.SafeDumper):
 
 INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
 FLOAT = re.compile(r"[-+]?(?:(?:\.\d+|\d+\.\d*)(?:e[-+]?\d+)?|\d+e[-+]?\d+|\.inf)$|\.nan$", re.ASCII | re.IGNORECASE)
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
 for _class in (_RecipeLoader, _RecipeDumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
