@@ -193,7 +193,8 @@ class ChatEncoder:
         except Exception as error:  # templates raise anything, for instance on a system message
             raise DataError(
                 "the chat template refuses a conversation",
-                found=f"{type(error).__name__}: {str(error)[:200]}",
+                expected="roles that the template knows, in its order",
+                found=f"{', '.join(turn['role'] for turn in turns[:8])}: {type(error).__name__}: {str(error)[:200]}",
                 do="check the roles of the messages, or choose another prompt.template",
             ) from error
         return str(text)
