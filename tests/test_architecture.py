@@ -17,9 +17,9 @@ TREES = {
 """The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
+    {"errors", "types", "console", "hardware", "processes", "records", "extensions", "disk"},
     {"recipe"},
-    {"runs", "assets", "manifest", "autotuning"},
+    {"runs", "assets", "manifest", "autotuning", "integrity"},
     {"tasks"},
     {"data"},
     {"protocols"},
@@ -43,6 +43,7 @@ MAY_SEE = {
 DOORS = {
     "transformers": {
         "models/pretrained.py",
+        "models/generation_cache.py",
         "models/gguf_import.py",
         "models/quantize.py",
         "models/tiktoken_import.py",

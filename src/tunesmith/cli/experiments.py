@@ -10,6 +10,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_no_verify,
     add_overrides,
     column_settings,
     show_comparison,
@@ -84,6 +85,7 @@ class _Train(Command):
         parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
         parser.add_argument("--skip-test", action="store_true", help="do not evaluate on the test split")
         _add_seeds(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith import processes, recipe as recipes
@@ -133,6 +135,7 @@ class _Compare(Command):
             parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.compare import compare

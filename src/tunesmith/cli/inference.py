@@ -12,6 +12,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_no_verify,
     column_settings,
     describe_scores,
     show_json,
@@ -50,6 +51,7 @@ class _Evaluate(Command):
         _add_response_columns(parser, "a file's references")
         parser.add_argument("--report", metavar="FILE.html", help="write a report on the answers, also as Markdown")
         add_json(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.evaluate import evaluate
@@ -90,6 +92,7 @@ class _Predict(Command):
         parser.add_argument(
             "overrides", nargs="*", metavar="data.name=value", help="where new data differs; generate.*"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
@@ -118,6 +121,7 @@ class _Chat(Command):
         parser.add_argument(
             "overrides", nargs="*", metavar="generate.name=value", help="such as generate.do_sample=true"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.chat import chat
@@ -158,6 +162,7 @@ class _Export(Command):
         parser.add_argument(
             "--push", metavar="ORG/NAME", help="upload to the Hugging Face hub, with the key in HF_TOKEN"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import export
@@ -178,6 +183,7 @@ class _Merge(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("run_dir", metavar="RUN", help="run directory with an adapter")
         parser.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the full model")
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import merge
@@ -208,6 +214,7 @@ class _Judge(Command):
             "--scores", action="store_true", help="read scores from the files instead of asking a judge"
         )
         add_json(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         sources, overrides = split_overrides(args.sources)
@@ -264,6 +271,7 @@ class _PseudoLabel(Command):
         )
         parser.add_argument("--output", metavar="FILE", help="a new .jsonl file (default: in the first run)")
         parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.pseudo_label import pseudo_label
@@ -296,6 +304,7 @@ class _Serve(Command):
         parser.add_argument(
             "--recipe", metavar="FILE", help="recipe file with a serve section (default: that of the first run)"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.serve import serve

@@ -38,6 +38,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of all commands that read runs; `cli.main` heeds it."""
+    parser.add_argument(
+        "--no-verify", action="store_true", help="use the files of runs as they are, even if they have changed"
+    )
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Add the settings that follow the other arguments."""
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings on top of the recipe")
@@ -72,7 +79,7 @@ def source_of(args: Args) -> tuple[str | None, list[str]]:
 
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON."""
-    show(json.dumps(records.dump(content), indent=2, ensure_ascii=False))
+    show(json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show_comparison(comparison: Any) -> None:
@@ -96,6 +103,8 @@ def show_run(run: Any) -> None:
         show(f"{status}: {reason}".removesuffix(": "))
     if status in ("interrupted", "failed"):
         show(f"resume: tunesmith train --resume {run.path}")
+    if (notes := getattr(manifest, "notes", None)) and notes.accepted:
+        show(f"accepted: {notes.accepted}")
     show(f"run: {run.path}")
 
 

@@ -63,10 +63,8 @@ class LabelClassifier:
             return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
         rows = names.softmax(self._tree.total(self._tree.constrained(edges_BE)))
-        return [
-            Prediction(example.id, self.labels[k], tuple(row))
-            for example, k, row in zip(examples, chosen, rows.tolist(), strict=True)
-        ]
+        predictions = names.predictions(examples, rows, self.labels)
+        return [replace(row, label=self.labels[k]) for row, k in zip(predictions, chosen, strict=True)]
 
     @property
     def max_length(self) -> int:

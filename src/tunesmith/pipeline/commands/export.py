@@ -78,6 +78,7 @@ def export(
 def merge(run: str | Path | Run, output: str | Path) -> ParityReport:
     """Export a run with an adapter to safetensors in float32; 4-bit weights become the values that they stand for."""
     run = run if isinstance(run, Run) else runs.find(run)
+    run.verify_model()  # a file of an adapter may be missing
     if not _has_adapter(run):
         raise RunError(f"{run.path} has no adapter: its model is a full one already", do=f"use {run.model}")
     return export(run, "safetensors", output, precision="float32")

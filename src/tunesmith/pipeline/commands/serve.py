@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes, records, runs
-from tunesmith.console import say
+from tunesmith import integrity, recipe as recipes, records, runs
+from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.exporting import onnx, parity
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
@@ -90,6 +90,9 @@ def engine(run: Run, settings: Serve) -> Classifier:
         for export in ONNX if importlib.util.find_spec("onnxruntime") else ():
             file = run.path / FOLDER / export / parity.FILE
             if file.is_file():
+                if integrity.enabled() and (problem := integrity.damage(file.parent)):
+                    warn(f"{file.parent} is not used: it is damaged: {problem}")
+                    continue
                 content = {"exact": export == "onnx"} | json.loads(file.read_text(encoding="utf-8"))
                 report = records.load(parity.ParityReport, content, str(file))
                 if parity.problem(report) is None and report.rows >= min(ROWS, held_out):
@@ -102,6 +105,7 @@ def engine(run: Run, settings: Serve) -> Classifier:
         raise RunError(
             f"{run.path} has no {name} export", do=f"tunesmith export {run.path} --to {name}, or serve.engine=torch"
         )
+    integrity.verify(folder)
     say(f"{run.path}: labels by ONNX Runtime, from {folder}")
     return onnx.load(folder)
 

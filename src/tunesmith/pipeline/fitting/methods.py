@@ -248,7 +248,8 @@ def library(name: str) -> str | None:
 
 
 def load_predictor(run: Run) -> Predictor:
-    """Return what a finished run trained."""
+    """Return what a finished run trained. Raises RunError where its files are not as they were written."""
+    run.verify_model()
     return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
