@@ -43,6 +43,7 @@ MAY_SEE = {
 DOORS = {
     "transformers": {
         "models/pretrained.py",
+        "models/generation_cache.py",
         "models/gguf_import.py",
         "models/quantize.py",
         "models/tiktoken_import.py",
