@@ -22,6 +22,8 @@ from tunesmith.serving.middleware import Middleware
 from tunesmith.types import Example, Prediction, Response
 
 LABELS = ("a", "b", "c")
+PATIENCE = 20
+"""Seconds after which a server counts as hanging; never measured, and less than any timeout of the server."""
 
 
 @dataclass
@@ -150,6 +152,15 @@ def listening(made: Middleware) -> Iterator[str]:
     finally:
         process.should_exit = True
         thread.join(10)
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for something that a broken server would never let happen."""
+    for _ in range(100 * PATIENCE):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never happened")
 
 
 def message(text: str) -> list[dict[str, str]]:

@@ -53,9 +53,9 @@ def test_pairs() -> None:
 def test_bad_input_is_explained() -> None:
     with pytest.raises(NotFittedError):
         TextClassifier().predict(TEXTS)
-    with pytest.raises(DataError, match="labels of 2 dimensions"):
+    with pytest.raises(DataError, match="an array of 2 dimensions"):
         TextClassifier().fit(TEXTS, [[label, label] for label in LABELS])
-    with pytest.raises(DataError, match="120 texts but 119 labels"):
+    with pytest.raises(DataError, match="120 texts, 119 labels"):
         TextClassifier().fit(TEXTS, LABELS[:-1])
     with pytest.raises(DataError, match="same label"):
         TextClassifier().fit(TEXTS, ["a"] * 120)

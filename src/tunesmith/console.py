@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -25,6 +26,8 @@ SECONDS_BETWEEN_LINES = 10.0
 """Between two progress lines where nothing can be drawn over."""
 FORMAT_VARIABLE = "TUNESMITH_LOG"
 """Environment variable: `json` for JSON lines instead of text."""
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that terminals act on, or that cannot be printed."""
 logger = logging.getLogger("tunesmith")
 _silent = ContextVar("silent", default=False)
 
@@ -35,6 +38,26 @@ class Meter(Protocol):
     def __call__(self, done: int, text: str = "") -> None:
         """Show that `done` units of work are finished, with a few figures beside them."""
         ...
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: control characters as JSON writes them (`\\u001b`).
+
+    They are those of C0 and C1 (escape sequences among them) except tabs and line ends, and those that reverse the
+    direction of text. JSON holds the same values afterwards.
+    """
+    return CONTROLS.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print a result to stdout, or to `file`, as `printable` text; what its encoding lacks is written like JSON too."""
+    file = file or sys.stdout
+    text = printable(text)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+    print(text, end=end, file=file, flush=not end)
 
 
 def say(text: str) -> None:
@@ -55,7 +78,8 @@ class _Lines(logging.Formatter):
     """Messages as the command line prints them; with the time and the place in the code where `-v` asks for it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage() if record.levelno < logging.WARNING else f"warning: {record.getMessage()}"
+        message = printable(record.getMessage())
+        text = message if record.levelno < logging.WARNING else f"warning: {message}"
         if logger.level > logging.DEBUG:
             return text
         return f"{self.formatTime(record)} {record.module}:{record.lineno} {text}"
@@ -67,7 +91,7 @@ class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         content = {"time": moment, "level": record.levelname.lower(), "module": record.module}
-        return json.dumps(content | {"message": record.getMessage()}, ensure_ascii=False)
+        return printable(json.dumps(content | {"message": record.getMessage()}, ensure_ascii=False))
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -116,10 +140,16 @@ def meter(title: str, total: int) -> Iterator[Meter]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total, text="")
-            yield lambda done, text="": bar.update(task, completed=done, text=text)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        beside = TextColumn("{task.fields[text]}", markup=False)
+        with Progress(*columns, beside, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(printable(title), total=total, text="")
+            yield lambda done, text="": bar.update(task, completed=done, text=printable(text))
         return
     start = shown = time.monotonic()
 

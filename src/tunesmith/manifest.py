@@ -67,6 +67,8 @@ class TrainingNotes:
     ngrams: int | None = omitted_if_none()
     solver: str | None = omitted_if_none()
     """Of a linear model with more than a few classes."""
+    accepted: str | None = omitted_if_none()
+    """Files that were changed after the training, and when `tunesmith runs accept` took them as they were."""
 
     def with_cut(self, changes: Sequence[DataNote]) -> TrainingNotes:
         """Return the notes with the rows that truncation names."""

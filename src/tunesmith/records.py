@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from dataclasses import field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -34,6 +36,24 @@ def dump(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [dump(entry) for entry in value]
     return value
+
+
+def parse(content: bytes | str) -> Any:
+    """Return parsed JSON in UTF-8. Raises ValueError for anything else, nesting that has no end among it."""
+    try:
+        return json.loads(content if isinstance(content, str) else content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read(kind: type[Record], file: Path) -> Record:
+    """Return the record in a JSON file. Raises RunError where it is damaged."""
+    try:
+        content = parse(file.read_bytes())
+    except ValueError as error:
+        do = "restore it from a copy, or train again"
+        raise RunError(f"{file} is damaged", expected="JSON", found=str(error), do=do) from error
+    return load(kind, content, str(file))
 
 
 def fields_of(kind: Any, record: object) -> dict[str, Any]:

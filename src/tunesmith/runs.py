@@ -15,28 +15,26 @@ It is the only interface between the stages: evaluation, reports and serving rea
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from tunesmith import manifest as manifests, recipe as recipes, records
+from tunesmith import disk, integrity, manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
 from tunesmith.records import Record
 
-MANIFEST = "manifest.json"
-HASHES = "hashes.json"
+MANIFEST, HASHES = integrity.MANIFEST, integrity.HASHES
 METRICS = "metrics.jsonl"
+RECIPE = "recipe.yaml"
+HASHED, SHA256 = "hashes", "sha256"
+"""Keys of manifest.json: the hashes of other files of the run, and that of the manifest itself."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,12 @@ class Run:
 
     @property
     def recipe(self) -> recipes.Recipe:
-        return recipes.load(self.path / "recipe.yaml")
+        """The recipe. Raises RunError where it is damaged."""
+        self.verify(RECIPE)
+        recipe = recipes.load(self.path / RECIPE)
+        if not recipe.model_fields_set:  # nothing is not a recipe of defaults
+            raise integrity.damaged(self.path, f"{RECIPE} is empty")
+        return recipe
 
     @property
     def manifest(self) -> Manifest:
@@ -71,18 +74,42 @@ class Run:
             )
         return manifest
 
+    def has(self, name: str) -> bool:
+        """Return whether the run wrote a file. Whoever reads one that is gone since then meets an error."""
+        return (self.path / name).exists() or name in self._hashes()
+
+    def verify(self, name: str) -> None:
+        """Raise RunError where a file is not as the run wrote it. Files that it does not know of pass."""
+        expected = self._hashes().get(name) if integrity.enabled() else None
+        if expected and (how := integrity.difference(self.path / name, expected)):
+            raise integrity.damaged(self.path, f"{name} {how}")
+
+    def verify_model(self) -> None:
+        """Raise RunError where the model is not the one that the run trained."""
+        self.verify(f"model/{HASHES}")
+        integrity.verify(self.model)
+
     def read(self, name: str) -> dict[str, Any]:
-        """Return the content of a JSON file of this run."""
+        """Return the content of a JSON file of this run. Raises RunError where it is damaged."""
+        if name != MANIFEST:
+            self.verify(name)
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            written = (self.path / name).read_bytes()
+            content = records.parse(written)
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {name}", do="let the run finish, or train again") from None
-        except json.JSONDecodeError as error:
-            raise RunError(f"{self.path / name} is damaged", found=str(error), do="train again") from error
+        except ValueError as error:
+            raise integrity.damaged(self.path, f"{name} is not JSON", found=str(error)) from error
+        if not isinstance(content, dict):
+            raise integrity.damaged(self.path, f"{name} is not an object", found=type(content).__name__)
+        is_signed = name != MANIFEST or not content.keys() & {HASHED, SHA256}  # of an older run the manifest is not
+        if integrity.enabled() and not (is_signed or integrity.is_signed(written, content.get(SHA256))):
+            raise integrity.damaged(self.path, f"{name} {integrity.CHANGED}")
         return content
 
     def read_text(self, name: str) -> str:
         """Return a text file of this run."""
+        self.verify(name)
         return (self.path / name).read_text(encoding="utf-8")
 
     def load(self, name: str, kind: type[Record]) -> Record:
@@ -90,17 +117,30 @@ class Run:
         return records.load(kind, self.read(name), str(self.path / name))
 
     def write(self, name: str, content: object) -> Path:
-        """Write a text, or a record or mapping as JSON; readers see the old file or the new one, never half of it."""
-        if not isinstance(content, str):
-            content = json.dumps(records.dump(content), indent=2, ensure_ascii=False) + "\n"
-        return write_whole(self.path / name, content.encode("utf-8"))
+        """Write a text, or a record or mapping as JSON; readers see the old file or the new one, never half of it.
+
+        Raises RunError where a number is not finite, which JSON does not have.
+        """
+        if name == MANIFEST and isinstance(content, dict):
+            content = {key: value for key, value in content.items() if key != SHA256} | {SHA256: integrity.UNSIGNED}
+        encoded = self._encoded(name, content)
+        path = write_whole(self.path / name, integrity.signed(encoded) if name == MANIFEST else encoded)
+        if name != MANIFEST:
+            self._rehash(name)
+        return path
 
     def save_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest; decisions that were recorded in it stay."""
+        """Write the manifest, with hashes of the other files; decisions that were recorded in it stay."""
         content = records.dump(manifest)
         outdated = {item.name for item in fields(FinishedManifest)} - set(content)
         kept = {name: value for name, value in self._recorded().items() if name not in outdated}
-        self.write(MANIFEST, kept | content)
+        files = [self.path / RECIPE]
+        if isinstance(manifest, FinishedManifest):
+            files += [*self.path.glob("*.json"), *self.path.glob("*.jsonl"), *self.path.glob("predictions/*.jsonl")]
+            files.append(self.model / HASHES)
+        names = sorted(file.relative_to(self.path).as_posix() for file in files if file.is_file())
+        hashes = {name: integrity.digest(self.path / name) for name in names if name != MANIFEST}
+        self.write(MANIFEST, kept | content | {HASHED: hashes})
 
     def decision(self, name: str) -> Any:
         """Return a decision that this run took at its start, or None: a resumed run keeps it."""
@@ -113,55 +153,92 @@ class Run:
     def _recorded(self) -> dict[str, Any]:
         return self.read(MANIFEST) if (self.path / MANIFEST).exists() else {}
 
+    def _hashes(self) -> dict[str, str]:
+        """Return the hashes of the run's files: of a finished run all that are read again, before that the recipe's."""
+        files = self._recorded().get(HASHED, {})
+        return files if isinstance(files, dict) else {}
+
+    def _rehash(self, name: str) -> None:
+        """Record the hash of a file that was written anew."""
+        hashes = self._hashes()
+        if name in hashes and hashes[name] != (new := integrity.digest(self.path / name)):
+            self.write(MANIFEST, self._recorded() | {HASHED: hashes | {name: new}})
+
+    def _encoded(self, name: str, content: object) -> bytes:
+        if isinstance(content, str):
+            return content.encode()
+        try:
+            return (json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        except ValueError as error:
+            do = "look for the cause in the data or the model: a mean of nothing, or weights that are not finite"
+            raise RunError(f"cannot write {self.path / name}", found=str(error), do=do) from error
+
     def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with disk.explained("write", path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(manifests.dump_entry(entry)) + "\n")
 
     def metrics(self) -> list[LogEntry]:
         """Return the lines of metrics.jsonl; a last line cut off by a crash is left out."""
-        path = self.path / METRICS
-        return [manifests.parse_entry(line, str(path)) for line in _json_lines(path)]
+        self.verify(METRICS)
+        return [manifests.parse_entry(line, str(self.path / METRICS)) for line in self._lines(METRICS)]
 
     def cut_metrics(self, lines: int) -> None:
         """Keep the first lines of metrics.jsonl: what a resumed run will log again goes."""
         path = self.path / METRICS
         if path.exists():
-            kept = [json.dumps(line) for line in _json_lines(path)][:lines]
+            kept = [json.dumps(line) for line in self._lines(METRICS)][:lines]
             write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
         lines = ((json.dumps(records.dump(row), ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
         write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
+        self._rehash(f"predictions/{split}.jsonl")
 
     def predictions(self, split: str, kind: type[Record]) -> list[Record]:
-        """Return what was predicted of a split, as the records that its task writes. Raises RunError for no rows."""
-        path = self.path / "predictions" / f"{split}.jsonl"
-        rows = [records.load(kind, line, str(path)) for line in _json_lines(path)]
+        """Return what was predicted of a split, as the records that its task writes.
+
+        Raises RunError where there are none, or where they are not those that the run wrote.
+        """
+        name = f"predictions/{split}.jsonl"
+        self.verify(name)
+        rows = [records.load(kind, line, str(self.path / name)) for line in self._lines(name)]
         if not rows:
             do = "let the run finish; without such rows give data to score (--data)"
             raise RunError(f"{self.path} has no predictions for the {split} split", do=do)
+        if integrity.enabled() and name not in self._hashes() and self.has(MANIFEST):  # runs from before the hashes
+            of_split = self.manifest.data.splits.get("test" if split == "base" else split)
+            if of_split is not None and len(rows) != of_split.rows:
+                raise integrity.damaged(self.path, f"{name} has {len(rows):,} rows, the split {of_split.rows:,}")
         return rows
+
+    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a JSON Lines file. Of metrics.jsonl a last line that a crash cut off is left out."""
+        path = self.path / name
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield records.parse(line)
+                except ValueError:
+                    if line.endswith(b"\n") or name != METRICS:
+                        problem = f"{name}, line {number}, is not JSON"
+                        raise integrity.damaged(self.path, problem, found=repr(line[:60])[1:]) from None
 
 
 def create(output_dir: str | Path, *words: str) -> Run:
     """Make a new, empty run directory `<output_dir>/<time>_<words>`."""
     slugs = [re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.")[:40] or "x" for word in words]
     name = "_".join([time.strftime("%Y-%m-%d_%H-%M-%S"), *slugs])
+    folder = disk.make_folder(Path(output_dir))
     for attempt in range(1, 1000):
-        path = Path(output_dir) / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not Path(output_dir).is_dir():
-                raise RunError(f"output_dir {output_dir} is not a folder", do="set output_dir to a folder") from None
-            continue
-        except OSError as error:
-            raise RunError(
-                f"cannot make a run directory in {output_dir}", found=str(error), do="set output_dir"
-            ) from error
-        return Run(path)
+        path = folder / (name if attempt == 1 else f"{name}-{attempt}")
+        with disk.explained("make", path), contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return Run(path)
     raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
 
 
@@ -171,7 +248,9 @@ def use(path: str | Path) -> Run:
     Raises RunError for any other.
     """
     run = Run(Path(path))
-    files = {file.name for file in run.path.iterdir()} if run.path.exists() else set()
+    disk.make_folder(run.path)
+    with disk.explained("read", run.path):
+        files = {file.name for file in run.path.iterdir()}
     resume = ""
     if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
         if files.isdisjoint({METRICS, "checkpoints", "model"}):
@@ -180,7 +259,6 @@ def use(path: str | Path) -> Run:
         resume = f"resume the run: tunesmith train --resume {path}, or "
     if files := files - {"recipe.yaml"}:
         raise RunError(f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir")
-    run.path.mkdir(parents=True, exist_ok=True)
     return run
 
 
@@ -189,6 +267,8 @@ def find(path: str | Path) -> Run:
     folder = Path(path)
     if (folder / MANIFEST).is_file():
         return Run(folder)
+    if (folder / "model" / HASHES).is_file():
+        raise integrity.damaged(folder, f"{MANIFEST} is missing")
     inside = [str(run.path) for run in listing(folder)] if folder.is_dir() else []
     raise RunError(
         f"{path} is not a run directory",
@@ -204,8 +284,10 @@ def find(path: str | Path) -> Run:
 
 def listing(output_dir: str | Path) -> list[Run]:
     """Return every run under a folder, oldest first; the runs of a comparison are one level deeper."""
-    root = Path(output_dir)
-    return [Run(file.parent) for file in sorted([*root.glob(f"*/{MANIFEST}"), *root.glob(f"*/*/{MANIFEST}")])]
+    root, places = Path(output_dir), ("*", "*/*")
+    folders = {file.parent for place in places for file in root.glob(f"{place}/{MANIFEST}")}
+    damaged = {file.parent.parent for place in places for file in root.glob(f"{place}/model/{HASHES}")}
+    return [Run(folder) for folder in sorted(folders | damaged)]
 
 
 def data_name(source: str) -> str:
@@ -216,53 +298,39 @@ def data_name(source: str) -> str:
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file through a temporary neighbour and a rename. content: in one piece, or in several.
 
-    Of several writers the last one to finish wins, with a whole file. Raises RunError where the file cannot be written;
-    what was there before is then still there.
+    Of several writers the last one to finish wins, with a whole file. Raises FileError where the file cannot be
+    written; what was there before is then still there.
     """
-    scratch = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    size = len(content) if isinstance(content, bytes) else 0
+    with disk.explained("write", path, lambda: size), disk.scratch(path, Path.touch) as scratch:
         with scratch.open("wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-    except OSError as error:
-        do = "free space, or write to another folder"
-        raise RunError(f"cannot write {path}", found=error.strerror or str(error), do=do) from error
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
     return path
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder through a temporary neighbour, a hash manifest and a rename: readers see it whole or not at all.
 
-    Raises RunError where the disk fails; what was at `target` before is then still there.
+    Of several writers the last one to finish wins. Raises FileError where the disk fails; what was at `target` before
+    is then still there.
     """
-    scratch = target.with_name(f".{target.name}.partial")  # what a crash leaves is overwritten by the next try
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-        fill(scratch)
-        hashes = {
-            str(file.relative_to(scratch)): _digest(file) for file in sorted(scratch.rglob("*")) if file.is_file()
-        }
-        (scratch / HASHES).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
-        for path in [*scratch.rglob("*"), scratch]:
-            _sync(path)
-        _swap(scratch, target)
-        _sync(target.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
-        free = shutil.disk_usage(target.parent).free / 2**20
-        raise RunError(
-            f"cannot save {target}",
-            found=f"{error}; {free:.0f} MB free",
-            do="free some space, then resume; older files are intact",
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    written = 0
+    with disk.explained("save", target, lambda: written), disk.scratch(target, Path.mkdir) as scratch:
+        try:
+            fill(scratch)
+            (scratch / HASHES).write_text(json.dumps(integrity.hashes(scratch), indent=2), encoding="utf-8")
+            for path in [*scratch.rglob("*"), scratch]:
+                _sync(path)
+            with disk.locked(target.parent):
+                _swap(scratch, target)
+            _sync(target.parent)
+        except Exception:
+            with contextlib.suppress(OSError):
+                written = size(scratch)
+            raise
 
 
 def remove_folder(folder: Path) -> None:
@@ -276,26 +344,6 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what interrupted writes and deletions left behind."""
     for path in folder.glob(".*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def damage(folder: Path) -> str | None:
-    """Return what is wrong with a folder that `write_folder` wrote, or None where every file is as it was."""
-    try:
-        hashes: dict[str, str] = json.loads((folder / HASHES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{HASHES} is missing or damaged"
-    for name, digest in hashes.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if _digest(file) != digest:
-            return f"{name} has changed since it was written"
-    return None
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -323,15 +371,3 @@ def _swap(scratch: Path, target: Path) -> None:
 def size(folder: Path) -> int:
     """Return the total size of the files in `folder`, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                if line.endswith("\n"):
-                    raise RunError(f"{path} is damaged", found=f"not JSON: {line[:60]!r}", do="train again") from None

@@ -167,9 +167,9 @@ def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:
 
 
 def test_a_table_without_conversations_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)columns a, b.*instruction, output/response \(alpaca\).*data.format"):
+    with pytest.raises(DataError, match=r"(?s)instruction, output/response \(alpaca\).*found: a, b.*data.format"):
         load(tmp_path, [{"a": "1", "b": "2"}])
-    with pytest.raises(DataError, match=r"columns prompt, completion"):
+    with pytest.raises(DataError, match="found: prompt, completion"):
         load(tmp_path, [{"prompt": "a", "completion": "b"}], format="alpaca")
 
 
@@ -269,7 +269,7 @@ def test_policies(prompter: ChatEncoder) -> None:
         assert [row.id for row in rows] == ["short"]
         assert changes[-1].what.startswith("left out")
         assert changes[-1].where == ("long",)
-    with pytest.raises(DataError, match=r"long has \d+ tokens"):
+    with pytest.raises(DataError, match=r"(?s)long: too long.*found: \d+ tokens"):
         truncation.encode(names, talks, prompter, limits, "error")
 
 

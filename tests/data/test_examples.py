@@ -103,8 +103,9 @@ def test_all_bad_rows_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_rows(tmp_path, rows)
     assert str(caught.value).splitlines() == [
-        "8 bad rows of 12",
-        "    empty text: 7 (a.jsonl:5, a.jsonl:6, a.jsonl:7, a.jsonl:8, a.jsonl:9 and 2 more)",
+        "a.jsonl: 8 bad rows of 12",
+        "  expected: rows that can be read",
+        "  found: empty text: 7 (a.jsonl:5, a.jsonl:6, a.jsonl:7, a.jsonl:8, a.jsonl:9 and 2 more)",
         "    missing label: 1 (a.jsonl:12)",
         "  do: fix these rows, or leave them out with data.on_bad_rows=drop",
     ]
@@ -194,10 +195,14 @@ def test_missing_columns_of_all_files_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(Data(train=train, test=test), Split(group="author"), 0)
     assert str(caught.value).splitlines() == [
-        "columns are missing",
-        "  train.jsonl has the columns review, stars; no 'text': set data.text; no 'label': set data.label; "
-        "no 'author': set split.group",
-        "  test.jsonl has the columns txt, label; no 'text': did you mean data.text=txt?; no 'author': set split.group",
+        "train.jsonl: no column 'text' and no column 'label' and no column 'author'",
+        "  expected: 'text' (data.text), 'label' (data.label), 'author' (split.group)",
+        "  found: the columns review, stars",
+        "  do: set data.text; set data.label; set split.group",
+        "test.jsonl: no column 'text' and no column 'author'",
+        "  expected: 'text' (data.text), 'label' (data.label), 'author' (split.group)",
+        "  found: the columns txt, label",
+        "  do: did you mean data.text=txt?; set split.group",
     ]
 
 

@@ -181,7 +181,7 @@ def test_one_huge_group_is_told() -> None:
 
 @pytest.mark.parametrize("sizes", [{"test": 10}, {"test": 99}, {"test": 9}, {"test": 0.5, "validation": 0.4}])
 def test_impossible_sizes(sizes: dict[str, float]) -> None:
-    with pytest.raises(DataError, match="10 rows with 2 labels"):
+    with pytest.raises(DataError, match=r"(?s)of 2 labels.*10 rows"):
         cut(rows("ababababab"), sizes)
 
 
@@ -278,7 +278,7 @@ def test_max_samples_cuts_each_split_and_says_so(tmp_path: Path) -> None:
         "left out of validation by split.max_samples": 1,
         "left out of test by split.max_samples": 11,
     }
-    with pytest.raises(DataError, match=r"split.max_samples=2 is less than the number of labels\n  found: 3"):
+    with pytest.raises(DataError, match=r"(?s)split.max_samples=2 .*at least 3, the number of labels"):
         read(Data(path=path), Split(max_samples=2), 0)
 
 

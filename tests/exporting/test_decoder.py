@@ -102,7 +102,8 @@ def test_a_graph_is_a_text_generator_with_the_same_seeds(written: Callable[..., 
         answers = generator.respond(QUESTIONS, conversations, settings, 7)
         assert loaded.respond(QUESTIONS, conversations, settings, 7) == answers
         assert "".join(loaded.stream(conversations[1], settings, 7)) == answers[1].text
-        assert loaded.samples(conversations[0], 3, settings, 7) == generator.samples(conversations[0], 3, settings, 7)
+        samples = [one.samples(conversations[:2], 3, settings, 7) for one in (loaded, generator)]
+        assert samples[0] == samples[1]
     whole = [[*turns, Message("assistant", "Because.")] for turns in conversations]
     ours, theirs = (one.losses(QUESTIONS, whole) for one in (generator, loaded))
     assert np.allclose(ours, theirs, rtol=1e-5)
@@ -163,10 +164,18 @@ def test_run_py_of_torch_programs(target: str, written: Callable[..., Any]) -> N
     assert said == generator.respond(["1"], [[Message("user", QUESTIONS[1])]], SETTINGS, 42)[0].text + "\n"
 
 
+def test_a_graph_of_a_language_model_is_no_classifier(written: Callable[..., Any]) -> None:
+    _, _, folder = written("onnx")
+    with pytest.raises(ModelError, match="is a language model"):
+        onnx.load(folder)
+
+
 def test_what_cannot_be_a_graph(tmp_path: Path) -> None:
     generator = tiny_generators.generator("llama")
     with pytest.raises(RunError, match="onnx cannot be written in float16"):
         onnx.onnx(source(generator, precision="float16"), tmp_path)
+    with pytest.raises(RunError, match="would change the answers of a language model"):
+        targets.find("onnx-int8")(source(generator), tmp_path)
     generator.model.forward = lambda **_: 1 / 0
     with pytest.raises(ModelError, match="cannot be written as torchscript"):
         targets.find("torchscript")(source(generator), tmp_path)

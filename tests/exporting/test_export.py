@@ -27,10 +27,13 @@ from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
-from tunesmith.pipeline.commands import export as exports
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
+from tunesmith.models.graphs import GraphModel
+from tunesmith.pipeline.commands import export as exports, serve
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator, load_predictor
 from tunesmith.pipeline.task_table import read_splits
+from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import Classifier, PromptWithAnswer
+from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -273,6 +276,15 @@ def test_a_generator_writes_the_same_everywhere(target: str, generator: Run, tmp
         assert as_the_card_says(tmp_path / "out")
     else:
         assert proof.speed is proof.seconds_per_row is None
+
+
+def test_the_graph_of_a_generator_is_served(generator: Run) -> None:
+    tunesmith.export(generator, "onnx", rows=4)
+    served, rows = serve.engine(generator, Serve(engine="onnx")), held_out(generator)
+    assert isinstance(served, Generator)
+    assert isinstance(served.model, GraphModel)
+    asked = [row.id for row in rows], [row.messages[:-1] for row in rows], generator.recipe.generate, 3
+    assert served.respond(*asked) == load_generator(generator).respond(*asked)
 
 
 def test_adapters_of_generators(adapted: Run, tmp_path: Path) -> None:

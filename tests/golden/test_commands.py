@@ -14,6 +14,7 @@ from tests.endpoint_server import MARK, Request, serving
 from tests.golden.cases import BYTES, CASES, made
 from tests.golden.record import Record
 from tests.golden.workspace import DATA, Said, Workspace, tunesmith
+from tunesmith.runs import MANIFEST, Run
 
 Golden = Callable[[str], Record]
 
@@ -127,10 +128,10 @@ def test_evaluate_real_answers(golden: Golden) -> None:
 def at_cost(run: str, seconds: int) -> str:
     """A copy of a run that took so long to train and to predict: verdicts weigh costs."""
     copy = shutil.copytree(run, Path("compared") / Path(run).name)
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = Run(copy).read(MANIFEST)
     given = {"train_seconds": seconds, "seconds_per_1000": seconds / 10}
     manifest["costs"] |= {name: value for name, value in given.items() if manifest["costs"][name]}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    Run(copy).write(MANIFEST, manifest)
     return str(copy)
 
 

@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 import tunesmith
 from tests import forked
 from tests.parity import kill
-from tunesmith import runs
-from tunesmith.errors import RecipeError, RunError
+from tunesmith import integrity, runs
+from tunesmith.errors import FileError, RecipeError, RunError
 from tunesmith.runs import Run
 from tunesmith.training import checkpoint
 
@@ -139,9 +139,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, failing)
-        with pytest.raises(RunError, match=r"cannot save .*[\s\S]*No space left[\s\S]*MB free"):
+        with pytest.raises(FileError, match=r"cannot save .*[\s\S]*No space left[\s\S]*MB free"):
             runs.write_folder(target, fill)
-    assert runs.damage(target) is None
+    assert integrity.damage(target) is None
     assert (target / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
@@ -155,13 +155,13 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("cannot mount a small file system")
     try:
         runs.write_folder(place / "step-00000001", fill)
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(FileError, match="No space left"):
             runs.write_folder(
                 place / "step-00000002", lambda folder: (folder / "x").write_bytes(bytes(8 << 20)) and None
             )
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(FileError, match="No space left"):
             runs.write_folder(place / "step-00000002", lambda folder: save_file({"x": np.zeros(1 << 20)}, folder / "x"))
-        assert runs.damage(place / "step-00000001") is None
+        assert integrity.damage(place / "step-00000001") is None
         assert [path.name for path in place.iterdir()] == ["step-00000001"]
     finally:
         subprocess.run(["umount", str(place)], check=True)
@@ -174,7 +174,7 @@ def test_rotation_keeps_the_newest_and_never_the_count_of_names(reviews: Path, t
     )
     run = tunesmith.train(source, overrides)
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == ["step-00000010", "step-00000011"]
-    assert runs.damage(run.model) is None
+    assert integrity.damage(run.model) is None
 
 
 def test_a_resumed_run_keeps_its_settings_and_its_data(half_done: Path, reviews: Path) -> None:

@@ -15,21 +15,29 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening, message
+from tests.serving_fakes import (
+    PATIENCE,
+    FakeClassifier,
+    FakeGenerator,
+    application,
+    classifier,
+    generator,
+    listening,
+    message,
+    wait_until,
+)
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
 from tunesmith.serving.middleware import Middleware
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20
-"""Seconds after which a server counts as hanging; never measured, and less than any timeout of the server."""
 
 
 @pytest.fixture
@@ -183,15 +191,6 @@ def test_who_does_not_read_the_answer_is_given_up() -> None:
         wait_until(lambda: made.state.active == 1)
         wait_until(lambda: not made.state.active)
     assert "tunesmith_disconnected_total 1.0" in made.metrics.render()[0].decode()
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    """Wait for something that a broken server would never let happen."""
-    for _ in range(100 * PATIENCE):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never happened")
 
 
 def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,29 @@ def test_a_model_waits_for_more_unless_that_adds_nothing() -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+def test_a_client_on_its_own_is_not_kept_waiting() -> None:
+    """With an hour to wait for others: only after a batch of several does a single request wait."""
+
+    async def main() -> None:
+        model = Model(held=True)
+        one = Queue("test", model, Limits(1000, 100, 8, 3600, wait_alone=False))
+        jobs = [QueuedRequest(number, inputs) for number, inputs in enumerate([1, 4, 4, 1])]
+        one.submit(jobs[0])
+        assert await asyncio.to_thread(model.begun.wait, 20)
+        one.submit(jobs[1])
+        one.submit(jobs[2])
+        model.free.set()
+        await asyncio.gather(*(job.result() for job in jobs[:3]))
+        model.begun.clear()
+        one.submit(jobs[3])
+        assert not await asyncio.to_thread(model.begun.wait, 0.1)
+        one.close()
+        await jobs[3].result()
+        assert model.batches == [[0], [1, 2], [3]]
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_the_first_request_does_not_wait_for_ever_while_others_keep_coming() -> None:
     async def main() -> None:
         model = Model()

@@ -17,7 +17,7 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.serving_fakes import client, message, run as wait_for
-from tunesmith import cli, runs
+from tunesmith import cli, integrity, runs
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.serve import engine, load
 from tunesmith.recipe import Serve
@@ -149,15 +149,20 @@ def test_the_fastest_export_that_holds_computes(
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     file = folder / "export" / "onnx" / "parity.json"
     proof = json.loads(file.read_text())
+
+    def prove(change: dict[str, float]) -> None:
+        file.write_text(json.dumps(proof | {"speed": 2.0} | change))
+        (file.parent / "hashes.json").write_text(json.dumps(integrity.hashes(file.parent)))
+
     for change, kind in (
         ({"speed": 2.0}, True),
         ({"speed": 0.5}, False),
         ({"agreement": 0.9}, False),
         ({"rows": 1}, False),
     ):
-        file.write_text(json.dumps(proof | {"speed": 2.0} | change))
+        prove(change)
         assert (type(engine(found, Serve())) is type(exported)) is kind
-    file.write_text(json.dumps(proof | {"speed": 2.0}))
+    prove({})
     with monkeypatch.context() as without:
         without.setattr("importlib.util.find_spec", lambda name: None)
         assert type(engine(found, Serve())) is not type(exported)

@@ -6,31 +6,16 @@ Everything heavy is imported by the command that needs it, so `--help` answers a
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from tunesmith import __version__, console
+from tunesmith import __version__, console, disk
 from tunesmith.cli import experiments, inference, inspect
 from tunesmith.cli.shared import Command
 from tunesmith.errors import Interrupted, TunesmithError
-
-ENVIRONMENT_ERRORS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EMFILE,
-}
-"""Errors of the system that no change of the code would cure: permissions, full disks, names. Others are bugs."""
 
 COMMANDS: dict[str, Command] = experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
 
@@ -46,32 +31,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         words += unrecognized  # settings may follow an option, where argparse does not recognize them
     console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
     try:
-        args.run(args)
+        if getattr(args, "no_verify", False):
+            from tunesmith import integrity
+
+            with integrity.unverified():
+                args.run(args)
+        else:
+            args.run(args)
     except Interrupted as stop:
         console.say(str(stop))
         return 128 + stop.signal
     except TunesmithError as error:
         if args.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        console.show(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         console.say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if args.debug or error.errno not in ENVIRONMENT_ERRORS:
+    except Exception as error:
+        if args.debug or disk.code(error) is None:
             raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}\n  do: --debug shows where", file=sys.stderr)
+        console.show(f"error: {disk.refusal(error, 'use')}", file=sys.stderr)
         return 2
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its messages quote arguments, which may hold control characters as other texts do."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(console.printable(message), file)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every command; docs/cli.md is generated from it."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="tunesmith",
         description="Fine-tune a text model and know whether it was worth it.",
         epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",

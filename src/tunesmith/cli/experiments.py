@@ -10,6 +10,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_no_verify,
     add_overrides,
     column_settings,
     show_comparison,
@@ -18,7 +19,7 @@ from tunesmith.cli.shared import (
     source_of,
     split_overrides,
 )
-from tunesmith.console import say
+from tunesmith.console import say, show
 from tunesmith.errors import RecipeError
 
 
@@ -44,7 +45,7 @@ class _Init(Command):
     def run(self, args: Args) -> None:
         from tunesmith.recipe.document import init
 
-        print(init(args.task), end="")
+        show(init(args.task), end="")
 
 
 class _Check(Command):
@@ -62,7 +63,7 @@ class _Check(Command):
         if args.json:
             show_json(findings)
         else:
-            print(describe(findings, colours=sys.stdout.isatty()))
+            print(describe(findings, colours=sys.stdout.isatty()))  # printable, but for its own colours
 
 
 class _Train(Command):
@@ -84,13 +85,14 @@ class _Train(Command):
         parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
         parser.add_argument("--skip-test", action="store_true", help="do not evaluate on the test split")
         _add_seeds(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith import processes, recipe as recipes
 
         source, overrides = source_of(args)
         if args.dry_run:
-            print(recipes.dump(recipes.load(source or {}, overrides)), end="")
+            show(recipes.dump(recipes.load(source or {}, overrides)), end="")
             return
         from tunesmith.pipeline.commands.train import train
 
@@ -102,7 +104,7 @@ class _Train(Command):
             if other := [name for name, value in incompatible.items() if value]:
                 raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
             repeated = repeat(source or {}, overrides, _numbers(args.seeds), run_dir=args.run_dir)
-            print(repeated.read_text("report.md"))
+            show(repeated.read_text("report.md"))
             return
         run = train(
             source,
@@ -133,6 +135,7 @@ class _Compare(Command):
             parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.compare import compare
@@ -183,8 +186,8 @@ class _Sweep(Command):
             sweep_dir=args.sweep_dir,
         )
         if (folder.path / "report.md").exists():
-            print(folder.read_text("report.md"))
-            print(f"report: {folder.path / 'report.html'}")
+            show(folder.read_text("report.md"))
+            show(f"report: {folder.path / 'report.html'}")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -12,12 +12,13 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_no_verify,
     column_settings,
     describe_scores,
     show_json,
     split_overrides,
 )
-from tunesmith.console import say
+from tunesmith.console import say, show
 from tunesmith.errors import RecipeError
 
 TARGETS = (
@@ -50,6 +51,7 @@ class _Evaluate(Command):
         _add_response_columns(parser, "a file's references")
         parser.add_argument("--report", metavar="FILE.html", help="write a report on the answers, also as Markdown")
         add_json(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.evaluate import evaluate
@@ -61,7 +63,7 @@ class _Evaluate(Command):
         if args.json:
             show_json(scores)
         else:
-            print(describe_scores(scores))
+            show(describe_scores(scores))
 
 
 class _Predict(Command):
@@ -83,8 +85,14 @@ class _Predict(Command):
         )
         parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
         parser.add_argument(
+            "--keep-formulas",
+            action="store_true",
+            help="write cells to .csv that a spreadsheet would run as they are, without a ' before them",
+        )
+        parser.add_argument(
             "overrides", nargs="*", metavar="data.name=value", help="where new data differs; generate.*"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
@@ -93,15 +101,14 @@ class _Predict(Command):
 
         output = Path(args.output) if args.output else None
         run = runs.find(args.run_dir)
-        if output:
-            check_output(output, run, args.data, overwrite=args.overwrite)
+        check_output(output, run, args.data, overwrite=args.overwrite)
         options = {"source": args.data, "overrides": [*column_settings(args), *args.overrides], "top_k": args.top_k}
         rows = predict(run, args.text, text_pairs=args.text_pair, **options)
         answers = task_of(run).has_responses
         if not (output or (answers and args.data)):
-            print(table(rows, ".jsonl"), end="")
+            show(table(rows, ".jsonl"), end="")
             return
-        for path in write(rows, run, args.data, output, options["overrides"]):
+        for path in write(rows, run, args.data, output, options["overrides"], keep_formulas=args.keep_formulas):
             say(f"wrote {len(rows):,} {'answers' if answers else 'predictions'} to {path}")
 
 
@@ -114,6 +121,7 @@ class _Chat(Command):
         parser.add_argument(
             "overrides", nargs="*", metavar="generate.name=value", help="such as generate.do_sample=true"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.chat import chat
@@ -131,8 +139,8 @@ class _Chat(Command):
                 conversation.reset()
             elif line:
                 for piece in conversation.ask(line):
-                    print(piece, end="", flush=True)
-                print()
+                    show(piece, end="")
+                show("")
 
 
 class _Export(Command):
@@ -154,6 +162,7 @@ class _Export(Command):
         parser.add_argument(
             "--push", metavar="ORG/NAME", help="upload to the Hugging Face hub, with the key in HF_TOKEN"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import export
@@ -174,6 +183,7 @@ class _Merge(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("run_dir", metavar="RUN", help="run directory with an adapter")
         parser.add_argument("--output", metavar="FOLDER", required=True, help="new folder for the full model")
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.export import merge
@@ -204,6 +214,7 @@ class _Judge(Command):
             "--scores", action="store_true", help="read scores from the files instead of asking a judge"
         )
         add_json(parser)
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         sources, overrides = split_overrides(args.sources)
@@ -214,7 +225,7 @@ class _Judge(Command):
             if args.json:
                 show_json(scores)
             else:
-                print(describe(scores))
+                show(describe(scores))
             return
         from tunesmith.pipeline.commands.judge import JudgeInput, judge
         from tunesmith.pipeline.response_comparison import ResponseColumns
@@ -232,7 +243,7 @@ class _Judge(Command):
         if args.json:
             show_json(judged.report)
         else:
-            print(f"{judged.folder.read_text('judge.md')}\nreport: {judged.page}")
+            show(f"{judged.folder.read_text('judge.md')}\nreport: {judged.page}")
 
 
 class _PseudoLabel(Command):
@@ -259,6 +270,8 @@ class _PseudoLabel(Command):
             help="compare answers as whole texts, or by their final number (default: %(default)s)",
         )
         parser.add_argument("--output", metavar="FILE", help="a new .jsonl file (default: in the first run)")
+        parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.pseudo_label import pseudo_label
@@ -271,10 +284,11 @@ class _PseudoLabel(Command):
             threshold=args.threshold,
             answer=args.answer,
             output=args.output,
+            overwrite=args.overwrite,
             overrides=[*column_settings(args), *overrides],
         )
-        print(labelled.page.with_suffix(".md").read_text(encoding="utf-8"))
-        print(f"kept: {labelled.kept}\nleft out: {labelled.left_out}\nreport: {labelled.page}")
+        show(labelled.page.with_suffix(".md").read_text(encoding="utf-8"))
+        show(f"kept: {labelled.kept}\nleft out: {labelled.left_out}\nreport: {labelled.page}")
 
 
 class _Serve(Command):
@@ -290,6 +304,7 @@ class _Serve(Command):
         parser.add_argument(
             "--recipe", metavar="FILE", help="recipe file with a serve section (default: that of the first run)"
         )
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.serve import serve

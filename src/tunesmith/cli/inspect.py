@@ -4,43 +4,68 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from tunesmith import records
-from tunesmith.cli.shared import Args, Command, add_json, show_run
+from tunesmith.cli.shared import Args, Command, add_json, add_no_verify, show_run
+from tunesmith.console import show
+from tunesmith.errors import RunError
+
+if TYPE_CHECKING:
+    from tunesmith.runs import Run
 
 
 class _Runs(Command):
-    help = "list runs, or show one"
+    help = "list runs, show one, or accept what was changed in one"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("action", choices=["list", "show"], help="list the runs in a folder, or show one")
-        parser.add_argument("path", nargs="?", help="folder with runs (list; default: runs), or run directory (show)")
+        actions = "list the runs in a folder, show one, or take its files as they are after a change on purpose"
+        parser.add_argument("action", choices=["list", "show", "accept"], help=actions)
+        parser.add_argument("path", nargs="?", help="folder with runs (list; default: runs), or run directory")
+        add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
-        from tunesmith.pipeline.fitting.methods import METHODS
-        from tunesmith.pipeline.task_table import scores_of
 
         if args.action == "show":
             show_run(runs.find(args.path or "."))
-            return
-        listed = runs.listing(args.path or "runs")
-        for run in listed:
-            manifest, scores = run.manifest, scores_of(run)
-            headline = {} if scores is None else scores.headline
-            first = next((f"{name} {score.value:.4f}" for name, score in headline.items()), "no scores")
-            status, reason = manifest.state()
-            model = METHODS[manifest.method].model(run.recipe) or "-"
-            result = first if status == "finished" else f"{status}: {reason}".removesuffix(": ")
-            print(f"{run.path}  {manifest.name:8} {model}  {result}  {manifest.data.source}")
-        if not listed:
-            print("no runs")
+        elif args.action == "accept":
+            from tunesmith.pipeline.commands.accept import accept
+
+            changed = accept(args.path or ".")
+            for name, how in changed.items():
+                show(f"{name} {how}")
+            show("accepted" if changed else "nothing has changed")
+        else:
+            listed = runs.listing(args.path or "runs")
+            for run in listed:
+                show(_line(run))
+            if not listed:
+                show("no runs")
+
+
+def _line(run: Run) -> str:
+    """Return a run as a line of a list."""
+    from tunesmith.pipeline.fitting.methods import METHODS
+    from tunesmith.pipeline.task_table import scores_of
+
+    try:
+        manifest, scores, recipe = run.manifest, scores_of(run), run.recipe
+    except RunError as error:  # the others are listed all the same
+        return str(error).partition("\n")[0]
+    headline = {} if scores is None else scores.headline
+    first = next((f"{name} {score.value:.4f}" for name, score in headline.items()), "no scores")
+    status, reason = manifest.state()
+    model = METHODS[manifest.method].model(recipe) or "-"
+    result = first if status == "finished" else f"{status}: {reason}".removesuffix(": ")
+    return f"{run.path}  {manifest.name:8} {model}  {result}  {manifest.data.source}"
 
 
 class _Doctor(Command):
-    help = "show hardware, versions, extras and which number format pays"
+    help = "show hardware, versions, extras, and the fastest number format and matmul backend"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--remeasure", action="store_true", help="measure again what is fastest on this machine")
         add_json(parser)
 
     def run(self, args: Args) -> None:
@@ -48,9 +73,9 @@ class _Doctor(Command):
 
         from tunesmith.pipeline.commands.doctor import doctor
 
-        facts = records.dump(doctor())
+        facts = records.dump(doctor(args.remeasure))
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-        print(text, end="")
+        show(text, end="")
 
 
 COMMANDS: dict[str, Command] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunesmith import records
+from tunesmith.console import show
 from tunesmith.errors import RecipeError
 
 Args = argparse.Namespace
@@ -35,6 +36,13 @@ class Command:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag that asks for JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of all commands that read runs; `cli.main` heeds it."""
+    parser.add_argument(
+        "--no-verify", action="store_true", help="use the files of runs as they are, even if they have changed"
+    )
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +79,15 @@ def source_of(args: Args) -> tuple[str | None, list[str]]:
 
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON."""
-    print(json.dumps(records.dump(content), indent=2, ensure_ascii=False))
+    show(json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show_comparison(comparison: Any) -> None:
     """Print the table, the conclusions and the path of the report."""
     from tunesmith.reporting import terminal
 
-    print(terminal.table(comparison.report))
-    print(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
+    show(terminal.table(comparison.report))
+    show(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
 
 
 def show_run(run: Any) -> None:
@@ -87,15 +95,17 @@ def show_run(run: Any) -> None:
     from tunesmith.pipeline.task_table import scores_of
 
     manifest = run.manifest
-    print(f"{manifest.name}: {manifest.description}")
+    show(f"{manifest.name}: {manifest.description}")
     if (scores := scores_of(run)) is not None:
-        print(describe_scores(scores))
+        show(describe_scores(scores))
     status, reason = manifest.state()
     if status != "finished":
-        print(f"{status}: {reason}".removesuffix(": "))
+        show(f"{status}: {reason}".removesuffix(": "))
     if status in ("interrupted", "failed"):
-        print(f"resume: tunesmith train --resume {run.path}")
-    print(f"run: {run.path}")
+        show(f"resume: tunesmith train --resume {run.path}")
+    if (notes := getattr(manifest, "notes", None)) and notes.accepted:
+        show(f"accepted: {notes.accepted}")
+    show(f"run: {run.path}")
 
 
 def describe_scores(scores: Any) -> str:

@@ -11,6 +11,10 @@ Values: TypeAlias = Mapping[str, Any]
 """The cells of a row by column name, as a file has them."""
 
 
+LONGEST_LABEL = 1000
+"""Characters; what is longer is a text in the wrong column."""
+
+
 class InvalidRow(Exception):
     """Why a row cannot become an example. `note` adds a number or a name, never the row's contents."""
 
@@ -41,6 +45,8 @@ def label(value: Any) -> str:
     if is_null(value):
         raise InvalidRow("missing label")
     if isinstance(value, str):
+        if len(value) > LONGEST_LABEL:
+            raise InvalidRow(f"label of more than {LONGEST_LABEL:,} characters", f"{len(value):,}")
         return _without_surrogates(value, "label")
     if isinstance(value, bool | int):
         return str(value)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow, Values
 from tunesmith.data.examples import check_columns
-from tunesmith.data.rows import Columns, Row, Table, listed
+from tunesmith.data.rows import Columns, Row, Table, listed, no_rows
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, Example, Message
 
@@ -107,10 +107,14 @@ class ConversationReader:
         if any(form.fits(table.columns, self.required) for form in known.values()):
             return
         if not table.columns:
-            raise DataError(f"{table.name}: no rows")
+            raise no_rows(table.name)
         ways = "; ".join(f"{', '.join(map('/'.join, form.columns))} ({name})" for name, form in known.items())
-        problem = f"{table.name} has the columns {listed(table.columns)}, which match no conversation format"
-        raise DataError(problem, expected=ways, do="rename them, or set data.format")
+        raise DataError(
+            f"{table.name}: the columns match no conversation format",
+            expected=ways,
+            found=listed(table.columns),
+            do="rename them, or set data.format",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tunesmith.data import conversations, duplicates, examples, sources, splits
-from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, merge
+from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, listed, merge
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.tasks import classification, instruction
@@ -64,56 +66,81 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> 
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
     parsed = reader.parse(data, split, True)
     seed = seed if split.seed is None else split.seed
-    if not parsed.rows_by_split.get("train"):
-        examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
-        raise DataError(
-            "no rows are left in train", found=_sizes(parsed.rows_by_split), do="check the data and split.train"
+    with _naming(data):
+        if not parsed.rows_by_split.get("train"):
+            examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
+            raise DataError(
+                "no rows are left in train",
+                expected="rows to learn from",
+                found=_sizes(parsed.rows_by_split),
+                do="check the data and split.train",
+            )
+        rows_by_split, duplicated = duplicates.resolve(examples.name_labels(parsed), split.duplicates)
+        sizes = splits.to_make(rows_by_split, split)
+        rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
+        dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
+        if empty := [name for name, rows in rows_by_split.items() if not rows]:
+            raise DataError(
+                f"no rows are left in {' and '.join(empty)}",
+                expected="rows in every split",
+                found=_sizes(rows_by_split),
+                do="check the data and its labels",
+            )
+        if reader.check_train is not None:
+            reader.check_train(rows_by_split["train"])
+        rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
+        rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
+        notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
+        test = rows_by_split.get("test", ())
+        groups = len({row.group for row in test})
+        if split.group is not None and groups < len(test):
+            what = f"test rows lie in {groups} groups of {split.group}"
+            notes.append(DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test)))
+        return Splits(
+            train=rows_by_split["train"],
+            validation=rows_by_split.get("validation", ()),
+            test=test,
+            labels=examples.label_order(rows_by_split["train"], parsed.label_names),
+            fingerprints=splits.fingerprints(rows_by_split),
+            made=tuple(name for name in SPLITS if name in sizes),
+            notes=merge(notes),
         )
-    rows_by_split, duplicated = duplicates.resolve(examples.name_labels(parsed), split.duplicates)
-    sizes = splits.to_make(rows_by_split, split)
-    rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
-    dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
-    if empty := [name for name, rows in rows_by_split.items() if not rows]:
-        raise DataError(f"no rows are left in {' and '.join(empty)}", found=_sizes(rows_by_split), do="check the data")
-    if reader.check_train is not None:
-        reader.check_train(rows_by_split["train"])
-    rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
-    rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
-    notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
-    test = rows_by_split.get("test", ())
-    groups = len({row.group for row in test})
-    if split.group is not None and groups < len(test):
-        what = f"test rows lie in {groups} groups of {split.group}"
-        notes.append(DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test)))
-    return Splits(
-        train=rows_by_split["train"],
-        validation=rows_by_split.get("validation", ()),
-        test=test,
-        labels=examples.label_order(rows_by_split["train"], parsed.label_names),
-        fingerprints=splits.fingerprints(rows_by_split),
-        made=tuple(name for name in SPLITS if name in sizes),
-        notes=merge(notes),
-    )
 
 
 def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
     """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
     parsed = reader.parse(data, Split(), False)
-    dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
-    rows_by_split = examples.name_labels(parsed, strict=False)
-    filled = [name for name in SPLITS if rows_by_split.get(name)]
-    chosen = ["test"] if "test" in filled and len(filled) > 1 else filled
-    rows = tuple(row for name in chosen for row in rows_by_split[name])
-    left_out = [
-        DataNote(f"left out: rows of {name}, as the source has a test split", len(rows_by_split[name]))
-        for name in filled
-        if name not in chosen
-    ]
-    if not rows:
-        reasons = examples.handle_rejected(parsed.rejected, "drop", 0)
-        counts = ", ".join(f"{note.what} {note.count}" for note in reasons)
-        raise DataError("no rows are left to predict", found=counts)
-    return rows, merge([*parsed.notes, *dropped, *left_out])
+    with _naming(data):
+        dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
+        rows_by_split = examples.name_labels(parsed, strict=False)
+        filled = [name for name in SPLITS if rows_by_split.get(name)]
+        chosen = ["test"] if "test" in filled and len(filled) > 1 else filled
+        rows = tuple(row for name in chosen for row in rows_by_split[name])
+        left_out = [
+            DataNote(f"left out: rows of {name}, as the source has a test split", len(rows_by_split[name]))
+            for name in filled
+            if name not in chosen
+        ]
+        if not rows:
+            reasons = examples.handle_rejected(parsed.rejected, "drop", 0)
+            counts = ", ".join(f"{note.what} {note.count}" for note in reasons)
+            raise DataError(
+                "no rows are left to predict",
+                expected="rows with a text",
+                found=counts or "no rows",
+                do="check the data and data.text",
+            )
+        return rows, merge([*parsed.notes, *dropped, *left_out])
+
+
+@contextmanager
+def _naming(data: Data) -> Iterator[None]:
+    """Add the names of the source to errors of its rows as a whole."""
+    try:
+        yield
+    except DataError as error:
+        paths = (data.path, data.train, data.validation, data.test)
+        raise error.within(listed(Path(path).name for path in paths if path)) from error
 
 
 def _sizes(rows_by_split: RowsBySplit) -> str:

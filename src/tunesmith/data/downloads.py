@@ -31,7 +31,8 @@ def fetch(url: str, sha256: str | None = None) -> Path:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - the scheme is http or https
             content = response.read()
     except (OSError, ValueError) as error:  # what urllib raises is an OSError
-        raise DataError(f"cannot fetch {url}", found=summary(error), do="check the address and the network") from error
+        do = "check the address and the network"
+        raise DataError(f"cannot fetch {url}", expected="a file", found=summary(error), do=do) from error
     return runs.write_whole(path, content)
 
 

@@ -22,6 +22,7 @@ from tunesmith.data.rows import (
     RowsBySplit,
     Table,
     listed,
+    no_rows,
     note,
     quoted,
     split_names,
@@ -108,16 +109,17 @@ class LabelledRowReader:
 def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> ParsedRows:
     """Read all tables to their ends."""
     columns: dict[str, Columns] = {}
-    problems: list[str] = []
+    errors: list[DataError] = []
     for split_name, table in tables.items():
         try:
             columns[split_name] = reader.columns(table)
         except DataError as error:
             if not table.columns:
                 raise
-            problems.append(str(error))
-    if problems:  # of all tables at once
-        raise DataError("columns are missing\n  " + "\n  ".join(problems))
+            errors.append(error)
+    if errors:  # of all tables at once
+        errors[0].args = ("\n".join(map(str, errors)),)
+        raise errors[0]
     examples: dict[str, list[Example]] = {name: [] for name in SPLITS if name in tables or split.column}
     rejected: list[RejectedRow] = []
     notes: list[DataNote] = []
@@ -137,11 +139,16 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
             continue
         reasons = [row.reason for row in rejected[rejected_before:]]
         if not reasons:
-            raise DataError(f"{table.name}: no rows")
+            raise no_rows(table.name)
         if set(reasons) == {"missing label"}:
             other = f"give a labelled {split_name} split, or set split.{split_name}=none to make one from train"
-            do = "" if split_name == "train" else other
-            raise DataError(f"{table.name}: no row has a label", found=f"{len(reasons)} rows", do=do)
+            do = "check data.label; to predict rows without labels, use predict" if split_name == "train" else other
+            raise DataError(
+                f"{table.name}: no row has a label",
+                expected="a label in every row",
+                found=f"{len(reasons)} rows without one",
+                do=do,
+            )
     names = next((table.label_names for table in tables.values() if table.label_names), None)
     rows_by_split = {name: tuple(rows) for name, rows in examples.items() if rows or name in tables}
     return ParsedRows(rows_by_split, rejected, notes, names)
@@ -153,19 +160,20 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
     if not missing:
         return
     if not table.columns:
-        raise DataError(f"{table.name}: no rows")
+        raise no_rows(table.name)
     advice = []
-    if len(table.columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in table.columns[0]), None)):
-        advice = [f"the fields seem to be separated by {mark!r}: write the file with commas, or as .tsv with tabs"]
-        missing = {}
     lower = {column.lower(): column for column in table.columns}
     for setting, column in missing.items():
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-        do = f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}"
-        advice.append(f"no {column!r}: {do}")
+        advice.append(f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}")
     if "data.label" in missing and INSTRUCTIONS.intersection(table.columns):
         advice.append("if these are instructions, set task=instruction")
-    raise DataError(f"{table.name} has the columns {listed(table.columns)}; {'; '.join(advice)}")
+    raise DataError(
+        f"{table.name}: no column {' and no column '.join(map(quoted, missing.values()))}",
+        expected=", ".join(f"{quoted(column)} ({setting})" for setting, column in required.items()),
+        found=f"the columns {listed(table.columns)}",
+        do="; ".join(advice),
+    )
 
 
 def _items(
@@ -209,7 +217,12 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
     if names is None:
         return parsed.rows_by_split
     if len(set(names)) < len(names):
-        raise DataError("duplicate names in data.label_names", found=listed(names))
+        raise DataError(
+            "duplicate names in data.label_names",
+            expected="every name once",
+            found=listed(names),
+            do="correct data.label_names",
+        )
     rows = [row for split_rows in parsed.rows_by_split.values() for row in split_rows]
     labels = {row.label for row in rows if row.label is not None}
     indices = {label: int(whole[1]) if (whole := WHOLE.fullmatch(label)) else TRUTH.get(label) for label in labels}
@@ -221,9 +234,10 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
     if strict and unnamed:
         uncovered = dict.fromkeys(row.label or "" for row in unnamed)
         raise DataError(
-            f"labels that data.label_names does not cover: {listed(map(quoted, uncovered))} "
-            f"({len(unnamed)} rows: {listed((row.id for row in unnamed), SHOWN)})",
+            "labels that data.label_names does not cover",
             expected=f"{listed(names)}, or whole numbers from 0 to {len(names) - 1}",
+            found=f"{listed(map(quoted, uncovered))} "
+            f"({len(unnamed)} rows: {listed((row.id for row in unnamed), SHOWN)})",
             do="correct data.label_names or the labels",
         )
     return {
@@ -279,9 +293,13 @@ def handle_rejected(rejected: Sequence[RejectedRow], policy: Literal["error", "d
         reasons.setdefault(row.reason, []).append(row)
     if policy == "drop" or not rejected:
         return [note(f"dropped: {reason}", (row.id for row in rows)) for reason, rows in reasons.items()]
-    lines = [f"{len(rejected)} bad row{'s' if len(rejected) > 1 else ''} of {total}"]
+    lines = []
     for reason, rows in reasons.items():
         ids = listed((f"{row.id}: {row.note}" if row.note else row.id for row in rows), SHOWN)
         lines.append(f"{reason}: {len(rows)} ({ids})")
-    do = "fix these rows, or leave them out with data.on_bad_rows=drop"
-    raise DataError("\n    ".join(lines), do=do)
+    raise DataError(
+        f"{len(rejected)} bad row{'s' if len(rejected) > 1 else ''} of {total}",
+        expected="rows that can be read",
+        found="\n    ".join(lines),
+        do="fix these rows, or leave them out with data.on_bad_rows=drop",
+    )

@@ -44,7 +44,12 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise DataError(f"cannot read {folder}", found=str(error.strerror or error)) from error
+        raise DataError(
+            f"cannot read {folder}",
+            expected="a folder of files",
+            found=str(error.strerror or error),
+            do="check the folder and its permissions",
+        ) from error
 
 
 def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
@@ -59,6 +64,7 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
         if len(matches) > 1:
             raise DataError(
                 f"{folder}: several candidates for {split_name}",
+                expected="one file or folder for each split",
                 found=listed(entry.name for entry in matches),
                 do=f"keep one, or name it, for instance data.{split_name}={matches[0]}",
             )

@@ -7,12 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.data.files import File, Text, decode, load
-from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed
+from tunesmith.data.files import File, Text, check_expansion, decode, load
+from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed, no_rows, refuse_repeated
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
@@ -30,8 +31,9 @@ def table(path: Path, name: str, encodings: str, wanted: Iterable[str] | None) -
     if suffix is None:
         raise DataError(
             f"{name}: unknown file format",
+            found=f"the name {path.name}",
             expected=f"{listed(FORMATS)}, each also with .gz",
-            do="convert the file, or rename it if the name misleads",
+            do="convert the file (unpack archives, save spreadsheets as CSV), or rename it if the name misleads",
         )
     columns = None if wanted is None else frozenset(wanted)
     return FORMATS[suffix](File(name, load(path, name), encodings, columns))
@@ -44,9 +46,19 @@ def format_of(path: Path) -> str | None:
 
 
 def read_csv(file: File) -> Table:
-    """Comma-separated values as RFC 4180 has them: quotes around a field, doubled quotes inside."""
+    """Comma-separated values as RFC 4180 has them: quotes around a field, doubled quotes inside.
+
+    Where the header has no comma but semicolons, tabs or bars, as spreadsheets of some languages write it, these
+    separate the fields, with a note.
+    """
     text = decode(file)
-    return _table(text, _records(text, delimiter=",", quoted=True))
+    header = next((line for line in text.lines() if line.strip()), "")
+    delimiter = next((mark for mark in ",;\t|" if mark in header), ",")
+    table = _table(text, _records(text, delimiter=delimiter, quoted=True))
+    if delimiter == ",":
+        return table
+    note = DataNote(f"fields are separated by {delimiter!r} instead of commas", 1, (file.name,))
+    return replace(table, items=chain([note], table.items))
 
 
 def read_tsv(file: File) -> Table:
@@ -87,8 +99,9 @@ def _records(text: Text, *, delimiter: str, quoted: bool) -> Iterator[Record]:
         unclosed = "end of data" in str(error)
         raise DataError(
             f"{text.name}:{start}: {'a quote is opened and never closed' if unclosed else 'broken quotes'}",
+            expected="quotes around a whole field, doubled inside it",
             found=f"{error}, up to line {reader.line_num}",
-            do="put quotes around the whole field and double those inside it",
+            do="correct the line, or write the file again with a library such as pandas",
         ) from error
 
 
@@ -99,23 +112,19 @@ def _is_blank(fields: list[str]) -> bool:
 def _table(text: Text, records: Iterator[Record]) -> Table:
     start, header = next(((start, fields) for start, _, fields in records if not _is_blank(fields)), (1, []))
     if not header:
-        raise DataError(f"{text.name}: no rows", found="an empty file")
-    _refuse_repeated(f"{text.name}:{start}", header)
+        raise no_rows(text.name)
+    refuse_repeated(f"{text.name}:{start}", header)
     return Table(text.name, tuple(header), chain(text.notes, _rows(text.name, header, records)))
-
-
-def _refuse_repeated(where: str, columns: Iterable[str]) -> None:
-    repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
-    if repeated:
-        do = "give every column its own name"
-        raise DataError(f"{where}: duplicate column names: {listed(map(repr, repeated))}", do=do)
 
 
 def _rows(name: str, header: list[str], records: Iterator[Record]) -> Iterator[Item]:
     width = len(header)
+    unnamed = [place for place, column in enumerate(header) if not column][1:]
     for start, end, fields in records:
         if len(fields) == width and fields:
             yield Row(f"{name}:{start}", dict(zip(header, fields, strict=True)))
+            if any(fields[place] for place in unnamed):
+                yield DataNote("ignored: cells of a further column without a name", 1, (f"{name}:{start}",))
             if end - start >= MANY_LINES:
                 what = f"rows of more than {MANY_LINES} lines; a stray pair of quotes joins lines to such a row"
                 yield DataNote(what, 1, (f"{name}:{start}-{end}",))
@@ -131,16 +140,16 @@ def read_json(file: File) -> Table:
     text = decode(file)
     content = text.decoded()
     if not content.strip():
-        raise DataError(f"{file.name}: no rows", found="an empty file")
+        raise no_rows(file.name)
     try:
         parsed = json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and content.lstrip().startswith("{"):
             return read_jsonl(file)  # one object a line, under the wrong name
-        where = f"{file.name}:{error.lineno}:{error.colno}"
-        raise DataError(f"{where}: broken JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+        found = f"{error.msg} (line {error.lineno}, column {error.colno})"
+        raise _broken_json(f"{file.name}:{error.lineno}:{error.colno}", found) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file.name}: broken JSON", found=str(error)) from error
+        raise _broken_json(file.name, str(error)) from error
     lists = [parsed]
     if not isinstance(parsed, list):
         values = parsed.values() if isinstance(parsed, dict) else ()
@@ -151,6 +160,7 @@ def read_json(file: File) -> Table:
             f"{file.name}: no table in this JSON",
             expected="an array of objects, or an object with exactly one such array",
             found=f"an object with {len(lists)} such arrays" if isinstance(parsed, dict) else type(parsed).__name__,
+            do="write the rows as JSON Lines, one object a line, or leave the other arrays out",
         )
     rows = lists[0]
     columns = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
@@ -170,8 +180,14 @@ def read_jsonl(file: File) -> Table:
     columns = dict.fromkeys(key for item in items if isinstance(item, Row) for key in item.values)
     if not columns and any(isinstance(item, RejectedRow) for item in items):
         first = next(item for item in items if isinstance(item, RejectedRow))
-        raise DataError(f"{first.id}: broken JSON line: {first.note}", found="not one line with a JSON object")
+        raise _broken_json(first.id, f"{first.note}; no line holds a JSON object")
     return Table(file.name, tuple(columns), chain(text.notes, items))
+
+
+def _broken_json(where: str, found: str) -> DataError:
+    return DataError(
+        f"{where}: broken JSON", expected="JSON objects", found=found, do="correct the file, or write it again"
+    )
 
 
 def _json_line(line: str, where: str) -> Item:
@@ -189,7 +205,7 @@ def _json_line(line: str, where: str) -> Item:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        twice = next(name for name in values if sum(name == other for other, _ in pairs) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} is there more than once")
     return values
 
@@ -200,21 +216,34 @@ def read_parquet(file: File) -> Table:
     import pyarrow.parquet
 
     try:
-        parquet = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.content))
-        columns = tuple(parquet.schema_arrow.names)
+        schema = pyarrow.parquet.read_schema(pyarrow.BufferReader(file.content))
+        # as a dictionary, a text takes memory once however many rows repeat it
+        texts = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+        parquet = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.content), read_dictionary=texts)
+        columns = tuple(schema.names)
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken_parquet(file.name, error) from error
-    _refuse_repeated(file.name, columns)
+    refuse_repeated(file.name, columns)
     used = [column for column in columns if file.wanted is None or column in file.wanted]
-    return Table(file.name, columns, _parquet_rows(file.name, parquet, used) if used else ())
+    return Table(file.name, columns, _parquet_rows(file, parquet, used) if used else ())
 
 
-def _parquet_rows(name: str, parquet: Any, used: list[str]) -> Iterator[Item]:
+def _parquet_rows(file: File, parquet: Any, used: list[str]) -> Iterator[Item]:
     import pyarrow
+    import pyarrow.compute
 
-    number = 0
+    name, packed, unpacked, number = file.name, len(file.content), 0, 0
+    rows = parquet.metadata.num_rows
+    do = "write the rows again as CSV or JSON Lines, if you do want to read them"
+    check_expansion(name, packed, rows * len(used), rows, do)
     try:
         for batch in parquet.iter_batches(batch_size=4096, columns=used):
+            for place, column in enumerate(batch.columns):
+                if pyarrow.types.is_dictionary(column.type) and pyarrow.types.is_string(column.dictionary.type):
+                    lengths = pyarrow.compute.binary_length(column.dictionary).take(column.indices)
+                    unpacked += pyarrow.compute.sum(lengths).as_py() or 0
+                    check_expansion(name, packed, unpacked, rows, do)
+                    batch = batch.set_column(place, batch.schema.names[place], column.dictionary_decode())
             for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - the count continues
                 yield Row(f"{name}:row {number}", values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -222,7 +251,8 @@ def _parquet_rows(name: str, parquet: Any, used: list[str]) -> Iterator[Item]:
 
 
 def _broken_parquet(name: str, error: Exception) -> DataError:
-    return DataError(f"{name}: broken Parquet file", found=str(error).split("\n")[0], do="fetch or write it again")
+    found = str(error).split("\n")[0]
+    return DataError(f"{name}: broken Parquet file", expected="Parquet", found=found, do="fetch or write it again")
 
 
 FORMATS = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json, ".parquet": read_parquet}

@@ -14,6 +14,8 @@ from typing import Any
 
 from tunesmith import runs
 from tunesmith.data.cells import Values
+from tunesmith.data.rows import refuse_repeated
+from tunesmith.errors import DataError
 
 TABLES = "a pandas or polars DataFrame, a datasets.Dataset, a list of rows (dicts), or a dict of columns (lists)"
 
@@ -33,6 +35,7 @@ def rows(table: Any) -> list[Values] | None:
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     libraries = {kind.__module__.partition(".")[0] for kind in type(table).__mro__}
     if "pandas" in libraries and hasattr(table, "iterrows"):
+        refuse_repeated("the DataFrame", map(str, table.columns))
         return list(table.to_dict("records"))
     if "polars" in libraries:
         table = table.collect() if hasattr(table, "collect") else table  # a lazy one
@@ -83,6 +86,9 @@ def _plain(cell: Any) -> Any:
         return None
     if hasattr(cell, "tolist"):
         return cell.tolist()
+    if isinstance(cell, bytes):
+        do = "decode the column, as in `frame[column].str.decode('utf-8')`"
+        raise DataError("a cell of the table holds bytes", expected="text", found=repr(cell[:40]), do=do)
     return cell if isinstance(cell, (str, int, float, bool, list, tuple, dict, type(None))) else str(cell)
 
 

@@ -25,6 +25,7 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
             make = "" if split_name == "train" else f", or to none to make {split_name} from train"
             raise DataError(
                 f"{data.path}: no split {wanted_name!r}",
+                expected=f"a split for {split_name}",
                 found=listed(sorted(available)),
                 do=f"set split.{split_name} to one of them{make}",
             )
@@ -46,6 +47,7 @@ def _load(data: Data, **which: str) -> Any:
         tried = f"load_dataset({data.path!r}, {data.name!r}, revision={data.revision!r})"
         raise DataError(
             f"cannot load {data.path} as a hub data set; there is no file or folder of that name either",
+            expected="a file, a folder, or a data set on the hub",
             found=f"{tried} raised {type(error).__name__}: {str(error)[:400]}",
             do="check the name and the network, set data.name if the set has configurations and HF_TOKEN if it is "
             "private, or give local files with data.path or data.train",

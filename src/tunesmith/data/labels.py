@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.errors import RecipeError
+from tunesmith.errors import ModelError, RecipeError
 from tunesmith.types import Example, Prediction
 
 
@@ -46,7 +46,12 @@ def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:
 def predictions(
     examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
 ) -> list[Prediction]:
-    """Return rows of probabilities (examples x labels) as predictions."""
+    """Return rows of probabilities (examples x labels) as predictions. Raises ModelError where they are not finite."""
+    if not (finite := np.isfinite(probabilities).all(axis=1)).all():
+        raise ModelError(
+            f"cannot predict {examples[int(np.argmin(finite))].id}: the model's probabilities are not finite",
+            do="restore the model from a copy, or train again, with a lower learning rate",
+        )
     best = probabilities.argmax(axis=1)
     return [
         Prediction(example.id, labels[winner], array("d", row.tobytes()))

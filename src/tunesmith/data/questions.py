@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,22 @@ def read(path: str | Path, references: str | Path | None = None) -> list[MultiTu
         name = str(row.values.get("question_id", row.id))
         own = _texts(row, "reference") if row.values.get("reference") else separate.get(name, ())
         if len(own) not in (0, len(turns)):
-            raise DataError(f"{row.id}: {len(turns)} turns but {len(own)} references", do="fix the row")
+            raise DataError(
+                f"{row.id}: turns and references differ in number",
+                expected="a reference for each turn, or none",
+                found=f"{len(turns)} turns, {len(own)} references",
+                do="fix the row",
+            )
         category = str(row.values.get("category") or "")
         questions.append(MultiTurnQuestion(name, turns, own or (None,) * len(turns), category))
     if len({question.id for question in questions}) < len(questions):
-        raise DataError(f"{path}: duplicate question_id", do="give every question its own")
+        repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+        raise DataError(
+            f"{path}: duplicate question_id",
+            expected="an id of its own for each question",
+            found=f"{listed(repeated)} more than once",
+            do="correct the ids",
+        )
     return questions
 
 
@@ -53,21 +65,34 @@ def answers(path: str | Path) -> tuple[str, dict[str, Turns]]:
         choices = row.values.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else row.values
         if not isinstance(first, Mapping):
-            raise DataError(f"{row.id}: choices is not a list of objects", do="fix the row")
+            found = type(first).__name__
+            raise DataError(f"{row.id}: broken choices", expected="a list of objects", found=found, do="fix the row")
         name = str(row.values.get("question_id", row.id))
         if name in turns_by_question:
-            raise DataError(f"{row.id}: question {name} is answered twice", do="keep one of them")
+            raise DataError(
+                f"{row.id}: a question is answered twice",
+                expected="one answer to each question",
+                found=f"a second answer to question {name}",
+                do="keep one of them",
+            )
         turns_by_question[name] = _texts(Row(row.id, first), "turns")
         models[str(row.values.get("model_id", Path(path).stem))] = None
     if len(models) > 1:
-        raise DataError(f"{path}: answers of several models", found=listed(models), do="give each model its own file")
+        raise DataError(
+            f"{path}: answers of several models",
+            expected="one model_id",
+            found=listed(models),
+            do="give each model its own file",
+        )
     return next(iter(models)), turns_by_question
 
 
 def _rows(path: str | Path) -> list[Row]:
     place = Path(path).expanduser()
     if not place.is_file() or formats.format_of(place) not in (".json", ".jsonl"):
-        raise DataError(f"{path}: not a JSON Lines file", do="give a file such as question.jsonl")
+        found = "another format" if place.is_file() else "no such file"
+        do = "give a file such as question.jsonl"
+        raise DataError(f"{path}: no questions or answers", expected="a JSON Lines file", found=found, do=do)
     return read_rows(place)[1]
 
 
@@ -80,5 +105,6 @@ def _texts(row: Row, name: str) -> Turns:
             f"{row.id}: no list of texts in {name!r}",
             found=f"the columns {listed(map(repr, row.values))}",
             expected="question_id and turns; answers have them in choices",
+            do="fix the row, or give another file",
         )
     return tuple(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.data import cells, formats
-from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed, merge
+from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed, merge, no_rows
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, ResponseRow
 
@@ -112,7 +112,12 @@ def read(
     for model, column in zip(names, parts.responses, strict=True):
         answered = [_response_row(row, name, parts, column) for row, name in zip(rows, ids, strict=True)]
         if all(row.response is None for row in answered):
-            raise DataError(f"{path.name}: a column of responses that holds none", do="name another: --response NAME")
+            raise DataError(
+                f"{path.name}: a column of responses that holds none",
+                expected=f"responses in {column!r}",
+                found=f"{len(answered):,} rows without one",
+                do="name another: --response NAME",
+            )
         # what only some rows have cannot be scored, and a loss needs its number of tokens, too
         partial = {key for key in KEPT if any(getattr(row, key) is None for row in answered)}
         if partial & {"loss", "learned"}:
@@ -130,10 +135,10 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row], list[DataNote]]:
     if bad:
         where = ", ".join(f"{item.id} ({item.note})" if item.note else item.id for item in bad[:SHOWN])
         problem = f"{path.name}: {len(bad):,} rows cannot be read: {bad[0].reason}"
-        raise DataError(problem, found=where, do="fix or remove these rows")
+        raise DataError(problem, expected="rows that can be read", found=where, do="fix or remove these rows")
     rows = [item for item in items if isinstance(item, Row)]
     if not rows:
-        raise DataError(f"{path.name}: no rows")
+        raise no_rows(path.name)
     return columns, rows, [item for item in items if isinstance(item, DataNote)]
 
 
@@ -184,7 +189,7 @@ def _unclear(file: str, part: str, fitting: Sequence[str], columns: Sequence[str
     quoted = listed(map(repr, columns))
     if fitting:
         problem = f"{file}: {' and '.join(map(repr, sorted(fitting, key=columns.index)))} could each be the {part}"
-        return DataError(problem, found=quoted, do=f"say which it is: --{part} NAME")
+        return DataError(problem, expected=f"one {part}", found=quoted, do=f"say which it is: --{part} NAME")
     names = EITHER[:1] + NAMES[part] if part == "reference" else NAMES[part]
     expected = f"a key such as {listed(map(repr, names), 6)}"
     return DataError(f"{file}: no {part}", expected=expected, found=quoted, do=f"name it: --{part} NAME")
@@ -196,7 +201,8 @@ def _column(file: str, columns: Sequence[str], name: str) -> str:
         return name
     close = [column for column in columns if _normalized(column) == _normalized(name)]
     if len(close) != 1:
-        raise DataError(f"{file}: no key {name!r}", found=listed(map(repr, columns)), do="name one of these")
+        found = listed(map(repr, columns))
+        raise DataError(f"{file}: no key {name!r}", expected="a key of the file", found=found, do="name one of these")
     return close[0]
 
 
@@ -211,7 +217,8 @@ def _response_row(row: Row, name: str, parts: _Parts, column: str) -> ResponseRo
     """Return one model's row, with what KEPT names where the file has only that model."""
     instruction = _text(row, parts.instruction)
     if instruction is None or cells.is_null(instruction):
-        raise DataError(f"{row.id}: no instruction", found=f"nothing in {parts.instruction!r}", do="fix the row")
+        found = f"nothing in {parts.instruction!r}"
+        raise DataError(f"{row.id}: no instruction", expected="a text", found=found, do="fix the row")
     about = (_text(row, parts.input) if parts.input else "") or ""
     reference = _text(row, parts.reference) if parts.reference else None
     response = _text(row, column)
@@ -257,4 +264,5 @@ def _text(row: Row, column: str) -> str | None:
     try:
         return cells.text(value, column)
     except cells.InvalidRow as error:
-        raise DataError(f"{row.id}: {error.reason}", found=error.note, do="write texts, or name another key") from None
+        do = "write texts, or name another key"
+        raise DataError(f"{row.id}: {error.reason}", expected="a text", found=error.note or "none", do=do) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tunesmith.data.cells import Values
+from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import DataNote, Example
 
@@ -16,6 +18,8 @@ RowsBySplit = dict[str, tuple[Example, ...]]
 """Examples by the name of their split; a split that the data lacks has no entry."""
 SHOWN = 5
 """How many ids a message or a note names."""
+LONGEST_NAME = 200
+"""Characters of a name that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,31 @@ def merge(notes: Iterable[DataNote]) -> tuple[DataNote, ...]:
     return tuple(DataNote(what, count, tuple(where[what])) for what, count in counts.items())
 
 
+def no_rows(name: str) -> DataError:
+    """Return the error for a file, or a table of another source, without any row."""
+    return DataError(
+        f"{name}: no rows", expected="column names and rows", found="nothing", do="check that this is the right file"
+    )
+
+
+def refuse_repeated(where: str, columns: Iterable[str]) -> None:
+    """Raise DataError where two columns have one name."""
+    repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
+    if repeated:
+        raise DataError(
+            f"{where}: duplicate column names",
+            expected="a name of its own for each column",
+            found=f"{listed(map(quoted, repeated))} more than once",
+            do="rename them",
+        )
+
+
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Return `a, b, c and 4 more`."""
+    """Return `a, b, c and 4 more`; very long names are cut."""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) + more) or "nothing"
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    shown = (name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..." for name in names[:most])
+    return (", ".join(shown) + more) or "nothing"
 
 
 def quoted(label: str, most: int = 40) -> str:

@@ -37,13 +37,19 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
             raise _missing(f"data.{split_name}", path)
     repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
     if repeated:
-        raise DataError(f"{repeated[0]}: one file given for two splits", do="give each split its own file")
+        raise DataError(
+            f"{repeated[0]}: one file given for two splits",
+            expected="a file of its own for each split",
+            found=listed(f"data.{name}={path}" for name, path in paths.items()),
+            do="correct the paths, or leave a split out to have it made from train",
+        )
     names = short_names(list(paths.values()))
     for split_name, path in paths.items():
         tables_by_split[split_name] = formats.table(path, names[path], data.encoding, wanted)
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
+            expected="one table that holds all splits",
             found=f"{len(tables_by_split)} tables: {listed(table.name for table in tables_by_split.values())}",
             do="leave out split.column, or give one file with data.path",
         )
@@ -59,7 +65,9 @@ def all_values(data: Data) -> dict[str, Values]:
 def _one_source(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     source = data.path
     if not source:
-        raise DataError("no data", expected="a source of rows", do="set data.path, or data.train and data.test")
+        raise DataError(
+            "no data", expected="a source of rows", found="no path", do="set data.path, or data.train and data.test"
+        )
     if source.startswith(ASSET):
         from tunesmith import assets
 
@@ -95,8 +103,9 @@ def short_names(paths: list[Path]) -> dict[Path, str]:
 def _missing(setting: str, path: Path) -> DataError:
     try:
         there = sorted(entry.name for entry in path.parent.iterdir())
+        found = f"{len(there)} other names in {path.parent}"
     except OSError:
-        return DataError(f"{setting}: no such file: {path}", found=f"no folder {path.parent}", do="check the path")
+        there, found = [], f"no folder {path.parent}"
     close = get_close_matches(path.name, there, n=3, cutoff=0.6)
     do = f"did you mean {listed(str(path.parent / name) for name in close)}?" if close else "check the path"
-    return DataError(f"{setting}: no such file: {path}", do=do)
+    return DataError(f"{setting}: no such file: {path}", expected="a file or a folder", found=found, do=do)

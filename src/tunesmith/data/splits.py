@@ -44,7 +44,8 @@ def cut(
     if sum(wanted.values()) > len(rows) - labels:
         raise DataError(
             f"train has too few rows to cut {' and '.join(f'{count} for {name}' for name, count in wanted.items())}",
-            found=f"{len(rows)} rows with {labels} labels, each of which needs a row in train",
+            expected=f"at least {sum(wanted.values()) + labels} rows, as each of {labels} labels needs one in train",
+            found=f"{len(rows)} rows",
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
     generator = random.Random(f"{seed} cut")  # noqa: S311 - repeatable, not secret
@@ -58,7 +59,7 @@ def cut(
         reached = len(made[name])
         if not reached:
             do = "lower split.test_size or split.validation_size, or group by a finer column"
-            raise DataError(f"no row is left for {name}, {why}", expected=f"{count} rows", do=do)
+            raise DataError(f"no row is left for {name}, {why}", expected=f"{count} rows", found="none", do=do)
         if reached < count:
             notes.append(DataNote(f"{name} has {reached} rows instead of {count}, {why}", count - reached))
     return {**rows_by_split, **{name: tuple(split_rows) for name, split_rows in made.items()}}, notes
@@ -200,7 +201,12 @@ def _sampled(classes: Sequence[Hashable], most: int, generator: random.Random, *
     """Return the numbers of the rows to keep: at most `most`, and `least` of each class."""
     counts = Counter(classes)
     if least * len(counts) > most:
-        raise DataError(f"split.max_samples={most} is less than the number of labels", found=f"{len(counts)} labels")
+        raise DataError(
+            f"split.max_samples={most} leaves no row for some labels",
+            expected=f"at least {least * len(counts)}, the number of labels",
+            found=f"{most}",
+            do="raise split.max_samples",
+        )
     quotas = [most * count for count in counts.values()]  # `least` lowers all alike, which notes no comparison
     spare = [count - least for count in counts.values()]
     allocated = allocate(most - least * len(counts), quotas, len(classes), spare, generator)

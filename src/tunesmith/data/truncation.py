@@ -42,8 +42,9 @@ def encode(
             fits = len(row[0]) <= limit
             if not fits and policy == "error":
                 raise DataError(
-                    f"{name} has {len(row[0])} tokens",
-                    expected=f"at most {limit} (model.max_length)",
+                    f"{name}: too long",
+                    expected=f"at most {limit} tokens (model.max_length)",
+                    found=f"{len(row[0])} tokens",
                     do="raise model.max_length, or set prompt.truncation to truncate or drop",
                 )
             if not fits and policy == "truncate" and all(message.role == "assistant" for message in messages):

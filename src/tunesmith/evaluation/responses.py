@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tunesmith.errors import RunError
 from tunesmith.evaluation import format_checks, text_overlap
 from tunesmith.evaluation.format_checks import FormatFlaw
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates
@@ -63,6 +65,10 @@ def score(rows: Sequence[ResponseRow], confidence: Confidence) -> GenerationScor
     `loss` is the mean over all learned tokens of the references, `perplexity` its exponential. Intervals are Wilson's
     for shares and percentile bootstrap over rows for the rest.
     """
+    if odd := [row.id for row in rows if row.loss is not None and not math.isfinite(row.loss)]:
+        raise RunError(
+            f"cannot score {odd[0]}: its loss is not finite", do="look for weights that are not finite, or for damage"
+        )
     answered = [row for row in rows if row.response is not None]
     figures = _overlaps(answered, confidence)
     if learned := [row for row in rows if row.learned]:  # a reference that is too long has no loss

@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 from transformers.exporters.base import HfExporter
 from transformers.exporters.configs import DynamoConfig
 
 from tunesmith.errors import RunError
 from tunesmith.exporting import network, weights
 from tunesmith.exporting.source import Exported, ExportSource
-from tunesmith.models.graphs import SCRIPTED, GraphModel, cache_of, empty_cache, named
+from tunesmith.models import generation_cache
+from tunesmith.models.graphs import SCRIPTED, GraphModel, empty_cache
 from tunesmith.protocols import Exportable, Logits, PromptWithAnswer, TextGenerator
 
 CACHED, NEW = 5, 3
@@ -52,8 +54,10 @@ class Decoder(nn.Module):
         self.config = self.model.config
 
     def forward(self, past_key_values: dict[str, torch.Tensor], **inputs: torch.Tensor) -> dict[str, Any]:
-        output = self.model(**inputs, past_key_values=cache_of(past_key_values), use_cache=True)
-        return {"logits": output.logits, "present": named(output.past_key_values)}
+        flat = list(past_key_values.values())
+        cache = DynamicCache(list(zip(flat[::2], flat[1::2], strict=True)))
+        output = self.model(**inputs, past_key_values=cache, use_cache=True)
+        return {"logits": output.logits, "present": _named(output.past_key_values)}
 
     def example(self) -> dict[str, Any]:
         """Return inputs to trace with: two rows, one of them padded."""
@@ -68,8 +72,17 @@ class Decoder(nn.Module):
             "attention_mask": mask_2T,
             "position_ids": places_2T[:, CACHED:].contiguous(),
             "logits_to_keep": torch.arange(1, NEW),
-            "past_key_values": named(past),
+            "past_key_values": _named(past),
         }
+
+
+def _named(cache: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of a cache by the names that they have in a graph."""
+    return {
+        f"{number}.{name}": tensor
+        for number, layer in enumerate(cache.layers)
+        for name, tensor in (("key", layer.keys), ("value", layer.values))
+    }
 
 
 def check(source: ExportSource, target: str) -> None:
@@ -127,35 +140,31 @@ def read_back(
     predictor.save(folder)
     _write_generation_config(source, predictor, folder)
     (folder / "run.py").write_text(_run_py(model.config, lines), encoding="utf-8")
-    pad = source.parts.tokenizer.pad_token_id
 
     def alone(rows: Sequence[PromptWithAnswer]) -> list[Logits]:
-        return [logits for row in rows for logits in step_by_step(model, [row], pad)]
+        return [logits for row in rows for logits in step_by_step(model, [row])]
 
     def together(rows: Sequence[PromptWithAnswer]) -> list[Logits]:
-        return step_by_step(model, rows, pad)
+        return step_by_step(model, rows)
 
     generator = predictor if isinstance(predictor, TextGenerator) else None
     return Exported(predictor.logits, engine, exact, others={"decode": alone, "batch": together}, generator=generator)
 
 
-def step_by_step(model: GraphModel, rows: Sequence[PromptWithAnswer], pad: int) -> list[Logits]:
-    """Return T x V for the T tokens of each answer, read one by one behind left-padded prompts."""
-    width = max(row.start for row in rows)
-    steps = max(len(row.ids) - row.start for row in rows)
-    ids_BT = torch.tensor(
-        [[pad] * (width - row.start) + row.ids + [pad] * (steps - len(row.ids) + row.start) for row in rows]
-    )
-    mask_BT = torch.tensor([[0] * (width - row.start) + [1] * (row.start + steps) for row in rows])
-    places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-    cache, logits, read = None, [], 0
-    for end in range(width, width + steps):
-        with torch.inference_mode():
-            output = model(ids_BT[:, read:end], mask_BT[:, :end], places_BT[:, read:end], cache, logits_to_keep=1)
-        cache, read = output.past_key_values, end
-        logits.append(output.logits[:, -1])
+def step_by_step(model: GraphModel, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
+    """Return T x V for the T tokens of each answer, each token read by itself behind the prompts."""
+    answers = [row.ids[row.start :] for row in rows]
+    with torch.inference_mode():
+        cache = generation_cache.of(model, len(rows))
+        logits = [
+            cache.start([row.ids[: row.start] for row in rows]),
+            *(
+                cache.advance([ids[min(step, len(ids) - 1)] for ids in answers])  # what has ended goes on with anything
+                for step in range(max(map(len, answers)) - 1)
+            ),
+        ]
     logits_BTV = torch.stack(logits, dim=1).float().numpy()
-    return [logits_TV[: len(row.ids) - row.start] for logits_TV, row in zip(logits_BTV, rows, strict=True)]
+    return [logits_TV[: len(ids)] for logits_TV, ids in zip(logits_BTV, answers, strict=True)]
 
 
 def _run_py(config: Any, lines: RunLines | None) -> str:

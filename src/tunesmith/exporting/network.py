@@ -72,19 +72,13 @@ class _RegressionHead(nn.Module):
 
 
 def check(source: ExportSource, target: str) -> None:
-    """Raise RunError for what cannot be a program, or would be a slow one: bags of words, causal language models."""
+    """Raise RunError for a classifier that cannot be a program: a bag of words, or one with a slow tokenizer."""
     source.require_precision(target, "float32")
     if source.parts.model is None:
         raise RunError(
             f"a bag of words cannot be written as {target}",
             found="n-grams of words and of characters, which its operators split differently",
             do="export --to safetensors: two small files that only need numpy",
-        )
-    if source.parts.chat is not None:
-        raise RunError(
-            f"{target} would compute the whole text again for every generated token",
-            found="a causal language model, which needs a key-value cache",
-            do="export --to safetensors (transformers, vLLM, TGI), gguf (llama.cpp) or ollama",
         )
     if not getattr(source.parts.tokenizer, "is_fast", False):
         raise RunError("a program needs a fast tokenizer", found="a slow one, in Python", do="export --to safetensors")

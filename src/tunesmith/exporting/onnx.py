@@ -1,6 +1,6 @@
-"""Classifiers for ONNX Runtime, in float32 or with 8-bit weights. Only this module imports onnx and onnxruntime.
+"""Models for ONNX Runtime: in float32, and classifiers with 8-bit weights too.
 
-Reading back needs onnxruntime and tokenizers, not torch.
+Reading a classifier back needs onnxruntime and tokenizers, not torch.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import MissingExtra, ModelError
+from tunesmith.errors import MissingExtra, ModelError, RunError
 from tunesmith.exporting import standalone
 from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
 from tunesmith.protocols import Logits
 
 MODEL = "model.onnx"
+GENERATOR = "export.json"
+"""Lies beside the graph of a causal language model (`models.graphs`, which needs torch)."""
 QUANTIZED = ("MatMul", "Gemm", "Gather")
 """Operators whose weights are quantized: matrix products, and embeddings, which are most of a small model's file."""
 QUANTIZER = "onnx.quantize"
@@ -36,6 +38,13 @@ def onnx(source: ExportSource, folder: Path) -> Exported:
 
 def onnx_int8(source: ExportSource, folder: Path) -> Exported:
     """Write the same with 8-bit weights, one scale per column; activations are quantized dynamically."""
+    if source.parts.chat is not None:
+        raise RunError(
+            "8-bit ONNX would change the answers of a language model",
+            expected="at least 99% of the tokens as they were",
+            found="58% with SmolLM2-135M (docs/decisions.md)",
+            do="export --to onnx, or --to gguf --precision q8_0",
+        )
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from tunesmith.exporting import network
@@ -59,6 +68,8 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
     _require("onnxruntime")
     import onnxruntime
 
+    if (folder / GENERATOR).is_file():
+        raise ModelError(f"{folder} is a language model", do="tunesmith.prediction.generate.Generator.load(folder)")
     if not (folder / MODEL).is_file():
         raise ModelError(f"{folder} has no {MODEL}", do="tunesmith export RUN --to onnx")
     options = onnxruntime.SessionOptions()

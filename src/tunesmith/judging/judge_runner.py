@@ -159,6 +159,7 @@ def pairs(items: Sequence[JudgeItem]) -> list[JudgeItem]:
         raise DataError(
             "no two models answered one question",
             expected="answers of two models",
+            found=f"{len(items)} answers, each the only one to its question",
             do="give a second file, or --response",
         )
     return paired

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from tunesmith import records
 from tunesmith.errors import ModelError
 from tunesmith.models import architectures, quantize
 from tunesmith.models.architectures import LoadedModel
@@ -127,14 +128,14 @@ def saved(folder: Path) -> SavedAdapter | None:
     if not (folder / CONFIG).is_file():
         return None
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = records.parse((folder / CONFIG).read_bytes())
         path = next((path for name in (BASE_CONFIG, "config.json") if (path := folder / name).is_file()), None)
-        model_config = json.loads(path.read_text(encoding="utf-8")) if path else {}  # config.json: an older version
+        model_config = records.parse(path.read_bytes()) if path else {}  # config.json: an older version
         base = config["base_model_name_or_path"]
         if not Path(base).exists():  # another machine, or an emptied cache
             base = model_config.get("_name_or_path") or base
         return SavedAdapter(base, config.get("revision"), config["r"], model_config)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder / CONFIG} is damaged", found=str(error), do="save the adapter again") from error
 
 

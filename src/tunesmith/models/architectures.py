@@ -170,6 +170,35 @@ def add_rows(model: Any, tokens: int) -> int:
     return added
 
 
+def check_complete(name: str, report: Any, prefix: str) -> None:
+    """Raise ModelError for files that lack weights of the pretrained part, which would silently be random.
+
+    name: what the model is called, in the message. report: of transformers. prefix: of the names of that part.
+    """
+    keys = [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])]
+    random = sorted(key for key in keys if key.startswith(prefix) and "pooler" not in key)
+    if random:
+        raise ModelError(
+            f"the files of {name} do not have all weights of the model",
+            found=f"{len(random)} tensors are missing or have another shape, such as {random[0]}",
+            do="check that config.json and model.safetensors belong together",
+        )
+
+
+def check_finite(source: str, model: nn.Module) -> None:
+    """Raise ModelError for weights that are not finite numbers. source: what the model is called, in the message."""
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point() or weight.is_meta:
+            continue
+        # a sum takes less memory, but can be infinite where no weight is
+        if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
+            raise ModelError(
+                f"cannot use {source}: weights are not finite",
+                found=f"NaN or infinity in {name}",
+                do="restore the file from a copy, or train again, with a lower learning rate",
+            )
+
+
 def repeated_layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the members of the outermost lists of two or more modules of one class.
 

@@ -1,4 +1,4 @@
-"""Exported causal language models, used like those of transformers: with `generate`, caches and left padding.
+"""Exported causal language models, called like those of transformers.
 
 A folder holds one graph, which takes tokens and the key-value cache of the tokens before them, and returns logits and
 the longer cache. With an empty cache it reads a prompt, with a full one it goes on by a token.
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tunesmith.errors import MissingExtra
@@ -36,14 +36,14 @@ def is_graph(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or (folder / SCRIPTED).is_file()
 
 
-class GraphModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class GraphModel(nn.Module):
     """A graph as a causal language model on the CPU."""
 
-    _supports_sdpa = True
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, program: Program, config: Any, folder: Path) -> None:
-        super().__init__(config)
-        self.program, self.folder = program, folder
+        super().__init__()
+        self.program, self.config, self.folder = program, config, folder
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # callers ask the parameters for the device
 
     @classmethod
@@ -66,7 +66,7 @@ class GraphModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             elif kind == "openvino":
                 options["config"] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # what transformers still asks of newer versions of torch
+                warnings.simplefilter("ignore", FutureWarning)  # transformers still uses what torch deprecates
                 program = ExportedModel.from_pretrained(folder, device="cpu", **options)
         except ImportError as error:
             raise MissingExtra(
@@ -79,47 +79,31 @@ class GraphModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: DynamicCache | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
+        past_key_values: dict[str, torch.Tensor] | None = None,
+        logits_to_keep: int = 0,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits and the longer cache. logits_to_keep: the last positions that get logits; 0 for all."""
         batch, length = input_ids.shape
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = past_key_values or empty_cache(self.config, batch)
+        width = next(iter(past.values())).shape[2] + length
         if attention_mask is None:
-            attention_mask = torch.ones(batch, past + length, dtype=torch.long)
+            attention_mask = torch.ones(batch, width, dtype=torch.long)
         if position_ids is None:
-            position_ids = torch.arange(past, past + length).expand(batch, length)
-        if isinstance(logits_to_keep, int):
-            logits_to_keep = torch.arange(length - logits_to_keep if logits_to_keep else 0, length)
+            position_ids = torch.arange(width - length, width).expand(batch, length)
         output = self.program(
             input_ids=input_ids,
             attention_mask=attention_mask.long(),
             position_ids=position_ids,
-            logits_to_keep=logits_to_keep,
-            past_key_values=named(past_key_values) if past else empty_cache(self.config, batch),
+            logits_to_keep=torch.arange(length - (logits_to_keep or length), length),
+            past_key_values=past,
         )
-        return CausalLMOutputWithPast(logits=output["logits"], past_key_values=cache_of(output["present"]))
+        return CausalLMOutputWithPast(logits=output["logits"], past_key_values=output["present"])
 
     def save_pretrained(self, folder: Path) -> None:
         """Copy the graph and what lies beside it."""
         if folder.resolve() != self.folder.resolve():
             shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-
-
-def named(cache: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a cache by the names that graphs have for them."""
-    return {
-        f"{number}.{name}": tensor
-        for number, layer in enumerate(cache.layers)
-        for name, tensor in (("key", layer.keys), ("value", layer.values))
-    }
-
-
-def cache_of(tensors: dict[str, torch.Tensor]) -> Any:
-    """Return the cache that holds some tensors by name."""
-    flat = list(tensors.values())
-    return DynamicCache(list(zip(flat[::2], flat[1::2], strict=True)))
 
 
 def empty_cache(config: Any, batch: int) -> dict[str, torch.Tensor]:

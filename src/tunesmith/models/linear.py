@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from tunesmith import console
+from tunesmith import console, records
 from tunesmith.data import labels as names
-from tunesmith.errors import TrainingError
+from tunesmith.errors import ModelError, TrainingError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
@@ -209,11 +209,20 @@ class LinearClassifier:
     @classmethod
     def load(cls, folder: Path) -> LinearClassifier:
         """Load the classifier that `save` wrote; its predictions are bit-identical."""
-        content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
+        content = records.parse((folder / SETTINGS).read_bytes())
+        tensors = read(folder / WEIGHTS)
         vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
         regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
         return cls(tuple(content["labels"]), Linear(**content["settings"]), vocabulary, tensors.get("idf"), regression)
+
+
+def read(file: Path) -> dict[str, Floats]:
+    """Return the tensors of a regression. Raises ModelError where they are not finite."""
+    tensors: dict[str, Floats] = load_file(file)
+    if odd := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        do = "restore the file from a copy, or train again"
+        raise ModelError(f"cannot use {file}: weights are not finite", found=f"NaN or infinity in {odd[0]}", do=do)
+    return tensors
 
 
 def prepare() -> None:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from tunesmith import assets, processes
+from tunesmith import assets, integrity, processes
 from tunesmith.console import say, warn
-from tunesmith.errors import MissingExtra, ModelError
+from tunesmith.errors import MissingExtra, ModelError, TunesmithError
 from tunesmith.models import adapters, architectures, gguf_import, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
@@ -60,7 +60,7 @@ def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: An
         logits_2LV = model.eval()(input_ids=ids_2L).logits[:, :-1].float()
     if not torch.allclose(logits_2LV[0], logits_2LV[1], atol=1e-4 * float(logits_2LV.abs().max())):
         raise _not_causal(settings, f"{config.model_type}, an encoder: its outputs depend on later tokens")
-    _check_body(settings, report, "")
+    architectures.check_complete(settings.name_or_path, report, "")
     loaded = _adjusted(settings, model, tokenizer, "")
     _generate_greedily(model, tokenizer)
     return loaded
@@ -90,7 +90,7 @@ def sequence_classifier(
             quantization.llm_int8_skip_modules = adapters.heads(AutoModelForSequenceClassification.from_config(config))
     model, report = _weights(AutoModelForSequenceClassification, settings, config, seed, quantization)
     prefix = f"{model.base_model_prefix}."
-    _check_body(settings, report, prefix)
+    architectures.check_complete(settings.name_or_path, report, prefix)
     return _adjusted(settings, model, tokenizer, prefix)
 
 
@@ -110,7 +110,7 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
         model = causal_lm(settings, saved_tokenizer, 0).module
     else:
         base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
-        model = adapters.load(base.module, folder)
+        model = _with_adapter(base.module, settings)
     return model.eval().to(processes.device()), saved_tokenizer
 
 
@@ -127,15 +127,23 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
             )
         labels = [names[key] for key in sorted(names, key=int)]
         base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
-        return adapters.load(base.module, folder).to(processes.device()), saved_tokenizer
+        return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
             trust_remote_code=trust_remote_code,
             **_weight_options(),
         )
-    _check_body(settings, report, "")
+    architectures.check_complete(settings.name_or_path, report, "")
+    architectures.check_finite(settings.name_or_path, model)
     return model.to(processes.device()), tokenizer(settings)
+
+
+def _with_adapter(model: nn.Module, settings: Model) -> nn.Module:
+    with _loading_errors(settings):
+        adapted = adapters.load(model, Path(settings.name_or_path))
+    architectures.check_finite(settings.name_or_path, adapted)
+    return adapted
 
 
 def body(settings: Model, seed: int = 0) -> nn.Module:
@@ -152,17 +160,20 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     with _loading_errors(settings):
         model, report = AutoModel.from_pretrained(_model_location(settings), **_source(settings), **_weight_options())
-    _check_body(settings, report, "")
+    architectures.check_complete(settings.name_or_path, report, "")
+    architectures.check_finite(settings.name_or_path, model)
     return cast(nn.Module, model.to(processes.device()))
 
 
 def location(settings: Model) -> str:
     """Return the folder or hub id that transformers loads a model from.
 
-    Assets are fetched, and GGUF files unpacked, at first use.
+    Assets are fetched, and GGUF files unpacked, at first use. Raises RunError for a damaged model of a run.
     """
     name = settings.name_or_path
     path = str(assets.fetch(name).path) if name.startswith(assets.PREFIX) else name
+    if (Path(path) / integrity.HASHES).is_file():
+        integrity.verify(Path(path))
     if not path.endswith(gguf_import.SUFFIX):
         return path
     with _quiet():
@@ -187,18 +198,6 @@ def prepare(settings: Model) -> None:
         location(settings)
 
 
-def _check_body(settings: Model, report: Any, prefix: str) -> None:
-    """Raise ModelError for files that lack weights of the pretrained part, which would silently be random."""
-    keys = [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])]
-    random = sorted(key for key in keys if key.startswith(prefix) and "pooler" not in key)
-    if random:
-        raise ModelError(
-            f"the files of {settings.name_or_path} do not have all weights of the model",
-            found=f"{len(random)} tensors are missing or have another shape, such as {random[0]}",
-            do="check that config.json and model.safetensors belong together",
-        )
-
-
 def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: Any | None) -> tuple[Any, Any]:
     """Return a model of this architecture in float32, and transformers' report of the weights that its files lack."""
     own = settings.from_config is not None or settings.state_dict is not None
@@ -219,9 +218,10 @@ def _weights(auto: Any, settings: Model, config: Any, seed: int, quantization: A
             **_source(settings),
             **in_4_bits,
             config=config,
-            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `_check_body` checks the rest
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `check_complete` checks the rest
             **_weight_options(),
         )
+    architectures.check_finite(settings.name_or_path, model)
     return quantize.use_training_kernels(model), report
 
 
@@ -370,7 +370,9 @@ def _loading_errors(settings: Model) -> Iterator[None]:
             found=_first_line(error),
             do="pip install 'tunesmith[tokenizers]'",
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except TunesmithError:
+        raise
+    except Exception as error:  # files can be damaged in many ways, and the tokenizers raise no class of their own
         pickled = f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
         raise ModelError(
             f"cannot load {settings.name_or_path}",

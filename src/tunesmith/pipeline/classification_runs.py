@@ -121,7 +121,7 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationRep
             scores=run.load("scores.json", ClassificationScores),
             worst=run.load("worst.json", WorstMistakes).worst,
             sample_predictions=run.load("sample_predictions.json", SamplePredictions)
-            if (run.path / "sample_predictions.json").exists()
+            if run.has("sample_predictions.json")
             else None,
             library=methods.library(run.manifest.name),
         )

@@ -70,7 +70,7 @@ def judge_scores(*files: object, confidence: Confidence | None = None) -> Extern
     """
     confidence = confidence or Confidence()
     if not files:
-        raise DataError("no files of scores", do="give one or more")
+        raise DataError("no files of scores", expected="at least one", found="none", do="name them")
     paths = [in_memory.kept_path(file) for file in files]
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
@@ -80,7 +80,8 @@ def judge_scores(*files: object, confidence: Confidence | None = None) -> Extern
         given = {row: value for row, value in rows.scores.items() if value is not None}
         values = list(given.values())
         if not values:
-            raise DataError(f"{name}: no scores")
+            found = f"{len(rows.scores):,} rows without a score"
+            raise DataError(f"{name}: no scores", expected="a number in a row", found=found, do="give another file")
         described.append(
             ScoreFile(
                 name=name,
@@ -116,9 +117,11 @@ def read(path: Path) -> ScoresByRow:
         lines = text.splitlines() if path.suffix == ".jsonl" else [text]
         values = [json.loads(line) for line in lines if line.strip()]
     except OSError as error:
-        raise DataError(f"{path}: cannot be read", found=str(error.strerror or error)) from None
+        found, do = str(error.strerror or error), "check the path and its permissions"
+        raise DataError(f"{path}: cannot be read", expected="a file of scores", found=found, do=do) from None
     except ValueError as error:
-        raise DataError(f"{path}: broken JSON", found=str(error)) from None
+        do = "write the file again"
+        raise DataError(f"{path}: broken JSON", expected="JSON, or JSON Lines", found=str(error), do=do) from None
     content: Any = values if path.suffix == ".jsonl" else values[0] if values else None
     if isinstance(content, list) and all(_is_score(value) for value in content):
         return ScoresByRow(False, {str(number): value for number, value in enumerate(content, 1)})
@@ -131,7 +134,12 @@ def read(path: Path) -> ScoresByRow:
                 name = " · ".join(map(str, parts)) or str(number)
                 scores.setdefault(name, []).extend([row["score"]] if row["score"] is not None else [])
         return ScoresByRow(True, {name: fmean(values) if values else None for name, values in scores.items()})
-    raise DataError(f"{path}: no scores", expected="an array of numbers from 0 to 100, or rows with id and score")
+    raise DataError(
+        f"{path}: no scores",
+        expected="an array of numbers from 0 to 100, or rows with id and score",
+        found=type(content).__name__ if content else "nothing",
+        do="give another file, or write its scores so",
+    )
 
 
 def _is_score(value: Any) -> bool:

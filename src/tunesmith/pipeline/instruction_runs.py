@@ -21,7 +21,7 @@ from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions, sample_selection
 from tunesmith.reporting.judge_schema import load_judge_report
 from tunesmith.reporting.schema import GenerationReport, GenerationResult, StepResponse, TrainingSample
-from tunesmith.runs import Run
+from tunesmith.runs import HASHES, Run
 from tunesmith.tasks import instruction
 from tunesmith.types import ResponseRow
 
@@ -102,7 +102,8 @@ def _result(run: Run, name: str) -> GenerationResult:
     recipe, manifest = run.recipe, run.finished
     generate, model = recipe.generate, recipe.model.name_or_path
     base_folder = None
-    if (run.model / "adapter_config.json").exists():
+    listed = f"model/{HASHES}"
+    if "adapter_config.json" in (run.read(listed) if run.has(listed) else {file.name for file in run.model.glob("*")}):
         saved = "adapter"
     elif manifest.costs.trainable:
         saved = "model"
@@ -122,7 +123,7 @@ def _result(run: Run, name: str) -> GenerationResult:
         scores=run.load("scores.json", RunScores),
         samples=tuple(samples.values()),
         saved=saved,
-        judged=load_judge_report(run.read("judged.json")) if (run.path / "judged.json").exists() else None,
+        judged=load_judge_report(run.read("judged.json")) if run.has("judged.json") else None,
         base_model=assets.hub_id(model),
         base_folder=None if base_folder == model else base_folder,
         settings={

@@ -34,7 +34,10 @@ def items(sources: Sequence[Path], question_file: str, references: str | None, f
             written = answers[question.id]
             if len(written) != len(question.turns):
                 raise DataError(
-                    f"question {question.id}: {len(question.turns)} turns but {len(written)} answers of {model}"
+                    f"{source}: question {question.id}: turns and answers differ in number",
+                    expected=f"{len(question.turns)} answers",
+                    found=f"{len(written)} answers of {model}",
+                    do="answer every turn",
                 )
             turns = [
                 JudgeTurn(text, (answer,), reference=reference)
@@ -42,7 +45,12 @@ def items(sources: Sequence[Path], question_file: str, references: str | None, f
             ]
             made += [JudgeItem(question.id, (model,), tuple(turns[:number])) for number in range(1, len(turns) + 1)]
     if not made:
-        raise DataError("no question is answered", do="give answers to these questions: question_id must be the same")
+        raise DataError(
+            "no question is answered",
+            expected="answers with the question_id of a question",
+            found=f"{len(wanted):,} questions without an answer",
+            do="give answers to these questions",
+        )
     return made
 
 

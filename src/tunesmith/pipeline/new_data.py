@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tunesmith import data, recipe as recipes
 from tunesmith.console import say
 from tunesmith.data import sources, summary
+from tunesmith.errors import RecipeError
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.types import Example
@@ -30,6 +32,22 @@ def read(recipe: Recipe) -> list[Example]:
     for line in summary.lines(changes):
         say(f"data: {line}")
     return list(examples)
+
+
+def check_output(output: Path, source: str | None, *, overwrite: bool) -> None:
+    """Raise RecipeError for an output without a folder, for the source or a file in it, and for any file that exists.
+
+    overwrite: the last is allowed.
+    """
+    if not output.parent.is_dir():
+        raise RecipeError(f"cannot write {output}", found=f"no folder {output.parent}", do="make the folder first")
+    if not output.exists():
+        return
+    read = Path(source or "").expanduser()
+    if source and read.exists() and (output.samefile(read) or output.resolve().is_relative_to(read.resolve())):
+        raise RecipeError(f"cannot write {output}: it is the input", do="give --output another name")
+    if not overwrite:
+        raise RecipeError(f"cannot write {output}: it exists", do="give another name, or --overwrite")
 
 
 def columns(recipe: Recipe) -> dict[str, dict[str, object]]:

@@ -106,7 +106,8 @@ def as_run(source: object) -> Run | None:
         return None
     place = Path(source).expanduser()
     if not place.exists():
-        raise DataError(f"no such file: {source}", do="give a run directory, or a file of answers")
+        expected, do = "a run directory, or a file of answers", "check the path"
+        raise DataError(f"no such file: {source}", expected=expected, found="nothing", do=do)
     return None if place.is_file() else runs.find(place)
 
 
@@ -142,7 +143,9 @@ def scorable(model: ModelResponses) -> ModelResponses:
     rows = [row for row in model.rows if row.reference is not None]
     unanswered = [row.id for row in rows if row.missing]
     if not rows:
-        raise DataError(f"{model.source}: no row with a reference", do="give a file with references")
+        found = f"{len(model.rows):,} rows without one"
+        do = "give a file with references"
+        raise DataError(f"{model.source}: no row with a reference", expected="references", found=found, do=do)
     reasons = {
         f"left out of {model.name}: no reference": ungraded,
         f"no response of {model.name}: counts as an empty answer": unanswered,

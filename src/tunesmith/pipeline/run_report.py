@@ -63,7 +63,7 @@ def write_run(run: Run) -> None:
     learned = report_parts.curve(run)
     if learned:
         _plot(learned, run.path / "training_loss.png")
-    if (run.path / "scores.json").exists():
+    if run.has("scores.json"):
         report = build([run], confidence_of(run.recipe))
         _write_pages(run, report)
         run.write("README.md", TASKS[report.task].card(report, None))
@@ -71,7 +71,7 @@ def write_run(run: Run) -> None:
 
 def card(run: Run, exported: ExportedModel) -> str:
     """Return the model card of an exported run."""
-    if not (run.path / "scores.json").exists():
+    if not run.has("scores.json"):
         manifest = run.manifest
         head = f"# {report_parts.title(run)}: {manifest.name}\n\n{manifest.description}. It was not tested.\n\n"
         return f"{head}## How to use\n\n{exported.usage}\n"

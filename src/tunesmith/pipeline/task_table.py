@@ -89,7 +89,7 @@ def task_of(run: Run) -> Task:
 
 def scores_of(run: Run) -> Scores | None:
     """The scores of a run's test split; None if it was not tested."""
-    return run.load("scores.json", task_of(run).scores) if (run.path / "scores.json").exists() else None
+    return run.load("scores.json", task_of(run).scores) if run.has("scores.json") else None
 
 
 def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:

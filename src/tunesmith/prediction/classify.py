@@ -11,16 +11,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import nn
 
+from tunesmith import records
 from tunesmith.console import say, track
 from tunesmith.data import batches, labels as names
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
-from tunesmith.models import onednn_linear, pretrained, unpadding
+from tunesmith.models import linear, onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
@@ -168,11 +169,11 @@ class ProbeClassifier(EncodedClassifier):
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> ProbeClassifier:
-        content = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        content = records.parse((folder / SETTINGS).read_bytes())
         model = Model(name_or_path=str(folder / BODY), trust_remote_code=trust_remote_code)
         tokenizer = pretrained.tokenizer(model)
         encoder = Encoder(pretrained.body(model), tokenizer, tokenizer.model_max_length)
-        tensors = load_file(folder / HEAD)
+        tensors = linear.read(folder / HEAD)
         regression = Regression(tensors["weight"], tensors["bias"])
         return cls(tuple(content["labels"]), encoder, Probe(**content["settings"]), regression)
 

@@ -63,10 +63,8 @@ class LabelClassifier:
             return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
         rows = names.softmax(self._tree.total(self._tree.constrained(edges_BE)))
-        return [
-            Prediction(example.id, self.labels[k], tuple(row))
-            for example, k, row in zip(examples, chosen, rows.tolist(), strict=True)
-        ]
+        predictions = names.predictions(examples, rows, self.labels)
+        return [replace(row, label=self.labels[k]) for row, k in zip(predictions, chosen, strict=True)]
 
     @property
     def max_length(self) -> int:
@@ -114,8 +112,9 @@ class LabelClassifier:
         limit = self.generator.context_length
         if length > limit - self.max_answer_tokens:
             raise DataError(
-                f"the question without a text has {length} tokens, the longest label {self.max_answer_tokens}",
-                expected=f"at most {limit} together (model.max_length)",
+                "the question leaves no room for a text",
+                expected=f"at most {limit} tokens for question and label (model.max_length)",
+                found=f"{length} tokens without a text, {self.max_answer_tokens} of the longest label",
                 do="raise model.max_length, or shorten prompt.instruction",
             )
 

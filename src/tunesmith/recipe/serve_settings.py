@@ -53,7 +53,7 @@ class Serve(Section):
     key_file: str | None = None
     """File with such keys, one per line."""
     engine: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto"
-    """What computes a classifier: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
+    """What computes a model: torch, or an ONNX export that lies in the run; `auto` takes the fastest whose
     parity report is good. The guard's classifier always has `auto`."""
     max_body_bytes: Count = 1_000_000
     """Maximum size of a request."""
@@ -72,7 +72,8 @@ class Serve(Section):
     max_batch_tokens: Count = 2048
     """Approximate maximum tokens of a batch."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
-    """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row."""
+    """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row. A classifier
+    waits only if its last batch had several requests, so that a client on its own need not."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""
     guard: Guard = Guard()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tunesmith import records
+from tunesmith.console import printable
 from tunesmith.hardware import Environment
 from tunesmith.reporting.format import count, megabytes, seconds, trained, training
 from tunesmith.reporting.header import Header
@@ -18,12 +19,12 @@ QUOTED = 280
 
 def plain(text: object) -> str:
     """Text from the data on one line, with nothing left in it that Markdown, HTML or a table would act on."""
-    return re.sub(r"([\\`*<>\[\]|&~$])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*<>\[\]|&~$])", r"\\\1", printable(" ".join(str(text).split())))
 
 
 def code(text: object) -> str:
     """In backticks; a backtick or a pipe inside would end the code or the table's cell."""
-    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + printable(" ".join(str(text).split())).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def quote(text: str) -> str:

@@ -1,7 +1,8 @@
 """The queue of a model: requests wait, run in batches, and finish in the order in which they came.
 
-One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one, and runs those
-that can share a batch, up to a token budget, shortest first. Cancelled and expired requests leave the queue before.
+One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one if several come
+together, and runs those that can share a batch, up to a token budget, shortest first. Cancelled and expired requests
+leave the queue before.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ class Limits:
     """Inputs of a batch."""
     wait: float
     """Seconds to wait for one more request."""
+    wait_alone: bool = True
+    """Whether a request waits even if it is alone, and the one before it was."""
 
 
 class Queue:
@@ -140,6 +143,7 @@ class Queue:
         self._running: list[QueuedRequest] = []
         self._changed = threading.Condition()
         self._open = True
+        self._shared_batch = False
         self._seconds_per_input = 0.05
         self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
         self._thread.start()
@@ -236,6 +240,7 @@ class Queue:
                     for request in batch:
                         self._waiting.remove(request)
                     self._running = batch
+                    self._shared_batch = len(batch) > 1
                     return sorted(batch, key=lambda request: request.tokens)
                 self._changed.wait(seconds)
 
@@ -253,6 +258,8 @@ class Queue:
 
     def _gather_until(self) -> float:
         """Return the time until which to wait for more: as long as they come in quick succession, within a limit."""
+        if len(self._waiting) == 1 and not (self.limits.wait_alone or self._shared_batch):
+            return 0.0
         first, newest = self._waiting[0].created, self._waiting[-1].created
         return min(newest + self.limits.wait, first + MAX_WAITS * self.limits.wait)
 

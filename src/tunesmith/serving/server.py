@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import ipaddress
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tunesmith.console import say
 from tunesmith.errors import RecipeError
@@ -22,6 +24,12 @@ from tunesmith.serving.middleware import Middleware, ServerState
 KEEP_ALIVE = 75
 """Seconds for which an idle connection is kept. Longer than clients keep theirs (5 s and more): a server that closes
 first can miss a request that is on its way."""
+HEADER_TIMEOUT = 15
+"""Seconds in which the headers of a request must arrive, from its first byte on."""
+MAX_HEADER_BYTES = 2**18
+"""Headers that are longer and still incomplete are refused; asyncio reads as many bytes at once."""
+STALL_TIMEOUT = 30
+"""Seconds after which a connection is closed whose client reads nothing of what waits to be sent."""
 SWITCH_INTERVAL = 0.0005
 """Seconds after which Python switches threads. With its default of 5 ms, connections wait that long for a model's
 thread, again and again."""
@@ -86,6 +94,7 @@ def server(app: Middleware, settings: Serve) -> uvicorn.Server:
     """Return the server, not yet started."""
     config = uvicorn.Config(
         app,
+        http=_LimitedConnection,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -95,6 +104,55 @@ def server(app: Middleware, settings: Serve) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE,
     )
     return _DrainingServer(config, app.state, settings.drain_seconds)
+
+
+class _LimitedConnection(HttpToolsProtocol):
+    """An HTTP connection that is closed where request headers are too slow or too long, or the client stops reading.
+
+    uvicorn only limits the time between two requests; the middleware limits bodies and responses.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin like a connection that is kept between two requests."""
+        super().connection_made(transport)
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._check_reader(0)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse data. Outside of a request, it must become the headers of one, in time and within their limit."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._header_bytes += len(data)
+            if self._header_timer is None:
+                self._header_timer = self.loop.call_later(HEADER_TIMEOUT, self.transport.abort)
+        super().data_received(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self.send_400_response("The headers of the request are too long.")
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        self._end_headers()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the timers."""
+        self._end_headers()
+        self._reader_timer.cancel()
+        super().connection_lost(exc)
+
+    def _end_headers(self) -> None:
+        self._header_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _check_reader(self, before: int) -> None:
+        """Close the connection if all that waited to be sent at the last check still does."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and waiting == before:
+            self.transport.abort()
+        self._reader_timer = self.loop.call_later(STALL_TIMEOUT, self._check_reader, waiting)
 
 
 class _DrainingServer(uvicorn.Server):

@@ -22,4 +22,9 @@ def check_train(examples: Sequence[Example]) -> None:
     """Raise DataError where there is nothing to tell apart."""
     labels = {example.label for example in examples}
     if len(labels) == 1:
-        raise DataError("train has a single label", found=repr(labels.pop()), do="check data.label and the rows")
+        raise DataError(
+            "train has a single label",
+            expected="at least two labels",
+            found=repr(labels.pop()),
+            do="check data.label and the rows",
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tunesmith import records, runs
+from tunesmith import integrity, records, runs
 from tunesmith.console import warn
 from tunesmith.errors import RunError
 from tunesmith.training import sharding
@@ -113,7 +113,7 @@ def save(folder: Path, content: Snapshot, notes: SessionNotes, keep: int) -> Pat
 def newest(folder: Path) -> Path | None:
     """Return the newest checkpoint that is undamaged; warns about damaged ones and skips them."""
     for path in _listing(folder):
-        problem = runs.damage(path)
+        problem = integrity.damage(path)
         if problem is None:
             return path
         warn(f"checkpoint {path.name} is damaged ({problem}); trying the one before")
@@ -122,8 +122,7 @@ def newest(folder: Path) -> Path | None:
 
 def load(path: Path, state: TrainState) -> SessionNotes | None:
     """Restore a checkpoint into `state`; returns the notes that were saved with it."""
-    content = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
-    progress = records.load(Progress, content, str(path / PROGRESS))
+    progress = records.read(Progress, path / PROGRESS)
     stored, expected = load_file(path / MODEL), _model_tensors(state)
     if odd := sorted(expected.keys() ^ stored.keys()):
         raise RunError(

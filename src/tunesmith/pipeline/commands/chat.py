@@ -38,7 +38,7 @@ class ChatSession:
     def ask(self, text: str) -> Iterator[str]:
         """The response in pieces, as it is generated; it is remembered, as far as it was read."""
         if not text.strip():
-            raise DataError("an empty question", do="write something")
+            raise DataError("an empty question", expected="a text", found="nothing", do="write something")
         self.messages.append(Message("user", text))
         self.turns += 1
         pieces: list[str] = []

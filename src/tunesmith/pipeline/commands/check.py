@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith import recipe as recipes, records
+from tunesmith.console import printable
 from tunesmith.data import summary
 from tunesmith.pipeline import in_memory
 from tunesmith.pipeline.commands.train import source_name
@@ -54,7 +55,7 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
 
 
 def describe(checked: DataCheck, *, colours: bool = False) -> str:
-    """Return the result of `check` as text. Without colours learned tokens stand in double brackets."""
+    """Return the result of `check` as printable text. Without colours learned tokens stand in double brackets."""
     lines = summary.describe(checked)
     if (tokens := checked.tokens) is not None:
         learned = "" if tokens.learned is None else f"; {tokens.learned:.1%} of the tokens are learned"
@@ -64,9 +65,12 @@ def describe(checked: DataCheck, *, colours: bool = False) -> str:
         )
     lines += [f"data: {line}" for line in summary.lines(checked.changes)]
     if checked.rendered is None:
-        return "\n".join([*lines, *(f"example {row.id} [{row.label}]: {row.text[:200]!r}" for row in checked.examples)])
+        lines += [f"example {row.id} [{row.label}]: {row.text[:200]!r}" for row in checked.examples]
+        return printable("\n".join(lines))
+    lines = [printable(line) for line in lines]
     before, after = (LEARNED, COMMON) if colours else ("[[", "]]")
     for row in checked.rendered:
-        text = "".join(f"{before}{piece}{after}" if learned else piece for piece, learned in row.pieces)
-        lines.append(f"--- example {row.id}, {row.tokens} tokens, {row.learned} of them learned:\n{text}")
+        pieces = [(printable(piece), learned) for piece, learned in row.pieces]
+        text = "".join(f"{before}{piece}{after}" if learned else piece for piece, learned in pieces)
+        lines.append(f"--- example {printable(row.id)}, {row.tokens} tokens, {row.learned} of them learned:\n{text}")
     return "\n".join(lines)

@@ -81,7 +81,10 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
     examples = new_data.read(new_data.settings(run.recipe, source, overrides))
     if missing := [example.id for example in examples if example.label is None]:
         raise DataError(
-            f"{len(missing)} rows have no label: {', '.join(missing[:5])}", do="use `tunesmith predict`, or add labels"
+            f"{source}: {len(missing)} rows have no label",
+            expected="a label in every row",
+            found=", ".join(missing[:5]),
+            do="use `tunesmith predict`, or add labels",
         )
     classifier = load_classifier(run)
     if unknown := sorted({str(example.label) for example in examples} - set(classifier.labels)):

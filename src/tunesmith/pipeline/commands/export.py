@@ -80,6 +80,7 @@ def export(
 def merge(run: str | Path | Run, output: str | Path) -> ParityReport:
     """Export a run with an adapter to safetensors in float32; 4-bit weights become the values that they stand for."""
     run = run if isinstance(run, Run) else runs.find(run)
+    run.verify_model()  # a file of an adapter may be missing
     if not _has_adapter(run):
         raise RunError(f"{run.path} has no adapter: its model is a full one already", do=f"use {run.model}")
     return export(run, "safetensors", output, precision="float32")
@@ -126,7 +127,10 @@ def _examples(run: Run, source: object) -> Sequence[Example]:
         splits = read_splits(recipe)
     except DataError as error:
         raise DataError(
-            f"{run.path}: cannot read the data to compare on", found=str(error), do="give some rows with --data"
+            f"{run.path}: cannot read the data to compare on",
+            expected="the data that the run was trained on",
+            found=str(error),
+            do="give some rows with --data",
         ) from error
     return splits.test or splits.validation or splits.train
 

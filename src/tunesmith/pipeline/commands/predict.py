@@ -6,17 +6,20 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tunesmith import data, records, runs
+from tunesmith.console import printable, warn
 from tunesmith.data import conversations, files, frames
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import generated_responses, in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
+from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -27,6 +30,9 @@ COLUMNS = ("id", "prompt", "response", "tokens", "ended", "reference")
 """What is shown of a response."""
 READ = {*COLUMNS[1:], *conversations.COLUMNS}
 """The columns of a source that a response's own take the place of."""
+FORMULA = re.compile("[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that spreadsheets may run (https://owasp.org/www-community/attacks/CSV_Injection)."""
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf(inity)?|nan)(e[+-]?\d+)? ?%?", re.IGNORECASE)
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
 """The columns that are added to those of the data."""
 
@@ -72,6 +78,8 @@ def _predicted(
     if examples and (examples[0].text_pair is not None) != paired:
         raise DataError(
             f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
+            expected="two texts" if paired else "one text",
+            found="one text" if paired else "two texts",
             do="give --text-pair" if paired else "leave --text-pair out",
         )
     if task_of(run).has_responses:
@@ -84,9 +92,14 @@ def _predicted(
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
         return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
-    if taken := {LABEL, PROBABILITY, PROBABILITIES} & {name for row in columns.values() for name in row}:
+    added = {LABEL, PROBABILITY, PROBABILITIES}
+    if top_k > 1:
+        added |= {f"{kind}_{rank}" for kind in ("label", PROBABILITY) for rank in range(1, top_k + 1)}
+    if taken := added & {name for row in columns.values() for name in row}:
         raise DataError(
-            f"{source} has columns that predictions are written to: {', '.join(sorted(taken))}",
+            f"{source}: columns that predictions are written to",
+            expected="other names",
+            found=", ".join(sorted(taken)),
             do="rename them in the data",
         )
     predictor = load_classifier(run)
@@ -105,32 +118,37 @@ def _predicted(
     return rows
 
 
-def check_output(output: Path, run: Run, source: str | None, *, overwrite: bool = False) -> None:
+def check_output(output: Path | None, run: Run, source: str | None, *, overwrite: bool = False) -> None:
     """Refuse an output file that could not or should not be written, before the work and not after it."""
     answers = task_of(run).has_responses
+    if output is None:
+        new_data.check_output(run.path / GENERATED, source, overwrite=True)
+        return
     if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
         more = "; for a JSON file's rows also in .json" if answers else ""
         raise RecipeError(f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}")
     if output.suffix == ".json" and _json_rows(run, source) is None:
         raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
-    if not output.parent.is_dir():
-        raise RecipeError(f"cannot write {output}", found=f"no folder {output.parent}", do="make the folder first")
-    if output.exists() and source and Path(source).expanduser().exists() and output.samefile(Path(source).expanduser()):
-        raise RecipeError(f"cannot write {output}: it is the input", do="give --output another name")
-    if output.exists() and not overwrite:
-        raise RecipeError(f"cannot write {output}: it exists", do="give another name, or --overwrite")
+    new_data.check_output(output, source, overwrite=overwrite)
 
 
 def write(
-    rows: Sequence[Row], run: Run, source: str | None, output: Path | None, overrides: Sequence[str] = ()
+    rows: Sequence[Row],
+    run: Run,
+    source: str | None,
+    output: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    keep_formulas: bool = False,
 ) -> list[Path]:
     """Write rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
 
     Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it. overrides: as
-    given to `predict`.
+    given to `predict`. keep_formulas: as `table` has it.
     """
     if output is not None and output.suffix != ".json":
-        return [runs.write_whole(output, table(rows, output.suffix).encode())]
+        text = table(rows, output.suffix, keep_formulas=keep_formulas)
+        return [runs.write_whole(output, text.encode(errors="backslashreplace"))]
     written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
     source_rows = _json_rows(run, source)
     if source_rows is not None and source is not None:
@@ -144,15 +162,19 @@ def write(
             for number, item in enumerate(source_rows, 1)
         ]
         output = output or run.path / f"{Path(source).stem}-with-responses.json"
-        content = json.dumps(whole, indent=4, ensure_ascii=False) + "\n"
+        content = printable(json.dumps(whole, indent=4, ensure_ascii=False)) + "\n"
         written.append(runs.write_whole(output, content.encode()))
     return written
 
 
-def table(rows: Sequence[Row], suffix: str) -> str:
-    """Return prediction rows as CSV, with lists and objects in JSON, or as JSON Lines."""
+def table(rows: Sequence[Row], suffix: str, *, keep_formulas: bool = False) -> str:
+    """Return prediction rows as CSV, with lists and objects in JSON, or as JSON Lines.
+
+    In CSV, a cell that a spreadsheet would run as a formula gets a `'` before it, with a warning that counts them;
+    keep_formulas leaves them as they are. Numbers such as -1.5 are none.
+    """
     if suffix == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        return "".join(printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n" for row in rows)
     flat: list[Row] = []
     for row in rows:
         ranks, score = (PROBABILITIES, PROBABILITY) if LABEL in row else ("scores", "score")
@@ -165,11 +187,21 @@ def table(rows: Sequence[Row], suffix: str) -> str:
         for rank, (label, value) in enumerate(ranked.items() if isinstance(ranked, dict) else (), 1):
             columns |= {f"label_{rank}": label, f"{score}_{rank}": value}
         flat.append(columns)
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    lines: list[list[Any]] = [names, *([row.get(name) for name in names] for row in flat)]
+    if not keep_formulas and (count := sum(_is_formula(cell) for line in lines for cell in line)):
+        warn(
+            f"{counted(count, 'cell')} that a spreadsheet would run as a formula (=, +, -, @, tab or line end first) "
+            "got a ' before the text; --keep-formulas writes them as they are"
+        )
+        lines = [[f"'{cell}" if _is_formula(cell) else cell for cell in line] for line in lines]
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)))
-    writer.writeheader()
-    writer.writerows(flat)
+    csv.writer(out).writerows(lines)
     return out.getvalue()
+
+
+def _is_formula(cell: object) -> bool:
+    return isinstance(cell, str) and FORMULA.match(cell) is not None and NUMBER.fullmatch(cell) is None
 
 
 def _json_rows(run: Run, source: str | None) -> list[object] | None:
@@ -187,14 +219,17 @@ def _json_rows(run: Run, source: str | None) -> list[object] | None:
 
 def _from_texts(texts: Sequence[object], pairs: Sequence[object]) -> list[Example]:
     if not texts:
-        raise DataError("nothing to predict", do="give texts (--text) or a data source (--data)")
+        do = "give texts (--text) or a data source (--data)"
+        raise DataError("nothing to predict", expected="at least one text", found="none", do=do)
     if pairs and len(pairs) != len(texts):
-        raise DataError(f"{len(texts)} texts but {len(pairs)} second texts", do="give one second text for each text")
+        found, do = f"{len(texts)} texts, {len(pairs)} second texts", "give one second text for each text"
+        raise DataError("texts without their second text", expected="pairs of texts", found=found, do=do)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise TypeError(f"text {number} is a {type(text).__name__}: expected a string")
         if not text.strip():
-            raise DataError(f"text {number} is empty", do="give a text with at least one word")
+            found, do = "nothing, or white space alone", "leave it out, or give a text"
+            raise DataError(f"text {number} is empty", expected="at least one character", found=found, do=do)
     return [
         Example(f"text:{number}", str(text), None if pair is None else str(pair))
         for number, (text, pair) in enumerate(itertools.zip_longest(texts, pairs), 1)

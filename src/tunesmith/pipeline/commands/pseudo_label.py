@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith import records, runs
-from tunesmith.console import say, track
+from tunesmith.console import printable, say
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
@@ -25,8 +25,6 @@ from tunesmith.types import NO_LABEL, Example
 
 TEMPERATURE = 0.7
 """For sampling, unless the recipe samples itself or has a temperature."""
-MAX_BATCH_SIZE = 64
-"""Samples in one batch, which share the prompt's computation."""
 BINS = 20
 
 
@@ -79,6 +77,7 @@ def pseudo_label(
     threshold: float = 0.75,
     answer: str = "text",
     output: str | Path | None = None,
+    overwrite: bool = False,
     overrides: Sequence[str] = (),
 ) -> PseudoLabels:
     """Label the rows of `source` by runs, and keep those on which they agree.
@@ -91,14 +90,16 @@ def pseudo_label(
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
     with in_memory.as_path(source) as name:
+        default = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
+        kept_path = default if output is None else Path(output).expanduser()
+        if kept_path.suffix != ".jsonl":
+            raise RecipeError(f"cannot write {kept_path}", expected="a name that ends in .jsonl")
+        left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
+        for path in (kept_path, left_path, *map(kept_path.with_suffix, (".md", ".html"))):
+            if output is not None or path.exists():
+                new_data.check_output(path, name, overwrite=overwrite or output is None)
         recipe = new_data.settings(voters[0].recipe, name, overrides)
         examples = new_data.read(recipe)
-    if output is None:
-        kept_path = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
-    else:
-        kept_path = Path(output).expanduser()
-        if kept_path.suffix != ".jsonl" or not kept_path.parent.is_dir():
-            raise RecipeError(f"cannot write {kept_path}", expected="a name that ends in .jsonl, in an existing folder")
     if task_of(voters[0]).has_responses:
         rows = _sampled_answers(voters[0], recipe, examples, samples, answer)
         votes = f"{samples} samples to a prompt"
@@ -106,12 +107,11 @@ def pseudo_label(
         rows = _voted_labels(voters, examples)
         votes = f"votes of {len(voters)} runs" if len(voters) > 1 else "probability of the label"
     report = _report(rows, voters, threshold, votes, name)
-    left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
     reasons = [row.reason(threshold) for row in rows]
     kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
     left = [row.content() | {"reason": reason} for row, reason in zip(rows, reasons, strict=True) if reason]
     for path, contents in ((kept_path, kept), (left_path, left)):
-        text = "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in contents)
+        text = "".join(printable(json.dumps(content, ensure_ascii=False)) + "\n" for content in contents)
         runs.write_whole(path, text.encode())
     runs.write_whole(kept_path.with_suffix(".md"), pseudo_label_report.markdown(report).encode())
     runs.write_whole(kept_path.with_suffix(".html"), pseudo_label_report.html(report).encode())
@@ -123,17 +123,17 @@ def _sampled_answers(
     run: Run, recipe: Recipe, examples: Sequence[Example], number: int, answer: str
 ) -> list[LabelledRow]:
     """Return the rows, in the columns that Alpaca has, with the answer on which most samples agree."""
-    update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
+    update: dict[str, object] = {"do_sample": True}
     if not recipe.generate.do_sample and recipe.generate.temperature == 1:
         update["temperature"] = TEMPERATURE
     settings = recipe.generate.model_copy(update=update)
     generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)
+    references = [row.messages[-1] if row.messages[-1].role == "assistant" else None for row in examples]
+    prompts = [row.messages[:-1] if last else row.messages for row, last in zip(examples, references, strict=True)]
+    sampled = generator.samples(prompts, number, settings, recipe.seed)
     rows = []
-    for example in track(examples, "sample"):
-        reference = example.messages[-1] if example.messages[-1].role == "assistant" else None
-        prompt = example.messages[:-1] if reference else example.messages
-        answers = generator.samples(prompt, number, settings, recipe.seed)
+    for example, reference, prompt, answers in zip(examples, references, prompts, sampled, strict=True):
         vote = self_consistency.vote([compared(sample.text) if sample.ended else None for sample in answers])
         text = "" if vote.index is None else answers[vote.index].text
         gold = compared(reference.content) if reference else None

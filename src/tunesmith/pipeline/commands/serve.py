@@ -10,14 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes, records, runs
-from tunesmith.console import say
+from tunesmith import integrity, recipe as recipes, records, runs
+from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, RecipeError, RunError
-from tunesmith.exporting import onnx, parity
+from tunesmith.exporting import parity
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import Classifier
+from tunesmith.protocols import Classifier, Predictor, TextGenerator
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -75,8 +75,8 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     return handlers
 
 
-def engine(run: Run, settings: Serve) -> Classifier:
-    """Return what computes a classification run's labels, by `serve.engine`.
+def engine(run: Run, settings: Serve) -> Predictor:
+    """Return what computes a run's labels or answers, by `serve.engine`.
 
     `auto` is the fastest of the run and its ONNX exports that match it, compared on as many rows as `export` takes by
     default. Raises RunError where the chosen export does not exist.
@@ -90,20 +90,24 @@ def engine(run: Run, settings: Serve) -> Classifier:
         for export in ONNX if importlib.util.find_spec("onnxruntime") else ():
             file = run.path / FOLDER / export / parity.FILE
             if file.is_file():
+                if integrity.enabled() and (problem := integrity.damage(file.parent)):
+                    warn(f"{file.parent} is not used: it is damaged: {problem}")
+                    continue
                 content = {"exact": export == "onnx"} | json.loads(file.read_text(encoding="utf-8"))
                 report = records.load(parity.ParityReport, content, str(file))
                 if parity.problem(report) is None and report.rows >= min(ROWS, held_out):
                     speeds[export] = report.speed or 0.0
         name = max(speeds, key=lambda engine: speeds[engine])
     if name == "torch":
-        return load_classifier(run)
+        return load_predictor(run)
     folder = run.path / FOLDER / name
     if not folder.is_dir():
         raise RunError(
             f"{run.path} has no {name} export", do=f"tunesmith export {run.path} --to {name}, or serve.engine=torch"
         )
-    say(f"{run.path}: labels by ONNX Runtime, from {folder}")
-    return onnx.load(folder)
+    integrity.verify(folder)
+    say(f"{run.path}: computed by ONNX Runtime, from {folder}")
+    return METHODS[run.recipe.method].load_graph(folder, run.recipe)
 
 
 def _check_engine(run: Run, settings: Serve) -> None:
@@ -124,14 +128,15 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
     if task_of(run).has_responses:
-        _check_engine(run, settings)
-        generator = load_generator(run)
+        generator = engine(run, settings)
+        assert isinstance(generator, TextGenerator)
         prompt = generator.tokenize([Message("user", "Hello")])
         generator.write([prompt], [1], [0], recipe.generate, lambda *_: True)
         return ServedGenerator(
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
     classifier = engine(run, settings)
+    assert isinstance(classifier, Classifier)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
     classifier.predict([first])

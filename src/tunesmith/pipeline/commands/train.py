@@ -141,7 +141,7 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
 
 def open_test(run: Run) -> Run:
     """Predict and score the test split of a run that was trained with `skip_test`. Others are left as they are."""
-    if (run.path / "scores.json").exists():
+    if run.has("scores.json"):
         return run
     recipe = run.recipe
     splits = read_splits(recipe)
@@ -178,6 +178,7 @@ def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tu
     parent = runs.find(path)
     if parent.finished.notes.steps is None:
         raise RunError(f"cannot continue {path}: {parent.manifest.description} was not trained in steps")
+    parent.verify_model()
     recipe = parent.recipe
     own = {
         "name_or_path": str(parent.model),

@@ -81,7 +81,7 @@ def _extended(kind: Callable[..., Scores], scores: GenerationScores, **more: obj
 
 def stored(run: Run) -> list[ResponseRow]:
     """Return the base model's answers in a run; empty if it was not asked."""
-    return run.predictions(SPLIT, ResponseRow) if (run.path / "predictions" / f"{SPLIT}.jsonl").exists() else []
+    return run.predictions(SPLIT, ResponseRow) if run.has(f"predictions/{SPLIT}.jsonl") else []
 
 
 def unless_asked(recipe: Recipe) -> Recipe:

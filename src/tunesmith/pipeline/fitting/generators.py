@@ -68,7 +68,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
-        raise DataError("no training row is left", do="raise model.max_length")
+        found, do = f"{len(job.splits.train):,} rows, all too long", "raise model.max_length"
+        raise DataError("no training row is left", expected="rows that fit", found=found, do=do)
     micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
         # a new copy each time: what a classifier caches about its model is out of date after more steps

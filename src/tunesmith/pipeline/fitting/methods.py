@@ -53,6 +53,12 @@ class Method:
         """Return the predictor in a model folder. recipe: the run's."""
         raise NotImplementedError
 
+    def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
+        """Return the predictor in an ONNX export of a run. recipe: the run's."""
+        from tunesmith.exporting import onnx
+
+        return onnx.load(folder)
+
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts | None:
         """Return the data as the method's tokenizer sees it; None if it has none."""
         return None
@@ -188,7 +194,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
-    export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
+    export_targets = (*WEIGHTS, "onnx", "torch-export", "torchscript", "gguf", "ollama")
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
@@ -199,6 +205,9 @@ class GeneratorMethod(FineTunedMethod):
         from tunesmith.pipeline.fitting import generators
 
         return generators.reload(recipe, folder)
+
+    def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
+        return self.load(folder, recipe)  # which knows a graph from weights
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
         return inspection.render(recipe, splits)
@@ -248,7 +257,8 @@ def library(name: str) -> str | None:
 
 
 def load_predictor(run: Run) -> Predictor:
-    """Return what a finished run trained."""
+    """Return what a finished run trained. Raises RunError where its files are not as they were written."""
+    run.verify_model()
     return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
