@@ -32,10 +32,12 @@ def byte_tokenizer(pad: str = "[PAD]") -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token=pad, eos_token="[SEP]", model_max_length=512)
 
 
-def generator(family: str = "llama", template: str = "alpaca", pad: str = "[PAD]", max_length: int = 500) -> Generator:
+def generator(
+    family: str = "llama", template: str = "alpaca", pad: str = "[PAD]", max_length: int = 500, **changes: Any
+) -> Generator:
     words = byte_tokenizer(pad)
     words.chat_template = CHAT
-    model = tiny.causal(family, vocab_size=len(words), max_position_embeddings=512)
+    model = tiny.causal(family, vocab_size=len(words), max_position_embeddings=512, **changes)
     for weight in model.parameters():  # further apart than at the start: the likeliest token leads clearly
         if weight.ndim == 2:
             weight.data *= 3

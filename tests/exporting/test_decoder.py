@@ -51,7 +51,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     @functools.cache
     def write(target: str, family: str = "llama") -> tuple[Generator, Exported, Path]:
         folder = tmp_path_factory.mktemp(f"{family}-{target}")
-        generator = tiny_generators.generator(family)
+        layers = (
+            {} if family in ("llama", "gpt2") else {"num_hidden_layers": 1}
+        )  # tracing takes as long as they are many
+        generator = tiny_generators.generator(family, **layers)
         return generator, targets.find(target)(source(generator), folder), folder
 
     return write
@@ -120,7 +123,7 @@ def run_py(folder: Path, *arguments: str, without: tuple[str, ...], told: str = 
     code = f"import runpy, sys; {block}sys.argv = sys.argv[1:]; runpy.run_path('run.py', run_name='__main__')"
     command = [sys.executable, "-W", "ignore", "-c", code, "run.py", *arguments]
     done = subprocess.run(command, cwd=folder, input=told, capture_output=True, text=True, check=False)
-    assert "EOFError" in done.stderr if told else done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -153,7 +156,7 @@ def test_run_py_goes_on_with_its_cache(written: Callable[..., Any]) -> None:
     first = generator.respond(["1"], [[Message("user", "Why?")]], SETTINGS, 42)[0].text
     turns = [Message("user", "Why?"), Message("assistant", first), Message("user", "Who?")]
     second = generator.respond(["1"], [turns], SETTINGS, 42)[0].text
-    assert said == f"> {first}\n> {second}\n> "
+    assert said == f"{first}\n{second}\n"
     assert first
 
 

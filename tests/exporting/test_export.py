@@ -278,8 +278,9 @@ def test_a_generator_writes_the_same_everywhere(target: str, generator: Run, tmp
         assert proof.speed is proof.seconds_per_row is None
 
 
-def test_the_graph_of_a_generator_is_served(generator: Run) -> None:
+def test_the_graph_of_a_generator_is_served(generator: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tunesmith.export(generator, "onnx", rows=4)
+    assert capsys.readouterr().out == ""  # which is for the result on the command line
     served, rows = serve.engine(generator, Serve(engine="onnx")), held_out(generator)
     assert isinstance(served, Generator)
     assert isinstance(served.model, GraphModel)

@@ -126,11 +126,10 @@ def write_scripted(source: ExportSource, folder: Path) -> None:
             flat, (*inputs.values(), *cache.values()), check_trace=False
         )
         traced.save(str(folder / SCRIPTED))
+        flat.decoder.config.save_pretrained(folder)
 
 
-def read_back(
-    source: ExportSource, folder: Path, engine: str, lines: RunLines | None = None, exact: bool = True
-) -> Exported:
+def read_back(source: ExportSource, folder: Path, engine: str, lines: RunLines | None = None) -> Exported:
     """Write tokenizer, settings and run.py beside a graph, and return the run's predictor around it.
 
     lines: None for ONNX Runtime's own.
@@ -148,7 +147,7 @@ def read_back(
         return step_by_step(model, rows)
 
     generator = predictor if isinstance(predictor, TextGenerator) else None
-    return Exported(predictor.logits, engine, exact, others={"decode": alone, "batch": together}, generator=generator)
+    return Exported(predictor.logits, engine, others={"decode": alone, "batch": together}, generator=generator)
 
 
 def step_by_step(model: GraphModel, rows: Sequence[PromptWithAnswer]) -> list[Logits]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def tracing(target: str) -> Iterator[None]:
     disabled = logging.root.manager.disable
     try:
         logging.disable(logging.WARNING)
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # exporters raise in many ways; each means that this model cannot be traced

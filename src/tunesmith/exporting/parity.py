@@ -123,7 +123,8 @@ def with_responses(
     rows: Sequence[PromptWithAnswer],
     settings: Generate,
 ) -> ParityReport:
-    """Return the report with what both write to the same prompts, alternately, and how fast."""
+    """Return the report with what both write to the same prompts, greedily and alternately, and how fast."""
+    settings = settings.model_copy(update={"do_sample": False})
     pairs: list[tuple[Response, Response]] = []
     seconds: list[tuple[float, float]] = []
     for start in range(0, len(rows), CHUNK):
@@ -153,9 +154,8 @@ def problem(report: ParityReport) -> str | None:
         matches = report.agreement >= AGREE
     if matches:
         return None
-    return (
-        f"{agreement(report)}; logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
-    )
+    responses = "" if report.same_responses is None else f"; {report.same_responses:.2%} of whole responses agree"
+    return f"{agreement(report)}{responses}; logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
 
 
 def check(report: ParityReport, allow_loss: bool) -> None:

@@ -53,7 +53,7 @@ class Chat:
         self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
         self.tokenizer.no_truncation()
         system = json.loads((FOLDER / "prompt.json").read_bytes())["system"]
-        self.messages = [{"role": "system", "content": system}] if system is not None else []
+        self.messages: list[Any] = [{"role": "system", "content": system}] if system is not None else []
         self.special = json.loads((FOLDER / "tokenizer_config.json").read_bytes())  # eos_token and others
         source = (FOLDER / "chat_template.jinja").read_text(encoding="utf-8")
         options: Any = {"trim_blocks": True, "lstrip_blocks": True, "extensions": ["jinja2.ext.loopcontrols"]}
@@ -106,15 +106,15 @@ def choose(scores: Any, earlier: list[int], settings: Any, random: np.random.Gen
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("question", nargs="?")
+    parser.add_argument("question", nargs="?", default="Who are you?")
     parser.add_argument("--input", help="the text that the question is about")
-    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--chat", action="store_true", help="answer line after line, as one conversation")
     parser.add_argument("--seed", type=int, default=42)
     for name, value in json.loads((FOLDER / "generation_config.json").read_bytes()).items():
         parser.add_argument(f"--{name}", type=json.loads, default=value)  # --do_sample true --temperature 0.7
     chosen = parser.parse_args()
-    chat, question = Chat(chosen), chosen.question
-    while question := question or (input("> ") if chosen.chat else ""):
-        for piece in chat.ask(question, chosen.input):
+    chat = Chat(chosen)
+    for question in sys.stdin if chosen.chat else [chosen.question]:
+        for piece in chat.ask(question.strip(), chosen.input):
             print(piece, end="", flush=True)
-        question = print()
+        print()

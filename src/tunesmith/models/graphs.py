@@ -24,8 +24,6 @@ MANIFEST = "export.json"
 """What the exporters of transformers write beside a graph."""
 SCRIPTED = "model.pt"
 """TorchScript, which has no manifest."""
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Format of a manifest -> the package that runs it."""
 Program = Callable[..., dict[str, Any]]
 """Takes `input_ids` (B x T), `attention_mask` (B x (P + T)), `position_ids` (B x T), `logits_to_keep` (indices into T)
 and `past_key_values` (`0.key`, `0.value` ..., each B x heads x P x size); returns `logits` and `present`."""
@@ -56,23 +54,17 @@ class GraphModel(nn.Module):
             return cls(_scripted(folder / SCRIPTED), config, folder)
         kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
         options: dict[str, Any] = {}
-        try:
-            if kind == "onnx":
+        if kind == "onnx":
+            try:
                 import onnxruntime
-
-                options["session_options"] = onnxruntime.SessionOptions()
-                options["session_options"].intra_op_num_threads = torch.get_num_threads()
-                options["session_options"].log_severity_level = 3
-            elif kind == "openvino":
-                options["config"] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # transformers still uses what torch deprecates
-                program = ExportedModel.from_pretrained(folder, device="cpu", **options)
-        except ImportError as error:
-            raise MissingExtra(
-                f"{folder} needs {PACKAGES.get(kind, kind)}", found=str(error), do="pip install 'tunesmith[export]'"
-            ) from error
-        return cls(program, config, folder)
+            except ImportError:
+                raise MissingExtra(f"{folder} needs onnxruntime", do="pip install 'tunesmith[export]'") from None
+            options["session_options"] = onnxruntime.SessionOptions()
+            options["session_options"].intra_op_num_threads = torch.get_num_threads()
+            options["session_options"].log_severity_level = 3
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers still uses what torch deprecates
+            return cls(ExportedModel.from_pretrained(folder, device="cpu", **options), config, folder)
 
     def forward(
         self,
