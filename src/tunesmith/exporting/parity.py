@@ -155,7 +155,8 @@ def problem(report: ParityReport) -> str | None:
     if matches:
         return None
     responses = "" if report.same_responses is None else f"; {report.same_responses:.2%} of whole responses agree"
-    return f"{agreement(report)}{responses}; logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
+    logits = f"logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
+    return f"{agreement(report)}{responses}; {logits}"
 
 
 def check(report: ParityReport, allow_loss: bool) -> None:
