@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 FOLDER = Path(__file__).parent
 
 
-class Network:
+class CachedModel:
     """The graph, and the cache of the tokens that it has read."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Chat:
     """A conversation in the model's template. The cache is kept from turn to turn."""
 
     def __init__(self, settings: Any) -> None:
-        self.settings, self.network, self.text = settings, Network(), ""
+        self.settings, self.network, self.text = settings, CachedModel(), ""
         self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
         self.tokenizer.no_truncation()
         system = json.loads((FOLDER / "prompt.json").read_bytes())["system"]
@@ -66,7 +66,7 @@ class Chat:
         self.messages.append({"role": "user", "content": content, "input": about})
         text = self.template.render(**self.special | {"messages": self.messages, "add_generation_prompt": True})
         if not text.startswith(self.text):  # earlier turns have changed: everything is read again
-            self.network, self.text = Network(), ""
+            self.network, self.text = CachedModel(), ""
         new = self.tokenizer.encode(text[len(self.text) :], add_special_tokens=False).ids
         prompt = self.network.ids + new
         if len(prompt) + settings.max_new_tokens > settings.max_length:

@@ -11,12 +11,11 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tunesmith.errors import MissingExtra
 
@@ -47,6 +46,7 @@ class GraphModel(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> GraphModel:
         """Return the model in a folder; it uses as many threads as torch. Raises MissingExtra without its package."""
+        from transformers import AutoConfig
         from transformers.exporters.base import ExportedModel
 
         config = AutoConfig.from_pretrained(folder)
@@ -74,8 +74,8 @@ class GraphModel(nn.Module):
         past_key_values: dict[str, torch.Tensor] | None = None,
         logits_to_keep: int = 0,
         **_: Any,
-    ) -> CausalLMOutputWithPast:
-        """Return logits and the longer cache. logits_to_keep: the last positions that get logits; 0 for all."""
+    ) -> SimpleNamespace:
+        """Return `logits` and the longer cache, `past_key_values`. logits_to_keep: the last positions that get logits; 0 for all."""
         batch, length = input_ids.shape
         past = past_key_values or empty_cache(self.config, batch)
         width = next(iter(past.values())).shape[2] + length
@@ -90,7 +90,7 @@ class GraphModel(nn.Module):
             logits_to_keep=torch.arange(length - (logits_to_keep or length), length),
             past_key_values=past,
         )
-        return CausalLMOutputWithPast(logits=output["logits"], past_key_values=output["present"])
+        return SimpleNamespace(logits=output["logits"], past_key_values=output["present"])
 
     def save_pretrained(self, folder: Path) -> None:
         """Copy the graph and what lies beside it."""

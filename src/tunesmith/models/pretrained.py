@@ -13,7 +13,7 @@ from torch import nn
 from tunesmith import assets, integrity, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError, TunesmithError
-from tunesmith.models import adapters, architectures, gguf_import, quantize, tiktoken_import
+from tunesmith.models import adapters, architectures, gguf_import, graphs, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
 
@@ -97,11 +97,8 @@ def sequence_classifier(
 def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
     """Load a fine-tuned causal language model and its tokenizer as `save` wrote them, on the best device there is.
 
-    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits. An exported graph is
-    loaded too, on the CPU.
+    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits; a graph, on the CPU.
     """
-    from tunesmith.models import graphs
-
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     saved_tokenizer, adapter = tokenizer(settings), adapters.saved(folder)
     if graphs.is_graph(folder):
