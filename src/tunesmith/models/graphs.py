@@ -75,7 +75,10 @@ class GraphModel(nn.Module):
         logits_to_keep: int = 0,
         **_: Any,
     ) -> SimpleNamespace:
-        """Return `logits` and the longer cache, `past_key_values`. logits_to_keep: the last positions that get logits; 0 for all."""
+        """Return `logits` and the longer cache, `past_key_values`.
+
+        logits_to_keep: the last positions that get logits; 0 for all.
+        """
         batch, length = input_ids.shape
         past = past_key_values or empty_cache(self.config, batch)
         width = next(iter(past.values())).shape[2] + length
