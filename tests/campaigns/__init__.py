@@ -3,5 +3,6 @@
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.malformed_data import MalformedData
 from tests.campaigns.recipes import Recipes
+from tests.campaigns.server_fuzz import ServerFuzz
 
-CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes, MalformedData)}
+CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes, MalformedData, ServerFuzz)}

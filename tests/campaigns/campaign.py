@@ -72,6 +72,9 @@ class Campaign(ABC):
     def prepare(self, folder: Path) -> None:  # noqa: B027
         """Make what all attempts start from, such as trained runs. Called once, with a folder that stays."""
 
+    def close(self) -> None:  # noqa: B027
+        """End what `prepare` began, such as a server. Called once."""
+
     @abstractmethod
     def attempt(self, number: int, folder: Path) -> Outcome:
         """Make an attempt in an empty folder and judge it."""

@@ -16,6 +16,7 @@ import yaml
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith import cli, runs
+from tunesmith.models import onednn_linear
 
 FAST = ["evaluate.bootstrap_samples=100"]
 
@@ -287,9 +288,17 @@ def test_predicting_with_a_linear_run_imports_no_torch(run: Path) -> None:
     assert done.returncode == 0
 
 
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    tunesmith("doctor", "--json")
-    found = json.loads(capsys.readouterr().out)
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    onednn_linear.measured.cache_clear()  # as in a process of its own
+    sources = []
+    for options in ([], [], ["--remeasure"]):
+        tunesmith("doctor", "--json", *options)
+        found = json.loads(capsys.readouterr().out)
+        sources.append(found["measured"]["number_formats"])
+    assert sources == ["measured", "cache", "measured"]
+    assert found["measured"]["cache"] == str(tmp_path / "cache" / "measured")
+    assert found["matmul_backend"]["backend"] in ("onednn", "mkl")
     assert found["number_formats"]["float32_ms"] > 0
     assert found["extras"]["tokenizers"] == "installed"
 

@@ -213,7 +213,8 @@ class Train(Section):
 
 
 class Engine(Section):
-    """How the work of training is done: speed, memory and safety. Of these only the precision can change a result."""
+    """How the work of training is done: speed, memory and safety. Of these only the precision can change a result by
+    more than rounding."""
 
     max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
     """Maximum tokens of a micro-batch, padding included; `auto` suits the device. Halved once if memory runs out."""
@@ -225,6 +226,9 @@ class Engine(Section):
     only."""
     compile: Literal["auto"] | bool = False
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
+    matmul_backend: Literal["auto", "onednn", "mkl"] = "auto"
+    """Library of float32 linear layers on CPUs; `auto` takes the faster, measured once on a machine. Compiled layers
+    always use torch's."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
@@ -233,6 +237,12 @@ class Engine(Section):
     """Steps between checkpoints where `save_strategy` is `steps`."""
     save_total_limit: Count = 2
     """Checkpoints to keep; the newest good one is never deleted, and the best weights lie in `model/`."""
+
+    @model_validator(mode="after")
+    def _compiles_or_not(self) -> Engine:
+        if self.compile and self.matmul_backend == "onednn":
+            raise ValueError("engine.matmul_backend: onednn cannot be compiled: set engine.compile to false")
+        return self
 
 
 class Evaluate(Section):
