@@ -32,8 +32,8 @@ def ours(generator: Generator, prompts: Sequence[list[int]], settings: Generate)
     """What `respond` runs, with token ids instead of texts."""
 
     def run() -> list[list[int]]:
-        rows = [GenerationRow(prompt, 0, settings.max_new_tokens) for prompt in prompts]
-        for _ in generator._generate(rows, settings):
+        rows = [GenerationRow(prompt, 0, settings.max_new_tokens, settings) for prompt in prompts]
+        for _ in generator._generate(rows):
             pass
         return [row.answer for row in rows]
 
