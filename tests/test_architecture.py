@@ -17,7 +17,7 @@ TREES = {
 """The syntax tree of every module, by its path below `src/tunesmith`."""
 
 LAYERS = [
-    {"errors", "types", "console", "hardware", "processes", "records", "extensions"},
+    {"errors", "types", "console", "hardware", "processes", "records", "extensions", "disk"},
     {"recipe"},
     {"runs", "assets", "manifest", "autotuning", "integrity"},
     {"tasks"},
@@ -43,12 +43,14 @@ MAY_SEE = {
 DOORS = {
     "transformers": {
         "models/pretrained.py",
+        "models/generation_cache.py",
         "models/gguf_import.py",
         "models/quantize.py",
         "models/tiktoken_import.py",
         "models/architectures.py",
         "models/unpadding.py",
         "training/optim.py",
+        "data/template_sandbox.py",
     },
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
@@ -60,7 +62,7 @@ DOORS = {
     "tokenizers": {"exporting/network.py", "exporting/standalone.py", "models/tiktoken_import.py"},
     "pyarrow": {"data/formats.py"},
     "matplotlib": {"pipeline/run_report.py"},
-    "jinja2": {"reporting/page.py", "judging/judge_prompts.py"},
+    "jinja2": {"reporting/page.py", "data/template_sandbox.py"},
     "rouge_score": {"evaluation/text_overlap.py"},
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},

@@ -15,7 +15,7 @@ import pytest
 
 from tests import tiny
 from tunesmith import manifest as manifests, runs
-from tunesmith.errors import RunError
+from tunesmith.errors import FileError, RunError
 from tunesmith.manifest import LogEntry, Status
 from tunesmith.processes import ProcessIdentity
 from tunesmith.types import PredictionRow
@@ -29,7 +29,7 @@ def test_create_never_reuses_a_folder(tmp_path: Path) -> None:
 
 def test_output_dir_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    with pytest.raises(RunError, match="output_dir"):
+    with pytest.raises(FileError, match=r"cannot make the folder .*/runs\n  found: .*/runs is a file"):
         runs.create(tmp_path / "runs", "x")
 
 
@@ -57,7 +57,7 @@ def test_write_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path, mon
     run = runs.use(tmp_path / "run")
     run.write("scores.json", {"a": 1})
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(RunError, match=r"cannot write .*scores.json\n  found: disk full"):
+    with pytest.raises(FileError, match=r"cannot write .*scores.json\n  found: disk full"):
         run.write("scores.json", {"a": 2})
     assert run.read("scores.json") == {"a": 1}
     assert [path.name for path in run.path.iterdir()] == ["scores.json"]

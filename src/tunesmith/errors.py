@@ -6,6 +6,7 @@
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
+    ├── FileError         the system refuses a file: a full disk, a permission, a name that is too long
     ├── EndpointError     an endpoint cannot be reached, or refuses
     │   └── JudgeError    judging stopped because of it
     ├── MissingExtra      an optional package is not installed
@@ -17,14 +18,24 @@ its traceback. A message says what was expected, what was found and what to do.
 
 from typing import Self
 
+MAX_LINE = 1000
+"""Characters of a line of a message."""
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """Return a text with its middle left out where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit * 3 // 4]} ... ({len(text):,} characters) ... {text[-limit // 4 :]}"
+
 
 class TunesmithError(Exception):
-    """A problem that the user can fix; `do` says how."""
+    """A problem that the user can fix; `do` says how. Lines are cut at MAX_LINE characters."""
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", do: str = "") -> None:
         parts = [problem]
         parts += [f"  {name}: {text}" for name, text in (("expected", expected), ("found", found), ("do", do)) if text]
-        super().__init__("\n".join(parts))
+        super().__init__("\n".join(shorten(line, MAX_LINE) for part in parts for line in part.split("\n")))
 
 
 def summary(error: BaseException) -> str:
@@ -59,6 +70,10 @@ class TrainingError(TunesmithError):
 
 class RunError(TunesmithError):
     """A run directory is missing, damaged, or cannot be compared with another."""
+
+
+class FileError(TunesmithError):
+    """The system refuses a file or folder; the message names it, what is needed and the way out."""
 
 
 class EndpointError(TunesmithError):

@@ -75,8 +75,10 @@ class TextGenerator(Protocol):
     ) -> list[Response | None]:
         """Do the same, with None for prompts that are too long."""
 
-    def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
-        """Return several answers to one conversation; the first is that of `respond`."""
+    def samples(
+        self, conversations: Sequence[Conversation], number: int, settings: Generate, seed: int
+    ) -> list[list[Response]]:
+        """Return several answers to each conversation; the first is that of `respond`."""
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """Yield the answer of `respond` in pieces, as they are generated; closing the iterator ends the generation."""

@@ -19,16 +19,13 @@ import json
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from tunesmith import integrity, manifest as manifests, recipe as recipes, records
+from tunesmith import disk, integrity, manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
 from tunesmith.records import Record
@@ -180,7 +177,8 @@ class Run:
 
     def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with disk.explained("write", path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(manifests.dump_entry(entry)) + "\n")
 
     def metrics(self) -> list[LogEntry]:
@@ -237,19 +235,12 @@ def create(output_dir: str | Path, *words: str) -> Run:
     """Make a new, empty run directory `<output_dir>/<time>_<words>`."""
     slugs = [re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.")[:40] or "x" for word in words]
     name = "_".join([time.strftime("%Y-%m-%d_%H-%M-%S"), *slugs])
+    folder = disk.make_folder(Path(output_dir))
     for attempt in range(1, 1000):
-        path = Path(output_dir) / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not Path(output_dir).is_dir():
-                raise RunError(f"output_dir {output_dir} is not a folder", do="set output_dir to a folder") from None
-            continue
-        except OSError as error:
-            raise RunError(
-                f"cannot make a run directory in {output_dir}", found=str(error), do="set output_dir"
-            ) from error
-        return Run(path)
+        path = folder / (name if attempt == 1 else f"{name}-{attempt}")
+        with disk.explained("make", path), contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return Run(path)
     raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
 
 
@@ -259,7 +250,9 @@ def use(path: str | Path) -> Run:
     Raises RunError for any other.
     """
     run = Run(Path(path))
-    files = {file.name for file in run.path.iterdir()} if run.path.exists() else set()
+    disk.make_folder(run.path)
+    with disk.explained("read", run.path):
+        files = {file.name for file in run.path.iterdir()}
     resume = ""
     if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
         if files.isdisjoint({METRICS, "checkpoints", "model"}):
@@ -268,7 +261,6 @@ def use(path: str | Path) -> Run:
         resume = f"resume the run: tunesmith train --resume {path}, or "
     if files := files - {"recipe.yaml"}:
         raise RunError(f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir")
-    run.path.mkdir(parents=True, exist_ok=True)
     return run
 
 
@@ -308,50 +300,39 @@ def data_name(source: str) -> str:
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file through a temporary neighbour and a rename. content: in one piece, or in several.
 
-    Of several writers the last one to finish wins, with a whole file. Raises RunError where the file cannot be written;
-    what was there before is then still there.
+    Of several writers the last one to finish wins, with a whole file. Raises FileError where the file cannot be
+    written; what was there before is then still there.
     """
-    scratch = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    size = len(content) if isinstance(content, bytes) else 0
+    with disk.explained("write", path, lambda: size), disk.scratch(path, Path.touch) as scratch:
         with scratch.open("wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-    except OSError as error:
-        do = "free space, or write to another folder"
-        raise RunError(f"cannot write {path}", found=error.strerror or str(error), do=do) from error
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
     return path
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder through a temporary neighbour, a hash manifest and a rename: readers see it whole or not at all.
 
-    Raises RunError where the disk fails; what was at `target` before is then still there.
+    Of several writers the last one to finish wins. Raises FileError where the disk fails; what was at `target` before
+    is then still there.
     """
-    scratch = target.with_name(f".{target.name}.partial")  # what a crash leaves is overwritten by the next try
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-        fill(scratch)
-        (scratch / HASHES).write_text(json.dumps(integrity.hashes(scratch), indent=2), encoding="utf-8")
-        for path in [*scratch.rglob("*"), scratch]:
-            _sync(path)
-        _swap(scratch, target)
-        _sync(target.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
-        free = shutil.disk_usage(target.parent).free / 2**20
-        raise RunError(
-            f"cannot save {target}",
-            found=f"{error}; {free:.0f} MB free",
-            do="free some space, then resume; older files are intact",
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    written = 0
+    with disk.explained("save", target, lambda: written), disk.scratch(target, Path.mkdir) as scratch:
+        try:
+            fill(scratch)
+            (scratch / HASHES).write_text(json.dumps(integrity.hashes(scratch), indent=2), encoding="utf-8")
+            for path in [*scratch.rglob("*"), scratch]:
+                _sync(path)
+            with disk.locked(target.parent):
+                _swap(scratch, target)
+            _sync(target.parent)
+        except Exception:
+            with contextlib.suppress(OSError):
+                written = size(scratch)
+            raise
 
 
 def remove_folder(folder: Path) -> None:

@@ -47,7 +47,6 @@ def _run(campaign: Campaign, numbers: range | list[int]) -> dict[int, Outcome]:
     with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(os.cpu_count()) as pool:
         shared = Path(root, "shared")
         shared.mkdir()
-        campaign.prepare(shared)
 
         def attempt(number: int) -> Outcome:
             folder = Path(root, f"{number}")
@@ -58,7 +57,11 @@ def _run(campaign: Campaign, numbers: range | list[int]) -> dict[int, Outcome]:
                 print(f"{outcome.kind}: {repeat}\n{outcome.detail}\n", file=sys.stderr, flush=True)
             return outcome
 
-        return dict(zip(numbers, pool.map(attempt, numbers), strict=True))
+        try:
+            campaign.prepare(shared)
+            return dict(zip(numbers, pool.map(attempt, numbers), strict=True))
+        finally:
+            campaign.close()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,9 @@ class Campaign(ABC):
     def prepare(self, folder: Path) -> None:  # noqa: B027
         """Make what all attempts start from, such as trained runs. Called once, with a folder that stays."""
 
+    def close(self) -> None:  # noqa: B027
+        """End what `prepare` began, such as a server. Called once."""
+
     @abstractmethod
     def attempt(self, number: int, folder: Path) -> Outcome:
         """Make an attempt in an empty folder and judge it."""
@@ -108,8 +111,8 @@ def execute(
     work: is called in the process with folder and words.
     """
     output = folder / ".process"
-    start = time.monotonic()
     process = forked.start(output, work, str(folder), words, environment=environment)
+    start = time.monotonic()  # of the command: the first fork waits for the server to have imported everything
     peak = 0
     while process.exitcode is None:
         connection.wait([process.sentinel], timeout=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tests.campaigns.campaign import CLEAN, Campaign
 
 
 @pytest.fixture(scope="module", params=CAMPAIGNS.values(), ids=list(CAMPAIGNS))
-def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     prepared: Campaign = request.param()
-    prepared.prepare(tmp_path_factory.mktemp(prepared.name))
-    return prepared
+    try:
+        prepared.prepare(tmp_path_factory.mktemp(prepared.name))
+        yield prepared
+    finally:
+        prepared.close()
 
 
 def test_a_sample_of_the_campaign_finds_nothing(campaign: Campaign, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith import cli, runs
+from tunesmith.models import onednn_linear
 
 FAST = ["evaluate.bootstrap_samples=100"]
 
@@ -73,7 +74,9 @@ def test_errors_of_the_system_are_no_tracebacks(tmp_path: Path, capsys: pytest.C
     """A name of 300 bytes, which no file may have; --debug shows where."""
     words = ["predict", str(tmp_path / ("x" * 300)), "--text", "hello"]
     assert cli.main(words) == 2
-    assert re.search("error: File name too long: .*x{300}", capsys.readouterr().err)
+    assert re.search(
+        r"error: cannot use .*x{300}.*\n  found: File name too long\n  do: .*255 bytes", capsys.readouterr().err
+    )
     with pytest.raises(OSError, match="File name too long"):
         cli.main([*words, "--debug"])
 
@@ -285,9 +288,17 @@ def test_predicting_with_a_linear_run_imports_no_torch(run: Path) -> None:
     assert done.returncode == 0
 
 
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    tunesmith("doctor", "--json")
-    found = json.loads(capsys.readouterr().out)
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    onednn_linear.measured.cache_clear()  # as in a process of its own
+    sources = []
+    for options in ([], [], ["--remeasure"]):
+        tunesmith("doctor", "--json", *options)
+        found = json.loads(capsys.readouterr().out)
+        sources.append(found["measured"]["number_formats"])
+    assert sources == ["measured", "cache", "measured"]
+    assert found["measured"]["cache"] == str(tmp_path / "cache" / "measured")
+    assert found["matmul_backend"]["backend"] in ("onednn", "mkl")
     assert found["number_formats"]["float32_ms"] > 0
     assert found["extras"]["tokenizers"] == "installed"
 

@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 """Of a number with a point: relative above 1, else absolute."""
 DIGITS = 9
 """Significant digits that are stored."""
-VOLATILE = {"created", "environment", "fast_products", "hashes", "platform", "sha256", "speed", "tunesmith", "version"}
+VOLATILE = {"created", "environment", "hashes", "matmul_backend", "platform", "sha256", "speed", "tunesmith", "version"}
 """Keys of JSON whose values depend on machine, day or version; with those that end as below."""
 ENDINGS = ("seconds", "seconds_per_1000", "_mb")
 MARKS = [

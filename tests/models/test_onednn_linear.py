@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import psutil
 import pytest
 import torch
 from torch import nn
 
 from tests import forked
+from tunesmith import recipe
+from tunesmith.autotuning import Choice
+from tunesmith.errors import RecipeError, TrainingError
 from tunesmith.models import onednn_linear
 
 try:
@@ -33,6 +38,30 @@ def test_outputs_and_gradients_agree(shape: tuple[int, ...], bias: bool, monkeyp
         found.append([out.detach(), inputs.grad, *(p.grad for p in layer.parameters())])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_an_evaluation_uses_the_library_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, rows = nn.Linear(256, 256), torch.randn(8, 256)
+    for trained, faster in ((True, "mkl"), (False, "onednn")):
+        monkeypatch.setattr(
+            onednn_linear, "measured", lambda threads, faster=faster: Choice({"backend": faster}, "cache")
+        )
+        used = []
+        for outer in (onednn_linear.enabled(trained), nullcontext()):
+            with outer, onednn_linear.enabled():
+                used.append("WithGradient" in type(layer(rows).grad_fn).__name__)
+        assert used == [trained, not trained]
+
+
+def test_the_recipe_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn_linear, "measured", lambda threads: Choice({"backend": "mkl"}, "cache"))
+    assert onednn_linear.decide("auto") == Choice({"backend": "mkl"}, "cache")
+    assert onednn_linear.decide("onednn") == Choice({"backend": "onednn"}, "recipe")
+    monkeypatch.setattr("torch._C._has_mkldnn", False)
+    with pytest.raises(TrainingError, match="set auto or mkl"):
+        onednn_linear.decide("onednn")
+    with pytest.raises(RecipeError, match=r"set engine\.compile to false"):
+        recipe.load({"data": {"path": "x"}, "engine": {"compile": True, "matmul_backend": "onednn"}})
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:

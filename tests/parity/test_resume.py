@@ -22,7 +22,7 @@ import tunesmith
 from tests import forked
 from tests.parity import kill
 from tunesmith import integrity, runs
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import FileError, RecipeError, RunError
 from tunesmith.runs import Run
 from tunesmith.training import checkpoint
 
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, failing)
-        with pytest.raises(RunError, match=r"cannot save .*[\s\S]*No space left[\s\S]*MB free"):
+        with pytest.raises(FileError, match=r"cannot save .*[\s\S]*No space left[\s\S]*MB free"):
             runs.write_folder(target, fill)
     assert integrity.damage(target) is None
     assert (target / "model.safetensors").read_bytes() == before
@@ -155,11 +155,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("cannot mount a small file system")
     try:
         runs.write_folder(place / "step-00000001", fill)
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(FileError, match="No space left"):
             runs.write_folder(
                 place / "step-00000002", lambda folder: (folder / "x").write_bytes(bytes(8 << 20)) and None
             )
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(FileError, match="No space left"):
             runs.write_folder(place / "step-00000002", lambda folder: save_file({"x": np.zeros(1 << 20)}, folder / "x"))
         assert integrity.damage(place / "step-00000001") is None
         assert [path.name for path in place.iterdir()] == ["step-00000001"]

@@ -166,9 +166,10 @@ def test_sampled_answers_vote_and_become_alpaca_rows(
     }
     asked: list[tuple[int, int, bool, float]] = []
 
-    def samples(self: Generator, conversation: Any, number: int, settings: Any, seed: int) -> list[Response]:
-        asked.append((number, settings.batch_size, settings.do_sample, settings.temperature))
-        return [Response(str(n), text, 1, ended) for n, (text, ended) in enumerate(said[conversation[-1].content])]
+    def samples(self: Generator, conversations: Any, number: int, settings: Any, seed: int) -> list[list[Response]]:
+        asked.append((len(conversations), number, settings.do_sample, settings.temperature))
+        answers = [said[conversation[-1].content] for conversation in conversations]
+        return [[Response(str(n), text, 1, ended) for n, (text, ended) in enumerate(row)] for row in answers]
 
     monkeypatch.setattr(Generator, "samples", samples)
     gold = {"Two and two?": "2 + 2 = 4\n#### 4", "Undecided?": "1", "Endless?": "9", "Wrong?": "7"}
@@ -178,7 +179,7 @@ def test_sampled_answers_vote_and_become_alpaca_rows(
     found = tunesmith.pseudo_label(
         answering, source=str(tmp_path / "new.json"), samples=4, threshold=0.75, answer="number"
     )
-    assert asked == [(4, 4, True, 0.7)] * 4
+    assert asked == [(4, 4, True, 0.7)]
     kept = lines(found.kept)
     assert [(row["instruction"], row["output"], row["agreement"], row["right"]) for row in kept] == [
         ("Two and two?", "It is 4.", 0.75, True),
@@ -223,8 +224,9 @@ def test_a_prompt_is_computed_once_for_all_samples(
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
     (tmp_path / "new.json").write_text(json.dumps([{"instruction": "Say it."}, {"instruction": "Say more."}]))
     tunesmith.pseudo_label(answering, source=str(tmp_path / "new.json"), samples=12)
-    assert [rows for rows, tokens in shapes if tokens > 1][-2:] == [1, 1]  # loading checks the model with a batch
-    assert {rows for rows, tokens in shapes if tokens == 1} == {12}
+    started = next(index for index, (rows, _) in enumerate(shapes) if rows == 24)  # all samples of both prompts
+    assert shapes[started - 1][0] == 1  # their prompts, as one packed row
+    assert {tokens for _, tokens in shapes[started:]} == {1}
 
 
 def test_the_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from tests.tiny_generators import CHAT, FAMILIES, generator, scripted
 from tunesmith.data.prompts import TEMPLATES, ChatEncoder
 from tunesmith.errors import DataError, ModelError
+from tunesmith.models import generation_cache, packing
 from tunesmith.prediction.generate import Generator
 from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
@@ -50,6 +53,53 @@ def test_batch_size_and_order_do_not_matter(family: str, settings: Generate) -> 
     assert len({response.text for response in together}) > 1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_computes_no_token_twice_and_none_in_vain(family: str) -> None:
+    """Common beginnings of prompts once, and every token of an answer but its last once, without padding."""
+    one = generator(family)
+    positions: list[int] = []
+    prompts = [[*range(40, 70), 10 + number, *[7] * (number % 3)] for number in range(20)]
+    limits = [1 + 5 * number % 17 for number in range(20)]
+    written(one, prompts, limits, Generate(batch_size=20))  # asks once whether the model can share a cache
+    embeddings: Any = one.model.get_input_embeddings()  # type: ignore[operator]
+    embeddings.register_forward_pre_hook(lambda _, args: positions.append(args[0].numel()))
+    _, responses = written(one, prompts, limits, Generate(batch_size=20))
+    own = sum(len(prompt) - 30 for prompt in prompts)
+    assert positions[0] == 30 + own
+    assert sum(positions[1:]) == sum(response.tokens - 1 for response in responses.values())
+
+
+def test_a_prompt_takes_the_place_of_an_answer_that_has_ended() -> None:
+    """40 answers of 1 to 20 tokens in 4 places: about a step for 4 tokens, and at most one for each prompt."""
+    one = generator()
+    steps: list[int] = []
+    limits = [1 + 7 * number % 20 for number in range(40)]
+    prompts = [one.tokenize(conversation) for conversation in asked(*[f"{number}" for number in range(40)])]
+    one.model.register_forward_hook(lambda *_: steps.append(1))
+    _, responses = written(one, prompts, limits, Generate(batch_size=4))
+    total = sum(response.tokens for response in responses.values())
+    assert len(steps) < 1.3 * total / 4 + 40
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_cannot_share_a_cache_answers_the_same(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = generator(family)
+    together = one.respond(TEXTS, asked(*TEXTS), DRAWN, 5)
+    other = generator(family)
+    monkeypatch.setattr(packing, "sliding_window", lambda model: 8)
+    assert other.respond(TEXTS, asked(*TEXTS), DRAWN, 5) == together
+
+
+def test_fewer_answers_at_once_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 x layers x heads x size x 4 bytes a token, of a quarter of the free memory."""
+    model = generator("gpt2").model
+    config: Any = model.config
+    bytes_per_token = 2 * config.n_layer * config.n_embd * 4
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 5 * bytes_per_token * 100))
+    assert [generation_cache.most_places(model, 100, most) for most in (1, 5, 32)] == [1, 5, 5]
+    assert generation_cache.most_places(model, 10_000, 32) == 1
+
+
 def test_equals_the_likeliest_token_after_token() -> None:
     """Against a loop without any cache or padding."""
     one = generator("gpt_neox")
@@ -69,22 +119,21 @@ def test_seeds_and_numbers_draw_anew() -> None:
     first, again, other = (one.respond(TEXTS, asked(*TEXTS), DRAWN, seed) for seed in (1, 1, 2))
     assert first == again
     assert [r.text for r in first] != [r.text for r in other]
-    several = one.samples(asked("Why?")[0], 11, DRAWN, 1)
+    several, others = one.samples(asked("Why?", "Go on"), 11, DRAWN, 1)
     assert [r.id for r in several] == [str(number) for number in range(11)]
-    assert several[0].text == first[0].text
+    assert (several[0].text, others[0].text) == (first[0].text, first[TEXTS.index("Go on")].text)
     assert len({r.text for r in several}) > 5
-    assert len({r.text for r in one.samples(asked("Why?")[0], 3, GREEDY, 1)}) == 1
+    assert len({r.text for r in one.samples(asked("Why?"), 3, GREEDY, 1)[0]}) == 1
 
 
 def test_draws_as_often_as_the_model_says() -> None:
     """The first token of 3,000 samples against its probabilities with temperature, top-k and top-p."""
-    from tunesmith.prediction.sampling import GenerationRow, SeededSampler
+    from tunesmith.prediction.sampling import GenerationRow, choose_tokens
 
     scores_V = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
     settings = Generate(do_sample=True, temperature=0.7, top_k=4, top_p=0.9)
-    rows = [GenerationRow([1, 2], 0, number) for number in range(3000)]
-    draw = SeededSampler.of(rows, 2, settings)
-    taken = draw(torch.ones(3000, 2, dtype=torch.long), scores_V.expand(3000, -1)).argmax(-1)
+    rows = [GenerationRow([1, 2], 0, 1, number) for number in range(3000)]
+    taken = torch.tensor(choose_tokens(rows, scores_V.expand(3000, -1), settings))
     expected_V = (scores_V / 0.7).softmax(-1)
     expected_V[4:] = 0
     expected_V /= expected_V.sum()

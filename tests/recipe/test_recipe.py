@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tunesmith import recipe as recipes
-from tunesmith.errors import RecipeError
+from tunesmith.errors import FileError, RecipeError
 from tunesmith.recipe import document
 from tunesmith.recipe.aliases import ALIASES, TRAINING
 
@@ -83,7 +83,20 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
     ("text", "part"),
     [
         ("train: [1, 2", "recipe.yaml:1: not YAML"),
-        ("a: &a [x, x]\nb: [*a, *a]", "recipe.yaml:2: not YAML\n  found: an alias (*name)"),
+        (
+            "a: 1\nb: &a [x]",
+            "recipe.yaml:2: a recipe has no YAML anchors and aliases, such as &a\n  do: write",
+        ),
+        (
+            "a: {b: *a}",
+            "recipe.yaml:1: a recipe has no YAML anchors and aliases, such as *a\n  do: write",
+        ),
+        ("data: {label: no}", "valid string, not False; put quotes around yes, no"),
+        ("train: {learning_rate: 1e999}", "finite number, not inf"),
+        ("train: {learning_rate: .nan}", "finite number, not nan"),
+        ("x" * (2**20 + 1), "at most 1 MB of settings"),
+        ("evaluate: {bootstrap_samples: 1000000000}", "less than or equal to 100000"),
+        ("train: {per_device_train_batch_size: 10000000000}", "less than 2 ** 31"),
         ("a: " + "[" * 1000, "more than 20 levels"),
         ("seed: !!int 'x'", "a value is not of the type that its tag says"),
         ("seed: 1\nseed: 2\n", "recipe.yaml:2: seed is set twice"),
@@ -92,6 +105,7 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
         ("data: {path: a.csv, train: b.csv}\n", "path and train exclude each other"),
         ("data: {test: b.csv}\n", "validation and test need train"),
         ("linear: {word_ngrams: [3, 1]}\n", "1 <= shortest <= longest"),
+        ("linear: {word_ngrams: [1, 1000000]}\n", "longest <= 20"),
         ("linear: {word_ngrams: null}\n", "cannot both be null"),
         ("!!python/object/apply:os.system ['true']\n", "not"),
         ("train: 3\n", "train"),
@@ -124,6 +138,57 @@ def test_a_section_of_the_wrong_shape_is_named_and_not_replaced(tmp_path: Path, 
 def test_an_override_may_turn_a_word_into_weights(tmp_path: Path) -> None:
     path = write(tmp_path, "train: {class_weights: none}\n")
     assert recipes.load(path, ["train.class_weights.pos=3"]).train.class_weights == {"pos": 3.0}
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    """What YAML 1.1 reads as octal, hexadecimal or sexagesimal numbers or dates are names of labels and columns."""
+    names = ("010", "0x1F", "1:30", "1_000", "2026-01-31", "1e4", "12")
+    text = "data: {label: 12:30, label_names: [010, 0x1F, 1:30, 1_000, 2026-01-31, '1e4', 12]}\ntrain: {lr: 1e-3}\n"
+    recipe = recipes.load(write(tmp_path, text + "model: {from_config: {layer_norm_eps: 1e-5}}\n"))
+    assert (recipe.data.label_names, recipe.data.label, recipe.train.learning_rate) == (names, "12:30", 1e-3)
+    assert recipe.model.from_config == {"layer_norm_eps": 1e-5}
+    assert recipes.load(write(tmp_path, recipes.dump(recipe))) == recipe
+
+
+@pytest.mark.parametrize("text", ["topic #1", "#1", "&name", "*", "!urgent", "a: b", "--- x", "'a #b'", "", "null"])
+def test_an_override_is_taken_whole(text: str) -> None:
+    expected = {"'a #b'": "a #b", "": None, "null": None}.get(text, text)
+    assert recipes.load({}, [f"data.text_pair={text}"]).data.text_pair == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {text: [%s]}",
+        "method: %s",
+        "%s: 1",
+        "train: {%s: 1}",
+        "epochs: %s",
+        "seed: 1 %s",
+        "fp16: %s",
+    ],
+)
+def test_long_values_are_echoed_in_part(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, "x\n")
+    for long in ("x" * 100_000, "x " * 50_000):
+        path.write_text(text.replace("%s", f"'{long}'"))
+        assert len(problems(path)) < 1500
+        assert len(problems({}, [text.replace("%s", long)])) < 1500
+
+
+def test_many_problems_are_listed_in_part(tmp_path: Path) -> None:
+    message = problems(write(tmp_path, "".join(f"unknown{number}: 1\n" for number in range(20_000))))
+    assert message.startswith(f"{tmp_path / 'recipe.yaml'}: more than 50 problem(s)")
+    assert message.count("\n") == 50
+
+
+def test_paths_that_cannot_exist_are_no_tracebacks(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    assert recipes.load({}, [f"data.path={long}", "model.name_or_path=~nobody-of-this-name/x"]).data.path == long
+    with pytest.raises(FileError, match="File name too long") as caught:
+        recipes.load(Path(f"{long}.yaml"))
+    assert len(str(caught.value)) < 1500
+    assert "zero byte" in problems(Path("a\0b.yaml"))
 
 
 def test_an_ambiguous_bare_name_is_refused() -> None:

@@ -6,32 +6,16 @@ Everything heavy is imported by the command that needs it, so `--help` answers a
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tunesmith import __version__, console
+from tunesmith import __version__, console, disk
 from tunesmith.cli import experiments, inference, inspect
 from tunesmith.cli.shared import Command
 from tunesmith.errors import Interrupted, TunesmithError
-
-ENVIRONMENT_ERRORS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EMFILE,
-}
-"""Errors of the system that no change of the code would cure: permissions, full disks, names. Others are bugs."""
 
 COMMANDS: dict[str, Command] = experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
 
@@ -67,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if args.debug or error.errno not in ENVIRONMENT_ERRORS:
+    except Exception as error:
+        if args.debug or disk.code(error) is None:
             raise
-        place = f": {error.filename}" if error.filename else ""
-        console.show(f"error: {error.strerror}{place}\n  do: --debug shows where", file=sys.stderr)
+        console.show(f"error: {disk.refusal(error, 'use')}", file=sys.stderr)
         return 2
     return 0
 

@@ -62,9 +62,10 @@ def _line(run: Run) -> str:
 
 
 class _Doctor(Command):
-    help = "show hardware, versions, extras and which number format pays"
+    help = "show hardware, versions, extras, and the fastest number format and matmul backend"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--remeasure", action="store_true", help="measure again what is fastest on this machine")
         add_json(parser)
 
     def run(self, args: Args) -> None:
@@ -72,7 +73,7 @@ class _Doctor(Command):
 
         from tunesmith.pipeline.commands.doctor import doctor
 
-        facts = records.dump(doctor())
+        facts = records.dump(doctor(args.remeasure))
         text = json.dumps(facts, indent=2) if args.json else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         show(text, end="")
 

@@ -1,16 +1,16 @@
 """Linear layers by oneDNN where it multiplies faster than torch's default, MKL: about twice as fast on AMD processors.
 
-Only float32 on the CPU. Results differ from MKL's by rounding, as they do between batch sizes; so a resumed run keeps
-the library that it began with.
+Only float32 on the CPU. Results differ from MKL's by rounding, as they do between batch sizes; so what is faster is
+measured once on a machine, and a resumed run keeps the library that it began with.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from tunesmith import autotuning
+from tunesmith.autotuning import Choice
+from tunesmith.errors import TrainingError
 
 CACHED = "64"
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN, and of torch's layer above it
@@ -29,23 +31,45 @@ MIN_ROWS = 4
 """With fewer rows a multiplication is bound by memory, and MKL is faster."""
 MIN_WEIGHTS = 2**16
 """Smaller weights do not gain: oneDNN compiles a kernel for every shape, in milliseconds."""
-MAX_TIME_RATIO = 0.75
-"""oneDNN is used if it takes at most this share of MKL's time: far enough from noise on either side."""
+MIN_SPEEDUP = 1.33
+"""oneDNN is used if it is more than this many times as fast as MKL: far enough from noise on either side."""
+_within: ContextVar[bool | None] = ContextVar("onednn_linear", default=None)
+"""What the innermost `enabled` of this thread decided."""
 
 
 @contextmanager
 def enabled(use: bool | None = None) -> Iterator[None]:
-    """Within this, linear layers use the faster library. use: an earlier result of `is_faster`."""
-    if not (is_faster() if use is None else use):
-        yield
-        return
-    with _OneDnnLinearMode():
-        yield
+    """Within this, linear layers use oneDNN or not. use: None for what `enabled` around this says, or else the faster.
+
+    So an evaluation during training uses the library of the training.
+    """
+    use = _within.get() if use is None else use
+    use = measured(torch.get_num_threads()).value["backend"] == "onednn" if use is None else use
+    token = _within.set(use)
+    try:
+        with _OneDnnLinearMode() if use else nullcontext():
+            yield
+    finally:
+        _within.reset(token)
 
 
-def is_faster() -> bool:
-    """Return whether oneDNN is clearly faster on this machine with this number of threads; measured once."""
-    return _remembered(torch.get_num_threads())
+@functools.lru_cache(maxsize=1)
+def measured(threads: int) -> Choice:
+    """Return the faster backend on this machine with this number of threads, and how many times as fast oneDNN is.
+
+    MKL stays unless oneDNN is faster by MIN_SPEEDUP.
+    """
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return autotuning.choose("matmul_backend", _measure, threads=threads, instructions=instructions)
+
+
+def decide(setting: str) -> Choice:
+    """Return the backend of a training under `engine.matmul_backend`. Raises TrainingError where torch lacks it."""
+    if setting == "auto":
+        return measured(torch.get_num_threads())
+    if setting == "onednn" and not torch._C._has_mkldnn:
+        raise TrainingError("engine.matmul_backend=onednn: this torch is built without oneDNN", do="set auto or mkl")
+    return Choice({"backend": setting}, "recipe")
 
 
 class _OneDnnLinearMode(TorchFunctionMode):
@@ -95,29 +119,14 @@ class _LinearWithGradient(torch.autograd.Function):
         )
 
 
-@functools.lru_cache(maxsize=1)
-def _remembered(threads: int) -> bool:
-    instructions = torch.backends.cpu.get_cpu_capability()
-    return bool(autotuning.choose("onednn", _measured_faster, threads=threads, instructions=instructions))
-
-
-def _measured_faster() -> bool:
-    """Time both on a multiplication that fits into the cache; the minimum counts, because noise only adds time."""
+def _measure() -> dict[str, str | float]:
+    """Time both on a multiplication that fits into the cache."""
+    speedup = 0.0
     with torch.inference_mode():
         rows, weight = torch.full((128, 512), 0.5), torch.full((512, 512), 0.5)
         try:
-            if not torch.allclose(_linear(rows, weight), nn.functional.linear(rows, weight)):
-                return False
+            if torch.allclose(_linear(rows, weight), nn.functional.linear(rows, weight)):
+                speedup = autotuning.speedup(lambda: nn.functional.linear(rows, weight), lambda: _linear(rows, weight))
         except (RuntimeError, AttributeError):  # a torch without oneDNN
-            return False
-        onednn, mkl = [], []
-        for _ in range(7):
-            onednn.append(_seconds(_linear, rows, weight))
-            mkl.append(_seconds(nn.functional.linear, rows, weight))
-    return min(onednn) < MAX_TIME_RATIO * min(mkl)
-
-
-def _seconds(multiply: Callable[..., Any], *args: torch.Tensor) -> float:
-    start = time.perf_counter()
-    multiply(*args)
-    return time.perf_counter() - start
+            pass
+    return {"backend": "onednn" if speedup > MIN_SPEEDUP else "mkl", "onednn_speedup": round(speedup, 2)}

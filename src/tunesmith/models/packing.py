@@ -118,12 +118,16 @@ def unpack(hidden_TD: torch.Tensor, packed: Packed) -> list[torch.Tensor]:
 
 def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
     """Return the hidden states that the head of a causal model would get at each of the T places: T x D."""
+    return run_body(model, inputs(model, packed))[0]
+
+
+def inputs(model: nn.Module, packed: Packed) -> dict[str, Any]:
+    """Return a packed row as inputs of a causal model's forward."""
     dtype = inner(model).dtype
     # Added to attention scores, as `sdpa` and `eager` both expect; `eager` would add True as 1.
     mask_11TT = torch.zeros(packed.mask.shape, dtype=dtype, device=packed.mask.device)
     mask_11TT.masked_fill_(~packed.mask, torch.finfo(dtype).min)
-    inputs = {"input_ids": packed.ids, "position_ids": packed.positions, "attention_mask": mask_11TT}
-    return run_body(model, inputs)[0]
+    return {"input_ids": packed.ids, "position_ids": packed.positions, "attention_mask": mask_11TT}
 
 
 def run_body(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -178,7 +182,7 @@ def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: fl
     sequences: all that will be packed, because the longest reach decides about sliding windows. tolerance: largest
     difference of two logits, relative to the largest logit.
     """
-    window, reach = _window(model), max(map(_reach, labels))
+    window, reach = sliding_window(model), max(map(_reach, labels))
     if window and reach > window:
         return f"its layers attend to {window} tokens, and a sequence has {reach}"
     try:
@@ -237,7 +241,7 @@ def _grouped(lengths: Sequence[int], shared: Sequence[int], max_tokens: int) -> 
     return groups
 
 
-def _window(model: nn.Module) -> int | None:
+def sliding_window(model: nn.Module) -> int | None:
     """Return how many tokens the model's layers attend to, if its configuration has a limit."""
     config = inner(model).config.get_text_config()
     limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]

@@ -1,7 +1,7 @@
 """Answers of a causal language model: to many prompts at once, several to one prompt, or streamed.
 
-The answer to a prompt does not depend on its batch. transformers' `generate` always decodes greedily here; for sampled
-answers `SeededSampler` has already chosen the token, with random numbers of the row's own.
+The answer to a prompt does not depend on its batch: `decoding` gives it the logits that it would have alone, and
+`sampling` random numbers of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,9 +25,9 @@ from tunesmith.data import truncation
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
-from tunesmith.models import onednn_linear, pretrained
-from tunesmith.prediction import likelihood
-from tunesmith.prediction.sampling import GenerationRow, SeededSampler
+from tunesmith.models import generation_cache, pretrained
+from tunesmith.prediction import decoding, likelihood
+from tunesmith.prediction.sampling import GenerationRow
 from tunesmith.prediction.streaming import IncrementalText, StopCondition
 from tunesmith.protocols import ChatSpec, Logits, ModelParts, OnToken, Prompt, PromptWithAnswer
 from tunesmith.recipe import Generate, Model, Predict
@@ -35,20 +36,6 @@ from tunesmith.tasks import instruction
 from tunesmith.types import Example, Message, Response
 
 SETTINGS = "prompt.json"
-PLAIN = {
-    "do_sample": False,
-    "num_beams": 1,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_new_tokens": None,
-    "min_length": 0,
-    "use_cache": True,
-    "return_dict_in_generate": False,
-}
-"""Greedy decoding, whatever the model's own generation settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +72,11 @@ class Generator:
         note. It ends with the template's end token; if the model begins the template's next turn instead, the answer
         is cut there and has not `ended`.
         """
-        prompts = self.encode(conversations, self.max_answer_tokens(settings))
-        written: list[Ids] = [[]] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-        groups = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
-        for group in track(groups, "answer"):
-            answers = self._generate([GenerationRow(prompts[i], seed) for i in group], settings)
-            for position, ids in zip(group, answers, strict=True):
-                written[position] = ids
-        return [self._response(name, ids) for name, ids in zip(names, written, strict=True)]
+        limit = self.max_answer_tokens(settings)
+        rows = [GenerationRow(prompt, seed, limit) for prompt in self.encode(conversations, limit)]
+        for _ in track(self._generate(rows, settings), "answer", len(rows)):
+            pass
+        return [self._response(name, row.answer) for name, row in zip(names, rows, strict=True)]
 
     def attempt(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
@@ -111,22 +94,16 @@ class Generator:
         answers = dict(zip(fit, self.respond(*chosen, settings, seed), strict=True))
         return [answers.get(i) for i in range(len(names))]
 
-    def samples(self, conversation: Conversation, number: int, settings: Generate, seed: int) -> list[Response]:
-        """Return several answers to one conversation, whose prompt is computed once; the first is that of `respond`."""
-        (prompt,) = self.encode([conversation], self.max_answer_tokens(settings))
-        responses: list[Response] = []
-        for start in range(0, number, settings.batch_size):
-            rows = [GenerationRow(prompt, seed, i) for i in range(start, min(start + settings.batch_size, number))]
-            cache = None
-            if len(prompt) > 1:
-                self.model.eval()
-                with torch.inference_mode(), onednn_linear.enabled():
-                    ids_1T = torch.tensor([prompt[:-1]], device=self.device)
-                    cache = self.model(input_ids=ids_1T, use_cache=True).past_key_values
-                    cache.batch_repeat_interleave(len(rows))
-            answers = self._generate(rows, settings, past_key_values=cache)
-            responses += [self._response(str(start + i), ids) for i, ids in enumerate(answers)]
-        return responses
+    def samples(
+        self, conversations: Sequence[Conversation], number: int, settings: Generate, seed: int
+    ) -> list[list[Response]]:
+        """Return several answers to each conversation; its prompt is computed once, its first answer is `respond`'s."""
+        limit = self.max_answer_tokens(settings)
+        prompts = self.encode(conversations, limit)
+        rows = [[GenerationRow(prompt, seed, limit, i) for i in range(number)] for prompt in prompts]
+        for _ in track(self._generate([*chain(*rows)], settings), "sample", len(prompts) * number):
+            pass
+        return [[self._response(str(row.number), row.answer) for row in samples] for samples in rows]
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """Yield the answer of `respond` in pieces, as they are generated; closing the iterator ends the generation."""
@@ -167,18 +144,21 @@ class Generator:
         on_token: OnToken,
     ) -> None:
         """Answer tokenized prompts at once, piece by piece. max_tokens: with the prompt at most `context_length`."""
-        answers = [IncrementalText(self._stable_text) for _ in prompts]
+        rows = [
+            GenerationRow(prompt, seed, limit) for prompt, seed, limit in zip(prompts, seeds, max_tokens, strict=True)
+        ]
+        texts = {row: (index, IncrementalText(self._stable_text)) for index, row in enumerate(rows)}
 
-        def add(row: int, token: int, last: bool) -> bool:
-            answer = answers[row]
-            piece = answer.add(token)
+        def listener(row: GenerationRow, last: bool) -> bool:
+            index, text = texts[row]
+            piece = text.add(row.answer[-1])
             if not last:
-                return on_token(row, piece, None)
-            response = self._response(str(row), answer.ids)
-            return on_token(row, piece + answer.remainder(response.text), response)
+                return on_token(index, piece, None)
+            response = self._response(str(index), row.answer)
+            return on_token(index, piece + text.remainder(response.text), response)
 
-        rows = [GenerationRow(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        self._generate(rows, settings, max_tokens, add)
+        for _ in self._generate(rows, settings, listener):
+            pass
 
     def rendered_prompt(self, prompt: Prompt) -> str:
         """Return the text that an answer follows: a conversation in its template, or a text as it is."""
@@ -235,14 +215,16 @@ class Generator:
 
     def answer_greedily(self, conversation: Conversation, settings: Generate) -> PromptWithAnswer:
         """Return a prompt with its greedy answer; end tokens and headings stay as the model writes them."""
-        max_answer_tokens = self.max_answer_tokens(settings)
-        (ids,) = self.encode([conversation], max_answer_tokens, log=False)
-        with torch.inference_mode():
-            ids_1T = torch.tensor([ids], device=self.device)
-            output_1T = self.model.eval().generate(  # type: ignore[operator]
-                input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T), **PLAIN, max_new_tokens=max_answer_tokens
-            )
-        return PromptWithAnswer(output_1T[0].tolist(), len(ids))
+        limit = self.max_answer_tokens(settings)
+        (ids,) = self.encode([conversation], limit, log=False)
+        row = GenerationRow(ids, 0, limit)
+        ends = self.chat_encoder.end_ids
+
+        def ended(row: GenerationRow) -> bool:
+            return len(row.answer) >= limit or row.answer[-1] in ends
+
+        [*decoding.decode(self.model, decoding.queue([row], 1), ended, Generate(), 1)]
+        return PromptWithAnswer([*ids, *row.answer], len(ids))
 
     def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
         """Return T x V for each row: the logits that predict each of the T tokens of an answer.
@@ -353,36 +335,22 @@ class Generator:
         self,
         rows: Sequence[GenerationRow],
         settings: Generate,
-        limits: Sequence[int] | None = None,
-        listener: Callable[[int, int, bool], bool] | None = None,
-        **more: Any,
-    ) -> list[Ids]:
-        """Return the ids of each answer, up to and with the first stop token, or the last character of a heading.
+        listener: Callable[[GenerationRow, bool], bool] = lambda row, last: True,
+    ) -> Iterator[GenerationRow]:
+        """Fill the answer of each row, up to and with the first stop token, or the last character of a heading.
 
-        limits: most tokens of each answer; None for `max_answer_tokens`. listener: see `StopCondition`.
+        Yields each row when its answer has ended. listener: receives a row with a new token, and whether it is the
+        last; returns whether to continue.
         """
-        self.model.eval()
-        width = max(len(row.prompt) for row in rows)
-        pad = self.chat_encoder.tokenizer.pad_token_id
-        ids_BT = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows], device=self.device)
-        mask_BT = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
-        limits = limits or [self.max_answer_tokens(settings)] * len(rows)
-        stop = StopCondition(width, limits, self._stops, self._markers, self._decode, listener)
-        greedy = not settings.do_sample and settings.repetition_penalty == 1
-        with torch.inference_mode(), onednn_linear.enabled():
-            output_BT = self.model.generate(  # type: ignore[operator]
-                input_ids=ids_BT,
-                attention_mask=mask_BT.to(self.device),
-                max_new_tokens=max(limits),
-                eos_token_id=self._stops,
-                pad_token_id=pad,
-                stopping_criteria=[stop],
-                logits_processor=[] if greedy else [SeededSampler.of(rows, width, settings)],
-                synced_gpus=False,  # a sharded model is gathered for an evaluation, which one process alone may run
-                **PLAIN,
-                **more,
-            )
-        return [ids[: stop.ends[row]] for row, ids in enumerate(output_BT[:, width:].tolist())]
+        stop = StopCondition(self._stops, self._markers, self._decode)
+
+        def ends(row: GenerationRow) -> bool:
+            last = len(row.answer) >= row.limit or stop.ends(row.answer)
+            return not listener(row, last) or last
+
+        longest = max((len(row.prompt) + row.limit for row in rows), default=1)
+        places = generation_cache.most_places(self.model, longest, min(settings.batch_size, len(rows)))
+        return decoding.decode(self.model, decoding.queue(rows, places), ends, settings, places)
 
 
 def write_settings(folder: Path, settings: GeneratorSettings) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
 
 from tunesmith.data.prompts import Ids
 
@@ -39,36 +36,22 @@ class IncrementalText:
         return piece
 
 
-@dataclass
+@dataclass(frozen=True)
 class StopCondition:
-    """A stopping criterion of transformers' `generate` that ends each row by itself, and reports its tokens.
+    """An answer ends at a stop token, or behind a heading of the template."""
 
-    A row ends at a stop token, at its limit, behind a heading of the template, or when its listener says so.
-    """
-
-    start: int
-    """Tokens of the padded prompts."""
-    limits: Sequence[int]
-    """Most tokens of each row's answer."""
     stops: Sequence[int]
     """Tokens that end an answer."""
     markers: Sequence[str]
     """Headings of the template."""
     decode: Callable[[Ids], str]
-    listener: Callable[[int, int, bool], bool] | None = None
-    """Receives row, token and whether it is the row's last; returns whether to continue."""
-    ends: dict[int, int] = field(default_factory=dict)
-    """Tokens of each row that has ended."""
 
-    def __call__(self, ids_BT: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        length = ids_BT.shape[1] - self.start
-        window = max(map(len, self.markers), default=0) + SLACK
-        for row, ids in enumerate(ids_BT[:, max(self.start, ids_BT.shape[1] - window) :].tolist()):
-            if row in self.ends:
-                continue
-            text = ("\n" if length <= window else "") + self.decode(ids) if self.markers else ""
-            last = ids[-1] in self.stops or length >= self.limits[row] or any(mark in text for mark in self.markers)
-            continues = self.listener is None or self.listener(row, ids[-1], last)
-            if last or not continues:
-                self.ends[row] = length
-        return torch.tensor([row in self.ends for row in range(len(ids_BT))], device=ids_BT.device)
+    def ends(self, answer: Ids) -> bool:
+        """Whether an answer ends with its last token."""
+        if answer[-1] in self.stops:
+            return True
+        if not self.markers:
+            return False
+        window = max(map(len, self.markers)) + SLACK
+        text = ("\n" if len(answer) <= window else "") + self.decode(answer[-window:])
+        return any(marker in text for marker in self.markers)

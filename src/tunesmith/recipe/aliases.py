@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tunesmith.console import say
+from tunesmith.errors import shorten
 from tunesmith.recipe.sections import Recipe
 
 ALIASES = {
@@ -139,7 +140,7 @@ def settings(name: str, value: Any, sections: Collection[str], problems: list[st
         say(f"note: {name}={value} means {what} here")
         return meant
     if known and name not in ALIASES and not any(full.endswith(f".{name}") for full, _ in fields()):
-        problems.append(f"{name}={value}: not offered; {name} may be {' or '.join(map(str, known))}")
+        problems.append(f"{name}={shorten(str(value))}: not offered; {name} may be {' or '.join(map(str, known))}")
         return {}
     full = setting(name, sections, problems)
     return {} if full is None else {full: value}
@@ -184,7 +185,7 @@ def unknown(name: str) -> str:
     if not near:  # the right name in the wrong section, or without one
         by_last = {full.split(".")[-1]: full for full in names}
         near = [by_last[last] for last in difflib.get_close_matches(name.split(".")[-1], by_last, 1, 0.7)]
-    return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{shorten(name)}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _used(name: str, sections: Collection[str]) -> bool:

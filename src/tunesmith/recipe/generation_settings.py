@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tunesmith.recipe.values import Count, Fraction, Positive, Section, as_list, label_keys, no_as_none
+from tunesmith.recipe.values import BOUNDED, Count, Fraction, Positive, Section, as_list, label_keys, no_as_none
 
 
 class Prompt(Section):
@@ -78,9 +78,9 @@ class Generate(Section):
     """For sampling: below 1 sharper, above 1 flatter."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """For sampling: from the smallest set of tokens with this much probability."""
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0), BOUNDED] = 0
     """For sampling: from this many most likely tokens; 0 for all."""
     repetition_penalty: Positive = 1.0
     """Values above 1 make repeated tokens less likely."""
-    batch_size: Count = 8
-    """Prompts answered at once."""
+    batch_size: Count = 32
+    """Most prompts answered at once; fewer where their keys and values would take over a quarter of the free memory."""

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from tunesmith.recipe.values import Count, Section, Tree, as_list, numbers
+from tunesmith.recipe.values import BOUNDED, Count, Section, Tree, as_list, numbers
 
 
 def checked_url(url: str) -> str:
@@ -57,7 +57,7 @@ class Judge(Section):
     """Maximum tokens of the judge's reply; a reply that is cut off is unscored."""
     constrained: bool = False
     """For a `local` judge: take the most probable verdict instead of generating one."""
-    controls: Annotated[int, Field(ge=0)] = 5
+    controls: Annotated[int, Field(ge=0), BOUNDED] = 5
     """Rows of each kind (empty, `Sure!`, the reference, another row's reference) mixed in to test the judge."""
     max_answers: Count | None = None
     """Judge at most this many rows, drawn with the recipe's seed."""
@@ -65,7 +65,7 @@ class Judge(Section):
     """Concurrent requests; for a `local` judge, prompts in a batch."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that one request may take in all."""
-    max_retries: Annotated[int, Field(ge=0)] = 5
+    max_retries: Annotated[int, Field(ge=0), BOUNDED] = 5
     """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
     extra: Tree = Field(default={})
     """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,8 +11,9 @@ from typing import Any, TypeAlias
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tunesmith import disk
 from tunesmith.console import say
-from tunesmith.errors import RecipeError
+from tunesmith.errors import RecipeError, shorten
 from tunesmith.recipe import aliases
 from tunesmith.recipe.sections import Recipe
 from tunesmith.recipe.values import Tree
@@ -21,6 +23,10 @@ SECRET = ("judge.api_key", "judge.url")
 
 MAX_DEPTH = 20
 """Levels of nesting in a recipe; no setting needs more than five."""
+MAX_BYTES = 2**20
+"""Size of a recipe's file."""
+MAX_PROBLEMS = 50
+"""Problems of a recipe that its message lists."""
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Recipe
 """What a recipe is made of: a YAML file, settings, or a Recipe; any other path or name is a data source."""
@@ -39,13 +45,17 @@ def load(source: Source, overrides: Sequence[str] = (), *, sections: Collection[
     recipe = _check(tree, lines, problems)
     if problems or recipe is None:
         name = str(source) if isinstance(source, (str, Path)) else "the recipe"
-        raise RecipeError("\n".join([f"{name}: {len(problems)} problem(s)", *(f"  {problem}" for problem in problems)]))
+        number = f"more than {MAX_PROBLEMS}" if len(problems) > MAX_PROBLEMS else str(len(problems))
+        listed = [f"  {problem}" for problem in problems[:MAX_PROBLEMS]]
+        raise RecipeError("\n".join([f"{name}: {number} problem(s)", *listed]))
     return _resolve(recipe)
 
 
 def dump(recipe: Recipe) -> str:
     """Return the recipe as YAML with every setting; `load` returns the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    tree = recipe.model_dump(mode="json")
+    text: str = yaml.dump(tree, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 # --- load
@@ -63,14 +73,25 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
     if path.suffix not in (".yaml", ".yml"):
         return {"data": {"path": str(source)}}, {}
     try:
-        text = path.read_text(encoding="utf-8")
-        node, tree = _parse(text)
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(
+                f"{path}: not a recipe",
+                expected=f"at most {MAX_BYTES // 2**20} MB of settings",
+                do="give data with data.path, or on the command line",
+            )
+        node, tree = _parse(content.decode())
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 3, 0.5)
         do = f"did you mean {' or '.join(near)}?" if near else "write one with `tunesmith init classification`"
         raise RecipeError(f"no such recipe: {path}", do=do) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read {path}", found=str(error), do="give a YAML file in UTF-8") from error
+    except OSError as error:
+        raise disk.refusal(error, "read", path) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"cannot read {path}", found=str(error), do="save it as UTF-8") from error
+    except _Refused as error:
+        raise RecipeError(f"{path}:{error.line}: {error}", do=error.do) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -78,7 +99,8 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
             f"{where}: not YAML", found=str(getattr(error, "problem", error)), do="fix the line"
         ) from error
     except ValueError as error:  # such as !!int 'x'
-        raise RecipeError(f"{path}: a value is not of the type that its tag says", found=str(error)) from error
+        what = "its name holds a zero byte" if "\0" in str(path) else "a value is not of the type that its tag says"
+        raise RecipeError(f"{path}: {what}", found=str(error), do="correct it") from error
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
@@ -86,21 +108,51 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
     return tree, dict(_lines(node, str(path)))
 
 
+class _Refused(yaml.YAMLError):
+    """YAML that no recipe needs, on a line."""
+
+    def __init__(self, problem: str, line: int, do: str) -> None:
+        super().__init__(problem)
+        self.line, self.do = line, do
+
+
 class _RecipeLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, which can stand for billions of values in a few lines, and of limited depth."""
+    """Safe YAML without anchors and aliases, which can stand for billions of values in a few lines, of limited depth.
+
+    Numbers are those of YAML 1.2: `1e-4` is one; `0x1F`, `010`, `1:30`, `1_000` and `2026-01-31` are texts, which are
+    labels or names where they stand.
+    """
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias (*name): write the value out", problem_mark=mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if getattr(event, "anchor", None) is not None:
+            mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            problem = f"a recipe has no YAML anchors and aliases, such as {mark}{shorten(event.anchor, 50)}"
+            raise _Refused(problem, line, f"write the value out; a text that begins with {mark} needs quotes")
         if self.depth == MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels of nesting", problem_mark=mark)
+            raise _Refused(f"more than {MAX_DEPTH} levels of nesting", line, "see docs/recipe.md for the settings")
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """Safe YAML, with quotes also around texts that only YAML 1.2 takes for numbers, such as `1e4`."""
+
+
+INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
+FLOAT = re.compile(r"[-+]?(?:(?:\.\d+|\d+\.\d*)(?:e[-+]?\d+)?|\d+e[-+]?\d+|\.inf)$|\.nan$", re.ASCII | re.IGNORECASE)
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
+for _class in (_RecipeLoader, _RecipeDumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 
 
 def _parse(text: str) -> tuple[yaml.Node | None, Any]:
@@ -140,6 +192,8 @@ def _sorted(written: Tree, lines: dict[str, int], problems: list[str]) -> Tree:
         else:
             moved.append((key, key, value))
     for name, place, value in moved:
+        if len(problems) > MAX_PROBLEMS:
+            break
         wrong: list[str] = []
         for setting, meant in aliases.settings(str(name), value, aliases.TRAINING, wrong).items():
             lines |= {setting: lines[place]} if place in lines else {}
@@ -158,14 +212,17 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            problems.append(f"{override}: an override is written section.name=value")
+            problems.append(f"{shorten(override)}: an override is written section.name=value")
             continue
         try:
-            value = _parse(text)[1]
+            node, value = _parse(text)
         except (yaml.YAMLError, ValueError):
             value = text
-        if isinstance(value, dict) and not text.lstrip().startswith("{"):
-            value = text  # plain text with a colon in it only looks like a mapping
+        else:
+            is_plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
+            cut = is_plain and (node.value if node else "") != text.strip()  # `topic #1` is no comment
+            if cut or (isinstance(value, dict) and not text.lstrip().startswith("{")):
+                value = text  # plain text with a colon in it only looks like a mapping
         pairs.append((name.strip(), value))
     for name, value in pairs:
         for setting, meant in aliases.settings(name, value, sections, problems).items():
@@ -198,7 +255,9 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
     except ValidationError as error:
         sections = {name.rpartition(".")[0] for name, _ in aliases.fields()} - {""}
         seen = set()
-        for item in error.errors():
+        for item in error.errors(include_url=False, include_context=False):
+            if len(problems) > MAX_PROBLEMS:
+                break
             parts = [str(part) for part in item["loc"]]  # may go on into a union or a list
             depth = 1
             while ".".join(parts[:depth]) in sections and depth < len(parts):
@@ -209,8 +268,10 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
                 line = f"line {lines[key]}: " if key in lines else ""
                 message = item["msg"].removeprefix("Value error, ")
                 secret = isinstance(item["input"], (dict, BaseModel)) or key in SECRET
-                value = "" if secret else f", not {item['input']!r}"
-                explained = f"{key}: {message[0].lower() + message[1:]}{value}"
+                value = "" if secret else f", not {shorten(repr(item['input']))}"
+                if isinstance(item["input"], bool) and item["type"] == "string_type":
+                    value += "; put quotes around yes, no, on, off, true and false"
+                explained = f"{shorten(key)}: {message[0].lower() + message[1:]}{value}"
                 problems.append(line + (aliases.unknown(key) if item["type"] == "extra_forbidden" else explained))
         return None
 
@@ -225,9 +286,18 @@ def _resolve(recipe: Recipe) -> Recipe:
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)
-        paths = {key: Path(value).expanduser() for key in keys if (value := getattr(section, key))}
-        changed = {key: str(path.resolve()) for key, path in paths.items() if path.exists()}
-        changed = {key: path for key, path in changed.items() if path != getattr(section, key)}
+        written = {key: value for key in keys if (value := getattr(section, key))}
+        resolved = {key: _existing(value) for key, value in written.items()}
+        changed = {key: path for key, path in resolved.items() if path and path != written[key]}
         if changed:
             update[name] = section.model_copy(update=changed)
     return recipe.model_copy(update=update)
+
+
+def _existing(path: str) -> str | None:
+    """Return a path as an absolute one; None where nothing is there, or cannot be."""
+    try:
+        local = Path(path).expanduser()
+        return str(local.absolute()) if local.exists() else None
+    except (OSError, RuntimeError):  # names that are too long, and homes of users that there are not
+        return None

@@ -11,6 +11,7 @@ from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.names import METHODS, TASKS, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.values import (
+    BOUNDED,
     Count,
     Fraction,
     Plugin,
@@ -26,6 +27,8 @@ from tunesmith.recipe.values import (
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The default causal language model of `generator`."""
+LONGEST_NGRAM = 20
+"""Of longer n-grams hardly any occurs twice, and their number exhausts the memory."""
 
 
 class Model(Section):
@@ -38,7 +41,7 @@ class Model(Section):
     """In a comparison: the causal language model under `generator`, where `name_or_path` is an encoder."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; a commit pins it."""
-    max_length: Annotated[int, Field(ge=2)] = 256
+    max_length: Annotated[int, Field(ge=2), BOUNDED] = 256
     """Maximum input length in tokens, special tokens included; cut inputs are counted. Unless set, 1024 for task
     `instruction`."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
@@ -154,8 +157,8 @@ class Linear(Section):
     def _ngrams(self) -> Linear:
         for name in ("word_ngrams", "char_ngrams"):
             pair = getattr(self, name)
-            if pair is not None and not 1 <= pair[0] <= pair[1]:
-                raise ValueError(f"{name} needs two numbers, 1 <= shortest <= longest, not {list(pair)}")
+            if pair is not None and not 1 <= pair[0] <= pair[1] <= LONGEST_NGRAM:
+                raise ValueError(f"{name} needs two numbers, 1 <= shortest <= longest <= {LONGEST_NGRAM}, not {pair}")
         if self.word_ngrams is None and self.char_ngrams is None:
             raise ValueError("word_ngrams and char_ngrams cannot both be null")
         return self
@@ -187,7 +190,7 @@ class Train(Section):
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises from 0."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0), BOUNDED] | None = None
     """Number of these steps, instead of `warmup_ratio`."""
     optim: Literal["adamw", "adafactor", "lion", "adamw_8bit", "lion_8bit"] = "adamw"
     """Optimizer. `adafactor` keeps a fraction of AdamW's state, `lion` half; `lion` and those with 8-bit state need
@@ -210,7 +213,8 @@ class Train(Section):
 
 
 class Engine(Section):
-    """How the work of training is done: speed, memory and safety. Of these only the precision can change a result."""
+    """How the work of training is done: speed, memory and safety. Of these only the precision can change a result by
+    more than rounding."""
 
     max_tokens_per_micro_batch: Count | Literal["auto"] = "auto"
     """Maximum tokens of a micro-batch, padding included; `auto` suits the device. Halved once if memory runs out."""
@@ -222,6 +226,9 @@ class Engine(Section):
     only."""
     compile: Literal["auto"] | bool = False
     """`torch.compile` of the layers; `auto` compiles where the run is long enough to pay for it."""
+    matmul_backend: Literal["auto", "onednn", "mkl"] = "auto"
+    """Library of float32 linear layers on CPUs; `auto` takes the faster, measured once on a machine. Compiled layers
+    always use torch's."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     save_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
@@ -230,6 +237,12 @@ class Engine(Section):
     """Steps between checkpoints where `save_strategy` is `steps`."""
     save_total_limit: Count = 2
     """Checkpoints to keep; the newest good one is never deleted, and the best weights lie in `model/`."""
+
+    @model_validator(mode="after")
+    def _compiles_or_not(self) -> Engine:
+        if self.compile and self.matmul_backend == "onednn":
+            raise ValueError("engine.matmul_backend: onednn cannot be compiled: set engine.compile to false")
+        return self
 
 
 class Evaluate(Section):
@@ -250,7 +263,7 @@ class Evaluate(Section):
     metrics: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Functions of your own, as `module:name`, from rows to a number. One of them may be `metric_for_best_model` of a
     classifier."""
-    num_samples: Annotated[int, Field(ge=0)] = 3
+    num_samples: Annotated[int, Field(ge=0), BOUNDED] = 3
     """Validation prompts of task `instruction` that are answered at each evaluation, for the log and the report."""
     load_best_model_at_end: bool = True
     """End with the best checkpoint instead of the last."""
@@ -258,7 +271,7 @@ class Evaluate(Section):
     """Stop after this many evaluations without improvement."""
     logging_steps: Count = 10
     """Steps between lines in metrics.jsonl and on the screen."""
-    max_responses: Annotated[int, Field(ge=0)] | None = None
+    max_responses: Annotated[int, Field(ge=0), BOUNDED] | None = None
     """Test prompts of task `instruction` that are answered after training; null for all."""
     base: bool = True
     """For task `instruction`: also let the model before training answer the test prompts, so that the report shows
@@ -267,7 +280,7 @@ class Evaluate(Section):
     """Also send metrics to these trackers."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence level of every interval; 1 - confidence is the significance level of every test."""
-    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples behind bootstrap intervals and tests."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Tree: TypeAlias = dict[str, Any]
 """Nested settings, as YAML has them: checked by pydantic."""
@@ -57,10 +57,18 @@ def numbers(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
+def _bounded(value: int) -> int:
+    if value >= 2**31:
+        raise ValueError("input should be less than 2 ** 31")
+    return value
+
+
+BOUNDED = AfterValidator(_bounded)
+"""Whole numbers that libraries in C take too."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Size = Annotated[int, Field(ge=0)] | Fraction
+Size = Annotated[int, Field(ge=0), BOUNDED] | Fraction
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BOUNDED]
 Plugin = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """Something of the user's own, as `module:name`."""
 
@@ -68,4 +76,6 @@ Plugin = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 class Section(BaseModel):
     """Settings of one concern: unknown keys are errors, values cannot be changed after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )

@@ -23,17 +23,11 @@ def decide(setting: bool | str, num_steps: int, device: torch.device, causal: bo
     causal: whether the model is a causal language model; compiled encoders were slower on a CPU.
     Raises TrainingError if the setting is true on a CPU without a C++ compiler.
     """
-    missing = device.type == "cpu" and not any(map(shutil.which, COMPILERS))
-    if missing and setting is True:
-        raise TrainingError(
-            "engine.compile=true needs a C++ compiler on a CPU",
-            expected=" or ".join(COMPILERS),
-            found="none",
-            do="install g++ (Debian: apt install g++), or set engine.compile=false",
-        )
+    if setting is True:
+        require_compiler(device)
     if setting != "auto":
         return bool(setting), f"engine.compile is {str(setting).lower()}"
-    if missing:
+    if _lacks_compiler(device):
         return False, "not compiled: no C++ compiler"
     if device.type == "cpu" and not causal:
         return False, "not compiled: encoders are slower compiled on a CPU"
@@ -41,6 +35,21 @@ def decide(setting: bool | str, num_steps: int, device: torch.device, causal: bo
     if num_steps < least:
         return False, f"not compiled: {num_steps} steps are too few to gain (from {least})"
     return True, f"compiled: {num_steps} steps are enough to gain (from {least})"
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise TrainingError if compiling for this device needs a C++ compiler and there is none."""
+    if _lacks_compiler(device):
+        raise TrainingError(
+            "engine.compile needs a C++ compiler on a CPU",
+            expected=" or ".join(COMPILERS),
+            found="none",
+            do="install g++ (Debian: apt install g++), or set engine.compile=false",
+        )
+
+
+def _lacks_compiler(device: torch.device) -> bool:
+    return device.type == "cpu" and not any(map(shutil.which, COMPILERS))
 
 
 def compile_layers(model: nn.Module) -> int:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tunesmith import autotuning, hardware, records
+from tunesmith.autotuning import Choice
+
 MIN_SPEEDUP = 1.2
 """bfloat16 is used if it is at least this many times as fast as float32, because it is less precise."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -35,16 +38,26 @@ class PrecisionMeasurement:
     """What `model.dtype: auto` means here: bfloat16 or float32."""
 
 
+def measured(device: torch.device) -> Choice:
+    """Return the measurement of this device as a dictionary, made once on a machine."""
+    return autotuning.choose(
+        "number_format",
+        lambda: records.dump(measure(device)),
+        device=hardware.device_name(str(device)),
+        threads=torch.get_num_threads(),
+    )
+
+
 def measure(device: torch.device) -> PrecisionMeasurement:
     """Time a feed-forward block, forward and backward, in turns: float32, bfloat16 autocast and bfloat16 weights.
 
-    The block grows as long as MAX_SECONDS allow: if bfloat16 is slow, a single large one takes seconds.
+    The block grows as long as MAX_SECONDS allow for all ROUNDS: if bfloat16 is slow, a single large one takes seconds.
     """
     spent, done = 0.0, 0
     turns: list[tuple[float, float, float]] = []
     for rows, size in SHAPES:
         work = rows * size**2
-        if turns and spent + 4 * sum(turns[-1]) * work / done > MAX_SECONDS:
+        if turns and spent + (1 + ROUNDS) * sum(turns[-1]) * work / done > MAX_SECONDS:
             break
         done, inputs = work, torch.ones(rows, size, device=device)
         state = torch.random.get_rng_state()
@@ -56,9 +69,7 @@ def measure(device: torch.device) -> PrecisionMeasurement:
         warmup, turn = _turn(full, half, inputs), _turn(full, half, inputs)
         spent += sum(turn) + (sum(warmup) if turns else 0.0)
         turns = [turn]
-    while len(turns) < ROUNDS and spent + sum(turns[-1]) <= MAX_SECONDS:
-        turns.append(_turn(full, half, inputs))
-        spent += sum(turns[-1])
+    turns += [_turn(full, half, inputs) for _ in range(ROUNDS - 1)]
     autocast = statistics.median(plain / cast for plain, cast, _ in turns)
     weights = statistics.median(plain / pure for plain, _, pure in turns)
     columns = zip(*turns, strict=True)

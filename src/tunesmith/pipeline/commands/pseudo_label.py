@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith import records, runs
-from tunesmith.console import printable, say, track
+from tunesmith.console import printable, say
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
@@ -25,8 +25,6 @@ from tunesmith.types import NO_LABEL, Example
 
 TEMPERATURE = 0.7
 """For sampling, unless the recipe samples itself or has a temperature."""
-MAX_BATCH_SIZE = 64
-"""Samples in one batch, which share the prompt's computation."""
 BINS = 20
 
 
@@ -125,17 +123,17 @@ def _sampled_answers(
     run: Run, recipe: Recipe, examples: Sequence[Example], number: int, answer: str
 ) -> list[LabelledRow]:
     """Return the rows, in the columns that Alpaca has, with the answer on which most samples agree."""
-    update: dict[str, object] = {"do_sample": True, "batch_size": min(number, MAX_BATCH_SIZE)}
+    update: dict[str, object] = {"do_sample": True}
     if not recipe.generate.do_sample and recipe.generate.temperature == 1:
         update["temperature"] = TEMPERATURE
     settings = recipe.generate.model_copy(update=update)
     generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)
+    references = [row.messages[-1] if row.messages[-1].role == "assistant" else None for row in examples]
+    prompts = [row.messages[:-1] if last else row.messages for row, last in zip(examples, references, strict=True)]
+    sampled = generator.samples(prompts, number, settings, recipe.seed)
     rows = []
-    for example in track(examples, "sample"):
-        reference = example.messages[-1] if example.messages[-1].role == "assistant" else None
-        prompt = example.messages[:-1] if reference else example.messages
-        answers = generator.samples(prompt, number, settings, recipe.seed)
+    for example, reference, prompt, answers in zip(examples, references, prompts, sampled, strict=True):
         vote = self_consistency.vote([compared(sample.text) if sample.ended else None for sample in answers])
         text = "" if vote.index is None else answers[vote.index].text
         gold = compared(reference.content) if reference else None

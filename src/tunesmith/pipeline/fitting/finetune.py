@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from tunesmith import extensions, hardware
+from tunesmith import extensions, hardware, records
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics
@@ -65,9 +65,11 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         device = f"{accelerator.device} ({hardware.device_name(str(accelerator.device))})"
         precision = f"{setup.notes.dtype} weights, mixed precision {accelerator.mixed_precision}"
         say(f"{adapters.describe(model)} on {device}; {precision}")
-        _configure(setup, recipe, plan, accelerator)
+        _configure(setup, job, plan, accelerator)
         # a resumed run keeps the library that it began with, to end with the same bits
-        onednn = job.decide_once("fast_products", lambda: not recipe.engine.compile and onednn_linear.is_faster())
+        setting = "mkl" if recipe.engine.compile else recipe.engine.matmul_backend
+        backend = job.decide_once("matmul_backend", lambda: records.dump(onednn_linear.decide(setting)))
+        onednn = backend["value"]["backend"] == "onednn"
         state = loop.begin(model, recipe.train, plan, accelerator)
         session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks)
         session.resume(state)
@@ -81,7 +83,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(bool(onednn)), neftune.noise(model, recipe.train.neftune_noise_alpha):
+        with onednn_linear.enabled(onednn), neftune.noise(model, recipe.train.neftune_noise_alpha):
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)
@@ -140,16 +142,22 @@ def step_size(job: Job, accelerator: Accelerator) -> int:
     return known
 
 
-def _configure(setup: TrainingSetup, recipe: Recipe, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
-    """Set up recomputation and compilation, which change the cost of a step and not its result."""
-    if recipe.engine.gradient_checkpointing:
+def _configure(setup: TrainingSetup, job: Job, plan: loop.TrainingPlan, accelerator: Accelerator) -> None:
+    """Set up recomputation and compilation, which change the cost of a step and its result by rounding at most."""
+    engine, device = job.recipe.engine, accelerator.device
+    if engine.gradient_checkpointing:
         pretrained.checkpoint_activations(setup.model)
-    pays, why = compilation.decide(recipe.engine.compile, plan.num_steps, accelerator.device, causal=setup.is_causal)
+    pays, why = False, ""
+    if engine.compile:
+        pays, why = job.decide_once(
+            "compile", lambda: compilation.decide(engine.compile, plan.num_steps, device, causal=setup.is_causal)
+        )
     if sharding.asked_for() or zero.asked_for():
         pays, why = False, "not compiled: the training is sharded"
-    if recipe.engine.compile:
+    if engine.compile:
         say(why)
     if pays:
+        compilation.require_compiler(device)  # a resumed run may be on another machine
         compilation.compile_layers(setup.model)
 
 

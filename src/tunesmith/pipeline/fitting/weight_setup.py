@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunesmith import autotuning, hardware, records
+from tunesmith import records
 from tunesmith.console import say, warn
 from tunesmith.errors import RecipeError
 from tunesmith.manifest import TrainingNotes
@@ -90,13 +90,5 @@ def apply(plan: WeightPlan, loaded: LoadedModel, recipe: Recipe, task_type: adap
 
 def measured_precision(job: Job, device: torch.device) -> precision.PrecisionMeasurement:
     """Return which number format is faster here, measured once; a resumed run keeps what its manifest says."""
-    content = job.decide_once(
-        "precision",
-        lambda: autotuning.choose(
-            "precision",
-            lambda: records.dump(precision.measure(device)),
-            device=hardware.device_name(device.type),
-            threads=torch.get_num_threads(),
-        ),
-    )
-    return records.load(precision.PrecisionMeasurement, content, "manifest.json")
+    choice = job.decide_once("number_format", lambda: records.dump(precision.measured(device)))
+    return records.load(precision.PrecisionMeasurement, choice["value"], "manifest.json")

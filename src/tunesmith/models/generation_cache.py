@@ -1,0 +1,237 @@
+"""Keys and values of the answers that a causal language model is generating.
+
+Every answer has a place of its own in one cache, which is never copied as a whole. Prompts that start together are
+packed into a row, so that their common beginnings are computed once. Models that cannot do this get a cache for each
+answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+from tunesmith.data.encode import IGNORE
+from tunesmith.models import packing
+
+PREFILL_TOKENS = 2048
+"""Tokens of prompts that are computed at once, unless one prompt alone is longer."""
+MEMORY_SHARE = 0.25
+"""Of the free memory, what the cache of keys and values may take."""
+BLOCK = 128
+"""The cache grows by this many positions."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""Largest difference of two logits that is rounding, relative to the largest logit; 5e-2 for 16-bit weights."""
+
+
+def of(model: nn.Module, places: int) -> GenerationCache:
+    """Return how this model can hold several answers."""
+    return _SharedCache(model, places) if places > 1 and _shares(model) else _SeparateCaches(model)
+
+
+def most_places(model: nn.Module, longest: int, most: int) -> int:
+    """Return how many answers the free memory allows at once, 1 to `most`. longest: tokens of each, with its prompt."""
+    inner = packing.inner(model)
+    config: Any = inner.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    bytes_per_token: int = 2 * config.num_hidden_layers * heads * size * inner.dtype.itemsize
+    device = inner.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return max(1, min(most, int(MEMORY_SHARE * free) // (bytes_per_token * longest)))
+
+
+class GenerationCache(ABC):
+    """Keys and values of the answers under way, numbered from 0."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.device = packing.inner(model).device
+
+    @abstractmethod
+    def start(self, prompts: packing.Tokens) -> torch.Tensor:
+        """Add prompts behind the answers under way; return the logits of their first tokens, N x V."""
+
+    @abstractmethod
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Add a token to every answer; return the logits of the next ones, B x V."""
+
+    @abstractmethod
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        """Drop all other answers; return those that are left, in their new order."""
+
+
+class _SeparateCaches(GenerationCache):
+    """A cache for each answer, as the model makes it: any model, an answer at a time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.caches: list[Any] = []
+
+    def start(self, prompts: packing.Tokens) -> torch.Tensor:
+        self.caches += [None] * len(prompts)
+        return self._run(range(len(self.caches) - len(prompts), len(self.caches)), prompts)
+
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self._run(range(len(tokens)), [[token] for token in tokens])
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        self.caches = [self.caches[number] for number in numbers]
+        return list(numbers)
+
+    def _run(self, numbers: Sequence[int], ids: packing.Tokens) -> torch.Tensor:
+        logits = []
+        for number, new in zip(numbers, ids, strict=True):
+            ids_1T = torch.tensor([new], device=self.device)
+            inputs = {"input_ids": ids_1T, "past_key_values": self.caches[number], "use_cache": True}
+            _, output = packing.run_trimmed(self.model, inputs, lambda hidden_1TD: hidden_1TD[:, -1:])
+            self.caches[number] = output.past_key_values
+            logits.append(output.logits[0, -1])
+        return torch.stack(logits)
+
+
+class _SharedCache(GenerationCache):
+    """One cache with a place for each answer."""
+
+    def __init__(self, model: nn.Module, places: int) -> None:
+        super().__init__(model)
+        self.cache = _PlacedCache(places, packing.inner(model).config.get_text_config().num_hidden_layers)
+        self.lengths: list[int] = []
+
+    def start(self, prompts: packing.Tokens) -> torch.Tensor:
+        logits: dict[int, torch.Tensor] = {}
+        first = len(self.lengths)
+        self.lengths += map(len, prompts)
+        for group in packing.plan(prompts, PREFILL_TOKENS):
+            chosen = [prompts[i] for i in group]
+            packed = packing.pack(chosen, [[IGNORE] * len(ids) for ids in chosen]).to(self.device)
+            last = torch.tensor([int(places[-1]) for places in packed.places], device=self.device)
+            cache = DynamicCache()
+            inputs = packing.inputs(self.model, packed) | {"past_key_values": cache, "use_cache": True}
+            _, output = packing.run_trimmed(self.model, inputs, lambda hidden_1TD: hidden_1TD[:, last])  # noqa: B023
+            logits.update(zip(group, output.logits[0], strict=True))
+            for i, places in zip(group, packed.places, strict=True):
+                self.cache.fill(first + i, cache, places.to(self.device))
+        return torch.stack([logits[i] for i in range(len(prompts))])
+
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        positions_B = torch.tensor(self.lengths, device=self.device)
+        self.lengths = [length + 1 for length in self.lengths]
+        width = max(self.lengths)
+        self.cache.expect(positions_B, width)
+        dtype = packing.inner(self.model).dtype
+        mask_B11T = torch.zeros(len(tokens), 1, 1, width, dtype=dtype, device=self.device)
+        later_BT = torch.arange(width, device=self.device) > positions_B[:, None]
+        mask_B11T.masked_fill_(later_BT[:, None, None], torch.finfo(dtype).min)
+        output = self.model(
+            input_ids=torch.tensor(tokens, device=self.device)[:, None],
+            position_ids=positions_B[:, None],
+            attention_mask=mask_B11T,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        logits_BV: torch.Tensor = output.logits[:, -1]
+        return logits_BV
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        count = len(numbers)
+        order = [number if number in set(numbers) else -1 for number in range(count)]
+        movers = [number for number in numbers if number >= count]
+        for place in range(count):
+            if order[place] < 0:
+                order[place] = movers.pop()
+                self.cache.move(order[place], place, self.lengths[order[place]])
+        self.lengths = [self.lengths[number] for number in order]
+        return order
+
+
+class _PlacedCache(Cache):  # type: ignore[misc]
+    """Keys and values of each layer as one tensor, places x heads x positions x size; a place is one answer's."""
+
+    def __init__(self, places: int, layers: int) -> None:
+        self.places = places
+        self.positions_B = torch.empty(0, dtype=torch.long)
+        self.width = 0
+        super().__init__(layers=[_PlacedLayer(self) for _ in range(layers)])
+
+    def expect(self, positions_B: torch.Tensor, width: int) -> None:
+        """The next tokens stand at these positions of places 0 to B - 1, and attend to at most `width` positions."""
+        self.positions_B, self.width = positions_B, width
+
+    def fill(self, place: int, prompts: DynamicCache, positions_L: torch.Tensor) -> None:
+        """Copy keys and values of a prompt from the row in which it was computed."""
+        for layer, computed in zip(self.layers, prompts.layers, strict=True):
+            layer.reserve(computed.keys, len(positions_L))
+            for own, row in ((layer.keys, computed.keys), (layer.values, computed.values)):
+                own[place, :, : len(positions_L)] = row[0].index_select(1, positions_L)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a place to another."""
+        for layer in self.layers:
+            for own in (layer.keys, layer.values):
+                own[target, :, :length] = own[source, :, :length]
+
+
+class _PlacedLayer(CacheLayerMixin):  # type: ignore[misc]
+    is_sliding = False
+
+    def __init__(self, cache: _PlacedCache) -> None:
+        super().__init__()
+        self.cache = cache
+
+    def reserve(self, like: torch.Tensor, length: int) -> None:
+        """Make room for `length` positions. Unused ones hold zeros: masked values must be finite."""
+        if self.keys is None or self.keys.shape[2] < length:
+            size = (self.cache.places, like.shape[1], -(-length // BLOCK) * BLOCK, like.shape[3])
+            for name in ("keys", "values"):
+                before, after = getattr(self, name), like.new_zeros(size)
+                if before is not None:
+                    after[:, :, : before.shape[2]] = before
+                setattr(self, name, after)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """Store the new token of every answer; return keys and values of all its tokens."""
+        self.reserve(key_states, self.cache.width)
+        count, width, positions_B = len(key_states), self.cache.width, self.cache.positions_B
+        rows_B = torch.arange(count, device=positions_B.device)
+        self.keys[rows_B, :, positions_B] = key_states[:, :, 0]
+        self.values[rows_B, :, positions_B] = value_states[:, :, 0]
+        return self.keys[:count, :, :width], self.values[:count, :, :width]
+
+    def get_seq_length(self) -> int:
+        return self.cache.width - 1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.width, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """`reserve` does this."""
+
+
+def _shares(model: nn.Module) -> bool:
+    """Whether two answers in one cache get the logits that each gets alone; asked once of a model."""
+    inner = packing.inner(model)
+    if not hasattr(inner, "_tunesmith_shares"):
+        inner._tunesmith_shares = _agrees(model)
+    return bool(inner._tunesmith_shares)
+
+
+def _agrees(model: nn.Module) -> bool:
+    if packing.sliding_window(model):
+        return False
+    prompts = [[1, 2, 3, 1], [1, 3]]
+    try:
+        shared, separate = _SharedCache(model, 2), _SeparateCaches(model)
+        logits = [torch.cat([cache.start(prompts), cache.advance([2, 1])]) for cache in (shared, separate)]
+    except Exception:  # models may raise anything where they cannot do this
+        return False
+    difference = (logits[0] - logits[1]).abs().max() / logits[1].abs().max()
+    return bool(difference <= TOLERANCE.get(logits[0].dtype, 5e-2))  # not so for NaN

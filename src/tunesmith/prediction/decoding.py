@@ -1,0 +1,66 @@
+"""Generation token by token, for many prompts at once: the loop behind `generate`.
+
+A waiting prompt takes the place of an answer that has ended, so that no answer waits for its neighbours (continuous
+batching; Yu et al. 2022, Orca), and prompts that start together compute their common beginnings once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from tunesmith.models import generation_cache, onednn_linear
+from tunesmith.prediction.sampling import GenerationRow, choose_tokens
+from tunesmith.recipe import Generate
+
+REFILL = 4
+"""Prompts start when a quarter of the places is free: together they share beginnings, and fill the processor."""
+Take = Callable[[int], Sequence[GenerationRow]]
+"""Receives the number of free places, and returns as many rows or fewer to start with."""
+
+
+def decode(
+    model: nn.Module, take: Take, ends: Callable[[GenerationRow], bool], settings: Generate, places: int
+) -> Iterator[GenerationRow]:
+    """Generate answers, and yield each row when its answer has ended.
+
+    take: called between any two tokens. Generation ends when nothing is under way and it returns nothing.
+    ends: called for every token, which is the last one of `row.answer`. places: answers under way at once.
+    """
+    model.eval()
+    with torch.inference_mode(), onednn_linear.enabled():
+        cache = generation_cache.of(model, places)
+        rows: list[GenerationRow] = []
+        tokens: list[int] = []
+        while True:
+            first = len(rows)
+            if new := take(places - first):
+                rows += new
+                tokens += choose_tokens(new, cache.start([row.prompt for row in new]), settings)
+            elif rows:
+                first, tokens = 0, choose_tokens(rows, cache.advance(tokens), settings)
+            else:
+                return
+            for row, token in zip(rows[first:], tokens[first:], strict=True):
+                row.answer.append(token)
+            ended = {i for i in range(first, len(rows)) if ends(rows[i])}
+            yield from (rows[i] for i in sorted(ended))
+            if ended:
+                kept = [i for i in range(len(rows)) if i not in ended]
+                order = cache.keep(kept)
+                rows, tokens = [rows[i] for i in order], [tokens[i] for i in order]
+
+
+def queue(rows: Sequence[GenerationRow], places: int) -> Take:
+    """Return a `Take` of all these rows; those whose prompts begin alike start together."""
+    waiting = deque(sorted(rows, key=lambda row: row.prompt))
+
+    def take(free: int) -> list[GenerationRow]:
+        if free < min(len(waiting), -(-places // REFILL)):
+            return []
+        return [waiting.popleft() for _ in range(min(free, len(waiting)))]
+
+    return take
