@@ -26,6 +26,29 @@ def test_the_command_line_prints_messages_and_marks_warnings(capsys: pytest.Capt
     assert capsys.readouterr().err == "one\nwarning: two\n"
 
 
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x2066, 0xD800) if chr(code) not in "\t\n"]
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Results, messages and errors of arguments hold them as JSON writes them; JSON has the same values as before."""
+    console.show(json.dumps(CONTROLS, ensure_ascii=False))
+    console.say("".join(CONTROLS[:-1]))
+    with pytest.raises(SystemExit):
+        cli.main(["check", "a.csv", "--\x1b[31m\x9b2J"])
+    assert cli.main(["check", "\x1b]0;title\x07.csv"]) == 2
+    printed = capsys.readouterr()
+    assert set(printed.out + printed.err).isdisjoint(CONTROLS)
+    assert json.loads(printed.out) == CONTROLS
+    assert "\\u001b]0;title\\u0007.csv" in printed.err
+
+
+def test_what_an_encoding_lacks_is_shown_too() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), "ascii")
+    console.show(json.dumps({"text": "ä \U0001f600"}, ensure_ascii=False), file=file)
+    file.seek(0)
+    assert json.loads(file.read()) == {"text": "ä \U0001f600"}
+
+
 @pytest.mark.usefixtures("trained_here")
 def test_quiet_keeps_warnings_and_verbose_adds_details(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", str(reviews), "--methods", "linear", "linear.min_df=1"]

@@ -209,7 +209,7 @@ def _line_ends(random: Random, content: bytes) -> bytes:
 
 def _quote_pair(random: Random, content: bytes) -> bytes:
     lines = content.split(b"\n")
-    first = random.randrange(1, max(2, len(lines) - 4))
+    first = random.randrange(max(1, len(lines) - 4))
     last = min(len(lines) - 1, first + random.choice((1, 2, 5, 30)))
     lines[first] = b'"' + lines[first]
     lines[last] = lines[last].replace(b",", b'",', 1)
@@ -416,12 +416,4 @@ def _parquet_bomb(random: Random, folder: Path) -> Source:
     return Source(path, "none", None)
 
 
-SPECIAL: tuple[Callable[[Random, Path], Source], ...] = (
-    _folder,
-    _folder,
-    _folder,
-    _no_file,
-    _no_file,
-    _bomb,
-    _parquet_bomb,
-)
+SPECIAL: tuple[Callable[[Random, Path], Source], ...] = (*[_folder] * 4, *[_no_file] * 3, _bomb, _parquet_bomb)

@@ -18,6 +18,7 @@ import tunesmith
 from tests import tiny
 from tunesmith import TextClassifier
 from tunesmith.data import frames
+from tunesmith.errors import DataError
 
 ROWS = [{"text": text, "label": label} for text, label in tiny.texts(60)]
 COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
@@ -48,6 +49,13 @@ def test_every_table_gives_the_same_rows(kind: str) -> None:
 )
 def test_what_is_no_table(value: object) -> None:
     assert frames.rows(value) is None
+
+
+def test_a_frame_that_would_lose_something_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="duplicate column names"):
+        frames.rows(pandas.DataFrame([["a", "b"]], columns=["text", "text"]))
+    with pytest.raises(DataError, match="holds bytes"):
+        frames.store([{"text": b"a"}], tmp_path)
 
 
 def test_cells_that_json_does_not_have(tmp_path: Path) -> None:

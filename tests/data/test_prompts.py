@@ -314,3 +314,23 @@ def test_label_texts_must_tell_labels_apart() -> None:
         LabelQuestion.of(Prompt(label_texts={"a": "x", "b": "x"}), ["a", "b"])
     with pytest.raises(RecipeError, match="names c"):
         LabelQuestion.of(Prompt(label_texts={"c": "x"}), ["a", "b"])
+
+
+def test_a_template_without_bounds_is_named_with_conversation_and_limit() -> None:
+    with pytest.raises(
+        DataError, match=r"template chat refuses the conversation 'question'[\s\S]*50,000,000 characters"
+    ):
+        prompter("chat", chat=CHATML + "{{ 'a' * 10**10 }}")
+
+
+@pytest.mark.parametrize("chat", ["{{ '' }}", "{{ eos_token }}", "{{ messages[0].text }}", "{{ messages[0].content }}"])
+def test_a_template_that_leaves_out_a_message_is_refused(chat: str) -> None:
+    with pytest.raises(ModelError, match="leaves out the question or the answer"):
+        prompter("chat", chat=chat)
+
+
+def test_of_several_chat_templates_the_default_is_taken() -> None:
+    several: object = {"default": CHATML, "tool_use": "{{ 'tools' }}"}
+    assert prompter("chat", chat=several).tokenizer.chat_template == CHATML  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"several chat templates[\s\S]*tool_use"):
+        prompter("chat", chat={"tool_use": CHATML})  # type: ignore[arg-type]

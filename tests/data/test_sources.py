@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tunesmith.data import read, read_unlabelled
+from tunesmith import recipe as recipes
+from tunesmith.data import files, read, read_unlabelled
 from tunesmith.data.sources import short_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
@@ -109,6 +110,61 @@ def test_csv_lines_are_physical_lines(tmp_path: Path) -> None:
 def test_a_large_field_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f"text,label\n{'x' * 200_000},a\nb,c\n")
     assert len(rows_of(path)[0].text) == 200_000
+
+
+def test_fields_may_be_separated_by_semicolons(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '\ufefftext;label\n"so; so";x\n1,5 stars;y\n')
+    assert [(row.text, row.label) for row in rows_of(path)] == [("so; so", "x"), ("1,5 stars", "y")]
+    assert changes_of(path)["fields are separated by ';' instead of commas"] == (1, ("a.csv",))
+
+
+def test_cells_of_columns_without_a_name_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ",text,label,\n0,a,x,\n1,b,y,lost\n")
+    what = "ignored: cells of a further column without a name"
+    assert changes_of(path)[what] == (1, ("a.csv:3",))
+
+
+def test_a_link_to_data_has_its_own_name(tmp_path: Path) -> None:
+    write(tmp_path / "blob", GOOD + "b,y\n")
+    (tmp_path / "a.csv").symlink_to("blob")
+    recipe = recipes.load({"data": {"path": str(tmp_path / "a.csv")}})
+    assert len(read(recipe.data, NOTHING_MADE, 0).train) == 2
+
+
+def test_a_gzip_file_unpacks_to_what_its_size_makes_plausible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the limits anything goes, and beyond them a ratio of 100; the message says how to read it all the same."""
+    text = "text,label\n" + "a,x\nb,y\n" * 5000
+    path = write(tmp_path / "a.csv", gzip.compress(text.encode()))
+    assert len(text) > 100 * len(path.read_bytes())
+    assert len(rows_of(path)) == 10_000
+    limits = {"UNPACKED_BYTES": len(text) - 1, "UNPACKED_ROWS": 10_000}
+    for name, limit in limits.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(files, name, limit)
+            with pytest.raises(DataError, match=r"a\.csv: unpacks to too much(.|\n)*gunzip"):
+                rows_of(path)
+    for name, limit in limits.items():
+        monkeypatch.setattr(files, name, limit // 2)
+    varied = "text,label\n" + "".join(f"{number} {number**3},{number % 2}\n" for number in range(10_000))
+    assert len(rows_of(write(tmp_path / "b.csv.gz", gzip.compress(varied.encode())))) == 10_000
+
+
+def test_parquet_unpacks_to_what_its_size_makes_plausible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table(
+        {"text.en": ["a" * 10_000] * 5000, "label": pyarrow.array(["x", "y"] * 2500).dictionary_encode()}
+    )
+    pyarrow.parquet.write_table(table, path)
+    assert len(rows_of(path, text="text.en")) == 5000
+    monkeypatch.setattr(files, "UNPACKED_BYTES", 49 * 10**6)
+    with pytest.raises(DataError, match=r"a\.parquet: unpacks to too much(.|\n)*as CSV or JSON Lines"):
+        rows_of(path, text="text.en")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 2_000_001}), path)
+    with pytest.raises(DataError, match=r"a\.parquet: unpacks to too much(.|\n)*2,000,001 rows"):
+        rows_of(path, label="text")
 
 
 def test_a_row_of_many_lines_is_named(tmp_path: Path) -> None:

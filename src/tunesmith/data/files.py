@@ -84,18 +84,23 @@ def load(path: Path, name: str) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         do = "fetch or compress the file again"
         raise DataError(f"{name}: broken gzip file", expected="gzip", found=str(error), do=do) from error
-    rows = 0
-    if len(unpacked) > PLAUSIBLE_RATIO * len(content):
-        rows = max(unpacked.count(mark) for mark in (b"\n", b"\r", b"{", b"["))
-    if len(unpacked) > most or rows > UNPACKED_ROWS:
+    rows = max(unpacked.count(mark) for mark in (b"\n", b"\r", b"{", b"["))
+    check_expansion(name, len(content), len(unpacked), rows, "unpack it first (gunzip), if you do want to read it")
+    return unpacked
+
+
+def check_expansion(name: str, packed: int, unpacked: int, rows: int, do: str) -> None:
+    """Raise DataError where a compressed file holds more bytes or rows than its own size makes plausible."""
+    if unpacked > max(UNPACKED_BYTES, PLAUSIBLE_RATIO * packed) or (
+        rows > UNPACKED_ROWS and unpacked > PLAUSIBLE_RATIO * packed
+    ):
         raise DataError(
-            f"{name}: the gzip file unpacks to too much",
+            f"{name}: unpacks to too much",
             expected=f"at most {PLAUSIBLE_RATIO} times its size, or {UNPACKED_BYTES // 2**20} MB and "
             f"{UNPACKED_ROWS:,} rows",
-            found=f"{len(content):,} bytes that hold " + (f"{rows:,} rows" if rows else f"more than {most:,} bytes"),
-            do="unpack it first (gunzip), if it is what you want to read",
+            found=f"{packed:,} bytes that hold at least {unpacked:,} bytes and {rows:,} rows",
+            do=do,
         )
-    return unpacked
 
 
 def decode(file: File) -> Text:

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.data.files import File, Text, decode, load
+from tunesmith.data.files import File, Text, check_expansion, decode, load
 from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed, no_rows, refuse_repeated
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
@@ -216,21 +216,34 @@ def read_parquet(file: File) -> Table:
     import pyarrow.parquet
 
     try:
-        parquet = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.content))
-        columns = tuple(parquet.schema_arrow.names)
+        schema = pyarrow.parquet.read_schema(pyarrow.BufferReader(file.content))
+        # as a dictionary, a text takes memory once however many rows repeat it
+        texts = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+        parquet = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.content), read_dictionary=texts)
+        columns = tuple(schema.names)
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken_parquet(file.name, error) from error
     refuse_repeated(file.name, columns)
     used = [column for column in columns if file.wanted is None or column in file.wanted]
-    return Table(file.name, columns, _parquet_rows(file.name, parquet, used) if used else ())
+    return Table(file.name, columns, _parquet_rows(file, parquet, used) if used else ())
 
 
-def _parquet_rows(name: str, parquet: Any, used: list[str]) -> Iterator[Item]:
+def _parquet_rows(file: File, parquet: Any, used: list[str]) -> Iterator[Item]:
     import pyarrow
+    import pyarrow.compute
 
-    number = 0
+    name, packed, unpacked, number = file.name, len(file.content), 0, 0
+    rows = parquet.metadata.num_rows
+    do = "write the rows again as CSV or JSON Lines, if you do want to read them"
+    check_expansion(name, packed, rows * len(used), rows, do)
     try:
         for batch in parquet.iter_batches(batch_size=4096, columns=used):
+            for place, column in enumerate(batch.columns):
+                if pyarrow.types.is_dictionary(column.type) and pyarrow.types.is_string(column.dictionary.type):
+                    lengths = pyarrow.compute.binary_length(column.dictionary).take(column.indices)
+                    unpacked += pyarrow.compute.sum(lengths).as_py() or 0
+                    check_expansion(name, packed, unpacked, rows, do)
+                    batch = batch.set_column(place, batch.schema.names[place], column.dictionary_decode())
             for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - the count continues
                 yield Row(f"{name}:row {number}", values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ separately, since in generation nothing follows the prompt that its last charact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from tunesmith.data.conversations import content_with_input
 from tunesmith.data.encode import IGNORE
-from tunesmith.errors import DataError, ModelError, RecipeError
+from tunesmith.errors import DataError, ModelError, RecipeError, summary
 from tunesmith.recipe import Prompt
 from tunesmith.types import Example, Message
 
@@ -141,11 +141,18 @@ class ChatEncoder:
         """Try the template: it must leave the prompt unchanged, and end an answer with a special token."""
         if not self.tokenizer.eos_token:
             raise ModelError("the tokenizer has no end token", do="set eos_token in its tokenizer_config.json")
-        text, _ = self.pieces([Message("user", "a"), Message("assistant", "b")])[-1]
+        pieces = self.pieces([Message("user", "question"), Message("assistant", "answer")])
+        prompt, text = "".join(text for text, _ in pieces[:-1]), pieces[-1][0]
+        if "question" not in prompt or "answer" not in text:
+            raise ModelError(
+                "this template leaves out the question or the answer",
+                found=repr((prompt + text)[:200]),
+                do="write {{ message.content }} for each of the messages, or choose another prompt.template",
+            )
         if not self._special_ids.intersection(self.tokens([text])[0][-1:]):
             raise ModelError(
                 "this template does not end an answer with an end token",
-                found=repr(text),
+                found=repr(text[:200]),
                 do="write {{ eos_token }} after the answer, or choose another prompt.template",
             )
 
@@ -187,17 +194,24 @@ class ChatEncoder:
         return [Message("system", self.system), *messages]
 
     def _text(self, messages: Conversation, answering: bool) -> str:
-        turns = [self._turn(message) for message in messages]
+        """Render a conversation as the tokenizer's `apply_chat_template` does, but within bounds."""
+        from tunesmith.data import template_sandbox
+
+        values = {"messages": [self._turn(message) for message in messages], "tools": None, "documents": None}
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answering)
+            template = template_sandbox.chat_template(self.tokenizer.chat_template)
+            return template_sandbox.render(
+                template, **self.tokenizer.special_tokens_map, **values, add_generation_prompt=answering
+            )
         except Exception as error:  # templates raise anything, for instance on a system message
+            start = next((message.content[:60] for message in messages if message.role == "user"), "")
             raise DataError(
-                "the chat template refuses a conversation",
-                expected="roles that the template knows, in its order",
-                found=f"{', '.join(turn['role'] for turn in turns[:8])}: {type(error).__name__}: {str(error)[:200]}",
+                f"the chat template {self.template} refuses the conversation {start!r}",
+                expected=f"roles that it knows, in its order; up to {template_sandbox.SIZE:,} characters and "
+                f"{template_sandbox.SECONDS} seconds",
+                found=f"{', '.join(message.role for message in messages[:8])}: {summary(error)}",
                 do="check the roles of the messages, or choose another prompt.template",
             ) from error
-        return str(text)
 
     def _turn(self, message: Message) -> dict[str, str]:
         if self._keeps_input:
@@ -291,7 +305,13 @@ def _template(name: str, tokenizer: Any) -> str:
             raise RecipeError(
                 "prompt.template is chat, but this tokenizer has no chat template", do="name another template"
             )
-        return str(tokenizer.chat_template)
+        template = tokenizer.chat_template
+        if isinstance(template, Mapping):  # some tokenizers have several, such as one for tools
+            if "default" not in template:
+                found = ", ".join(map(str, template))
+                raise RecipeError("the tokenizer has several chat templates, none of them default", found=found)
+            template = template["default"]
+        return str(template)
     if name in TEMPLATES:
         # the tokenizer itself puts something before a text (the BOS of Llama and OPT): so does the template
         plain = tokenizer("a", add_special_tokens=False, return_attention_mask=False)["input_ids"]

@@ -188,12 +188,10 @@ class Rubric:
         return blocks | {"material": "\n\n".join(parts)}
 
     def _render(self, values: Mapping[str, object]) -> str:
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from tunesmith.data import template_sandbox
 
         try:
-            environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-            return environment.from_string(self.text or "").render(values)
+            return template_sandbox.render(template_sandbox.strict_template(self.text or ""), **values)
         except Exception as error:  # a template may raise anything
             names = ", ".join(values)
             raise RecipeError(f"judge.rubric: {error}", expected=f"a Jinja template with {names}") from None

@@ -298,6 +298,6 @@ def _existing(path: str) -> str | None:
     """Return a path as an absolute one; None where nothing is there, or cannot be."""
     try:
         local = Path(path).expanduser()
-        return str(local.resolve()) if local.exists() else None
+        return str(local.absolute()) if local.exists() else None
     except (OSError, RuntimeError):  # names that are too long, and homes of users that there are not
         return None
