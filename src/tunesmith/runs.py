@@ -96,7 +96,9 @@ class Run:
         try:
             written = (self.path / name).read_bytes()
             content = records.parse(written)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
+            if name == MANIFEST:
+                raise integrity.damaged(self.path, f"{name} {integrity.MISSING}") from None
             raise RunError(f"{self.path} has no {name}", do="let the run finish, or train again") from None
         except ValueError as error:
             raise integrity.damaged(self.path, f"{name} is not JSON", found=str(error)) from error
