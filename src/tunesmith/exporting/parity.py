@@ -13,7 +13,7 @@ import numpy as np
 from tunesmith.data.prompts import Ids
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, Precision, Runner
-from tunesmith.protocols import PromptWithAnswer, TextGenerator
+from tunesmith.protocols import AnswerRequest, PromptWithAnswer, TextGenerator
 from tunesmith.recipe import Generate
 from tunesmith.records import omitted_if_none
 from tunesmith.types import Response
@@ -194,16 +194,24 @@ def summary(report: ParityReport) -> str:
 
 
 def _responses(generator: TextGenerator, prompts: Sequence[Ids], settings: Generate) -> list[Response]:
-    responses: dict[int, Response] = {}
+    found: dict[int, Response] = {}
 
-    def on_token(row: int, piece: str, response: Response | None) -> bool:
-        if response is not None:
-            responses[row] = response
-        return True
+    def request(number: int) -> AnswerRequest:
+        def on_token(piece: str, response: Response | None) -> bool:
+            if response is not None:
+                found[number] = response
+            return True
 
-    limits = [generator.max_answer_tokens(settings)] * len(prompts)
-    generator.write(prompts, limits, [0] * len(prompts), settings, on_token)
-    return [responses[row] for row in range(len(prompts))]
+        return AnswerRequest(prompts[number], generator.max_answer_tokens(settings), 0, settings, on_token)
+
+    waiting = [request(number) for number in range(len(prompts))]
+
+    def take(free: int) -> list[AnswerRequest]:
+        started, waiting[:] = waiting[:free], waiting[free:]
+        return started
+
+    generator.write(take, len(prompts))
+    return [found[number] for number in range(len(prompts))]
 
 
 def _timed(run: Callable[..., list[Any]], *arguments: Any) -> tuple[list[Any], float]:

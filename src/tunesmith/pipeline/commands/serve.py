@@ -17,7 +17,7 @@ from tunesmith.exporting import parity
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import Classifier, Predictor, TextGenerator
+from tunesmith.protocols import AnswerRequest, Classifier, Predictor, TextGenerator
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -131,7 +131,8 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         generator = engine(run, settings)
         assert isinstance(generator, TextGenerator)
         prompt = generator.tokenize([Message("user", "Hello")])
-        generator.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        requests = [AnswerRequest(prompt, 1, 0, recipe.generate, lambda *_: True)]
+        generator.write(lambda free: [requests.pop()] if requests else [], 1)
         return ServedGenerator(
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
