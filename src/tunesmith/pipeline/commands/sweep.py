@@ -242,8 +242,6 @@ def _storage_errors(storage: str) -> Iterator[None]:
         raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
     try:
         yield
-    except TunesmithError:
-        raise
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         raise FileError(
