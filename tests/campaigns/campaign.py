@@ -104,6 +104,11 @@ def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = N
     return _result(words, process.exitcode, output, start, peak)
 
 
+def prepare(*words: str, folder: Path) -> None:
+    """Run `tunesmith WORDS` in `folder`, which has to work but may take its time: attempts start from it."""
+    forked.run(_command, str(folder), words)
+
+
 def _command(folder: str, words: tuple[str, ...]) -> None:
     import os
     import traceback

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from tests import conftest, forked, tiny
-from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, execute
+from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, execute, prepare
 from tests.endpoint_server import Act, Request, serving
 
 VARIABLES = ("JUDGE_KEY", "TUNESMITH_JUDGE_KEY", "TUNESMITH_KEYS", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
@@ -36,8 +36,7 @@ class Secrets(Campaign):
             for n in range(6)
         ]
         (folder / "said.json").write_text(json.dumps(rows))
-        trained = execute("train", "data.path=reviews.csv", "method=linear", "--run-dir=linear", folder=folder)
-        assert trained.exit_code == 0, trained.stderr
+        prepare("train", "data.path=reviews.csv", "method=linear", "--run-dir=linear", folder=folder)
 
     def attempt(self, number: int, folder: Path) -> Outcome:
         secrets = {name: self._secret(number, name) for name in (*VARIABLES, "user", "setting")}
