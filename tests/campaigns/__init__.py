@@ -3,10 +3,6 @@
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.malformed_data import MalformedData
 from tests.campaigns.recipes import Recipes
-from tests.campaigns.secrets import Secrets
 from tests.campaigns.server_fuzz import ServerFuzz
-from tests.campaigns.templates import Templates
 
-CAMPAIGNS: dict[str, type[Campaign]] = {
-    campaign.name: campaign for campaign in (Recipes, MalformedData, ServerFuzz, Templates, Secrets)
-}
+CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes, MalformedData, ServerFuzz)}

@@ -91,8 +91,8 @@ class Campaign(ABC):
 def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = None) -> Result:
     """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits."""
     output = folder / ".process"
-    start = time.monotonic()
     process = forked.start(output, _command, str(folder), words, environment=environment)
+    start = time.monotonic()  # of the command: the first fork waits for the server to have imported everything
     peak = 0
     while process.exitcode is None:
         connection.wait([process.sentinel], timeout=0.05)
@@ -102,11 +102,6 @@ def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = N
             process.join()
             return _result(words, None, output, start, peak)
     return _result(words, process.exitcode, output, start, peak)
-
-
-def prepare(*words: str, folder: Path) -> None:
-    """Run `tunesmith WORDS` in `folder`, which has to work but may take its time: attempts start from it."""
-    forked.run(_command, str(folder), words)
 
 
 def _command(folder: str, words: tuple[str, ...]) -> None:
