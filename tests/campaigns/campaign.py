@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -88,22 +88,6 @@ class Campaign(ABC):
         return [index * self.size // self.sample for index in range(self.sample)]
 
 
-def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = None) -> Result:
-    """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits."""
-    output = folder / ".process"
-    process = forked.start(output, _command, str(folder), words, environment=environment)
-    start = time.monotonic()  # of the command: the first fork waits for the server to have imported everything
-    peak = 0
-    while process.exitcode is None:
-        connection.wait([process.sentinel], timeout=0.05)
-        peak = max(peak, _peak_bytes(process.pid))
-        if process.exitcode is None and (time.monotonic() - start > SECONDS or peak > BYTES):
-            process.kill()
-            process.join()
-            return _result(words, None, output, start, peak)
-    return _result(words, process.exitcode, output, start, peak)
-
-
 def _command(folder: str, words: tuple[str, ...]) -> None:
     import os
     import traceback
@@ -114,6 +98,30 @@ def _command(folder: str, words: tuple[str, ...]) -> None:
     except Exception:
         traceback.print_exc()
         os._exit(1)
+
+
+def execute(
+    *words: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    work: Callable[[str, tuple[str, ...]], None] = _command,
+) -> Result:
+    """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.
+
+    work: is called in the process with folder and words.
+    """
+    output = folder / ".process"
+    process = forked.start(output, work, str(folder), words, environment=environment)
+    start = time.monotonic()  # of the command: the first fork waits for the server to have imported everything
+    peak = 0
+    while process.exitcode is None:
+        connection.wait([process.sentinel], timeout=0.05)
+        peak = max(peak, _peak_bytes(process.pid))
+        if process.exitcode is None and (time.monotonic() - start > SECONDS or peak > BYTES):
+            process.kill()
+            process.join()
+            return _result(words, None, output, start, peak)
+    return _result(words, process.exitcode, output, start, peak)
 
 
 def _peak_bytes(pid: int | None) -> int:

@@ -136,25 +136,8 @@ def _odd_json(draw: random.Random) -> bytes:
 
 def _odd_fields(draw: random.Random) -> bytes:
     """Fields that exist, with values of any type and size."""
-    values = [
-        None,
-        True,
-        0,
-        -1,
-        3,
-        10**30,
-        0.5,
-        -0.0,
-        1e308,
-        "",
-        "a",
-        "\u0000",
-        "goal " * 2000,
-        [],
-        ["a"],
-        {},
-        {"a": []},
-    ]
+    texts = ["", "a", " ", "\u0000", "\ud800 goal", "goal " * 2000, "\u202e\ufeff", "<eos>"]
+    values = [*texts, None, True, 0, -1, 3, 10**30, 0.5, -0.0, 1e308, [], ["a"], {}, {"a": []}]
     names = [
         "inputs",
         "text",
@@ -168,11 +151,11 @@ def _odd_fields(draw: random.Random) -> bytes:
         "top_p",
     ]
     names += ["seed", "stop", "stream", "stream_options", "n", "input", "echo", "user", "metadata", "response_format"]
-    path, body = draw.choice(ROUTES), {name: draw.choice(values) for name in draw.sample(names, draw.randint(1, 4))}
-    if draw.random() < 0.6:
-        body |= {"/predict": {"inputs": "a goal"}, "/v1/completions": {"prompt": "a"}}.get(
-            path, {"messages": [{"role": draw.choice(("user", "system", "tool")), "content": draw.choice(values)}]}
-        )
+    path, body = draw.choice(ROUTES), {name: draw.choice(values) for name in draw.sample(names, draw.choice((0, 1, 4)))}
+    if draw.random() < 0.7:
+        text = draw.choice((*texts, *texts, *values))
+        messages = {"messages": [{"role": draw.choice(("user", "user", "system", "tool")), "content": text}]}
+        body |= {"/predict": {"inputs": text}, "/v1/completions": {"prompt": text}}.get(path, messages)
     content = json.dumps(body).encode()
     return head(path, "Content-Type: application/json", f"Content-Length: {len(content)}") + content
 
@@ -239,7 +222,17 @@ def _noise(draw: random.Random) -> bytes:
 
 
 KINDS: tuple[Callable[[random.Random], bytes], ...] = (
-    *(_odd_line, _odd_headers, _odd_headers, _odd_json, _odd_json, _odd_fields, _odd_fields, _wrong_length),
+    *(
+        _odd_line,
+        _odd_headers,
+        _odd_headers,
+        _odd_json,
+        _odd_json,
+        _odd_fields,
+        _odd_fields,
+        _odd_fields,
+        _wrong_length,
+    ),
     *(_odd_chunks, _mutated, _mutated, _stream, _noise, lambda draw: valid(draw, "valid")[0]),
 )
 

@@ -18,6 +18,7 @@ from tests.campaigns.odd_sources import Row, Source, written
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LARGEST_TRAINED = 300_000
 """Bytes; training on thousands of labels takes longer than what counts as a hang."""
+UNSIZED = ("none", "folder")
 LONGEST_MESSAGE = 6_000
 JOINED = "stray pair of quotes"
 """What the note on CSV rows of many lines says, which may be several rows."""
@@ -42,14 +43,14 @@ class MalformedData(Campaign):
         if number % 3 == 2:
             output = ["--output", "out.csv"] if number % 2 else []
             result = execute("predict", str(self.run), "--data", name, *output, *settings, folder=folder)
-        elif number % 20 == 0 and not (source.path.is_file() and source.path.stat().st_size > LARGEST_TRAINED):
+        elif number % 20 == 0 and (source.format in UNSIZED or source.path.stat().st_size < LARGEST_TRAINED):
             result = execute("train", name, "method=linear", "--run-dir", "new", *settings, folder=folder)
         else:
             result = execute("check", name, "method=linear", "--json", *settings, folder=folder)
         judged = result.outcome
         if problem := _terminal_problem(result):
             return Outcome("unclear", f"{problem}: {result.words} {result.stderr[-1500:]!r}")
-        if judged.kind == "refused" and (missing := _missing(result.stderr, source.path)):
+        if judged.kind == "refused" and (missing := _missing(result.stderr, source)):
             return Outcome("unclear", f"no {' and no '.join(missing)}: {result.words}\n{result.stderr[-1500:]}")
         if judged.kind == "works" and (lost := _lost(result, source)):
             return Outcome("silent", f"{lost}: {result.words}\n{result.stderr[-1500:]}")
@@ -64,11 +65,13 @@ def _terminal_problem(result: Result) -> str:
     return ""
 
 
-def _missing(message: str, path: Path) -> list[str]:
+def _missing(message: str, source: Source) -> list[str]:
     """Return the parts that an error lacks: the name of the file, or of one in the folder, and the others."""
     if message.startswith(("error: data.encoding: no such encoding", "error: File name too long")):
         return []  # the setting, the system
-    names = [path.name, *(str(inner.relative_to(path)) for inner in path.rglob("*") if path.is_dir())]
+    path = source.path
+    inside = path.rglob("*") if source.format == "folder" else ()
+    names = [path.name, *(str(inner.relative_to(path)) for inner in inside)]
     named = any(CONTROLS.sub(lambda match: json.dumps(match[0])[1:-1], name) in message for name in names)
     missing = [part for part in ("expected:", "found:", "do:") if part not in message]
     return missing if named else [path.name, *missing]

@@ -232,4 +232,4 @@ def _train_and_serve(folder: str) -> None:
     responses = [row["response"] for row in tunesmith.predict(assistant.path, list(PROMPTS))]
     Path("expected.json").write_text(json.dumps(dict(zip((*TEXTS, *PROMPTS), labels + responses, strict=True))))
     server.HEADER_TIMEOUT = server.KEEP_ALIVE = server.STALL_TIMEOUT = 1
-    forked.command("serve", "linear", "assistant", "port=0", "timeout_seconds=3")
+    forked.command("serve", "linear", "assistant", "port=0", "timeout_seconds=2")

@@ -43,14 +43,15 @@ def enabled(use: bool | None = None) -> Iterator[None]:
 
     So an evaluation during training uses the library of the training.
     """
-    use = _within.get() if use is None else use
+    before = _within.get()
+    use = before if use is None else use
     use = measured(torch.get_num_threads()).value["backend"] == "onednn" if use is None else use
-    token = _within.set(use)
+    _within.set(use)
     try:
         with _OneDnnLinearMode() if use else nullcontext():
             yield
     finally:
-        _within.reset(token)
+        _within.set(before)
 
 
 @functools.lru_cache(maxsize=1)
