@@ -252,7 +252,7 @@ def use(path: str | Path) -> Run:
     run = Run(Path(path))
     disk.make_folder(run.path)
     with disk.explained("read", run.path):
-        files = {file.name for file in run.path.iterdir()}
+        files = {file.name for file in run.path.iterdir() if not disk.is_scratch(file)}
     resume = ""
     if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
         if files.isdisjoint({METRICS, "checkpoints", "model"}):
