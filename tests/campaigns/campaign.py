@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -89,9 +90,13 @@ class Campaign(ABC):
 
 
 def _command(folder: str, words: tuple[str, ...]) -> None:
+    import ctypes
     import os
+    import signal
     import traceback
 
+    if sys.platform == "linux":  # nobody would stop an attempt that outlives the campaign
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     os.chdir(folder)
     try:
         forked.command(*words)
