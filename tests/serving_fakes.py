@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tunesmith.protocols import OnToken, Prompt
+from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Generate, Serve
 from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
@@ -82,30 +82,25 @@ class FakeGenerator:
     def tokenize(self, prompt: Prompt) -> list[int]:
         return [ord(letter) for letter in self.rendered_prompt(prompt)]
 
-    def write(
-        self,
-        prompts: Sequence[list[int]],
-        max_tokens: Sequence[int],
-        seeds: Sequence[int],
-        settings: Generate,
-        on_token: OnToken,
-    ) -> None:
-        texts = ["".join(map(chr, ids)).split("<user>")[-1].removesuffix("<>") for ids in prompts]
-        answers = [list(self.answer(text)) for text in texts]
-        counts, open_ = [0] * len(texts), set(range(len(texts)))
-        place = len(self.written)
-        self.written += [(text, 0) for text in texts]
-        while open_:
+    def write(self, take: Callable[[int], Sequence[AnswerRequest]], places: int) -> None:
+        open_: dict[int, tuple[AnswerRequest, list[str], int]] = {}
+        while True:
+            for request in take(places - len(open_)):
+                text = "".join(map(chr, request.prompt)).split("<user>")[-1].removesuffix("<>")
+                open_[len(self.written)] = request, list(self.answer(text)), 0
+                self.written.append((text, 0))
+            if not open_:
+                return
             time.sleep(self.seconds)
-            for row in sorted(open_):
-                count = counts[row] = counts[row] + 1
-                self.written[place + row] = (texts[row], count)  # before the client can have heard of it
-                last = count >= min(max_tokens[row], len(answers[row]) + 1)
-                piece = answers[row][count - 1] if count <= len(answers[row]) else ""
-                text = "".join(answers[row][:count])
-                response = Response(str(row), text, count, count > len(answers[row])) if last else None
-                if not on_token(row, piece, response) or last:
-                    open_.discard(row)
+            for row, (request, answer, count) in sorted(open_.items()):
+                count += 1
+                open_[row] = request, answer, count
+                self.written[row] = (self.written[row][0], count)  # before the client can have heard of it
+                last = count >= min(request.max_tokens, len(answer) + 1)
+                piece = answer[count - 1] if count <= len(answer) else ""
+                response = Response("", "".join(answer[:count]), count, count > len(answer)) if last else None
+                if not request.on_token(piece, response) or last:
+                    del open_[row]
 
 
 def application(

@@ -122,7 +122,7 @@ def test_a_list_of_runs_names_the_damaged_ones(run: Path, capsys: pytest.Capture
     assert [line.split()[0] for line in lines] == [str(run.with_name(name)) for name in ("other", "run", "third")]
     assert lines[0].endswith("is damaged: scores.json is missing")
     assert "accuracy" in lines[1]
-    assert lines[2].endswith("has no manifest.json")
+    assert lines[2].endswith("is damaged: manifest.json is missing")
 
 
 def test_the_error_names_what_is_whole(run: Path) -> None:

@@ -106,6 +106,21 @@ def test_find_and_listing(tmp_path: Path) -> None:
         runs.use(tmp_path / "runs/one")
 
 
+def test_what_a_killed_writer_left_does_not_occupy_a_folder(tmp_path: Path) -> None:
+    """A training that is killed before its recipe is written can be given again, and its scratch file goes."""
+    code = """if 1:
+        import os, signal
+        from tunesmith import runs
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        runs.use("run").write("recipe.yaml", "seed: 1")
+    """
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
+    (left,) = (tmp_path / "run").iterdir()
+    assert left.name.startswith(".recipe.yaml.")
+    runs.use(tmp_path / "run").write("recipe.yaml", "seed: 2")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     run = runs.use(tmp_path / "run")
     run.save_manifest(tiny.manifest())

@@ -114,6 +114,11 @@ def scratch(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
             os.close(handle)
 
 
+def is_scratch(path: Path) -> bool:
+    """Return whether a path is what a writer fills, or left behind when it was killed."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let one process at a time do something in a folder. Where the file system has no locks, all do."""

@@ -18,9 +18,21 @@ from tunesmith.types import Example, Prediction, Response
 Logits = NDArray[np.floating[Any]]
 Prompt = Conversation | str
 """A conversation to answer, or a text to continue."""
-OnToken = Callable[[int, str, Response | None], bool]
-"""Receives the index of a prompt, the next piece of its answer (often empty) and, with the last piece, the response. It
-is called in the thread that generates; an answer ends if it returns False."""
+OnToken = Callable[[str, Response | None], bool]
+"""Receives the next piece of an answer (often empty) and, with the last piece, the response. It is called in the thread
+that generates; the answer ends if it returns False."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A prompt to answer piece by piece."""
+
+    prompt: Ids
+    max_tokens: int
+    """Of the answer; with the prompt at most `context_length`."""
+    seed: int
+    settings: Generate
+    on_token: OnToken
 
 
 @runtime_checkable
@@ -83,15 +95,11 @@ class TextGenerator(Protocol):
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """Yield the answer of `respond` in pieces, as they are generated; closing the iterator ends the generation."""
 
-    def write(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: Sequence[int],
-        seeds: Sequence[int],
-        settings: Generate,
-        on_token: OnToken,
-    ) -> None:
-        """Answer tokenized prompts at once, each in at most `max_tokens`; every piece goes to `on_token`."""
+    def write(self, take: Callable[[int], Sequence[AnswerRequest]], places: int) -> None:
+        """Answer requests until there are none. places: how many answers may be under way at once.
+
+        take: called between any two tokens with the number of free places; returns as many requests, or fewer.
+        """
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
         """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number."""

@@ -96,7 +96,9 @@ class Run:
         try:
             written = (self.path / name).read_bytes()
             content = records.parse(written)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
+            if name == MANIFEST:
+                raise integrity.damaged(self.path, f"{name} {integrity.MISSING}") from None
             raise RunError(f"{self.path} has no {name}", do="let the run finish, or train again") from None
         except ValueError as error:
             raise integrity.damaged(self.path, f"{name} is not JSON", found=str(error)) from error
@@ -250,7 +252,7 @@ def use(path: str | Path) -> Run:
     run = Run(Path(path))
     disk.make_folder(run.path)
     with disk.explained("read", run.path):
-        files = {file.name for file in run.path.iterdir()}
+        files = {file.name for file in run.path.iterdir() if not disk.is_scratch(file)}
     resume = ""
     if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
         if files.isdisjoint({METRICS, "checkpoints", "model"}):

@@ -1,8 +1,11 @@
 """Campaigns that try to break tunesmith: `make campaign` runs all of them, the test suite a small sample."""
 
 from tests.campaigns.campaign import Campaign
+from tests.campaigns.damaged_runs import DamagedRuns
 from tests.campaigns.malformed_data import MalformedData
 from tests.campaigns.recipes import Recipes
 from tests.campaigns.server_fuzz import ServerFuzz
 
-CAMPAIGNS: dict[str, type[Campaign]] = {campaign.name: campaign for campaign in (Recipes, MalformedData, ServerFuzz)}
+CAMPAIGNS: dict[str, type[Campaign]] = {
+    campaign.name: campaign for campaign in (Recipes, MalformedData, DamagedRuns, ServerFuzz)
+}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -88,10 +89,34 @@ class Campaign(ABC):
         return [index * self.size // self.sample for index in range(self.sample)]
 
 
-def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = None) -> Result:
-    """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits."""
+def _command(folder: str, words: tuple[str, ...]) -> None:
+    import ctypes
+    import os
+    import signal
+    import traceback
+
+    if sys.platform == "linux":  # nobody would stop an attempt that outlives the campaign
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    os.chdir(folder)
+    try:
+        forked.command(*words)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def execute(
+    *words: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    work: Callable[[str, tuple[str, ...]], None] = _command,
+) -> Result:
+    """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.
+
+    work: is called in the process with folder and words.
+    """
     output = folder / ".process"
-    process = forked.start(output, _command, str(folder), words, environment=environment)
+    process = forked.start(output, work, str(folder), words, environment=environment)
     start = time.monotonic()  # of the command: the first fork waits for the server to have imported everything
     peak = 0
     while process.exitcode is None:
@@ -102,18 +127,6 @@ def execute(*words: str, folder: Path, environment: Mapping[str, str] | None = N
             process.join()
             return _result(words, None, output, start, peak)
     return _result(words, process.exitcode, output, start, peak)
-
-
-def _command(folder: str, words: tuple[str, ...]) -> None:
-    import os
-    import traceback
-
-    os.chdir(folder)
-    try:
-        forked.command(*words)
-    except Exception:
-        traceback.print_exc()
-        os._exit(1)
 
 
 def _peak_bytes(pid: int | None) -> int:

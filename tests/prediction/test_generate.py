@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from tunesmith.data.prompts import TEMPLATES, ChatEncoder
 from tunesmith.errors import DataError, ModelError
 from tunesmith.models import generation_cache, packing
 from tunesmith.prediction.generate import Generator
+from tunesmith.protocols import AnswerRequest
 from tunesmith.recipe import Generate, Model
 from tunesmith.types import Message, Response
 
@@ -132,8 +135,8 @@ def test_draws_as_often_as_the_model_says() -> None:
 
     scores_V = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
     settings = Generate(do_sample=True, temperature=0.7, top_k=4, top_p=0.9)
-    rows = [GenerationRow([1, 2], 0, 1, number) for number in range(3000)]
-    taken = torch.tensor(choose_tokens(rows, scores_V.expand(3000, -1), settings))
+    rows = [GenerationRow([1, 2], 0, 1, settings, number) for number in range(3000)]
+    taken = torch.tensor(choose_tokens(rows, scores_V.expand(3000, -1)))
     expected_V = (scores_V / 0.7).softmax(-1)
     expected_V[4:] = 0
     expected_V /= expected_V.sum()
@@ -310,7 +313,11 @@ def written(
             responses[row] = response
         return row != heard or len(pieces[row]) < 2
 
-    one.write(prompts, limits, [1] * len(prompts), settings, on_token)
+    requests = [
+        AnswerRequest(prompt, limit, 1, settings, partial(on_token, row))
+        for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+    ]
+    one.write(lambda free: [requests.pop(0) for _ in range(min(free, len(requests)))], settings.batch_size)
     return pieces, responses
 
 
@@ -333,10 +340,38 @@ def test_written_together_is_answered_alone() -> None:
     assert {row: response for row, response in responses.items() if row != longest} == rest
 
 
+def test_a_request_that_comes_later_joins_and_is_answered_alone() -> None:
+    """Each after some tokens of those before it, with settings of its own."""
+    one = generator()
+    kinds = [GREEDY, DRAWN, DRAWN.model_copy(update={"temperature": 0.3, "repetition_penalty": 1.0}), GREEDY]
+    prompts = [one.tokenize(conversation) for conversation in asked(*TEXTS[:4])]
+    alone = [one.respond(["a"], asked(text), kind, 1)[0] for text, kind in zip(TEXTS[:4], kinds, strict=True)]
+    responses: dict[int, Response] = {}
+    waiting = list(range(4))
+    steps = 0
+
+    def take(free: int) -> list[AnswerRequest]:
+        nonlocal steps
+        steps += 1
+        if not waiting or steps % 3 != 1:
+            return []
+        row = waiting.pop(0)
+
+        def on_token(piece: str, response: Response | None) -> bool:
+            if response:
+                responses[row] = response
+            return True
+
+        return [AnswerRequest(prompts[row], 12, 1, kinds[row], on_token)]
+
+    one.write(take, 3)
+    assert [(responses[row].text, responses[row].tokens) for row in range(4)] == [(r.text, r.tokens) for r in alone]
+
+
 def test_an_answer_that_ends_at_a_heading_is_reported_whole() -> None:
     """With exactly the tokens of `respond`, also in the last row that is still being generated."""
-    settings = Generate(max_new_tokens=100)
+    settings = Generate(max_new_tokens=100, batch_size=1)  # the model is not asked whether it can share
     one, other = (scripted(generator(template="alpaca"), "Fine.\n\n### Instruction:\nMore") for _ in range(2))
     (alone,) = one.respond(["0"], asked("?"), settings, 1)
     pieces, responses = written(other, [other.tokenize(asked("?")[0])], [100], settings)
-    assert (responses[0], "".join(pieces[0])) == (alone, "Fine.")
+    assert (replace(responses[0], id="0"), "".join(pieces[0])) == (alone, "Fine.")

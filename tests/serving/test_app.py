@@ -25,6 +25,7 @@ from tests.serving_fakes import (
     post,
     run,
 )
+from tunesmith.protocols import AnswerRequest
 from tunesmith.serving.generation_stream import StopSequences
 from tunesmith.types import Response
 
@@ -473,11 +474,12 @@ def test_answers_are_what_the_fakes_say() -> None:
     """The fakes of these tests: a prompt's words in capitals."""
     heard: list[str] = []
 
-    def hear(row: int, piece: str, response: Response | None) -> bool:
+    def hear(piece: str, response: Response | None) -> bool:
         heard.append(piece)
         return True
 
-    FakeGenerator().write([[97, 32, 98]], [9], [0], generator().settings, hear)
+    requests = [AnswerRequest([97, 32, 98], 9, 0, generator().settings, hear)]
+    FakeGenerator().write(lambda free: [requests.pop()] if requests else [], 1)
     assert "".join(heard) == "A B "
 
 

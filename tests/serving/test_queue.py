@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tunesmith.serving.queue import Deadline, Limits, Queue, QueuedRequest
+from tunesmith.serving.queue import Deadline, Join, Limits, Queue, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, QueueClosed, QueueFull
 
 
@@ -25,7 +25,7 @@ class Model:
         if not held:
             self.free.set()
 
-    def __call__(self, jobs: Sequence[QueuedRequest]) -> None:
+    def __call__(self, jobs: Sequence[QueuedRequest], join: Join) -> None:
         self.begun.set()
         assert self.free.wait(10)
         self.batches.append([job.content for job in jobs])
@@ -36,21 +36,18 @@ class Model:
 
 
 def queue(
-    model: Callable[[Sequence[QueuedRequest]], None], size: int = 1000, tokens: int = 10, wait: float = 0.002
+    model: Callable[[Sequence[QueuedRequest], Join], None], size: int = 1000, tokens: int = 10, wait: float = 0.002
 ) -> Queue:
     return Queue("test", model, Limits(size, tokens, 8, wait))
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("xy"), st.integers(1, 3)), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3)), min_size=1, max_size=40))
 @settings(max_examples=40, deadline=None)
-def test_every_job_is_answered_once_and_batches_keep_their_limits(given_jobs: list[tuple[int, str, int]]) -> None:
+def test_every_job_is_answered_once_and_batches_keep_their_limits(given_jobs: list[tuple[int, int]]) -> None:
     async def main() -> None:
         model = Model()
         one = queue(model)
-        jobs = [
-            QueuedRequest(number, inputs, tokens, batch_key=key)
-            for number, (tokens, key, inputs) in enumerate(given_jobs)
-        ]
+        jobs = [QueuedRequest(number, inputs, tokens) for number, (tokens, inputs) in enumerate(given_jobs)]
         for job in jobs:
             one.submit(job)
         assert await asyncio.gather(*(job.result() for job in jobs)) == [2 * job.content for job in jobs]
@@ -58,13 +55,11 @@ def test_every_job_is_answered_once_and_batches_keep_their_limits(given_jobs: li
         assert sorted(number for batch in model.batches for number in batch) == list(range(len(jobs)))
         for batch in model.batches:
             inside = [given_jobs[number] for number in batch]
-            assert len({kind for _, kind, _ in inside}) == 1
-            assert len(batch) == 1 or sum(tokens for tokens, _, _ in inside) <= 10
-            assert len(batch) == 1 or sum(inputs for *_, inputs in inside) <= 8
-            assert [tokens for tokens, *_ in inside] == sorted(tokens for tokens, *_ in inside)
-        for kind in "xy":  # of one kind nobody is overtaken by a later batch
-            order = [sorted(batch) for batch in model.batches if given_jobs[batch[0]][1] == kind]
-            assert [number for batch in order for number in batch] == sorted(n for batch in order for n in batch)
+            assert len(batch) == 1 or sum(tokens for tokens, _ in inside) <= 10
+            assert len(batch) == 1 or sum(inputs for _, inputs in inside) <= 8
+            assert [tokens for tokens, _ in inside] == sorted(tokens for tokens, _ in inside)
+        order = [number for batch in model.batches for number in sorted(batch)]
+        assert order == sorted(order)  # nobody is overtaken by a later batch
 
     asyncio.run(main())
 
@@ -86,24 +81,62 @@ def test_what_waits_together_is_computed_together() -> None:
 
 
 def test_a_model_waits_for_more_unless_that_adds_nothing() -> None:
-    """With an hour to wait for others: only a full batch, or the end of the queue, lets a request be computed now."""
+    """With an hour to wait for others: only a full batch, or the end of the queue, lets several be computed now."""
 
     async def main() -> None:
-        model = Model()
+        model = Model(held=True)
         one = queue(model, tokens=100, wait=3600)
-        jobs = [QueuedRequest(number) for number in range(5)]
-        for job in jobs:
+        jobs = [QueuedRequest(number, inputs=2) for number in range(8)]
+        one.submit(jobs[0])  # alone, at once
+        assert await asyncio.to_thread(model.begun.wait, 20)
+        for job in jobs[1:5]:  # the rows are full
+            one.submit(job)
+        model.free.set()
+        await asyncio.gather(*(job.result() for job in jobs[:5]))
+        model.begun.clear()
+        for job in jobs[5:]:
             one.submit(job)
         assert not await asyncio.to_thread(model.begun.wait, 0.1)
         one.close()
-        await asyncio.gather(*(job.result() for job in jobs))
-        assert model.batches == [[0, 1, 2, 3, 4]]
-        one = queue(model, tokens=100, wait=3600)
-        jobs = [QueuedRequest(number, inputs=2) for number in range(4)]  # the rows are full
-        for job in jobs:
+        await asyncio.gather(*(job.result() for job in jobs[5:]))
+        assert model.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_later_requests_join_what_is_being_computed() -> None:
+    """Within the rows that the model has free, in order; each is counted when it is finished."""
+
+    async def main() -> None:
+        begun, free = threading.Event(), threading.Event()
+        joined: list[list[int]] = []
+        counted: list[int] = []
+
+        def model(jobs: Sequence[QueuedRequest], join: Join) -> None:
+            begun.set()
+            assert free.wait(10)
+            jobs[0].finish("first")
+            for room in (2, 0, 8):
+                later = join(room)
+                joined.append([job.content for job in later])
+                for job in later:
+                    job.finish("later")
+
+        one = Queue("test", model, Limits(1000, 100, 8, 0.0), lambda inputs, seconds: counted.append(inputs))
+        jobs = [QueuedRequest(number) for number in range(6)]
+        one.submit(jobs[0])
+        assert await asyncio.to_thread(begun.wait, 20)
+        for job in jobs[1:]:
             one.submit(job)
-        await asyncio.gather(*(job.result() for job in jobs))
-        assert model.batches[1:] == [[0, 1, 2, 3]]
+        one.cancel(jobs[3])
+        free.set()
+        assert await asyncio.gather(*(jobs[number].result() for number in (0, 1, 2, 4, 5))) == ["first", *["later"] * 4]
+        one.close()
+        assert joined == [[1, 2], [], [4, 5]]
+        while sum(counted) < 5:
+            await asyncio.sleep(0.01)
+        assert counted == [1, 2, 2]
+        assert (one.waiting, one.running) == (0, 0)
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
@@ -113,7 +146,7 @@ def test_a_client_on_its_own_is_not_kept_waiting() -> None:
 
     async def main() -> None:
         model = Model(held=True)
-        one = Queue("test", model, Limits(1000, 100, 8, 3600, wait_alone=False))
+        one = Queue("test", model, Limits(1000, 100, 8, 3600))
         jobs = [QueuedRequest(number, inputs) for number, inputs in enumerate([1, 4, 4, 1])]
         one.submit(jobs[0])
         assert await asyncio.to_thread(model.begun.wait, 20)
@@ -247,7 +280,7 @@ def test_an_error_belongs_to_its_batch_alone() -> None:
             await bad.result()
         one.submit(good := QueuedRequest(1))
         assert await good.result() == 2
-        silent = queue(lambda jobs: None)
+        silent = queue(lambda jobs, join: None)
         silent.submit(forgotten := QueuedRequest(1))
         with pytest.raises(RuntimeError, match="no result"):
             await forgotten.result()
@@ -283,7 +316,7 @@ def test_many_come_and_go_and_nothing_is_lost() -> None:
         async def client(number: int) -> None:
             nonlocal answered, gone
             await asyncio.sleep(draw.random() / 5)
-            one.submit(job := QueuedRequest(number, tokens=draw.randint(1, 20), batch_key=draw.choice("xy")))
+            one.submit(job := QueuedRequest(number, tokens=draw.randint(1, 20)))
             if draw.random() < 0.33:
                 await asyncio.sleep(draw.random() / 50)
                 one.cancel(job)

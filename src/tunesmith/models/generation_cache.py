@@ -30,7 +30,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 
 
 def of(model: nn.Module, places: int) -> GenerationCache:
-    """Return how this model can hold several answers."""
+    """Return an empty cache for answers of this model. places: how many at once."""
+    model.eval()
     return _SharedCache(model, places) if places > 1 and _shares(model) else _SeparateCaches(model)
 
 
@@ -228,9 +229,10 @@ def _agrees(model: nn.Module) -> bool:
     if packing.sliding_window(model):
         return False
     prompts = [[1, 2, 3, 1], [1, 3]]
+    shared, separate = _SharedCache(model, 2), _SeparateCaches(model)
     try:
-        shared, separate = _SharedCache(model, 2), _SeparateCaches(model)
-        logits = [torch.cat([cache.start(prompts), cache.advance([2, 1])]) for cache in (shared, separate)]
+        with torch.inference_mode():
+            logits = [torch.cat([cache.start(prompts), cache.advance([2, 1])]) for cache in (shared, separate)]
     except Exception:  # models may raise anything where they cannot do this
         return False
     difference = (logits[0] - logits[1]).abs().max() / logits[1].abs().max()

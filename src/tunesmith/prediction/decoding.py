@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import nn
 
-from tunesmith.models import generation_cache, onednn_linear
+from tunesmith.models import onednn_linear
+from tunesmith.models.generation_cache import GenerationCache
 from tunesmith.prediction.sampling import GenerationRow, choose_tokens
-from tunesmith.recipe import Generate
 
 REFILL = 4
 """Prompts start when a quarter of the places is free: together they share beginnings, and fill the processor."""
@@ -23,25 +22,23 @@ Take = Callable[[int], Sequence[GenerationRow]]
 
 
 def decode(
-    model: nn.Module, take: Take, ends: Callable[[GenerationRow], bool], settings: Generate, places: int
+    cache: GenerationCache, take: Take, ends: Callable[[GenerationRow], bool], places: int
 ) -> Iterator[GenerationRow]:
     """Generate answers, and yield each row when its answer has ended.
 
-    take: called between any two tokens. Generation ends when nothing is under way and it returns nothing.
+    cache: empty. take: called between any two tokens; generation ends when nothing is under way and it returns nothing.
     ends: called for every token, which is the last one of `row.answer`. places: answers under way at once.
     """
-    model.eval()
     with torch.inference_mode(), onednn_linear.enabled():
-        cache = generation_cache.of(model, places)
         rows: list[GenerationRow] = []
         tokens: list[int] = []
         while True:
             first = len(rows)
             if new := take(places - first):
                 rows += new
-                tokens += choose_tokens(new, cache.start([row.prompt for row in new]), settings)
+                tokens += choose_tokens(new, cache.start([row.prompt for row in new]))
             elif rows:
-                first, tokens = 0, choose_tokens(rows, cache.advance(tokens), settings)
+                first, tokens = 0, choose_tokens(rows, cache.advance(tokens))
             else:
                 return
             for row, token in zip(rows[first:], tokens[first:], strict=True):

@@ -29,7 +29,7 @@ from tunesmith.models import generation_cache, pretrained
 from tunesmith.prediction import decoding, likelihood
 from tunesmith.prediction.sampling import GenerationRow
 from tunesmith.prediction.streaming import IncrementalText, StopCondition
-from tunesmith.protocols import ChatSpec, Logits, ModelParts, OnToken, Prompt, PromptWithAnswer
+from tunesmith.protocols import AnswerRequest, ChatSpec, Logits, ModelParts, Prompt, PromptWithAnswer
 from tunesmith.recipe import Generate, Model, Predict
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks import instruction
@@ -73,8 +73,8 @@ class Generator:
         is cut there and has not `ended`.
         """
         limit = self.max_answer_tokens(settings)
-        rows = [GenerationRow(prompt, seed, limit) for prompt in self.encode(conversations, limit)]
-        for _ in track(self._generate(rows, settings), "answer", len(rows)):
+        rows = [GenerationRow(prompt, seed, limit, settings) for prompt in self.encode(conversations, limit)]
+        for _ in track(self._generate(rows), "answer", len(rows)):
             pass
         return [self._response(name, row.answer) for name, row in zip(names, rows, strict=True)]
 
@@ -100,25 +100,27 @@ class Generator:
         """Return several answers to each conversation; its prompt is computed once, its first answer is `respond`'s."""
         limit = self.max_answer_tokens(settings)
         prompts = self.encode(conversations, limit)
-        rows = [[GenerationRow(prompt, seed, limit, i) for i in range(number)] for prompt in prompts]
-        for _ in track(self._generate([*chain(*rows)], settings), "sample", len(prompts) * number):
+        rows = [[GenerationRow(prompt, seed, limit, settings, i) for i in range(number)] for prompt in prompts]
+        for _ in track(self._generate([*chain(*rows)]), "sample", len(prompts) * number):
             pass
         return [[self._response(str(row.number), row.answer) for row in samples] for samples in rows]
 
     def stream(self, messages: Conversation, settings: Generate, seed: int) -> Iterator[str]:
         """Yield the answer of `respond` in pieces, as they are generated; closing the iterator ends the generation."""
         max_tokens = self.max_answer_tokens(settings)
-        prompts = self.encode([messages], max_tokens)
+        (prompt,) = self.encode([messages], max_tokens)
         pieces: SimpleQueue[str | BaseException | None] = SimpleQueue()
         closed = threading.Event()
 
-        def on_token(row: int, piece: str, response: Response | None) -> bool:
+        def on_token(piece: str, response: Response | None) -> bool:
             pieces.put(piece)
             return not closed.is_set()
 
+        requests = [AnswerRequest(prompt, max_tokens, seed, settings, on_token)]
+
         def run() -> None:
             try:
-                self.write(prompts, [max_tokens], [seed], settings, on_token)
+                self.write(lambda free: [requests.pop()] if requests else [], 1)
                 pieces.put(None)
             except BaseException as error:  # raised again by the thread that reads the pieces
                 pieces.put(error)
@@ -135,30 +137,29 @@ class Generator:
             closed.set()
             thread.join()
 
-    def write(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: Sequence[int],
-        seeds: Sequence[int],
-        settings: Generate,
-        on_token: OnToken,
-    ) -> None:
-        """Answer tokenized prompts at once, piece by piece. max_tokens: with the prompt at most `context_length`."""
-        rows = [
-            GenerationRow(prompt, seed, limit) for prompt, seed, limit in zip(prompts, seeds, max_tokens, strict=True)
-        ]
-        texts = {row: (index, IncrementalText(self._stable_text)) for index, row in enumerate(rows)}
+    def write(self, take: Callable[[int], Sequence[AnswerRequest]], places: int) -> None:
+        """Answer requests piece by piece until `take` has none; they may come while others are being answered."""
+        under_way: dict[GenerationRow, tuple[AnswerRequest, IncrementalText]] = {}
+
+        def take_rows(free: int) -> list[GenerationRow]:
+            rows = []
+            for request in take(free) if free else ():
+                row = GenerationRow(request.prompt, request.seed, request.max_tokens, request.settings)
+                under_way[row] = request, IncrementalText(self._stable_text)
+                rows.append(row)
+            return rows
 
         def listener(row: GenerationRow, last: bool) -> bool:
-            index, text = texts[row]
+            request, text = under_way[row]
             piece = text.add(row.answer[-1])
             if not last:
-                return on_token(index, piece, None)
-            response = self._response(str(index), row.answer)
-            return on_token(index, piece + text.remainder(response.text), response)
+                return request.on_token(piece, None)
+            response = self._response("", row.answer)
+            return request.on_token(piece + text.remainder(response.text), response)
 
-        for _ in self._generate(rows, settings, listener):
-            pass
+        places = generation_cache.most_places(self.model, self.context_length, places)
+        for row in self._decode_rows(take_rows, places, listener):
+            del under_way[row]
 
     def rendered_prompt(self, prompt: Prompt) -> str:
         """Return the text that an answer follows: a conversation in its template, or a text as it is."""
@@ -217,13 +218,12 @@ class Generator:
         """Return a prompt with its greedy answer; end tokens and headings stay as the model writes them."""
         limit = self.max_answer_tokens(settings)
         (ids,) = self.encode([conversation], limit, log=False)
-        row = GenerationRow(ids, 0, limit)
-        ends = self.chat_encoder.end_ids
+        row, ends = GenerationRow(ids, 0, limit, Generate()), self.chat_encoder.end_ids
 
         def ended(row: GenerationRow) -> bool:
             return len(row.answer) >= limit or row.answer[-1] in ends
 
-        [*decoding.decode(self.model, decoding.queue([row], 1), ended, Generate(), 1)]
+        [*decoding.decode(generation_cache.of(self.model, 1), decoding.queue([row], 1), ended, 1)]
         return PromptWithAnswer([*ids, *row.answer], len(ids))
 
     def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
@@ -331,16 +331,22 @@ class Generator:
             ends += [len(text) - n for n in range(1, len(marker)) if ("\n" + text).endswith(marker[:n])]
         return text[: max(0, min(ends))].strip()
 
-    def _generate(
+    def _generate(self, rows: Sequence[GenerationRow]) -> Iterator[GenerationRow]:
+        """Fill the answer of each row, and yield it when that has ended."""
+        longest = max((len(row.prompt) + row.limit for row in rows), default=1)
+        most = min(len(rows), max((row.settings.batch_size for row in rows), default=1))
+        places = generation_cache.most_places(self.model, longest, most)
+        return self._decode_rows(decoding.queue(rows, places), places)
+
+    def _decode_rows(
         self,
-        rows: Sequence[GenerationRow],
-        settings: Generate,
+        take: decoding.Take,
+        places: int,
         listener: Callable[[GenerationRow, bool], bool] = lambda row, last: True,
     ) -> Iterator[GenerationRow]:
-        """Fill the answer of each row, up to and with the first stop token, or the last character of a heading.
+        """Generate up to and with the first stop token of each answer, or the last character of a heading.
 
-        Yields each row when its answer has ended. listener: receives a row with a new token, and whether it is the
-        last; returns whether to continue.
+        listener: receives a row with a new token, and whether it is the last; returns whether to continue.
         """
         stop = StopCondition(self._stops, self._markers, self._decode)
 
@@ -348,9 +354,7 @@ class Generator:
             last = len(row.answer) >= row.limit or stop.ends(row.answer)
             return not listener(row, last) or last
 
-        longest = max((len(row.prompt) + row.limit for row in rows), default=1)
-        places = generation_cache.most_places(self.model, longest, min(settings.batch_size, len(rows)))
-        return decoding.decode(self.model, decoding.queue(rows, places), ends, settings, places)
+        return decoding.decode(generation_cache.of(self.model, places), take, ends, places)
 
 
 def write_settings(folder: Path, settings: GeneratorSettings) -> None:

@@ -22,6 +22,7 @@ class GenerationRow:
     seed: int
     limit: int
     """Most tokens of the answer."""
+    settings: Generate
     number: int = 0
     answer: Ids = field(default_factory=list)
     """Its tokens so far."""
@@ -33,9 +34,18 @@ class GenerationRow:
         return np.random.Generator(np.random.PCG64(key))
 
 
-def choose_tokens(rows: Sequence[GenerationRow], logits_BV: torch.Tensor, settings: Generate) -> list[int]:
+def choose_tokens(rows: Sequence[GenerationRow], logits_BV: torch.Tensor) -> list[int]:
     """Return the next token of each row: the likeliest, or one that is drawn."""
-    scores_BV = logits_BV.float()
+    tokens: dict[GenerationRow, int] = {}
+    for settings in {row.settings for row in rows}:
+        alike = [i for i, row in enumerate(rows) if row.settings == settings]
+        chosen = [rows[i] for i in alike]
+        scores_BV = logits_BV.float() if len(alike) == len(rows) else logits_BV[alike].float()
+        tokens.update(zip(chosen, _choose(chosen, scores_BV, settings), strict=True))
+    return [tokens[row] for row in rows]
+
+
+def _choose(rows: Sequence[GenerationRow], scores_BV: torch.Tensor, settings: Generate) -> list[int]:
     if settings.repetition_penalty != 1:
         scores_BV = _penalize(rows, scores_BV, settings.repetition_penalty)
     if not settings.do_sample:

@@ -72,7 +72,7 @@ class Serve(Section):
     max_batch_tokens: Count = 2048
     """Approximate maximum tokens of a batch."""
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
-    """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row. A classifier
+    """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row. It
     waits only if its last batch had several requests, so that a client on its own need not."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.errors import TunesmithError
-from tunesmith.protocols import Classifier, Prompt, TextGenerator
+from tunesmith.protocols import AnswerRequest, Classifier, Prompt, TextGenerator
 from tunesmith.recipe import Generate
-from tunesmith.serving.queue import Deadline, QueuedRequest
+from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
 from tunesmith.types import Example, Prediction, Response
 
@@ -53,7 +54,7 @@ class ServedClassifier:
         tokens = sum(min(size, self.max_length or size) for size in sizes)
         return QueuedRequest(examples, len(examples), tokens, deadline=deadline)
 
-    def run(self, batch: Sequence[QueuedRequest]) -> None:
+    def run(self, batch: Sequence[QueuedRequest], join: Join) -> None:
         """Classify the texts of all requests at once; a text that is too long only fails its own request."""
         accepted: list[tuple[QueuedRequest, list[bool]]] = []
         for request in batch:
@@ -128,38 +129,46 @@ class ServedGenerator:
 
     def queued(self, generation: GenerationRequest, deadline: Deadline) -> QueuedRequest:
         """Return a request for an answer. Its first event is the number of prompt tokens, the others are pieces."""
-        key = generation.settings.model_copy(update={"max_new_tokens": 1})
         tokens = min(_characters(generation.prompt) // CHARACTERS_PER_TOKEN + 1, self.max_length)
-        return QueuedRequest(generation, tokens=tokens, batch_key=str(key), deadline=deadline)
+        return QueuedRequest(generation, tokens=tokens, deadline=deadline)
 
-    def run(self, batch: Sequence[QueuedRequest]) -> None:
-        """Generate the answers to all requests at once."""
-        accepted: list[tuple[QueuedRequest, list[int], int]] = []
-        for request in batch:
-            try:
-                accepted.append((request, *self._encode(request.content)))
-            except Refusal as refusal:
-                request.finish(refusal)
-            except TunesmithError as error:  # such as a template that expects other roles
-                request.finish(Refusal.invalid(str(error), "prompt_refused", "messages"))
-        accepted = [row for row in accepted if row[0].add(len(row[1]))]
-        if not accepted:
-            return
+    def run(self, batch: Sequence[QueuedRequest], join: Join) -> None:
+        """Generate the answers to all requests; those that come meanwhile join between two tokens."""
+        waiting = deque(batch)
 
-        def on_token(row: int, piece: str, response: Response | None) -> bool:
-            request, _, max_tokens = accepted[row]
-            wanted = request.add(piece) if piece or response is None else True
+        def take(free: int) -> list[AnswerRequest]:
+            waiting.extend(join(free - len(waiting)) if free > len(waiting) else ())
+            requests = [self._accept(waiting.popleft()) for _ in range(min(free, len(waiting)))]
+            return [request for request in requests if request is not None]
+
+        while waiting:
+            self.generator.write(take, self.max_rows)
+
+    def _accept(self, queued: QueuedRequest) -> AnswerRequest | None:
+        """Return what the generator is to answer; None for a request that is refused, or not wanted any more."""
+        generation: GenerationRequest = queued.content
+        try:
+            prompt, max_tokens = self._encode(generation)
+        except Refusal as refusal:
+            queued.finish(refusal)
+            return None
+        except TunesmithError as error:  # such as a template that expects other roles
+            queued.finish(Refusal.invalid(str(error), "prompt_refused", "messages"))
+            return None
+
+        def on_token(piece: str, response: Response | None) -> bool:
+            wanted = queued.add(piece) if piece or response is None else True
             if response is not None:
                 full = not response.ended and response.tokens >= max_tokens
-                request.finish(GenerationOutput(response.tokens, "length" if full else "stop"))
+                queued.finish(GenerationOutput(response.tokens, "length" if full else "stop"))
+            elif not wanted:
+                queued.finish(DeadlineExceeded())
             return wanted
 
-        requests, prompts, max_tokens = zip(*accepted, strict=True)
-        contents: list[GenerationRequest] = [request.content for request in requests]
-        seeds = [content.seed for content in contents]
-        self.generator.write(prompts, max_tokens, seeds, contents[0].settings, on_token)
-        for request in requests:
-            request.finish(DeadlineExceeded())  # of one that was stopped because it is late; others have their response
+        if not queued.add(len(prompt)):
+            queued.finish(DeadlineExceeded())
+            return None
+        return AnswerRequest(prompt, max_tokens, generation.seed, generation.settings, on_token)
 
     def _encode(self, generation: GenerationRequest) -> tuple[list[int], int]:
         """Return a prompt's ids, and how many tokens its answer may have. Raises Refusal where that does not fit."""

@@ -60,13 +60,8 @@ class Handlers:
 
     def _queue(self, name: str, model: Served) -> Queue:
         settings = self.settings
-        limits = Limits(
-            settings.queue_size,
-            settings.max_batch_tokens,
-            model.max_rows,
-            settings.batch_wait_ms / 1000,
-            wait_alone=isinstance(model, ServedGenerator),  # what comes later waits until all of a batch is generated
-        )
+        wait = settings.batch_wait_ms / 1000
+        limits = Limits(settings.queue_size, settings.max_batch_tokens, model.max_rows, wait)
         return Queue(name, model.run, limits, partial(self.metrics.observe_batch, name))
 
     @cached_property

@@ -1,19 +1,18 @@
 """The queue of a model: requests wait, run in batches, and finish in the order in which they came.
 
-One thread runs the model. It takes the oldest request, waits a few milliseconds for each further one if several come
-together, and runs those that can share a batch, up to a token budget, shortest first. Cancelled and expired requests
-leave the queue before.
+One thread runs the model. It takes the oldest requests, up to a token budget, shortest first; if several come together,
+it waits a few milliseconds for each further one. Where answers are generated, later requests join the batch between two
+tokens. Cancelled and expired requests leave the queue before.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -65,8 +64,6 @@ class QueuedRequest:
     inputs: int = 1
     tokens: int = 1
     """An estimate, for the budget and the order of a batch."""
-    batch_key: Hashable = None
-    """Only requests with the same key share a batch."""
     deadline: Deadline = field(default_factory=Deadline)
     created: float = field(default_factory=time.monotonic)
     cancelled: bool = False
@@ -121,9 +118,11 @@ class Limits:
     rows: int
     """Inputs of a batch."""
     wait: float
-    """Seconds to wait for one more request."""
-    wait_alone: bool = True
-    """Whether a request waits even if it is alone, and the one before it was."""
+    """Seconds to wait for one more request, unless a request is alone and the one before it was."""
+
+
+Join = Callable[[int], list[QueuedRequest]]
+"""Receives how many inputs have room beside those that run; takes them, or fewer, out of the queue."""
 
 
 class Queue:
@@ -132,11 +131,14 @@ class Queue:
     def __init__(
         self,
         name: str,
-        run: Callable[[Sequence[QueuedRequest]], None],
+        run: Callable[[Sequence[QueuedRequest], Join], None],
         limits: Limits,
         on_batch: Callable[[int, float], None] = lambda inputs, seconds: None,
     ) -> None:
-        """run: finishes every request of a batch. on_batch: called with the inputs and the seconds of each batch."""
+        """run: finishes every request of a batch, and those that it lets join.
+
+        on_batch: called with a number of inputs that have been finished, and the seconds since the last such call.
+        """
         self.name, self.limits = name, limits
         self._run, self._on_batch = run, on_batch
         self._waiting: deque[QueuedRequest] = deque()
@@ -145,6 +147,7 @@ class Queue:
         self._open = True
         self._shared_batch = False
         self._seconds_per_input = 0.05
+        self._since = 0.0
         self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
         self._thread.start()
 
@@ -207,58 +210,76 @@ class Queue:
 
     def _work(self) -> None:
         while batch := self._take():
-            start = time.monotonic()
+            self._since = time.monotonic()
+            problem: Exception = RuntimeError("the model gave no result")
             try:
                 with silence():
-                    self._run(batch)
+                    self._run(batch, self._join)
             except Exception as error:  # whatever a model raises concerns this batch only
-                for request in batch:
-                    request.finish(error)
-            for request in batch:
-                request.finish(RuntimeError("the model gave no result"))
-            inputs, seconds = sum(request.inputs for request in batch), time.monotonic() - start
-            with self._changed:
-                self._running = []
-                self._seconds_per_input += SMOOTHING * (seconds / inputs - self._seconds_per_input)
-            self._on_batch(inputs, seconds)
+                problem = error
+            for request in self._running:
+                request.finish(problem)
+            self._count_finished()
+
+    def _join(self, inputs: int) -> list[QueuedRequest]:
+        self._count_finished()
+        with self._changed:
+            self._drop_late()
+            joined = self._fitting(inputs)
+            self._start(joined)
+            return joined
+
+    def _count_finished(self) -> None:
+        with self._changed:
+            inputs = sum(request.inputs for request in self._running if request.done)
+            if not inputs:
+                return
+            self._running = [request for request in self._running if not request.done]
+            seconds, self._since = time.monotonic() - self._since, time.monotonic()
+            self._seconds_per_input += SMOOTHING * (seconds / inputs - self._seconds_per_input)
+        self._on_batch(inputs, seconds)
 
     def _take(self) -> list[QueuedRequest]:
         """Return the next batch; an empty one when the queue is closed and everything is computed."""
         with self._changed:
             while True:
-                for request in [request for request in self._waiting if request.deadline.passed]:
-                    self._waiting.remove(request)
-                    request.finish(DeadlineExceeded())
+                self._drop_late()
                 if not self._waiting:
                     if not self._open:
                         return []
                     self._changed.wait()
                     continue
-                batch = self._batch_of(self._waiting[0])
+                batch = self._fitting(self.limits.rows) or [self._waiting[0]]
                 seconds = self._gather_until() - time.monotonic()
                 if seconds <= 0 or not self._open or self._is_full(batch):
-                    for request in batch:
-                        self._waiting.remove(request)
-                    self._running = batch
+                    self._start(batch)
                     self._shared_batch = len(batch) > 1
                     return sorted(batch, key=lambda request: request.tokens)
                 self._changed.wait(seconds)
 
-    def _batch_of(self, first: QueuedRequest) -> list[QueuedRequest]:
-        """Return the first request and the later ones that fit into a batch with it."""
-        batch, tokens, rows = [first], first.tokens, first.inputs
-        for request in itertools.islice(self._waiting, 1, None):
-            if request.batch_key != first.batch_key:
-                continue
-            tokens, rows = tokens + request.tokens, rows + request.inputs
-            if tokens > self.limits.tokens or rows > self.limits.rows:
+    def _drop_late(self) -> None:
+        for request in [request for request in self._waiting if request.deadline.passed]:
+            self._waiting.remove(request)
+            request.finish(DeadlineExceeded())
+
+    def _start(self, requests: Sequence[QueuedRequest]) -> None:
+        for request in requests:
+            self._waiting.remove(request)
+        self._running += requests
+
+    def _fitting(self, rows: int) -> list[QueuedRequest]:
+        """Return the oldest requests that have at most `rows` inputs and a batch's tokens."""
+        fitting, tokens = [], 0
+        for request in self._waiting:
+            tokens, rows = tokens + request.tokens, rows - request.inputs
+            if tokens > self.limits.tokens or rows < 0:
                 break
-            batch.append(request)
-        return batch
+            fitting.append(request)
+        return fitting
 
     def _gather_until(self) -> float:
         """Return the time until which to wait for more: as long as they come in quick succession, within a limit."""
-        if len(self._waiting) == 1 and not (self.limits.wait_alone or self._shared_batch):
+        if len(self._waiting) == 1 and not self._shared_batch:
             return 0.0
         first, newest = self._waiting[0].created, self._waiting[-1].created
         return min(newest + self.limits.wait, first + MAX_WAITS * self.limits.wait)

@@ -17,7 +17,7 @@ from tunesmith.exporting import onnx, parity
 from tunesmith.pipeline.commands.export import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import Classifier
+from tunesmith.protocols import AnswerRequest, Classifier
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -131,7 +131,8 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         _check_engine(run, settings)
         generator = load_generator(run)
         prompt = generator.tokenize([Message("user", "Hello")])
-        generator.write([prompt], [1], [0], recipe.generate, lambda *_: True)
+        requests = [AnswerRequest(prompt, 1, 0, recipe.generate, lambda *_: True)]
+        generator.write(lambda free: [requests.pop()] if requests else [], 1)
         return ServedGenerator(
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )

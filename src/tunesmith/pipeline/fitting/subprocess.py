@@ -45,8 +45,7 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
     if (folder / runs.MANIFEST).is_file():
         command += ["--resume", str(folder)]
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        plan.write_text(recipes.dump(recipe), encoding="utf-8")
+        Run(folder).write(plan.name, recipes.dump(recipe))
         command += [str(plan), "--run-dir", str(folder)]
     verbosity = ["-v"] if logger.level == logging.DEBUG else ["-q"] if logger.level > logging.INFO else []
     command += ["--worker", *verbosity, *(["--skip-test"] if skip_test else [])]
