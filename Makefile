@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs bench campaign clean
+.PHONY: quickstart test check lint types docs bench campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -26,6 +26,11 @@ docs: .venv/installed
 campaign: .venv/installed-check
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaigns $(CAMPAIGN)
 
+# Known vulnerabilities of what is installed. Exit code 1: there are some; 3: no database could be asked (make shows it).
+audit-deps: .venv/installed-check .venv-audit/installed
+	$(BIN)/python -m tests.campaigns.dependencies .venv-audit/bin/pip-audit \
+	  $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
 # Wants three files, named in BENCH_INSTRUCTIONS, BENCH_AG_NEWS_TRAIN and BENCH_AG_NEWS_TEST: see benchmarks/README.md.
 # Twenty minutes on two quiet cores; BENCH_FLAGS="--rounds 1 --steps 1" is for trying.
 bench: .venv/installed-bench
@@ -44,6 +49,11 @@ bench: .venv/installed-bench
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+.venv-audit/installed:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	touch $@
+
 .venv/installed-check: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[check]'
 	touch $@
@@ -53,4 +63,4 @@ bench: .venv/installed-bench
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .mypy_cache .pytest_cache .ruff_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith import disk, runs
-from tunesmith.errors import DataError, FileError
+from tunesmith.errors import FileError, RecipeError
 
 ERRORS = [
     (OSError(errno.ENOSPC, "x"), errno.ENOSPC),
@@ -37,7 +37,7 @@ def test_a_full_disk_is_named_with_what_is_free_and_what_is_needed(tmp_path: Pat
         raise OSError(errno.ENOSPC, "full")
 
 
-@pytest.mark.parametrize("error", [KeyError("a bug"), DataError("said already"), ValueError("os error 28")])
+@pytest.mark.parametrize("error", [KeyError("a bug"), RecipeError("said already"), ValueError("os error 28")])
 def test_other_errors_stay_as_they_are(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(error)) as caught, disk.explained("write", tmp_path):
         raise error

@@ -35,7 +35,7 @@ class DamagedRuns(Campaign):
 
     name = "damaged-runs"
     size = 204
-    sample = 6
+    sample = 2
 
     def prepare(self, folder: Path) -> None:
         from tests.golden import workspace

@@ -81,6 +81,16 @@ def test_errors_of_the_system_are_no_tracebacks(tmp_path: Path, capsys: pytest.C
         cli.main([*words, "--debug"])
 
 
+@pytest.mark.parametrize(
+    ("option", "hint"), [("--text", "--text-column or --text-pair-column"), ("--dri-run", "--dry-run"), ("--zzz", "")]
+)
+def test_options_are_written_out(option: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "r.yaml", option])
+    expected = f"unrecognized arguments: {option}" + (f"; did you mean {hint}?" if hint else "")
+    assert capsys.readouterr().err.strip().endswith(expected)
+
+
 def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text("method: probe\n")
     for words in (

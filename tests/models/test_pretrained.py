@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from tests import tiny
 from tunesmith import assets
 from tunesmith.errors import DataError, ModelError
-from tunesmith.models import gguf_import, pretrained
+from tunesmith.models import architectures, gguf_import, pretrained
 from tunesmith.recipe import Model
 
 Models = Callable[[str], Path]
@@ -295,3 +298,36 @@ def test_the_default_generator_answers() -> None:
     inputs = words.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**inputs, max_new_tokens=10)[0, inputs["input_ids"].shape[1] :]
     assert "Paris" in words.decode(answer, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_hidden_layers": 10**7},
+        {"vocab_size": 10**11},
+        {"hidden_size": 10**7},
+        {"num_hidden_layers": 10**20, "vocab_size": 10**11},
+    ],
+)
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built(sizes: dict[str, int]) -> None:
+    small = {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    tracemalloc.start()
+    with pytest.raises(
+        ModelError, match=r"with [\d,]+ parameters, .*\n  expected: .* GB, .*\n  found: .* GB .*\n  do: lower"
+    ):
+        architectures.build(small | sizes, tiny.tokenizer("bert"), {})
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_parameters_of_many_layers_are_counted_without_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no free memory the refusal says how many: as many as the model itself has."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    settings = {"model_type": kind, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 150}
+    with pytest.raises(ModelError) as caught:
+        architectures.build(settings, tiny.tokenizer("bert"), {})
+    config = AutoConfig.for_model(**{"vocab_size": len(tiny.tokenizer("bert"))} | settings)
+    with torch.device("meta"):
+        actual = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
+    assert f"{actual:,} parameters" in str(caught.value)

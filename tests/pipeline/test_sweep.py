@@ -19,7 +19,7 @@ import yaml
 import tunesmith
 from tests import forked, tiny
 from tunesmith import cli, hardware, recipe as recipes, runs
-from tunesmith.errors import Interrupted, RecipeError, RunError
+from tunesmith.errors import FileError, Interrupted, RecipeError, RunError
 from tunesmith.pipeline import seeds
 from tunesmith.pipeline.commands import sweep as sweeps
 from tunesmith.pipeline.fitting import subprocess as training_process
@@ -411,3 +411,25 @@ def test_a_comparison_over_seeds(recipe: Path, reviews: Path, capsys: pytest.Cap
     spread = json.loads((comparison.path / "seeds.json").read_text())["scores"]
     assert len(spread["linear"]["accuracy"]["values"]) == 2
     assert "over 2 seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("storage", "found"),
+    [
+        ("nope://me:hunter2@host/x", "plugin"),
+        ("no url", "URL"),
+        ("sqlite:////no/such/folder/x.db", "unable to open database file"),
+        ("sqlite:///broken.db", "not a database"),
+    ],
+)
+def test_a_storage_that_does_not_work_is_named_without_its_password(recipe: Path, storage: str, found: str) -> None:
+    Path("broken.db").write_bytes(b"x" * 5000)
+    with pytest.raises(FileError, match=rf"cannot use the Optuna storage .*[\s\S]*found: .*{found}") as caught:
+        tunesmith.sweep(recipe, ["linear.C=1,2"], storage=storage)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_grid_of_billions_is_refused_at_once(recipe: Path) -> None:
+    values = ",".join(map(str, range(1, 2000)))
+    with pytest.raises(RecipeError, match="a sweep of 7,988,005,999 trials"):
+        tunesmith.sweep(recipe, [f"linear.C={values}", f"linear.min_df={values}", f"linear.max_iter={values}"])

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from tunesmith import __version__, console, disk
@@ -26,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unrecognized = root.parse_known_args(argv)
     words = getattr(args, "overrides", getattr(args, "sources", None))
     if unrecognized and (words is None or any(word.startswith("-") for word in unrecognized)):
-        root.error(f"unrecognized arguments: {' '.join(unrecognized)}")
+        wrong = next((word.partition("=")[0] for word in unrecognized if word.startswith("-")), unrecognized[0])
+        options = sorted(set(re.findall(r"--[a-z][a-z-]*", args.parser.format_help())))
+        known = [option for option in options if option.startswith(wrong)] or get_close_matches(wrong, options)
+        hint = f"; did you mean {' or '.join(known)}?" if known else ""
+        root.error(f"unrecognized arguments: {' '.join(unrecognized)}{hint}")
     if words is not None:
         words += unrecognized  # settings may follow an option, where argparse does not recognize them
     console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
@@ -47,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.show(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        console.say("interrupted")
+        if not getattr(args, "worker", False):  # else the command that started it says so
+            console.say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,15 +79,16 @@ def parser() -> argparse.ArgumentParser:
         prog="tunesmith",
         description="Fine-tune a text model and know whether it was worth it.",
         epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",
+        allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"tunesmith {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         description = command.help[0].upper() + command.help[1:] + "."
-        subparser = commands.add_parser(name, help=command.help, description=description)
+        subparser = commands.add_parser(name, help=command.help, description=description, allow_abbrev=False)
         command.add_arguments(subparser)
         subparser.add_argument("-v", "--verbose", action="store_true", help="log more, with times and source lines")
         subparser.add_argument("-q", "--quiet", action="store_true", help="log only warnings and errors")
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, parser=subparser)
     return root

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
 import os
 import pickle
 import re
@@ -31,6 +33,8 @@ class LoadedModel:
 
 ALLOW_PICKLE = "TUNESMITH_ALLOW_PICKLE"
 """Environment variable that, set to 1, accepts weights in pickle's format, which can hold code. A recipe cannot."""
+FEW = 100
+"""Repeated modules, such as layers, that are counted one by one when the size of a model is estimated."""
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts save the weights, in the order tried."""
 
@@ -62,12 +66,51 @@ def build(from_config: Mapping[str, Any], tokenizer: Any, changes: Mapping[str, 
             f"model.from_config.vocab_size is {settings['vocab_size']}, but the tokenizer has {len(tokenizer)} tokens",
             do="leave vocab_size out",
         )
+    settings = {"vocab_size": len(tokenizer)} | ids | settings | dict(changes)
     try:
-        return AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer)} | ids | settings | dict(changes))
+        _check_memory(kind, settings)
+        return AutoConfig.for_model(kind, **settings)
+    except ModelError:
+        raise
     except Exception as error:  # configurations check their values in many ways
         raise ModelError(
-            f"model.from_config is not a valid {kind} configuration", found=" ".join(str(error).split())[:300]
+            f"model.from_config is not a valid {kind} configuration",
+            found=" ".join(str(error).split(" Exception raised from")[0].split())[:300],
         ) from error
+
+
+def _check_memory(kind: str, settings: Mapping[str, Any]) -> None:
+    """Raise ModelError where the weights would not fit into memory. Nothing is built that has a size of its own.
+
+    Parameters are counted on the meta device. Of modules that repeat, such as thousands of layers, there are two or
+    three; the number of parameters is linear in each such count.
+    """
+    import psutil
+    from transformers import AutoConfig, AutoModel
+
+    counts = {
+        name: value
+        for name, value in settings.items()
+        if re.search("layer|expert|block", name) and type(value) is int and value > FEW
+    }
+    parameters = 0
+    for corner in itertools.product((2, 3), repeat=len(counts)):
+        with torch.device("meta"):
+            config = AutoConfig.for_model(kind, **{**settings, **dict(zip(counts, corner, strict=True))})
+            model = AutoModel.from_config(config, dtype=torch.float32)
+        weight = math.prod(
+            value - 2 if chosen == 3 else 3 - value for chosen, value in zip(corner, counts.values(), strict=True)
+        )
+        parameters += weight * sum(parameter.numel() for parameter in model.parameters())
+    needed, free = 4 * parameters, psutil.virtual_memory().available
+    if needed > free:
+        sizes = {name: v for name, v in settings.items() if type(v) is int and v > FEW and not name.endswith("_id")}
+        raise ModelError(
+            f"model.from_config describes a {kind} with {parameters:,} parameters, which does not fit into memory",
+            expected=f"at most {free / 2**30:.1f} GB, which are free; training takes about four times the weights",
+            found=f"{needed / 2**30:,.1f} GB of weights in float32",
+            do=f"lower {' or '.join(sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])}",
+        )
 
 
 def _unknown(what: str, name: str, known: Iterable[str], expected: str) -> ModelError:

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes, runs
+from tunesmith import disk, recipe as recipes, runs
 from tunesmith.console import say, warn
-from tunesmith.errors import Interrupted, MissingExtra, RecipeError, RunError, TunesmithError
+from tunesmith.errors import FileError, Interrupted, MissingExtra, RecipeError, RunError, TunesmithError, summary
 from tunesmith.pipeline import in_memory, report_parts, seeds
 from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
@@ -29,11 +29,17 @@ from tunesmith.runs import Run
 
 TRIALS = 20
 """Default number of trials of `random` and `tpe`."""
+MAX_TRIALS = 10_000
+"""Trials of a sweep, each of which is a training."""
 REPEATS = 50
 """Stop after this many draws in a row without a new setting."""
 ITEM = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")
 """One of several values; commas in quotes are part of it."""
 RANGE = re.compile(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\.\.([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
+STUDY = "study.db"
+"""Optuna's own record of a sweep in its folder."""
+SECRET, HIDDEN = re.compile(r"(://)[^/@\s]*@"), r"\1***@"
+"""User and password of a URL, and what messages have instead."""
 Values = dict[str, str]
 """Setting -> value, as on the command line."""
 
@@ -89,20 +95,20 @@ def sweep(
     call with the same sweep_dir resumes an interrupted sweep.
     """
     plan = _Plan.of(in_memory.recipe_source(source, settings), settings, sampler, trials)
-    folder = Run(Path(sweep_dir)) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    search = _Search(plan, folder, _study(plan, folder, storage))
-    before = -1
-    try:
-        while before < (ended := len(search.ended())) < plan.total:  # until a round adds nothing
-            before = ended
-            say(f"sweep: {plan.total - ended} of {plan.total} trials to go, in {folder.path}")
-            search.queue()
-            search.optimize()
-    except KeyboardInterrupt as stop:
-        say(f"sweep: to resume, give the same command with --sweep-dir {folder.path}")
-        raise stop.__cause__ or stop from None
-    search.finish()
+    folder = Run(disk.make_folder(Path(sweep_dir))) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
+    with _storage_errors(storage or str(folder.path / STUDY)):
+        search = _Search(plan, folder, _study(plan, folder, storage))
+        before = -1
+        try:
+            while before < (ended := len(search.ended())) < plan.total:  # until a round adds nothing
+                before = ended
+                say(f"sweep: {plan.total - ended} of {plan.total} trials to go, in {folder.path}")
+                search.queue()
+                search.optimize()
+        except KeyboardInterrupt as stop:
+            say(f"sweep: to resume, give the same command with --sweep-dir {folder.path}")
+            raise stop.__cause__ or stop from None
+        search.finish()
     return folder
 
 
@@ -154,6 +160,12 @@ class _Plan:
         wanted = trials or (points if sampler == "grid" else TRIALS)
         if wanted > points:
             say(f"sweep: there are {points} different settings, so {points} trials and not {wanted}")
+        if min(points, wanted) > MAX_TRIALS:
+            raise RecipeError(
+                f"a sweep of {min(points, wanted):,} trials",
+                expected=f"at most {MAX_TRIALS:,}",
+                do="give fewer values, or --trials N with --sampler random or tpe",
+            )
         plan = cls(source, fixed, axes, sampler, int(min(points, wanted)))
         plan.check()
         return plan
@@ -220,15 +232,32 @@ class _Plan:
         return json.dumps(fields, sort_keys=True)
 
 
-def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
-    """Create or load the study of this folder. Raises RunError where it holds other settings."""
+@contextmanager
+def _storage_errors(storage: str) -> Iterator[None]:
+    """Turn errors of Optuna's storage, a database, into FileError. storage: its URL or file."""
     try:
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        raise FileError(
+            f"cannot use the Optuna storage {SECRET.sub(HIDDEN, storage)}",
+            expected="a database that works, as sqlite:///sweep.db or postgresql://user@host/name",
+            found=SECRET.sub(HIDDEN, summary(cause or error)),
+            do="check the address, the space left, and that the database's driver is installed",
+        ) from error
+
+
+def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
+    """Create or load the study of this folder. Raises RunError where it holds other settings."""
+    import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # this module reports on trials
-    url = storage or f"sqlite:///{(folder.path / 'study.db').resolve()}"
+    url = storage or f"sqlite:///{(folder.path / STUDY).resolve()}"
     study = optuna.create_study(
         storage=url,
         study_name=folder.path.resolve().name,
