@@ -139,7 +139,9 @@ class _GraphCache(GenerationCache):
         self.cache = kept if numbers else {}
         return list(numbers)
 
-    def _run(self, ids_BT: torch.Tensor, lengths: Sequence[int], past: dict[str, torch.Tensor]) -> Any:
+    def _run(
+        self, ids_BT: torch.Tensor, lengths: Sequence[int], past: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return logits of the last tokens, and the longer cache. lengths: of the answers with these tokens."""
         width = max(lengths)
         mask_BW = (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()

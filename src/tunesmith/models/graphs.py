@@ -111,7 +111,9 @@ def empty_cache(config: Any, batch: int) -> dict[str, torch.Tensor]:
 
 def _scripted(file: Path) -> Program:
     """Return a TorchScript program, whose cache is a flat list."""
-    program: Any = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # whoever exports to TorchScript has decided for it
+        program: Any = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
 
     def call(past_key_values: dict[str, torch.Tensor], **inputs: torch.Tensor) -> dict[str, Any]:
         with torch.no_grad():
