@@ -361,7 +361,11 @@ class _Search:
         if failed:
             warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
         sign = -1 if plan.higher_is_better else 1
-        ranked = sorted(done.values(), key=lambda trial: (sign * trial.value, trial.number))
+        places = {plan.run_name(point): place for place, point in enumerate(plan.points())}
+        # of equals the first in the queue wins, also where it was interrupted and has got a later number
+        ranked = sorted(
+            done.values(), key=lambda trial: (sign * trial.value, places.get(trial.user_attrs["run"], trial.number))
+        )
         winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
         trials = []
         for trial in ranked:
@@ -380,6 +384,8 @@ class _Search:
         folder.write("sweep.json", report)
         folder.write("report.md", pages.markdown(report))
         folder.write("report.html", pages.html(report))
+        for name in ended:  # nobody claims these again
+            _lock_file(folder.path / name).unlink(missing_ok=True)
 
     def _is_held(self, name: str) -> bool:
         """Return whether a trial is being trained, here or elsewhere."""
@@ -387,10 +393,14 @@ class _Search:
             return lock is None
 
 
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def _claimed(path: Path) -> Iterator[int | None]:
     """Lock a trial's folder: yield the file descriptor that holds the lock, or None where another process does."""
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
+    with _lock_file(path).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
