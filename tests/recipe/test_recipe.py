@@ -156,6 +156,11 @@ def test_an_override_is_taken_whole(text: str) -> None:
     assert recipes.load({}, [f"data.text_pair={text}"]).data.text_pair == expected
 
 
+def test_an_override_that_sets_a_key_twice_is_refused() -> None:
+    assert "train.class_weights:1: a is set twice" in problems({}, ["train.class_weights={a: 1, b: 2, a: 3}"])
+    assert recipes.load({}, ["prompt.system=a: 1\na: 2"]).prompt.system == "a: 1\na: 2"
+
+
 @pytest.mark.parametrize(
     "text",
     [
