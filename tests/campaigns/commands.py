@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Writer:
         return tuple(output if word == "OUT" else word for word in self.words)
 
 
+TRAINING = threading.Lock()
 STEPS = ("max_steps=2", "model.max_length=32", "logging_steps=1", "save_strategy=steps", "save_steps=1")
 INSTRUCT = ("answers.json", "task=instruction", "adapter.kind=lora", "model.name_or_path=llama", "max_new_tokens=4")
 WRITERS = {
@@ -38,16 +40,16 @@ WRITERS = {
     "train-probe": Writer(("train", "reviews.csv", "method=probe", "model.name_or_path=bert", "--run-dir", "OUT")),
     "train-encoder": Writer(("train", "reviews.csv", "model.name_or_path=bert", *STEPS, "--run-dir", "OUT")),
     "train-generator": Writer(("train", *INSTRUCT, *STEPS[:1], "model.max_length=256", "--run-dir", "OUT")),
-    "predict-csv": Writer(("predict", "run", "--data", "reviews.csv", "--output", "OUT"), "linear", ".csv"),
+    "judge": Writer(
+        ("judge", "answers.json", "--api", "local", "--model", "llama", "max_answers=2", "--output", "OUT")
+    ),
     "predict-jsonl": Writer(("predict", "run", "--data", "reviews.csv", "--output", "OUT"), "encoder", ".jsonl"),
     "pseudo-label": Writer(
         ("pseudo-label", "run", "--data", "reviews.csv", "--threshold", "0", "--output", "OUT"), "linear", ".jsonl"
     ),
     "evaluate": Writer(("evaluate", "run"), "linear"),
     "evaluate-report": Writer(("evaluate", "answers.json", "--report", "OUT"), "", ".html"),
-    "judge": Writer(
-        ("judge", "answers.json", "--api", "local", "--model", "llama", "max_answers=2", "--output", "OUT")
-    ),
+    "predict-csv": Writer(("predict", "run", "--data", "reviews.csv", "--output", "OUT"), "linear", ".csv"),
     "compare": Writer(("compare", "run", "run"), "linear"),
     "merge": Writer(("merge", "run", "--output", "OUT"), "generator"),
     "export-onnx": Writer(("export", "run", "--to", "onnx", "--output", "OUT", "--rows", "3"), "encoder"),
@@ -63,33 +65,35 @@ WRITERS = {
 
 
 def prepare(folder: Path) -> None:
-    """Write data and models, and train the runs that commands start from."""
+    """Write the data and the models that commands start from."""
     conftest.write_csv(folder / "reviews.csv", tiny.texts(ROWS))
     rows = [{"instruction": text, "output": label, "model_response": label} for text, label in tiny.texts(ROWS)]
     (folder / "answers.json").write_text(json.dumps(rows))
     tiny.model("bert", folder / "bert")
     tiny.generator("llama", folder / "llama")
-    for method in ("linear", "encoder", "generator"):
-        words = WRITERS[f"train-{method}"].with_output(f"runs/{method}")
-        result = execute(*words, folder=folder)
-        assert result.exit_code == 0, result.stderr
 
 
 def begin(shared: Path, folder: Path, writer: Writer) -> None:
-    """Copy into a folder what a command starts from."""
+    """Copy into a folder what a command starts from; a run is trained where it is the first to need it."""
     for name in ("reviews.csv", "answers.json"):
         shutil.copy(shared / name, folder)
     for name in ("bert", "llama"):
         (folder / name).symlink_to(shared / name)
     if writer.run:
-        shutil.copytree(shared / "runs" / writer.run, folder / "run")
+        with TRAINING:
+            if not (shared / writer.run).exists():
+                result = execute(*WRITERS[f"train-{writer.run}"].with_output(writer.run), folder=shared)
+                assert result.exit_code == 0, result.stderr
+        shutil.copytree(shared / writer.run, folder / "run")
 
 
 def damage(folder: Path) -> str:
-    """Return a folder with hashes in which a file is not as it was written, read without the project."""
-    for hashes in folder.rglob("hashes.json"):
-        for name, expected in json.loads(hashes.read_text()).items():
-            file = hashes.parent / name
+    """Return a file that is not as a list of hashes in the folder says, read without the project."""
+    for listed in (*folder.rglob("hashes.json"), *folder.rglob("manifest.json")):
+        content = json.loads(listed.read_text(encoding="utf-8"))
+        hashes: dict[str, str] = content if listed.name == "hashes.json" else content.get("hashes", {})
+        for name, expected in hashes.items():
+            file = listed.parent / name
             if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
                 return f"{file.relative_to(folder)} is not as it was written"
     return ""

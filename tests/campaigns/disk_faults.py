@@ -30,7 +30,7 @@ class DiskFaults(Campaign):
 
     name = "disk-faults"
     size = 114
-    sample = 3
+    sample = 4
 
     def prepare(self, folder: Path) -> None:
         self.shared = folder
