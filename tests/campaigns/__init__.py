@@ -4,8 +4,10 @@ from tests.campaigns.campaign import Campaign
 from tests.campaigns.damaged_runs import DamagedRuns
 from tests.campaigns.malformed_data import MalformedData
 from tests.campaigns.recipes import Recipes
+from tests.campaigns.secrets import Secrets
 from tests.campaigns.server_fuzz import ServerFuzz
+from tests.campaigns.templates import Templates
 
 CAMPAIGNS: dict[str, type[Campaign]] = {
-    campaign.name: campaign for campaign in (Recipes, MalformedData, DamagedRuns, ServerFuzz)
+    campaign.name: campaign for campaign in (Recipes, MalformedData, DamagedRuns, ServerFuzz, Templates, Secrets)
 }
