@@ -125,9 +125,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            trust_remote_code=trust_remote_code,
-            **_weight_options(),
+            folder, trust_remote_code=trust_remote_code, **_weight_options()
         )
     architectures.check_complete(settings.name_or_path, report, "")
     architectures.check_finite(settings.name_or_path, model)
