@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tunesmith import disk, runs
 from tunesmith.errors import FileError, RecipeError
@@ -20,6 +21,7 @@ ERRORS = [
     (ValueError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
     (ValueError("no such thing (os error 2)"), None),
     (RuntimeError("(sqlite3.OperationalError) disk I/O error"), errno.EIO),
+    (ValueError("embedded null byte"), errno.EILSEQ),
     (KeyError("space"), None),
 ]
 
@@ -42,6 +44,19 @@ def test_other_errors_stay_as_they_are(error: Exception, tmp_path: Path) -> None
     with pytest.raises(type(error)) as caught, disk.explained("write", tmp_path):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_an_error_of_writing_is_kept_until_torch_is_done() -> None:
+    """Torch ends the process where a write of its own fails."""
+    program = torch.export.export(torch.nn.Linear(100, 100), (torch.zeros(1, 100),))
+
+    def save(path: Path) -> None:
+        with disk.deferring(path) as file:
+            torch.export.save(program, file)
+
+    with pytest.raises(OSError, match="No space left"):
+        save(Path("/dev/full"))
 
 
 def _folder(name: str) -> Callable[[Path], object]:

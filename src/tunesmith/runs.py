@@ -127,7 +127,8 @@ class Run:
         """
         if name == MANIFEST and isinstance(content, dict):
             content = {key: value for key, value in content.items() if key != SHA256} | {SHA256: integrity.UNSIGNED}
-        encoded = self._encoded(name, content)
+        text = content if isinstance(content, str) else records.encode(content, f"write {self.path / name}") + "\n"
+        encoded = text.encode()
         path = write_whole(self.path / name, integrity.signed(encoded) if name == MANIFEST else encoded)
         if name != MANIFEST:
             self._rehash(name)
@@ -167,15 +168,6 @@ class Run:
         hashes = self._hashes()
         if name in hashes and hashes[name] != (new := integrity.digest(self.path / name)):
             self.write(MANIFEST, self._recorded() | {HASHED: hashes | {name: new}})
-
-    def _encoded(self, name: str, content: object) -> bytes:
-        if isinstance(content, str):
-            return content.encode()
-        try:
-            return (json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        except ValueError as error:
-            do = "look for the cause in the data or the model: a mean of nothing, or weights that are not finite"
-            raise RunError(f"cannot write {self.path / name}", found=str(error), do=do) from error
 
     def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
@@ -287,8 +279,13 @@ def find(path: str | Path) -> Run:
 
 
 def listing(output_dir: str | Path) -> list[Run]:
-    """Return every run under a folder, oldest first; the runs of a comparison are one level deeper."""
+    """Return every run under a folder, oldest first; the runs of a comparison are one level deeper.
+
+    There are none in a folder that does not exist. Raises FileError for one that cannot be read.
+    """
     root, places = Path(output_dir), ("*", "*/*")
+    with disk.explained("list", root), contextlib.suppress(FileNotFoundError):
+        os.listdir(root)  # a glob would find nothing there
     folders = {file.parent for place in places for file in root.glob(f"{place}/{MANIFEST}")}
     damaged = {file.parent.parent for place in places for file in root.glob(f"{place}/model/{HASHES}")}
     return [Run(folder) for folder in sorted(folders | damaged)]

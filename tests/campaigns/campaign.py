@@ -89,7 +89,7 @@ class Campaign(ABC):
         return [index * self.size // self.sample for index in range(self.sample)]
 
 
-def _command(folder: str, words: tuple[str, ...]) -> None:
+def command(folder: str, words: tuple[str, ...]) -> None:
     import ctypes
     import os
     import signal
@@ -109,7 +109,7 @@ def execute(
     *words: str,
     folder: Path,
     environment: Mapping[str, str] | None = None,
-    work: Callable[[str, tuple[str, ...]], None] = _command,
+    work: Callable[[str, tuple[str, ...]], None] = command,
     seconds: float = SECONDS,
 ) -> Result:
     """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from tests import conftest, forked, tiny
-from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, execute, prepare
+from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, command, execute, prepare
 from tests.endpoint_server import Act, Request, serving
 
 VARIABLES = ("JUDGE_KEY", "TUNESMITH_JUDGE_KEY", "TUNESMITH_KEYS", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
@@ -58,7 +59,8 @@ class Secrets(Campaign):
 
     def _train(self, number: int, folder: Path, secrets: dict[str, str], environment: dict[str, str]) -> str | Outcome:
         """With a judge section that holds a key, and sometimes with an error and `--debug`."""
-        recipe = {"data": {"path": f"{self.shared / 'reviews.csv'}"}, "judge": {"api_key": secrets["setting"]}}
+        data = {"path": f"{self.shared / 'reviews.csv'}"}
+        recipe = {"method": "linear", "data": data, "judge": {"api_key": secrets["setting"]}}
         path = folder.parent / f"recipe-{number}.yaml"  # outside of what is searched
         path.write_text(json.dumps(recipe))
         more = self.random(number).choice([["--debug"], ["-v"], ["data.path=nothing.csv", "--debug"], ["seed=x"]])
@@ -137,7 +139,7 @@ class Secrets(Campaign):
         """A server whose clients show right and wrong keys, in headers and in addresses."""
         log = folder.parent / f"served-{number}"
         words = ("serve", str(self.shared / "linear"), "serve.port=0", "serve.guard.audit_log=audit.jsonl", "-v")
-        process = forked.start(log, _serve, str(folder), words, environment=environment)
+        process = forked.start(log, command, str(folder), words, environment=environment)
         read = log.with_suffix(".err")
         end = time.monotonic() + SECONDS
         while "http://" not in (said := read.read_text() if read.exists() else "") and process.is_alive():
@@ -147,6 +149,11 @@ class Secrets(Campaign):
             time.sleep(0.05)
         try:
             address = "http://" + said.split("http://")[1].split()[0].rstrip("/.,")
+            while time.monotonic() < end:  # it says so just before it listens
+                with contextlib.suppress(urllib.error.URLError):
+                    urllib.request.urlopen(f"{address}/healthz", timeout=10).close()
+                    break
+                time.sleep(0.05)
             right = secrets["TUNESMITH_KEYS"]
             statuses = [_ask(address, key) for key in (right, secrets["setting"], f"{right}x")]
             _ask(f"{address}/v1/models?api_key={quote(secrets['user'])}", secrets["setting"])
@@ -157,11 +164,6 @@ class Secrets(Campaign):
         if statuses != [200, 401, 401]:
             return Outcome("silent", f"statuses {statuses}")
         return read.read_text() + log.with_suffix(".out").read_text()
-
-
-def _serve(folder: str, words: tuple[str, ...]) -> None:
-    os.chdir(folder)
-    forked.command(*words)
 
 
 def _ask(address: str, key: str) -> int:

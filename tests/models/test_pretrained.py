@@ -124,6 +124,24 @@ def test_mistakes_in_an_architecture_are_named(changes: dict[str, Any], message:
         load_causal(words, from_config=GPT | changes)
 
 
+def test_what_training_an_architecture_takes_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = folder("gpt2", tmp_path / "words")
+    weights = 4 * sum(
+        p.numel() for p in AutoModel.from_config(load_causal(words, from_config=GPT)[0].config).parameters()
+    )
+    for times, said in ((4.1, False), (3.9, True)):
+        memory = SimpleNamespace(available=int(times * weights))
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
+        caplog.clear()
+        load_causal(words, from_config=GPT)
+        assert ("training all of them with AdamW" in caplog.text) is said
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=weights - 1))
+    with pytest.raises(ModelError, match="does not fit into memory"):
+        load_causal(words, from_config=GPT)
+
+
 @pytest.mark.parametrize("key", [None, "model_state_dict", "state_dict", "model"])
 def test_pth_files_out_and_in(key: str | None, tmp_path: Path) -> None:
     words = folder("gpt2", tmp_path / "words")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from tunesmith import assets, integrity, processes
+from tunesmith import assets, disk, integrity, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError, TunesmithError
 from tunesmith.models import adapters, architectures, gguf_import, quantize, tiktoken_import
@@ -289,7 +289,8 @@ def save_state_dict(model: nn.Module, path: Path) -> None:
         raise ModelError("cannot write adapters or 4-bit weights as a state dict", do="merge the adapter first")
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     scratch = path.with_name(path.name + ".part")
-    torch.save(tensors, scratch)
+    with disk.deferring(scratch) as file:
+        torch.save(tensors, file)
     scratch.replace(path)
 
 
