@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tunesmith import disk, runs
 from tunesmith.errors import FileError, RecipeError
@@ -20,6 +22,7 @@ ERRORS = [
     (ValueError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
     (ValueError("no such thing (os error 2)"), None),
     (RuntimeError("(sqlite3.OperationalError) disk I/O error"), errno.EIO),
+    (ValueError("embedded null byte"), errno.EILSEQ),
     (KeyError("space"), None),
 ]
 
@@ -42,6 +45,19 @@ def test_other_errors_stay_as_they_are(error: Exception, tmp_path: Path) -> None
     with pytest.raises(type(error)) as caught, disk.explained("write", tmp_path):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_an_error_of_writing_is_kept_until_torch_is_done() -> None:
+    """Torch ends the process where a write of its own fails."""
+    program = torch.export.export(torch.nn.Linear(100, 100), (torch.zeros(1, 100),))
+
+    def save(path: Path) -> None:
+        with disk.deferring(path) as file:
+            torch.export.save(program, file)
+
+    with pytest.raises(OSError, match="No space left"):
+        save(Path("/dev/full"))
 
 
 def _folder(name: str) -> Callable[[Path], object]:
@@ -91,3 +107,42 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_what_a_living_one_writ
     writers[1].join()
     runs.write_folder(target, lambda folder: (folder / "whole").touch())
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+class Killed(BaseException):
+    """In the place of a signal that cannot be handled."""
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("then", ["read", "fail", "write"])
+def test_a_writer_killed_at_a_rename_loses_no_folder(
+    at: int, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = runs.Run(tmp_path).model
+    runs.write_folder(model, lambda folder: (folder / "old").touch())
+    renamed: list[Path] = []
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        renamed.append(path)
+        if len(renamed) >= at:
+            raise Killed
+        return rename(path, target)
+
+    def write(folder: Path) -> None:
+        if then == "fail":
+            raise OSError(errno.ENOSPC, "full")
+        (folder / "new").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(Killed):
+            runs.write_folder(model, write if then == "write" else lambda folder: (folder / "new").touch())
+    assert model.exists() == (at == 1)
+    if then == "read":
+        assert runs.Run(tmp_path).model == model
+    else:
+        with contextlib.suppress(FileError):
+            runs.write_folder(model, write)
+    assert [file.name for file in model.glob("[no]*")] == ["new" if then == "write" else "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

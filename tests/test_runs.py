@@ -104,6 +104,13 @@ def test_find_and_listing(tmp_path: Path) -> None:
         runs.find(tmp_path / "nowhere")
     with pytest.raises(RunError, match="is not empty"):
         runs.use(tmp_path / "runs/one")
+    assert runs.listing(tmp_path / "nowhere") == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match=r"cannot list .*/file\n  found: .*/file is a file"):
+        runs.listing(tmp_path / "file")
 
 
 def test_what_a_killed_writer_left_does_not_occupy_a_folder(tmp_path: Path) -> None:

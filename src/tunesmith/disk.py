@@ -6,12 +6,14 @@ import contextlib
 import errno
 import fcntl
 import glob
+import io
 import os
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from tunesmith.errors import FileError, TunesmithError
 
@@ -28,6 +30,7 @@ WAYS_OUT = {
     errno.EIO: "check the disk (dmesg), or choose a folder on another",
     errno.ESTALE: "mount the file system again",
     errno.ENAMETOOLONG: "give a shorter path: most file systems allow 255 bytes a name",
+    errno.EILSEQ: "give a name in UTF-8 without zero bytes",
     errno.EISDIR: "give the path of a file",
     errno.ENOTDIR: OCCUPIED,
     errno.EEXIST: OCCUPIED,
@@ -42,11 +45,11 @@ WAYS_OUT = {
 IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust (safetensors, tokenizers) quote the system."""
 IN_WORDS = {
-    "file write failed": errno.EIO,  # torch.save, which does not say why
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
     "readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
+    "embedded null byte": errno.EILSEQ,
 }
 """How libraries that do not give the number of an error say it."""
 
@@ -92,6 +95,33 @@ def make_folder(path: Path) -> Path:
     with explained("make the folder", path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+class _Deferring(io.BytesIO):
+    """A file that takes everything, for torch.export one of its kind; the first error of writing it is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            if self.error is None:
+                self.file.write(data)
+        except OSError as error:
+            self.error = error
+        return memoryview(data).nbytes
+
+
+@contextlib.contextmanager
+def deferring(path: Path) -> Iterator[Any]:
+    """Open a file for torch, which ends the process where a write fails: the error is raised when torch is done."""
+    with path.open("wb") as file:
+        deferred = _Deferring(file)
+        yield deferred
+        if deferred.error is not None:
+            raise deferred.error
 
 
 @contextlib.contextmanager

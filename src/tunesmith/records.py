@@ -38,6 +38,18 @@ def dump(value: Any) -> Any:
     return value
 
 
+def encode(content: object, action: str) -> str:
+    """Return a record, or any nesting of them, as indented JSON, which has no infinite numbers.
+
+    Raises RunError, `cannot ACTION`, where a number is not finite.
+    """
+    try:
+        return json.dumps(dump(content), indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        do = "look for the cause in the data or the model: a mean of nothing, or weights that are not finite"
+        raise RunError(f"cannot {action}", found=str(error), do=do) from error
+
+
 def parse(content: bytes | str) -> Any:
     """Return parsed JSON in UTF-8. Raises ValueError for anything else, nesting that has no end among it."""
     try:

@@ -25,6 +25,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pydantic_core
+
 from tunesmith import disk, integrity, manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
@@ -45,7 +47,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
+        return restored(self.path / "model")
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -125,7 +127,8 @@ class Run:
         """
         if name == MANIFEST and isinstance(content, dict):
             content = {key: value for key, value in content.items() if key != SHA256} | {SHA256: integrity.UNSIGNED}
-        encoded = self._encoded(name, content)
+        text = content if isinstance(content, str) else records.encode(content, f"write {self.path / name}") + "\n"
+        encoded = text.encode()
         path = write_whole(self.path / name, integrity.signed(encoded) if name == MANIFEST else encoded)
         if name != MANIFEST:
             self._rehash(name)
@@ -166,15 +169,6 @@ class Run:
         if name in hashes and hashes[name] != (new := integrity.digest(self.path / name)):
             self.write(MANIFEST, self._recorded() | {HASHED: hashes | {name: new}})
 
-    def _encoded(self, name: str, content: object) -> bytes:
-        if isinstance(content, str):
-            return content.encode()
-        try:
-            return (json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        except ValueError as error:
-            do = "look for the cause in the data or the model: a mean of nothing, or weights that are not finite"
-            raise RunError(f"cannot write {self.path / name}", found=str(error), do=do) from error
-
     def log(self, entry: LogEntry) -> None:
         """Append one line to metrics.jsonl."""
         path = self.path / METRICS
@@ -195,7 +189,7 @@ class Run:
 
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
-        lines = ((json.dumps(records.dump(row), ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
+        lines = (pydantic_core.to_json(records.dump(row)) + b"\n" for row in rows)  # thousands of probabilities each
         write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
         self._rehash(f"predictions/{split}.jsonl")
 
@@ -224,7 +218,7 @@ class Run:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield records.parse(line)
+                    yield pydantic_core.from_json(line)
                 except ValueError:
                     if line.endswith(b"\n") or name != METRICS:
                         problem = f"{name}, line {number}, is not JSON"
@@ -285,8 +279,13 @@ def find(path: str | Path) -> Run:
 
 
 def listing(output_dir: str | Path) -> list[Run]:
-    """Return every run under a folder, oldest first; the runs of a comparison are one level deeper."""
+    """Return every run under a folder, oldest first; the runs of a comparison are one level deeper.
+
+    There are none in a folder that does not exist. Raises FileError for one that cannot be read.
+    """
     root, places = Path(output_dir), ("*", "*/*")
+    with disk.explained("list", root), contextlib.suppress(FileNotFoundError):
+        os.listdir(root)  # a glob would find nothing there
     folders = {file.parent for place in places for file in root.glob(f"{place}/{MANIFEST}")}
     damaged = {file.parent.parent for place in places for file in root.glob(f"{place}/model/{HASHES}")}
     return [Run(folder) for folder in sorted(folders | damaged)]
@@ -320,6 +319,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     is then still there.
     """
     written = 0
+    restored(target)
     with disk.explained("save", target, lambda: written), disk.scratch(target, Path.mkdir) as scratch:
         try:
             fill(scratch)
@@ -356,10 +356,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def restored(target: Path) -> Path:
+    """Return a folder that `write_folder` writes; one that was moved aside when its writer was killed is put back."""
+    aside = _aside(target)
+    with disk.explained("put back", target):
+        if not target.exists() and aside.exists():
+            with disk.locked(target.parent):
+                if not target.exists() and aside.exists():  # else another process has just written it
+                    aside.rename(target)
+    return target
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
 def _swap(scratch: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _aside(target)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     try:
         scratch.rename(target)

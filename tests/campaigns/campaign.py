@@ -89,7 +89,7 @@ class Campaign(ABC):
         return [index * self.size // self.sample for index in range(self.sample)]
 
 
-def _command(folder: str, words: tuple[str, ...]) -> None:
+def command(folder: str, words: tuple[str, ...]) -> None:
     import ctypes
     import os
     import signal
@@ -109,11 +109,12 @@ def execute(
     *words: str,
     folder: Path,
     environment: Mapping[str, str] | None = None,
-    work: Callable[[str, tuple[str, ...]], None] = _command,
+    work: Callable[[str, tuple[str, ...]], None] = command,
+    seconds: float = SECONDS,
 ) -> Result:
     """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.
 
-    work: is called in the process with folder and words.
+    work: is called in the process with folder and words. seconds: after these it hangs.
     """
     output = folder / ".process"
     process = forked.start(output, work, str(folder), words, environment=environment)
@@ -122,11 +123,17 @@ def execute(
     while process.exitcode is None:
         connection.wait([process.sentinel], timeout=0.05)
         peak = max(peak, _peak_bytes(process.pid))
-        if process.exitcode is None and (time.monotonic() - start > SECONDS or peak > BYTES):
+        if process.exitcode is None and (time.monotonic() - start > seconds or peak > BYTES):
             process.kill()
             process.join()
             return _result(words, None, output, start, peak)
     return _result(words, process.exitcode, output, start, peak)
+
+
+def prepare(*words: str, folder: Path) -> None:
+    """Run `tunesmith WORDS` in `folder`, which has to work but may take its time: attempts start from it."""
+    result = execute(*words, folder=folder, seconds=300)
+    assert result.exit_code == 0, result.stderr
 
 
 def _peak_bytes(pid: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import yaml
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith import cli, runs
+from tunesmith.cli import shared
+from tunesmith.errors import RunError
 from tunesmith.models import onednn_linear
 
 FAST = ["evaluate.bootstrap_samples=100"]
@@ -332,3 +335,8 @@ def test_a_data_source_is_one_in_every_command(reviews: Path, capsys: pytest.Cap
     assert yaml.safe_load(capsys.readouterr().out)["data"]["test"] == str(Path("b.csv").absolute())
     tunesmith("train", "a.csv", "b.csv", ok=False)
     assert "several sources" in capsys.readouterr().err
+
+
+def test_json_has_no_infinite_numbers() -> None:
+    with pytest.raises(RunError, match=r"cannot print this as JSON[\s\S]*not finite"):
+        shared.show_json({"accuracy": math.nan})

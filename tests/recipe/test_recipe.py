@@ -100,6 +100,9 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
         ("a: " + "[" * 1000, "more than 20 levels"),
         ("seed: !!int 'x'", "a value is not of the type that its tag says"),
         ("seed: 1\nseed: 2\n", "recipe.yaml:2: seed is set twice"),
+        ("!!set {seed, task}\n", "recipe.yaml: not a recipe"),
+        ("data: {label: !!timestamp x}\n", "recipe.yaml: a value is not of the type that its tag says"),
+        ("train: {max_steps: yes}\n", "line 1: train: max_steps is a number, not True"),
         ("- a\n- b\n", "not a recipe"),
         ("train:\n  lr: 1\n  learning_rate: 2\n", "lr and train.learning_rate are the same setting"),
         ("data: {path: a.csv, train: b.csv}\n", "path and train exclude each other"),
@@ -154,6 +157,12 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 def test_an_override_is_taken_whole(text: str) -> None:
     expected = {"'a #b'": "a #b", "": None, "null": None}.get(text, text)
     assert recipes.load({}, [f"data.text_pair={text}"]).data.text_pair == expected
+
+
+def test_an_override_that_sets_a_key_twice_is_refused() -> None:
+    assert recipes.load({}, ["data.label=!!timestamp x"]).data.label == "!!timestamp x"
+    assert "train.class_weights:1: a is set twice" in problems({}, ["train.class_weights={a: 1, b: 2, a: 3}"])
+    assert recipes.load({}, ["prompt.system=a: 1\na: 2"]).prompt.system == "a: 1\na: 2"
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ def source_of(args: Args) -> tuple[str | None, list[str]]:
 
 
 def show_json(content: object) -> None:
-    """Print a record, a list or a mapping as JSON."""
-    show(json.dumps(records.dump(content), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print a record, a list or a mapping as JSON. Raises RunError where a number is not finite."""
+    show(records.encode(content, "print this as JSON"))
 
 
 def show_comparison(comparison: Any) -> None:

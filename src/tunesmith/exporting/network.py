@@ -130,6 +130,8 @@ def tracing(target: str) -> Iterator[None]:
         with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # exporters raise in many ways; each means that this model cannot be traced
         raise ModelError(
             f"this model cannot be written as {target}",

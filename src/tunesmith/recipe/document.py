@@ -83,7 +83,7 @@ def reference() -> str:
 def _chapter(section: type[BaseModel], name: str) -> list[str]:
     """Return the table of one section, and those of the sections in it."""
     own = {key: field for key, field in section.model_fields.items() if not aliases.section(field)}
-    parts = ["", f"## {name}", "", section.__doc__ or "", "", *_table(own)]
+    parts = ["", f"## {name}", "", _line(section.__doc__), "", *_table(own)]
     for key, field in section.model_fields.items():
         if inside := aliases.section(field):
             parts += _chapter(inside, f"{name}.{key}")
@@ -95,12 +95,13 @@ def _commented(model: type[BaseModel], prefix: str, start: Tree) -> list[str]:
     indent = "  " * prefix.count(".")
     for name, field in model.model_fields.items():
         if section := aliases.section(field):
-            lines += ["", f"{indent}# {section.__doc__}", f"{indent}{name}:"]
+            described = textwrap.wrap(_line(section.__doc__), 117)
+            lines += ["", *(f"{indent}# {line}" for line in described), f"{indent}{name}:"]
             lines += _commented(section, f"{prefix}{name}.", start)
             continue
         key = prefix + name
         mark = "[set] " if key in start else ""
-        text = f"{mark}{_meaning(field)} ({values(field.annotation, field.metadata)})"
+        text = f"{mark}{_line(field.description)} ({values(field.annotation, field.metadata)})"
         lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 110)]
         lines.append(f"{indent}{name}: {_yaml(start.get(key, _default(field)))}")
     return lines
@@ -110,13 +111,13 @@ def _table(fields: Any) -> list[str]:
     rows = ["| setting | values | default | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
         kinds = values(field.annotation, field.metadata).replace("|", "\\|")
-        meaning = _meaning(field)
+        meaning = _line(field.description)
         rows.append(f"| `{name}` | {kinds} | `{_yaml(_default(field))}` | {meaning} |")
     return rows
 
 
-def _meaning(field: Any) -> str:
-    return " ".join((field.description or "").split())
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _default(field: Any) -> Any:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith import disk
 from tunesmith.console import say
-from tunesmith.errors import RecipeError, shorten
+from tunesmith.errors import RecipeError, shorten, summary
 from tunesmith.recipe import aliases
 from tunesmith.recipe.sections import Recipe
 from tunesmith.recipe.values import Tree
@@ -103,7 +103,7 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
         raise RecipeError(f"{path}: {what}", found=str(error), do="correct it") from error
     if node is None:
         return {}, {}
-    if not isinstance(node, yaml.MappingNode):
+    if not (isinstance(node, yaml.MappingNode) and isinstance(tree, dict)):  # `!!set {a}` is the one alone
         raise RecipeError(f"{path}: not a recipe", expected="settings such as `method: linear`", found=node.tag)
     return tree, dict(_lines(node, str(path)))
 
@@ -159,7 +159,10 @@ def _parse(text: str) -> tuple[yaml.Node | None, Any]:
     """Return the root node of a YAML text and its value. Raises YAMLError, or ValueError for a wrong tag."""
     loader = _RecipeLoader(text)
     node = loader.get_single_node()
-    return node, None if node is None else loader.construct_document(node)
+    try:
+        return node, None if node is None else loader.construct_document(node)
+    except (AttributeError, LookupError, TypeError) as error:  # from `!!timestamp x` or `!!bool x`
+        raise ValueError(summary(error)) from error
 
 
 def _lines(node: yaml.MappingNode, name: str, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -221,6 +224,8 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
         else:
             is_plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
             cut = is_plain and (node.value if node else "") != text.strip()  # `topic #1` is no comment
+            if isinstance(node, yaml.MappingNode) and node.flow_style:
+                dict(_lines(node, name))  # raises where a key is set twice
             if cut or (isinstance(value, dict) and not text.lstrip().startswith("{")):
                 value = text  # plain text with a colon in it only looks like a mapping
         pairs.append((name.strip(), value))

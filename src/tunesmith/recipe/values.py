@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 Tree: TypeAlias = dict[str, Any]
 """Nested settings, as YAML has them: checked by pydantic."""
@@ -79,3 +79,13 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _yes_is_no_number(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse a bare yes or no where a number is meant, which would be taken as 1 or 0."""
+        section = handler(written)
+        for name, value in written.items() if isinstance(written, dict) else ():
+            if isinstance(value, bool) and type(getattr(section, name)) in (int, float):
+                raise ValueError(f"{name} is a number, not {value}")
+        return section

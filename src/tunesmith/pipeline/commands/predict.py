@@ -126,7 +126,9 @@ def check_output(output: Path | None, run: Run, source: str | None, *, overwrite
         return
     if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
         more = "; for a JSON file's rows also in .json" if answers else ""
-        raise RecipeError(f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}")
+        raise RecipeError(
+            f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}", do="change --output"
+        )
     if output.suffix == ".json" and _json_rows(run, source) is None:
         raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
     new_data.check_output(output, source, overwrite=overwrite)
