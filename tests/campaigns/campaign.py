@@ -110,10 +110,11 @@ def execute(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     work: Callable[[str, tuple[str, ...]], None] = command,
+    seconds: float = SECONDS,
 ) -> Result:
     """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.
 
-    work: is called in the process with folder and words.
+    work: is called in the process with folder and words. seconds: after these it hangs.
     """
     output = folder / ".process"
     process = forked.start(output, work, str(folder), words, environment=environment)
@@ -122,7 +123,7 @@ def execute(
     while process.exitcode is None:
         connection.wait([process.sentinel], timeout=0.05)
         peak = max(peak, _peak_bytes(process.pid))
-        if process.exitcode is None and (time.monotonic() - start > SECONDS or peak > BYTES):
+        if process.exitcode is None and (time.monotonic() - start > seconds or peak > BYTES):
             process.kill()
             process.join()
             return _result(words, None, output, start, peak)
