@@ -47,7 +47,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
+        return restored(self.path / "model")
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -319,6 +319,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     is then still there.
     """
     written = 0
+    restored(target)
     with disk.explained("save", target, lambda: written), disk.scratch(target, Path.mkdir) as scratch:
         try:
             fill(scratch)
@@ -355,10 +356,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def restored(target: Path) -> Path:
+    """Return a folder that `write_folder` writes; one that was moved aside when its writer was killed is put back."""
+    aside = _aside(target)
+    with disk.explained("put back", target):
+        if not target.exists() and aside.exists():
+            with disk.locked(target.parent):
+                if not target.exists() and aside.exists():  # else another process has just written it
+                    aside.rename(target)
+    return target
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
 def _swap(scratch: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _aside(target)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     try:
         scratch.rename(target)

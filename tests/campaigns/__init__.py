@@ -3,6 +3,8 @@
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.damaged_runs import DamagedRuns
 from tests.campaigns.disk_faults import DiskFaults
+from tests.campaigns.kills import Kills
+from tests.campaigns.leaks import Leaks
 from tests.campaigns.malformed_data import MalformedData
 from tests.campaigns.recipes import Recipes
 from tests.campaigns.secrets import Secrets
@@ -21,5 +23,7 @@ CAMPAIGNS: dict[str, type[Campaign]] = {
         ServerFuzz,
         Templates,
         Secrets,
+        Kills,
+        Leaks,
     )
 }
