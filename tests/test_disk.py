@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -106,3 +107,42 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_what_a_living_one_writ
     writers[1].join()
     runs.write_folder(target, lambda folder: (folder / "whole").touch())
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+class Killed(BaseException):
+    """In the place of a signal that cannot be handled."""
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("then", ["read", "fail", "write"])
+def test_a_writer_killed_at_a_rename_loses_no_folder(
+    at: int, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = runs.Run(tmp_path).model
+    runs.write_folder(model, lambda folder: (folder / "old").touch())
+    renamed: list[Path] = []
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        renamed.append(path)
+        if len(renamed) >= at:
+            raise Killed
+        return rename(path, target)
+
+    def write(folder: Path) -> None:
+        if then == "fail":
+            raise OSError(errno.ENOSPC, "full")
+        (folder / "new").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(Killed):
+            runs.write_folder(model, write if then == "write" else lambda folder: (folder / "new").touch())
+    assert model.exists() == (at == 1)
+    if then == "read":
+        assert runs.Run(tmp_path).model == model
+    else:
+        with contextlib.suppress(FileError):
+            runs.write_folder(model, write)
+    assert [file.name for file in model.glob("[no]*")] == ["new" if then == "write" else "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

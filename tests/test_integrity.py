@@ -163,7 +163,11 @@ def test_an_edit_on_purpose_is_accepted_and_noted(run: Path) -> None:
     note = f"{time.strftime('%Y-%m-%d')}: manifest.json, model/linear.json"
     assert manifest.notes.accepted == note
     assert note in (run / "report.html").read_text()
+    for name in ("report.html", "README.md"):  # as if it had been killed before it wrote them
+        (run / name).unlink()
     assert accept(run) == {}
+    assert note in (run / "report.html").read_text()
+    assert (run / "README.md").exists()
 
 
 def test_what_cannot_be_used_is_not_accepted(run: Path) -> None:

@@ -25,6 +25,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pydantic_core
+
 from tunesmith import disk, integrity, manifest as manifests, recipe as recipes, records
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
@@ -45,7 +47,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
+        return restored(self.path / "model")
 
     @property
     def recipe(self) -> recipes.Recipe:
@@ -187,7 +189,7 @@ class Run:
 
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
-        lines = ((json.dumps(records.dump(row), ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
+        lines = (pydantic_core.to_json(records.dump(row)) + b"\n" for row in rows)  # thousands of probabilities each
         write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
         self._rehash(f"predictions/{split}.jsonl")
 
@@ -216,7 +218,7 @@ class Run:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield records.parse(line)
+                    yield pydantic_core.from_json(line)
                 except ValueError:
                     if line.endswith(b"\n") or name != METRICS:
                         problem = f"{name}, line {number}, is not JSON"
@@ -317,6 +319,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     is then still there.
     """
     written = 0
+    restored(target)
     with disk.explained("save", target, lambda: written), disk.scratch(target, Path.mkdir) as scratch:
         try:
             fill(scratch)
@@ -353,10 +356,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def restored(target: Path) -> Path:
+    """Return a folder that `write_folder` writes; one that was moved aside when its writer was killed is put back."""
+    aside = _aside(target)
+    with disk.explained("put back", target):
+        if not target.exists() and aside.exists():
+            with disk.locked(target.parent):
+                if not target.exists() and aside.exists():  # else another process has just written it
+                    aside.rename(target)
+    return target
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
 def _swap(scratch: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _aside(target)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     try:
         scratch.rename(target)

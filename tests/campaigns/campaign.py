@@ -130,6 +130,12 @@ def execute(
     return _result(words, process.exitcode, output, start, peak)
 
 
+def prepare(*words: str, folder: Path) -> None:
+    """Run `tunesmith WORDS` in `folder`, which has to work but may take its time: attempts start from it."""
+    result = execute(*words, folder=folder, seconds=300)
+    assert result.exit_code == 0, result.stderr
+
+
 def _peak_bytes(pid: int | None) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()

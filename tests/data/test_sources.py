@@ -16,7 +16,7 @@ import pytest
 
 from tunesmith import recipe as recipes
 from tunesmith.data import files, read, read_unlabelled
-from tunesmith.data.sources import short_names
+from tunesmith.data.sources import short_names, tables
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import Example
@@ -575,3 +575,11 @@ def test_rte_keeps_its_bare_quotes() -> None:
     lines = gzip.decompress((REAL / "rte/train.tsv.gz").read_bytes()).decode().splitlines()
     marks = [row.text.count('"') + (row.text_pair or "").count('"') for row in splits.train]
     assert sum(marks) == sum(line.count('"') for line in lines) > 500
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_an_address_that_cannot_be_fetched_is_refused_without_its_key(scheme: str) -> None:
+    with pytest.raises(DataError, match=r"data\.test: cannot fetch this kind of address") as caught:
+        tables(Data(train="reviews.csv", test=f"{scheme}://me:secret@bucket/reviews.csv"), Split(), None)
+    assert f"{scheme}://" in str(caught.value)
+    assert "secret" not in str(caught.value)

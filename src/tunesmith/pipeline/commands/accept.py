@@ -25,6 +25,7 @@ def accept(run: str | Path | Run) -> dict[str, str]:
         changed = _differences(run)
         manifest = run.finished
         if not changed and run.decision(runs.HASHED) is not None:
+            run_report.write_run(run)  # whoever was killed before may not have come to it
             return {}
         try:
             methods.load_predictor(run)

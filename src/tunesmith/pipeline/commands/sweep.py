@@ -314,8 +314,7 @@ class _Search:
             if drained or len(self.ended()) >= self.plan.total:
                 study.stop()
 
-        objective = partial(self._train, queued=queued)
-        self.study.optimize(objective, callbacks=[should_stop], catch=(TunesmithError,))
+        self.study.optimize(partial(self._train, queued=queued), callbacks=[should_stop], catch=(TunesmithError,))
 
     def _train(self, trial: Any, *, queued: bool) -> float:
         """Return the validation score of a trial. queued: only trials of the queue are trained."""
@@ -357,11 +356,10 @@ class _Search:
         done = {trial.user_attrs["run"]: trial for trial in self.study.trials if trial.value is not None}
         if not done:
             raise TunesmithError("no trial of the sweep succeeded; see the errors above", do="fix the recipe")
-        failed = ended - set(done)
-        if failed:
+        if failed := ended - set(done):
             warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
-        sign = -1 if plan.higher_is_better else 1
-        ranked = sorted(done.values(), key=lambda trial: (sign * trial.value, trial.number))
+        queue = dict.fromkeys(map(plan.run_name, plan.points())) | done  # of equals the first of the queue wins
+        ranked = sorted(filter(None, queue.values()), key=lambda trial: trial.value, reverse=plan.higher_is_better)
         winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
         trials = []
         for trial in ranked:
@@ -380,6 +378,8 @@ class _Search:
         folder.write("sweep.json", report)
         folder.write("report.md", pages.markdown(report))
         folder.write("report.html", pages.html(report))
+        for name in ended:  # nobody claims these again
+            (folder.path / f".{name}.lock").unlink(missing_ok=True)
 
     def _is_held(self, name: str) -> bool:
         """Return whether a trial is being trained, here or elsewhere."""

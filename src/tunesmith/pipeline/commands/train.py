@@ -47,6 +47,8 @@ def train(
         recipe, run = _resumed(resume, source, overrides)
         if run.manifest.status == "finished":
             say(f"{run.path} has finished already")
+            if processes.is_main() and not run.has("README.md"):  # killed while it wrote its report
+                run_report.write_run(run)
             return run
         splits = read_splits(recipe)
         _check_data(splits, run)
@@ -141,7 +143,7 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
 
 def open_test(run: Run) -> Run:
     """Predict and score the test split of a run that was trained with `skip_test`. Others are left as they are."""
-    if run.has("scores.json"):
+    if run.has("README.md"):  # the last file to be written
         return run
     recipe = run.recipe
     splits = read_splits(recipe)
