@@ -82,7 +82,7 @@ def begin(shared: Path, folder: Path, writer: Writer) -> None:
     if writer.run:
         with TRAINING:
             if not (shared / writer.run).exists():
-                result = execute(*WRITERS[f"train-{writer.run}"].with_output(writer.run), folder=shared)
+                result = execute(*WRITERS[f"train-{writer.run}"].with_output(writer.run), folder=shared, seconds=120)
                 assert result.exit_code == 0, result.stderr
         shutil.copytree(shared / writer.run, folder / "run")
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.campaigns import campaign, commands
-from tests.campaigns.campaign import CLEAN, Campaign, Outcome, Result, execute
+from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, execute
 from tests.campaigns.commands import WRITERS
 
 INJECTED = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
@@ -65,7 +65,9 @@ class DiskFaults(Campaign):
                 lasts = fault != "injected"
                 before = partial(_inject, disk, draw.choice(INJECTED), draw.choice([1, 2, 3, 5, 8, 13, 21]), lasts)
             environment = {"TMPDIR": str(scratch), "HOME": str(scratch)}
-            result = execute(*words, folder=folder, environment=environment, work=partial(_on_disk, disk, before))
+            seconds = 3 * SECONDS if name == "export-onnx" else SECONDS  # slow on a busy machine
+            work = partial(_on_disk, disk, before)
+            result = execute(*words, folder=folder, environment=environment, work=work, seconds=seconds)
             return _judged(result, disk, scratch, old, f"{name}, {fault} {before and before.args}")  # type: ignore[attr-defined]
         finally:
             if is_small:

@@ -27,7 +27,7 @@ class Secrets(Campaign):
 
     name = "secrets"
     size = 48
-    sample = 4
+    sample = 5
 
     def prepare(self, folder: Path) -> None:
         self.shared = folder
@@ -167,7 +167,7 @@ class Secrets(Campaign):
 
 
 def _ask(address: str, key: str) -> int:
-    body = json.dumps({"text": "a goal"}).encode()
+    body = json.dumps({"inputs": "a goal"}).encode()
     url = address if "?" in address else f"{address}/predict"
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     try:

@@ -82,7 +82,7 @@ class Templates(Campaign):
 
     name = "templates"
     size = 160
-    sample = 8
+    sample = 3
 
     def prepare(self, folder: Path) -> None:
         self.shared = folder
@@ -154,9 +154,12 @@ class Templates(Campaign):
     def _rubric(self, random: random.Random, folder: Path) -> tuple[list[str], dict[str, str]]:
         rows = [{"instruction": f"What is {n}?", "output": "a", "response": "the coach"} for n in range(8)]
         (folder / "said.json").write_text(json.dumps(rows))
-        template = self._template(random, folder).replace("messages", "conversation") + "{{ material }}"
-        (folder / "recipe.yaml").write_text(json.dumps({"judge": {"rubric": template, "max_retries": 0, "timeout": 1}}))
-        words = ["judge", "said.json", "--recipe=recipe.yaml", "--url=http://127.0.0.1:9/v1", "--model=none"]
+        template = self._template(random, folder).replace(TEXT, "{{ instruction }} {{ response }}")
+        template = template.replace("messages[0].content", "instruction").replace("messages", "response")
+        (folder / "rubric.jinja").write_text(template, errors="replace")
+        more = random.choice([[], ["judge.verbatim=true"]])
+        words = ["judge", "said.json", "judge.rubric=rubric.jinja", "judge.max_retries=0", "judge.timeout=1", *more]
+        words += ["--url=http://127.0.0.1:9/v1", "--model=none"]
         return words, {}
 
     def _gguf(self, random: random.Random, folder: Path) -> tuple[list[str], dict[str, str]]:

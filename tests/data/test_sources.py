@@ -577,8 +577,9 @@ def test_rte_keeps_its_bare_quotes() -> None:
     assert sum(marks) == sum(line.count('"') for line in lines) > 500
 
 
-def test_an_address_that_cannot_be_fetched_is_refused_without_its_key() -> None:
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_an_address_that_cannot_be_fetched_is_refused_without_its_key(scheme: str) -> None:
     with pytest.raises(DataError, match=r"data\.test: cannot fetch this kind of address") as caught:
-        tables(Data(train="reviews.csv", test="s3://me:secret@bucket/reviews.csv"), Split(), None)
-    assert "s3://" in str(caught.value)
+        tables(Data(train="reviews.csv", test=f"{scheme}://me:secret@bucket/reviews.csv"), Split(), None)
+    assert f"{scheme}://" in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -23,11 +23,11 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
     wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
     for name in ("path", *SPLITS):
-        scheme, mark, _ = (getattr(data, name) or "").partition("://")
-        if mark and f"{scheme}://" not in SCHEMES:  # the rest is not shown: it may hold a key
-            raise DataError(
+        scheme, mark, rest = (getattr(data, name) or "").partition("://")
+        if mark and (f"{scheme}://" not in SCHEMES or "@" in rest.partition("/")[0]):
+            raise DataError(  # which does not repeat the address: it may hold a key
                 f"data.{name}: cannot fetch this kind of address",
-                expected=f"a path, or an address that begins with {' or '.join(SCHEMES)}",
+                expected=f"a path, or an address that begins with {' or '.join(SCHEMES)}, without user and password",
                 found=f"{scheme}://...",
                 do="download the file, and give its path",
             )

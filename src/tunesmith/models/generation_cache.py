@@ -21,8 +21,9 @@ from tunesmith.data.encode import IGNORE
 from tunesmith.models import packing
 from tunesmith.models.graphs import GraphModel
 
-PREFILL_TOKENS = 2048
-"""Tokens of prompts that are computed at once, unless one prompt alone is longer."""
+PREFILL_TOKENS = 512
+"""Tokens of prompts that are computed in one row, unless one prompt alone is longer: a token attends to the whole row,
+most of it masked, so longer rows cost more than they share."""
 MEMORY_SHARE = 0.25
 """Of the free memory, what the cache of keys and values may take."""
 BLOCK = 128

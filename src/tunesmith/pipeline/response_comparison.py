@@ -89,7 +89,9 @@ def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationRe
 def write(report: GenerationReport, page: Path) -> None:
     """Write the report as an HTML page, and beside it in Markdown."""
     if page.suffix != ".html" or not page.parent.is_dir():
-        raise RecipeError(f"cannot write {page}", expected="a name that ends in .html, in a folder that exists")
+        raise RecipeError(
+            f"cannot write {page}", expected="a name that ends in .html, in a folder that exists", do="change --report"
+        )
     runs.write_whole(page, pages.html(report).encode())
     twin = runs.write_whole(page.with_suffix(".md"), pages.markdown(report).encode())
     say(f"wrote {page} and {twin.name}")

@@ -82,5 +82,5 @@ class Generate(Section):
     """For sampling: from this many most likely tokens; 0 for all."""
     repetition_penalty: Positive = 1.0
     """Values above 1 make repeated tokens less likely."""
-    batch_size: Count = 32
+    batch_size: Count = 64
     """Most prompts answered at once; fewer where their keys and values would take over a quarter of the free memory."""

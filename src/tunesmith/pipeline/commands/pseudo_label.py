@@ -93,7 +93,7 @@ def pseudo_label(
         default = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
         kept_path = default if output is None else Path(output).expanduser()
         if kept_path.suffix != ".jsonl":
-            raise RecipeError(f"cannot write {kept_path}", expected="a name that ends in .jsonl")
+            raise RecipeError(f"cannot write {kept_path}", expected="a name that ends in .jsonl", do="change --output")
         left_path = kept_path.with_name(f"{kept_path.stem}-left-out.jsonl")
         for path in (kept_path, left_path, *map(kept_path.with_suffix, (".md", ".html"))):
             if output is not None or path.exists():
