@@ -78,7 +78,7 @@ STORED = {
     "half": lambda lines: lines[: len(lines) // 2],
     "twice": lambda lines: lines * 2,
     "another order": lambda lines: lines[::-1],
-    "a type": lambda lines: [lines[0].replace('"gold": "', '"gold": 1, "x": "'), *lines[1:]],
+    "a type": lambda lines: [json.dumps(json.loads(lines[0]) | {"gold": 1}) + "\n", *lines[1:]],
     "a cut end": lambda lines: [*lines[:-1], lines[-1][:-9]],
 }
 

@@ -373,7 +373,7 @@ def test_sliding_windows_agree_only_below_their_window() -> None:
 
 
 def test_windows_that_no_setting_names_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_window", lambda model: None)
+    monkeypatch.setattr(packing, "sliding_window", lambda model: None)
     reason = disagreement(tiny.causal("mistral", **MISTRAL, sliding_window=8, initializer_range=0.5), LONG)
     assert reason is not None
     assert "its logits differ by" in reason

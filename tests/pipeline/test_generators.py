@@ -160,7 +160,7 @@ def test_answers_are_written_as_asked_for(model: Path, pairs: Path, reviews: Pat
         table = list(csv.DictReader(file))
     assert [(row["prompt"], row["response"]) for row in table] == [(row["prompt"], row["response"]) for row in answers]
     classifier = tunesmith.train({"method": "linear", "data": {"path": str(reviews)}}, run_dir=tmp_path / "linear")
-    with pytest.raises(RecipeError, match=r"\.csv or \.jsonl$"):
+    with pytest.raises(RecipeError, match=r"\.csv or \.jsonl\n"):
         predictions.check_output(tmp_path / "out.json", classifier, str(reviews))
 
 
