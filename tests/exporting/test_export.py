@@ -342,7 +342,7 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     assert isinstance(loaded, Classifier)
     for one, other in zip(loaded.predict(rows), load_classifier(run).predict(rows), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
-    assert f"run.py '{turn.content}' --input 'Text 1: Some text" in (tmp_path / "onnx" / "README.md").read_text()
+    assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

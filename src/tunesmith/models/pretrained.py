@@ -104,11 +104,9 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
     if graphs.is_graph(folder):
         return graphs.GraphModel.load(folder), saved_tokenizer
     if adapter is None:
-        model = causal_lm(settings, saved_tokenizer, 0).module
-    else:
-        base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter))
-        model = _with_adapter(base.module, settings)
-    return model.eval().to(processes.device()), saved_tokenizer
+        return causal_lm(settings, saved_tokenizer, 0).module.eval().to(processes.device()), saved_tokenizer
+    base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter)).module
+    return _with_adapter(base, settings).eval().to(processes.device()), saved_tokenizer
 
 
 def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
