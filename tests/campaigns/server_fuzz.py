@@ -35,15 +35,6 @@ class _Stream(io.BytesIO):
     def makefile(self, *_: object) -> _Stream:
         return self
 
-    def _is_listening(self) -> bool:
-        address = re.search(r"at http://127\.0\.0\.1:(\d+)", self._log.read_text() if self._log.exists() else "")
-        if address is None:
-            return False
-        self._port = int(address[1])
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._port)):
-            return True
-        return False
-
     def close(self) -> None:
         pass
 
