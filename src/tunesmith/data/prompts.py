@@ -8,6 +8,7 @@ separately, since in generation nothing follows the prompt that its last charact
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -136,6 +137,17 @@ class ChatEncoder:
         """Tokens that end an answer: the template's end token and the tokenizer's."""
         last = self.encode_answers([Message("user", "a")], ["b"])[0][-1]
         return sorted({last, self.tokenizer.eos_token_id} - {None})
+
+    @property
+    def portable_template(self) -> str:
+        """The template for other software: it adds the recipe's system message where a conversation has none."""
+        if self.system is None:
+            return str(self.tokenizer.chat_template)
+        added = f"[{json.dumps({'role': 'system', 'content': self.system}, ensure_ascii=False)}]"
+        return (
+            "{% if not messages or messages[0].role != 'system' %}{% set messages = "
+            + f"{added} + messages %}}{{% endif %}}\n{self.tokenizer.chat_template}"  # Jinja drops this line's end
+        )
 
     def check(self) -> None:
         """Try the template: it must leave the prompt unchanged, and end an answer with a special token."""

@@ -73,6 +73,9 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             f"reply = ask(messages, max_new_tokens={source.generate.max_new_tokens}, do_sample=False)",
             'print(reply[0]["generated_text"][-1]["content"])',
         ]
+        if target == "safetensors" and not chat.question:
+            code, command = "\n".join(lines), _vllm(source)
+            return f"{_block('python', code)}\n\nOr with vLLM:\n\n```sh\n{command}\n```"
     else:
         text = '{"text": "Some text", "text_pair": "Another"}' if pairs else '"Some text"'
         lines = [
@@ -81,6 +84,12 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             f"print(classify({text}, truncation=True, top_k=None))",
         ]
     return _block("python", "\n".join(lines))
+
+
+def _vllm(source: ExportSource) -> str:
+    """Return the command that serves the folder as the run generates: vLLM samples unless it is told not to."""
+    greedy = "" if source.generate.do_sample else """ --override-generation-config '{"temperature": 0}'"""
+    return f"vllm serve . --max-model-len {source.parts.max_length}{greedy}"
 
 
 def library(source: ExportSource, target: str) -> str:

@@ -9,13 +9,15 @@ from typing import Any
 from tunesmith.assets import PREFIX
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, ExportSource
-from tunesmith.protocols import Exportable
+from tunesmith.protocols import ChatSpec, Exportable
 
 
 def safetensors(source: ExportSource, folder: Path) -> Exported:
     """Write the full model as plain Hugging Face files; a bag of words or a probe in tunesmith's own few files."""
     predictor, exact = _full(source, "safetensors")
     predictor.save(folder)
+    if source.parts.chat is not None:
+        _write_chat_defaults(source, source.parts.chat, folder)
     engine = "numpy" if source.parts.model is None else "torch"
     return Exported(source.reload(folder).logits, engine, exact)
 
@@ -59,6 +61,23 @@ def merged(source: ExportSource) -> Any:
     from tunesmith.models import adapters
 
     return adapters.merge(source.parts.model) if source.is_adapter else source.parts.model
+
+
+def _write_chat_defaults(source: ExportSource, chat: ChatSpec, folder: Path) -> None:
+    """Write the run's system message into the chat template, and what ends an answer, its length and how it is sampled
+    into generation_config.json: there servers such as vLLM look for them.
+
+    Greedy decoding cannot be said there: vLLM takes it from `temperature: 0`, which transformers refuses to save.
+    """
+    from transformers import GenerationConfig
+
+    (folder / "chat_template.jinja").write_text(chat.chat_encoder.portable_template, encoding="utf-8")
+    config, settings, vocabulary = GenerationConfig.from_pretrained(folder), source.generate, source.parts.tokenizer.get_vocab()
+    config.eos_token_id = [vocabulary[text] for text in chat.stops if text in vocabulary]
+    names = {"max_new_tokens", "repetition_penalty"}
+    names |= {"do_sample", "temperature", "top_k", "top_p"} if settings.do_sample else set()
+    config.update(**settings.model_dump(include=names))
+    config.save_pretrained(folder)
 
 
 def size_name(parameters: int) -> str:
