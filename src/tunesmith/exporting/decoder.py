@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache
-from transformers.exporters.base import HfExporter
-from transformers.exporters.configs import DynamoConfig
+from transformers.exporters import DynamoConfig, ExportedModel, HfExporter
 
+from tunesmith import disk
 from tunesmith.errors import RunError
 from tunesmith.exporting import network, weights
 from tunesmith.exporting.source import Exported, ExportSource
@@ -92,8 +92,9 @@ def check(source: ExportSource, target: str) -> None:
         raise RunError("a graph needs a fast tokenizer", found="a slow one, in Python", do="export --to safetensors")
 
 
-def write(source: ExportSource, folder: Path, target: str, exporter: type[HfExporter], config: DynamoConfig) -> None:
-    """Write the graph, with dynamic batch and lengths, by an exporter of transformers. config: without shapes."""
+def export(source: ExportSource, target: str, exporter: type[HfExporter], config: DynamoConfig) -> ExportedModel:
+    """Return the graph, with dynamic batch and lengths, as an exporter of transformers writes it."""
+    check(source, target)
     dynamic = torch.export.Dim.DYNAMIC
     with network.tracing(target):
         decoder = Decoder(source)
@@ -102,7 +103,7 @@ def write(source: ExportSource, folder: Path, target: str, exporter: type[HfExpo
             "logits_to_keep": {0: dynamic},
             "past_key_values": {name: {0: dynamic, 2: dynamic} for name in inputs["past_key_values"]},
         }
-        exporter().export(decoder, inputs, config).save_pretrained(folder)
+        return exporter().export(decoder, inputs, config)
 
 
 def write_scripted(source: ExportSource, folder: Path) -> None:
@@ -125,7 +126,8 @@ def write_scripted(source: ExportSource, folder: Path) -> None:
         traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
             flat, (*inputs.values(), *cache.values()), check_trace=False
         )
-        traced.save(str(folder / SCRIPTED))
+        with disk.deferring(folder / SCRIPTED) as file:
+            torch.jit.save(traced, file)
         flat.decoder.config.save_pretrained(folder)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.exporters import DynamoConfig, ExportedModel, HfExporter
 
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
@@ -23,7 +24,6 @@ from tunesmith.types import Example
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 """The inputs of a program, in this order; token_type_ids only where the model was trained with them."""
-AXES = {0: "batch", 1: "sequence"}
 
 
 class Network(nn.Module):
@@ -34,6 +34,9 @@ class Network(nn.Module):
         self.body = copy.deepcopy(weights.merged(source))
         with contextlib.suppress(ValueError):  # XLNet and similar models have a single attention
             self.body.set_attn_implementation(attention)
+        self.config = copy.deepcopy(source.parts.model.config)
+        self.config.id2label = dict(enumerate(source.labels))
+        self.config.label2id = {name: index for index, name in enumerate(source.labels)}
         self.head = None if source.parts.head is None else _RegressionHead(source.parts.head)
 
     def forward(
@@ -85,7 +88,7 @@ def check(source: ExportSource, target: str) -> None:
         raise RunError("a program needs a fast tokenizer", found="a slow one, in Python", do="export --to safetensors")
 
 
-def trace(source: ExportSource, attention: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+def trace(source: ExportSource, attention: str) -> tuple[Network, dict[str, torch.Tensor]]:
     """Return the network, on the CPU, and inputs of unequal lengths to trace it with.
 
     attention: `sdpa` or `eager`, whichever the run itself predicts with.
@@ -97,17 +100,22 @@ def trace(source: ExportSource, attention: str) -> tuple[Network, tuple[torch.Te
         raise ModelError(
             f"this model has the inputs {', '.join(unknown)}", expected=", ".join(NAMES), do="export --to safetensors"
         )
-    return network, tuple(inputs[name] for name in NAMES if name in inputs)
+    return network, {name: inputs[name] for name in NAMES if name in inputs}
+
+
+def export(source: ExportSource, target: str, exporter: type[HfExporter], config: DynamoConfig) -> ExportedModel:
+    """Return the network, with dynamic batch and length, as an exporter of transformers writes it."""
+    check(source, target)
+    network, inputs = trace(source, "eager" if target.startswith("onnx") else "sdpa")
+    config.dynamic_shapes = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in inputs}
+    with tracing(target):
+        return exporter().export(network, inputs, config)
 
 
 def write_beside(source: ExportSource, folder: Path) -> None:
-    """Write config.json with the label names, and a tokenizer.json that truncates and pads by itself."""
+    """Write a tokenizer.json that truncates and pads by itself."""
     from tokenizers import Tokenizer
 
-    config = copy.deepcopy(source.parts.model.config)
-    config.id2label = dict(enumerate(source.labels))
-    config.label2id = {name: index for index, name in enumerate(source.labels)}
-    config.save_pretrained(folder)
     tokenizer = source.parts.tokenizer
     tokenizer.save_pretrained(folder)
     standalone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
 
 from tunesmith.errors import MissingExtra, ModelError, RunError
 from tunesmith.exporting import standalone
@@ -17,8 +16,6 @@ from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
 from tunesmith.protocols import Logits
 
 MODEL = "model.onnx"
-GENERATOR = "export.json"
-"""Lies beside the graph of a causal language model (`models.graphs`, which needs torch)."""
 QUANTIZED = ("MatMul", "Gemm", "Gather")
 """Operators whose weights are quantized: matrix products, and embeddings, which are most of a small model's file."""
 QUANTIZER = "onnx.quantize"
@@ -32,8 +29,7 @@ def onnx(source: ExportSource, folder: Path) -> Exported:
     """Write the model as an ONNX graph in float32, with dynamic batch and sequence axes."""
     if source.parts.chat is not None:
         return _decoder(source, folder, "onnx")
-    _write(source, folder, "onnx")
-    return Exported(load(folder).logits, "onnxruntime")
+    return _classifier(source, folder, "onnx")
 
 
 def onnx_int8(source: ExportSource, folder: Path) -> Exported:
@@ -45,19 +41,7 @@ def onnx_int8(source: ExportSource, folder: Path) -> Exported:
             found="58% with SmolLM2-135M (docs/decisions.md)",
             do="export --to onnx, or --to gguf --precision q8_0",
         )
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    from tunesmith.exporting import network
-
-    graph = _write(source, folder, "onnx-int8")
-    # The exporter notes the shape of every value, weights included. The quantizer transposes weights, keeps their
-    # notes, and then finds that they contradict: without notes it infers the shapes itself.
-    del graph.graph.value_info[:]
-    with network.tracing("onnx-int8"):
-        quantize_dynamic(
-            graph, folder / MODEL, op_types_to_quantize=list(QUANTIZED), per_channel=True, weight_type=QuantType.QInt8
-        )
-    return Exported(load(folder).logits, "onnxruntime", exact=False)
+    return _classifier(source, folder, "onnx-int8")
 
 
 def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
@@ -68,56 +52,49 @@ def load(folder: Path, threads: int | None = None) -> StandaloneClassifier:
     _require("onnxruntime")
     import onnxruntime
 
-    if (folder / GENERATOR).is_file():
-        raise ModelError(f"{folder} is a language model", do="tunesmith.prediction.generate.Generator.load(folder)")
     if not (folder / MODEL).is_file():
         raise ModelError(f"{folder} has no {MODEL}", do="tunesmith export RUN --to onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    if not set(names) <= set(standalone.FIELDS):
+        raise ModelError(f"{folder} is a language model", do="tunesmith.prediction.generate.Generator.load(folder)")
 
     def call(inputs: Inputs) -> Logits:
         logits_BK: Logits = session.run(["logits"], inputs)[0]
         return logits_BK
 
     quantized = session.get_modelmeta().producer_name == QUANTIZER
-    names = [entry.name for entry in session.get_inputs()]
     return StandaloneClassifier.open(folder, names, call, ALONE if quantized else standalone.MAX_TOKENS)
 
 
 def _decoder(source: ExportSource, folder: Path, target: str) -> Exported:
     """Write a causal language model."""
     _require("onnx", "onnxscript", "onnxruntime")
-    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+    from transformers.exporters import OnnxConfig, OnnxExporter
 
     from tunesmith.exporting import decoder
 
-    decoder.check(source, target)
-    decoder.write(source, folder, target, OnnxExporter, OnnxConfig())
+    decoder.export(source, target, OnnxExporter, OnnxConfig()).save_pretrained(folder)
     return decoder.read_back(source, folder, "onnxruntime")
 
 
-def _write(source: ExportSource, folder: Path, target: str) -> Any:
-    """Write model.onnx and the files that it needs beside it; return the graph."""
+def _classifier(source: ExportSource, folder: Path, target: str) -> Exported:
+    """Write a classifier, and the files that it needs beside it."""
     _require("onnx", "onnxscript", "onnxruntime")
-    import torch
+    from onnxruntime.quantization import QuantType
+    from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     from tunesmith.exporting import network
 
-    network.check(source, target)
-    module, inputs = network.trace(source, "eager")
-    with network.tracing(target):
-        program: Any = torch.onnx.export(
-            module,
-            inputs,
-            input_names=network.NAMES[: len(inputs)],
-            output_names=["logits"],
-            dynamic_shapes=tuple(network.AXES for _ in inputs),
-            dynamo=True,
-            verbose=False,
-        )
-        program.save(folder / MODEL)
+    rounded = target == "onnx-int8"
+    settings = OnnxRuntimeDynamicConfig(list(QUANTIZED), per_channel=True, weight_type=QuantType.QInt8)
+    config = OnnxConfig(quantizer=OnnxRuntimeQuantizer(settings) if rounded else None)
+    exported = network.export(source, target, OnnxExporter, config)
+    exported.program.graph.outputs[0].name = "logits"
+    exported.save_pretrained(folder)
     network.write_beside(source, folder)
     standalone.write_example(
         folder,
@@ -126,7 +103,7 @@ def _write(source: ExportSource, folder: Path, target: str) -> Any:
         f'session = onnxruntime.InferenceSession(folder / "{MODEL}")',
         "logits = session.run(None, {node.name: numpy.array(inputs[node.name]) for node in session.get_inputs()})[0]",
     )
-    return program.model_proto
+    return Exported(load(folder).logits, "onnxruntime", exact=not rounded)
 
 
 def _require(*modules: str) -> None:

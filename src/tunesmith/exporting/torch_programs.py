@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from tunesmith.exporting import decoder, network, standalone
 from tunesmith.exporting.decoder import RunLines
 from tunesmith.exporting.source import Exported, ExportSource
 from tunesmith.exporting.standalone import Inputs, StandaloneClassifier
-from tunesmith.models.graphs import SCRIPTED
+from tunesmith.models.graphs import EXPORTED, SCRIPTED
 from tunesmith.protocols import Logits
 
-EXPORTED = "model.pt2"
-RUN = "logits = model(*(torch.tensor(values) for values in list(inputs.values())[:{inputs}])).detach().numpy()"
+RUN = "logits = model(**{{name: torch.tensor(inputs[name]) for name in {inputs}}}).detach().numpy()"
 
 OPEN = """\
         self.graph = {load}
@@ -49,22 +48,18 @@ SCRIPTED_LINES = RunLines(
 
 def torch_export(source: ExportSource, folder: Path) -> Exported:
     """Write the model with torch.export; it runs wherever torch does, without its Python code."""
-    if source.parts.chat is not None:
-        from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
+    from transformers.exporters import DynamoConfig, DynamoExporter
 
-        decoder.check(source, "torch-export")
-        decoder.write(source, folder, "torch-export", DynamoExporter, DynamoConfig())
+    write = network.export if source.parts.chat is None else decoder.export
+    exported = write(source, "torch-export", DynamoExporter, DynamoConfig())
+    with disk.deferring(folder / EXPORTED) as file:
+        torch.export.save(exported.program, file)
+    exported.config.save_pretrained(folder)
+    if source.parts.chat is not None:
         return decoder.read_back(source, folder, "torch.export", EXPORTED_LINES)
-    network.check(source, "torch-export")
-    module, inputs = network.trace(source, "sdpa")
-    with network.tracing("torch-export"):
-        shapes = tuple(dict.fromkeys(network.AXES, torch.export.Dim.DYNAMIC) for _ in inputs)
-        program = torch.export.export(module, inputs, dynamic_shapes=shapes)
-        with disk.deferring(folder / EXPORTED) as file:
-            torch.export.save(program, file)
-        loaded = torch.export.load(folder / EXPORTED).module()
-    load = f'model = torch.export.load(folder / "{EXPORTED}").module()'
-    return _finished(source, folder, "torch.export", load, loaded, len(inputs))
+    load = f'torch.export.load(folder / "{EXPORTED}").module()'
+    loaded = torch.export.load(folder / EXPORTED).module()
+    return _finished(source, folder, "torch.export", load, loaded, list(exported.components["model"].metadata.kwargs))
 
 
 def torchscript(source: ExportSource, folder: Path) -> Exported:
@@ -81,24 +76,29 @@ def torchscript(source: ExportSource, folder: Path) -> Exported:
     network.check(source, "torchscript")
     module, inputs = network.trace(source, "eager")
     with network.tracing("torchscript"):
-        traced: Any = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+        traced: Any = torch.jit.trace(module, tuple(inputs.values()), check_trace=False)  # type: ignore[no-untyped-call]
         with disk.deferring(folder / SCRIPTED) as file:
             torch.jit.save(traced, file)
         loaded = torch.jit.load(str(folder / SCRIPTED))  # type: ignore[no-untyped-call]
-    load = f'model = torch.jit.load(folder / "{SCRIPTED}")'
-    return _finished(source, folder, "TorchScript", load, loaded, len(inputs))
+    module.config.save_pretrained(folder)
+    return _finished(source, folder, "TorchScript", f'torch.jit.load(folder / "{SCRIPTED}")', loaded, list(inputs))
 
 
 def _finished(
-    source: ExportSource, folder: Path, engine: str, load: str, program: Callable[..., torch.Tensor], inputs: int
+    source: ExportSource,
+    folder: Path,
+    engine: str,
+    load: str,
+    program: Callable[..., torch.Tensor],
+    inputs: Sequence[str],
 ) -> Exported:
     """Write the files that a program needs beside it, and return the program as it was read back."""
     network.write_beside(source, folder)
-    standalone.write_example(folder, engine, "import torch", load, RUN.format(inputs=inputs))
+    standalone.write_example(folder, engine, "import torch", f"model = {load}", RUN.format(inputs=tuple(inputs)))
 
     def call(arrays: Inputs) -> Logits:
         with torch.no_grad():
-            logits_BK = program(*(torch.from_numpy(arrays[name]) for name in network.NAMES[:inputs]))
+            logits_BK = program(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         return np.asarray(logits_BK.numpy())
 
-    return Exported(StandaloneClassifier.open(folder, network.NAMES[:inputs], call).logits, engine)
+    return Exported(StandaloneClassifier.open(folder, inputs, call).logits, engine)

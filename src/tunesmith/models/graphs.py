@@ -20,9 +20,9 @@ from torch import nn
 from tunesmith.errors import MissingExtra
 
 MANIFEST = "export.json"
-"""What the exporters of transformers write beside a graph."""
-SCRIPTED = "model.pt"
-"""TorchScript, which has no manifest."""
+"""What the exporters of transformers write beside a graph for another runtime than torch."""
+EXPORTED, SCRIPTED = "model.pt2", "model.pt"
+"""Programs of torch.export and TorchScript, without a manifest."""
 Program = Callable[..., dict[str, Any]]
 """Takes `input_ids` (B x T), `attention_mask` (B x (P + T)), `position_ids` (B x T), `logits_to_keep` (indices into T)
 and `past_key_values` (`0.key`, `0.value` ..., each B x heads x P x size); returns `logits` and `present`."""
@@ -30,7 +30,7 @@ and `past_key_values` (`0.key`, `0.value` ..., each B x heads x P x size); retur
 
 def is_graph(folder: Path) -> bool:
     """Return whether a folder holds an exported graph, not weights."""
-    return (folder / MANIFEST).is_file() or (folder / SCRIPTED).is_file()
+    return any((folder / name).is_file() for name in (MANIFEST, EXPORTED, SCRIPTED))
 
 
 class GraphModel(nn.Module):
@@ -50,6 +50,8 @@ class GraphModel(nn.Module):
         from transformers.exporters.base import ExportedModel
 
         config = AutoConfig.from_pretrained(folder)
+        if (folder / EXPORTED).is_file():
+            return cls(torch.no_grad()(torch.export.load(folder / EXPORTED).module()), config, folder)
         if (folder / SCRIPTED).is_file():
             return cls(_scripted(folder / SCRIPTED), config, folder)
         kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
