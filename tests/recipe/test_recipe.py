@@ -337,3 +337,13 @@ def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
     for key, value in tree.items():
         found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
+
+
+def test_a_recipe_read_twice_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: generator\nmodel: {from_config: {model_type: gpt2, n_layer: 2}}\n", encoding="utf-8")
+    first = recipes.load(path, ["model.from_config.n_layer=3"])
+    monkeypatch.setattr(yaml.SafeLoader, "get_single_node", None)
+    second = recipes.load(path)
+    assert first.model.from_config == {"model_type": "gpt2", "n_layer": 3}
+    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, "overrides of one reading must not show in the next"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith import processes
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
@@ -161,7 +162,6 @@ class FineTunedMethod(Method):
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.models import pretrained
-        from tunesmith.pipeline.fitting import encoders, generators  # noqa: F401
 
         pretrained.prepare(recipe.model)
 
@@ -174,6 +174,11 @@ class EncoderMethod(FineTunedMethod):
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
     library = "transformers"
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import encoders  # noqa: F401
+
+        super().prepare(recipe)
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import encoders, finetune
@@ -195,6 +200,11 @@ class GeneratorMethod(FineTunedMethod):
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
     export_targets = (*WEIGHTS, "onnx", "torch-export", "torchscript", "gguf", "ollama")
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import generators  # noqa: F401
+
+        super().prepare(recipe)
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
@@ -259,7 +269,8 @@ def library(name: str) -> str | None:
 def load_predictor(run: Run) -> Predictor:
     """Return what a finished run trained. Raises RunError where its files are not as they were written."""
     run.verify_model()
-    return METHODS[run.finished.method].load(run.model, run.recipe)
+    with processes.loading():
+        return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
 def load_classifier(run: Run) -> Classifier:
