@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import gguf as format_
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,7 @@ from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
+from tunesmith.models import gguf_import
 from tunesmith.models.graphs import GraphModel
 from tunesmith.pipeline.commands import export as exports, serve
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator, load_predictor
@@ -356,27 +359,92 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("family", "sizes"), [("qwen3", {"head_dim": 128}), ("mistral", {"sliding_window": None}), ("qwen2", {})]
-)
-def test_other_families_as_gguf(family: str, sizes: dict[str, Any], tmp_path: Path) -> None:
-    more = tiny.SIZES["llama"] | {"max_position_embeddings": 512} | sizes
-    run = instruct(tiny.generator(family, tmp_path / "model", **more), tmp_path / "run")
+GGUF_FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {"head_dim": 128},
+    "mistral": tiny.SIZES["llama"] | {"max_position_embeddings": 512, "sliding_window": None},
+    "qwen2": {},
+    "gpt2": {"n_positions": 1024},  # transformers does not read from a file how many there are
+    "gpt_neox": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}},
+}
+
+
+@pytest.mark.parametrize("family", sorted(GGUF_FAMILIES))
+def test_families_as_gguf(family: str, tmp_path: Path) -> None:
+    run = instruct(tiny.generator(family, tmp_path / "model", **GGUF_FAMILIES[family]), tmp_path / "run")
     proof = tunesmith.export(run, "gguf", tmp_path / "out", precision="float32", rows=4)
-    assert proof.max_logit_difference < 1e-4 * proof.largest_logit
+    assert proof.exact
+    assert proof.max_logit_difference == 0  # the same weights in the same architecture
+    if family != "gpt_neox":  # which transformers cannot read
+        read = gguf_import.read(tmp_path / "out" / gguf.FILE).eval()
+        ours, theirs = (model(torch.arange(60)[None]).logits for model in (load_predictor(run).parts().model, read))
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert tunesmith.export(run, "ollama", tmp_path / "ollama", rows=4).agreement == 1
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt"])
-def test_what_gguf_is_not_for(family: str, tmp_path: Path) -> None:
-    run = instruct(tiny.generator(family, tmp_path / "model"), tmp_path / "run")
-    with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF"):
-        tunesmith.export(run, "gguf")
-    assert tunesmith.export(run, "safetensors", rows=4).agreement == 1
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("opt", {}, "opt, which llama.cpp has no architecture for"),
+        ("gpt2", {"activation_function": "relu"}, "relu as its activation"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scaled in another way"),
+        ("gpt_neox", {"attention_bias": False}, "without biases"),
+        ("mistral", tiny.SIZES["llama"] | {"sliding_window": 8}, "a sliding window"),
+        ("gpt_neox", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "'linear'"),
+    ],
+)
+def test_what_gguf_is_not_for(family: str, changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    words = tiny.byte_tokenizer()
+    model = tiny.causal(family, **{"vocab_size": len(words)} | changes)
+    with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF here") as error:
+        gguf.write(tmp_path / "model.gguf", model, words, "float16", "tiny")
+    assert reason in str(error.value)
+    assert ("onnx" in str(error.value)) == (family == "opt")
+
+
+def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
+    words = tiny.byte_tokenizer()
+    words.chat_template = "plain"
+    for family, tied in itertools.product(["llama", "gpt2", "gpt_neox"], [True, False]):
+        model = tiny.causal(family, vocab_size=len(words), tie_word_embeddings=tied)
+        gguf.write(tmp_path / "model.gguf", model, words, "float32", "tiny")
+        names = {tensor.name for tensor in format_.GGUFReader(tmp_path / "model.gguf").tensors}
+        assert (gguf.OUTPUT in names) == (not tied or family == "gpt_neox")  # llama.cpp's has always one of its own
+        read = gguf.read(tmp_path / "model.gguf", model)
+        assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def merge_tokens(folder: Path, tokens: Sequence[str]) -> None:
+    """Add tokens to a tokenizer, each an earlier one and a byte; llama.cpp reads none without any."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["merges"] += [[token[:-1], token[-1]] for token in tokens]
+    content["model"]["vocab"] |= {token: len(content["model"]["vocab"]) + i for i, token in enumerate(tokens)}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", sorted(GGUF_FAMILIES))
+def test_llama_cpp_writes_the_same(family: str, tmp_path: Path) -> None:
+    """llama.cpp itself reads the file, makes the same tokens of the prompts, and writes the same answers."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    folder = tiny.generator(family, tmp_path / "model", vocab_size=300, **GGUF_FAMILIES[family])
+    merge_tokens(folder, ["th", "the", "in", "st"])
+    run = instruct(folder, tmp_path / "run")
+    tunesmith.export(run, "gguf", tmp_path / "out", precision="float32", rows=4)
+    generator, rows = load_generator(run), held_out(run)
+    llama = llama_cpp.Llama(str(tmp_path / "out" / gguf.FILE), n_ctx=512, verbose=False)
+    for row in rows:
+        expected = generator.answer_greedily(row.messages[:-1], run.recipe.generate)
+        prompt, answer = expected.ids[: expected.start], expected.ids[expected.start :]
+        text = generator.rendered_prompt(row.messages[:-1]).encode()
+        assert llama.tokenize(text, add_bos=False, special=True) == prompt
+        written = itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), len(answer))
+        assert list(written) == answer
+    llama.close()
 
 
 def test_a_gguf_file_has_the_tokenizer(generator: Run, tmp_path: Path) -> None:
-    import gguf as format_
-
     tunesmith.export(generator, "gguf", tmp_path / "out", precision="q8_0", rows=4, allow_loss=True)
     fields = format_.GGUFReader(tmp_path / "out" / "model.gguf").fields
     tokenizer = load_predictor(generator).chat_encoder.tokenizer
@@ -400,6 +468,8 @@ def test_how_a_tokenizer_splits_must_have_a_name() -> None:
         {"model": {"type": "BPE"}, "pre_tokenizer": byte_level | {"add_prefix_space": True}},
         {"model": {"type": "WordPiece"}, "pre_tokenizer": byte_level},
         {"model": {"type": "BPE", "byte_fallback": True}, "pre_tokenizer": byte_level},
+        {"model": {"type": "BPE"}, "pre_tokenizer": byte_level | {"use_regex": False}},
+        {"model": {"type": "BPE"}, "pre_tokenizer": byte_level, "normalizer": {"type": "Lowercase"}},
     ):
         with pytest.raises(ModelError, match="no known name"):
             gguf.pre_tokenizer_name(odd)

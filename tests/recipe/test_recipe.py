@@ -103,6 +103,8 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
         ("!!set {seed, task}\n", "recipe.yaml: not a recipe"),
         ("data: {label: !!timestamp x}\n", "recipe.yaml: a value is not of the type that its tag says"),
         ("train: {max_steps: yes}\n", "line 1: train: max_steps is a number, not True"),
+        ("linear: {word_ngrams: [yes, 2]}\n", "a number is meant, not True"),
+        ("train: {class_weights: {a: yes, b: 2}}\n", "a number is meant, not True"),
         ("- a\n- b\n", "not a recipe"),
         ("train:\n  lr: 1\n  learning_rate: 2\n", "lr and train.learning_rate are the same setting"),
         ("data: {path: a.csv, train: b.csv}\n", "path and train exclude each other"),

@@ -313,12 +313,6 @@ def longest_input(settings: Model, tokenizer: Tokenizer) -> int:
     return limit
 
 
-def from_gguf(path: Path) -> nn.Module:
-    """Load the model in a GGUF file in float32, without changes, for comparing; `causal_lm` loads it for use."""
-    with _quiet():
-        return cast(nn.Module, gguf_import.read(path).eval())
-
-
 def stored_precision(settings: Model) -> str:
     """Return the number format of the weights in a model's files; `float32` if they do not say."""
     from transformers import AutoConfig
