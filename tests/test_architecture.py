@@ -44,6 +44,7 @@ DOORS = {
     "transformers": {
         "exporting/decoder.py",
         "exporting/onnx.py",
+        "exporting/openvino.py",
         "exporting/torch_programs.py",
         "models/graphs.py",
         "models/pretrained.py",
@@ -63,6 +64,7 @@ DOORS = {
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
     "onnxruntime": {"exporting/onnx.py", "exporting/run_generator.py", "models/graphs.py"},
+    "openvino": {"models/openvino_import.py"},
     "tokenizers": {
         "exporting/network.py",
         "exporting/run_generator.py",

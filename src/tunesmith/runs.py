@@ -259,12 +259,17 @@ def use(path: str | Path) -> Run:
     return run
 
 
+def is_run(path: str | Path) -> bool:
+    """Return whether there is a run at `path`, whole or damaged."""
+    return any((Path(path) / name).is_file() for name in (MANIFEST, f"model/{HASHES}"))
+
+
 def find(path: str | Path) -> Run:
     """Return the run at `path`. Raises RunError where there is none."""
     folder = Path(path)
     if (folder / MANIFEST).is_file():
         return Run(folder)
-    if (folder / "model" / HASHES).is_file():
+    if is_run(folder):
         raise integrity.damaged(folder, f"{MANIFEST} is missing")
     inside = [str(run.path) for run in listing(folder)] if folder.is_dir() else []
     raise RunError(

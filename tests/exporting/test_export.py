@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import gguf as format_
 import numpy as np
@@ -42,7 +42,7 @@ from tunesmith.types import Example, Message
 
 Models = Callable[[str], Path]
 QUICK = ["bootstrap_samples=100", "max_steps=4", "learning_rate=1e-2", "max_new_tokens=6", "num_samples=1"]
-PROGRAMS = ["onnx", "onnx-int8", "torch-export", "torchscript"]
+PROGRAMS = ["onnx", "onnx-int8", "openvino", "torch-export", "torchscript"]
 
 
 def classify(folder: Path, reviews: Path, run_dir: Path, *more: str, method: str = "encoder") -> Run:
@@ -124,6 +124,8 @@ def held_out(run: Run) -> tuple[Example, ...]:
 
 @pytest.mark.parametrize("target", ["safetensors", "pth", *PROGRAMS])
 def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported: Callable[[str], Any]) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino")
     proof = exported(target)
     folder = Path(proof.folder)
     assert proof.agreement == 1
@@ -137,7 +139,11 @@ def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported
     row = held_out(encoder)[0]
     label = load_classifier(encoder).predict([row])[0].label
     if target in PROGRAMS:
-        without = ["transformers", "torch", "tunesmith"] if "onnx" in target else ["transformers", "tunesmith"]
+        without = (
+            ["transformers", "torch", "tunesmith"]
+            if target.startswith(("onnx", "openvino"))
+            else ["transformers", "tunesmith"]
+        )
         said = in_folder(folder, "-W", "ignore", "run.py", row.text, "goal", without=without)
         assert said.splitlines()[0] == f"{label}\t{row.text}"
         assert len((folder / "run.py").read_text().splitlines()) < 20
@@ -281,10 +287,15 @@ def test_a_generator_writes_the_same_everywhere(target: str, generator: Run, tmp
         assert proof.speed is proof.seconds_per_row is None
 
 
-def test_the_graph_of_a_generator_is_served(generator: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    tunesmith.export(generator, "onnx", rows=4)
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_graph_of_a_generator_is_served(
+    target: Literal["onnx", "openvino"], generator: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    tunesmith.export(generator, target, rows=4)
     assert capsys.readouterr().out == ""  # which is for the result on the command line
-    served, rows = serve.engine(generator, Serve(engine="onnx")), held_out(generator)
+    served, rows = serve.engine(generator, Serve(engine=target)), held_out(generator)
     assert isinstance(served, Generator)
     assert isinstance(served.model, GraphModel)
     asked = [row.id for row in rows], [row.messages[:-1] for row in rows], generator.recipe.generate, 3

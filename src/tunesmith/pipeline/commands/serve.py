@@ -22,7 +22,8 @@ from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
-ONNX = ("onnx", "onnx-int8")
+ENGINES = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "openvino": "openvino"}
+"""Export target that computes a model -> the package that it needs."""
 """Exports that can compute in place of the run's own model."""
 
 
@@ -78,7 +79,7 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
 def engine(run: Run, settings: Serve) -> Predictor:
     """Return what computes a run's labels or answers, by `serve.engine`.
 
-    `auto` is the fastest of the run and its ONNX exports that match it, compared on as many rows as `export` takes by
+    `auto` is the fastest of the run and its exports that match it, compared on as many rows as `export` takes by
     default. Raises RunError where the chosen export does not exist.
     """
     _check_engine(run, settings)
@@ -87,13 +88,13 @@ def engine(run: Run, settings: Serve) -> Predictor:
         speeds = {"torch": 1.0}
         splits = run.manifest.data.splits
         held_out = next((splits[split].rows for split in ("test", "validation") if splits[split].rows), ROWS)
-        for export in ONNX if importlib.util.find_spec("onnxruntime") else ():
+        for export, package in ENGINES.items():
             file = run.path / FOLDER / export / parity.FILE
-            if file.is_file():
+            if file.is_file() and importlib.util.find_spec(package):
                 if integrity.enabled() and (problem := integrity.damage(file.parent)):
                     warn(f"{file.parent} is not used: it is damaged: {problem}")
                     continue
-                content = {"exact": export == "onnx"} | json.loads(file.read_text(encoding="utf-8"))
+                content = {"exact": export != "onnx-int8"} | json.loads(file.read_text(encoding="utf-8"))
                 report = records.load(parity.ParityReport, content, str(file))
                 if parity.problem(report) is None and report.rows >= min(ROWS, held_out):
                     speeds[export] = report.speed or 0.0
@@ -106,12 +107,12 @@ def engine(run: Run, settings: Serve) -> Predictor:
             f"{run.path} has no {name} export", do=f"tunesmith export {run.path} --to {name}, or serve.engine=torch"
         )
     integrity.verify(folder)
-    say(f"{run.path}: computed by ONNX Runtime, from {folder}")
+    say(f"{run.path}: computed by {ENGINES[name]}, from {folder}")
     return METHODS[run.recipe.method].load_graph(folder, run.recipe)
 
 
 def _check_engine(run: Run, settings: Serve) -> None:
-    if settings.engine in ONNX and settings.engine not in METHODS[run.recipe.method].export_targets:
+    if settings.engine in ENGINES and settings.engine not in METHODS[run.recipe.method].export_targets:
         able = [name for name, method in METHODS.items() if settings.engine in method.export_targets]
         raise RunError(
             f"{run.path} cannot be computed by serve.engine={settings.engine}",

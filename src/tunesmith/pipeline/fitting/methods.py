@@ -18,7 +18,7 @@ from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
-PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
+PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 WEIGHTS = ("safetensors", "adapter", "pth")
 
 
@@ -55,10 +55,10 @@ class Method:
         raise NotImplementedError
 
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in an ONNX export of a run. recipe: the run's."""
-        from tunesmith.exporting import onnx
+        """Return the predictor in an export of a run that is a graph. recipe: the run's."""
+        from tunesmith.exporting import onnx, openvino
 
-        return onnx.load(folder)
+        return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts | None:
         """Return the data as the method's tokenizer sees it; None if it has none."""
@@ -199,7 +199,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
-    export_targets = (*WEIGHTS, "onnx", "torch-export", "torchscript", "gguf", "ollama")
+    export_targets = (*WEIGHTS, "onnx", "openvino", "torch-export", "torchscript", "gguf", "ollama")
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
