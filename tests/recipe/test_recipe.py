@@ -224,7 +224,6 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
         ("port=9000", TRAINING, "did you mean serve.port?"),
         ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
         ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
-        ("engine=onnx", TRAINING, "did you mean serve.engine?"),
     ],
 )
 def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
@@ -346,4 +345,6 @@ def test_a_recipe_read_twice_is_parsed_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(yaml.SafeLoader, "get_single_node", None)
     second = recipes.load(path)
     assert first.model.from_config == {"model_type": "gpt2", "n_layer": 3}
-    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, "overrides of one reading must not show in the next"
+    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, (
+        "overrides of one reading must not show in the next"
+    )
