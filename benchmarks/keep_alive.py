@@ -21,7 +21,7 @@ from serve import ours, read
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.pipeline.commands.serve import engine
-from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline.engines import load_generator
 from tunesmith.types import Example, Message
 
 MAX_MS = 2.0

@@ -72,7 +72,8 @@ def _write_chat_defaults(source: ExportSource, chat: ChatSpec, folder: Path) -> 
     from transformers import GenerationConfig
 
     (folder / "chat_template.jinja").write_text(chat.chat_encoder.portable_template, encoding="utf-8")
-    config, settings, vocabulary = GenerationConfig.from_pretrained(folder), source.generate, source.parts.tokenizer.get_vocab()
+    config, settings = GenerationConfig.from_pretrained(folder), source.generate
+    vocabulary = source.parts.tokenizer.get_vocab()
     config.eos_token_id = [vocabulary[text] for text in chat.stops if text in vocabulary]
     names = {"max_new_tokens", "repetition_penalty"}
     names |= {"do_sample", "temperature", "top_k", "top_p"} if settings.do_sample else set()
