@@ -43,9 +43,11 @@ MAY_SEE = {
 DOORS = {
     "transformers": {
         "exporting/decoder.py",
+        "exporting/network.py",
         "exporting/onnx.py",
         "exporting/openvino.py",
         "exporting/torch_programs.py",
+        "exporting/weights.py",
         "models/graphs.py",
         "models/llama_cpp.py",
         "models/pretrained.py",
