@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = parser.parse_args()
     clock = time.perf_counter if args.clock == "wall" else time.process_time
-    rows = new_data.read(runs.find(args.run).recipe, args.data)[: args.rows]
+    rows = new_data.read(new_data.settings(runs.find(args.run).recipe, args.data))[: args.rows]
     with tempfile.TemporaryDirectory() as folder:
         made = sides(args.run, Path(folder), args.batch_size)
         print(json.dumps(measure(made, rows, args.chunk, clock), indent=2))
@@ -51,7 +51,7 @@ def sides(run: str, folder: Path, batch_size: int) -> dict[str, Side]:
     for target in ("onnx", "onnx-int8"):
         tunesmith.export(run, target, folder / target)
     classify = pipeline("text-classification", model=f"{run}/model")
-    more = {"truncation": True, "max_length": torch_side.encoder.max_length}
+    more = {"truncation": True, "max_length": torch_side.max_length}
 
     def piped(rows: Sequence[Example], **batch: Any) -> list[str]:
         return [one["label"] for one in classify([row.text for row in rows], **more, **batch)]
