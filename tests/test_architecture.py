@@ -59,7 +59,7 @@ DOORS = {
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
     "deepspeed": {"training/zero.py"},
-    "sklearn": {"models/linear.py", "classifier.py"},
+    "sklearn": {"classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
     "onnxruntime": {"exporting/onnx.py", "exporting/run_generator.py", "models/graphs.py"},
