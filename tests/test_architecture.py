@@ -44,8 +44,10 @@ DOORS = {
     "transformers": {
         "exporting/decoder.py",
         "exporting/onnx.py",
+        "exporting/openvino.py",
         "exporting/torch_programs.py",
         "models/graphs.py",
+        "models/llama_cpp.py",
         "models/pretrained.py",
         "models/generation_cache.py",
         "models/gguf_import.py",
@@ -62,7 +64,9 @@ DOORS = {
     "sklearn": {"classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
+    "llama_cpp": {"models/llama_cpp.py"},
     "onnxruntime": {"exporting/onnx.py", "exporting/run_generator.py", "models/graphs.py"},
+    "openvino": {"models/openvino_import.py"},
     "tokenizers": {
         "exporting/network.py",
         "exporting/run_generator.py",

@@ -22,6 +22,7 @@ ERRORS = [
     (ValueError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
     (ValueError("no such thing (os error 2)"), None),
     (RuntimeError("(sqlite3.OperationalError) disk I/O error"), errno.EIO),
+    (RuntimeError("basic_ios::clear: iostream error"), errno.EIO),  # OpenVINO, whatever the reason
     (ValueError("embedded null byte"), errno.EILSEQ),
     (KeyError("space"), None),
 ]

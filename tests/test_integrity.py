@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 import tunesmith
 from tests import conftest, tiny
 from tunesmith import cli, integrity, runs
-from tunesmith.errors import ModelError, RunError
+from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.pipeline.commands.accept import accept
 
 SCORES = ("evaluate.bootstrap_samples=100",)
@@ -123,6 +123,16 @@ def test_a_list_of_runs_names_the_damaged_ones(run: Path, capsys: pytest.Capture
     assert lines[0].endswith("is damaged: scores.json is missing")
     assert "accuracy" in lines[1]
     assert lines[2].endswith("is damaged: manifest.json is missing")
+
+
+def test_a_run_without_its_manifest_is_compared_with_nothing(run: Path) -> None:
+    other = run.with_name("other")
+    shutil.copytree(run, other)
+    with pytest.raises(RecipeError, match=r"found: 1 of 2 are runs\n  do: train the others first"):
+        tunesmith.compare([run, {"data": {"path": "reviews.csv"}}])
+    (other / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"other is damaged: manifest\.json is missing"):
+        tunesmith.compare([run, other])
 
 
 def test_the_error_names_what_is_whole(run: Path) -> None:

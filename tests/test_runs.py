@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -111,6 +112,16 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=r"cannot list .*/file\n  found: .*/file is a file"):
         runs.listing(tmp_path / "file")
+
+
+def test_a_folder_inside_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("one", "closed/linear"):
+        runs.use(tmp_path / place).save_manifest(tiny.manifest(name="linear"))
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "closed")
+    runs.listing(tmp_path)
+    assert capsys.readouterr().err.splitlines() == [f"warning: {tmp_path / 'closed'} cannot be read, and is left out"]
 
 
 def test_what_a_killed_writer_left_does_not_occupy_a_folder(tmp_path: Path) -> None:

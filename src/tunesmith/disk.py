@@ -27,7 +27,7 @@ WAYS_OUT = {
     errno.EACCES: PERMISSION,
     errno.EPERM: PERMISSION,
     errno.EROFS: "this file system can only be read: choose a folder on another",
-    errno.EIO: "check the disk (dmesg), or choose a folder on another",
+    errno.EIO: "check the disk (free space, dmesg), or choose a folder on another",
     errno.ESTALE: "mount the file system again",
     errno.ENAMETOOLONG: "give a shorter path: most file systems allow 255 bytes a name",
     errno.EILSEQ: "give a name in UTF-8 without zero bytes",
@@ -47,6 +47,7 @@ IN_TEXT = re.compile(r"\(os error (\d+)\)")
 IN_WORDS = {
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
+    "iostream error": errno.EIO,
     "readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
     "embedded null byte": errno.EILSEQ,

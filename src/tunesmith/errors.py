@@ -16,10 +16,13 @@ The command line prints these without a traceback and exits with 2; every other 
 its traceback. A message says what was expected, what was found and what to do.
 """
 
+import re
 from typing import Self
 
 MAX_LINE = 1000
 """Characters of a line of a message."""
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*(?=@)")
+"""User and password of an address."""
 
 
 def shorten(text: str, limit: int = 200) -> str:
@@ -30,12 +33,13 @@ def shorten(text: str, limit: int = 200) -> str:
 
 
 class TunesmithError(Exception):
-    """A problem that the user can fix; `do` says how. Lines are cut at MAX_LINE characters."""
+    """A problem that the user can fix; `do` says how. Lines are cut at MAX_LINE characters; credentials are hidden."""
 
     def __init__(self, problem: str, *, expected: str = "", found: str = "", do: str = "") -> None:
         parts = [problem]
         parts += [f"  {name}: {text}" for name, text in (("expected", expected), ("found", found), ("do", do)) if text]
-        super().__init__("\n".join(shorten(line, MAX_LINE) for part in parts for line in part.split("\n")))
+        lines = CREDENTIALS.sub("***", "\n".join(parts)).split("\n")
+        super().__init__("\n".join(shorten(line, MAX_LINE) for line in lines))
 
 
 def summary(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 import pydantic_core
 
 from tunesmith import disk, integrity, manifest as manifests, recipe as recipes, records
+from tunesmith.console import warn
 from tunesmith.errors import RunError
 from tunesmith.manifest import FinishedManifest, LogEntry, Manifest
 from tunesmith.records import Record
@@ -258,12 +259,17 @@ def use(path: str | Path) -> Run:
     return run
 
 
+def is_run(path: str | Path) -> bool:
+    """Return whether there is a run at `path`, whole or damaged."""
+    return any((Path(path) / name).is_file() for name in (MANIFEST, f"model/{HASHES}"))
+
+
 def find(path: str | Path) -> Run:
     """Return the run at `path`. Raises RunError where there is none."""
     folder = Path(path)
     if (folder / MANIFEST).is_file():
         return Run(folder)
-    if (folder / "model" / HASHES).is_file():
+    if is_run(folder):
         raise integrity.damaged(folder, f"{MANIFEST} is missing")
     inside = [str(run.path) for run in listing(folder)] if folder.is_dir() else []
     raise RunError(
@@ -281,11 +287,15 @@ def find(path: str | Path) -> Run:
 def listing(output_dir: str | Path) -> list[Run]:
     """Return every run under a folder, oldest first; the runs of a comparison are one level deeper.
 
-    There are none in a folder that does not exist. Raises FileError for one that cannot be read.
+    There are none in a folder that does not exist. Raises FileError for one that cannot be read; folders inside it that
+    cannot be read are left out with a warning.
     """
     root, places = Path(output_dir), ("*", "*/*")
     with disk.explained("list", root), contextlib.suppress(FileNotFoundError):
         os.listdir(root)  # a glob would find nothing there
+    for folder in (folder for place in places for folder in root.glob(f"{place}/")):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            warn(f"{folder} cannot be read, and is left out")
     folders = {file.parent for place in places for file in root.glob(f"{place}/{MANIFEST}")}
     damaged = {file.parent.parent for place in places for file in root.glob(f"{place}/model/{HASHES}")}
     return [Run(folder) for folder in sorted(folders | damaged)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +80,30 @@ def test_torch_programs_have_the_logits_of_their_run(target: str, written: Calla
             report = compared(generator, exported)
             assert report.max_logit_difference <= 1e-5 * report.largest_logit
             assert report.agreement == report.same_responses == 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gpt_neox", "llama", "qwen2", "qwen3"])
+def test_an_openvino_graph_has_the_logits_of_its_run(family: str, written: Callable[..., Any]) -> None:
+    pytest.importorskip("openvino")
+    generator, exported, folder = written("openvino", family)
+    report = compared(generator, exported)
+    assert report.max_logit_difference <= 1e-5 * report.largest_logit  # bfloat16 would be 1e-2
+    assert report.agreement == report.same_answers == report.same_responses == 1
+    if family == "gpt2":
+        said = run_py(folder, "--chat", without=("torch", "transformers", "tunesmith"), told="Why?\nWho?\n")
+        first, second = said.splitlines()
+        assert first == generator.respond(["1"], [[Message("user", "Why?")]], SETTINGS, 42)[0].text
+        turns = [Message("user", "Why?"), Message("assistant", first), Message("user", "Who?")]
+        assert second == generator.respond(["1"], [turns], SETTINGS, 42)[0].text
+
+
+def test_openvino_reports_no_use(tmp_path: Path) -> None:
+    """By itself, importing it writes a client id into the home folder and tells its makers."""
+    pytest.importorskip("openvino")
+    code = "from tunesmith.models import openvino_import; openvino_import.module()"
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_graph_is_known_to_other_software(written: Callable[..., Any]) -> None:

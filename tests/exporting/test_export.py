@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import json
 import os
 import re
@@ -12,8 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
+import gguf as format_
 import numpy as np
 import pytest
 import torch
@@ -21,16 +23,18 @@ import torch
 import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
+from tests.small_runs import QUICK, classify, held_out, instruct, merge_tokens
 from tunesmith import records
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
+from tunesmith.models import gguf_import
 from tunesmith.models.graphs import GraphModel
 from tunesmith.pipeline.commands import export as exports, serve
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator, load_predictor
-from tunesmith.pipeline.task_table import read_splits
+from tunesmith.pipeline.engines import load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import Classifier, PromptWithAnswer
 from tunesmith.recipe import Serve
@@ -38,21 +42,7 @@ from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
 Models = Callable[[str], Path]
-QUICK = ["bootstrap_samples=100", "max_steps=4", "learning_rate=1e-2", "max_new_tokens=6", "num_samples=1"]
-PROGRAMS = ["onnx", "onnx-int8", "torch-export", "torchscript"]
-
-
-def classify(folder: Path, reviews: Path, run_dir: Path, *more: str, method: str = "encoder") -> Run:
-    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}}
-    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
-
-
-def instruct(folder: Path, run_dir: Path, *more: str) -> Run:
-    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(40)]
-    path = run_dir.parent / f"{run_dir.name}.json"
-    path.write_text(json.dumps(rows))
-    source = {"task": "instruction", "data": {"path": str(path)}, "model": {"name_or_path": str(folder)}}
-    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
+PROGRAMS = ["onnx", "onnx-int8", "openvino", "torch-export", "torchscript"]
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +101,13 @@ def as_the_card_says(folder: Path) -> str:
     return forked.run(forked.script, code, folder)
 
 
-def held_out(run: Run) -> tuple[Example, ...]:
-    recipe = run.recipe
-    return read_splits(recipe).test
-
-
 # --- classifiers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["safetensors", "pth", *PROGRAMS])
 def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported: Callable[[str], Any]) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino")
     proof = exported(target)
     folder = Path(proof.folder)
     assert proof.agreement == 1
@@ -134,7 +121,11 @@ def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported
     row = held_out(encoder)[0]
     label = load_classifier(encoder).predict([row])[0].label
     if target in PROGRAMS:
-        without = ["transformers", "torch", "tunesmith"] if "onnx" in target else ["transformers", "tunesmith"]
+        without = (
+            ["transformers", "torch", "tunesmith"]
+            if target.startswith(("onnx", "openvino"))
+            else ["transformers", "tunesmith"]
+        )
         said = in_folder(folder, "-W", "ignore", "run.py", row.text, "goal", without=without)
         assert said.splitlines()[0] == f"{label}\t{row.text}"
         assert len((folder / "run.py").read_text().splitlines()) < 20
@@ -278,10 +269,15 @@ def test_a_generator_writes_the_same_everywhere(target: str, generator: Run, tmp
         assert proof.speed is proof.seconds_per_row is None
 
 
-def test_the_graph_of_a_generator_is_served(generator: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    tunesmith.export(generator, "onnx", rows=4)
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_graph_of_a_generator_is_served(
+    target: Literal["onnx", "openvino"], generator: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    tunesmith.export(generator, target, rows=4)
     assert capsys.readouterr().out == ""  # which is for the result on the command line
-    served, rows = serve.engine(generator, Serve(engine="onnx")), held_out(generator)
+    served, rows = serve.engine(generator, Serve(engine=target)), held_out(generator)
     assert isinstance(served, Generator)
     assert isinstance(served.model, GraphModel)
     asked = [row.id for row in rows], [row.messages[:-1] for row in rows], generator.recipe.generate, 3
@@ -345,27 +341,83 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("family", "sizes"), [("qwen3", {"head_dim": 128}), ("mistral", {"sliding_window": None}), ("qwen2", {})]
-)
-def test_other_families_as_gguf(family: str, sizes: dict[str, Any], tmp_path: Path) -> None:
-    more = tiny.SIZES["llama"] | {"max_position_embeddings": 512} | sizes
-    run = instruct(tiny.generator(family, tmp_path / "model", **more), tmp_path / "run")
+GGUF_FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {"head_dim": 128},
+    "mistral": tiny.SIZES["llama"] | {"max_position_embeddings": 512, "sliding_window": None},
+    "qwen2": {},
+    "gpt2": {"n_positions": 1024},  # transformers does not read from a file how many there are
+    "gpt_neox": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}},
+}
+
+
+@pytest.mark.parametrize("family", sorted(GGUF_FAMILIES))
+def test_families_as_gguf(family: str, tmp_path: Path) -> None:
+    run = instruct(tiny.generator(family, tmp_path / "model", **GGUF_FAMILIES[family]), tmp_path / "run")
     proof = tunesmith.export(run, "gguf", tmp_path / "out", precision="float32", rows=4)
-    assert proof.max_logit_difference < 1e-4 * proof.largest_logit
+    assert proof.exact
+    assert proof.max_logit_difference == 0  # the same weights in the same architecture
+    if family != "gpt_neox":  # which transformers cannot read
+        read = gguf_import.read(tmp_path / "out" / gguf.FILE).eval()
+        ours, theirs = (model(torch.arange(60)[None]).logits for model in (load_predictor(run).parts().model, read))
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert tunesmith.export(run, "ollama", tmp_path / "ollama", rows=4).agreement == 1
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt"])
-def test_what_gguf_is_not_for(family: str, tmp_path: Path) -> None:
-    run = instruct(tiny.generator(family, tmp_path / "model"), tmp_path / "run")
-    with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF"):
-        tunesmith.export(run, "gguf")
-    assert tunesmith.export(run, "safetensors", rows=4).agreement == 1
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("opt", {}, "opt, which llama.cpp has no architecture for"),
+        ("gpt2", {"activation_function": "relu"}, "relu as its activation"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scaled in another way"),
+        ("gpt_neox", {"attention_bias": False}, "without biases"),
+        ("mistral", tiny.SIZES["llama"] | {"sliding_window": 8}, "a sliding window"),
+        ("gpt_neox", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "'linear'"),
+    ],
+)
+def test_what_gguf_is_not_for(family: str, changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    words = tiny.byte_tokenizer()
+    model = tiny.causal(family, **{"vocab_size": len(words)} | changes)
+    with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF here") as error:
+        gguf.write(tmp_path / "model.gguf", model, words, "float16", "tiny")
+    assert reason in str(error.value)
+    assert ("onnx" in str(error.value)) == (family == "opt")
+
+
+def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
+    words = tiny.byte_tokenizer()
+    words.chat_template = "plain"
+    for family, tied in itertools.product(["llama", "gpt2", "gpt_neox"], [True, False]):
+        model = tiny.causal(family, vocab_size=len(words), tie_word_embeddings=tied)
+        gguf.write(tmp_path / "model.gguf", model, words, "float32", "tiny")
+        names = {tensor.name for tensor in format_.GGUFReader(tmp_path / "model.gguf").tensors}
+        assert (gguf.OUTPUT in names) == (not tied or family == "gpt_neox")  # llama.cpp's has always one of its own
+        read = gguf.read(tmp_path / "model.gguf", model)
+        assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", sorted(GGUF_FAMILIES))
+def test_llama_cpp_writes_the_same(family: str, tmp_path: Path) -> None:
+    """llama.cpp itself reads the file, makes the same tokens of the prompts, and writes the same answers."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    folder = tiny.generator(family, tmp_path / "model", vocab_size=300, **GGUF_FAMILIES[family])
+    merge_tokens(folder, ["th", "the", "in", "st"])
+    run = instruct(folder, tmp_path / "run")
+    tunesmith.export(run, "gguf", tmp_path / "out", precision="float32", rows=4)
+    generator, rows = load_generator(run), held_out(run)
+    llama = llama_cpp.Llama(str(tmp_path / "out" / gguf.FILE), n_ctx=512, verbose=False)
+    for row in rows:
+        expected = generator.answer_greedily(row.messages[:-1], run.recipe.generate)
+        prompt, answer = expected.ids[: expected.start], expected.ids[expected.start :]
+        text = generator.rendered_prompt(row.messages[:-1]).encode()
+        assert llama.tokenize(text, add_bos=False, special=True) == prompt
+        written = itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), len(answer))
+        assert list(written) == answer
+    llama.close()
 
 
 def test_a_gguf_file_has_the_tokenizer(generator: Run, tmp_path: Path) -> None:
-    import gguf as format_
-
     tunesmith.export(generator, "gguf", tmp_path / "out", precision="q8_0", rows=4, allow_loss=True)
     fields = format_.GGUFReader(tmp_path / "out" / "model.gguf").fields
     tokenizer = load_predictor(generator).chat_encoder.tokenizer
@@ -389,6 +441,8 @@ def test_how_a_tokenizer_splits_must_have_a_name() -> None:
         {"model": {"type": "BPE"}, "pre_tokenizer": byte_level | {"add_prefix_space": True}},
         {"model": {"type": "WordPiece"}, "pre_tokenizer": byte_level},
         {"model": {"type": "BPE", "byte_fallback": True}, "pre_tokenizer": byte_level},
+        {"model": {"type": "BPE"}, "pre_tokenizer": byte_level | {"use_regex": False}},
+        {"model": {"type": "BPE"}, "pre_tokenizer": byte_level, "normalizer": {"type": "Lowercase"}},
     ):
         with pytest.raises(ModelError, match="no known name"):
             gguf.pre_tokenizer_name(odd)

@@ -130,6 +130,28 @@ def test_two_workers_share_one_sweep(recipe: Path, tmp_path: Path) -> None:
     assert sorted(trial["values"]["linear.C"] for trial in content["trials"]) == ["0.1", "1", "10"]
 
 
+def test_a_trial_counts_as_soon_as_nobody_holds_it(
+    recipe: Path, tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of a training and Optuna's note of its value, another worker may write the report."""
+    said = sweeps.say
+
+    def cut(text: str) -> None:
+        said(text)
+        if "validation" in text:
+            raise SystemExit
+
+    monkeypatch.setattr(sweeps, "say", cut)
+    with pytest.raises(SystemExit):
+        tunesmith.sweep(recipe, ["linear.C=0.1,1,10"], sweep_dir=tmp_path / "sweep")
+    first = list(trainer.trained)
+    assert len(first) == 1
+    monkeypatch.setattr(sweeps, "say", said)
+    content = tunesmith.sweep(recipe, ["linear.C=0.1,1,10"], sweep_dir=tmp_path / "sweep").read("sweep.json")
+    assert sorted(trial["run"] for trial in content["trials"]) == sorted(trainer.trained)
+    assert trainer.trained.count(first[0]) == 1
+
+
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_a_sweep_that_was_cut_off_trains_the_rest(

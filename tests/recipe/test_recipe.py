@@ -103,6 +103,8 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
         ("!!set {seed, task}\n", "recipe.yaml: not a recipe"),
         ("data: {label: !!timestamp x}\n", "recipe.yaml: a value is not of the type that its tag says"),
         ("train: {max_steps: yes}\n", "line 1: train: max_steps is a number, not True"),
+        ("linear: {word_ngrams: [yes, 2]}\n", "a number is meant, not True"),
+        ("train: {class_weights: {a: yes, b: 2}}\n", "a number is meant, not True"),
         ("- a\n- b\n", "not a recipe"),
         ("train:\n  lr: 1\n  learning_rate: 2\n", "lr and train.learning_rate are the same setting"),
         ("data: {path: a.csv, train: b.csv}\n", "path and train exclude each other"),
@@ -222,7 +224,6 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
         ("port=9000", TRAINING, "did you mean serve.port?"),
         ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
         ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
-        ("engine=onnx", TRAINING, "did you mean serve.engine?"),
     ],
 )
 def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
@@ -335,3 +336,15 @@ def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
     for key, value in tree.items():
         found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
+
+
+def test_a_recipe_read_twice_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: generator\nmodel: {from_config: {model_type: gpt2, n_layer: 2}}\n", encoding="utf-8")
+    first = recipes.load(path, ["model.from_config.n_layer=3"])
+    monkeypatch.setattr(yaml.SafeLoader, "get_single_node", None)
+    second = recipes.load(path)
+    assert first.model.from_config == {"model_type": "gpt2", "n_layer": 3}
+    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, (
+        "overrides of one reading must not show in the next"
+    )

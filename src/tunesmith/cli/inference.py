@@ -27,6 +27,7 @@ TARGETS = (
     "pth",
     "onnx",
     "onnx-int8",
+    "openvino",
     "torch-export",
     "torchscript",
     "gguf",

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ CACHED, NEW = 5, 3
 SETTINGS = {"max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
 """Of a recipe's generation, those that run.py knows."""
 
+INDENT = 8 * " "
+"""Of a method's lines in run.py."""
+
 
 @dataclass(frozen=True)
 class RunLines:
@@ -38,10 +42,12 @@ class RunLines:
 
     package: str
     """What runs the graph."""
+    imports: str
+    """The lines that import it."""
     open: str
-    """The lines that set `self.graph` and `self.cache`, with `{layers}`, `{heads}` and `{size}` of the cache."""
+    """Those that set `self.graph` and `self.cache`, with `{layers}`, `{heads}` and `{size}` of the cache."""
     call: str
-    """The lines that compute `logits` and the list `longer`, the new cache."""
+    """Those that compute `logits` and the list `longer`, the new cache."""
 
 
 class Decoder(nn.Module):
@@ -175,9 +181,10 @@ def _run_py(config: Any, lines: RunLines | None) -> str:
     before, _, rest = text.partition("        self.graph = ")
     _, ids, rest = rest.partition("        self.ids: ")
     opened = lines.open.replace("{layers}", str(len(empty) // 2)).replace("{heads}", str(heads))
-    text = before + opened.replace("{size}", str(size)) + ids + rest
-    called = "        logits, *longer = self.graph.run(None, inputs | self.cache)\n"
-    return text.replace(called, lines.call).replace("onnxruntime", lines.package)
+    text = before + indent(opened.replace("{size}", str(size)), INDENT) + "\n" + ids + rest
+    called = INDENT + "logits, *longer = self.graph.run(None, inputs | self.cache)"
+    text = text.replace(called, indent(lines.call, INDENT)).replace("import onnxruntime", lines.imports)
+    return text.replace("onnxruntime", lines.package)
 
 
 def _write_generation_config(source: ExportSource, predictor: Exportable, folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tunesmith import disk
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError, RunError
@@ -130,9 +131,9 @@ def tracing(target: str) -> Iterator[None]:
         with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
-    except OSError:  # of the disk
-        raise
     except Exception as error:  # exporters raise in many ways; each means that this model cannot be traced
+        if isinstance(error, OSError) or disk.code(error) is not None:
+            raise
         raise ModelError(
             f"this model cannot be written as {target}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",

@@ -1,6 +1,6 @@
 """A classifier that runs without transformers: a program beside tokenizer.json and config.json.
 
-Shared by `onnx`, `torch-export` and `torchscript`.
+Shared by `onnx`, `openvino`, `torch-export` and `torchscript`.
 """
 
 from __future__ import annotations

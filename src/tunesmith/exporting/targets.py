@@ -16,6 +16,7 @@ TARGETS = {
     "pth": "weights:pth",
     "onnx": "onnx:onnx",
     "onnx-int8": "onnx:onnx_int8",
+    "openvino": "openvino:openvino",
     "torch-export": "torch_programs:torch_export",
     "torchscript": "torch_programs:torchscript",
     "gguf": "gguf:gguf",

@@ -22,28 +22,27 @@ EXPORTED = "model.pt2"
 RUN = "logits = model(*(torch.tensor(values) for values in list(inputs.values())[:{inputs}])).detach().numpy()"
 
 OPEN = """\
-        self.graph = {load}
-        names = [f"{layer}.{name}" for layer in range({layers}) for name in ("key", "value")]
-        self.cache = {name: torch.zeros(1, {heads}, 0, {size}) for name in names}
-"""
+self.graph = {load}
+names = [f"{layer}.{name}" for layer in range({layers}) for name in ("key", "value")]
+self.cache = {name: torch.zeros(1, {heads}, 0, {size}) for name in names}"""
 EXPORTED_LINES = RunLines(
     "torch",
+    "import torch",
     OPEN.replace("{load}", f'torch.export.load(FOLDER / "{EXPORTED}").module()'),
     """\
-        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
-        with torch.no_grad():
-            output = self.graph(**tensors, past_key_values=self.cache)
-        logits, longer = output["logits"].numpy(), output["present"].values()
-""",
+tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+with torch.no_grad():
+    output = self.graph(**tensors, past_key_values=self.cache)
+logits, longer = output["logits"].numpy(), output["present"].values()""",
 )
 SCRIPTED_LINES = RunLines(
     "torch",
+    "import torch",
     OPEN.replace("{load}", f'torch.jit.load(FOLDER / "{SCRIPTED}")'),
     """\
-        with torch.no_grad():
-            logits, *longer = self.graph(*map(torch.as_tensor, inputs.values()), *self.cache.values())
-        logits = logits.numpy()
-""",
+with torch.no_grad():
+    logits, *longer = self.graph(*map(torch.as_tensor, inputs.values()), *self.cache.values())
+logits = logits.numpy()""",
 )
 
 

@@ -15,13 +15,14 @@ LIBRARIES = {
     "adapter": "peft",
     "onnx": "onnx",
     "onnx-int8": "onnx",
+    "openvino": "openvino",
     "torch-export": "pytorch",
     "torchscript": "pytorch",
     "pth": "pytorch",
     "gguf": "gguf",
     "ollama": "gguf",
 }
-PROGRAMS = ("onnx", "onnx-int8", "torch-export", "torchscript")
+PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 
 
 def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:

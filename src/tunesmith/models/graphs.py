@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import MissingExtra
+from tunesmith.models import openvino_import
 
 MANIFEST = "export.json"
 """What the exporters of transformers write beside a graph."""
@@ -54,6 +55,9 @@ class GraphModel(nn.Module):
             return cls(_scripted(folder / SCRIPTED), config, folder)
         kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
         options: dict[str, Any] = {}
+        if kind == "openvino":
+            openvino_import.module()
+            options["config"] = openvino_import.FLOAT32 | {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         if kind == "onnx":
             try:
                 import onnxruntime

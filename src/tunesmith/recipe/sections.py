@@ -22,6 +22,7 @@ from tunesmith.recipe.values import (
     as_list,
     labels,
     no_as_text,
+    numbers,
     weights,
 )
 
@@ -138,9 +139,9 @@ class Linear(Section):
 
     vectorizer: Literal["tfidf", "count"] = "tfidf"
     """Weights of the n-grams: TF-IDF with sublinear counts and unit length, or plain counts."""
-    word_ngrams: tuple[int, int] | None = (1, 2)
+    word_ngrams: Annotated[tuple[int, int] | None, BeforeValidator(numbers)] = (1, 2)
     """Shortest and longest word n-gram, or null for none."""
-    char_ngrams: tuple[int, int] | None = None
+    char_ngrams: Annotated[tuple[int, int] | None, BeforeValidator(numbers)] = None
     """Shortest and longest character n-gram (within words), or null for none."""
     lowercase: bool = True
     """Fold case before counting."""

@@ -18,7 +18,7 @@ def no_as_text(value: Any) -> Any:
 def weights(value: Any) -> Any:
     """A bare `no` means none; labels that YAML reads as numbers are names all the same."""
     if isinstance(value, dict):
-        return {_label(key): weight for key, weight in value.items()}
+        return {_label(key): _number(weight) for key, weight in value.items()}
     return "none" if value is False or value is None else value
 
 
@@ -31,6 +31,12 @@ def _label(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
     return str(value) if isinstance(value, int) else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is meant, not {value}")
+    return value
 
 
 def label_keys(value: Any) -> Any:
@@ -54,7 +60,9 @@ def numbers(value: Any) -> Any:
     """Return `1,2,3` from a command line, or a single number, as a sequence."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(","))
-    return (value,) if isinstance(value, int) else value
+    if isinstance(value, (list, tuple)):
+        return tuple(_number(item) for item in value)
+    return (_number(value),) if isinstance(value, int) else value
 
 
 def _bounded(value: int) -> int:

@@ -79,10 +79,16 @@ def compare(
     if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]
-    if all(isinstance(source, (str, Path)) and (Path(source) / runs.MANIFEST).is_file() for source in sources):
+    if given := [source for source in sources if isinstance(source, (str, Path)) and runs.is_run(source)]:
         if overrides or methods or seeds:
             raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
-        finished = [runs.find(str(source)) for source in sources]
+        if len(given) < len(sources):
+            raise RecipeError(
+                "runs are compared with runs, recipes with recipes",
+                found=f"{len(given)} of {len(sources)} are runs",
+                do="train the others first: tunesmith train",
+            )
+        finished = [runs.find(source) for source in given]
         return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished)
     planned = plans(sources, overrides, methods)
     subprocess.check_data([recipe for _, recipe in planned])

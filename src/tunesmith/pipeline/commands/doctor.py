@@ -18,6 +18,7 @@ EXTRAS = {
     "sweep": ("optuna",),
     "qlora": ("bitsandbytes",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
 }
 """Extra -> modules it brings, as pyproject.toml has them."""
 TRACKERS = ("wandb", "mlflow")

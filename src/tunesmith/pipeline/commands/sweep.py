@@ -38,8 +38,6 @@ ITEM = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")
 RANGE = re.compile(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\.\.([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
 STUDY = "study.db"
 """Optuna's own record of a sweep in its folder."""
-SECRET, HIDDEN = re.compile(r"(://)[^/@\s]*@"), r"\1***@"
-"""User and password of a URL, and what messages have instead."""
 Values = dict[str, str]
 """Setting -> value, as on the command line."""
 
@@ -245,9 +243,9 @@ def _storage_errors(storage: str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         raise FileError(
-            f"cannot use the Optuna storage {SECRET.sub(HIDDEN, storage)}",
-            expected="a database that works, as sqlite:///sweep.db or postgresql://user@host/name",
-            found=SECRET.sub(HIDDEN, summary(cause or error)),
+            f"cannot use the Optuna storage {storage}",
+            expected="a database that works, as sqlite:///sweep.db or postgresql://host/name",
+            found=summary(cause or error),
             do="check the address, the space left, and that the database's driver is installed",
         ) from error
 
@@ -287,11 +285,7 @@ class _Search:
     def ended(self) -> set[str]:
         """Return the runs that finished or failed; not those that were interrupted."""
         trials = self.study.get_trials(deepcopy=False)
-        return {
-            trial.user_attrs["run"]
-            for trial in trials
-            if trial.state.name == "COMPLETE" or "failed" in trial.user_attrs
-        }
+        return {trial.user_attrs["run"] for trial in trials if {"score", "failed"} & trial.user_attrs.keys()}
 
     def queue(self) -> None:
         """Queue the rest of a grid, and trials that were interrupted by Ctrl-C or died with their process."""
@@ -332,12 +326,13 @@ class _Search:
                 raise optuna.TrialPruned  # another worker is training the same settings
             try:
                 run = subprocess.train(self.plan.recipe(values), path, skip_test=True, held=lock)
+                score = (run.finished.validation or {})[self.plan.metric]
+                trial.set_user_attr("score", score)  # before others can claim it: Optuna notes the value too late
             except Interrupted as stop:  # not a failure, after which Optuna would continue
                 raise KeyboardInterrupt from stop
             except TunesmithError:
                 trial.set_user_attr("failed", True)
                 raise
-        score = (run.finished.validation or {})[self.plan.metric]
         say(f"sweep: {path.name}: validation {self.plan.metric} {score:.4f}")
         return score
 
@@ -353,19 +348,22 @@ class _Search:
             return
         if len(ended) < plan.total:
             warn(f"{len(ended)} of {plan.total} trials: the sampler found no new settings")
-        done = {trial.user_attrs["run"]: trial for trial in self.study.trials if trial.value is not None}
+        done = {trial.user_attrs["run"]: trial for trial in self.study.trials if "score" in trial.user_attrs}
         if not done:
             raise TunesmithError("no trial of the sweep succeeded; see the errors above", do="fix the recipe")
         if failed := ended - set(done):
             warn(f"{len(failed)} trial(s) failed and are left out: {', '.join(sorted(failed))}")
         queue = dict.fromkeys(map(plan.run_name, plan.points())) | done  # of equals the first of the queue wins
-        ranked = sorted(filter(None, queue.values()), key=lambda trial: trial.value, reverse=plan.higher_is_better)
+        scored = filter(None, queue.values())
+        ranked = sorted(scored, key=lambda trial: trial.user_attrs["score"], reverse=plan.higher_is_better)
         winner = open_test(Run(folder.path / ranked[0].user_attrs["run"]))
         trials = []
         for trial in ranked:
             run = Run(folder.path / trial.user_attrs["run"])
             values = {name: str(value) for name, value in trial.params.items()}
-            trials.append(Trial(run.path.name, values, trial.value, run.finished.costs, report_parts.curve(run)))
+            trials.append(
+                Trial(run.path.name, values, trial.user_attrs["score"], run.finished.costs, report_parts.curve(run))
+            )
         report = SweepReport(
             title=report_parts.title(winner),
             metric=plan.metric,
