@@ -194,7 +194,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
-    export_targets = (*WEIGHTS, "onnx", "openvino", "torch-export", "torchscript", "gguf", "ollama")
+    export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
