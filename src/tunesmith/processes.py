@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +18,31 @@ if TYPE_CHECKING:
 
 WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
 """Environment in which to create accelerate's objects: its own DeepSpeed support would step in the backward pass."""
+_runs_one_command: ContextVar[bool] = ContextVar("runs_one_command", default=False)
+"""Whether what this process loads stays until it ends."""
+
+
+def run_one_command() -> None:
+    """Note that this process ends after one command: what it loads stays, and need not be collected at the end."""
+    _runs_one_command.set(True)
+    atexit.register(gc.freeze)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Within this, Python's garbage collector is paused: libraries and models are a million objects, none garbage.
+
+    In a process that runs one command, later collections leave them out, too.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _runs_one_command.get():
+            gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

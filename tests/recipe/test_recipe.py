@@ -224,7 +224,6 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
         ("port=9000", TRAINING, "did you mean serve.port?"),
         ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
         ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
-        ("engine=onnx", TRAINING, "did you mean serve.engine?"),
     ],
 )
 def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
@@ -337,3 +336,15 @@ def _flat(tree: dict, prefix: str = "") -> list[tuple[str, object]]:
     for key, value in tree.items():
         found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
+
+
+def test_a_recipe_read_twice_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: generator\nmodel: {from_config: {model_type: gpt2, n_layer: 2}}\n", encoding="utf-8")
+    first = recipes.load(path, ["model.from_config.n_layer=3"])
+    monkeypatch.setattr(yaml.SafeLoader, "get_single_node", None)
+    second = recipes.load(path)
+    assert first.model.from_config == {"model_type": "gpt2", "n_layer": 3}
+    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, (
+        "overrides of one reading must not show in the next"
+    )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from tunesmith import __version__, console, disk
+from tunesmith import __version__, console, disk, processes
 from tunesmith.cli import experiments, inference, inspect
 from tunesmith.cli.shared import Command
 from tunesmith.errors import Interrupted, TunesmithError
@@ -23,7 +23,9 @@ COMMANDS: dict[str, Command] = experiments.COMMANDS | inference.COMMANDS | inspe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code."""
+    """Run one command; return the exit code. argv: None for the arguments of this process, which ends after it."""
+    if argv is None:
+        processes.run_one_command()
     root = parser()
     args, unrecognized = root.parse_known_args(argv)
     words = getattr(args, "overrides", getattr(args, "sources", None))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -157,6 +159,13 @@ for _class in (_RecipeLoader, _RecipeDumper):
 
 def _parse(text: str) -> tuple[yaml.Node | None, Any]:
     """Return the root node of a YAML text and its value. Raises YAMLError, or ValueError for a wrong tag."""
+    node, value = _parse_once(text)
+    return node, copy.deepcopy(value)
+
+
+@lru_cache(maxsize=4)
+def _parse_once(text: str) -> tuple[yaml.Node | None, Any]:
+    """Do so for a text that is read again and again, as the recipe of a run is."""
     loader = _RecipeLoader(text)
     node = loader.get_single_node()
     try:

@@ -16,7 +16,7 @@ from tunesmith import data, records, runs
 from tunesmith.console import printable, warn
 from tunesmith.data import conversations, files, frames
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline import generated_responses, in_memory, new_data
+from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
 from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting.format import counted
@@ -87,7 +87,8 @@ def _predicted(
             examples = [
                 replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(given, 1)
             ]
-        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, examples)]
+        generator = engines.load_generator(run, recipe.generate.engine)
+        responses = [records.dump(row) for row in generated_responses.respond(generator, recipe, examples)]
         answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}

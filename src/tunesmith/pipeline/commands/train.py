@@ -122,7 +122,8 @@ def _end_recorded(run: Run) -> Iterator[None]:
 def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
     """Train, save the model, predict and score the held-out rows, and report."""
     recipe, splits, run = job.recipe, job.splits, job.run
-    method.prepare(recipe)
+    with processes.loading():
+        method.prepare(recipe)
     labels = f", {len(splits.labels)} labels" if splits.labels else ""
     say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
     watch = hardware.Stopwatch()

@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from tunesmith import extensions, hardware, records
+from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
 from tunesmith.evaluation import metrics
@@ -58,7 +58,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     recipe = job.recipe
     callbacks = [extensions.load(name, "train.callbacks")() for name in recipe.train.callbacks]
     with accelerated(job) as accelerator:
-        setup = prepare(job, accelerator)
+        with processes.loading():
+            setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
         plan = _plan(job, sampler.steps_per_epoch)
         parameters, trainable = adapters.count(model)

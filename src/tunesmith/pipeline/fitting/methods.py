@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith import processes
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
+from tunesmith.protocols import Classifier, Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
@@ -54,7 +55,7 @@ class Method:
         raise NotImplementedError
 
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in an export of a run that is a graph. recipe: the run's."""
+        """Return the predictor in an export of a run that is computed without torch. recipe: the run's."""
         from tunesmith.exporting import onnx, openvino
 
         return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
@@ -161,7 +162,6 @@ class FineTunedMethod(Method):
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.models import pretrained
-        from tunesmith.pipeline.fitting import encoders, generators  # noqa: F401
 
         pretrained.prepare(recipe.model)
 
@@ -174,6 +174,11 @@ class EncoderMethod(FineTunedMethod):
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
     library = "transformers"
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import encoders  # noqa: F401
+
+        super().prepare(recipe)
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import encoders, finetune
@@ -196,6 +201,11 @@ class GeneratorMethod(FineTunedMethod):
     variants = ("untuned", "full", "lora", "qlora")
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import generators  # noqa: F401
+
+        super().prepare(recipe)
+
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
 
@@ -207,7 +217,7 @@ class GeneratorMethod(FineTunedMethod):
         return generators.reload(recipe, folder)
 
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        return self.load(folder, recipe)  # which knows a graph from weights
+        return self.load(folder, recipe)  # which knows graphs and GGUF files from weights
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
         return inspection.render(recipe, splits)
@@ -259,7 +269,8 @@ def library(name: str) -> str | None:
 def load_predictor(run: Run) -> Predictor:
     """Return what a finished run trained. Raises RunError where its files are not as they were written."""
     run.verify_model()
-    return METHODS[run.finished.method].load(run.model, run.recipe)
+    with processes.loading():
+        return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
 def load_classifier(run: Run) -> Classifier:
@@ -267,14 +278,6 @@ def load_classifier(run: Run) -> Classifier:
     predictor = load_predictor(run)
     if not isinstance(predictor, Classifier):
         raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
-    return predictor
-
-
-def load_generator(run: Run) -> TextGenerator:
-    """Return the text generator that a finished run trained. Raises RunError for a run of another task."""
-    predictor = load_predictor(run)
-    if not isinstance(predictor, TextGenerator):
-        raise RunError(f"{run.path} is not a text generator", found=f"a run of task {run.recipe.task}")
     return predictor
 
 
