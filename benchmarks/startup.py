@@ -56,7 +56,9 @@ def show(times: Mapping[str, Sequence[tuple[float, float]]]) -> None:
         if PEER in times and name != PEER:
             for number, clock in enumerate(("CPU", "clock")):
                 ratios = [ours[number] / peer[number] for ours, peer in zip(rounds, times[PEER], strict=True)]
-                line += f"; {clock} {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] of the peer's"
+                line += (
+                    f"; {clock} {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] of the peer's"
+                )
         print(line)
 
 

@@ -31,12 +31,12 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
 from tunesmith.models import gguf_import
 from tunesmith.models.graphs import GraphModel
-from tunesmith.pipeline.commands import export as exports, serve
+from tunesmith.pipeline import engines
+from tunesmith.pipeline.commands import export as exports
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator, load_predictor
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import Classifier, PromptWithAnswer
-from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -295,7 +295,7 @@ def test_the_graph_of_a_generator_is_served(
         pytest.importorskip("openvino")
     tunesmith.export(generator, target, rows=4)
     assert capsys.readouterr().out == ""  # which is for the result on the command line
-    served, rows = serve.engine(generator, Serve(engine=target)), held_out(generator)
+    served, rows = engines.load(generator, target, "serve.engine="), held_out(generator)
     assert isinstance(served, Generator)
     assert isinstance(served.model, GraphModel)
     asked = [row.id for row in rows], [row.messages[:-1] for row in rows], generator.recipe.generate, 3

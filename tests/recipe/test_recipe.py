@@ -346,4 +346,6 @@ def test_a_recipe_read_twice_is_parsed_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(yaml.SafeLoader, "get_single_node", None)
     second = recipes.load(path)
     assert first.model.from_config == {"model_type": "gpt2", "n_layer": 3}
-    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, "overrides of one reading must not show in the next"
+    assert second.model.from_config == {"model_type": "gpt2", "n_layer": 2}, (
+        "overrides of one reading must not show in the next"
+    )

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunesmith import integrity, recipe as recipes, records, runs
-from tunesmith.console import say, warn
+from tunesmith import recipe as recipes, runs
+from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
-from tunesmith.exporting import parity
-from tunesmith.pipeline.commands.export import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
+from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import AnswerRequest, Classifier, Predictor, TextGenerator
+from tunesmith.protocols import AnswerRequest, Classifier, TextGenerator
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
-
-ENGINES = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "openvino": "openvino"}
-"""Export target that computes a model -> the package that it needs."""
-"""Exports that can compute in place of the run's own model."""
 
 
 def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
@@ -76,52 +68,6 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     return handlers
 
 
-def engine(run: Run, settings: Serve) -> Predictor:
-    """Return what computes a run's labels or answers, by `serve.engine`.
-
-    `auto` is the fastest of the run and its exports that match it, compared on as many rows as `export` takes by
-    default. Raises RunError where the chosen export does not exist.
-    """
-    _check_engine(run, settings)
-    name: str = settings.engine
-    if name == "auto":
-        speeds = {"torch": 1.0}
-        splits = run.manifest.data.splits
-        held_out = next((splits[split].rows for split in ("test", "validation") if splits[split].rows), ROWS)
-        for export, package in ENGINES.items():
-            file = run.path / FOLDER / export / parity.FILE
-            if file.is_file() and importlib.util.find_spec(package):
-                if integrity.enabled() and (problem := integrity.damage(file.parent)):
-                    warn(f"{file.parent} is not used: it is damaged: {problem}")
-                    continue
-                content = {"exact": export != "onnx-int8"} | json.loads(file.read_text(encoding="utf-8"))
-                report = records.load(parity.ParityReport, content, str(file))
-                if parity.problem(report) is None and report.rows >= min(ROWS, held_out):
-                    speeds[export] = report.speed or 0.0
-        name = max(speeds, key=lambda engine: speeds[engine])
-    if name == "torch":
-        return load_predictor(run)
-    folder = run.path / FOLDER / name
-    if not folder.is_dir():
-        raise RunError(
-            f"{run.path} has no {name} export", do=f"tunesmith export {run.path} --to {name}, or serve.engine=torch"
-        )
-    integrity.verify(folder)
-    say(f"{run.path}: computed by {ENGINES[name]}, from {folder}")
-    return METHODS[run.recipe.method].load_graph(folder, run.recipe)
-
-
-def _check_engine(run: Run, settings: Serve) -> None:
-    if settings.engine in ENGINES and settings.engine not in METHODS[run.recipe.method].export_targets:
-        able = [name for name, method in METHODS.items() if settings.engine in method.export_targets]
-        raise RunError(
-            f"{run.path} cannot be computed by serve.engine={settings.engine}",
-            expected=f"a run of method {' or '.join(able)}",
-            found=f"a {run.recipe.method} run",
-            do="serve.engine=auto",
-        )
-
-
 def _served(name: str, run: Run, settings: Serve) -> Any:
     """Return a run as a served model, after a first answer, which does what is only done at first use."""
     from tunesmith.serving.backends import ServedClassifier, ServedGenerator
@@ -129,7 +75,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
     if task_of(run).has_responses:
-        generator = engine(run, settings)
+        generator = engines.load(run, settings.engine, "serve.engine=")
         assert isinstance(generator, TextGenerator)
         prompt = generator.tokenize([Message("user", "Hello")])
         requests = [AnswerRequest(prompt, 1, 0, recipe.generate, lambda *_: True)]
@@ -137,7 +83,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         return ServedGenerator(
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
-    classifier = engine(run, settings)
+    classifier = engines.load(run, settings.engine, "serve.engine=")
     assert isinstance(classifier, Classifier)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
