@@ -1,8 +1,9 @@
-"""Greedy answers of an instruction run: tunesmith, transformers' `generate`, and llama.cpp, in turns on one thread.
+"""Greedy answers of an instruction run: tunesmith's engines, transformers' `generate`, and llama.cpp, in turns.
 
 `generate` gets the prompts sorted by length, longest first, padded on the left, in batches of each given size.
 llama.cpp reads the run's GGUF (`--gguf`, from `tunesmith export`) and answers one prompt after another; what a
-prompt shares with the one before it is not computed again. How to run it: benchmarks/README.md.
+prompt shares with the one before it is not computed again. `--engines onnx llama-cpp` are the exports in the run by
+`generate.engine`. How to run it: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from measure import spread
 
 from tunesmith import runs
 from tunesmith.pipeline import new_data
-from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline.engines import load_generator
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.sampling import GenerationRow
 from tunesmith.recipe import Generate
@@ -97,8 +98,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="rows to answer")
     parser.add_argument("--rows", type=int, default=110, help="the last rows of the data")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="of transformers' generate")
+    parser.add_argument("--batches", type=int, nargs="*", default=[8, 32], help="of transformers' generate")
     parser.add_argument("--gguf", help="the run as GGUF, for llama.cpp")
+    parser.add_argument("--engines", nargs="*", default=[], help="besides torch: onnx, llama-cpp")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
@@ -112,6 +114,8 @@ def main() -> None:
     conversations = [instruction.prompt(example) for example in examples]
     prompts = generator.encode(conversations, settings.max_new_tokens)
     sides = {"tunesmith": ours(generator, prompts, settings)}
+    for name in args.engines:
+        sides[f"tunesmith, {name}"] = ours(load_generator(run, name), prompts, settings)
     for batch in args.batches:
         sides[f"generate, batches of {batch}"] = transformers_generate(generator, prompts, settings, batch)
     if args.gguf:

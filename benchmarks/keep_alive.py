@@ -21,7 +21,8 @@ from serve import ours, read
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.pipeline.commands.serve import engine
-from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline.engines import load_generator
+from tunesmith.protocols import AnswerRequest
 from tunesmith.types import Example, Message
 
 MAX_MS = 2.0
@@ -95,7 +96,8 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
                 moments.append(time.perf_counter())
                 return True
 
-            generator.write([prompt], [TOKENS], [0], run.recipe.generate, on_token)
+            requests = [AnswerRequest(prompt, TOKENS, 0, run.recipe.generate, on_token)]
+            generator.write(lambda free: [requests.pop()] if requests else [], 1)
             return gaps(moments)
 
         return in_turns(args.rounds, stream_gap=streamed, generation_gap=own)

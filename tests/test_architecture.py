@@ -47,6 +47,7 @@ DOORS = {
         "exporting/openvino.py",
         "exporting/torch_programs.py",
         "models/graphs.py",
+        "models/llama_cpp.py",
         "models/pretrained.py",
         "models/generation_cache.py",
         "models/gguf_import.py",
@@ -63,6 +64,7 @@ DOORS = {
     "sklearn": {"models/linear.py", "classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
+    "llama_cpp": {"models/llama_cpp.py"},
     "onnxruntime": {"exporting/onnx.py", "exporting/run_generator.py", "models/graphs.py"},
     "openvino": {"models/openvino_import.py"},
     "tokenizers": {

@@ -30,7 +30,7 @@ def run_one_command() -> None:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Within this, Python's garbage collector is paused: libraries and models are a million objects that stay.
+    """Within this, Python's garbage collector is paused: libraries and models are a million objects, none garbage.
 
     In a process that runs one command, later collections leave them out, too.
     """

@@ -23,6 +23,7 @@ import torch
 import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
+from tests.small_runs import QUICK, classify, held_out, instruct, merge_tokens
 from tunesmith import records
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
@@ -31,31 +32,17 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import Exported
 from tunesmith.models import gguf_import
 from tunesmith.models.graphs import GraphModel
-from tunesmith.pipeline import engines
-from tunesmith.pipeline.commands import export as exports
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator, load_predictor
-from tunesmith.pipeline.task_table import read_splits
+from tunesmith.pipeline.commands import export as exports, serve
+from tunesmith.pipeline.engines import load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import Classifier, PromptWithAnswer
+from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
 Models = Callable[[str], Path]
-QUICK = ["bootstrap_samples=100", "max_steps=4", "learning_rate=1e-2", "max_new_tokens=6", "num_samples=1"]
 PROGRAMS = ["onnx", "onnx-int8", "openvino", "torch-export", "torchscript"]
-
-
-def classify(folder: Path, reviews: Path, run_dir: Path, *more: str, method: str = "encoder") -> Run:
-    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}}
-    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
-
-
-def instruct(folder: Path, run_dir: Path, *more: str) -> Run:
-    rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(40)]
-    path = run_dir.parent / f"{run_dir.name}.json"
-    path.write_text(json.dumps(rows))
-    source = {"task": "instruction", "data": {"path": str(path)}, "model": {"name_or_path": str(folder)}}
-    return tunesmith.train(source, [*QUICK, *more], run_dir=run_dir, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +99,6 @@ def as_the_card_says(folder: Path) -> str:
     """What the Python of the model card prints."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     return forked.run(forked.script, code, folder)
-
-
-def held_out(run: Run) -> tuple[Example, ...]:
-    recipe = run.recipe
-    return read_splits(recipe).test
 
 
 # --- classifiers ---------------------------------------------------------------------------------------------------
@@ -295,7 +277,7 @@ def test_the_graph_of_a_generator_is_served(
         pytest.importorskip("openvino")
     tunesmith.export(generator, target, rows=4)
     assert capsys.readouterr().out == ""  # which is for the result on the command line
-    served, rows = engines.load(generator, target, "serve.engine="), held_out(generator)
+    served, rows = serve.engine(generator, Serve(engine=target)), held_out(generator)
     assert isinstance(served, Generator)
     assert isinstance(served.model, GraphModel)
     asked = [row.id for row in rows], [row.messages[:-1] for row in rows], generator.recipe.generate, 3
@@ -412,15 +394,6 @@ def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
         assert (gguf.OUTPUT in names) == (not tied or family == "gpt_neox")  # llama.cpp's has always one of its own
         read = gguf.read(tmp_path / "model.gguf", model)
         assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def merge_tokens(folder: Path, tokens: Sequence[str]) -> None:
-    """Add tokens to a tokenizer, each an earlier one and a byte; llama.cpp reads none without any."""
-    path = folder / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["model"]["merges"] += [[token[:-1], token[-1]] for token in tokens]
-    content["model"]["vocab"] |= {token: len(content["model"]["vocab"]) + i for i, token in enumerate(tokens)}
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.real

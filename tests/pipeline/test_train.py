@@ -17,8 +17,9 @@ from tests import tiny
 from tunesmith import cli, data, runs as run_folders
 from tunesmith.errors import ModelError, RecipeError, RunError, TrainingError
 from tunesmith.evaluation import metrics
+from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_generator
+from tunesmith.pipeline.fitting.methods import METHODS, load_classifier
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.prediction import likelihood
 from tunesmith.processes import ProcessIdentity

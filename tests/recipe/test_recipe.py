@@ -224,7 +224,6 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
         ("port=9000", TRAINING, "did you mean serve.port?"),
         ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
         ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
-        ("engine=onnx", TRAINING, "did you mean serve.engine?"),
     ],
 )
 def test_a_bare_name_of_no_section_or_several_lists_the_candidates(

@@ -19,11 +19,8 @@ from tests import tiny
 from tests.serving_fakes import client, message, run as wait_for
 from tunesmith import cli, integrity, runs
 from tunesmith.errors import MissingExtra, RecipeError, RunError
-from tunesmith.pipeline import engines
-from tunesmith.pipeline.commands.serve import load
-from tunesmith.protocols import Predictor
+from tunesmith.pipeline.commands.serve import engine, load
 from tunesmith.recipe import Serve
-from tunesmith.runs import Run
 from tunesmith.serving import app, server
 from tunesmith.types import Example
 
@@ -34,10 +31,6 @@ QUICK = ["evaluate.bootstrap_samples=100", "engine.save_strategy=no"]
 def linear(reviews: Path, tmp_path: Path) -> Path:
     recipe = {"method": "linear", "data": {"path": str(reviews)}}
     return Path(tunesmith.train(recipe, overrides=QUICK, run_dir=tmp_path / "linear").path)
-
-
-def engine(run: Run, name: str = "auto") -> Predictor:
-    return engines.load(run, name, "serve.engine=")
 
 
 def train(tmp_path: Path, name: str, recipe: dict[str, Any]) -> Path:
@@ -152,9 +145,9 @@ def test_the_fastest_export_that_holds_computes(
     """`auto`: of exports in the run, if they were faster and said what the run says; else torch. All label alike."""
     folder = encoder(tmp_path, reviews, tiny_models("bert"))
     found = runs.find(folder)
-    plain = engine(found).predict(rows := [Example("1", "the goal of the team"), Example("2", "w " * 99)])
+    plain = engine(found, Serve()).predict(rows := [Example("1", "the goal of the team"), Example("2", "w " * 99)])
     tunesmith.export(folder, "onnx")
-    exported = engine(found, "onnx")
+    exported = engine(found, Serve(engine="onnx"))
     assert type(exported).__name__ == "StandaloneClassifier"
     for one, other in zip(plain, exported.predict(rows), strict=True):
         assert one.label == other.label
@@ -173,24 +166,24 @@ def test_the_fastest_export_that_holds_computes(
         ({"rows": 1}, False),
     ):
         prove(change)
-        assert (type(engine(found)) is type(exported)) is kind
+        assert (type(engine(found, Serve())) is type(exported)) is kind
     prove({"agreement": 0.995, "exact": False})
-    assert type(engine(found)) is type(exported)
+    assert type(engine(found, Serve())) is type(exported)
     capsys.readouterr()
     assert tunesmith.predict(found, rows[0].text)[0]["label"] == plain[0].label
     assert "computed by" not in capsys.readouterr().err, "predict only takes an export that gave every label of the run"
     prove({})
     assert tunesmith.predict(found, rows[0].text)[0]["label"] == plain[0].label
-    assert f"computed by onnxruntime, from {file.parent}" in capsys.readouterr().err
+    assert f"computed by ONNX Runtime, from {file.parent}" in capsys.readouterr().err
     tunesmith.predict(found, rows[0].text, engine="torch")
     assert "computed by" not in capsys.readouterr().err
-    with pytest.raises(RecipeError, match=r"--engine cuda: no such engine\n.*auto, torch, onnx"):
+    with pytest.raises(RecipeError, match=r"--engine=cuda: no such engine\n.*auto, torch, onnx"):
         tunesmith.predict(found, rows[0].text, engine="cuda")
     with monkeypatch.context() as without:
         without.setattr("importlib.util.find_spec", lambda name: None)
-        assert type(engine(found)) is not type(exported)
+        assert type(engine(found, Serve())) is not type(exported)
     with pytest.raises(RunError, match="no onnx-int8 export"):
-        engine(found, "onnx-int8")
+        engine(found, Serve(engine="onnx-int8"))
     guard = {"classifier": str(linear), "thresholds": {"sport": 0.6}}  # the guard takes its own engine, and any length
     judge = load(
         [found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})
@@ -209,9 +202,9 @@ def test_what_cannot_be_served_is_told(
     linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = runs.find(linear)
-    assert engine(found).labels == engine(found, "torch").labels
+    assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
     with pytest.raises(RunError, match=r"a run of method probe or encoder\n.*a linear run\n.*serve\.engine=auto"):
-        engine(found, "onnx-int8")
+        engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):
         load([found, found], Serve())
     with pytest.raises(RecipeError, match="no key"):

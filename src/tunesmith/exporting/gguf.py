@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
 from tunesmith.exporting.source import Exported, ExportSource
+from tunesmith.models import llama_cpp
+from tunesmith.protocols import TextGenerator
 
-FILE = "model.gguf"
+FILE = llama_cpp.FILE
 ARCHITECTURES = {
     "llama": "llama",
     "mistral": "llama",
@@ -54,7 +57,26 @@ PRE_TOKENIZERS = {
 
 
 def gguf(source: ExportSource, folder: Path) -> Exported:
+    """Write what `file` writes, and beside it what tunesmith needs to generate with the file by llama.cpp.
+
+    Where llama.cpp is installed, its responses are compared with the run's, and its speed is the export's.
+    """
+    exported, config = _written(source, folder)
+    config.save_pretrained(folder)
+    predictor = source.predictor.with_model(llama_cpp.LlamaCppModel(folder))
+    predictor.save(folder)
+    if not llama_cpp.is_installed() or not isinstance(predictor, TextGenerator):
+        return exported
+    return replace(exported, engine=llama_cpp.version(), generator=predictor)
+
+
+def file(source: ExportSource, folder: Path) -> Exported:
     """Write one GGUF file with weights, tokenizer and chat template; in float16 unless another precision is chosen."""
+    return _written(source, folder)[0]
+
+
+def _written(source: ExportSource, folder: Path) -> tuple[Exported, Any]:
+    """Write the file; return what was read back, and the configuration of the model."""
     source.require_precision("gguf", "float32", "float16", "q8_0")
     if source.parts.chat is None:
         raise RunError(
@@ -65,7 +87,8 @@ def gguf(source: ExportSource, folder: Path) -> Exported:
     model = weights.merged(source)
     write(folder / FILE, model, source.parts.tokenizer, precision, source.folder.parent.name)
     restored = source.predictor.with_model(read(folder / FILE, model).to(source.parts.model.device))
-    return Exported(restored.logits, "torch, with the weights in the file", precision == "float32", timed=False)
+    engine = "torch, with the weights in the file"
+    return Exported(restored.logits, engine, precision == "float32", timed=False), model.config
 
 
 def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) -> None:

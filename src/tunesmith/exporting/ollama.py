@@ -54,9 +54,9 @@ def ollama(source: ExportSource, folder: Path) -> Exported:
 
     `ollama create NAME -f Modelfile` makes a model of them.
     """
-    exported = gguf.gguf(source, folder)
+    exported = gguf.file(source, folder)
     parts = source.parts
-    assert parts.chat is not None  # otherwise `gguf` refuses it
+    assert parts.chat is not None  # otherwise `file` refuses it
     text = modelfile(parts.chat, source.generate, parts.max_length, gguf.adds_bos(parts.tokenizer))
     (folder / MODELFILE).write_text(text, encoding="utf-8")
     return exported

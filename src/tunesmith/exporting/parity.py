@@ -24,7 +24,7 @@ CHUNK = 8
 CLOSE = 1e-4
 """Largest accepted difference of an exact export's logits, as a share of the largest logit."""
 AGREE = 0.99
-"""Share of answers that must be equal where weights were rounded."""
+"""Share of answers that must be equal where weights were rounded, and of whole responses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +149,9 @@ def problem(report: ParityReport) -> str | None:
     """Return what differs too much, in words; None where the export matches the run."""
     if report.exact:
         matches = report.agreement == 1 and report.max_logit_difference <= CLOSE * report.largest_logit
-        matches = matches and report.same_responses in (None, 1)
     else:
         matches = report.agreement >= AGREE
-    if matches:
+    if matches and (report.same_responses is None or report.same_responses >= AGREE):
         return None
     responses = "" if report.same_responses is None else f"; {report.same_responses:.2%} of whole responses agree"
     logits = f"logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from tunesmith.data.encode import IGNORE
 from tunesmith.models import packing
 from tunesmith.models.graphs import GraphModel
+from tunesmith.models.llama_cpp import LlamaCppModel, Sequences, Token
 
 PREFILL_TOKENS = 512
 """Tokens of prompts that are computed in one row, unless one prompt alone is longer: a token attends to the whole row,
@@ -36,6 +38,8 @@ def of(model: nn.Module, places: int) -> GenerationCache:
     """Return an empty cache for answers of this model. places: how many at once."""
     if isinstance(model, GraphModel):
         return _GraphCache(model)
+    if isinstance(model, LlamaCppModel):
+        return _LlamaCppCache(model, places)
     model.eval()
     return _SharedCache(model, places) if places > 1 and _shares(model) else _SeparateCaches(model)
 
@@ -43,6 +47,8 @@ def of(model: nn.Module, places: int) -> GenerationCache:
 def most_places(model: nn.Module, longest: int, most: int) -> int:
     """Return how many answers the free memory allows at once, 1 to `most`. longest: tokens of each, with its prompt."""
     inner = packing.inner(model)
+    if isinstance(inner, LlamaCppModel):
+        most = min(most, inner.most_sequences)
     config: Any = inner.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -149,6 +155,48 @@ class _GraphCache(GenerationCache):
         positions_BT = (mask_BW.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :].contiguous()
         output = self.model(ids_BT, mask_BW, positions_BT, past, logits_to_keep=1)
         return output.logits[:, -1], output.past_key_values
+
+
+class _LlamaCppCache(GenerationCache):
+    """llama.cpp's, with a sequence for each answer."""
+
+    def __init__(self, model: LlamaCppModel, places: int) -> None:
+        super().__init__(model)
+        self.sequences, self.unused = Sequences(model, places), list(range(places))
+        self.answers: list[tuple[int, int]] = []
+        """The sequence and the length of each."""
+
+    def start(self, prompts: packing.Tokens) -> torch.Tensor:
+        numbers = [self.unused.pop() for _ in prompts]
+        shared = _common_length(prompts) if len(prompts) > 1 else 0
+        if shared:
+            self.sequences.compute(
+                [Token(id_, place, numbers[0], False) for place, id_ in enumerate(prompts[0][:shared])]
+            )
+            for number in numbers[1:]:
+                self.sequences.copy(numbers[0], number)
+        self.answers += [(number, len(ids)) for number, ids in zip(numbers, prompts, strict=True)]
+        return self.sequences.compute(
+            [
+                Token(id_, place, number, place == len(ids) - 1)
+                for number, ids in zip(numbers, prompts, strict=True)
+                for place, id_ in enumerate(ids[shared:], shared)
+            ]
+        )
+
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        logits_BV = self.sequences.compute(
+            [Token(id_, length, number) for id_, (number, length) in zip(tokens, self.answers, strict=True)]
+        )
+        self.answers = [(number, length + 1) for number, length in self.answers]
+        return logits_BV
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        for answer in set(range(len(self.answers))) - set(numbers):
+            self.sequences.remove(self.answers[answer][0])
+            self.unused.append(self.answers[answer][0])
+        self.answers = [self.answers[answer] for answer in numbers]
+        return list(numbers)
 
 
 class _SharedCache(GenerationCache):
@@ -292,3 +340,8 @@ def _agrees(model: nn.Module) -> bool:
         return False
     difference = (logits[0] - logits[1]).abs().max() / logits[1].abs().max()
     return bool(difference <= TOLERANCE.get(logits[0].dtype, 5e-2))  # not so for NaN
+
+
+def _common_length(prompts: packing.Tokens) -> int:
+    """Return how many tokens all prompts begin with, without the last one of any."""
+    return sum(1 for _ in takewhile(lambda ids: len({*ids}) == 1, zip(*(ids[:-1] for ids in prompts), strict=False)))

@@ -13,7 +13,7 @@ from torch import nn
 from tunesmith import assets, disk, integrity, processes
 from tunesmith.console import say, warn
 from tunesmith.errors import MissingExtra, ModelError, TunesmithError
-from tunesmith.models import adapters, architectures, gguf_import, graphs, quantize, tiktoken_import
+from tunesmith.models import adapters, architectures, gguf_import, graphs, llama_cpp, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
 
@@ -97,12 +97,15 @@ def sequence_classifier(
 def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
     """Load a fine-tuned causal language model and its tokenizer as `save` wrote them, on the best device there is.
 
-    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits; a graph, on the CPU.
+    The base model of an adapter is loaded by its name, in 4 bits if it was trained in 4 bits; a graph, on the CPU; a
+    GGUF file, by llama.cpp.
     """
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     saved_tokenizer, adapter = tokenizer(settings), adapters.saved(folder)
     if graphs.is_graph(folder):
         return graphs.GraphModel.load(folder), saved_tokenizer
+    if (folder / llama_cpp.FILE).is_file():
+        return llama_cpp.LlamaCppModel.load(folder), saved_tokenizer
     if adapter is None:
         return causal_lm(settings, saved_tokenizer, 0).module.eval().to(processes.device()), saved_tokenizer
     base = causal_lm(base_of(adapter, settings), saved_tokenizer, 0, _quantization_of(adapter)).module

@@ -7,21 +7,19 @@ from dataclasses import replace
 
 from tunesmith import hardware
 from tunesmith.data.conversations import transcript
-from tunesmith.pipeline.fitting.methods import load_generator
 from tunesmith.protocols import TextGenerator
 from tunesmith.recipe import Recipe
-from tunesmith.runs import Run
 from tunesmith.tasks import instruction
 from tunesmith.types import Example, Response, ResponseRow
 
 
-def respond(run: Run, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
+def respond(generator: TextGenerator, recipe: Recipe, examples: Sequence[Example]) -> list[ResponseRow]:
     """Return the responses to rows, with their references; none to a prompt that is too long even when cut.
 
     recipe: how to generate.
     """
     questions = [instruction.prompt(row) for row in examples]
-    responses = load_generator(run).attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
+    responses = generator.attempt([row.id for row in examples], questions, recipe.generate, recipe.seed)
     return [
         with_response(ResponseRow(row.id, transcript(asked), reference=instruction.reference(row)), response)
         for row, asked, response in zip(examples, questions, responses, strict=True)

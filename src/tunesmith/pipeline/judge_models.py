@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from tunesmith import recipe as recipes
+from tunesmith import recipe as recipes, runs
 from tunesmith.endpoints import address
 from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest
 from tunesmith.endpoints.client import Endpoint
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
+from tunesmith.pipeline import engines
 from tunesmith.recipe import Generate, Recipe
+from tunesmith.runs import MANIFEST
 
 if TYPE_CHECKING:
     from tunesmith.prediction.generate import Generator
@@ -86,6 +88,9 @@ class LocalJudge:
 
     @cached_property
     def _generator(self) -> Generator:
+        """The model: a run by its own engine, else by torch."""
+        if Path(self.model, MANIFEST).is_file():
+            return cast("Generator", engines.load_generator(runs.find(self.model), "auto"))
         from tunesmith import processes
         from tunesmith.data.prompts import ChatEncoder
         from tunesmith.models import pretrained

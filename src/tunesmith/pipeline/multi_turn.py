@@ -12,7 +12,7 @@ from tunesmith.data import questions
 from tunesmith.data.questions import MultiTurnQuestion, Turns
 from tunesmith.errors import DataError, RunError
 from tunesmith.judging.judge_prompts import JudgeItem, JudgeTurn
-from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -83,7 +83,7 @@ def ask(run: Run, wanted: Sequence[MultiTurnQuestion], folder: Run) -> tuple[str
 
 
 def _generate(run: Run, wanted: Sequence[MultiTurnQuestion]) -> dict[str, list[str]]:
-    generator, recipe = load_generator(run), run.recipe
+    generator, recipe = engines.load_generator(run, run.recipe.generate.engine), run.recipe
     conversations: dict[str, list[Message]] = {question.id: [] for question in wanted}
     for turn in range(max(len(question.turns) for question in wanted)):
         unfinished = [question for question in wanted if len(question.turns) > turn]

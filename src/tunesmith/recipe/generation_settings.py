@@ -70,6 +70,9 @@ class Predict(Section):
 class Generate(Section):
     """How answers are generated. Greedy unless `do_sample` is set."""
 
+    engine: Literal["auto", "torch", "onnx", "openvino", "llama-cpp"] = "auto"
+    """What computes the answers of a finished run: torch, or the export `onnx`, `openvino` or `gguf` that lies in the
+    run; `auto` takes the fastest of those whose parity report is good. Training always uses torch."""
     max_new_tokens: Count = 256
     """Maximum tokens of an answer."""
     do_sample: bool = False

@@ -37,8 +37,8 @@ class Judge(Section):
     """Base address of the endpoint, such as `https://api.openai.com/v1`. Null takes TUNESMITH_JUDGE_URL or
     OPENAI_BASE_URL from the environment, else Ollama on this machine."""
     model: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    """Name of the model at the endpoint; of `local` a hub id, folder, GGUF file or `pypi:` asset. Several judge one
-    after the other. Unset takes TUNESMITH_JUDGE_MODEL from the environment."""
+    """Name of the model at the endpoint; of `local` a run, hub id, folder, GGUF file or `pypi:` asset. Several judge
+    one after the other. Unset takes TUNESMITH_JUDGE_MODEL from the environment."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The endpoint's key; better kept out of files, see `api_key_env`. It is never stored, logged or shown."""
     api_key_env: str | None = None

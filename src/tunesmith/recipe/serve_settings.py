@@ -52,9 +52,9 @@ class Serve(Section):
     """Environment variable with the keys that clients must show as bearer tokens, separated by commas."""
     key_file: str | None = None
     """File with such keys, one per line."""
-    engine: Literal["auto", "torch", "onnx", "onnx-int8", "openvino"] = "auto"
-    """What computes a model: torch, or an export that lies in the run; `auto` takes the fastest whose
-    parity report is good. The guard's classifier always has `auto`."""
+    engine: Literal["auto", "torch", "onnx", "onnx-int8", "openvino", "llama-cpp"] = "auto"
+    """What computes a model: torch, or an export that lies in the run; `auto` takes the fastest whose parity report is
+    good, and for a run that answers what its `generate.engine` says. The guard's classifier always has `auto`."""
     max_body_bytes: Count = 1_000_000
     """Maximum size of a request."""
     max_inputs: Count = 64

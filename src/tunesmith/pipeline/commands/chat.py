@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.errors import DataError, RunError
-from tunesmith.pipeline.fitting.methods import load_generator
+from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
@@ -28,7 +28,7 @@ class ChatSession:
     def __post_init__(self) -> None:
         if not task_of(self.run).has_responses:
             raise RunError(f"{self.run.path} was not trained to answer", do="use `tunesmith predict`")
-        self.generator = load_generator(self.run)
+        self.generator = engines.load_generator(self.run, self.settings.engine)
         self.reset()
 
     def reset(self) -> None:

@@ -14,6 +14,7 @@ from tunesmith.exporting import parity, targets, usage
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
+from tunesmith.pipeline.engines import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Classifier, Exportable, TextGenerator
@@ -21,12 +22,8 @@ from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
-ROWS = 50
-"""Rows on which a run and its export are compared."""
 NEW_TOKENS = 16
 """Tokens of a generator's answers that are compared."""
-FOLDER = "export"
-"""Folder of a run that holds its exports, each under its target's name."""
 
 
 def export(

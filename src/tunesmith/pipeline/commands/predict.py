@@ -54,7 +54,7 @@ def predict(
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
     `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
-    engine: what computes labels, one of `engines.ENGINES`; `auto` takes an export in the run that was faster and gave
+    engine: what computes labels: `torch`, `auto` or one of `engines.ENGINES`; `auto` takes an export in the run that was faster and gave
     every label of the run.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
     the source's columns that are no turns.
@@ -90,7 +90,8 @@ def _predicted(
             examples = [
                 replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(given, 1)
             ]
-        responses = [records.dump(row) for row in generated_responses.respond(run, recipe, examples)]
+        generator = engines.load_generator(run, recipe.generate.engine)
+        responses = [records.dump(row) for row in generated_responses.respond(generator, recipe, examples)]
         answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
@@ -105,7 +106,7 @@ def _predicted(
             found=", ".join(sorted(taken)),
             do="rename them in the data",
         )
-    predictor = engines.load(run, engine, "--engine ", least_agreement=1)
+    predictor = engines.load(run, engine, "--engine", least_agreement=1)
     assert isinstance(predictor, Classifier)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")

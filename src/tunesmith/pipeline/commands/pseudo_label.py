@@ -13,8 +13,8 @@ from tunesmith.console import printable, say
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
-from tunesmith.pipeline import in_memory, new_data
-from tunesmith.pipeline.fitting.methods import load_classifier, load_generator
+from tunesmith.pipeline import engines, in_memory, new_data
+from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
@@ -127,7 +127,7 @@ def _sampled_answers(
     if not recipe.generate.do_sample and recipe.generate.temperature == 1:
         update["temperature"] = TEMPERATURE
     settings = recipe.generate.model_copy(update=update)
-    generator, compared = load_generator(run), self_consistency.COMPARISONS[answer]
+    generator, compared = engines.load_generator(run, settings.engine), self_consistency.COMPARISONS[answer]
     origin = replace(_origin(run), samples=number, temperature=settings.temperature)
     references = [row.messages[-1] if row.messages[-1].role == "assistant" else None for row in examples]
     prompts = [row.messages[:-1] if last else row.messages for row, last in zip(examples, references, strict=True)]

@@ -13,7 +13,7 @@ from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import AnswerRequest, Classifier, TextGenerator
+from tunesmith.protocols import AnswerRequest, Classifier, Predictor, TextGenerator
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -68,6 +68,13 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     return handlers
 
 
+def engine(run: Run, settings: Serve) -> Predictor:
+    """Return what computes a run's labels or answers; `auto` is `generate.engine` for a run that answers."""
+    if settings.engine == "auto" and task_of(run).has_responses:
+        return engines.load(run, run.recipe.generate.engine, "generate.engine")
+    return engines.load(run, settings.engine, "serve.engine")
+
+
 def _served(name: str, run: Run, settings: Serve) -> Any:
     """Return a run as a served model, after a first answer, which does what is only done at first use."""
     from tunesmith.serving.backends import ServedClassifier, ServedGenerator
@@ -75,7 +82,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     recipe, created = run.recipe, int(time.time())
     say(f"loading {run.path}")
     if task_of(run).has_responses:
-        generator = engines.load(run, settings.engine, "serve.engine=")
+        generator = engine(run, settings)
         assert isinstance(generator, TextGenerator)
         prompt = generator.tokenize([Message("user", "Hello")])
         requests = [AnswerRequest(prompt, 1, 0, recipe.generate, lambda *_: True)]
@@ -83,7 +90,7 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         return ServedGenerator(
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
-    classifier = engines.load(run, settings.engine, "serve.engine=")
+    classifier = engine(run, settings)
     assert isinstance(classifier, Classifier)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)

@@ -12,7 +12,7 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.protocols import Classifier, Predictor, TextGenerator, TrainResult
+from tunesmith.protocols import Classifier, Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
@@ -55,7 +55,7 @@ class Method:
         raise NotImplementedError
 
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in an export of a run that is a graph. recipe: the run's."""
+        """Return the predictor in an export of a run that is computed without torch. recipe: the run's."""
         from tunesmith.exporting import onnx, openvino
 
         return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
@@ -217,7 +217,7 @@ class GeneratorMethod(FineTunedMethod):
         return generators.reload(recipe, folder)
 
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        return self.load(folder, recipe)  # which knows a graph from weights
+        return self.load(folder, recipe)  # which knows graphs and GGUF files from weights
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
         return inspection.render(recipe, splits)
@@ -278,14 +278,6 @@ def load_classifier(run: Run) -> Classifier:
     predictor = load_predictor(run)
     if not isinstance(predictor, Classifier):
         raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
-    return predictor
-
-
-def load_generator(run: Run) -> TextGenerator:
-    """Return the text generator that a finished run trained. Raises RunError for a run of another task."""
-    predictor = load_predictor(run)
-    if not isinstance(predictor, TextGenerator):
-        raise RunError(f"{run.path} is not a text generator", found=f"a run of task {run.recipe.task}")
     return predictor
 
 
