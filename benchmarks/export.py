@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = parser.parse_args()
     clock = time.perf_counter if args.clock == "wall" else time.process_time
-    rows = new_data.read(runs.find(args.run).recipe, args.data)[: args.rows]
+    rows = new_data.read(new_data.settings(runs.find(args.run).recipe, args.data))[: args.rows]
     with tempfile.TemporaryDirectory() as folder:
         made = sides(args.run, Path(folder), args.batch_size)
         print(json.dumps(measure(made, rows, args.chunk, clock), indent=2))

@@ -54,8 +54,8 @@ def predict(
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
     `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
-    engine: what computes labels: `torch`, `auto` or one of `engines.ENGINES`; `auto` takes an export in the run that was faster and gave
-    every label of the run.
+    engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
+    was faster and gave every label of the run.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
     the source's columns that are no turns.
     """
