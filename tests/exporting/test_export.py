@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import itertools
 import json
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -565,6 +567,11 @@ def test_what_counts_as_the_same() -> None:
     parity.check(flipped, allow_loss=True)
     with pytest.raises(RunError, match="--allow-loss"):
         parity.check(flipped, allow_loss=False)
+    for share, differences, kept in ((0.98, None, True), (0.4, None, False), (0.98, {"decode": 0.0}, False)):
+        rounded_by_engine = replace(close, same_responses=share, differences=differences)
+        assert "of whole responses agree" in str(parity.problem(rounded_by_engine))  # `auto` does not take it
+        with contextlib.nullcontext() if kept else pytest.raises(RunError, match="does not match the run"):
+            parity.check(rounded_by_engine, allow_loss=False)
     assert parity.problem(proof([float("nan"), 1.0], [0.0, 4.0]))
 
 

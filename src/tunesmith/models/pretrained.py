@@ -103,7 +103,8 @@ def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.M
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     saved_tokenizer, adapter = tokenizer(settings), adapters.saved(folder)
     if graphs.is_graph(folder):
-        return graphs.GraphModel.load(folder), saved_tokenizer
+        with _quiet():
+            return graphs.GraphModel.load(folder), saved_tokenizer
     if (folder / llama_cpp.FILE).is_file():
         return llama_cpp.LlamaCppModel.load(folder), saved_tokenizer
     if adapter is None:
