@@ -89,7 +89,8 @@ def main() -> None:
     table, features = vectorize(train, SETTINGS), peer.fit_transform([example.text for example in train])
     order = [peer.vocabulary_[gram] for gram in table.vocabulary]
     held_out = peer.transform([example.text for example in test]) if test else None
-    single, ones, results = features.astype(np.float32), np.ones(len(gold)), {}
+    single, ones = features.astype(np.float32), np.ones(len(gold))
+    results: dict[tuple[str, str], dict[str, float | None]] = {}
 
     def ours() -> tuple[np.ndarray, np.ndarray]:
         weight, bias, _ = newton.fit(table.features, gold, ones, len(labels), SETTINGS.C, 1000, args.threads)
@@ -112,7 +113,7 @@ def main() -> None:
             [example.text for example in train]
         ),
     }
-    sides = {("vectorize", name): run for name, run in vectorizers.items()}
+    sides: dict[tuple[str, str], Callable[[], Any]] = {("vectorize", name): run for name, run in vectorizers.items()}
     sides |= {("fit", name): run for name, run in solvers.items()}
     if args.fasttext:
         sides["whole", "fastText"] = fasttext(train, test, args.threads)
@@ -140,9 +141,9 @@ def main() -> None:
         ratio = statistics.median(other / mine for other, mine in zip(times, base, strict=True))
         result = results.get((part, name), {"loss": None, "accuracy": None})
         above = "" if result["loss"] is None else f"{result['loss'] / best - 1:.1e}"
-        accuracy = "" if result["accuracy"] is None else f"{result['accuracy']:.4f}"
+        reached = "" if result["accuracy"] is None else f"{result['accuracy']:.4f}"
         shown = f"{ratio:.2f}" if part != "whole" else ""
-        print(f"| {part} | {name} | {statistics.median(times):.2f} | {shown} | {above} | {accuracy} |", flush=True)
+        print(f"| {part} | {name} | {statistics.median(times):.2f} | {shown} | {above} | {reached} |", flush=True)
     if args.output:
         content = {f"{part}, {name}": times for (part, name), times in seconds.items()}
         args.output.write_text(json.dumps(content, indent=1) + "\n")
