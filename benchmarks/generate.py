@@ -29,7 +29,7 @@ from tunesmith.tasks import instruction
 Side = Callable[[], list[list[int]]]
 
 
-def ours(generator: Generator, prompts: Sequence[list[int]], settings: Generate) -> Side:
+def ours(generator: Any, prompts: Sequence[list[int]], settings: Generate) -> Side:
     """What `respond` runs, with token ids instead of texts."""
 
     def run() -> list[list[int]]:

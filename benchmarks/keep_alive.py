@@ -22,7 +22,7 @@ from serve import ours, read
 from tunesmith import recipe as recipes, runs
 from tunesmith.pipeline.commands.serve import engine
 from tunesmith.pipeline.engines import load_generator
-from tunesmith.protocols import AnswerRequest
+from tunesmith.protocols import AnswerRequest, Classifier
 from tunesmith.types import Example, Message
 
 MAX_MS = 2.0
@@ -56,6 +56,7 @@ def classification(args: argparse.Namespace) -> dict[str, Any]:
     texts = read(args.texts, args.requests)
     run = runs.find(args.run)
     model = engine(run, recipes.load(run.recipe, args.set, sections=("serve",)).serve)
+    assert isinstance(model, Classifier)
     with ours(args) as (address, _):
         connection = http.client.HTTPConnection(address.removeprefix("http://"))
 

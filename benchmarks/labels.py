@@ -30,7 +30,7 @@ from tunesmith.models import pretrained
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier
 from tunesmith.recipe import Model
-from tunesmith.recipe.sections import Predict, Prompt
+from tunesmith.recipe.generation_settings import Predict, Prompt
 from tunesmith.types import Example
 
 MODEL = "pypi:smollm2-135m-instruct"
@@ -53,7 +53,7 @@ class Sides:
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of the questions."""
-        return self.ours._prompts(examples, aloud=False)
+        return self.ours._prompts(examples, log=False)
 
     def score(self, examples: Sequence[Example]) -> Answers:
         return [prediction.label for prediction in self.ours.predict(examples)]
@@ -115,7 +115,9 @@ def pad(rows: Sequence[list[int]], side: str) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.tensor([fill(row, row) for row in rows]), "attention_mask": mask}
 
 
-def side_by_side(sides: dict[str, Callable[[Any], Answers]], blocks: Sequence[Sequence[Example]], args: Any) -> Any:
+def side_by_side(
+    sides: dict[str, Callable[[Any], Answers]], blocks: Sequence[Sequence[Example]], args: Any
+) -> dict[str, Any]:
     """Every side answers a block, then every side the next; the first block also warms up, unmeasured."""
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -95,7 +95,7 @@ def tunesmith(*words: str) -> None:
 
 def shown(result: dict[str, Any]) -> str:
     """The figures on one line, without those of single rounds."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in result.items():
         inner = value if isinstance(value, dict) else {"": value}
         flat |= {f"{name} {key}".strip(): item for key, item in inner.items() if name != "rounds"}

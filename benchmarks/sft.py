@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import harness
 import numpy as np
@@ -174,7 +174,7 @@ def adapted(model: nn.Module, method: str) -> nn.Module:
 
     torch.manual_seed(0)
     config = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config)
+    return cast(nn.Module, peft.get_peft_model(model, config))
 
 
 def main() -> None:

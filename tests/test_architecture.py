@@ -63,7 +63,7 @@ DOORS = {
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
     "deepspeed": {"training/zero.py"},
-    "sklearn": {"models/linear.py", "classifier.py"},
+    "sklearn": {"classifier.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
     "llama_cpp": {"models/llama_cpp.py"},

@@ -187,6 +187,10 @@ class TrainResult:
     notes: TrainingNotes = field(default_factory=TrainingNotes)
     earlier_seconds: float = 0.0
     """Training before the run was interrupted."""
+    is_saved: bool = False
+    """Whether `model/` of the run holds the predictor already."""
+    validation: dict[str, float] | None = None
+    """Scores of these weights on the validation split, where training measured them on every row as it is."""
 
     @property
     def classifier(self) -> Classifier:

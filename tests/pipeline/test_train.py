@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import tunesmith
 from tests import tiny
-from tunesmith import cli, data
+from tunesmith import cli, data, runs as run_folders
 from tunesmith.errors import ModelError, RecipeError, RunError, TrainingError
 from tunesmith.evaluation import metrics
+from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier
+from tunesmith.pipeline.task_table import read_splits
+from tunesmith.prediction import likelihood
 from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import TrainResult
 from tunesmith.runs import Run
@@ -298,3 +302,37 @@ def test_training_begins_with_a_summary(reviews: Path, tiny_models: Models, caps
     run = train("linear", reviews, tiny_models)
     parameters = run.finished.costs.parameters
     assert f"{parameters:,} of {parameters:,} parameters were trained" in capsys.readouterr().err
+
+
+def test_what_training_measured_and_wrote_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [{"instruction": f"Say {n}", "output": f"it is {n}"} for n in range(24)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    recipe = {
+        "task": "instruction",
+        "data": {"path": str(tmp_path / "pairs.json")},
+        "train": {"max_steps": 2},
+        "model": {"name_or_path": str(tiny.generator("llama", tmp_path / "llama")), "max_length": 256},
+        "evaluate": {"max_responses": 0, "num_samples": 0, "base": False, "bootstrap_samples": 100},
+    }
+    scored: list[int] = []
+    written: list[str] = []
+    losses, write_folder = likelihood.losses, run_folders.write_folder
+
+    def score(model: Any, encoder: Any, length: int, names: Any, conversations: Any) -> list[likelihood.Loss]:
+        scored.append(len(names))
+        return losses(model, encoder, length, names, conversations)
+
+    def write(target: Path, fill: Callable[[Path], None]) -> None:
+        written.append(target.name)
+        write_folder(target, fill)
+
+    monkeypatch.setattr(likelihood, "losses", score)
+    monkeypatch.setattr(run_folders, "write_folder", write)
+    run = tunesmith.train(recipe, run_dir=tmp_path / "run")
+    splits = read_splits(run.recipe)
+    assert scored == [len(splits.test)]
+    assert written.count("model") == 1
+    rows = splits.validation
+    loaded = load_generator(run).losses([row.id for row in rows], [row.messages for row in rows])
+    mean = sum(loss for loss, _ in loaded) / sum(count for _, count in loaded)
+    assert run.finished.validation == {"loss": pytest.approx(mean, rel=1e-5)}

@@ -135,7 +135,12 @@ def test_a_run_as_guard_of_another(linear: Path) -> None:
 
 
 def test_the_fastest_export_that_holds_computes(
-    reviews: Path, linear: Path, tmp_path: Path, tiny_models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    reviews: Path,
+    linear: Path,
+    tmp_path: Path,
+    tiny_models: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`auto`: of exports in the run, if they were faster and said what the run says; else torch. All label alike."""
     folder = encoder(tmp_path, reviews, tiny_models("bert"))
@@ -162,7 +167,18 @@ def test_the_fastest_export_that_holds_computes(
     ):
         prove(change)
         assert (type(engine(found, Serve())) is type(exported)) is kind
+    prove({"agreement": 0.995, "exact": False})
+    assert type(engine(found, Serve())) is type(exported)
+    capsys.readouterr()
+    assert tunesmith.predict(found, rows[0].text)[0]["label"] == plain[0].label
+    assert "computed by" not in capsys.readouterr().err, "predict only takes an export that gave every label of the run"
     prove({})
+    assert tunesmith.predict(found, rows[0].text)[0]["label"] == plain[0].label
+    assert f"computed by ONNX Runtime, from {file.parent}" in capsys.readouterr().err
+    tunesmith.predict(found, rows[0].text, engine="torch")
+    assert "computed by" not in capsys.readouterr().err
+    with pytest.raises(RecipeError, match=r"--engine=cuda: no such engine\n.*auto, torch, onnx"):
+        tunesmith.predict(found, rows[0].text, engine="cuda")
     with monkeypatch.context() as without:
         without.setattr("importlib.util.find_spec", lambda name: None)
         assert type(engine(found, Serve())) is not type(exported)

@@ -91,6 +91,12 @@ class _Predict(Command):
             help="write cells to .csv that a spreadsheet would run as they are, without a ' before them",
         )
         parser.add_argument(
+            "--engine",
+            default="auto",
+            help="what computes labels: torch, or onnx, onnx-int8 or openvino from the run's exports; auto (the "
+            "default) takes an export that was faster and gave every label of the run",
+        )
+        parser.add_argument(
             "overrides", nargs="*", metavar="data.name=value", help="where new data differs; generate.*"
         )
         add_no_verify(parser)
@@ -104,7 +110,7 @@ class _Predict(Command):
         run = runs.find(args.run_dir)
         check_output(output, run, args.data, overwrite=args.overwrite)
         options = {"source": args.data, "overrides": [*column_settings(args), *args.overrides], "top_k": args.top_k}
-        rows = predict(run, args.text, text_pairs=args.text_pair, **options)
+        rows = predict(run, args.text, text_pairs=args.text_pair, engine=args.engine, **options)
         answers = task_of(run).has_responses
         if not (output or (answers and args.data)):
             show(table(rows, ".jsonl"), end="")

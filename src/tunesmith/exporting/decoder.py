@@ -137,10 +137,12 @@ def write_scripted(source: ExportSource, folder: Path) -> None:
         flat.decoder.config.save_pretrained(folder)
 
 
-def read_back(source: ExportSource, folder: Path, engine: str, lines: RunLines | None = None) -> Exported:
+def read_back(
+    source: ExportSource, folder: Path, engine: str, lines: RunLines | None = None, exact: bool = True
+) -> Exported:
     """Write tokenizer, settings and run.py beside a graph, and return the run's predictor around it.
 
-    lines: None for ONNX Runtime's own.
+    lines: None for ONNX Runtime's own. exact: whether nothing was rounded.
     """
     model = GraphModel.load(folder)
     predictor = source.predictor.with_model(model)
@@ -155,7 +157,8 @@ def read_back(source: ExportSource, folder: Path, engine: str, lines: RunLines |
         return step_by_step(model, rows)
 
     generator = predictor if isinstance(predictor, TextGenerator) else None
-    return Exported(predictor.logits, engine, others={"decode": alone, "batch": together}, generator=generator)
+    others = {"decode": alone, "batch": together}
+    return Exported(predictor.logits, engine, exact, others=others, generator=generator)
 
 
 def step_by_step(model: GraphModel, rows: Sequence[PromptWithAnswer]) -> list[Logits]:

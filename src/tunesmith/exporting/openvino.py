@@ -30,14 +30,15 @@ def openvino(source: ExportSource, folder: Path) -> Exported:
     """Write the model as an OpenVINO graph, with dynamic batch and sequence axes."""
     from tunesmith.exporting import decoder, network
 
+    kind = network if source.parts.chat is None else decoder
+    kind.check(source, "openvino")  # before it asks for a package that would not help
     openvino_import.module()
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 
     # A cache stays an input and an output, as in every other graph: hidden in the model, it would have one batch,
     # which rows could neither join nor leave.
     config = OpenVINOConfig(stateful=False)
-    export = network.export if source.parts.chat is None else decoder.export
-    export(source, "openvino", OpenVINOExporter, config).save_pretrained(folder)
+    kind.export(source, "openvino", OpenVINOExporter, config).save_pretrained(folder)
     if source.parts.chat is not None:
         opened = COMPILE.format(graph="self.graph", folder="FOLDER") + "\n" + EMPTY_CACHE
         called = "logits, *longer = self.graph(inputs | self.cache).values()"

@@ -177,7 +177,7 @@ def check(report: ParityReport, allow_loss: bool) -> None:
         f"the {report.target} export does not match the run",
         expected=exact if report.exact else rounded,
         found=difference,
-        do="choose another target" if report.exact else "choose a finer precision, or accept the loss: --allow-loss",
+        do="choose another target" + ("" if report.exact else ", a finer precision, or accept the loss: --allow-loss"),
     )
 
 

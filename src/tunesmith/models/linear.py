@@ -1,18 +1,17 @@
 """Bag of words and logistic regression: the baseline, and the head of a probe.
 
-scikit-learn learns the vocabulary, the weights of the n-grams and the regression; these are stored as safetensors and
-JSON, and predicting needs numpy only (importing scikit-learn takes longer than predicting).
+The vocabulary and the weights of the n-grams are those of scikit-learn (`vectorizer`), the regression is fitted by
+Newton's method (`newton`). They are stored as safetensors and JSON, and predicting needs numpy only.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +21,26 @@ from tunesmith import console, records
 from tunesmith.data import labels as names
 from tunesmith.errors import ModelError, TrainingError
 from tunesmith.manifest import TrainingNotes
+from tunesmith.models.ngrams import WORD, BagOfWords
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
 from tunesmith.types import Example, Prediction
 
+if TYPE_CHECKING:
+    from tunesmith.models.newton import ColumnBlocks
+
 Floats = NDArray[np.float64]
-WORD = re.compile(r"(?u)\b\w\w+\b")
 WEIGHTS, SETTINGS = "linear.safetensors", "linear.json"
 SCORES_AT_ONCE = 1 << 22
 """Scores (texts x classes) computed at once: 32 MB, and a few times that for their probabilities."""
 FEW_CLASSES = 20
-"""Up to here lbfgs needs no more memory than the texts do, whatever their number."""
+"""Up to here Newton's method needs no more memory than the texts do, whatever their number."""
 MANY_CLASSES = 500
 """Above this the user is told what solver their number means."""
 EXACT_MEMORY = 1 << 30
 """Bytes that an exact solver may take."""
 ADVICE = {
-    "newton-cg": "fitted by newton-cg, which finds the exact optimum",
+    "newton": "fitted by Newton's method, which finds the optimum",
     "low-rank": "fitted as weights of rank 128 or less in minibatches, as an exact solver would take more than 1 GB; "
     "where both were measured, the accuracy was between 2 points lower and 30 points higher. Fewer n-grams "
     "(linear.min_df or linear.max_features) may leave room for an exact solver",
@@ -46,12 +48,11 @@ ADVICE = {
 """What the solver of many classes means for the user."""
 
 
-def solver(rows: int, features: int, classes: int) -> Literal["lbfgs", "newton-cg", "low-rank"]:
-    """Return the solver for this shape. The first two find the same optimum; docs/decisions.md has the measurements."""
-    if classes <= FEW_CLASSES:
-        return "lbfgs"
-    # newton-cg of scikit-learn 1.9 holds 12 arrays like the weights and 4 like the scores.
-    return "newton-cg" if 8 * classes * (12 * features + 4 * rows) <= EXACT_MEMORY else "low-rank"
+def solver(rows: int, features: int, classes: int) -> Literal["newton", "low-rank"]:
+    """Return the solver for this shape; docs/decisions.md has the measurements."""
+    # Newton's method holds 8 arrays like the weights and 6 like the scores, of 4 bytes each.
+    exact = classes <= FEW_CLASSES or 4 * classes * (8 * features + 6 * rows) <= EXACT_MEMORY
+    return "newton" if exact else "low-rank"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Regression:
     projection: Floats | None = None
 
     @classmethod
-    def fit(cls, features: Any, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
+    def fit(cls, features: ColumnBlocks, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
         """Fit on rows of features (sparse or dense) with one weight per class."""
+        from tunesmith.models import newton
+
         (rows, columns), classes = features.shape, len(weights)
         name, targets = solver(rows, columns, classes), np.asarray(gold)
         if classes > MANY_CLASSES:
@@ -75,17 +78,17 @@ class Regression:
         if name == "low-rank":
             from tunesmith.models import low_rank
 
-            projection, weight, bias = low_rank.fit(features, targets, weights[targets], classes, settings.C)
-            if isinstance(features, np.ndarray):  # of a probe: few columns, so that the product is small
+            table = features.joined()
+            projection, weight, bias = low_rank.fit(table, targets, weights[targets], classes, settings.C)
+            if isinstance(table, np.ndarray):  # of a probe: few columns, so that the product is small
                 return cls(weight @ projection.T, bias)
             return cls(weight, bias, projection)
-        from sklearn.linear_model import LogisticRegression
-
-        # The solvers stop at a gradient of `tol` in every weight, and gradients of K classes are 1 / K as large.
-        tol = 1e-4 if name == "lbfgs" else 1e-5 / classes
-        model = LogisticRegression(C=settings.C, max_iter=settings.max_iter, solver=name, tol=tol)
-        model.fit(features, targets, sample_weight=weights[targets])
-        return cls(model.coef_, model.intercept_)
+        weight, bias, converged = newton.fit(
+            features, targets, weights[targets], classes, settings.C, settings.max_iter
+        )
+        if not converged:
+            console.warn(f"the regression stopped before its optimum, after linear.max_iter={settings.max_iter}")
+        return cls(weight, bias)
 
     @property
     def size(self) -> int:
@@ -102,37 +105,6 @@ class Regression:
     def tensors(self) -> dict[str, Any]:
         factors = {"weight": self.weight, "bias": self.bias, "projection": self.projection}
         return {name: np.ascontiguousarray(factor) for name, factor in factors.items() if factor is not None}
-
-
-@dataclass(frozen=True)
-class BagOfWords:
-    """The n-grams of a text, as scikit-learn's analyzers `word` and `char_wb` define them."""
-
-    settings: Linear
-
-    def __call__(self, example: Example) -> list[str]:
-        """Return all n-grams of an example. Those of the second text are marked, to tell the two texts apart."""
-        grams = self._grams(example.text)
-        if example.text_pair is not None:
-            grams += [f"2|{gram}" for gram in self._grams(example.text_pair)]
-        return grams
-
-    def _grams(self, text: str) -> list[str]:
-        text = text.lower() if self.settings.lowercase else text
-        grams: list[str] = []
-        if self.settings.word_ngrams:
-            shortest, longest = self.settings.word_ngrams
-            words = WORD.findall(text)
-            for n in range(shortest, longest + 1):
-                grams += words if n == 1 else map(" ".join, zip(*(words[i:] for i in range(n)), strict=False))
-        if self.settings.char_ngrams:
-            shortest, longest = self.settings.char_ngrams
-            for word in (f" {word} " for word in text.split()):
-                for n in range(shortest, longest + 1):
-                    grams += [f"c|{word[i : i + n]}" for i in range(max(1, len(word) - n + 1))]
-                    if n >= len(word):  # a short word counts once, as a whole
-                        break
-        return grams
 
 
 @dataclass(frozen=True)
@@ -226,9 +198,8 @@ def read(file: Path) -> dict[str, Floats]:
 
 
 def prepare() -> None:
-    """Import scikit-learn, which takes a second, before `fit` is timed."""
-    import sklearn.feature_extraction.text
-    import sklearn.linear_model  # noqa: F401
+    """Import scipy before `fit` is timed."""
+    import scipy.sparse  # noqa: F401
 
 
 def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> TrainResult:
@@ -236,27 +207,18 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
 
     Raises TrainingError if `min_df` or empty texts leave no n-gram.
     """
-    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+    from tunesmith.models.vectorizer import vectorize
 
-    count = CountVectorizer(
-        analyzer=BagOfWords(settings), min_df=settings.min_df, max_features=settings.max_features, dtype=np.float64
-    )
-    try:
-        features = count.fit_transform(examples)
-    except ValueError as error:
+    table = vectorize(examples, settings)
+    if not table.vocabulary:
         raise TrainingError(
             "cannot fit a bag of words: no n-gram of the training texts is left",
             found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
             do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
-        ) from error
-    idf = None
-    if settings.vectorizer == "tfidf":
-        transform = TfidfTransformer(sublinear_tf=True)
-        features = transform.fit_transform(features)
-        idf = transform.idf_
-    regression = Regression.fit(features, names.indices(examples, labels), settings, weights)
-    vocabulary = {gram: int(index) for gram, index in count.vocabulary_.items()}
-    name = solver(features.shape[0], features.shape[1], len(labels))
-    notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "lbfgs" else name)
-    predictor = LinearClassifier(labels, settings, vocabulary, idf, regression)
+        )
+    regression = Regression.fit(table.features, names.indices(examples, labels), settings, weights)
+    vocabulary = {gram: index for index, gram in enumerate(table.vocabulary)}
+    name = solver(*table.features.shape, len(labels))
+    notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "newton" else name)
+    predictor = LinearClassifier(labels, settings, vocabulary, table.idf, regression)
     return TrainResult(predictor, regression.size, regression.size, notes)

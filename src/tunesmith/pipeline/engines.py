@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith import integrity, records
+from tunesmith import integrity, processes, records
 from tunesmith.console import say, warn
-from tunesmith.errors import MissingExtra, RunError
+from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.exporting import parity
 from tunesmith.exporting.parity import ParityReport
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
@@ -45,17 +45,21 @@ ENGINES = {
 """What computes in place of torch, by name."""
 
 
-def load(run: Run, name: str, setting: str) -> Predictor:
+def load(run: Run, name: str, setting: str, least_agreement: float = parity.AGREE) -> Predictor:
     """Return what computes a run's labels or answers.
 
     name: `torch`, `auto`, or a key of ENGINES; `auto` is the fastest of torch and the exports that match the run,
-    compared on as many rows as `export` takes by default. setting: the one with this value, for messages. Raises
+    compared on as many rows as `export` takes by default. setting: the one with this value, for messages.
+    least_agreement: share of the compared answers that an export needs for `auto`. Raises RecipeError for another name,
     RunError where there is no such export, or the run can have none; MissingExtra without the engine's package.
     """
     if name == "auto":
-        name = _fastest(run)
+        name = _fastest(run, least_agreement)
     if name == "torch":
         return load_predictor(run)
+    if name not in ENGINES:
+        expected = ", ".join(["auto", "torch", *ENGINES])
+        raise RecipeError(f"{setting}={name}: no such engine", expected=expected, do=f"{setting}=auto")
     engine = ENGINES[name]
     if not _can_compute(engine, run):
         able = [method for method, other in METHODS.items() if engine.target in other.export_targets]
@@ -76,7 +80,8 @@ def load(run: Run, name: str, setting: str) -> Predictor:
             f"{setting}={name} needs {engine.title}", do=f"pip install 'tunesmith[{engine.extra}]', or {setting}=torch"
         )
     integrity.verify(folder)
-    predictor = METHODS[run.recipe.method].load_graph(folder, run.recipe)
+    with processes.loading():
+        predictor = METHODS[run.recipe.method].load_graph(folder, run.recipe)
     say(f"{run.path}: computed by {engine.title}, from {folder}")
     return predictor
 
@@ -90,7 +95,7 @@ def load_generator(run: Run, name: str = "torch", setting: str = "generate.engin
     return predictor
 
 
-def _fastest(run: Run) -> str:
+def _fastest(run: Run, least_agreement: float) -> str:
     """Return what `auto` means for a run; a message has the reason where there are exports."""
     speeds, reasons = {"torch": 1.0}, []
     for name, engine in ENGINES.items():
@@ -105,6 +110,8 @@ def _fastest(run: Run) -> str:
             report = _report(folder / parity.FILE, exact=name != "onnx-int8")
             if problem := parity.problem(report):
                 reasons.append(f"{name}: {problem}")
+            elif report.agreement < least_agreement:
+                reasons.append(f"{name}: {parity.agreement(report)}")
             elif report.rows < min(ROWS, _held_out(run)):
                 reasons.append(f"{name}: compared on {report.rows} rows only")
             elif report.speed is None:

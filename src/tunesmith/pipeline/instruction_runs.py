@@ -38,9 +38,10 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
     ]
     if answered:  # as others read it: the rows of the data, with what the model said
         job.run.write(f"predictions/{Path(report_parts.title(job.run)).stem}-with-response.json", answered)
-    held_out = generated_responses.losses(generator, splits.validation)
+    validation = result.validation
+    if validation is None and (held_out := generated_responses.losses(generator, splits.validation)):
+        validation = {"loss": responses.mean_loss(held_out)}
     base_model.answer(job, generator, result.trainable > 0, watch)
-    validation = {"loss": responses.mean_loss(held_out)} if held_out else None
     return Outcome(validation, sum(row.response is not None for row in rows))
 
 

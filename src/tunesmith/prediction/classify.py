@@ -23,6 +23,7 @@ from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, pretrained, unpadding
 from tunesmith.models.linear import Regression
+from tunesmith.models.newton import ColumnBlocks
 from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.types import DataNote, Example, Prediction
@@ -195,7 +196,7 @@ def fit_probe(
             f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
         ) from error
     features, cut = embed(encoder, examples, settings)
-    head = Regression.fit(features, names.indices(examples, labels), regression, weights)
+    head = Regression.fit(ColumnBlocks([features]), names.indices(examples, labels), regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
     notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)

@@ -105,7 +105,7 @@ def _read(source: Source) -> tuple[Tree, dict[str, int]]:
         raise RecipeError(f"{path}: {what}", found=str(error), do="correct it") from error
     if node is None:
         return {}, {}
-    if not (isinstance(node, yaml.MappingNode) and isinstance(tree, dict)):  # `!!set {a}` is the one alone
+    if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: not a recipe", expected="settings such as `method: linear`", found=node.tag)
     return tree, dict(_lines(node, str(path)))
 
@@ -122,7 +122,7 @@ class _RecipeLoader(yaml.SafeLoader):
     """Safe YAML without anchors and aliases, which can stand for billions of values in a few lines, of limited depth.
 
     Numbers are those of YAML 1.2: `1e-4` is one; `0x1F`, `010`, `1:30`, `1_000` and `2026-01-31` are texts, which are
-    labels or names where they stand.
+    labels or names where they stand. Types that no setting has, such as `!!set`, are unknown.
     """
 
     depth = 0
@@ -151,6 +151,11 @@ FLOAT = re.compile(r"[-+]?(?:(?:\.\d+|\d+\.\d*)(?:e[-+]?\d+)?|\d+e[-+]?\d+|\.inf
 _RecipeLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if (tag or "").rpartition(":")[2] not in ("set", "omap", "pairs", "binary", "timestamp")
 }
 _RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
 for _class in (_RecipeLoader, _RecipeDumper):

@@ -17,8 +17,8 @@ from tunesmith.console import printable, warn
 from tunesmith.data import conversations, files, frames
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
-from tunesmith.pipeline.fitting.methods import load_classifier
 from tunesmith.pipeline.task_table import task_of
+from tunesmith.protocols import Classifier
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -45,6 +45,7 @@ def predict(
     source: object = None,
     overrides: Sequence[str] = (),
     top_k: int = 1,
+    engine: str = "auto",
 ) -> list[Row]:
     """Predict some texts, or every row of a data source, with a finished run.
 
@@ -53,6 +54,8 @@ def predict(
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
     `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
+    engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
+    was faster and gave every label of the run.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
     the source's columns that are no turns.
     """
@@ -61,15 +64,15 @@ def predict(
         source, texts = texts, ()
     singles, seconds = frames.texts(texts), frames.texts(text_pairs)
     if source is None:
-        return _predicted(run, None, overrides, top_k, _from_texts(singles, seconds))
+        return _predicted(run, None, overrides, top_k, engine, _from_texts(singles, seconds))
     if singles:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     with in_memory.as_path(source) as path:
-        return _predicted(run, path, overrides, top_k)
+        return _predicted(run, path, overrides, top_k, engine)
 
 
 def _predicted(
-    run: Run, source: str | None, overrides: Sequence[str], top_k: int, given: Sequence[Example] = ()
+    run: Run, source: str | None, overrides: Sequence[str], top_k: int, engine: str, given: Sequence[Example] = ()
 ) -> list[Row]:
     recipe = new_data.settings(run.recipe, source, overrides)
     columns = new_data.columns(recipe) if source else {}
@@ -103,7 +106,8 @@ def _predicted(
             found=", ".join(sorted(taken)),
             do="rename them in the data",
         )
-    predictor = load_classifier(run)
+    predictor = engines.load(run, engine, "--engine", least_agreement=1)
+    assert isinstance(predictor, Classifier)
     if not 1 <= top_k <= len(predictor.labels):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if source else ("label", "score", "scores")

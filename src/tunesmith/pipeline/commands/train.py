@@ -136,9 +136,10 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
         if result.notes.fallback:
             name, description = method.fallback(recipe)
             run.save_manifest(replace(run.manifest, name=name, description=description))
-        runs.write_folder(run.model, result.predictor.save)
+        if not result.is_saved:
+            runs.write_folder(run.model, result.predictor.save)
         if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
-            result = replace(result, predictor=method.load(run.model, recipe))
+            result = replace(result, predictor=method.load(run.model, recipe), validation=None)
         _finish(replace(job, splits=replace(splits, test=())) if skip_test else job, result, watch)
 
 

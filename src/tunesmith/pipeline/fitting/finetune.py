@@ -49,6 +49,8 @@ class TrainingSetup:
     reload: Callable[[Path], Predictor]
     """Loads the predictor from a folder that it was saved in."""
     notes: TrainingNotes = field(default_factory=TrainingNotes)
+    evaluates_all: bool = False
+    """Whether `evaluate` scores every row, uncut: what a finished run says of its validation split."""
     is_causal: bool = False
     """Whether the model is a causal language model, whose compiled layers pay earlier."""
 
@@ -103,7 +105,11 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         best_step=session.best_step,
         skipped=state.skipped,
     )
-    return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds)
+    validation = (
+        session.validation(session.best_step or state.step) if setup.evaluates_all and processes.is_main() else None
+    )
+    is_saved = session.best_step is not None  # written when it was found to be the best
+    return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds, is_saved, validation)
 
 
 def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
         # a new copy each time: what a classifier caches about its model is out of date after more steps
-        evaluate = label_scores(job, lambda rows: replace(predictor).predict(rows))
+        evaluate: Callable[[int], Scores] = label_scores(job, lambda rows: replace(predictor).predict(rows))
     else:
         evaluate = _Validation(job, predictor, loss, micro_batches)
     notes = replace(
@@ -90,6 +90,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         predictor,
         partial(reload, recipe),
         notes.with_cut(changes),
+        evaluates_all=isinstance(evaluate, _Validation) and evaluate.is_whole,
         is_causal=True,
     )
 
@@ -165,9 +166,11 @@ class _Validation:
         self, job: Job, generator: Generator, loss: Any, micro_batches: MicroBatches[EncodedText, Any]
     ) -> None:
         self.job, self.generator, self.loss = job, generator, replace(loss, per_token=None)
-        self.held_out = self._batches(sample(job.splits.validation, job.recipe), micro_batches)
+        rows = sample(job.splits.validation, job.recipe)
+        self.held_out, is_uncut = self._batches(rows, micro_batches)
+        self.is_whole = is_uncut and len(rows) == len(job.splits.validation) > 0
         learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
-        self.learned = self._batches(learned, micro_batches)
+        self.learned, _ = self._batches(learned, micro_batches)
 
     def __call__(self, step: int) -> Scores:
         scores = {"loss": self._loss(self.held_out)}
@@ -176,11 +179,14 @@ class _Validation:
         self._answer(step)
         return scores
 
-    def _batches(self, examples: Sequence[Example], micro_batches: MicroBatches[EncodedText, Any]) -> list[Any]:
+    def _batches(
+        self, examples: Sequence[Example], micro_batches: MicroBatches[EncodedText, Any]
+    ) -> tuple[list[Any], bool]:
+        """Return the examples as batches, and whether each is in them as it is."""
         generator = self.generator
-        rows, _ = encode(examples, self.job.recipe, (), generator.chat_encoder, generator.max_length)
+        rows, changes = encode(examples, self.job.recipe, (), generator.chat_encoder, generator.max_length)
         whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
-        return replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else []
+        return replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else [], not changes
 
     def _loss(self, rows: Sequence[Any]) -> float:
         model = self.generator.model

@@ -199,7 +199,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
-    export_targets = (*WEIGHTS, "onnx", "openvino", "torch-export", "torchscript", "gguf", "ollama")
+    export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401

@@ -83,6 +83,10 @@ class Session:
         if state.skipped:
             warn(f"skipped {state.skipped} step(s), which had nothing to learn or overflowed fp16")
 
+    def validation(self, step: int) -> dict[str, float] | None:
+        """Return the scores of the validation split after a step; None where it was not evaluated then."""
+        return next((line.validation for line in self.job.run.metrics() if line.step == step and line.validation), None)
+
     def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
         if not step.skipped:
             self.losses.append(step.loss)
