@@ -23,6 +23,8 @@ ERRORS = [
     (ValueError("no such thing (os error 2)"), None),
     (RuntimeError("(sqlite3.OperationalError) disk I/O error"), errno.EIO),
     (RuntimeError("basic_ios::clear: iostream error"), errno.EIO),  # OpenVINO, whatever the reason
+    (OSError("2048 requested and 1776 written"), errno.EIO),  # numpy
+    (OSError("problem writing element 1024 to file"), errno.EIO),
     (ValueError("embedded null byte"), errno.EILSEQ),
     (KeyError("space"), None),
 ]

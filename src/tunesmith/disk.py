@@ -47,7 +47,9 @@ IN_TEXT = re.compile(r"\(os error (\d+)\)")
 IN_WORDS = {
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
-    "iostream error": errno.EIO,
+    "iostream error": errno.EIO,  # OpenVINO
+    "problem writing element": errno.EIO,  # numpy.tofile
+    "requested and": errno.EIO,  # the same, of an array that is contiguous
     "readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
     "embedded null byte": errno.EILSEQ,

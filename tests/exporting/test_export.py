@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
 from tests.small_runs import QUICK, classify, held_out, instruct, merge_tokens
-from tunesmith import records
+from tunesmith import records, runs
 from tunesmith.cli import inference, main
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
@@ -705,3 +706,26 @@ def test_minilm_as_onnx_and_in_8_bits(tmp_path: Path) -> None:
     row = held_out(run)[0]
     said = in_folder(run.path / "export" / "onnx-int8", "run.py", row.text, without=["torch", "transformers"])
     assert said.split("\t")[0] == onnx.load(run.path / "export" / "onnx-int8").predict([row])[0].label
+
+
+# --- a disk that fails ---------------------------------------------------------------------------------------------
+
+
+def export_with_small_files(run: str, target: str, output: str) -> None:
+    """`tunesmith export` where no file may be larger than 40 KB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40 << 10, 40 << 10))
+    forked.command("export", run, "--to", target, "--output", output, "--rows", "2")
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch-export", "torchscript", "gguf", "safetensors"])
+def test_a_full_disk_leaves_nothing_of_a_generator_and_says_so(target: str, generator: Run, tmp_path: Path) -> None:
+    before = runs.size(generator.path)
+    process = forked.start(
+        tmp_path / "process", export_with_small_files, *map(str, (generator.path, target, tmp_path / "out"))
+    )
+    process.join()
+    said = (tmp_path / "process.err").read_text()
+    assert process.exitcode == 2, said
+    assert ("check the disk" if target in ("onnx", "gguf") else "raise the limit on the size of a file") in said
+    assert [path.name for path in tmp_path.iterdir() if path.name.strip(".").startswith("out")] == []
+    assert runs.size(generator.path) == before
