@@ -65,7 +65,7 @@ def load(run: Run, name: str, setting: str, least_agreement: float = parity.AGRE
         able = [method for method, other in METHODS.items() if engine.target in other.export_targets]
         raise RunError(
             f"{run.path} cannot be computed by {setting}={name}",
-            expected=f"a run of method {' or '.join(able)}{', with responses' if engine.only_responses else ''}",
+            expected=f"a run of method {', '.join(able)}{', with responses' if engine.only_responses else ''}",
             found=f"a {run.recipe.method} run{' that classifies' if engine.only_responses else ''}",
             do=f"{setting}=auto",
         )
