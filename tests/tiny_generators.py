@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests import tiny
 from tunesmith.data.prompts import ChatEncoder
+from tunesmith.exporting.source import ExportSource
 from tunesmith.prediction.generate import Generator
-from tunesmith.recipe import Prompt
+from tunesmith.recipe import Generate, Model, Prompt
 
 FAMILIES = ["llama", "gpt2", "opt", "gpt_neox"]
 CHAT = (
@@ -55,3 +57,11 @@ def scripted(generator: Generator, text: str, ended: bool = True) -> Generator:
 
     generator.model.register_forward_hook(force)
     return generator
+
+
+def export_source(generator: Generator, settings: Generate, **changes: Any) -> ExportSource:
+    """What an export starts from, as of a run of this generator."""
+    facts: dict[str, Any] = {"is_adapter": False, "base": Model(name_or_path="tiny"), "generate": settings}
+    return ExportSource(
+        "generator", generator, generator.parts(), (), Path("run/model"), Generator.load, **facts | changes
+    )

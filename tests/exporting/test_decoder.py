@@ -18,22 +18,15 @@ from tests import tiny_generators
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import onnx, parity, targets
 from tunesmith.exporting.parity import ParityReport
-from tunesmith.exporting.source import Exported, ExportSource
+from tunesmith.exporting.source import Exported
 from tunesmith.models.graphs import GraphModel
 from tunesmith.prediction.generate import Generator
-from tunesmith.recipe import Generate, Model
+from tunesmith.recipe import Generate
 from tunesmith.types import Message
 
 QUESTIONS = ["Why?", "Name three primary colours, please.", "Translate the text.", "Be brief, and say who you are."]
 SETTINGS = Generate(max_new_tokens=12)
 SAMPLED = Generate(max_new_tokens=12, do_sample=True, temperature=1.2, top_k=60, top_p=0.95, repetition_penalty=1.3)
-
-
-def source(generator: Generator, **changes: Any) -> ExportSource:
-    facts: dict[str, Any] = {"is_adapter": False, "base": Model(name_or_path="tiny"), "generate": SETTINGS}
-    return ExportSource(
-        "generator", generator, generator.parts(), (), Path("run/model"), Generator.load, **facts | changes
-    )
 
 
 def compared(generator: Generator, exported: Exported) -> ParityReport:
@@ -56,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             {} if family in ("llama", "gpt2") else {"num_hidden_layers": 1}
         )  # tracing takes as long as they are many
         generator = tiny_generators.generator(family, **layers)
-        return generator, targets.find(target)(source(generator), folder), folder
+        return generator, targets.find(target)(tiny_generators.export_source(generator, SETTINGS), folder), folder
 
     return write
 
@@ -218,7 +211,7 @@ def test_a_graph_of_a_language_model_is_no_classifier(written: Callable[..., Any
 def test_what_cannot_be_a_graph(tmp_path: Path) -> None:
     generator = tiny_generators.generator("llama")
     with pytest.raises(RunError, match="onnx cannot be written in float16"):
-        onnx.onnx(source(generator, precision="float16"), tmp_path)
+        onnx.onnx(tiny_generators.export_source(generator, SETTINGS, precision="float16"), tmp_path)
     generator.model.forward = lambda **_: 1 / 0
     with pytest.raises(ModelError, match="cannot be written as torchscript"):
-        targets.find("torchscript")(source(generator), tmp_path)
+        targets.find("torchscript")(tiny_generators.export_source(generator, SETTINGS), tmp_path)

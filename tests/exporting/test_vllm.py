@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_generators
-from tests.exporting.test_decoder import source
 from tunesmith.data.prompts import TEMPLATES, ChatEncoder
 from tunesmith.exporting import usage, weights
 from tunesmith.prediction.generate import Generator
@@ -43,7 +42,7 @@ def folder(template: str, system: str | None, path: Path, settings: Generate | N
     words = tiny_generators.byte_tokenizer()
     words.chat_template = tiny_generators.CHAT
     generator = replace(generator, chat_encoder=ChatEncoder.of(Prompt(template=template, system=system), words))
-    weights.safetensors(source(generator, generate=settings or Generate()), path / "out")
+    weights.safetensors(tiny_generators.export_source(generator, settings or Generate()), path / "out")
     return generator, path / "out"
 
 
@@ -109,7 +108,9 @@ def test_generation_defaults_are_where_servers_look(tmp_path: Path) -> None:
 
 def test_the_card_serves_as_the_run_generates(tmp_path: Path) -> None:
     generator = tiny_generators.generator(num_hidden_layers=1)
-    greedy = usage.usage(source(generator), "safetensors", False, tmp_path)
+    greedy = usage.usage(tiny_generators.export_source(generator, Generate()), "safetensors", False, tmp_path)
     assert """vllm serve . --max-model-len 500 --override-generation-config '{"temperature": 0}'\n""" in greedy
-    sampled = usage.usage(source(generator, generate=Generate(do_sample=True)), "safetensors", False, tmp_path)
+    sampled = usage.usage(
+        tiny_generators.export_source(generator, Generate(do_sample=True)), "safetensors", False, tmp_path
+    )
     assert "vllm serve . --max-model-len 500\n" in sampled

@@ -203,7 +203,9 @@ def test_what_cannot_be_served_is_told(
 ) -> None:
     found = runs.find(linear)
     assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
-    with pytest.raises(RunError, match=r"a run of method probe, encoder, generator\n.*a linear run\n.*serve\.engine=auto"):
+    with pytest.raises(
+        RunError, match=r"a run of method probe, encoder, generator\n.*a linear run\n.*serve\.engine=auto"
+    ):
         engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):
         load([found, found], Serve())
