@@ -102,6 +102,7 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
         ("seed: 1\nseed: 2\n", "recipe.yaml:2: seed is set twice"),
         ("!!set {seed, task}\n", "recipe.yaml:1: not YAML"),
         ("data: {label: !!timestamp x}\n", "recipe.yaml:1: not YAML"),
+        ("model: {name_or_path: 'https://host/x/y'}\n", "not an address: of a hub model give ORG/NAME"),
         ("judge: {model: !!set {a}}\n", "recipe.yaml:1: not YAML"),
         ("train: {max_steps: yes}\n", "line 1: train: max_steps is a number, not True"),
         ("linear: {word_ngrams: [yes, 2]}\n", "a number is meant, not True"),

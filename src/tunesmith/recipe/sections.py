@@ -14,6 +14,7 @@ from tunesmith.recipe.values import (
     BOUNDED,
     Count,
     Fraction,
+    ModelName,
     Plugin,
     Positive,
     Section,
@@ -35,10 +36,10 @@ LONGEST_NGRAM = 20
 class Model(Section):
     """The pretrained model under `probe`, `encoder` and `generator`; `linear` needs none."""
 
-    name_or_path: str = "pypi:all-minilm-l6-v2"
+    name_or_path: ModelName = "pypi:all-minilm-l6-v2"
     """A hub id, a local folder, a GGUF file, or a `pypi:` asset (models that come in a PyPI wheel, no hub needed).
     Unless set, `generator` takes `pypi:smollm2-135m-instruct`."""
-    generator: str | None = None
+    generator: ModelName | None = None
     """In a comparison: the causal language model under `generator`, where `name_or_path` is an encoder."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; a commit pins it."""
@@ -51,7 +52,7 @@ class Model(Section):
     from_config: Tree | None = None
     """An architecture of your own with random weights, such as `{model_type: gpt2, n_layer: 4, n_embd: 256}`; only
     the tokenizer then comes from `name_or_path`, or is `tokenizer`."""
-    tokenizer: str | None = None
+    tokenizer: ModelName | None = None
     """Another tokenizer than the model's: a hub id, a folder, `tiktoken:gpt2`, or a vocabulary file of tiktoken such as
     `tiktoken:folder/cl100k_base.tiktoken`. Mostly for `from_config`."""
     state_dict: str | None = None

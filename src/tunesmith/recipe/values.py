@@ -65,6 +65,12 @@ def numbers(value: Any) -> Any:
     return (_number(value),) if isinstance(value, int) else value
 
 
+def _no_address(value: str) -> str:
+    if "://" in value:  # it may hold a key, and a recipe is written into the run
+        raise ValueError("not an address: of a hub model give ORG/NAME")
+    return value
+
+
 def _bounded(value: int) -> int:
     if value >= 2**31:
         raise ValueError("input should be less than 2 ** 31")
@@ -77,6 +83,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[int, Field(ge=0), BOUNDED] | Fraction
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1), BOUNDED]
+ModelName = Annotated[str, AfterValidator(_no_address)]
+"""A hub id, a path or a `pypi:` asset."""
 Plugin = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """Something of the user's own, as `module:name`."""
 
