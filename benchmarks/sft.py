@@ -56,7 +56,7 @@ class Instructions(harness.Task):
         self.texts, self.rows, self.held_out = texts[:cut][: args.rows], rows[:cut][: args.rows], rows[cut:]
         self.model = adapted(pretrained.causal_lm(settings, self.tokenizer, seed=0).module, args.method)
         self.loss = causal.PackedCausal()
-        if reason := packing.disagrees(self.model, [r.ids for r in self.rows], [r.labels for r in self.rows]):
+        if reason := packing.set_up(self.model, [r.ids for r in self.rows], [r.labels for r in self.rows]):
             raise RuntimeError(f"packing cannot be used: {reason}")
 
     def feed(self, max_tokens: int | None) -> MicroBatches[EncodedText, causal.PackedBatch]:

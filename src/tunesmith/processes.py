@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import socket
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
 """Environment in which to create accelerate's objects: its own DeepSpeed support would step in the backward pass."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
 _runs_one_command: ContextVar[bool] = ContextVar("runs_one_command", default=False)
 """Whether what this process loads stays until it ends."""
 
@@ -43,6 +46,27 @@ def loading() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """Within this, glibc keeps up to 2 GB that is freed for what is allocated next, up to 32 MB at a time.
+
+    Otherwise it returns the memory of every training step to the system, which clears each page before it gives it out
+    again: 5% of a step and more. Elsewhere than with glibc, nothing changes.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    except (OSError, AttributeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
+        libc.malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,7 +327,7 @@ def test_packing_works_through_the_adapter(family: str, kind: str, causal_models
     model, _ = causal(causal_models(family), LORA.model_copy(update={"kind": kind}))
     stir(model)
     labels = [[IGNORE, *ids[1:]] for ids in SEQUENCES]
-    assert packing.disagrees(model, SEQUENCES, labels) is None
+    assert packing.set_up(model, SEQUENCES, labels) is None
     packed = packing.pack(SEQUENCES, labels)
     with torch.no_grad():
         hidden_TD = packing.hidden_states(model.eval(), packed)

@@ -20,7 +20,7 @@ from tests import tiny
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.errors import ModelError
-from tunesmith.models import packing
+from tunesmith.models import packing, segment_attention
 from tunesmith.recipe import Evaluate, Train
 from tunesmith.training import causal, loop
 
@@ -146,7 +146,7 @@ def test_tree_of_a_row() -> None:
     packed = packing.pack([[5, 6, 7], [5, 6, 8, 9], [5, 6]], [[IGNORE, 6, 7], [IGNORE, IGNORE, 8, 9], [IGNORE, 6]])
     assert packed.ids.tolist() == [[5, 6, 7, 8, 9]]
     assert packed.positions.tolist() == [[0, 1, 2, 2, 3]]
-    assert packed.mask[0, 0].int().tolist() == [
+    assert packed.mask()[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -322,10 +322,11 @@ def test_families_agree(family: str, attention: str) -> None:
     rows = alpaca_like(6)
     network = tiny.causal(family, attention, vocab_size=1000)
     assert disagreement(network, rows) is None
+    assert network.config._attn_implementation == (segment_attention.NAME if attention == "sdpa" else attention)
 
 
 def disagreement(network: nn.Module, rows: Sequence[EncodedText]) -> str | None:
-    return packing.disagrees(network, [row.ids for row in rows], [row.labels for row in rows])
+    return packing.set_up(network, [row.ids for row in rows], [row.labels for row in rows])
 
 
 SHORT = texts([(ids, ids) for ids in ([5, 6, 7, 8], [5, 6, 9], [4, 7, 7, 7, 5])])

@@ -114,7 +114,7 @@ class _LinearWithGradient(torch.autograd.Function):
         for_input, for_weight, for_bias = ctx.needs_input_grad
         grad_NO, input_NI = grad.reshape(-1, grad.shape[-1]), input.reshape(-1, input.shape[-1])
         return (
-            _linear(grad_NO, weight.t().contiguous()).view_as(input) if for_input else None,
+            _linear(grad_NO, weight.t()).view_as(input) if for_input else None,
             _linear(grad_NO.t().contiguous(), input_NI.t().contiguous()) if for_weight else None,
             grad_NO.sum(0) if for_bias else None,
         )

@@ -2,7 +2,7 @@
 
 The sequences form a prefix tree; the row lists its nodes depth first. A token attends to itself and its ancestors, and
 its position is its depth, so every hidden state equals that of the sequence run alone (tests/parity/test_packing.py).
-`disagrees` tries whether a model supports this.
+`set_up` tries whether a model supports this.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tunesmith import errors
 from tunesmith.data.encode import IGNORE
 from tunesmith.errors import ModelError
+from tunesmith.models import segment_attention
+from tunesmith.models.segment_attention import Segment
 
 Ints = npt.NDArray[np.int64]
 Tokens = Sequence[Sequence[int]]
@@ -35,8 +37,8 @@ class Packed:
     """1 x T."""
     positions: torch.Tensor
     """1 x T: depth in the tree, the position the token has in its sequences."""
-    mask: torch.Tensor
-    """1 x 1 x T x T: True where a token (row) attends to a token (column): itself or an ancestor."""
+    segments: tuple[Segment, ...]
+    """The nodes of the tree in their order: which tokens each attends to."""
     places: tuple[torch.Tensor, ...]
     """For each sequence, in the order of `pack`, the places of its tokens in the row; stays on the CPU."""
     target_places: torch.Tensor
@@ -47,8 +49,17 @@ class Packed:
     """P: the token to predict."""
 
     def to(self, device: torch.device) -> Packed:
-        tensors = ("ids", "positions", "mask", "target_places", "target_index", "target_ids")
+        tensors = ("ids", "positions", "target_places", "target_index", "target_ids")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def mask(self) -> torch.Tensor:
+        """Return 1 x 1 x T x T: True where a token (row) attends to a token (column): itself or an ancestor."""
+        mask_TT = torch.zeros(self.ids.shape[1], self.ids.shape[1], dtype=torch.bool)
+        for segment in self.segments:
+            allowed = torch.split(segment.mask(), [end - start for start, end in segment.ranges], 1)
+            for (start, end), part in zip(segment.ranges, allowed, strict=True):
+                mask_TT[segment.start : segment.end, start:end] = part
+        return mask_TT[None, None].to(self.ids.device)
 
 
 def pack(sequences: Tokens, labels: Tokens) -> Packed:
@@ -58,17 +69,14 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
     """
     order, tokens, shared = _sort(sequences)
     paths: list[Ints] = []  # the places of each sequence's tokens in the row
+    segments: list[Segment] = []
     total = 0
     for ids, count in zip(tokens, shared, strict=True):
         start, total = total, total + len(ids) - count
         before = paths[-1][:count] if paths else np.empty(0, np.int64)
         paths.append(np.concatenate([before, np.arange(start, total)]))
-    mask_TT = np.zeros((total, total), bool)
-    end = 0
-    for path, count in zip(paths, shared, strict=True):
-        start, end = end, end + len(path) - count
-        mask_TT[start:end, path[:count]] = True
-        mask_TT[start:end, start:end] = np.tri(end - start, dtype=bool)
+        if total > start:
+            segments.append(Segment(start, total, _ranges(before), causal=True))
     places: list[Ints] = [paths[0]] * len(order)
     for position, path in zip(order, paths, strict=True):
         places[position] = path
@@ -77,7 +85,7 @@ def pack(sequences: Tokens, labels: Tokens) -> Packed:
     return Packed(
         torch.from_numpy(np.concatenate(new))[None],
         torch.from_numpy(np.concatenate(depths))[None],
-        torch.from_numpy(mask_TT)[None, None],
+        tuple(segments),
         tuple(torch.from_numpy(path) for path in places),
         *_targets(places, labels),
     )
@@ -123,11 +131,14 @@ def hidden_states(model: nn.Module, packed: Packed) -> torch.Tensor:
 
 def inputs(model: nn.Module, packed: Packed) -> dict[str, Any]:
     """Return a packed row as inputs of a causal model's forward."""
-    dtype = inner(model).dtype
+    ids, dtype = packed.ids, inner(model).dtype
+    row: dict[str, Any] = {"input_ids": ids, "position_ids": packed.positions}
+    if inner(model).config._attn_implementation == segment_attention.NAME and ids.device.type == "cpu":
+        # the mask only says that no other is wanted
+        return row | {"attention_mask": torch.zeros(1, 1, 1, 1, dtype=dtype), "segments": packed.segments}
     # Added to attention scores, as `sdpa` and `eager` both expect; `eager` would add True as 1.
-    mask_11TT = torch.zeros(packed.mask.shape, dtype=dtype, device=packed.mask.device)
-    mask_11TT.masked_fill_(~packed.mask, torch.finfo(dtype).min)
-    return {"input_ids": packed.ids, "position_ids": packed.positions, "attention_mask": mask_11TT}
+    mask_11TT = torch.zeros(1, 1, ids.shape[1], ids.shape[1], dtype=dtype, device=ids.device)
+    return row | {"attention_mask": mask_11TT.masked_fill_(~packed.mask(), torch.finfo(dtype).min)}
 
 
 def run_body(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -176,23 +187,42 @@ def run_trimmed(
     return seen[0], output
 
 
-def disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: float = 1e-4) -> str | None:
-    """Run some of the sequences both ways; returns None if packing gives the model's own logits, else the reason.
+def set_up(
+    model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: float = 1e-4, *, by_segments: bool = True
+) -> str | None:
+    """Set up a causal model for packed rows. Returns None if they give the model's own logits, else the reason.
 
     sequences: all that will be packed, because the longest reach decides about sliding windows. tolerance: largest
-    difference of two logits, relative to the largest logit.
+    difference of two logits, relative to the largest logit. by_segments: on a CPU, attention runs segment by segment
+    where the model allows that; else, with a mask of the whole row.
     """
     window, reach = sliding_window(model), max(map(_reach, labels))
     if window and reach > window:
         return f"its layers attend to {window} tokens, and a sequence has {reach}"
+    probes, before = _probes(sequences, labels), inner(model).config._attn_implementation
+    if by_segments and before == "sdpa" and inner(model).device.type == "cpu":
+        segment_attention.set_attention(inner(model), segment_attention.NAME)
+        if _disagrees(model, *probes, tolerance) is None:
+            return None
+        segment_attention.set_attention(inner(model), before)
+    return _disagrees(model, *probes, tolerance)
+
+
+def _disagrees(model: nn.Module, sequences: Tokens, labels: Tokens, tolerance: float) -> str | None:
     try:
         with evaluating(model), torch.no_grad():
-            difference = _difference(model, *_probes(sequences, labels))
+            difference = _difference(model, sequences, labels)
     except Exception as error:  # models may raise anything here; it is the reason
         return f"it cannot run a packed row ({errors.summary(error)})"
     if difference <= tolerance:  # not so for NaN
         return None
     return f"its logits differ by {difference:.1e} of the largest (at most {tolerance:.0e} is allowed)"
+
+
+def _ranges(places: Ints) -> tuple[tuple[int, int], ...]:
+    """Return ascending places as ranges of neighbours, each as start and end."""
+    parts = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
+    return tuple((int(part[0]), int(part[-1]) + 1) for part in parts)
 
 
 def _sort(sequences: Tokens) -> tuple[list[int], list[Ints], list[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -16,10 +17,9 @@ from torch import nn
 from tunesmith import errors
 from tunesmith.data.batches import Batch, Padded, Unpadded
 from tunesmith.data.encode import Encoded
-from tunesmith.models import packing
+from tunesmith.models import packing, segment_attention
+from tunesmith.models.segment_attention import Segment
 
-NAME = "text_by_text"
-"""The name under which transformers knows the attention."""
 TOLERANCE = 1e-4
 """Largest difference from the logits of a padded batch, relative to the largest logit."""
 
@@ -33,12 +33,12 @@ def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
     rows = [Encoded(str(n), {"input_ids": ids[-n:]}) for n in (3, 9, 5)]  # any tokens will do
     config = cast(Any, packing.inner(model)).config
     implementation = config._attn_implementation
-    if implementation not in ("sdpa", NAME):
+    if implementation not in ("sdpa", segment_attention.NAME):
         return f"its attention is {implementation}, not sdpa"
     padded = Padded(tokenizer)
     with packing.evaluating(model), torch.no_grad():
         expected_BK = run(model, padded.collate(rows).to(_device(model))).logits
-        _set_attention(model, NAME)
+        segment_attention.set_attention(packing.inner(model), segment_attention.NAME)
         reason = "its logits differ"
         for first in (0, int(config.pad_token_id or 0) + 1):  # RoBERTa counts positions from the padding id + 1
             layout = Unpadded(first)
@@ -51,7 +51,7 @@ def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
                 difference = (logits_BK - expected_BK).abs().max() / expected_BK.abs().max()
                 if difference <= TOLERANCE:  # not so for NaN
                     return layout
-    _set_attention(model, implementation)
+    segment_attention.set_attention(packing.inner(model), implementation)
     return f"it cannot run texts in one row ({reason})"
 
 
@@ -60,45 +60,9 @@ def run(model: nn.Module, batch: Batch) -> Any:
     if batch.lengths is None:
         return model(**batch.inputs)
     with _first_tokens(model, batch.lengths):
-        return model(**batch.inputs, text_lengths=batch.lengths)
-
-
-def _set_attention(model: nn.Module, name: str) -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    cast(Any, packing.inner(model)).set_attn_implementation(name)
-
-
-def _attend(
-    module: nn.Module,
-    query_BHTD: torch.Tensor,
-    key_BHTD: torch.Tensor,
-    value_BHTD: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **more: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend within each text of a row (B = 1), or as sdpa does for padded batches. Returns B x T x H x D."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    lengths = more.pop("text_lengths", None)
-    if lengths is None:
-        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query_BHTD, key_BHTD, value_BHTD, attention_mask, dropout=dropout, scaling=scaling, **more
-        )
-        return output
-    if more.get("sliding_window") is not None or getattr(module, "is_causal", False) or attention_mask is not None:
-        raise ValueError("its tokens do not attend to all of their text")
-    texts = zip(*(torch.split(states, lengths, 2) for states in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
-    parts = [
-        nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling)
-        for query, key, value in texts
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+        ends = list(accumulate(batch.lengths))
+        segments = tuple(map(Segment, [0, *ends], ends))
+        return model(**batch.inputs, segments=segments)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def losses(
     ids, labels = [row.ids for row in rows], [row.labels for row in rows]
     device = next(model.parameters()).device
     with torch.inference_mode():
-        if packing.disagrees(model, ids, labels):
+        if packing.set_up(model, ids, labels):
             for row in track(rows, "loss"):
                 places, targets = _targets(row.labels, device)
                 logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits

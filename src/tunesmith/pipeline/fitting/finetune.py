@@ -86,7 +86,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
             lambda: setup.evaluate(state.step),
             recipe.seed,
         )
-        with onednn_linear.enabled(onednn), neftune.noise(model, recipe.train.neftune_noise_alpha):
+        noise = neftune.noise(model, recipe.train.neftune_noise_alpha)
+        with processes.keeping_freed_memory(), onednn_linear.enabled(onednn), noise:
             session.follow(steps, state)
         sharding.gather(model)
         zero.release(state.wrapped)

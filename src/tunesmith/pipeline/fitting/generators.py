@@ -140,7 +140,8 @@ def _layout(
     engine, config = job.recipe.engine, cast(Any, model.config)
     reason: str | None = "engine.layout"
     if engine.layout != "padded":
-        reason = packing.disagrees(model, [row.ids for row in rows], [row.labels for row in rows], TOLERANCE[dtype])
+        ids, labels = [row.ids for row in rows], [row.labels for row in rows]
+        reason = packing.set_up(model, ids, labels, TOLERANCE[dtype], by_segments=not engine.compile)
         if reason is None and not causal.head_decides(model, rows[0].ids):
             reason = "its logits are changed after the head"
         if reason and engine.layout == "packed":
