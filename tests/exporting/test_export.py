@@ -29,6 +29,8 @@ from tests.conftest import write_csv
 from tests.small_runs import QUICK, classify, held_out, instruct, merge_tokens
 from tunesmith import records, runs
 from tunesmith.cli import inference, main
+from tunesmith.data import prompts
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.exporting import gguf, network, ollama, onnx, parity, targets, usage, weights
 from tunesmith.exporting.parity import ParityReport
@@ -40,7 +42,7 @@ from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import Classifier, PromptWithAnswer
-from tunesmith.recipe import Serve
+from tunesmith.recipe import Prompt, Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -391,9 +393,23 @@ def test_what_gguf_is_not_for(family: str, changes: dict[str, Any], reason: str,
     words = tiny.byte_tokenizer()
     model = tiny.causal(family, **{"vocab_size": len(words)} | changes)
     with pytest.raises(ModelError, match=f"a {family} model cannot be written as GGUF here") as error:
-        gguf.write(tmp_path / "model.gguf", model, words, "float16", "tiny")
+        gguf.write(tmp_path / "model.gguf", model, ChatEncoder(words), "float16", "tiny")
     assert reason in str(error.value)
     assert ("onnx" in str(error.value)) == (family == "opt")
+
+
+def test_a_gguf_file_says_the_system_prompt(tmp_path: Path) -> None:
+    """llama.cpp and Ollama know of no recipe: its system message is in the template they read."""
+    words = tiny.byte_tokenizer()
+    words.chat_template = prompts.TEMPLATES["alpaca"]
+    encoder = ChatEncoder(words, system="Be brief.")
+    model = tiny.causal("llama", vocab_size=len(words))
+    gguf.write(tmp_path / "model.gguf", model, encoder, "float32", "tiny")
+    stored = format_.GGUFReader(tmp_path / "model.gguf").fields["tokenizer.chat_template"].contents()
+    turns = [{"role": "user", "content": "Hello"}]
+    said = words.apply_chat_template(turns, chat_template=stored, add_generation_prompt=True, tokenize=False)
+    assert said == encoder.rendered_prompt([Message("user", "Hello")])
+    assert said.startswith("Be brief.")
 
 
 def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
@@ -401,7 +417,7 @@ def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
     words.chat_template = "plain"
     for family, tied in itertools.product(["llama", "gpt2", "gpt_neox"], [True, False]):
         model = tiny.causal(family, vocab_size=len(words), tie_word_embeddings=tied)
-        gguf.write(tmp_path / "model.gguf", model, words, "float32", "tiny")
+        gguf.write(tmp_path / "model.gguf", model, ChatEncoder(words), "float32", "tiny")
         names = {tensor.name for tensor in format_.GGUFReader(tmp_path / "model.gguf").tensors}
         assert (gguf.OUTPUT in names) == (not tied or family == "gpt_neox")  # llama.cpp's has always one of its own
         read = gguf.read(tmp_path / "model.gguf", model)
@@ -464,9 +480,6 @@ def test_how_a_tokenizer_splits_must_have_a_name() -> None:
 
 
 def prompter(template: str, **special: Any) -> Any:
-    from tunesmith.data.prompts import ChatEncoder
-    from tunesmith.recipe import Prompt
-
     return ChatEncoder.of(Prompt(template=template), tiny.byte_tokenizer(**special))
 
 

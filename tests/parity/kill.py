@@ -3,7 +3,8 @@
     python -m tests.parity.kill KIND KILLS SEED FOLDER
 
 Children are forked after the imports, so that a training takes a second; each is killed with SIGKILL after a random
-delay (in a step, an evaluation, a save; half the delay if it had ended by then), some of them twice, then resumed to its end. Prints one JSON line per kill.
+delay (in a step, an evaluation, a save; half of it if the training had ended by then), some of them twice, then resumed
+to its end. Prints one JSON line per kill.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import gguf as format_
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
 from tunesmith.exporting.source import Exported, ExportSource
@@ -85,14 +86,17 @@ def _written(source: ExportSource, folder: Path) -> tuple[Exported, Any]:
         )
     precision = "float16" if source.precision == "auto" else source.precision
     model = weights.merged(source)
-    write(folder / FILE, model, source.parts.tokenizer, precision, source.folder.parent.name)
+    write(folder / FILE, model, source.parts.chat.chat_encoder, precision, source.folder.parent.name)
     restored = source.predictor.with_model(read(folder / FILE, model).to(source.parts.model.device))
     engine = "torch, with the weights in the file"
     return Exported(restored.logits, engine, precision == "float32", timed=False), model.config
 
 
-def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) -> None:
-    """Write a model and its tokenizer. precision: of the matrices; vectors stay in float32. title: the model's name."""
+def write(path: Path, model: Any, chat_encoder: ChatEncoder, precision: str, title: str) -> None:
+    """Write a model, its tokenizer and its chat template.
+
+    precision: of the matrices; vectors stay in float32. title: the model's name.
+    """
     config = model.config
     architecture = _architecture(config)
     quantization, file_type = QUANTIZATIONS[precision]
@@ -100,7 +104,8 @@ def write(path: Path, model: Any, tokenizer: Any, precision: str, title: str) ->
     writer.add_name(title)
     writer.add_file_type(file_type)
     _add_sizes(writer, config)
-    _add_tokenizer(writer, tokenizer, config.vocab_size)
+    _add_tokenizer(writer, chat_encoder.tokenizer, config.vocab_size)
+    writer.add_chat_template(chat_encoder.portable_template)
     state = model.state_dict()
     for key, name in _names(model):
         if name == OUTPUT and _shares_embedding(model):
@@ -243,7 +248,7 @@ def _unsupported(config: Any) -> str | None:
 
 
 def _add_tokenizer(writer: Any, tokenizer: Any, rows: int) -> None:
-    """Add the tokens by id with their types, merges, special tokens and the chat template; other rows are unused."""
+    """Add the tokens by id with their types, merges and special tokens; other rows are unused."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     pre_tokenizer = pre_tokenizer_name(backend)
     tokens = {index: text for text, index in tokenizer.get_vocab().items()}
@@ -262,7 +267,6 @@ def _add_tokenizer(writer: Any, tokenizer: Any, rows: int) -> None:
             getattr(writer, f"add_{special}_token_id")(index)
     writer.add_add_bos_token(adds_bos(tokenizer))
     writer.add_add_eos_token(False)
-    writer.add_chat_template(tokenizer.chat_template)
 
 
 def adds_bos(tokenizer: Any) -> bool:
