@@ -1,4 +1,4 @@
-"""Attention in rows of several texts, segment by segment: no score is computed of tokens that do not attend to each other.
+"""Attention in rows of several texts, segment by segment: tokens that do not attend to each other have no score.
 
 Gradients are computed by hand, since autograd would fill a tensor of the whole row for each segment and layer. With
 dropout, whose random bits come from models/dropout.py, the weights are kept for the backward pass as torch's own
@@ -20,6 +20,8 @@ from tunesmith.models import dropout as dropouts
 
 NAME = "segments"
 """The name under which transformers knows this attention."""
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ def _forward(
         return output
     if more.get("sliding_window") is not None or getattr(module, "is_causal", False) != segments[0].causal:
         raise ValueError("its tokens do not attend to all of their text")
-    states = (states[0].transpose(0, 1) for states in (query_BHTD, key_BKTD, value_BKTD))
-    return attend(*states, segments, dropout, scaling)[None], None
+    query_THD, key_TKD, value_TKD = (states[0].transpose(0, 1) for states in (query_BHTD, key_BKTD, value_BKTD))
+    return attend(query_THD, key_TKD, value_TKD, segments, dropout, scaling)[None], None
 
 
 def attend(
@@ -102,6 +104,8 @@ def attend(
 
 
 class _Attention(torch.autograd.Function):
+    """The states of a segment are K x N x D for its tokens (N times H / K of them) and K x M x D for its keys."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -121,16 +125,16 @@ class _Attention(torch.autograd.Function):
             for segment, mask in zip(segments, ctx.masks, strict=True):
                 query, key, value = _queries(query_THD, segment, heads), *_keys(segment, key_TKD, value_TKD)
                 if dropout:
-                    weights = torch.softmax(_scores(query, key, mask, scale), -1)
+                    added = query.new_zeros(1) if mask is None else mask
+                    scores = torch.baddbmm(added, query, key.transpose(1, 2), beta=mask is not None, alpha=scale)
+                    weights = torch.softmax(scores, -1)
                     factors = dropouts.noise(weights.shape, dropout, weights.dtype)
-                    output, more = torch.bmm(weights * factors, value), factors
+                    output = torch.bmm(weights * factors, value)
+                    saved += [weights, factors]
                 else:
-                    (output,), weights = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                        query[None], key[None], value[None], 0.0, False, attn_mask=mask, scale=scale
-                    )
-                    more = None
+                    (output,), log_sums = FUSED(query[None], key[None], value[None], 0.0, attn_mask=mask, scale=scale)
+                    saved.append(log_sums)
                 _put(output, segment, output_THD, heads)
-                saved += [weights] if more is None else [weights, more]
         ctx.save_for_backward(query_THD, key_TKD, value_TKD, output_THD, *saved)
         return output_THD
 
@@ -138,26 +142,24 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_THD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_THD, key_TKD, value_TKD, output_THD, *saved = ctx.saved_tensors
-        heads = key_TKD.shape[1]
-        grad_query_THD = torch.empty_like(grad_THD, memory_format=torch.contiguous_format)
-        grad_key_TKD, grad_value_TKD = (
-            torch.zeros_like(s, memory_format=torch.contiguous_format) for s in (key_TKD, value_TKD)
-        )
-        for number, (segment, mask) in enumerate(zip(ctx.segments, ctx.masks, strict=True)):
-            query, grad = (_queries(states, segment, heads) for states in (query_THD, grad_THD))
+        heads, rest = key_TKD.shape[1], iter(saved)
+        grad_query_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
+        grad_key_TKD = torch.zeros_like(key_TKD, memory_format=torch.contiguous_format)
+        grad_value_TKD = torch.zeros_like(value_TKD, memory_format=torch.contiguous_format)
+        for segment, mask in zip(ctx.segments, ctx.masks, strict=True):
+            grad, query = (_queries(states, segment, heads) for states in (grad_THD, query_THD))
             key, value = _keys(segment, key_TKD, value_TKD)
             if ctx.dropout:
-                weights, factors = saved[2 * number : 2 * number + 2]
+                weights, factors = next(rest), next(rest)
                 grad_value = torch.bmm((weights * factors).transpose(1, 2), grad)
                 grad_weights = torch.bmm(grad, value.transpose(1, 2)).mul_(factors)
                 grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(ctx.scale)
                 grad_query, grad_key = torch.bmm(grad_scores, key), torch.bmm(grad_scores.transpose(1, 2), query)
             else:
-                states = (grad, query, key, value, _queries(output_THD, segment, heads), saved[number][0])
-                grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    *(tensor[None] for tensor in states), 0.0, False, attn_mask=mask, scale=ctx.scale
-                )
-                grad_query, grad_key, grad_value = (tensor[0] for tensor in grads)
+                output, (log_sums,) = _queries(output_THD, segment, heads), next(rest)
+                states = (state[None] for state in (grad, query, key, value, output, log_sums))
+                grads = FUSED_BACKWARD(*states, 0.0, False, attn_mask=mask, scale=ctx.scale)
+                grad_query, grad_key, grad_value = (state[0] for state in grads)
             _put(grad_query, segment, grad_query_THD, heads)
             _add(grad_key, segment, grad_key_TKD)
             _add(grad_value, segment, grad_value_TKD)
@@ -175,21 +177,18 @@ def _masks(segments: tuple[Segment, ...], shared: int, dtype: torch.dtype) -> li
     return [bias.get(segment) for segment in segments]
 
 
-def _scores(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    added = query.new_zeros(1) if mask is None else mask
-    return torch.baddbmm(added, query, key.transpose(1, 2), beta=mask is not None, alpha=scale)
-
-
 def _queries(states_THD: torch.Tensor, segment: Segment, heads: int) -> torch.Tensor:
     """Return K x (H / K * N) x D: the segment's tokens, with the heads that share keys one after the other."""
-    rows = states_THD[segment.start : segment.end]
-    return rows.unflatten(1, (heads, -1)).permute(1, 2, 0, 3).reshape(heads, -1, rows.shape[-1])
+    rows_NHD = states_THD[segment.start : segment.end]
+    size, _, channels = rows_NHD.shape
+    return rows_NHD.reshape(size, heads, -1, channels).permute(1, 2, 0, 3).reshape(heads, -1, channels)
 
 
 def _put(states: torch.Tensor, segment: Segment, into_THD: torch.Tensor, heads: int) -> None:
     """Write what has the shape of `_queries` to the segment's tokens."""
-    rows = into_THD[segment.start : segment.end]
-    rows.unflatten(1, (heads, -1)).copy_(states.view(heads, -1, len(rows), states.shape[-1]).permute(2, 0, 1, 3))
+    size, channels = segment.end - segment.start, states.shape[-1]
+    rows = into_THD[segment.start : segment.end].view(size, heads, -1, channels)
+    rows.copy_(states.reshape(heads, -1, size, channels).permute(2, 0, 1, 3))
 
 
 def _keys(segment: Segment, *states_TKD: torch.Tensor) -> list[torch.Tensor]:

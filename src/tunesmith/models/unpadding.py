@@ -17,7 +17,7 @@ from torch import nn
 from tunesmith import errors
 from tunesmith.data.batches import Batch, Padded, Unpadded
 from tunesmith.data.encode import Encoded
-from tunesmith.models import packing, segment_attention
+from tunesmith.models import dropout, packing, segment_attention
 from tunesmith.models.segment_attention import Segment
 
 TOLERANCE = 1e-4
@@ -50,6 +50,7 @@ def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
             if logits_BK.shape == expected_BK.shape:
                 difference = (logits_BK - expected_BK).abs().max() / expected_BK.abs().max()
                 if difference <= TOLERANCE:  # not so for NaN
+                    dropout.replace(model)
                     return layout
     segment_attention.set_attention(packing.inner(model), implementation)
     return f"it cannot run texts in one row ({reason})"

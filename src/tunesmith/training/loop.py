@@ -19,7 +19,6 @@ from torch import nn
 
 from tunesmith.console import warn
 from tunesmith.errors import TrainingError
-from tunesmith.models import dropout
 from tunesmith.recipe import Evaluate, Train
 from tunesmith.training import optim, sharding, zero
 from tunesmith.training.losses import AnyBatch, Loss
@@ -116,7 +115,6 @@ def begin(model: nn.Module, settings: Train, plan: TrainingPlan, accelerator: Ac
 
     Raises TrainingError for number formats and settings of accelerate that cannot be trained with.
     """
-    dropout.replace(model)
     sharding.check(model, settings.optim, accelerator)
     if sharding.asked_for():
         sharding.shard(model, accelerator.device)
