@@ -214,3 +214,22 @@ def test_a_run_that_ended_before_its_first_step_does_not_block_its_folder(
     with pytest.raises(RunError, match="is not empty") as error:
         runs.use(run.path)
     assert (f"resume the run: tunesmith train --resume {run.path}" in str(error.value)) == ended
+
+
+def test_two_processes_cannot_take_the_same_folder(tmp_path: Path) -> None:
+    """All look whether it is empty; the manifest that the first of them writes is in it by then."""
+    taken, refused = [], []
+
+    def take() -> None:
+        try:
+            taken.append(runs.use(tmp_path / "run", tiny.manifest(process=ProcessIdentity.current())))
+        except RunError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(taken), len(refused)) == (1, 7)
+    assert all("is not empty" in message for message in refused)

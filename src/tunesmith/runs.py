@@ -239,23 +239,27 @@ def create(output_dir: str | Path, *words: str) -> Run:
     raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
 
 
-def use(path: str | Path) -> Run:
+def use(path: str | Path, manifest: Manifest | None = None) -> Run:
     """Return a given folder as run directory: new, or empty except for a recipe or a run that never took a step.
 
-    Raises RunError for any other.
+    manifest: written at once, so that no other process takes the folder too. Raises RunError for any other folder.
     """
     run = Run(Path(path))
     disk.make_folder(run.path)
-    with disk.explained("read", run.path):
+    with disk.explained("read", run.path), disk.locked(run.path.parent):
         files = {file.name for file in run.path.iterdir() if not disk.is_scratch(file)}
-    resume = ""
-    if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
-        if files.isdisjoint({METRICS, "checkpoints", "model"}):
-            (run.path / MANIFEST).unlink()
-            files.clear()
-        resume = f"resume the run: tunesmith train --resume {path}, or "
-    if files := files - {"recipe.yaml"}:
-        raise RunError(f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir")
+        resume = ""
+        if MANIFEST in files and run.manifest.state()[0] in ("failed", "interrupted"):
+            if files.isdisjoint({METRICS, "checkpoints", "model"}):
+                (run.path / MANIFEST).unlink()
+                files.clear()
+            resume = f"resume the run: tunesmith train --resume {path}, or "
+        if files := files - {"recipe.yaml"}:
+            raise RunError(
+                f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir"
+            )
+        if manifest:
+            run.save_manifest(manifest)
     return run
 
 

@@ -76,7 +76,10 @@ def same(one: Path, other: Path) -> bool:
 def test_resume_goes_on_from_the_newest(half_done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in (half_done / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
     assert Run(half_done).manifest.status == "failed"
+    gone = half_done / "checkpoints" / ".step-00000003.gone"  # as if it had been killed while it deleted a checkpoint
+    gone.mkdir()
     tunesmith.train(resume=half_done)
+    assert not gone.exists()
     assert "resuming at step 9 of 12" in capsys.readouterr().err
     assert same(half_done, tmp_path / "whole")
     for name in ("README.md", "report.html"):  # as if it had been killed before it wrote them

@@ -73,7 +73,7 @@ def train(
     path = ""
     if processes.is_main():
         words = filter(None, (recipe.method, method.model(recipe), short_name(recipe)))
-        run = runs.use(run_dir) if run_dir else runs.create(recipe.output_dir, *words)
+        run = runs.use(run_dir, _manifest(recipe, splits)) if run_dir else runs.create(recipe.output_dir, *words)
         run.write("recipe.yaml", recipes.dump(recipe))
         if parent:
             run.record_decision("parent", str(parent.path))
@@ -84,26 +84,30 @@ def train(
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
     method, job = methods.find(recipe), job_of(recipe, splits, run)
-    custom_metrics.load(recipe)  # what cannot be imported should fail before the training
     if processes.is_main():
-        run.save_manifest(
-            Manifest(
-                tunesmith=__version__,
-                name=method.name(recipe),
-                task=recipe.task,
-                method=recipe.method,
-                description=method.describe(recipe),
-                seed=recipe.seed,
-                trust_remote_code=recipe.model.trust_remote_code,
-                data=summary.summarize(splits, source_name(recipe)),
-                parent=run.decision("parent"),
-                status="running",
-                process=ProcessIdentity.current(),
-            )
-        )
+        run.save_manifest(_manifest(recipe, splits, run.decision("parent")))
     with _end_recorded(run):
+        custom_metrics.load(recipe)  # what cannot be imported should fail before the training
         _fit(method, job, skip_test=skip_test)
     return run
+
+
+def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Manifest:
+    """Return the manifest of a run that begins in this process."""
+    method = methods.find(recipe)
+    return Manifest(
+        tunesmith=__version__,
+        name=method.name(recipe),
+        task=recipe.task,
+        method=recipe.method,
+        description=method.describe(recipe),
+        seed=recipe.seed,
+        trust_remote_code=recipe.model.trust_remote_code,
+        data=summary.summarize(splits, source_name(recipe)),
+        parent=parent,
+        status="running",
+        process=ProcessIdentity.current(),
+    )
 
 
 @contextmanager
