@@ -56,7 +56,7 @@ DOORS = {
         "models/quantize.py",
         "models/tiktoken_import.py",
         "models/architectures.py",
-        "models/unpadding.py",
+        "models/segment_attention.py",
         "training/optim.py",
         "data/template_sandbox.py",
     },

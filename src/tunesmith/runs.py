@@ -349,19 +349,6 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             raise
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a folder; what is left if that is interrupted does not look like one that is whole."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what interrupted writes and deletions left behind."""
-    for path in folder.glob(".*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -6,6 +6,7 @@ There is no random state to save: order and dropout are functions of (seed, step
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,9 +106,22 @@ def save(folder: Path, content: Snapshot, notes: SessionNotes, keep: int) -> Pat
     target = folder / f"step-{progress.step:08d}"
     runs.write_folder(target, write)
     for old in _listing(folder)[keep:]:
-        runs.remove_folder(old)
-    runs.remove_leftovers(folder)
+        _remove(old)
+    remove_leftovers(folder)
     return target
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted writes and deletions left behind."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder; what is left if that is interrupted does not look like one that is whole."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def newest(folder: Path) -> Path | None:

@@ -50,7 +50,7 @@ class Session:
         newest = checkpoint.newest(self.checkpoints)
         notes = checkpoint.load(newest, state) if newest else None
         if self.accelerator.is_main_process:
-            runs.remove_leftovers(self.checkpoints)
+            checkpoint.remove_leftovers(self.checkpoints)
             self.job.run.cut_metrics(notes.metrics if notes else 0)
         if newest is None or notes is None:
             return
