@@ -22,7 +22,7 @@ types: .venv/installed-check
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
 
-# Tries to break everything; prints one table. Under half an hour on two cores; CAMPAIGN="recipes" runs one of them.
+# Tries to break everything; prints one table. Half an hour on two cores; CAMPAIGN="recipes" runs one of them.
 campaign: .venv/installed-check
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaigns $(CAMPAIGN)
 
