@@ -13,6 +13,7 @@ import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
 from tunesmith import assets
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.exporting import gguf
 from tunesmith.runs import Run
 
@@ -38,7 +39,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = tiny.causal("llama", vocab_size=len(words) - 1, max_position_embeddings=512)  # a row is added
     small.save_pretrained(tmp_path / "llama")
     words.save_pretrained(tmp_path / "llama")
-    gguf.write(tmp_path / "toy.gguf", model, words, "float32", "toy")
+    gguf.write(tmp_path / "toy.gguf", model, ChatEncoder(words), "float32", "toy")
     paths = {"pypi:toy": tmp_path / "toy.gguf", "pypi:toy-encoder": tiny.model("bert", tmp_path / "bert")}
     monkeypatch.setattr(assets, "fetch", lambda name: assets.Asset(paths[name], None))
     monkeypatch.setattr(assets, "hub_id", HUB.get)
