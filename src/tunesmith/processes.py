@@ -53,7 +53,7 @@ def keeping_freed_memory() -> Iterator[None]:
     """Within this, glibc keeps up to 2 GB that is freed for what is allocated next, up to 32 MB at a time.
 
     Otherwise it returns the memory of every training step to the system, which clears each page before it gives it out
-    again: 5% of a step and more. Elsewhere than with glibc, nothing changes.
+    again: 2 to 5% of a step. Elsewhere than with glibc, nothing changes.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -1,6 +1,6 @@
 """Dropout on the CPU from cheap random bits: 16 an element, of numpy's SFC64, seeded from torch's generator.
 
-torch draws an element's noise from a Mersenne Twister, which takes three times as long. What is dropped remains a
+torch draws an element's noise from a Mersenne Twister, which takes more than twice as long. What is dropped remains a
 function of torch's seed, and the probability is met to 1/65,536.
 """
 
