@@ -325,6 +325,14 @@ def test_families_agree(family: str, attention: str) -> None:
     assert network.config._attn_implementation == (segment_attention.NAME if attention == "sdpa" else attention)
 
 
+def test_compiled_layers_keep_the_mask() -> None:
+    network = tiny.causal("llama", vocab_size=1000)
+    for layer in network.model.layers:
+        layer.compile(backend="eager")
+    assert disagreement(network, alpaca_like(6)) is None
+    assert network.config._attn_implementation == "sdpa"
+
+
 def disagreement(network: nn.Module, rows: Sequence[EncodedText]) -> str | None:
     return packing.set_up(network, [row.ids for row in rows], [row.labels for row in rows])
 

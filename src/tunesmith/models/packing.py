@@ -194,12 +194,13 @@ def set_up(
 
     sequences: all that will be packed, because the longest reach decides about sliding windows. tolerance: largest
     difference of two logits, relative to the largest logit. by_segments: on a CPU, attention runs segment by segment
-    where the model allows that; else, with a mask of the whole row.
+    where the model allows that; else, and where layers are compiled already, with a mask of the whole row.
     """
     window, reach = sliding_window(model), max(map(_reach, labels))
     if window and reach > window:
         return f"its layers attend to {window} tokens, and a sequence has {reach}"
     probes, before = _probes(sequences, labels), inner(model).config._attn_implementation
+    by_segments = by_segments and not any(module._compiled_call_impl for module in model.modules())
     if by_segments and before == "sdpa" and inner(model).device.type == "cpu":
         segment_attention.set_attention(inner(model), segment_attention.NAME)
         if _disagrees(model, *probes, tolerance) is None:
