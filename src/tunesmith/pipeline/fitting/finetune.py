@@ -14,7 +14,6 @@ from torch import nn
 from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
-from tunesmith.evaluation import metrics
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline import custom_metrics
@@ -22,10 +21,9 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.tasks import classification
 from tunesmith.training import compilation, loop, neftune, sharding, zero
 from tunesmith.training.losses import Loss
-from tunesmith.types import Example, Prediction, PredictionRow
+from tunesmith.types import Example
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):
@@ -122,20 +120,20 @@ def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
     return [examples[i] for i in sorted(drawn)]
 
 
-def label_scores(job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> Callable[[int], loop.Scores]:
-    """Return the evaluation of a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
+def held_out_scores(job: Job, predict: Callable[[Sequence[Example]], list[Any]]) -> Callable[[int], loop.Scores]:
+    """Return the evaluation during training: metrics of validation rows, and perhaps of training rows."""
     held_out = sample(job.splits.validation, job.recipe)
     learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
     custom = custom_metrics.load(job.recipe)
 
     def headline(examples: Sequence[Example]) -> dict[str, float]:
-        predictions, gold = predict(examples), classification.gold(examples)
-        rows = [PredictionRow(p.id, p.label, p.probabilities, g) for p, g in zip(predictions, gold, strict=True)]
-        return metrics.headline(gold, predictions, job.splits.labels) | custom_metrics.score(custom, rows)
+        rows = job.target.rows(examples, predict(examples))
+        return job.metrics.headline(rows, job.splits.labels) | custom_metrics.score(custom, rows)
 
     def evaluate(step: int) -> loop.Scores:
         scores = headline(held_out)
-        return scores | {"train_loss": headline(learned)["log_loss"]} if learned else scores
+        name, metric = job.metrics.of_training
+        return scores | {name: headline(learned)[metric]} if learned else scores
 
     return evaluate
 
@@ -177,6 +175,8 @@ def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
     custom, metric = custom_metrics.load(job.recipe), custom_metrics.short_name(settings.metric_for_best_model)
-    higher = custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.higher_is_better[metric]
+    higher = (
+        custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.metrics.higher_is_better[metric]
+    )
     settings = settings.model_copy(update={"metric_for_best_model": metric})
     return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

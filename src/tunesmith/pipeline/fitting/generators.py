@@ -23,7 +23,7 @@ from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, label_scores, sample, step_size
+from tunesmith.pipeline.fitting.finetune import TrainingSetup, held_out_scores, sample, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
@@ -73,7 +73,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
         # a new copy each time: what a classifier caches about its model is out of date after more steps
-        evaluate: Callable[[int], Scores] = label_scores(job, lambda rows: replace(predictor).predict(rows))
+        evaluate: Callable[[int], Scores] = held_out_scores(job, lambda rows: replace(predictor).predict(rows))
     else:
         evaluate = _Validation(job, predictor, loss, micro_batches)
     notes = replace(
