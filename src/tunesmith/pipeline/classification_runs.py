@@ -43,8 +43,11 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
     At most MOST_TRAIN_ROWS training rows are predicted too, so that over-fitting shows.
     """
     splits, run, seed = job.splits, job.run, job.recipe.seed
-    held_out = predict(result.classifier, splits.validation) if splits.validation else []
-    if held_out:
+    held_out: list[PredictionRow] = []
+    if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
+        held_out = run.predictions("validation", PredictionRow)
+    elif splits.validation:
+        held_out = predict(result.classifier, splits.validation)
         run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.classifier, splits.test)

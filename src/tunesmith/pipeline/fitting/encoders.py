@@ -13,7 +13,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, label_scores, step_size
+from tunesmith.pipeline.fitting.finetune import LabelEvaluation, TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
 from tunesmith.recipe import Recipe
@@ -36,14 +36,17 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     layout_note = "unpadded" if padded is None else f"padded: {padded}"
     notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
+    evaluate = LabelEvaluation(job, predictor.predict)
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
         losses.Classification(torch.from_numpy(job.weights()), job.loss()),
-        label_scores(job, predictor.predict),
+        evaluate,
         predictor,
         lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),
+        evaluates_all=evaluate.is_whole,
+        write_best=evaluate.write,
     )
 
 

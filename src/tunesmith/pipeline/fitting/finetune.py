@@ -51,6 +51,8 @@ class TrainingSetup:
     notes: TrainingNotes = field(default_factory=TrainingNotes)
     evaluates_all: bool = False
     """Whether `evaluate` scores every row, uncut: what a finished run says of its validation split."""
+    write_best: Callable[[], None] | None = None
+    """Writes what an evaluation predicted, of the best weights so far."""
     is_causal: bool = False
     """Whether the model is a causal language model, whose compiled layers pay earlier."""
 
@@ -60,7 +62,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     recipe = job.recipe
     callbacks = [extensions.load(name, "train.callbacks")() for name in recipe.train.callbacks]
     with accelerated(job) as accelerator:
-        with processes.loading():
+        with processes.loading(), onednn_linear.enabled():
             setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
         plan = _plan(job, sampler.steps_per_epoch)
@@ -74,7 +76,9 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         backend = job.decide_once("matmul_backend", lambda: records.dump(onednn_linear.decide(setting)))
         onednn = backend["value"]["backend"] == "onednn"
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks)
+        session = Session(
+            job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks, setup.write_best
+        )
         session.resume(state)
         steps = loop.steps(
             state,
@@ -122,22 +126,32 @@ def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
     return [examples[i] for i in sorted(drawn)]
 
 
-def label_scores(job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> Callable[[int], loop.Scores]:
-    """Return the evaluation of a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
-    held_out = sample(job.splits.validation, job.recipe)
-    learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
-    custom = custom_metrics.load(job.recipe)
+class LabelEvaluation:
+    """Scores a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
 
-    def headline(examples: Sequence[Example]) -> dict[str, float]:
-        predictions, gold = predict(examples), classification.gold(examples)
+    def __init__(self, job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> None:
+        self.job, self.predict = job, predict
+        self.held_out = sample(job.splits.validation, job.recipe)
+        self.is_whole = len(self.held_out) == len(job.splits.validation) > 0
+        self.learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+        self.custom = custom_metrics.load(job.recipe)
+        self.rows: list[PredictionRow] = []
+        """Predictions of the validation rows, by the newest evaluation."""
+
+    def __call__(self, step: int) -> loop.Scores:
+        scores, self.rows = self._headline(self.held_out)
+        return scores | {"train_loss": self._headline(self.learned)[0]["log_loss"]} if self.learned else scores
+
+    def write(self) -> None:
+        """Write the predictions of the newest evaluation, if it was of every row, for the end of the training."""
+        if self.is_whole:
+            self.job.run.write_predictions("validation", self.rows)
+
+    def _headline(self, examples: Sequence[Example]) -> tuple[dict[str, float], list[PredictionRow]]:
+        predictions, gold = self.predict(examples), classification.gold(examples)
         rows = [PredictionRow(p.id, p.label, p.probabilities, g) for p, g in zip(predictions, gold, strict=True)]
-        return metrics.headline(gold, predictions, job.splits.labels) | custom_metrics.score(custom, rows)
-
-    def evaluate(step: int) -> loop.Scores:
-        scores = headline(held_out)
-        return scores | {"train_loss": headline(learned)["log_loss"]} if learned else scores
-
-    return evaluate
+        scores = metrics.headline(gold, predictions, self.job.splits.labels)
+        return scores | custom_metrics.score(self.custom, rows), rows
 
 
 def step_size(job: Job, accelerator: Accelerator) -> int:
