@@ -20,7 +20,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "datasets",
-        "matplotlib.backends.backend_agg",
+        "nltk",
         "peft",
         "pydantic.main",
         "scipy.stats",

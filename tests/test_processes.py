@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextvars
 import gc
+import importlib
+import sys
 
 import pytest
 
@@ -38,3 +40,25 @@ def test_what_a_process_of_one_command_loads_is_not_collected_again(monkeypatch:
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+def test_a_process_of_one_command_leaves_out_what_a_library_would_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atexit, "register", lambda function: None)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+
+    def importable(name: str) -> bool:
+        with processes.without(name):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                return False
+        return True
+
+    def command() -> None:
+        processes.run_one_command()
+        assert not importable("colorsys")
+        assert importable("json"), "it was imported before"
+
+    contextvars.copy_context().run(command)
+    assert "colorsys" not in sys.modules
+    assert importable("colorsys"), "in a program of somebody else all is as it was"

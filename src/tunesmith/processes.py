@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,6 +47,21 @@ def loading() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Within this, in a process that runs one command, packages that it has not imported count as not installed.
+
+    For the import of a library that would import them for uses of its own that this process has none of.
+    """
+    hidden = [name for name in packages if name not in sys.modules] if _runs_one_command.get() else []
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: importing it is an ImportError
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tests import tiny
 from tunesmith import cli, data, runs as run_folders
 from tunesmith.errors import ModelError, RecipeError, RunError, TrainingError
 from tunesmith.evaluation import metrics
+from tunesmith.models import packing
 from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier
@@ -318,19 +319,28 @@ def test_what_training_measured_and_wrote_is_not_done_again(tmp_path: Path, monk
     written: list[str] = []
     losses, write_folder = likelihood.losses, run_folders.write_folder
 
-    def score(model: Any, encoder: Any, length: int, names: Any, conversations: Any) -> list[likelihood.Loss]:
+    tried: list[int] = []
+    set_up = packing.set_up
+
+    def score(model: Any, encoder: Any, length: int, names: Any, *more: Any) -> list[likelihood.Loss]:
         scored.append(len(names))
-        return losses(model, encoder, length, names, conversations)
+        return losses(model, encoder, length, names, *more)
+
+    def try_packing(model: Any, sequences: Any, *more: Any, **settings: Any) -> str | None:
+        tried.append(len(sequences))
+        return set_up(model, sequences, *more, **settings)
 
     def write(target: Path, fill: Callable[[Path], None]) -> None:
         written.append(target.name)
         write_folder(target, fill)
 
     monkeypatch.setattr(likelihood, "losses", score)
+    monkeypatch.setattr(packing, "set_up", try_packing)
     monkeypatch.setattr(run_folders, "write_folder", write)
     run = tunesmith.train(recipe, run_dir=tmp_path / "run")
     splits = read_splits(run.recipe)
     assert scored == [len(splits.test)]
+    assert tried == [len(splits.train) + 1], "the longest held-out row was tried too"
     assert written.count("model") == 1
     rows = splits.validation
     loaded = load_generator(run).losses([row.id for row in rows], [row.messages for row in rows])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from tunesmith import data
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline.fitting import finetune
 from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.prediction.classify import EncoderPredictor
+from tunesmith.prediction.label import LabelClassifier
 from tunesmith.runs import Run
 from tunesmith.tasks import classification
-from tunesmith.types import Example
+from tunesmith.types import Example, Prediction, PredictionRow
 
 Models = Callable[[str], Path]
 FAST = ["bootstrap_samples=100", "max_steps=4", "eval_strategy=steps", "eval_steps=2", "logging_steps=2"]
@@ -69,6 +72,35 @@ def test_evaluations_on_a_few_batches_have_both_losses(reviews: Path, tiny_model
     assert run.finished.validation == pytest.approx(
         metrics.headline(classification.gold(rows.validation), classifier.predict(rows.validation), rows.labels)
     )
+
+
+@pytest.mark.parametrize("method", ["encoder", "generator"])
+def test_the_validation_rows_are_predicted_once_for_each_evaluation(
+    method: str, reviews: Path, tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the best weights predicted during the training is what a finished run keeps."""
+    model = tiny_models("bert") if method == "encoder" else tiny.generator("llama", tmp_path / "llama")
+    source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(model)}}
+    predicted: list[int] = []
+    kind = EncoderPredictor if method == "encoder" else LabelClassifier
+    predict = kind.predict
+
+    def noting(self: Any, examples: Sequence[Example]) -> list[Prediction]:
+        predicted.append(len(examples))
+        return predict(self, examples)
+
+    monkeypatch.setattr(kind, "predict", noting)
+    run = tunesmith.train(source, [*FAST, "learning_rate=3e-3", "prompt.template=classify"])
+    rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
+    validation, test = len(rows.validation), len(rows.test)
+    assert predicted == [validation, validation, test, len(rows.train)]
+    reloaded = predict(load_classifier(run), rows.validation)
+    stored = run.predictions("validation", PredictionRow)
+    assert [(row.id, row.label, row.gold) for row in stored] == [
+        (row.id, row.label, example.label) for row, example in zip(reloaded, rows.validation, strict=True)
+    ]
+    for row, other in zip(stored, reloaded, strict=True):
+        assert list(row.probabilities) == pytest.approx(list(other.probabilities), abs=1e-6)
 
 
 def test_instructions_are_evaluated_on_a_few_batches_too(tmp_path: Path) -> None:

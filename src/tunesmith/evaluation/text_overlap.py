@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith import processes
 from tunesmith.evaluation.intervals import Floats, Index, sums
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -117,7 +118,8 @@ def _of_sums(name: str, sums_BC: Floats) -> Floats:
 
 @cache
 def _rouge() -> Any:
-    from rouge_score import rouge_scorer
+    with processes.without("sklearn", "scipy.sparse", "scipy.stats"):  # which its stemmer's package nltk would import
+        from rouge_score import rouge_scorer
 
     return rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
 

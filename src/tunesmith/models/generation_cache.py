@@ -16,12 +16,15 @@ import psutil
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+from tunesmith import processes
 from tunesmith.data.encode import IGNORE
 from tunesmith.models import packing
 from tunesmith.models.graphs import GraphModel
 from tunesmith.models.llama_cpp import LlamaCppModel, Sequences, Token
+
+with processes.without("scipy"):
+    from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 PREFILL_TOKENS = 512
 """Tokens of prompts that are computed in one row, unless one prompt alone is longer: a token attends to the whole row,

@@ -27,6 +27,8 @@ from tunesmith.models.segment_attention import Segment
 
 Ints = npt.NDArray[np.int64]
 Tokens = Sequence[Sequence[int]]
+PROBED, FORK = 16, 32
+"""Predictions of a sequence that `set_up` compares, and most tokens before the branch that it tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +198,9 @@ def set_up(
     difference of two logits, relative to the largest logit. by_segments: on a CPU, attention runs segment by segment
     where the model allows that; else, and where layers are compiled already, with a mask of the whole row.
     """
-    window, reach = sliding_window(model), max(map(_reach, labels))
-    if window and reach > window:
-        return f"its layers attend to {window} tokens, and a sequence has {reach}"
+    window, longest = sliding_window(model), reach(labels)
+    if window and longest > window:
+        return f"its layers attend to {window} tokens, and a sequence has {longest}"
     probes, before = _probes(sequences, labels), inner(model).config._attn_implementation
     by_segments = by_segments and not any(module._compiled_call_impl for module in model.modules())
     if by_segments and before == "sdpa" and inner(model).device.type == "cpu":
@@ -279,19 +281,29 @@ def sliding_window(model: nn.Module) -> int | None:
     return min((limit for limit in limits if limit), default=None)
 
 
+def reach(labels: Tokens) -> int:
+    """Return the largest number of tokens, in any sequence, up to the last one that makes a prediction."""
+    return max(map(_reach, labels))
+
+
 def _reach(labels: Sequence[int]) -> int:
-    """Return the number of tokens up to the last one that makes a prediction."""
     return max((i for i, label in enumerate(labels) if label != IGNORE), default=0)
 
 
 def _probes(sequences: Tokens, labels: Tokens) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
-    """Return some sequences, the one with the longest reach, and a branch from its middle, so that the tree forks."""
-    far = max(range(len(sequences)), key=lambda i: (_reach(labels[i]), len(sequences[i])))
-    chosen = sorted({*range(min(3, len(sequences))), far})
-    half = len(sequences[far]) // 2
-    branch = [*sequences[far][:half], *reversed(sequences[far][half:])]
-    learned = [IGNORE] * half + branch[half:]
-    return [*(sequences[i] for i in chosen), branch], [*(labels[i] for i in chosen), learned]
+    """Return the shortest sequence, the one with the longest reach, and a short branch of that one.
+
+    The tree forks at a root, or in a prefix that both share, and below it. Tokens after the last prediction are left
+    out: they change none.
+    """
+    ends = [_reach(row) + 1 for row in labels]
+    near = min(range(len(sequences)), key=lambda i: (ends[i] == 1, ends[i]))  # those without a prediction show nothing
+    far = max(range(len(sequences)), key=lambda i: (ends[i], len(sequences[i])))
+    end = ends[far] if ends[far] > 1 else len(sequences[far])
+    fork = min(end // 2, FORK)
+    branch = [*sequences[far][:fork], *reversed(sequences[far][max(fork, end - PROBED) : end])]
+    probes = [sequences[near][: ends[near]], sequences[far][:end], branch]
+    return probes, [labels[near][: ends[near]], labels[far][:end], [IGNORE] * fork + branch[fork:]]
 
 
 def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
@@ -300,7 +312,7 @@ def _difference(model: nn.Module, sequences: Tokens, labels: Tokens) -> float:
     output_head = head(model)
     worst, scale = torch.zeros(()), torch.zeros(())
     for ids, row, hidden_LD in zip(sequences, labels, unpack(hidden_states(model, packed), packed), strict=True):
-        at = [i - 1 for i, label in enumerate(row) if i and label != IGNORE][-64:]  # the last have the longest context
+        at = [i - 1 for i, label in enumerate(row) if i and label != IGNORE][-PROBED:]  # those of the longest context
         if at:
             inputs = {"input_ids": torch.tensor([list(ids)], device=packed.ids.device), "use_cache": False}
             _, output = run_trimmed(model, inputs, lambda hidden_1LD: hidden_1LD[:, at])  # noqa: B023  called at once

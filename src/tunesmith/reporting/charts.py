@@ -135,7 +135,7 @@ def _bar(x: float, y: float, width: float, height: float) -> Markup:
 
 def curve(trained: Curve, best_step: float | None, title: str) -> Markup:
     """Training loss over steps and, in a panel of its own below, the validation metric."""
-    named = (("training loss", trained.loss), (f"validation {_spoken(trained.validation_metric)}", trained.validation))
+    named = (("training loss", trained.loss), (f"validation {spoken(trained.validation_metric)}", trained.validation))
     panels = [(name, points) for name, points in named if points]
     steps = axis([0.0, *(step for _, points in panels for step, _ in points)], least=1, low=0)
     tall = 276 / max(1, len(panels))
@@ -170,7 +170,7 @@ def laid_over(trainings: Sequence[Curve | None], scores: Sequence[Mapping[str, f
             for place, known in enumerate(scores)
             if known and metric in known and not trainings[place]
         ]
-        pictures.append(_overlay(validations, levels, f"validation {_spoken(metric)}"))
+        pictures.append(_overlay(validations, levels, f"validation {spoken(metric)}"))
     return pictures
 
 
@@ -216,7 +216,8 @@ def scatter(groups: Sequence[Sequence[Point]], across: str, up: str) -> Markup:
     return _picture(286, f"{up} over {across}", body)
 
 
-def _spoken(metric: str) -> str:
+def spoken(metric: str) -> str:
+    """Return the name of a metric as a title has it."""
     return metric.replace("_", " ").replace("f1", "F1")
 
 

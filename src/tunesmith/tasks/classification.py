@@ -20,6 +20,7 @@ class SingleLabel:
 
     labels: tuple[str, ...]
     problem_type = "single_label_classification"
+    row = PredictionRow
 
     def encode(self, examples: Sequence[Example]) -> list[int]:
         """Return the index of each example's label."""

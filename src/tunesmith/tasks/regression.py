@@ -22,6 +22,7 @@ class Number:
     mean: float = 0.0
     scale: float = 1.0
     problem_type = "regression"
+    row = ValuePredictionRow
     labels = ()
 
     @classmethod

@@ -24,6 +24,10 @@ class Target(Protocol):
         """Its name in transformers' configurations."""
 
     @property
+    def row(self) -> type[Any]:
+        """What `rows` are: a prediction beside what the data has."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The name of each output; none for a number, which is one output."""
 

@@ -97,6 +97,7 @@ def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
 
     They are not if logits are capped (Gemma 2) or scaled (Cohere, Granite) afterwards: then only
     `PaddedCausal(through_model=True)` has the right loss. Caps change only large logits, hence the size.
+    ids: those of any text, of which the first few are run.
     """
     head = packing.head(model)
     seen: list[torch.Tensor] = []
@@ -112,7 +113,7 @@ def head_decides(model: nn.Module, ids: Sequence[int]) -> bool:
     hook = head.register_forward_pre_hook(enlarge)
     try:
         with torch.no_grad():
-            logits_BTV = model(input_ids=torch.tensor([list(ids)], device=next(model.parameters()).device)).logits
+            logits_BTV = model(input_ids=torch.tensor([list(ids[:8])], device=next(model.parameters()).device)).logits
     finally:
         hook.remove()
     with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tunesmith import hardware, records
@@ -93,7 +93,7 @@ def unless_asked(recipe: Recipe) -> Recipe:
 
 @contextmanager
 def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerator]:
-    from tunesmith.models import adapters, pretrained
+    from tunesmith.models import adapters, pretrained, segment_attention
     from tunesmith.pipeline.fitting import generators
     from tunesmith.prediction.generate import Generator
 
@@ -103,9 +103,12 @@ def _before_training(job: Job, generator: TextGenerator) -> Iterator[TextGenerat
         with adapters.disabled(generator.model):
             yield generator
         return
-    dtype: Any = generator.model.dtype
-    pretrained.release(generator.model)
-    before = generators.untuned(job).generator
+    tuned: Any = generator.model
+    pretrained.release(tuned)
+    before = generators.untuned(job, generator.chat_encoder).generator
     assert isinstance(before, Generator)
-    before.model.to(dtype)
+    before.model.to(tuned.dtype)
+    if generator.packs_up_to:  # as it was when the packing of its rows was tried
+        segment_attention.set_attention(before.model, tuned.config._attn_implementation)
+        before = replace(before, packs_up_to=generator.packs_up_to)
     yield before

@@ -13,7 +13,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, held_out_scores, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderPredictor, layout_of
 from tunesmith.recipe import Recipe
@@ -37,14 +37,17 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     layout_note = "unpadded" if padded is None else f"padded: {padded}"
     notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
+    evaluate = HeldOutEvaluation(job, predictor.predict)
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
         _loss(job),
-        held_out_scores(job, predictor.predict),
+        evaluate,
         predictor,
         lambda folder: EncoderPredictor.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),
+        evaluates_all=evaluate.is_whole,
+        write_best=evaluate.write,
     )
 
 

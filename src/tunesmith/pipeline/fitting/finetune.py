@@ -49,6 +49,8 @@ class TrainingSetup:
     notes: TrainingNotes = field(default_factory=TrainingNotes)
     evaluates_all: bool = False
     """Whether `evaluate` scores every row, uncut: what a finished run says of its validation split."""
+    write_best: Callable[[], None] | None = None
+    """Writes what an evaluation predicted, of the best weights so far."""
     is_causal: bool = False
     """Whether the model is a causal language model, whose compiled layers pay earlier."""
 
@@ -58,7 +60,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     recipe = job.recipe
     callbacks = [extensions.load(name, "train.callbacks")() for name in recipe.train.callbacks]
     with accelerated(job) as accelerator:
-        with processes.loading():
+        with processes.loading(), onednn_linear.enabled():
             setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
         plan = _plan(job, sampler.steps_per_epoch)
@@ -72,7 +74,9 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         backend = job.decide_once("matmul_backend", lambda: records.dump(onednn_linear.decide(setting)))
         onednn = backend["value"]["backend"] == "onednn"
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks)
+        session = Session(
+            job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks, setup.write_best
+        )
         session.resume(state)
         steps = loop.steps(
             state,
@@ -120,22 +124,32 @@ def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
     return [examples[i] for i in sorted(drawn)]
 
 
-def held_out_scores(job: Job, predict: Callable[[Sequence[Example]], list[Any]]) -> Callable[[int], loop.Scores]:
-    """Return the evaluation during training: metrics of validation rows, and perhaps of training rows."""
-    held_out = sample(job.splits.validation, job.recipe)
-    learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
-    custom = custom_metrics.load(job.recipe)
+class HeldOutEvaluation:
+    """Scores a predictor during training: metrics of validation rows, and perhaps one of training rows."""
 
-    def headline(examples: Sequence[Example]) -> dict[str, float]:
-        rows = job.target.rows(examples, predict(examples))
-        return job.metrics.headline(rows, job.splits.labels) | custom_metrics.score(custom, rows)
+    def __init__(self, job: Job, predict: Callable[[Sequence[Example]], list[Any]]) -> None:
+        self.job, self.predict = job, predict
+        self.held_out = sample(job.splits.validation, job.recipe)
+        self.is_whole = len(self.held_out) == len(job.splits.validation) > 0
+        self.learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
+        self.custom = custom_metrics.load(job.recipe)
+        self.rows: list[Any] = []
+        """Predictions of the validation rows, by the newest evaluation."""
 
-    def evaluate(step: int) -> loop.Scores:
-        scores = headline(held_out)
-        name, metric = job.metrics.of_training
-        return scores | {name: headline(learned)[metric]} if learned else scores
+    def __call__(self, step: int) -> loop.Scores:
+        scores, self.rows = self._headline(self.held_out)
+        name, metric = self.job.metrics.of_training
+        return scores | {name: self._headline(self.learned)[0][metric]} if self.learned else scores
 
-    return evaluate
+    def write(self) -> None:
+        """Write the predictions of the newest evaluation, if it was of every row, for the end of the training."""
+        if self.is_whole:
+            self.job.run.write_predictions("validation", self.rows)
+
+    def _headline(self, examples: Sequence[Example]) -> tuple[dict[str, float], list[Any]]:
+        rows = self.job.target.rows(examples, self.predict(examples))
+        scores = self.job.metrics.headline(rows, self.job.splits.labels)
+        return scores | custom_metrics.score(self.custom, rows), rows
 
 
 def step_size(job: Job, accelerator: Accelerator) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import TrainingSetup, held_out_scores, sample, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, sample, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
@@ -37,11 +37,15 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference between the logits of packed and separate rows, relative to the largest logit."""
 
 
-def untuned(job: Job) -> TrainResult:
-    """Return the model as it is: nothing is trained, and only its name is stored."""
+def untuned(job: Job, chat_encoder: ChatEncoder | None = None) -> TrainResult:
+    """Return the model as it is: nothing is trained, and only its name is stored.
+
+    chat_encoder: that of a model trained by this job; None to make one.
+    """
     recipe = job.recipe
-    tokenizer = pretrained.tokenizer(recipe.model)
-    chat_encoder = replace(make_chat_encoder(recipe, job.splits.labels, tokenizer), train_on_prompt=False)
+    tokenizer = chat_encoder.tokenizer if chat_encoder else pretrained.tokenizer(recipe.model)
+    chat_encoder = chat_encoder or make_chat_encoder(recipe, job.splits.labels, tokenizer)
+    chat_encoder = replace(chat_encoder, train_on_prompt=False)
     model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, chat_encoder, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
@@ -70,11 +74,17 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     if not rows:
         found, do = f"{len(job.splits.train):,} rows, all too long", "raise model.max_length"
         raise DataError("no training row is left", expected="rows that fit", found=found, do=do)
-    micro_batches, loss, padded = _layout(rows, job, accelerator, model, plan.dtype)
+    packed_later = [] if job.splits.labels or packing.sliding_window(model) else _longest(job, generator)
+    micro_batches, loss, padded = _layout(rows, packed_later, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
+        classifier = predictor
         # a new copy each time: what a classifier caches about its model is out of date after more steps
-        evaluate: Callable[[int], Scores] = held_out_scores(job, lambda rows: replace(predictor).predict(rows))
+        evaluate: HeldOutEvaluation | _Validation = HeldOutEvaluation(
+            job, lambda rows: replace(classifier).predict(rows)
+        )
     else:
+        if padded is None and plan.dtype == torch.float32:  # other number formats were tried with less precision
+            predictor = replace(predictor, packs_up_to=packing.reach([row.labels for row in [*rows, *packed_later]]))
         evaluate = _Validation(job, predictor, loss, micro_batches)
     notes = replace(
         plan.notes,
@@ -90,7 +100,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         predictor,
         partial(reload, recipe),
         notes.with_cut(changes),
-        evaluates_all=isinstance(evaluate, _Validation) and evaluate.is_whole,
+        evaluates_all=evaluate.is_whole,
+        write_best=evaluate.write if isinstance(evaluate, HeldOutEvaluation) else None,
         is_causal=True,
     )
 
@@ -133,14 +144,32 @@ def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> L
     return classifier
 
 
+def _longest(job: Job, generator: Generator) -> list[EncodedText]:
+    """Return the held-out conversation of the most characters, whose loss is measured after the training."""
+    held_out = [*job.splits.validation, *job.splits.test]
+    if not held_out:
+        return []
+    row = max(held_out, key=lambda row: sum(len(message.content) for message in row.messages))
+    return truncation.encode([row.id], [row.messages], generator.chat_encoder, [generator.max_length], "truncate")[0]
+
+
 def _layout(
-    rows: Sequence[EncodedText], job: Job, accelerator: Accelerator, model: nn.Module, dtype: torch.dtype
+    rows: Sequence[EncodedText],
+    packed_later: Sequence[EncodedText],
+    job: Job,
+    accelerator: Accelerator,
+    model: nn.Module,
+    dtype: torch.dtype,
 ) -> tuple[MicroBatches[EncodedText, Any], Any, str | None]:
-    """Return the micro-batches, their loss, and why rows are padded (None if they are packed)."""
+    """Return the micro-batches, their loss, and why rows are padded (None if they are packed).
+
+    packed_later: other rows that the model must support packed.
+    """
     engine, config = job.recipe.engine, cast(Any, model.config)
     reason: str | None = "engine.layout"
     if engine.layout != "padded":
-        ids, labels = [row.ids for row in rows], [row.labels for row in rows]
+        tried = [*rows, *packed_later]
+        ids, labels = [row.ids for row in tried], [row.labels for row in tried]
         reason = packing.set_up(model, ids, labels, TOLERANCE[dtype], by_segments=not engine.compile)
         if reason is None and not causal.head_decides(model, rows[0].ids):
             reason = "its logits are changed after the head"

@@ -35,6 +35,8 @@ class Session:
     write_model: Callable[[Path], None]
     """Writes the current weights into a folder."""
     callbacks: Sequence[Callback] = ()
+    write_best: Callable[[], None] | None = None
+    """Writes what else belongs to the best weights."""
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
@@ -101,6 +103,8 @@ class Session:
             with sharding.gathered(state.model):
                 if self.accelerator.is_main_process:
                     runs.write_folder(self.job.run.model, self.write_model)
+                    if self.write_best:
+                        self.write_best()
                     for callback in self.callbacks:
                         callback.on_save(self.job.run.model, state)
 
