@@ -112,6 +112,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name, content in (("reviews", table), ("new", table[:12]), ("unlabelled", table[:12])):
         Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
+    Dataset.from_list([{"text": text, "label": f"{label}|any"} for text, label in rows]).to_csv(
+        str(place / "tagged.csv")
+    )
+    flags = [{"text": text, "toxic": n % 2, "insult": n % 3 // 2} for n, (text, _) in enumerate(rows)]
+    Dataset.from_list(flags).to_csv(str(place / "flags.csv"), index=False)
     for number, (text, label) in enumerate(rows):
         (folder / "bbc-news" / label).mkdir(parents=True, exist_ok=True)
         (folder / "bbc-news" / label / f"{number}.txt").write_text(text)

@@ -38,9 +38,21 @@ class Example:
     value: float | None = None
     """Of task `regression`: the number, where it is known."""
 
+    labels: tuple[str, ...] | None = None
+    """Of task `multilabel`: the names of all labels that apply, perhaps none; None where that is not known."""
+
     @property
-    def gold(self) -> str | float | None:
-        """What the data says of the text: its label or number."""
+    def all_labels(self) -> tuple[str, ...]:
+        """The labels of the text: one, several or none."""
+        if self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
+
+    @property
+    def gold(self) -> str | float | tuple[str, ...] | None:
+        """What the data says of the text: its label, number or labels."""
+        if self.labels is not None:
+            return self.labels
         return self.label if self.value is None else self.value
 
 
@@ -142,6 +154,27 @@ class PredictionRow(Prediction):
     """A prediction beside the label that the data has: a line of predictions/test.jsonl."""
 
     gold: str
+
+
+@dataclass(frozen=True, slots=True)
+class MultilabelPrediction:
+    """All labels that a predictor gives an example, perhaps none."""
+
+    id: str
+    labels: tuple[str, ...]
+    probabilities: Sequence[float]
+    """That each label applies, in the order of `MultiLabel.labels`. Kept as an array of 8 bytes each."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.probabilities, array):
+            object.__setattr__(self, "probabilities", array("d", self.probabilities))
+
+
+@dataclass(frozen=True, slots=True)
+class MultilabelPredictionRow(MultilabelPrediction):
+    """A prediction beside the labels that the data has: a line of predictions/test.jsonl."""
+
+    gold: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,30 @@ def label(value: Any) -> str:
     raise InvalidRow("label that is neither a string nor a whole number", type(value).__name__)
 
 
+def label_list(value: Any, separator: str | None) -> tuple[str, ...]:
+    """Return the labels in a list, or in a text around separators, sorted; none of a missing value. Raises InvalidRow.
+
+    separator: a space stands for any white space; None allows lists alone.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(sorted({label(item) for item in value}))
+    if is_null(value):
+        return ()
+    if separator is None:
+        raise InvalidRow("labels that are no list (set data.label_separator)", repr(str(value)[:40]))
+    parts = str(value).split(None if separator == " " else separator)
+    return tuple(sorted({label(part.strip()) for part in parts if part.strip()}))
+
+
+def applies(value: Any, column: str) -> bool:
+    """Return whether a cell of 0 or 1 says that a label applies. Raises InvalidRow."""
+    if isinstance(value, str):
+        value = {"0": 0, "1": 1, "false": 0, "true": 1, "0.0": 0, "1.0": 1}.get(value.strip().lower(), value)
+    if value in (0, 1) and not isinstance(value, str):
+        return bool(value)
+    raise InvalidRow(f"neither 0 nor 1 in column {column}", repr(str(value)[:40]))
+
+
 def number(value: Any) -> float:
     """Return a finite number; text is read as Python reads it. Raises InvalidRow."""
     if is_null(value):

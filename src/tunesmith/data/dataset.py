@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tunesmith.data import conversations, duplicates, examples, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, RowsBySplit, listed, merge
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
-from tunesmith.tasks import classification, instruction, regression
+from tunesmith.tasks import classification, instruction, multilabel, regression
 from tunesmith.types import DataNote, Example, Splits
 
 
@@ -37,6 +38,15 @@ def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRo
     tables = sources.tables(data, split, wanted.settings().values())
     parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
     return replace(parsed, label_names=data.label_names or parsed.label_names)
+
+
+def read_label_lists(data: Data, split: Split, required: bool) -> examples.ParsedRows:
+    """Read texts with any number of labels. required: every row must have its list, which may be empty."""
+    wanted = Columns.of(data, split)
+    tables = sources.tables(data, split, wanted.settings().values())
+    gold = partial(examples.many_labels, separator=data.label_separator)
+    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required, gold))
+    return replace(parsed, label_names=data.label_names or wanted.indicators or parsed.label_names)
 
 
 def read_numbers(data: Data, split: Split, required: bool) -> examples.ParsedRows:
@@ -66,6 +76,13 @@ LABELLED = TaskReader(
     columns=lambda data, split: tuple(Columns.of(data, split).settings().values()),
     strata=classification.strata,
     check_train=classification.check_train,
+    names_labels=True,
+)
+LABEL_LISTS = TaskReader(
+    parse=read_label_lists,
+    columns=LABELLED.columns,
+    strata=multilabel.strata,
+    check_train=multilabel.check_train,
     names_labels=True,
 )
 NUMBERS = TaskReader(

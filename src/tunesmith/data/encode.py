@@ -26,14 +26,17 @@ class Encoded:
     id: str
     inputs: dict[str, list[int]]
     """What the tokenizer gives for the model: `input_ids`, for some models also `token_type_ids`."""
-    label: int | float = IGNORE
-    """What a loss compares the model's outputs with, where it is known: the index of a label, or a number."""
+    label: int | float | list[float] = IGNORE
+    """What a loss compares the model's outputs with, where it is known: the index of a label, a number, or 0 or 1 for
+    each label."""
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
 
     def unlearned(self) -> Encoded:
-        """Return the same tokens without a label (of a number: NaN)."""
+        """Return the same tokens without a label; numbers become NaN."""
+        if isinstance(self.label, list):
+            return replace(self, label=[math.nan] * len(self.label))
         return replace(self, label=math.nan if isinstance(self.label, float) else IGNORE)
 
 

@@ -73,18 +73,25 @@ class RowReader(Protocol):
         ...
 
 
-Gold = Callable[[Any], dict[str, Any]]
-"""Returns what is learned of a row, as fields of Example, from a cell. Raises InvalidRow where it does not have it."""
+Gold = Callable[[cells.Values, Columns], dict[str, Any]]
+"""Returns what is learned of a row, as fields of Example. Raises InvalidRow where the row does not have it."""
 
 
-def one_label(value: Any) -> dict[str, Any]:
-    """Return a label."""
-    return {"label": cells.label(value)}
+def one_label(values: cells.Values, columns: Columns) -> dict[str, Any]:
+    """Return the row's label."""
+    return {"label": cells.label(values.get(columns.label or ""))}
 
 
-def one_number(value: Any) -> dict[str, Any]:
-    """Return a number."""
-    return {"value": cells.number(value)}
+def one_number(values: cells.Values, columns: Columns) -> dict[str, Any]:
+    """Return the row's number."""
+    return {"value": cells.number(values.get(columns.label or ""))}
+
+
+def many_labels(values: cells.Values, columns: Columns, separator: str | None) -> dict[str, Any]:
+    """Return all labels of the row: of a list or text, or those whose column has a 1."""
+    if columns.label is not None:
+        return {"labels": cells.label_list(values.get(columns.label), separator)}
+    return {"labels": tuple(sorted(name for name in columns.indicators if cells.applies(values.get(name), name)))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class LabelledRowReader:
         columns = self.wanted.within(table)
         settings = columns.settings()
         if not self.required:
-            del settings["data.label"]
+            settings = {name: column for name, column in settings.items() if not name.startswith("data.label")}
         check_columns(table, settings)
         return columns
 
@@ -107,11 +114,10 @@ class LabelledRowReader:
         values = row.values
         text = cells.text(values.get(columns.text), "text")
         pair = None if columns.text_pair is None else cells.text(values.get(columns.text_pair), "text_pair")
-        label, group = values.get(columns.label), cells.group(values, columns.group)
-        if not self.required and cells.is_null(label):
-            return Example(row.id, text, pair, group=group)
-        gold = self.gold(label)
-        return Example(row.id, text, pair, group=group, **gold)
+        labelled = {*filter(None, (columns.label,)), *columns.indicators}
+        known = self.required or not all(cells.is_null(values.get(column)) for column in labelled)
+        gold = self.gold(values, columns) if known else {}
+        return Example(row.id, text, pair, group=cells.group(values, columns.group), **gold)
 
     def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         for column in (columns.text, columns.text_pair):
@@ -241,15 +247,15 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
             do="correct data.label_names",
         )
     rows = [row for split_rows in parsed.rows_by_split.values() for row in split_rows]
-    labels = {row.label for row in rows if row.label is not None}
+    labels = {label for row in rows for label in row.all_labels}
     indices = {label: int(whole[1]) if (whole := WHOLE.fullmatch(label)) else TRUTH.get(label) for label in labels}
     if labels <= set(names) or None in indices.values():
         renamed = {label: label for label in labels if label in names}
     else:
         renamed = {label: names[i] for label, i in indices.items() if i is not None and 0 <= i < len(names)}
-    unnamed = [row for row in rows if row.label not in renamed]
+    unnamed = [row for row in rows if not renamed.keys() >= {*row.all_labels}]
     if strict and unnamed:
-        uncovered = dict.fromkeys(row.label or "" for row in unnamed)
+        uncovered = dict.fromkeys(label for row in unnamed for label in row.all_labels)
         raise DataError(
             "labels that data.label_names does not cover",
             expected=f"{listed(names)}, or whole numbers from 0 to {len(names) - 1}",
@@ -257,34 +263,38 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
             f"({len(unnamed)} rows: {listed((row.id for row in unnamed), SHOWN)})",
             do="correct data.label_names or the labels",
         )
-    return {
-        split_name: tuple(replace(row, label=renamed.get(row.label or "", row.label)) for row in split_rows)
-        for split_name, split_rows in parsed.rows_by_split.items()
-    }
+
+    def named(row: Example) -> Example:
+        if row.labels is not None:
+            return replace(row, labels=tuple(renamed.get(label, label) for label in row.labels))
+        return replace(row, label=renamed.get(row.label or "", row.label))
+
+    return {split_name: tuple(map(named, split_rows)) for split_name, split_rows in parsed.rows_by_split.items()}
 
 
 def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySplit, list[RejectedRow], list[DataNote]]:
     """Take out rows whose label cannot be learned: unseen in train, or on a single row where splits are to be made."""
-    counts = Counter(row.label for row in rows_by_split["train"])
-    single = {label for label, count in counts.items() if count == 1 and label is not None}
+    counts = Counter(label for row in rows_by_split["train"] for label in row.all_labels)
+    single = {label for label, count in counts.items() if count == 1}
     notes = []
     if single and not making:
-        ids = (row.id for row in rows_by_split["train"] if row.label in single)
+        ids = (row.id for row in rows_by_split["train"] if single.intersection(row.all_labels))
         notes.append(note("label with a single example in train", ids))
     known = set(counts) - single if making else set(counts)
     rejected = [
         RejectedRow(
             "label with a single example" if split_name == "train" else "label unseen in train",
             row.id,
-            quoted(row.label or ""),
+            listed(map(quoted, unknown)),
         )
         for split_name, rows in rows_by_split.items()
         for row in rows
-        if row.label not in known
+        if (unknown := [label for label in row.all_labels if label not in known])
     ]
-    kept = {name: tuple(row for row in rows if row.label in known) for name, rows in rows_by_split.items()}
+    out = {row.id for row in rejected}
+    kept = {name: tuple(row for row in rows if row.id not in out) for name, rows in rows_by_split.items()}
     folded: dict[str, list[str]] = {}
-    for label in sorted(label for label in known if label is not None):
+    for label in sorted(known):
         folded.setdefault(" ".join(label.split()).casefold(), []).append(label)
     similar = [label for same in folded.values() if len(same) > 1 for label in same]
     if similar:
@@ -295,7 +305,7 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
 
 def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return every label once: in the order of `names`, else numbers by value, else alphabetically."""
-    labels = {row.label for row in rows if row.label is not None}
+    labels = {label for row in rows for label in row.all_labels}
     if names is not None:
         return tuple(name for name in names if name in labels)
     if all(INTEGER.fullmatch(label) for label in labels):

@@ -31,10 +31,12 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
             )
         rows = available[name] if name in available else _load(data, split=name)
         columns = tuple(rows.column_names)
-        feature = (rows.features or {}).get(data.label)
+        label = data.label if isinstance(data.label, str) else ""
+        feature = (rows.features or {}).get(label)
+        feature = getattr(feature, "feature", feature)  # of a list of labels
         label_names = tuple(getattr(feature, "names", None) or ()) if data.label_names is None else ()
         picked = rows.select_columns([column for column in columns if used is None or column in used])
-        tables[split_name] = Table(name, columns, _rows(name, picked, data.label, label_names), label_names or None)
+        tables[split_name] = Table(name, columns, _rows(name, picked, label, label_names), label_names or None)
     return tables
 
 
@@ -59,6 +61,8 @@ def _rows(name: str, rows: Any, label: str, label_names: tuple[str, ...]) -> Ite
     for batch in rows.with_format("arrow").iter(batch_size=4096):
         for index, values in enumerate(batch.to_pylist(), start):
             index_of_label = values[label] if label_names else None
+            if isinstance(index_of_label, list):
+                values[label] = [label_names[i] if 0 <= i < len(label_names) else i for i in index_of_label]
             if isinstance(index_of_label, int) and index_of_label < len(label_names):
                 # -1 is how the hub writes a missing label
                 values[label] = label_names[index_of_label] if index_of_label >= 0 else None

@@ -60,18 +60,22 @@ class Columns:
 
     text: str
     text_pair: str | None
-    label: str
+    label: str | None
+    """None where `indicators` name the labels."""
+    indicators: tuple[str, ...]
+    """Columns of 0 and 1, one for each label."""
     group: str | None
     split: str | None
 
     @classmethod
     def of(cls, data: Data, split: Split) -> Columns:
         """Return the columns of a recipe."""
-        return cls(data.text, data.text_pair, data.label, split.group, split.column)
+        label, indicators = (data.label, ()) if isinstance(data.label, str) else (None, data.label)
+        return cls(data.text, data.text_pair, label, indicators, split.group, split.column)
 
     def within(self, table: Table) -> Columns:
         """Return the columns for one table: a folder of classes has its own names for text and label."""
-        return replace(self, text="text", label="label") if table.implied else self
+        return replace(self, text="text", label="label", indicators=()) if table.implied else self
 
     def settings(self) -> dict[str, str]:
         """Return each column by the name of its setting."""
@@ -82,6 +86,7 @@ class Columns:
             "split.group": self.group,
             "split.column": self.split,
         }
+        columns |= {f"data.label[{place}]": column for place, column in enumerate(self.indicators)}
         return {setting: column for setting, column in columns.items() if column is not None}
 
 

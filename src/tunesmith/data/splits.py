@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+from tunesmith.data import iterative_stratification
 from tunesmith.data.duplicates import text_key
 from tunesmith.data.rows import SPLITS, RowsBySplit
 from tunesmith.errors import DataError
@@ -40,7 +41,7 @@ def cut(
     rows = rows_by_split["train"]
     wanted = {name: int(size) if size >= 1 else max(1, int(size * len(rows) + 0.5)) for name, size in sizes.items()}
     classes = strata(rows)
-    labels = len(set(classes))
+    labels = len({label for row in rows for label in row.labels or ()}) or len(set(classes))
     if sum(wanted.values()) > len(rows) - labels:
         raise DataError(
             f"train has too few rows to cut {' and '.join(f'{count} for {name}' for name, count in wanted.items())}",
@@ -49,7 +50,11 @@ def cut(
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
     generator = random.Random(f"{seed} cut")  # noqa: S311 - repeatable, not secret
-    assigned = _Partition(rows, classes, wanted, generator).assign()
+    if rows[0].labels is None:
+        assigned = _Partition(rows, classes, wanted, generator).assign()
+    else:
+        whole = {"train": len(rows) - sum(wanted.values()), **wanted}
+        assigned = iterative_stratification.assign(units(rows), [row.labels or () for row in rows], whole, generator)
     made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
     for row, name in zip(rows, assigned, strict=True):
         made[name].append(row)

@@ -17,7 +17,7 @@ def summarize(splits: Splits, source: str) -> DataSummary:
     """Rows, labels and lengths of each split, fingerprints, and everything that reading changed."""
     summaries = {}
     for name, rows in {"train": splits.train, "validation": splits.validation, "test": splits.test}.items():
-        counts = Counter(row.label for row in rows)
+        counts = Counter(label for row in rows for label in row.all_labels)
         per_label = {label: counts[label] for label in splits.labels}
         lengths = [
             sum(len(message.content) + len(message.input) for message in row.messages)

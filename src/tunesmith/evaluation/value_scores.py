@@ -6,16 +6,15 @@ Shapes: N rows, B resamples. The errors are in the unit of the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation import intervals
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, bootstrap
-from tunesmith.evaluation.paired_tests import PairedDifference, adjusted, check_same_rows, difference
+from tunesmith.evaluation import intervals, metric_pairs
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
+from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.types import ValuePredictionRow
 
 HIGHER_IS_BETTER = {"rmse": False, "mae": False, "r2": True, "pearson": True, "spearman": True}
@@ -37,19 +36,6 @@ class RegressionScores:
     """Of always answering the mean of these rows: their standard deviation."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValuePair:
-    """Two methods on the same rows; every difference is a - b."""
-
-    a: str
-    b: str
-    rows: int
-    differences: dict[str, PairedDifference]
-    """By metric."""
-    distinguishable: bool = False
-    """The RMSEs differ significantly: `p_holm` is below 1 - confidence level."""
-
-
 def score(rows: Sequence[ValuePredictionRow], confidence: Confidence) -> RegressionScores:
     """Return all scores of one method's predictions; equal inputs give equal bits."""
     gold_N, predicted_N = _columns(rows)
@@ -68,41 +54,11 @@ def headline(rows: Sequence[ValuePredictionRow], labels: Sequence[str] = ()) -> 
     return {name: float(value_1[0]) for name, value_1 in values.items()}
 
 
-def compare(methods: Mapping[str, Sequence[ValuePredictionRow]], confidence: Confidence) -> list[ValuePair]:
-    """Return the paired bootstrap tests of every pair of methods, in the mapping's order.
-
-    The one criterion, fixed beforehand: a pair is `distinguishable` where the p of the difference of RMSEs,
-    Holm-adjusted over all pairs, is below 1 - confidence. The other metrics decide nothing.
-    """
-    check_same_rows({name: [row.id for row in rows] for name, rows in methods.items()})
+def compare(methods: Mapping[str, Sequence[ValuePredictionRow]], confidence: Confidence) -> list[MetricPair]:
+    """Return the paired tests of every pair of methods, in the mapping's order; the RMSE decides."""
+    ids = {name: [row.id for row in rows] for name, rows in methods.items()}
     measures = {name: partial(measure, *_columns(rows)) for name, rows in methods.items()}
-    rows = len(next(iter(methods.values())))
-    every_row = np.arange(rows, dtype=np.intp)[None]
-    measured = {name: of(every_row) for name, of in measures.items()}
-    # One seed draws the same rows for every method: that is what makes the differences paired.
-    drawn = {name: bootstrap(of, rows, confidence.resamples, confidence.seed) for name, of in measures.items()}
-    pairs = [
-        ValuePair(
-            a,
-            b,
-            rows,
-            {
-                name: difference(
-                    float((measured[a][name] - measured[b][name])[0]),
-                    _defined(drawn[a][name] - drawn[b][name]),
-                    confidence.level,
-                )
-                for name in HIGHER_IS_BETTER
-            },
-        )
-        for a, b in combinations(methods, 2)
-    ]
-    for name in HIGHER_IS_BETTER:
-        tests = adjusted([pair.differences[name] for pair in pairs])
-        pairs = [
-            replace(pair, differences=pair.differences | {name: test}) for pair, test in zip(pairs, tests, strict=True)
-        ]
-    return [replace(pair, distinguishable=pair.differences["rmse"].p_holm < 1 - confidence.level) for pair in pairs]
+    return metric_pairs.compare(ids, measures, confidence)
 
 
 def measure(gold_N: Floats, predicted_N: Floats, draws_BN: Index) -> dict[str, Floats]:
@@ -136,10 +92,6 @@ def _ranks(values_BN: Floats) -> Floats:
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(values_BN, axis=1), dtype=np.float64)
-
-
-def _defined(values_B: Floats) -> Floats:
-    return values_B[~np.isnan(values_B)]
 
 
 def _columns(rows: Sequence[ValuePredictionRow]) -> tuple[Floats, Floats]:

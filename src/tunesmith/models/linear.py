@@ -25,6 +25,7 @@ from tunesmith.models.ngrams import WORD, BagOfWords
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
 from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Example
@@ -95,6 +96,23 @@ class Regression:
         return cls(weight, bias)
 
     @classmethod
+    def fit_labels(
+        cls,
+        features: ColumnBlocks,
+        target: MultiLabel,
+        known: Sequence[Sequence[float]],
+        settings: Linear,
+        weights: Floats,
+    ) -> Regression:
+        """Fit a logistic regression for each label. known: 0 or 1 for each row and label."""
+        from tunesmith.models import newton
+
+        known_NK = np.asarray(known) > 0
+        weight, bias, converged = newton.fit_labels(features, known_NK, weights, settings.C, settings.max_iter)
+        _warn_unless(converged, settings)
+        return cls(weight, bias)
+
+    @classmethod
     def fit_number(
         cls, features: ColumnBlocks, target: Number, values: Sequence[float], settings: Linear
     ) -> Regression:
@@ -113,7 +131,7 @@ class Regression:
     def logits(self, scores: Floats, classes: int) -> Floats:
         """Return logits, rows x outputs, from scores without bias; of two classes, the first one's are 0."""
         logits = scores + self.bias
-        return np.hstack([np.zeros_like(logits), logits]) if classes == 2 else logits
+        return np.hstack([np.zeros_like(logits), logits]) if classes == 2 and logits.shape[1] == 1 else logits
 
     def tensors(self) -> dict[str, Any]:
         factors = {"weight": self.weight, "bias": self.bias, "projection": self.projection}
@@ -132,12 +150,24 @@ def fit_head(
     encoded = target.encode(examples)
     if isinstance(target, Number):
         return Regression.fit_number(features, target, encoded, settings), Number()
+    if isinstance(target, MultiLabel):
+        return Regression.fit_labels(features, target, encoded, settings, weights), target
     return Regression.fit(features, encoded, settings, weights), target
 
 
 def read_target(content: Mapping[str, Any]) -> Target:
-    """Return the target that the settings of a saved regression name; without labels it is a number."""
-    return SingleLabel(tuple(content["labels"])) if content["labels"] else Number()
+    """Return the target that `write_target` described."""
+    labels = tuple(content["labels"])
+    if content.get("problem_type") == MultiLabel.problem_type:
+        return MultiLabel(labels, tuple(content["thresholds"]))
+    return SingleLabel(labels) if labels else Number()
+
+
+def write_target(target: Target) -> dict[str, Any]:
+    """Return a target as the settings of a saved regression hold it: labels, of a number none, and thresholds."""
+    if isinstance(target, MultiLabel):
+        return {"labels": target.labels, "problem_type": target.problem_type, "thresholds": target.thresholds}
+    return {"labels": target.labels}
 
 
 @dataclass(frozen=True)
@@ -215,7 +245,7 @@ class LinearPredictor:
         save_file(self.regression.tensors() | idf, folder / WEIGHTS)
         settings = self.settings.model_dump(mode="json")
         vocabulary = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
-        content = {"labels": self.labels, "settings": settings, "vocabulary": vocabulary}
+        content = {**write_target(self.target), "settings": settings, "vocabulary": vocabulary}
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod

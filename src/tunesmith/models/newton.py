@@ -105,6 +105,26 @@ class _Loss:
         return curved_NK
 
 
+class _LabelLoss:
+    """Binary cross-entropy of N rows for each of K labels, times weights, N x K."""
+
+    def __init__(self, known_NK: NDArray[np.bool_], scale_NK: Floats) -> None:
+        self.known, self.scale = known_NK, scale_NK
+
+    def value(self, scores_NK: Floats) -> float:
+        return _dot(np.logaddexp(0, np.where(self.known, -scores_NK, scores_NK)), self.scale)
+
+    def probabilities(self, scores_NK: Floats) -> Floats:
+        return np.asarray(0.5 + 0.5 * np.tanh(0.5 * scores_NK))
+
+    def gradient(self, shares_NK: Floats) -> Floats:
+        return (shares_NK - self.known.astype(shares_NK.dtype)) * self.scale
+
+    def curvature(self, shares_NK: Floats, change_NK: Floats) -> Floats:
+        """Return the change of the gradient where the scores change."""
+        return shares_NK * (1 - shares_NK) * self.scale * change_NK
+
+
 def fit(
     features: ColumnBlocks,
     gold: NDArray[np.intp],
@@ -123,11 +143,37 @@ def fit(
     loss = _Loss(gold, (C * row_weights).astype(dtype), classes)
     counts_K = np.bincount(gold, row_weights, minlength=classes)
     log_prior_K = np.log(np.maximum(counts_K, 1e-3 * counts_K.max()))
-    bias_K = (log_prior_K[1:] - log_prior_K[:1] if classes == 2 else log_prior_K - log_prior_K.mean()).astype(dtype)
-    weight_DK = np.zeros((features.shape[1], len(bias_K)), dtype)
+    bias_K = log_prior_K[1:] - log_prior_K[:1] if classes == 2 else log_prior_K - log_prior_K.mean()
+    return _minimize(features, loss, bias_K.astype(dtype), max_iter, threads)
+
+
+def fit_labels(
+    features: ColumnBlocks,
+    known_NK: NDArray[np.bool_],
+    positive_weights_K: NDArray[np.float64],
+    C: float,
+    max_iter: int,
+    threads: int | None = None,
+) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    """Fit a logistic regression for each of K labels, all at once, whether or not the others apply.
+
+    known_NK: which label each row has. positive_weights_K: weight of the rows that have it. Returns the same as `fit`.
+    """
+    dtype = features.blocks[0].dtype
+    weights_NK = np.where(known_NK, positive_weights_K, 1.0)
+    with_label_K = np.maximum((weights_NK * known_NK).sum(axis=0), 0.5)
+    without_K = np.maximum((~known_NK).sum(axis=0), 0.5)
+    loss = _LabelLoss(known_NK, (C * weights_NK).astype(dtype))
+    return _minimize(features, loss, np.log(with_label_K / without_K).astype(dtype), max_iter, threads)
+
+
+def _minimize(
+    features: ColumnBlocks, loss: _Loss | _LabelLoss, bias_K: Floats, max_iter: int, threads: int | None
+) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    weight_DK = np.zeros((features.shape[1], len(bias_K)), bias_K.dtype)
     with ThreadPoolExecutor(threads or _cores()) as pool:
         products = _Products(features, pool)
-        scores_NK = np.tile(bias_K, (len(gold), 1))
+        scores_NK = np.tile(bias_K, (features.shape[0], 1))
         value, converged = loss.value(scores_NK), False
         for _ in range(max_iter):
             shares_NK = loss.probabilities(scores_NK)
@@ -155,7 +201,7 @@ class _Step:
     scores: Floats
 
 
-def _step(products: _Products, loss: _Loss, shares_NK: Floats, slope: tuple[Floats, Floats]) -> _Step:
+def _step(products: _Products, loss: _Loss | _LabelLoss, shares_NK: Floats, slope: tuple[Floats, Floats]) -> _Step:
     """Solve for the Newton step by conjugate gradients, until the residual is RESIDUAL of the gradient."""
     residual_DK, residual_K = -slope[0], -slope[1]
     step = _Step(np.zeros_like(residual_DK), np.zeros_like(residual_K), np.zeros_like(shares_NK))
@@ -184,7 +230,7 @@ def _step(products: _Products, loss: _Loss, shares_NK: Floats, slope: tuple[Floa
 
 
 def _line_search(
-    loss: _Loss, weight_DK: Floats, step: _Step, scores_NK: Floats, value: float, descent: float
+    loss: _Loss | _LabelLoss, weight_DK: Floats, step: _Step, scores_NK: Floats, value: float, descent: float
 ) -> tuple[Any, float]:
     """Return the largest of 1, 1/2, 1/4... that lowers the loss enough (Armijo), and the loss there.
 

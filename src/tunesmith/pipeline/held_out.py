@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,15 @@ def evaluate(
     shown = [f"{split} {figure(name, scores[name])}" for split, scores in known.items() if scores]
     say(f"{NAMES[name] if name in QUANTITIES else NAMES[name].lower()}: {', '.join(shown)}")
     return Outcome(validation, len(rows), train)
+
+
+def decide(job: Job, result: TrainResult) -> TrainResult:
+    """Return the result with what its target chooses by the validation rows, such as thresholds; not yet saved."""
+    if not job.target.decides or not job.splits.validation:
+        return result
+    predictor: Any = result.text_predictor
+    decided = predictor.target.decide(predict(predictor, job.splits.validation))
+    return replace(result, predictor=replace(predictor, target=decided), is_saved=False, validation=None)
 
 
 def predict(predictor: TextPredictor, examples: Sequence[Example]) -> Rows:

@@ -70,7 +70,9 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> RegressionReport:
         RegressionReport,
         next(iter(runs.values())),
         confidence,
-        verdict=conclusions.of_values(results, pairs),
+        verdict=conclusions.of_metric(
+            results, pairs, "rmse", ("Always answering the mean", results[0].scores.baseline_rmse)
+        ),
         methods=results,
         pairs=tuple(pairs),
     )

@@ -7,26 +7,40 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import data, hardware
-from tunesmith.evaluation import metrics, responses, value_scores
+from tunesmith.evaluation import metrics, multilabel_scores, responses, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.value_scores import RegressionScores
-from tunesmith.pipeline import classification_runs, instruction_runs, regression_runs
+from tunesmith.pipeline import classification_runs, instruction_runs, multilabel_runs, regression_runs
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job, Metrics, Outcome
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.reporting import classification_report, generation_report, model_card, regression_report
-from tunesmith.reporting.schema import ClassificationReport, ExportedModel, GenerationReport, RegressionReport
+from tunesmith.reporting import (
+    classification_report,
+    generation_report,
+    model_card,
+    multilabel_report,
+    regression_report,
+)
+from tunesmith.reporting.schema import (
+    ClassificationReport,
+    ExportedModel,
+    GenerationReport,
+    MultilabelReport,
+    RegressionReport,
+)
 from tunesmith.runs import Run
 from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import PredictionRow, ResponseRow, Splits, ValuePredictionRow
+from tunesmith.types import MultilabelPredictionRow, PredictionRow, ResponseRow, Splits, ValuePredictionRow
 
-Scores = ClassificationScores | RegressionScores | GenerationScores
-RunReport = ClassificationReport | RegressionReport | GenerationReport
+Scores = ClassificationScores | MultilabelScores | RegressionScores | GenerationScores
+RunReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
 """What comparison.json holds, and the pages show."""
 
 
@@ -38,7 +52,7 @@ class Task:
     """How rows become examples, and how splits are stratified."""
     has_responses: bool
     """Whether texts are answered (by a TextGenerator), and not given a label or number (by a TextPredictor)."""
-    row: type[PredictionRow | ValuePredictionRow | ResponseRow]
+    row: type[PredictionRow | MultilabelPredictionRow | ValuePredictionRow | ResponseRow]
     """A line of predictions/test.jsonl."""
     evaluate: Callable[[Job, TrainResult, hardware.Stopwatch], Outcome]
     """Predicts the held-out rows, and writes the predictions into the run."""
@@ -74,6 +88,21 @@ TASKS = {
         html=classification_report.html,
         markdown=classification_report.markdown,
         card=model_card.classification,
+        compared_methods=("linear", "probe", "encoder"),
+    ),
+    "multilabel": Task(
+        reader=data.LABEL_LISTS,
+        has_responses=False,
+        row=MultilabelPredictionRow,
+        evaluate=multilabel_runs.evaluate,
+        scores=MultilabelScores,
+        score=multilabel_runs.score,
+        metrics=Metrics(multilabel_scores.HIGHER_IS_BETTER, multilabel_scores.headline, ("train_loss", "log_loss")),
+        target=lambda splits: MultiLabel(splits.labels),
+        report=multilabel_runs.report,
+        html=multilabel_report.html,
+        markdown=multilabel_report.markdown,
+        card=model_card.multilabel,
         compared_methods=("linear", "probe", "encoder"),
     ),
     "regression": Task(

@@ -21,7 +21,7 @@ from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
-from tunesmith.models import linear, onednn_linear, pretrained, unpadding
+from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
@@ -125,6 +125,7 @@ class EncoderPredictor(EncodedPredictor):
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face files; label names are in config.json, max_length in tokenizer_config.json."""
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
+        packing.inner(self.encoder.model).config.update(text_targets.to_config(self.target))
         pretrained.save(folder, self.encoder.model, self.encoder.tokenizer)
 
     @classmethod
@@ -166,7 +167,7 @@ class ProbePredictor(EncodedPredictor):
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
         pretrained.save(folder / BODY, self.encoder.model, self.encoder.tokenizer)
         save_file(self.regression.tensors(), folder / HEAD)
-        content = {"labels": self.labels, "settings": self.settings.model_dump(mode="json")}
+        content = {**linear.write_target(self.target), "settings": self.settings.model_dump(mode="json")}
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod

@@ -240,6 +240,8 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
             cut = is_plain and (node.value if node else "") != text.strip()  # `topic #1` is no comment
             if isinstance(node, yaml.MappingNode) and node.flow_style:
                 dict(_lines(node, name))  # raises where a key is set twice
+            if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):  # a bare bar opens a block in YAML
+                cut = True
             if cut or (isinstance(value, dict) and not text.lstrip().startswith("{")):
                 value = text  # plain text with a colon in it only looks like a mapping
         pairs.append((name.strip(), value))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-TASKS = ["classification", "regression", "instruction"]
+TASKS = ["classification", "multilabel", "regression", "instruction"]
 METHODS = ["linear", "probe", "encoder", "generator"]
 DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss"),
+    "multilabel": ("macro_f1", "micro_f1", "mean_average_precision", "log_loss"),
     "regression": ("rmse", "mae", "r2", "pearson", "spearman"),
     "instruction": ("loss",),
 }
@@ -20,6 +21,8 @@ BestMetric = Literal[
     "balanced_accuracy",
     "mcc",
     "log_loss",
+    "micro_f1",
+    "mean_average_precision",
     "rmse",
     "mae",
     "r2",

@@ -85,8 +85,11 @@ class Data(Section):
     """Column with the text."""
     text_pair: str | None = None
     """Column with the second text, for sentence pairs."""
-    label: str = "label"
-    """Column with the label (a string or integer) or the number."""
+    label: str | tuple[str, ...] = "label"
+    """Column with the label (a string or integer), the number, or the list of labels; or, of task `multilabel`, one
+    column of 0 and 1 for each label."""
+    label_separator: str | None = None
+    """Of task `multilabel`: what separates the labels in a text, such as `|`; a space stands for any white space."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
@@ -289,7 +292,8 @@ class Recipe(Section):
     """One run, completely: the same recipe and seed give the same scores and weights on the same machine."""
 
     task: Annotated[str, AfterValidator(OneOf(TASKS))] = "classification"
-    """What is learned: the label of a text (classification), its number (regression), or answers to instructions."""
+    """What is learned of a text: its label (classification), any number of labels (multilabel), or a number
+    (regression); or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
     encoder, or a causal language model that answers a prompt. Instructions need, and by default have, `generator`."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
+from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
-from tunesmith.evaluation.value_scores import ValuePair
-from tunesmith.reporting.format import NAMES, counted, figure, level, p_value, part, share
-from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult, RegressionResult
+from tunesmith.reporting.format import LOWER_IS_BETTER, NAMES, QUANTITIES, counted, figure, level, p_value, part, share
+from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
 
 NOTABLE = 1.2
 """A cost this many times another's is called different; less is the noise of a busy machine."""
@@ -88,30 +88,37 @@ def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair
     return " ".join(sentences)
 
 
-def of_values(methods: Sequence[RegressionResult], pairs: Sequence[ValuePair]) -> str:
-    """Return which method has the lowest RMSE, what that is worth on so many rows, and what it costs.
+def of_metric(
+    methods: Sequence[MethodResult], pairs: Sequence[MetricPair], name: str, baseline: tuple[str, float] | None = None
+) -> str:
+    """Return which method is best by a metric, what that is worth on so many rows, and what it costs.
 
-    Every p is that of the paired bootstrap, Holm-adjusted over all pairs. That of always answering the mean is named
-    where the best is not clearly below it, and always for a single method.
+    Every p is that of the paired bootstrap, Holm-adjusted over all pairs. baseline: what a rule without a model would
+    do ("Always answering the mean"), and its score; named where the best is not clearly better, and always for a
+    single method.
     """
-    best = min(methods, key=lambda method: (method.scores.headline["rmse"].value, _training_seconds(method)))
-    alone, scores, rmse = len(methods) == 1, best.scores, best.scores.headline["rmse"]
-    tests = ((pair.a, pair.b, pair.distinguishable, pair.differences["rmse"].p_holm) for pair in pairs)
+    sign = 1 if name in LOWER_IS_BETTER else -1
+    best = min(methods, key=lambda method: (sign * method.scores.headline[name].value, _training_seconds(method)))
+    alone, scores, estimate = len(methods) == 1, best.scores, best.scores.headline[name]
+    tests = ((pair.a, pair.b, pair.distinguishable, pair.differences[name].p_holm) for pair in pairs)
     beaten, equals = _against(best.name, tests)
-    low, value, high = (figure("rmse", end) for end in (rmse.low, rmse.value, rmse.high))
+    low, value, high = (figure(name, end) for end in (estimate.low, estimate.value, estimate.high))
+    spoken = NAMES[name] if name in QUANTITIES else NAMES[name][0].lower() + NAMES[name][1:]
     interval = f"{level(scores.confidence)} interval {low} to {high}"
-    has = "an RMSE of" if alone else "the lowest RMSE,"
+    article = "an" if spoken.startswith("RMSE") else "a"
+    has = f"{article} {spoken} of" if alone else f"the {'lowest' if sign == 1 else 'highest'} {spoken},"
     sentences = [f"{best.name} has {has} {value} on {counted(scores.rows, 'test row')} ({interval})."]
     if beaten:
         sentences.append(f"{best.name} beats {_with_p(beaten, max)}.")
     if equals:
         sentences.append(_not_different(best, [method for method in methods if method.name in equals], equals))
-    always = f"Always answering the mean would have {figure('rmse', scores.baseline_rmse)}"
-    if rmse.high >= scores.baseline_rmse:
-        does_better = f"{best.name} does" if alone else "any method does"
-        sentences.append(f"{always}: nothing here shows that {does_better} better.")
-    elif alone:
-        sentences.append(f"{always}.")
+    if baseline:
+        always = f"{baseline[0]} would have {figure(name, baseline[1])}"
+        if max(sign * estimate.low, sign * estimate.high) >= sign * baseline[1]:  # its worse end is no better
+            does_better = f"{best.name} does" if alone else "any method does"
+            sentences.append(f"{always}: nothing here shows that {does_better} better.")
+        elif alone:
+            sentences.append(f"{always}.")
     return " ".join(sentences)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, isfinite, log10
 
-from tunesmith.evaluation import metrics, responses, value_scores
+from tunesmith.evaluation import metrics, multilabel_scores, responses, value_scores
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.evaluation.response_pairs import ResponsePair
@@ -22,6 +22,14 @@ NAMES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "ece": "Calibration error",
+    "micro_f1": "Micro F1",
+    "weighted_f1": "Weighted F1",
+    "micro_precision": "Micro precision",
+    "micro_recall": "Micro recall",
+    "subset_accuracy": "Subset accuracy",
+    "hamming_loss": "Hamming loss",
+    "label_ranking_ap": "Label-ranking AP",
+    "mean_average_precision": "Mean average precision",
     "rmse": "RMSE",
     "mae": "MAE",
     "r2": "R²",
@@ -42,11 +50,13 @@ NAMES = {
     "length_ratio": "Length ratio",
     "tokens": "Mean length",
 }
-LOWER_IS_BETTER = [
-    name
-    for name, higher in (metrics.HIGHER_IS_BETTER | value_scores.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER).items()
-    if not higher
-]
+HIGHER_IS_BETTER = (
+    metrics.HIGHER_IS_BETTER
+    | multilabel_scores.HIGHER_IS_BETTER
+    | value_scores.HIGHER_IS_BETTER
+    | responses.HIGHER_IS_BETTER
+)
+LOWER_IS_BETTER = [name for name, higher in HIGHER_IS_BETTER.items() if not higher]
 NOTHING = "–"
 """Shown for a number that is not known."""
 QUANTITIES = ("rmse", "mae")

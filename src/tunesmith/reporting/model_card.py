@@ -28,11 +28,13 @@ from tunesmith.reporting.schema import (
     ExportedModel,
     GenerationReport,
     GenerationResult,
+    MultilabelReport,
     RegressionReport,
     RegressionResult,
 )
 from tunesmith.types import DataSummary
 
+AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}
 """What model hubs call a metric, where not as here."""
 
@@ -68,6 +70,41 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         "Costs": [cost_table([method])],
     }
     return _card(report, front, f"It gives a text one of {len(labels)} labels: {listing(labels)}.", sections)
+
+
+def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) -> str:
+    """Return the card of a multi-label classifier, or of what it was exported to; the report has exactly one method."""
+    (method,) = report.methods
+    labels, scores = report.data.labels, method.scores
+    front = _front_matter(
+        report,
+        scores.headline,
+        exported,
+        pipeline_tag="text-classification",
+        library_name=exported.library if exported else method.library,
+        tags=["text-classification", "multi-label", "tunesmith", method.name],
+        metrics=["f1"],
+    )
+    rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
+    head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
+    limits = [
+        "It knows only the labels above. A text may get none of them.",
+        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
+        "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
+    ]
+    if method.notes.cut:
+        limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
+    if rare := [label for label in labels if scores.per_label[label].support < 20]:
+        limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
+    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    sections = {
+        "Scores": [*_changed(exported), table(head, rows)],
+        "How to use": [exported.usage if exported else shell],
+        "Data": data_parts(report.data),
+        "Limits": [_bullets(limits)],
+        "Costs": [cost_table([method])],
+    }
+    return _card(report, front, f"It gives a text any of {len(labels)} labels: {listing(labels)}.", sections)
 
 
 def regression(report: RegressionReport, exported: ExportedModel | None = None) -> str:
@@ -149,7 +186,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
 
 
 def _card(
-    report: ClassificationReport | RegressionReport | GenerationReport,
+    report: AnyReport,
     front_matter: str,
     purpose: str,
     sections: Mapping[str, list[str]],
@@ -178,7 +215,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _front_matter(
-    report: ClassificationReport | RegressionReport | GenerationReport,
+    report: AnyReport,
     headline: Mapping[str, Estimate],
     exported: ExportedModel | None,
     *,

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
+from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
-from tunesmith.evaluation.value_scores import RegressionScores, ValuePair
+from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.records import omitted_if_none
@@ -69,6 +71,27 @@ class SamplePredictions:
 
     split: str
     rows: tuple[SamplePrediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMistake:
+    """An example of which a label was confidently missed or wrongly given."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    gold: tuple[str, ...]
+    predicted: tuple[str, ...]
+    label: str
+    """The label that is most wrong, with the probability that it was given."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorstLabelMistakes:
+    """worst.json of a multilabel run: test examples with the most confidently wrong labels, worst first."""
+
+    worst: tuple[LabelMistake, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +171,7 @@ class MethodResult:
     run: str = ""
     """The run directory; empty where there is only a file of responses."""
     description: str
-    scores: ClassificationScores | RegressionScores | GenerationScores
+    scores: ClassificationScores | MultilabelScores | RegressionScores | GenerationScores
     train: dict[str, float] | None = omitted_if_none()
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
@@ -167,6 +190,16 @@ class ClassificationResult(MethodResult):
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
     sample_predictions: SamplePredictions | None = omitted_if_none()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultilabelResult(MethodResult):
+    """One method of a report that predicts sets of labels."""
+
+    scores: MultilabelScores
+    library: str | None = omitted_if_none()
+    """What loads the run's model/ without tunesmith, as model hubs name it."""
+    worst: tuple[LabelMistake, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +270,17 @@ class ClassificationReport(Report):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MultilabelReport(Report):
+    """comparison.json of multilabel runs."""
+
+    task: str = "multilabel"
+    data: DataSummary
+    environment: SeededEnvironment
+    methods: tuple[MultilabelResult, ...]
+    pairs: tuple[MetricPair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegressionReport(Report):
     """comparison.json of regression runs."""
 
@@ -244,7 +288,7 @@ class RegressionReport(Report):
     data: DataSummary
     environment: SeededEnvironment
     methods: tuple[RegressionResult, ...]
-    pairs: tuple[ValuePair, ...] = ()
+    pairs: tuple[MetricPair, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +340,7 @@ class SweepReport(Header):
     failed: tuple[str, ...]
     trials: tuple[Trial, ...]
     """Best first."""
-    test: ClassificationScores | RegressionScores | GenerationScores | None
+    test: ClassificationScores | MultilabelScores | RegressionScores | GenerationScores | None
     """scores.json of the best trial."""
 
 

@@ -12,6 +12,7 @@ from tunesmith.reporting.schema import (
     ClassificationReport,
     GenerationReport,
     MethodResult,
+    MultilabelReport,
     RegressionReport,
     SamplePredictions,
 )
@@ -20,7 +21,9 @@ TEXT = 100
 """Characters of a text that are shown."""
 
 
-def table(report: ClassificationReport | RegressionReport | GenerationReport, width: int | None = None) -> str:
+def table(
+    report: ClassificationReport | MultilabelReport | RegressionReport | GenerationReport, width: int | None = None
+) -> str:
     """Return one row per method: the scores that decide, with their intervals, and the main costs."""
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
@@ -76,6 +79,11 @@ LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
     "macro F1": lambda method: format.estimate("macro_f1", method.scores.headline["macro_f1"]),
     **COSTS,
 }
+LABEL_SET_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "macro F1": lambda method: format.estimate("macro_f1", method.scores.headline["macro_f1"]),
+    "micro F1": lambda method: format.estimate("micro_f1", method.scores.headline["micro_f1"]),
+    **COSTS,
+}
 VALUE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
     "RMSE": lambda method: format.estimate("rmse", method.scores.headline["rmse"]),
     "Spearman": lambda method: format.estimate("spearman", method.scores.headline["spearman"]),
@@ -89,4 +97,9 @@ RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
     "trained": lambda method: format.trained(method.costs),
 }
 """A column's head, and what it shows of a method."""
-COLUMNS = {"classification": LABEL_COLUMNS, "regression": VALUE_COLUMNS, "instruction": RESPONSE_COLUMNS}
+COLUMNS = {
+    "classification": LABEL_COLUMNS,
+    "multilabel": LABEL_SET_COLUMNS,
+    "regression": VALUE_COLUMNS,
+    "instruction": RESPONSE_COLUMNS,
+}

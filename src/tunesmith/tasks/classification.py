@@ -21,11 +21,16 @@ class SingleLabel:
     labels: tuple[str, ...]
     problem_type = "single_label_classification"
     row = PredictionRow
+    decides = False
 
     def encode(self, examples: Sequence[Example]) -> list[int]:
         """Return the index of each example's label."""
         index = {label: i for i, label in enumerate(self.labels)}
         return [index[str(example.label)] for example in examples]
+
+    def weights(self, examples: Sequence[Example], setting: str | Mapping[str, float]) -> NDArray[np.float64]:
+        """Return the weight of each label in a loss, by `train.class_weights`."""
+        return class_weights(examples, self.labels, setting)
 
     def predictions(self, examples: Sequence[Example], logits_NK: NDArray[np.float64]) -> list[Prediction]:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""
@@ -85,15 +90,20 @@ def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
+def check_finite(examples: Sequence[Example], outputs: NDArray[np.float64]) -> None:
+    """Raise ModelError unless all outputs for the examples (N x K) are finite."""
+    if not (finite := np.isfinite(outputs).all(axis=1)).all():
+        raise ModelError(
+            f"cannot predict {examples[int(np.argmin(finite))].id}: the model's outputs are not finite",
+            do="restore the model from a copy, or train again, with a lower learning rate",
+        )
+
+
 def predictions(
     examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
 ) -> list[Prediction]:
     """Return rows of probabilities (examples x labels) as predictions. Raises ModelError where they are not finite."""
-    if not (finite := np.isfinite(probabilities).all(axis=1)).all():
-        raise ModelError(
-            f"cannot predict {examples[int(np.argmin(finite))].id}: the model's probabilities are not finite",
-            do="restore the model from a copy, or train again, with a lower learning rate",
-        )
+    check_finite(examples, probabilities)
     best = probabilities.argmax(axis=1)
     return [
         Prediction(example.id, labels[winner], array("d", row.tobytes()))

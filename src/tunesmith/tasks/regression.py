@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.errors import DataError, ModelError
+from tunesmith.errors import DataError
+from tunesmith.tasks import classification
 from tunesmith.types import Example, ValuePrediction, ValuePredictionRow
 
 BINS = 10
@@ -23,6 +24,7 @@ class Number:
     scale: float = 1.0
     problem_type = "regression"
     row = ValuePredictionRow
+    decides = False
     labels = ()
 
     @classmethod
@@ -35,14 +37,14 @@ class Number:
         """Return the standardised number of each example."""
         return [float(value) for value in (gold(examples) - self.mean) / self.scale]
 
+    def weights(self, examples: Sequence[Example], setting: object) -> NDArray[np.float64]:
+        """Return none: there are no labels to weight."""
+        return np.ones(0)
+
     def predictions(self, examples: Sequence[Example], logits_NK: NDArray[np.float64]) -> list[ValuePrediction]:
         """Return the number that the one output says for each example. Raises ModelError where it is not finite."""
+        classification.check_finite(examples, logits_NK)
         values = logits_NK[:, 0] * self.scale + self.mean
-        if not (finite := np.isfinite(values)).all():
-            raise ModelError(
-                f"cannot predict {examples[int(np.argmin(finite))].id}: the model's output is not finite",
-                do="restore the model from a copy, or train again, with a lower learning rate",
-            )
         return [ValuePrediction(example.id, value) for example, value in zip(examples, values.tolist(), strict=True)]
 
     def rows(self, examples: Sequence[Example], predicted: Sequence[ValuePrediction]) -> list[ValuePredictionRow]:

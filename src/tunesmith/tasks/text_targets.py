@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.types import Example
 
@@ -28,11 +29,18 @@ class Target(Protocol):
         """What `rows` are: a prediction beside what the data has."""
 
     @property
+    def decides(self) -> bool:
+        """Whether it has a method `decide`: rows of validation -> the target with what they choose, as thresholds."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The name of each output; none for a number, which is one output."""
 
     def encode(self, examples: Sequence[Example]) -> Sequence[Any]:
         """Return what a loss compares the outputs for each example with."""
+
+    def weights(self, examples: Sequence[Example], setting: Any) -> NDArray[np.float64]:
+        """Return the weight of each label in a loss, by `train.class_weights` and the training rows."""
 
     def predictions(self, examples: Sequence[Example], logits_NK: NDArray[np.float64]) -> list[Any]:
         """Return what a model's outputs say of the examples. Raises ModelError where they are not finite."""
@@ -47,6 +55,8 @@ def to_config(target: Target) -> dict[str, Any]:
     config = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
     if isinstance(target, Number):
         config |= {"target_mean": target.mean, "target_scale": target.scale}
+    if isinstance(target, MultiLabel):
+        config["thresholds"] = target.thresholds
     return config | {"problem_type": target.problem_type}
 
 
@@ -55,4 +65,7 @@ def of_config(config: Mapping[str, Any]) -> Target:
     if config.get("problem_type") == Number.problem_type:
         return Number(config.get("target_mean", 0.0), config.get("target_scale", 1.0))
     names = config["id2label"]
-    return SingleLabel(tuple(names[key] for key in sorted(names, key=int)))
+    labels = tuple(names[key] for key in sorted(names, key=int))
+    if config.get("problem_type") == MultiLabel.problem_type:
+        return MultiLabel(labels, tuple(config.get("thresholds", ())))
+    return SingleLabel(labels)

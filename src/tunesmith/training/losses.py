@@ -95,3 +95,26 @@ class NumberLoss:
             return self.per_row(outputs_N1, values_N).sum()
         loss = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
         return loss(outputs_N1[:, 0], values_N, reduction="sum")
+
+
+@dataclass(frozen=True)
+class MultilabelLoss:
+    """Binary cross-entropy of every label, averaged over rows and labels as in torch's BCEWithLogitsLoss."""
+
+    positive_weights: torch.Tensor
+    """K: of each label where it applies."""
+    per_row: RowLoss | None = None
+    """Instead, from logits and labels (0 or 1), both N x K."""
+
+    def count(self, batch: Batch) -> float:
+        learned = int((~batch.labels.isnan().any(dim=1)).sum())
+        return float(learned if self.per_row is not None else learned * batch.labels.shape[1])
+
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits_BK = unpadding.run(model, batch).logits.float()
+        learned_B = ~batch.labels.isnan().any(dim=1)
+        logits_NK, labels_NK = logits_BK[learned_B], batch.labels[learned_B]
+        if self.per_row is not None:
+            return self.per_row(logits_NK, labels_NK).sum()
+        weights = self.positive_weights.to(logits_BK.device, logits_BK.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(logits_NK, labels_NK, pos_weight=weights, reduction="sum")

@@ -89,7 +89,9 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
             found=", ".join(missing[:5]),
             do=f"use `tunesmith predict`, or add the {noun}s",
         )
-    if predictor.labels and (unknown := sorted({str(row.label) for row in examples} - set(predictor.labels))):
+    if predictor.labels and (
+        unknown := sorted({label for row in examples for label in row.all_labels} - {*predictor.labels})
+    ):
         raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(predictor.labels))
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):

@@ -16,10 +16,11 @@ from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.engines import FOLDER, ROWS
 from tunesmith.pipeline.fitting.methods import METHODS, WEIGHTS, load_predictor
-from tunesmith.pipeline.task_table import read_splits, task_of
+from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Exportable, TextGenerator, TextPredictor
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
 
 NEW_TOKENS = 16
@@ -46,13 +47,6 @@ def export(
     """
     run = run if isinstance(run, Run) else runs.find(run)
     write = targets.find(to)
-    if not (run.manifest.data.labels or task_of(run).has_responses) and to not in WEIGHTS:
-        raise RunError(
-            f"cannot export {run.path} to {to}: a graph of a regression is not supported",
-            expected=" or ".join(WEIGHTS),
-            found=to,
-            do="export its weights",
-        )
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
     if name is not None and (to != "pth" or Path(name).name != name or not name.endswith(".pth")):
@@ -61,6 +55,14 @@ def export(
     if output is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder", do="give a new folder")
     model = export_source(run, precision, name)
+    target = model.predictor.target if isinstance(model.predictor, TextPredictor) else None
+    if to not in WEIGHTS and not isinstance(target, SingleLabel | None):
+        raise RunError(
+            f"cannot export {run.path} to {to}: a graph of task {run.recipe.task} is not supported",
+            expected=" or ".join(WEIGHTS),
+            found=to,
+            do="export its weights",
+        )
     settings = model.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, model.generate.max_new_tokens)})
     parity_rows = model.predictor.parity_rows(_examples(run, source)[:rows], settings)
     reports: list[ParityReport] = []

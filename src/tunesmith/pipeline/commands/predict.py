@@ -21,7 +21,7 @@ from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import TextPredictor
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
-from tunesmith.types import Example, Message
+from tunesmith.types import Example, Message, MultilabelPrediction, ValuePrediction
 
 Row: TypeAlias = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
@@ -34,7 +34,7 @@ FORMULA = re.compile("[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
 """How a cell begins that spreadsheets may run (https://owasp.org/www-community/attacks/CSV_Injection)."""
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf(inity)?|nan)(e[+-]?\d+)? ?%?", re.IGNORECASE)
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
-VALUE = "predicted_value"
+LABELS, VALUE = "predicted_labels", "predicted_value"
 """The columns that are added to those of the data."""
 
 
@@ -54,7 +54,9 @@ def predict(
     also stand in the place of texts. Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
     `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. Of a
-    regression run, `"value"` or `predicted_value` takes the place of label and probability. overrides:
+    regression run, `"value"` or `predicted_value` takes the place of label and probability; of a multilabel run,
+    `"labels"` and `"scores"`, or `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best).
+    overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
     engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
     was faster and gave every label of the run.
@@ -98,7 +100,7 @@ def _predicted(
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
         return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
-    added = {LABEL, PROBABILITY, PROBABILITIES, VALUE}
+    added = {LABEL, LABELS, PROBABILITY, PROBABILITIES, VALUE}
     if top_k > 1:
         added |= {f"{kind}_{rank}" for kind in ("label", PROBABILITY) for rank in range(1, top_k + 1)}
     if taken := added & {name for row in columns.values() for name in row}:
@@ -119,8 +121,13 @@ def _predicted(
     for example, prediction in zip(examples, predictor.predict(examples), strict=True):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
         row: Row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
-        if not predictor.labels:
+        if isinstance(prediction, ValuePrediction):
             rows.append(row | {VALUE if source else "value": prediction.value})
+            continue
+        if isinstance(prediction, MultilabelPrediction):
+            ranked = sorted(zip(predictor.labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+            known = dict(ranked[:top_k] if top_k > 1 else [pair for pair in ranked if pair[0] in prediction.labels])
+            rows.append(row | {LABELS if source else "labels": list(prediction.labels), scores: known})
             continue
         row |= {label: prediction.label, score: max(prediction.probabilities)}
         if top_k > 1:

@@ -162,7 +162,7 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
         columns: dict[str, object] = {data.text: example.text}
         if example.text_pair is not None and data.text_pair is not None:
             columns[data.text_pair] = example.text_pair
-        rows.append(LabelledRow(example.id, columns | {data.label: label}, vote, right, origin))
+        rows.append(LabelledRow(example.id, columns | {str(data.label): label}, vote, right, origin))
     return rows
 
 

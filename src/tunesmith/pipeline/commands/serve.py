@@ -16,6 +16,7 @@ from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import AnswerRequest, Predictor, TextGenerator, TextPredictor
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example, Message
 
 
@@ -57,7 +58,7 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     guard = None
     if settings.guard.classifier is not None:
         run = runs.find(settings.guard.classifier)
-        if not run.manifest.data.labels or run.recipe.data.text_pair is not None:
+        if task_of(run).has_responses or run.recipe.data.text_pair is not None:
             raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
         guard = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
         if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
@@ -92,10 +93,9 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         )
     classifier = engine(run, settings)
     assert isinstance(classifier, TextPredictor)
-    if not classifier.labels:
-        raise RecipeError(
-            f"cannot serve {run.path}: it predicts numbers", expected="a run of labels or answers", do="use predict"
-        )
+    if not isinstance(classifier.target, SingleLabel):
+        expected = "a run of task classification or instruction"
+        raise RecipeError(f"cannot serve {run.path}", expected=expected, found=f"task {recipe.task}", do="use predict")
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
     classifier.predict([first])

@@ -12,7 +12,7 @@ from tunesmith.console import say, warn
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
-from tunesmith.pipeline import custom_metrics, in_memory, run_report
+from tunesmith.pipeline import custom_metrics, held_out, in_memory, run_report
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
@@ -140,6 +140,7 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
         if result.notes.fallback:
             name, description = method.fallback(recipe)
             run.save_manifest(replace(run.manifest, name=name, description=description))
+        result = held_out.decide(job, result)
         if not result.is_saved:
             runs.write_folder(run.model, result.predictor.save)
         if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32

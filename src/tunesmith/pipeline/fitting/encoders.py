@@ -17,6 +17,7 @@ from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderPredictor, layout_of
 from tunesmith.recipe import Recipe
+from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.training import losses
 
@@ -54,6 +55,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
 def _loss(job: Job) -> losses.Loss[batches.Batch]:
     if isinstance(job.target, Number):
         return losses.NumberLoss(job.recipe.train.loss == "huber", job.loss())
+    if isinstance(job.target, MultiLabel):
+        return losses.MultilabelLoss(torch.from_numpy(job.weights()), job.loss())
     return losses.Classification(torch.from_numpy(job.weights()), job.loss())
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from tunesmith import extensions, processes
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.tasks import classification
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
 
@@ -39,8 +38,8 @@ class Job:
     """What is learned for each text; of instructions, whose answers are learned, no label."""
 
     def weights(self) -> Any:
-        """Return the class weights, one per label."""
-        return classification.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
+        """Return the weights of the labels in a loss, one per label."""
+        return self.target.weights(self.splits.train, self.recipe.train.class_weights)
 
     def loss(self) -> Any:
         """Return the user's function of `train.loss`; None for a loss that is built in."""

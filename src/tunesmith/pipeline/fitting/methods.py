@@ -16,6 +16,7 @@ from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Splits
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
@@ -82,7 +83,7 @@ class Method:
 class LinearMethod(Method):
     """Bag of words and logistic or ridge regression."""
 
-    tasks = ("classification", "regression")
+    tasks = ("classification", "multilabel", "regression")
 
     def describe(self, recipe: Recipe) -> str:
         kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
@@ -109,7 +110,7 @@ class LinearMethod(Method):
 class ProbeMethod(Method):
     """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
-    tasks = ("classification", "regression")
+    tasks = ("classification", "multilabel", "regression")
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
@@ -169,7 +170,7 @@ class FineTunedMethod(Method):
 class EncoderMethod(FineTunedMethod):
     """A fine-tuned encoder with a classification head."""
 
-    tasks = ("classification", "regression")
+    tasks = ("classification", "multilabel", "regression")
     variants = ("full", "lora", "qlora")
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
@@ -283,9 +284,10 @@ def load_text_predictor(run: Run) -> TextPredictor:
 
 def load_classifier(run: Run) -> TextPredictor:
     """Return the classifier that a finished run trained. Raises RunError for a run of another task."""
-    if not run.manifest.data.labels:
-        raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
-    return load_text_predictor(run)
+    predictor = load_text_predictor(run)
+    if not isinstance(predictor.target, SingleLabel):
+        raise RunError(f"{run.path} does not give one label to each text", found=f"a run of task {run.recipe.task}")
+    return predictor
 
 
 def _regression(recipe: Recipe) -> str:

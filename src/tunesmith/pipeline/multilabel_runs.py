@@ -1,0 +1,105 @@
+"""Runs of task `multilabel`: sets of labels of held-out rows, their scores, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tunesmith import hardware
+from tunesmith.evaluation import multilabel_scores
+from tunesmith.evaluation.intervals import Confidence
+from tunesmith.evaluation.multilabel_scores import MultilabelScores
+from tunesmith.pipeline import held_out, report_parts
+from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.fitting import methods
+from tunesmith.pipeline.fitting.job import Job, Outcome
+from tunesmith.protocols import TrainResult
+from tunesmith.reporting import conclusions
+from tunesmith.reporting.schema import LabelMistake, MultilabelReport, MultilabelResult, WorstLabelMistakes
+from tunesmith.runs import Run
+from tunesmith.tasks.multilabel import HALF
+from tunesmith.types import Example, MultilabelPredictionRow
+
+WORST = 10
+"""Examples with the most confidently wrong labels that a report shows for each method."""
+THRESHOLDS = "thresholds.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """thresholds.json: the probability from which each label is predicted."""
+
+    by_label: dict[str, float]
+
+
+def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
+    """Predict the labels of the held-out rows, and write the worst mistakes and the thresholds."""
+    target = result.text_predictor.target
+    thresholds = getattr(target, "thresholds", ()) or (HALF,) * len(target.labels)
+    job.run.write(THRESHOLDS, Thresholds(dict(zip(target.labels, thresholds, strict=True))))
+    return held_out.evaluate(job, result, watch, _illustrate)
+
+
+def _illustrate(
+    job: Job, validation: Sequence[MultilabelPredictionRow], test: Sequence[MultilabelPredictionRow]
+) -> None:
+    job.run.write("worst.json", worst(job.splits.test, test, job.splits.labels))
+
+
+def worst(
+    examples: Sequence[Example], rows: Sequence[MultilabelPredictionRow], labels: Sequence[str]
+) -> WorstLabelMistakes:
+    """Return the examples whose most wrong label is the most confidently wrong, worst first."""
+    found = []
+    for example, row in zip(examples, rows, strict=True):
+        wrong = {*row.gold} ^ {*row.labels}
+        if wrong:
+            distance = {
+                label: (1 - p if label in row.gold else p, p)
+                for label, p in zip(labels, row.probabilities, strict=True)
+                if label in wrong
+            }
+            label = max(distance, key=lambda name: distance[name][0])
+            found.append((-distance[label][0], example, row, label, distance[label][1]))
+    found.sort(key=lambda item: (item[0], item[1].id))
+    return WorstLabelMistakes(
+        tuple(
+            LabelMistake(e.id, e.text, e.text_pair, row.gold, row.labels, label, probability)
+            for _, e, row, label, probability in found[:WORST]
+        )
+    )
+
+
+def score(run: Run, split: str = "test") -> MultilabelScores:
+    """Return the scores of the stored predictions of a split."""
+    labels = run.manifest.data.labels
+    thresholds = run.load(THRESHOLDS, Thresholds).by_label
+    rows = run.predictions(split, MultilabelPredictionRow)
+    return multilabel_scores.score(rows, labels, confidence_of(run.recipe), [thresholds[label] for label in labels])
+
+
+def report(runs: Mapping[str, Run], confidence: Confidence) -> MultilabelReport:
+    """Return the report on runs by name: scores, the worst mistakes, pairs, and the verdict."""
+    results = tuple(
+        report_parts.method(
+            MultilabelResult,
+            run,
+            name,
+            scores=run.load("scores.json", MultilabelScores),
+            worst=run.load("worst.json", WorstLabelMistakes).worst,
+            library=methods.library(run.manifest.name),
+        )
+        for name, run in runs.items()
+    )
+    first, pairs = next(iter(runs.values())), []
+    if len(runs) > 1:
+        predictions = {name: run.predictions("test", MultilabelPredictionRow) for name, run in runs.items()}
+        pairs = multilabel_scores.compare(predictions, first.manifest.data.labels, confidence)
+    return report_parts.report(
+        MultilabelReport,
+        first,
+        confidence,
+        verdict=conclusions.of_metric(results, pairs, "macro_f1"),
+        methods=results,
+        pairs=tuple(pairs),
+    )

@@ -1,0 +1,121 @@
+"""Multi-label classification: a text has any number of labels of a fixed set, perhaps none."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.errors import DataError
+from tunesmith.tasks import classification
+from tunesmith.types import Example, MultilabelPrediction, MultilabelPredictionRow
+
+Floats = NDArray[np.float64]
+HALF = 0.5
+"""The threshold of a label where none was chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabel:
+    """Any of these labels; a model has an output for each, and the logistic function makes them probabilities."""
+
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...] = field(default=())
+    """The probability from which each label is predicted; 0.5 each if empty."""
+    problem_type = "multi_label_classification"
+    row = MultilabelPredictionRow
+    decides = True
+
+    def encode(self, examples: Sequence[Example]) -> list[list[float]]:
+        """Return 0 or 1 for each label of each example."""
+        return [[float(known) for known in row] for row in gold(examples, self.labels)]
+
+    def weights(self, examples: Sequence[Example], setting: str | Mapping[str, float]) -> Floats:
+        """Return the weight of each label where it applies; `balanced` is rows without it over rows with it."""
+        if isinstance(setting, Mapping):
+            return classification.class_weights(examples, self.labels, setting)
+        if setting == "none":
+            return np.ones(len(self.labels))
+        counts = gold(examples, self.labels).sum(axis=0)
+        return np.asarray((len(examples) - counts) / counts, dtype=np.float64)
+
+    def predictions(self, examples: Sequence[Example], logits_NK: Floats) -> list[MultilabelPrediction]:
+        """Return what logits say of the examples. Raises ModelError where they are not finite."""
+        classification.check_finite(examples, logits_NK)
+        probabilities_NK = 1 / (1 + np.exp(-np.clip(logits_NK, -700, 700)))
+        thresholds = np.array(self.thresholds or (HALF,) * len(self.labels))
+        return [
+            MultilabelPrediction(
+                example.id,
+                tuple(self.labels[k] for k in np.flatnonzero(row_K >= thresholds)),
+                array("d", row_K.tobytes()),
+            )
+            for example, row_K in zip(examples, probabilities_NK, strict=True)
+        ]
+
+    def rows(
+        self, examples: Sequence[Example], predicted: Sequence[MultilabelPrediction]
+    ) -> list[MultilabelPredictionRow]:
+        """Return the predictions of labelled examples beside their labels, in the order of `labels`."""
+        known = gold(examples, self.labels)
+        return [
+            MultilabelPredictionRow(p.id, p.labels, p.probabilities, tuple(self.labels[k] for k in np.flatnonzero(row)))
+            for p, row in zip(predicted, known, strict=True)
+        ]
+
+    def decide(self, rows: Sequence[MultilabelPredictionRow]) -> MultiLabel:
+        """Return the target with the thresholds that give each label its highest F1 on these (validation) rows.
+
+        Of equal ones the middle of the range; a label that no row has keeps 0.5.
+        """
+        probabilities_NK = np.array([row.probabilities for row in rows])
+        places = {label: k for k, label in enumerate(self.labels)}
+        known_NK = np.zeros(probabilities_NK.shape, dtype=bool)
+        for n, row in enumerate(rows):
+            known_NK[n, [places[label] for label in row.gold]] = True
+        return replace(self, thresholds=tuple(map(_best_threshold, known_NK.T, probabilities_NK.T)))
+
+
+def _best_threshold(known_N: NDArray[np.bool_], probability_N: Floats) -> float:
+    if not known_N.any():
+        return HALF
+    order = np.argsort(-probability_N, kind="stable")
+    sorted_N, hits_N = probability_N[order], np.cumsum(known_N[order])
+    f1_N = 2 * hits_N / (np.arange(1, len(order) + 1) + known_N.sum())
+    # rows of one probability are predicted together
+    f1_N[:-1][sorted_N[:-1] == sorted_N[1:]] = -1
+    last = int(f1_N.argmax())
+    below = sorted_N[last + 1] if last + 1 < len(sorted_N) else 0.0
+    return float((sorted_N[last] + below) / 2)
+
+
+def gold(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Return N x K: which of the labels each example has."""
+    places = {label: k for k, label in enumerate(labels)}
+    known_NK = np.zeros((len(examples), len(labels)), dtype=bool)
+    for n, example in enumerate(examples):
+        known_NK[n, [places[label] for label in example.labels or ()]] = True
+    return known_NK
+
+
+def strata(examples: Sequence[Example]) -> list[tuple[str, ...]]:
+    """The rarest label of each row, as a stratum of its own."""
+    counts: dict[str, int] = {}
+    for example in examples:
+        for label in example.labels or ():
+            counts[label] = counts.get(label, 0) + 1
+    return [
+        (min(example.labels, key=lambda label: (counts[label], label)),) if example.labels else ()
+        for example in examples
+    ]
+
+
+def check_train(examples: Sequence[Example]) -> None:
+    """Raise DataError where no row has a label."""
+    if not any(example.labels for example in examples):
+        raise DataError(
+            "no row of train has a label", expected="rows with labels", found="none", do="check data.label and the rows"
+        )
