@@ -23,6 +23,7 @@ from tunesmith.evaluation.intervals import wilson
 from tunesmith.models import pretrained
 from tunesmith.prediction.classify import layout_of
 from tunesmith.recipe import Model
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.training import losses
 from tunesmith.types import Example
 
@@ -42,13 +43,13 @@ class Classes(harness.Task):
     def __init__(self, args: Any) -> None:
         settings = Model(name_or_path=args.model, max_length=args.max_length)
         train, test = read(args.train, args.rows), read(args.test, args.test_rows)
-        labels = tuple(sorted({str(row.label) for row in train}))
+        target = SingleLabel(tuple(sorted({str(row.label) for row in train})))
         self.args = args
         self.tokenizer = pretrained.tokenizer(settings)
-        self.rows, _ = encode(train, self.tokenizer, args.max_length, labels)
-        self.test, _ = encode(test, self.tokenizer, args.max_length, labels)
-        self.model = pretrained.sequence_classifier(settings, self.tokenizer, labels, seed=0).module
-        self.loss = losses.Classification(torch.ones(len(labels)))
+        self.rows, _ = encode(train, self.tokenizer, args.max_length, target)
+        self.test, _ = encode(test, self.tokenizer, args.max_length, target)
+        self.model = pretrained.sequence_classifier(settings, self.tokenizer, target, seed=0).module
+        self.loss = losses.Classification(torch.ones(len(target.labels)))
 
     def feed(self, max_tokens: int | None) -> batches.MicroBatches[Encoded, batches.Batch]:
         budget = batches.token_budget(max_tokens or "auto", torch.device("cpu"))

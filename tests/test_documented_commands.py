@@ -106,7 +106,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
     rows = tiny.texts(60)
-    table = [{"text": text, "label": label, "review": text, "stars": label, "Message": text} for text, label in rows]
+    table = [
+        {"text": text, "label": label, "review": text, "stars": label, "Message": text, "price": len(text)}
+        for text, label in rows
+    ]
     for name, content in (("reviews", table), ("new", table[:12]), ("unlabelled", table[:12])):
         Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
     for number, (text, label) in enumerate(rows):

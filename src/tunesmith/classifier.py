@@ -74,7 +74,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
             job = job_of(recipe, Splits(train, (), (), names, {}), run)
-            self.predictor_ = METHODS[recipe.method].fit(job).classifier
+            self.predictor_ = METHODS[recipe.method].fit(job).text_predictor
         return self
 
     def predict_proba(self, texts: Any) -> Any:

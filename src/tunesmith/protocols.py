@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
 from tunesmith.manifest import TrainingNotes
 from tunesmith.recipe import Generate, Probe
-from tunesmith.types import Example, Prediction, Response
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import Example, Response
 
 Logits = NDArray[np.floating[Any]]
 Prompt = Conversation | str
@@ -36,19 +37,26 @@ class AnswerRequest:
 
 
 @runtime_checkable
-class Classifier(Protocol):
-    """Predicts one label of a fixed set for each example."""
+class TextPredictor(Protocol):
+    """Predicts a label, or a number, for each example."""
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label names, in the order of the probabilities."""
+        """The label names, in the order of the probabilities; none where a number is predicted."""
 
     @property
     def max_length(self) -> int | None:
         """Tokens of an example that are read, at most; None if length does not matter, as for a bag of words."""
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Return one prediction per example, in the order given; labels of the examples are ignored."""
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
+        """Return one prediction per example, in the order given: a `Prediction`, or a `ValuePrediction`.
+
+        Labels of the examples are ignored.
+        """
 
     def count_tokens(self, example: Example) -> int:
         """Return the number of tokens of an example before it is cut at `max_length`."""
@@ -108,7 +116,7 @@ class TextGenerator(Protocol):
         """Write everything that generation needs into `folder`."""
 
 
-Predictor = Classifier | TextGenerator
+Predictor = TextPredictor | TextGenerator
 """What a method trains."""
 
 
@@ -193,10 +201,10 @@ class TrainResult:
     """Scores of these weights on the validation split, where training measured them on every row as it is."""
 
     @property
-    def classifier(self) -> Classifier:
-        """The predictor of a task that has labels."""
-        if not isinstance(self.predictor, Classifier):
-            raise TypeError(f"{type(self.predictor).__name__} is not a classifier")
+    def text_predictor(self) -> TextPredictor:
+        """The predictor of a task that has labels or numbers."""
+        if not isinstance(self.predictor, TextPredictor):
+            raise TypeError(f"{type(self.predictor).__name__} does not predict labels or numbers")
         return self.predictor
 
     @property

@@ -35,6 +35,13 @@ class Example:
     messages: tuple[Message, ...] = ()
     """Of task `instruction`: the turns. `text` is then all before the last answer, which is what may not lie in two
     splits."""
+    value: float | None = None
+    """Of task `regression`: the number, where it is known."""
+
+    @property
+    def gold(self) -> str | float | None:
+        """What the data says of the text: its label or number."""
+        return self.label if self.value is None else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,16 @@ class Quantiles:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberSummary:
+    """How numbers are distributed."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
 class SplitSummary:
     """What one split looks like."""
 
@@ -67,6 +84,8 @@ class SplitSummary:
     """Rows of each label."""
     characters: Quantiles
     """Characters of each row."""
+    numbers: NumberSummary | None = omitted_if_none()
+    """Of task `regression`: the numbers of its rows; None without rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +130,7 @@ class Prediction:
     id: str
     label: str
     probabilities: Sequence[float]
-    """One per label, in the order of `Classifier.labels`; they sum to 1. Kept as an array of 8 bytes each."""
+    """One per label, in the order of `SingleLabel.labels`; they sum to 1. Kept as an array of 8 bytes each."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.probabilities, array):
@@ -123,6 +142,21 @@ class PredictionRow(Prediction):
     """A prediction beside the label that the data has: a line of predictions/test.jsonl."""
 
     gold: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePrediction:
+    """The number that a predictor gives an example."""
+
+    id: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePredictionRow(ValuePrediction):
+    """A predicted number beside the one that the data has: a line of predictions/test.jsonl."""
+
+    gold: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from tests import tiny
 from tunesmith.data.batches import MicroBatches, Padded, Sampler, collate, plan
 from tunesmith.data.encode import IGNORE, Encoded, encode
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
@@ -70,10 +71,10 @@ def test_encoding_counts_what_it_cuts() -> None:
 
 def test_pairs_and_labels() -> None:
     words = tiny.tokenizer("bert")
-    encoded, _ = encode(
-        [Example("a", "the goal", "a match", "tech"), Example("b", "in", "on")], words, 20, ("sport", "tech")
-    )
-    assert [one.label for one in encoded] == [1, IGNORE]
+    rows = [Example("a", "the goal", "a match", "tech"), Example("b", "in", "on", "sport")]
+    encoded, _ = encode(rows, words, 20, SingleLabel(("sport", "tech")))
+    assert [one.label for one in encoded] == [1, 0]
+    assert [one.label for one in encode(rows, words, 20)[0]] == [IGNORE, IGNORE]
     assert encoded[0].inputs["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
 
 

@@ -41,7 +41,7 @@ from tunesmith.pipeline.commands import export as exports, serve
 from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
 from tunesmith.prediction.generate import Generator
-from tunesmith.protocols import Classifier, PromptWithAnswer
+from tunesmith.protocols import PromptWithAnswer, TextPredictor
 from tunesmith.recipe import Prompt, Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -349,7 +349,7 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     assert turn.input == "Text 1: Some text\nText 2: Another"
     tunesmith.export(run, "onnx", tmp_path / "onnx", rows=4)
     loaded, rows = METHODS["generator"].load(tmp_path / "onnx", run.recipe), held_out(run)
-    assert isinstance(loaded, Classifier)
+    assert isinstance(loaded, TextPredictor)
     for one, other in zip(loaded.predict(rows), load_classifier(run).predict(rows), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()

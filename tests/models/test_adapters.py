@@ -22,6 +22,7 @@ from tunesmith.data.encode import IGNORE
 from tunesmith.errors import ModelError
 from tunesmith.models import adapters, packing, pretrained, quantize
 from tunesmith.recipe import Adapter, Model
+from tunesmith.tasks.classification import SingleLabel
 
 Models = Callable[[str], Path]
 CAUSAL = ("llama", "gpt2", "opt", "gpt_neox", "qwen3")
@@ -94,7 +95,7 @@ def classifier(folder: Path, settings: Adapter = LORA) -> tuple[Any, Any]:
     about = Model(name_or_path=str(folder))
     words = pretrained.tokenizer(about)
     bits = quantize.config(settings) if settings.kind == "qlora" else None
-    plain = pretrained.sequence_classifier(about, words, LABELS, 7, bits)
+    plain = pretrained.sequence_classifier(about, words, SingleLabel(LABELS), 7, bits)
     return adapters.attach(plain, settings, "SEQ_CLS", str(folder), 3), words
 
 

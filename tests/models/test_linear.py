@@ -15,11 +15,11 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from tests import tiny
-from tunesmith.data.labels import class_weights
 from tunesmith.errors import RecipeError, TrainingError
 from tunesmith.models import linear, low_rank, newton
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.recipe import Linear
+from tunesmith.tasks.classification import SingleLabel, class_weights
 from tunesmith.types import Example
 
 LABELS = tuple(sorted(tiny.WORDS))
@@ -50,7 +50,7 @@ def test_probabilities_are_those_of_scikit_learn(
 ) -> None:
     rows = tiny.texts(150, labels=labels)
     examples = [Example(str(i), text, label=label) for i, (text, label) in enumerate(rows)]
-    fitted = linear.fit(examples[:100], labels, Linear(vectorizer=vectorizer), np.ones(len(labels)))
+    fitted = linear.fit(examples[:100], SingleLabel(labels), Linear(vectorizer=vectorizer), np.ones(len(labels)))
     ours = np.array([p.probabilities for p in fitted.predictor.predict(examples[100:])])
     kind = {
         "tfidf": TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
@@ -97,7 +97,7 @@ def test_the_solver_follows_from_the_shape(rows: int, features: int, classes: in
 def test_more_than_a_few_classes_reach_the_multinomial_optimum(at_the_optimum: None) -> None:
     examples = many(600, 30)
     labels = names_of(examples)
-    fitted = linear.fit(examples[:400], labels, Linear(word_ngrams=(1, 1)), np.ones(30)).predictor
+    fitted = linear.fit(examples[:400], SingleLabel(labels), Linear(word_ngrams=(1, 1)), np.ones(30)).predictor
     ours = np.array([p.probabilities for p in fitted.predict(examples[400:])])
     vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=10.0, max_iter=10_000, tol=1e-9)
@@ -118,7 +118,7 @@ def test_low_rank_is_as_accurate_as_the_optimum(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(low_rank, "STEPS", 100)
     for memory in (linear.EXACT_MEMORY, 0):
         monkeypatch.setattr(linear, "EXACT_MEMORY", memory)
-        predictor = linear.fit(examples[:1000], labels, settings, np.ones(100)).predictor
+        predictor = linear.fit(examples[:1000], SingleLabel(labels), settings, np.ones(100)).predictor
         hits.append(
             np.mean(
                 [p.label == e.label for p, e in zip(predictor.predict(examples[1000:]), examples[1000:], strict=True)]
@@ -133,11 +133,11 @@ def test_low_rank_is_as_accurate_as_the_optimum(monkeypatch: pytest.MonkeyPatch)
 def test_low_rank_predictions_are_equal_for_equal_inputs_and_when_loaded(tmp_path: Path) -> None:
     examples = many(300, 40)
     labels = names_of(examples)
-    first, second = (linear.fit(examples, labels, Linear(), np.ones(40)).predictor for _ in range(2))
+    first, second = (linear.fit(examples, SingleLabel(labels), Linear(), np.ones(40)).predictor for _ in range(2))
     first.save(tmp_path)
     expected = first.predict(examples[:50])
     assert second.predict(examples[:50]) == expected
-    assert linear.LinearClassifier.load(tmp_path).predict(examples[:50]) == expected
+    assert linear.LinearPredictor.load(tmp_path).predict(examples[:50]) == expected
     assert [sum(p.probabilities) for p in expected] == pytest.approx([1.0] * 50)
 
 
@@ -145,9 +145,8 @@ def test_low_rank_predictions_are_equal_for_equal_inputs_and_when_loaded(tmp_pat
 def test_low_rank_obeys_class_weights() -> None:
     examples = [Example(str(i), "same words", label=f"{i % 30:05d}") for i in range(300)]
     weights = np.where(np.arange(30) == 7, 5.0, 1.0)
-    shares = (
-        linear.fit(examples, names_of(examples), Linear(), weights).predictor.predict(examples[:1])[0].probabilities
-    )
+    predictor = linear.fit(examples, SingleLabel(names_of(examples)), Linear(), weights).predictor
+    shares = predictor.predict(examples[:1])[0].probabilities
     np.testing.assert_allclose(shares, weights / weights.sum(), atol=5e-3)
 
 
@@ -158,7 +157,7 @@ def test_dense_features_of_many_classes_have_a_weight_each(without_memory: None)
     regression = linear.Regression.fit(ColumnBlocks([features]), gold.tolist(), Linear(), np.ones(40))
     assert regression.weight.shape == (40, 16)
     assert regression.projection is None
-    assert (regression.probabilities(features @ regression.weight.T).argmax(1) == gold).mean() > 0.95
+    assert (regression.logits(features @ regression.weight.T, 40).argmax(1) == gold).mean() > 0.95
 
 
 @pytest.mark.parametrize(("memory", "name"), [(1 << 30, "Newton"), (0, "rank 128")])
@@ -200,7 +199,7 @@ print(json.dumps([(after - before) / 1024, regression.size]))
 
 def test_the_number_of_texts_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = many(200, 30)
-    predictor = linear.fit(examples, names_of(examples), Linear(), np.ones(30)).predictor
+    predictor = linear.fit(examples, SingleLabel(names_of(examples)), Linear(), np.ones(30)).predictor
     whole = predictor.predict(examples)
     monkeypatch.setattr(linear, "SCORES_AT_ONCE", 90)
     assert predictor.predict(examples) == whole
@@ -213,7 +212,7 @@ def test_a_pair_keeps_its_texts_apart() -> None:
 
 def test_texts_without_known_words_get_the_prior() -> None:
     rows = [Example(str(i), text, label=label) for i, (text, label) in enumerate(tiny.texts(60))]
-    predictor = linear.fit(rows, LABELS, Linear(), np.ones(3)).predictor
+    predictor = linear.fit(rows, SingleLabel(LABELS), Linear(), np.ones(3)).predictor
     first, second = predictor.predict([Example("a", "zzz"), Example("b", "!!!")])
     assert first.probabilities == second.probabilities
 
@@ -221,7 +220,7 @@ def test_texts_without_known_words_get_the_prior() -> None:
 def test_nothing_to_count_is_explained() -> None:
     rows = [Example(str(i), "!", label=label) for i, label in enumerate(("a", "b") * 5)]
     with pytest.raises(TrainingError, match="char_ngrams"):
-        linear.fit(rows, ("a", "b"), Linear(), np.ones(2))
+        linear.fit(rows, SingleLabel(("a", "b")), Linear(), np.ones(2))
 
 
 def test_class_weights() -> None:

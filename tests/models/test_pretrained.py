@@ -21,6 +21,7 @@ from tunesmith import assets
 from tunesmith.errors import DataError, ModelError
 from tunesmith.models import architectures, gguf_import, pretrained
 from tunesmith.recipe import Model
+from tunesmith.tasks.classification import SingleLabel
 
 Models = Callable[[str], Path]
 GPT = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
@@ -183,7 +184,7 @@ def test_a_classifier_of_own_architecture_takes_the_body_of_a_language_model(tmp
     model, tokenizer = load_causal(words, 1, from_config=GPT)
     pretrained.save_state_dict(model, tmp_path / "weights.pth")
     about = Model(name_or_path=str(words), from_config=GPT, state_dict=str(tmp_path / "weights.pth"), dropout=0.3)
-    classifier: Any = pretrained.sequence_classifier(about, tokenizer, ("a", "b"), 5).module
+    classifier: Any = pretrained.sequence_classifier(about, tokenizer, SingleLabel(("a", "b")), 5).module
     assert torch.equal(classifier.transformer.wte.weight, model.transformer.wte.weight)
     assert classifier.config.id2label == {0: "a", 1: "b"}
     assert classifier.config.attn_pdrop == classifier.config.embd_pdrop == classifier.config.resid_pdrop == 0.3
@@ -201,7 +202,7 @@ def test_pickled_weights_need_consent(tmp_path: Path, monkeypatch: pytest.Monkey
     loads: list[Callable[[], Any]] = [
         lambda: load_causal(path)[0],
         lambda: pretrained.saved_causal_lm(path)[0],
-        lambda: pretrained.sequence_classifier(about, words, ("a", "b"), 0).module,
+        lambda: pretrained.sequence_classifier(about, words, SingleLabel(("a", "b")), 0).module,
         lambda: pretrained.saved_classifier(path)[0],
         lambda: pretrained.body(about),
     ]
@@ -234,7 +235,7 @@ def test_python_files_of_a_model_are_imported_only_where_a_recipe_trusts_them(
         about = Model(name_or_path=str(path), trust_remote_code=trusted)
         unknown = model_type != "bert" and not trusted
         with pytest.raises(ModelError, match="trust_remote_code") if unknown else nullcontext():
-            loaded = pretrained.sequence_classifier(about, words, ("a", "b"), 0)
+            loaded = pretrained.sequence_classifier(about, words, SingleLabel(("a", "b")), 0)
             assert type(loaded.module).__name__ == ("OwnModel" if trusted else "BertForSequenceClassification")
         assert canary.exists() == trusted
 
@@ -242,7 +243,7 @@ def test_python_files_of_a_model_are_imported_only_where_a_recipe_trusts_them(
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "opt"])
 def test_dropout_reaches_every_layer(family: str, tiny_models: Models) -> None:
     about = Model(name_or_path=str(tiny_models(family)), dropout=0.25)
-    model = pretrained.sequence_classifier(about, pretrained.tokenizer(about), ("a", "b"), 0).module
+    model = pretrained.sequence_classifier(about, pretrained.tokenizer(about), SingleLabel(("a", "b")), 0).module
     rates = {m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates <= {0.25}
     assert getattr(model.config, "layerdrop", 0.0) == 0.0

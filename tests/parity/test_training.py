@@ -23,6 +23,7 @@ from tunesmith.data.encode import IGNORE, Encoded, EncodedText, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import adapters, pretrained, unpadding
 from tunesmith.recipe import Evaluate, Model, Train
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.training import causal, compilation, loop, losses, optim
 from tunesmith.types import Example
 
@@ -33,9 +34,9 @@ Models = Callable[[str], Path]
 def setup(folder: Path, rows: int = 37) -> tuple[nn.Module, pretrained.Tokenizer, list]:
     settings = Model(name_or_path=str(folder))
     tokenizer = pretrained.tokenizer(settings)
-    model = pretrained.sequence_classifier(settings, tokenizer, LABELS, seed=1).module
+    model = pretrained.sequence_classifier(settings, tokenizer, SingleLabel(LABELS), seed=1).module
     examples = [Example(f"row:{i}", text, label=label) for i, (text, label) in enumerate(tiny.texts(rows))]
-    encoded, _ = encode(examples, tokenizer, 64, LABELS)
+    encoded, _ = encode(examples, tokenizer, 64, SingleLabel(LABELS))
     return model, tokenizer, encoded
 
 
@@ -206,7 +207,8 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_models: Models, on
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     place = Model(name_or_path=str(tiny_models("bert")))
     heads = [
-        pretrained.sequence_classifier(place, tokenizer, LABELS, seed).module.classifier.weight for seed in (1, 2, 1)
+        pretrained.sequence_classifier(place, tokenizer, SingleLabel(LABELS), seed).module.classifier.weight
+        for seed in (1, 2, 1)
     ]
     assert torch.equal(heads[0], heads[2])
     assert not torch.equal(heads[0], heads[1])

@@ -20,6 +20,7 @@ from tunesmith.pipeline.fitting.methods import METHODS, Method
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe, names
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example, Prediction
 
 
@@ -30,6 +31,10 @@ class MajorityClassifier:
     labels: tuple[str, ...]
     shares: tuple[float, ...]
     max_length: int | None = None
+
+    @property
+    def target(self) -> SingleLabel:
+        return SingleLabel(self.labels)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         best = self.labels[self.shares.index(max(self.shares))]
@@ -65,7 +70,7 @@ class MajorityMethod(Method):
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
     """Do what classification does, and store the share of test texts of each length as well."""
     outcome = TASKS["classification"].evaluate(job, result, watch)
-    lengths = Counter(result.classifier.count_tokens(example) for example in job.splits.test)
+    lengths = Counter(result.text_predictor.count_tokens(example) for example in job.splits.test)
     job.run.write("lengths.json", {str(length): count for length, count in sorted(lengths.items())})
     return outcome
 

@@ -188,7 +188,7 @@ def test_the_fastest_export_that_holds_computes(
     judge = load(
         [found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})
     ).guard_classifier
-    assert (type(judge.classifier).__name__, judge.max_input_tokens) == ("LinearClassifier", None)
+    assert (type(judge.classifier).__name__, judge.max_input_tokens) == ("LinearPredictor", None)
 
     async def main() -> None:
         async with client(app.create(load([found], Serve()))) as one:

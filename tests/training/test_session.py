@@ -17,7 +17,7 @@ from tunesmith import data
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline.fitting import finetune
 from tunesmith.pipeline.fitting.methods import load_classifier
-from tunesmith.prediction.classify import EncoderClassifier
+from tunesmith.prediction.classify import EncoderPredictor
 from tunesmith.prediction.label import LabelClassifier
 from tunesmith.runs import Run
 from tunesmith.tasks import classification
@@ -82,7 +82,7 @@ def test_the_validation_rows_are_predicted_once_for_each_evaluation(
     model = tiny_models("bert") if method == "encoder" else tiny.generator("llama", tmp_path / "llama")
     source = {"method": method, "data": {"path": str(reviews)}, "model": {"name_or_path": str(model)}}
     predicted: list[int] = []
-    kind = EncoderClassifier if method == "encoder" else LabelClassifier
+    kind = EncoderPredictor if method == "encoder" else LabelClassifier
     predict = kind.predict
 
     def noting(self: Any, examples: Sequence[Example]) -> list[Prediction]:

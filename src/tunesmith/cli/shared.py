@@ -111,6 +111,7 @@ def show_run(run: Any) -> None:
 def describe_scores(scores: Any) -> str:
     """Return the result of `evaluate` as text: one model's scores, or several models' side by side and the verdict."""
     from tunesmith.evaluation.metrics import ClassificationScores
+    from tunesmith.evaluation.value_scores import RegressionScores
     from tunesmith.pipeline.commands.evaluate import ComparedScores
     from tunesmith.pipeline.fitting.base_model import RunScores
     from tunesmith.reporting import terminal
@@ -120,9 +121,10 @@ def describe_scores(scores: Any) -> str:
     if isinstance(scores, RunScores) and scores.base is not None:
         pair = scores.base.pair
         return terminal.figures({pair.a: scores, pair.b: scores.base}, [pair])
-    if not isinstance(scores, ClassificationScores):
+    if not isinstance(scores, ClassificationScores | RegressionScores):
         return terminal.figures({"score": scores}, [])
-    invalid = f", {scores.invalid:,} of them given no label" if scores.invalid else ""
+    none = scores.invalid if isinstance(scores, ClassificationScores) else 0
+    invalid = f", {none:,} of them given no label" if none else ""
     lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
     for name, score in scores.headline.items():
         lines.append(f"  {name:18} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -13,6 +14,9 @@ Values: TypeAlias = Mapping[str, Any]
 
 LONGEST_LABEL = 1000
 """Characters; what is longer is a text in the wrong column."""
+
+
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
 class InvalidRow(Exception):
@@ -53,6 +57,24 @@ def label(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     raise InvalidRow("label that is neither a string nor a whole number", type(value).__name__)
+
+
+def number(value: Any) -> float:
+    """Return a finite number; text is read as Python reads it. Raises InvalidRow."""
+    if is_null(value):
+        raise InvalidRow("missing number")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise InvalidRow("label that is not a number", type(value).__name__)
+    try:
+        read = float(value)
+    except ValueError:
+        comma = " (a decimal point is expected)" if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value) else ""
+        raise InvalidRow("label that is not a number", repr(str(value)[:40]) + comma) from None
+    except OverflowError:
+        raise InvalidRow("number that is not finite", str(value)[:40]) from None
+    if not math.isfinite(read):
+        raise InvalidRow("number that is not finite", str(value))
+    return read
 
 
 def group(values: Values, column: str | None) -> str | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith.data import conversations, duplicates, examples, sources, splits
-from tunesmith.data.rows import SPLITS, Columns, RowsBySplit, listed, merge
-from tunesmith.errors import DataError
+from tunesmith.data.rows import SPLITS, Columns, RejectedRow, RowsBySplit, listed, merge
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
-from tunesmith.tasks import classification, instruction
+from tunesmith.tasks import classification, instruction, regression
 from tunesmith.types import DataNote, Example, Splits
 
 
@@ -27,6 +27,8 @@ class TaskReader:
     """The stratum of each row: every split gets its share of each."""
     check_train: Callable[[Sequence[Example]], None] | None = None
     """Raises DataError where nothing could be learned from these rows."""
+    names_labels: bool = False
+    """Whether rows have labels by name, of a set that train defines."""
 
 
 def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
@@ -35,6 +37,16 @@ def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRo
     tables = sources.tables(data, split, wanted.settings().values())
     parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
     return replace(parsed, label_names=data.label_names or parsed.label_names)
+
+
+def read_numbers(data: Data, split: Split, required: bool) -> examples.ParsedRows:
+    """Read texts with numbers. required: every row must have its number."""
+    if data.label_names is not None:
+        raise RecipeError("data.label_names is for labels, and task regression reads numbers", do="leave it out")
+    wanted = Columns.of(data, split)
+    tables = sources.tables(data, split, wanted.settings().values())
+    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required, examples.one_number))
+    return replace(parsed, label_names=None)
 
 
 def read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:
@@ -54,6 +66,13 @@ LABELLED = TaskReader(
     columns=lambda data, split: tuple(Columns.of(data, split).settings().values()),
     strata=classification.strata,
     check_train=classification.check_train,
+    names_labels=True,
+)
+NUMBERS = TaskReader(
+    parse=read_numbers,
+    columns=LABELLED.columns,
+    strata=regression.strata,
+    check_train=regression.check_train,
 )
 CONVERSATIONS = TaskReader(
     parse=read_conversations,
@@ -77,7 +96,10 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> 
             )
         rows_by_split, duplicated = duplicates.resolve(examples.name_labels(parsed), split.duplicates)
         sizes = splits.to_make(rows_by_split, split)
-        rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
+        unlearnable: list[RejectedRow] = []
+        label_notes: list[DataNote] = []
+        if reader.names_labels:
+            rows_by_split, unlearnable, label_notes = examples.check_labels(rows_by_split, making=bool(sizes))
         dropped = examples.handle_rejected([*parsed.rejected, *unlearnable], data.on_bad_rows, parsed.total)
         if empty := [name for name, rows in rows_by_split.items() if not rows]:
             raise DataError(

@@ -24,9 +24,9 @@ def resolve(rows_by_split: RowsBySplit, policy: Literal["report", "remove"]) -> 
         first = {text_key(row): row.id for row in reversed(rows)}
         if repeated := [row for row in rows if first[text_key(row)] != row.id]:
             notes.append(_note(f"exact duplicates within {name}", repeated))
-    labels: dict[Key, str | None] = {}
+    labels: dict[Key, object] = {}
     every_row = list(chain.from_iterable(rows_by_split.values()))
-    contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.label) != row.label}
+    contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.gold) != row.gold}
     if contradicting:
         conflicts = [row for row in every_row if text_key(row) in contradicting]
         notes.append(_note("same text with contradicting labels", conflicts))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.data.rows import note
+from tunesmith.tasks.text_targets import Target
 from tunesmith.types import DataNote, Example
 
 CHUNK = 1000
@@ -24,15 +26,15 @@ class Encoded:
     id: str
     inputs: dict[str, list[int]]
     """What the tokenizer gives for the model: `input_ids`, for some models also `token_type_ids`."""
-    label: int = IGNORE
-    """Index of the label, where it is known."""
+    label: int | float = IGNORE
+    """What a loss compares the model's outputs with, where it is known: the index of a label, or a number."""
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
 
     def unlearned(self) -> Encoded:
-        """Return the same tokens without a label."""
-        return replace(self, label=IGNORE)
+        """Return the same tokens without a label (of a number: NaN)."""
+        return replace(self, label=math.nan if isinstance(self.label, float) else IGNORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,19 @@ class EncodedText:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: Any, max_length: int, labels: Sequence[str] = ()
+    examples: Sequence[Example], tokenizer: Any, max_length: int, target: Target | None = None
 ) -> tuple[list[Encoded], list[DataNote]]:
-    """Tokenize single texts or pairs; inputs over `max_length` are cut at the end (of a pair: of the longer text)."""
-    index = {label: i for i, label in enumerate(labels)}
+    """Tokenize single texts or pairs; inputs over `max_length` are cut at the end (of a pair: of the longer text).
+
+    target: what the examples are to be learned with; None if nothing is learned.
+    """
     encoded: list[Encoded] = []
     cut: list[str] = []
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         inputs, long = _tokenize(chunk, tokenizer, max_length)
-        encoded += [
-            Encoded(example.id, row, index.get(example.label or "", IGNORE))
-            for example, row in zip(chunk, inputs, strict=True)
-        ]
+        labels = [IGNORE] * len(chunk) if target is None else target.encode(chunk)
+        encoded += [Encoded(example.id, row, label) for example, row, label in zip(chunk, inputs, labels, strict=True)]
         cut += [chunk[i].id for i in long]
     return encoded, [note(f"cut at {max_length} tokens (model.max_length)", cut)] if cut else []
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow
@@ -73,12 +73,27 @@ class RowReader(Protocol):
         ...
 
 
+Gold = Callable[[Any], dict[str, Any]]
+"""Returns what is learned of a row, as fields of Example, from a cell. Raises InvalidRow where it does not have it."""
+
+
+def one_label(value: Any) -> dict[str, Any]:
+    """Return a label."""
+    return {"label": cells.label(value)}
+
+
+def one_number(value: Any) -> dict[str, Any]:
+    """Return a number."""
+    return {"value": cells.number(value)}
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledRowReader:
-    """Reads texts, or pairs of texts, with labels; `required` is whether a row must have a label."""
+    """Reads texts, or pairs of texts, with what is learned of them; `required` is whether a row must have that."""
 
     wanted: Columns
     required: bool = True
+    gold: Gold = one_label
 
     def columns(self, table: Table) -> Columns:
         columns = self.wanted.within(table)
@@ -92,9 +107,11 @@ class LabelledRowReader:
         values = row.values
         text = cells.text(values.get(columns.text), "text")
         pair = None if columns.text_pair is None else cells.text(values.get(columns.text_pair), "text_pair")
-        value = values.get(columns.label)
-        label = cells.label(value) if self.required or not cells.is_null(value) else None
-        return Example(row.id, text, pair, label, cells.group(values, columns.group))
+        label, group = values.get(columns.label), cells.group(values, columns.group)
+        if not self.required and cells.is_null(label):
+            return Example(row.id, text, pair, group=group)
+        gold = self.gold(label)
+        return Example(row.id, text, pair, group=group, **gold)
 
     def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         for column in (columns.text, columns.text_pair):
@@ -140,7 +157,7 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
         reasons = [row.reason for row in rejected[rejected_before:]]
         if not reasons:
             raise no_rows(table.name)
-        if set(reasons) == {"missing label"}:
+        if set(reasons) <= {"missing label", "missing number"}:
             other = f"give a labelled {split_name} split, or set split.{split_name}=none to make one from train"
             do = "check data.label; to predict rows without labels, use predict" if split_name == "train" else other
             raise DataError(

@@ -230,6 +230,6 @@ def fingerprint(rows: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         messages = [[message.role, message.content, message.input] for message in row.messages]
-        content = json.dumps(messages or [row.text, row.text_pair, row.label])
+        content = json.dumps(messages or [row.text, row.text_pair, row.gold])
         digest.update(f"{content}\n".encode("ascii"))
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesmith.types import DataNote, DataSummary, Quantiles, Splits, SplitSummary
+from tunesmith.types import DataNote, DataSummary, NumberSummary, Quantiles, Splits, SplitSummary
 
 MOST_LABELS = 12
 """Labels of a split that are shown, the most frequent ones."""
@@ -25,7 +25,13 @@ def summarize(splits: Splits, source: str) -> DataSummary:
             else len(row.text) + len(row.text_pair or "")
             for row in rows
         ]
-        summaries[name] = SplitSummary(len(rows), splits.fingerprints[name], per_label, quantiles(lengths))
+        values = np.array([row.value for row in rows if row.value is not None])
+        numbers = (
+            NumberSummary(*map(float, (values.mean(), values.std(), values.min(), values.max())))
+            if len(values)
+            else None
+        )
+        summaries[name] = SplitSummary(len(rows), splits.fingerprints[name], per_label, quantiles(lengths), numbers)
     return DataSummary(
         source=source,
         labels=splits.labels,
@@ -50,6 +56,9 @@ def describe(data: DataSummary, columns: Sequence[str] = ()) -> list[str]:
         lines.append(f"{name:10} {split.rows:>8,} rows{made}; characters: median {size.median:,}, longest {size.max:,}")
         ranked = sorted(split.per_label.items(), key=lambda item: -item[1])
         more = f" and {len(ranked) - MOST_LABELS} more" if len(ranked) > MOST_LABELS else ""
+        if split.numbers:
+            n = split.numbers
+            lines.append(f"{'':11}numbers: mean {n.mean:.4g}, standard deviation {n.std:.4g}, {n.min:g} to {n.max:g}")
         if ranked and split.rows:
             shown = (f"{label} {count:,} ({count / split.rows:.1%})" for label, count in ranked[:MOST_LABELS])
             lines.append(" " * 11 + ", ".join(shown) + more)

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.console import say
-from tunesmith.data import batches, labels as label_sets
+from tunesmith.data import batches
 from tunesmith.data.encode import kept
 from tunesmith.protocols import Logits
-from tunesmith.types import Example, Prediction
+from tunesmith.tasks import text_targets
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import Example
 
 Inputs = dict[str, NDArray[np.int64]]
 FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -32,7 +34,7 @@ MAX_TOKENS = 512
 class StandaloneClassifier:
     """A classifier around a program."""
 
-    labels: tuple[str, ...]
+    target: Target
     tokenizer: Any
     """Neither truncates nor pads: `kept` and `_batch` do."""
     max_length: int
@@ -59,9 +61,9 @@ class StandaloneClassifier:
         padding, truncation = tokenizer.padding, tokenizer.truncation
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        id2label = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return cls(
-            tuple(id2label[key] for key in sorted(id2label, key=int)),
+            text_targets.of_config(config),
             tokenizer,
             truncation["max_length"],
             truncation["direction"],
@@ -73,12 +75,16 @@ class StandaloneClassifier:
             max_tokens,
         )
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the probabilities."""
+        return self.target.labels
+
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
         """Return one prediction per example, in the order given."""
         if not examples:
             return []
-        logits_BK = np.array(self.logits(examples), dtype=np.float64)
-        return label_sets.predictions(examples, label_sets.softmax(logits_BK), self.labels)
+        return self.target.predictions(examples, np.array(self.logits(examples), dtype=np.float64))
 
     def count_tokens(self, example: Example) -> int:
         """Number of tokens of an example before it is cut."""

@@ -1,7 +1,8 @@
-"""Bag of words and logistic regression: the baseline, and the head of a probe.
+"""Bag of words and a regression, logistic or of a number: the baseline, and the head of a probe.
 
-The vocabulary and the weights of the n-grams are those of scikit-learn (`vectorizer`), the regression is fitted by
-Newton's method (`newton`). They are stored as safetensors and JSON, and predicting needs numpy only.
+The vocabulary and the weights of the n-grams are those of scikit-learn (`vectorizer`). The logistic regression is
+fitted by Newton's method (`newton`), that of a number by LSQR (`ridge`). They are stored as safetensors and JSON, and
+predicting needs numpy only.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from tunesmith import console, records
-from tunesmith.data import labels as names
 from tunesmith.errors import ModelError, TrainingError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models.ngrams import WORD, BagOfWords
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
-from tunesmith.types import Example, Prediction
+from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import Example
 
 if TYPE_CHECKING:
     from tunesmith.models.newton import ColumnBlocks
@@ -57,7 +60,9 @@ def solver(rows: int, features: int, classes: int) -> Literal["newton", "low-ran
 
 @dataclass(frozen=True)
 class Regression:
-    """Multinomial logistic regression. weight: classes x features; bias: classes. Two classes have one row.
+    """Multinomial logistic regression, or the ridge regression of a number (one row).
+
+    weight: classes x features; bias: classes. Two classes have one row.
 
     Weights of low rank are two factors: `weight` is classes x rank, and `projection` features x rank.
     """
@@ -68,7 +73,7 @@ class Regression:
 
     @classmethod
     def fit(cls, features: ColumnBlocks, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
-        """Fit on rows of features (sparse or dense) with one weight per class."""
+        """Fit logistic regression on rows of features (sparse or dense) with one weight per class."""
         from tunesmith.models import newton
 
         (rows, columns), classes = features.shape, len(weights)
@@ -86,44 +91,77 @@ class Regression:
         weight, bias, converged = newton.fit(
             features, targets, weights[targets], classes, settings.C, settings.max_iter
         )
-        if not converged:
-            console.warn(f"the regression stopped before its optimum, after linear.max_iter={settings.max_iter}")
+        _warn_unless(converged, settings)
         return cls(weight, bias)
+
+    @classmethod
+    def fit_number(
+        cls, features: ColumnBlocks, target: Number, values: Sequence[float], settings: Linear
+    ) -> Regression:
+        """Fit ridge regression to standardised numbers; the weights give them in their own unit."""
+        from tunesmith.models import ridge
+
+        weight, bias, converged = ridge.fit(features, np.asarray(values), settings.C, settings.max_iter)
+        _warn_unless(converged, settings)
+        return cls(weight * target.scale, bias * target.scale + target.mean)
 
     @property
     def size(self) -> int:
         """Number of parameters."""
         return sum(tensor.size for tensor in self.tensors().values())
 
-    def probabilities(self, scores: Floats) -> Floats:
-        """Return probabilities, rows x classes, from class scores without bias."""
+    def logits(self, scores: Floats, classes: int) -> Floats:
+        """Return logits, rows x outputs, from scores without bias; of two classes, the first one's are 0."""
         logits = scores + self.bias
-        if logits.shape[1] == 1:
-            logits = np.hstack([np.zeros_like(logits), logits])
-        return names.softmax(logits)
+        return np.hstack([np.zeros_like(logits), logits]) if classes == 2 else logits
 
     def tensors(self) -> dict[str, Any]:
         factors = {"weight": self.weight, "bias": self.bias, "projection": self.projection}
         return {name: np.ascontiguousarray(factor) for name, factor in factors.items() if factor is not None}
 
 
-@dataclass(frozen=True)
-class LinearClassifier:
-    """A classifier: weighted n-gram counts times regression weights."""
+def _warn_unless(converged: bool, settings: Linear) -> None:
+    if not converged:
+        console.warn(f"the regression stopped before its optimum, after linear.max_iter={settings.max_iter}")
 
-    labels: tuple[str, ...]
+
+def fit_head(
+    features: ColumnBlocks, examples: Sequence[Example], target: Target, settings: Linear, weights: Floats
+) -> tuple[Regression, Target]:
+    """Fit the regression that suits a target, and return what its outputs stand for. weights: one per label."""
+    encoded = target.encode(examples)
+    if isinstance(target, Number):
+        return Regression.fit_number(features, target, encoded, settings), Number()
+    return Regression.fit(features, encoded, settings, weights), target
+
+
+def read_target(content: Mapping[str, Any]) -> Target:
+    """Return the target that the settings of a saved regression name; without labels it is a number."""
+    return SingleLabel(tuple(content["labels"])) if content["labels"] else Number()
+
+
+@dataclass(frozen=True)
+class LinearPredictor:
+    """Weighted n-gram counts times regression weights."""
+
+    target: Target
     settings: Linear
     vocabulary: Mapping[str, int]
     idf: Floats | None
     """Inverse document frequency of each n-gram; None for plain counts."""
     regression: Regression
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Return one prediction per example; a text without a known n-gram gets the classes' prior."""
-        predictions, rows = [], max(1, SCORES_AT_ONCE // len(self.labels))
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the probabilities."""
+        return self.target.labels
+
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
+        """Return one prediction per example; a text without a known n-gram gets the prior, or the mean."""
+        predictions, rows = [], max(1, SCORES_AT_ONCE // max(1, len(self.labels)))
         for start in range(0, len(examples), rows):
             chunk = examples[start : start + rows]
-            predictions += names.predictions(chunk, self._probabilities(chunk), self.labels)
+            predictions += self.target.predictions(chunk, self._logits(chunk))
         return predictions
 
     @property
@@ -144,13 +182,13 @@ class LinearClassifier:
         return list(examples)
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
-        """Return log-probabilities, K for each example."""
-        return [np.log(np.maximum(prediction.probabilities, 1e-30)) for prediction in self.predict(rows)]
+        """Return K logits for each example."""
+        return list(self._logits(rows))
 
-    def with_model(self, model: object) -> LinearClassifier:
+    def with_model(self, model: object) -> LinearPredictor:
         return self
 
-    def _probabilities(self, examples: Sequence[Example]) -> Floats:
+    def _logits(self, examples: Sequence[Example]) -> Floats:
         analyze = BagOfWords(self.settings)
         regression = self.regression
         columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram
@@ -161,7 +199,9 @@ class LinearClassifier:
                 indices = np.fromiter(sorted(counts), dtype=np.int64)
                 values = self._values(indices, np.array([counts[i] for i in indices], dtype=np.float64))
                 scores[row] = values @ columns[indices]
-        return regression.probabilities(scores if regression.projection is None else scores @ regression.weight.T)
+        if regression.projection is not None:
+            scores = scores @ regression.weight.T
+        return regression.logits(scores, len(self.labels))
 
     def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
         if self.idf is None:
@@ -179,13 +219,14 @@ class LinearClassifier:
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> LinearClassifier:
+    def load(cls, folder: Path) -> LinearPredictor:
         """Load the classifier that `save` wrote; its predictions are bit-identical."""
         content = records.parse((folder / SETTINGS).read_bytes())
         tensors = read(folder / WEIGHTS)
         vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
         regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
-        return cls(tuple(content["labels"]), Linear(**content["settings"]), vocabulary, tensors.get("idf"), regression)
+        target, settings = read_target(content), Linear(**content["settings"])
+        return cls(target, settings, vocabulary, tensors.get("idf"), regression)
 
 
 def read(file: Path) -> dict[str, Floats]:
@@ -202,8 +243,8 @@ def prepare() -> None:
     import scipy.sparse  # noqa: F401
 
 
-def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, weights: Floats) -> TrainResult:
-    """Fit a bag-of-words classifier. weights: one per label, in their order.
+def fit(examples: Sequence[Example], target: Target, settings: Linear, weights: Floats) -> TrainResult:
+    """Fit a regression on bags of words. weights: one per label, in their order.
 
     Raises TrainingError if `min_df` or empty texts leave no n-gram.
     """
@@ -216,9 +257,9 @@ def fit(examples: Sequence[Example], labels: tuple[str, ...], settings: Linear, 
             found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
             do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
         )
-    regression = Regression.fit(table.features, names.indices(examples, labels), settings, weights)
+    regression, outputs = fit_head(table.features, examples, target, settings, weights)
     vocabulary = {gram: index for index, gram in enumerate(table.vocabulary)}
-    name = solver(*table.features.shape, len(labels))
+    name = solver(*table.features.shape, len(target.labels))
     notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "newton" else name)
-    predictor = LinearClassifier(labels, settings, vocabulary, table.idf, regression)
+    predictor = LinearPredictor(outputs, settings, vocabulary, table.idf, regression)
     return TrainResult(predictor, regression.size, regression.size, notes)

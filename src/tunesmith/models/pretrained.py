@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,8 @@ from tunesmith.errors import MissingExtra, ModelError, TunesmithError
 from tunesmith.models import adapters, architectures, gguf_import, graphs, llama_cpp, quantize, tiktoken_import
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.recipe import Model
+from tunesmith.tasks import text_targets
+from tunesmith.tasks.text_targets import Target
 
 with processes.without("scipy"):  # which losses of object detection would import
     import transformers.modeling_utils  # noqa: F401
@@ -70,24 +72,20 @@ def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: An
 
 
 def sequence_classifier(
-    settings: Model, tokenizer: Tokenizer, labels: Sequence[str], seed: int, quantization: Any | None = None
+    settings: Model, tokenizer: Tokenizer, target: Target, seed: int, quantization: Any | None = None
 ) -> LoadedModel:
-    """Load the pretrained body with a new head, one output per label. The head is drawn from `seed` alone.
+    """Load the pretrained body with a new head, one output per label, or one for a number.
+
+    The head is drawn from `seed` alone.
 
     Decoders (GPT-2, OPT, Llama ...) classify by the last token that is not padding, so they must know the padding
     token. quantization: from `quantize.config`; the body's linear layers are then in 4 bits.
     """
     from transformers import AutoModelForSequenceClassification
 
-    names = dict(enumerate(labels))
-    config = _config(
-        settings,
-        tokenizer,
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        problem_type="single_label_classification",
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    outputs = text_targets.to_config(target)
+    config = _config(settings, tokenizer, **outputs, pad_token_id=tokenizer.pad_token_id)
+    config.update(outputs)  # transformers leaves out what a configuration does not have yet
     if quantization is not None:
         with torch.device("meta"), _loading_errors(settings):
             quantization.llm_int8_skip_modules = adapters.heads(AutoModelForSequenceClassification.from_config(config))
@@ -122,13 +120,13 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
 
     settings = Model(name_or_path=str(folder), trust_remote_code=trust_remote_code)
     if adapter := adapters.saved(folder):
-        saved_tokenizer, names = tokenizer(settings), adapter.model_config.get("id2label")
-        if not names:
+        saved_tokenizer = tokenizer(settings)
+        if not adapter.model_config.get("id2label"):
             raise ModelError(
                 f"{folder} has no {adapters.BASE_CONFIG} with label names", do="save the classifier with tunesmith"
             )
-        labels = [names[key] for key in sorted(names, key=int)]
-        base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, labels, 0, _quantization_of(adapter))
+        target = text_targets.of_config(adapter.model_config)
+        base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, target, 0, _quantization_of(adapter))
         return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer
     with _loading_errors(settings):
         model, report = AutoModelForSequenceClassification.from_pretrained(

@@ -11,13 +11,12 @@ from tunesmith.console import say
 from tunesmith.evaluation import label_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
-from tunesmith.pipeline import report_parts
+from tunesmith.pipeline import held_out, report_parts
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
-from tunesmith.protocols import Classifier, TrainResult
+from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions, terminal
-from tunesmith.reporting.format import counted, metric
 from tunesmith.reporting.schema import (
     ClassificationReport,
     ClassificationResult,
@@ -31,56 +30,28 @@ from tunesmith.types import Example, PredictionRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
-MOST_TRAIN_ROWS = 1000
-"""Training rows that are predicted for the report: enough to see over-fitting, whatever a prediction costs."""
 SAMPLES, TOP_LABELS = 3, 4
 """Held-out examples that are shown, and how many labels each."""
 
 
-def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
-    """Predict the labels of the validation and the test rows. The test split is used here and nowhere else.
-
-    At most MOST_TRAIN_ROWS training rows are predicted too, so that over-fitting shows.
-    """
-    splits, run, seed = job.splits, job.run, job.recipe.seed
-    held_out: list[PredictionRow] = []
-    if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
-        held_out = run.predictions("validation", PredictionRow)
-    elif splits.validation:
-        held_out = predict(result.classifier, splits.validation)
-        run.write_predictions("validation", held_out)
-    with watch.time("predict"):
-        rows = predict(result.classifier, splits.test)
-    run.write_predictions("test", rows)
-    run.write("worst.json", worst(splits.test, rows))
-    split, examples = ("validation", splits.validation) if held_out else ("test", splits.test)
-    samples = sample_predictions(split, examples, held_out or rows, splits.labels, seed)
-    run.write("sample_predictions.json", samples)
-    if samples.rows:
-        say(terminal.sample_predictions(samples))
-    validation = _headline(held_out, splits.labels) if held_out else None
-    if not rows:
-        return Outcome(validation, 0)
-    drawn = np.random.default_rng(seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
-    seen = predict(result.classifier, [splits.train[place] for place in sorted(drawn.tolist())])
-    train = _headline(seen, splits.labels)
-    known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
-    known["test"] = _headline(rows, splits.labels)
-    accuracies = [f"{split} {metric(scores['accuracy'])}" for split, scores in known.items() if scores]
-    say(f"accuracy: {', '.join(accuracies)}")
-    return Outcome(validation, len(rows), train)
-
-
-def _headline(rows: Sequence[PredictionRow], labels: Sequence[str]) -> dict[str, float]:
+def headline(rows: Sequence[PredictionRow], labels: Sequence[str]) -> dict[str, float]:
+    """Return the headline metrics of predictions beside their gold labels."""
     return metrics.headline([row.gold for row in rows], rows, labels)
 
 
-def predict(classifier: Classifier, examples: Sequence[Example]) -> list[PredictionRow]:
-    """Return the prediction for each labelled example, beside its label."""
-    return [
-        PredictionRow(prediction.id, prediction.label, prediction.probabilities, str(example.label))
-        for example, prediction in zip(examples, classifier.predict(examples), strict=True)
-    ]
+def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
+    """Predict the labels of the held-out rows, and write the worst mistakes and a few samples."""
+    return held_out.evaluate(job, result, watch, _illustrate)
+
+
+def _illustrate(job: Job, validation: Sequence[PredictionRow], test: Sequence[PredictionRow]) -> None:
+    splits = job.splits
+    job.run.write("worst.json", worst(splits.test, test))
+    split, examples = ("validation", splits.validation) if validation else ("test", splits.test)
+    samples = sample_predictions(split, examples, validation or test, splits.labels, job.recipe.seed)
+    job.run.write("sample_predictions.json", samples)
+    if samples.rows:
+        say(terminal.sample_predictions(samples))
 
 
 def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow]) -> WorstMistakes:

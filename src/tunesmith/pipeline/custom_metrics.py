@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from tunesmith import errors, extensions
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
-from tunesmith.types import PredictionRow, ResponseRow
+from tunesmith.types import PredictionRow, ResponseRow, ValuePredictionRow
 
 FILE = "custom_scores.json"
 """The metrics of the test split, in a run."""
-Rows = Sequence[PredictionRow | ResponseRow]
+Rows = Sequence[PredictionRow | ValuePredictionRow | ResponseRow]
 Metric = Callable[[Rows], float]
 
 

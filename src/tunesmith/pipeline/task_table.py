@@ -7,22 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import data, hardware
-from tunesmith.evaluation import metrics, responses
+from tunesmith.evaluation import metrics, responses, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.pipeline import classification_runs, instruction_runs
+from tunesmith.evaluation.value_scores import RegressionScores
+from tunesmith.pipeline import classification_runs, instruction_runs, regression_runs
 from tunesmith.pipeline.fitting import base_model
-from tunesmith.pipeline.fitting.job import Job, Outcome
+from tunesmith.pipeline.fitting.job import Job, Metrics, Outcome
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.reporting import classification_report, generation_report, model_card
-from tunesmith.reporting.schema import ClassificationReport, ExportedModel, GenerationReport
+from tunesmith.reporting import classification_report, generation_report, model_card, regression_report
+from tunesmith.reporting.schema import ClassificationReport, ExportedModel, GenerationReport, RegressionReport
 from tunesmith.runs import Run
-from tunesmith.types import Splits
+from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import PredictionRow, ResponseRow, Splits, ValuePredictionRow
 
-Scores = ClassificationScores | GenerationScores
-RunReport = ClassificationReport | GenerationReport
+Scores = ClassificationScores | RegressionScores | GenerationScores
+RunReport = ClassificationReport | RegressionReport | GenerationReport
 """What comparison.json holds, and the pages show."""
 
 
@@ -33,15 +37,19 @@ class Task:
     reader: data.TaskReader
     """How rows become examples, and how splits are stratified."""
     has_responses: bool
-    """Whether texts are answered (by a TextGenerator), and not labelled (by a Classifier)."""
+    """Whether texts are answered (by a TextGenerator), and not given a label or number (by a TextPredictor)."""
+    row: type[PredictionRow | ValuePredictionRow | ResponseRow]
+    """A line of predictions/test.jsonl."""
     evaluate: Callable[[Job, TrainResult, hardware.Stopwatch], Outcome]
     """Predicts the held-out rows, and writes the predictions into the run."""
     scores: type[Scores]
     """What scores.json holds."""
-    score: Callable[[Run], Scores]
-    """Scores the stored predictions of the test split, with intervals."""
-    higher_is_better: Mapping[str, bool]
-    """The metrics that may decide between checkpoints and between trials, and which way is better."""
+    score: Callable[..., Scores]
+    """Scores the stored predictions of a run's test split, or of another that is named, with intervals."""
+    metrics: Metrics
+    """Those that may decide between checkpoints and between trials, and how they are computed."""
+    target: Callable[[Splits], Target]
+    """What is learned for each text."""
     report: Callable[[Mapping[str, Run], Confidence], RunReport]
     """The report on finished runs by name, with a paired test of every two of them."""
     html: Callable[[Any], str]
@@ -56,23 +64,42 @@ TASKS = {
     "classification": Task(
         reader=data.LABELLED,
         has_responses=False,
+        row=PredictionRow,
         evaluate=classification_runs.evaluate,
         scores=ClassificationScores,
         score=classification_runs.score,
-        higher_is_better=metrics.HIGHER_IS_BETTER,
+        metrics=Metrics(metrics.HIGHER_IS_BETTER, classification_runs.headline, ("train_loss", "log_loss")),
+        target=lambda splits: SingleLabel(splits.labels),
         report=classification_runs.report,
         html=classification_report.html,
         markdown=classification_report.markdown,
         card=model_card.classification,
         compared_methods=("linear", "probe", "encoder"),
     ),
+    "regression": Task(
+        reader=data.NUMBERS,
+        has_responses=False,
+        row=ValuePredictionRow,
+        evaluate=regression_runs.evaluate,
+        scores=RegressionScores,
+        score=regression_runs.score,
+        metrics=Metrics(value_scores.HIGHER_IS_BETTER, value_scores.headline, ("train_rmse", "rmse")),
+        target=lambda splits: Number.of(splits.train),
+        report=regression_runs.report,
+        html=regression_report.html,
+        markdown=regression_report.markdown,
+        card=model_card.regression,
+        compared_methods=("linear", "probe", "encoder"),
+    ),
     "instruction": Task(
         reader=data.CONVERSATIONS,
         has_responses=True,
+        row=ResponseRow,
         evaluate=instruction_runs.evaluate,
         scores=base_model.RunScores,
         score=base_model.score,
-        higher_is_better=responses.HIGHER_IS_BETTER,
+        metrics=Metrics(responses.HIGHER_IS_BETTER, lambda rows, labels: {}, ("train_loss", "loss")),
+        target=lambda splits: SingleLabel(()),
         report=instruction_runs.report,
         html=generation_report.html,
         markdown=generation_report.markdown,
@@ -94,7 +121,8 @@ def scores_of(run: Run) -> Scores | None:
 
 def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:
     """What training needs."""
-    return Job(recipe, splits, run, TASKS[recipe.task].higher_is_better)
+    task = TASKS[recipe.task]
+    return Job(recipe, splits, run, task.metrics, task.target(splits))
 
 
 def read_splits(recipe: Recipe) -> Splits:

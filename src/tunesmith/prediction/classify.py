@@ -1,4 +1,4 @@
-"""Predictors over neural models: a fine-tuned classifier, and a frozen encoder with logistic regression."""
+"""Predictors over neural models: a fine-tuned encoder, and a frozen one with a regression on its embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from tunesmith import records
 from tunesmith.console import say, track
-from tunesmith.data import batches, labels as names
+from tunesmith.data import batches
 from tunesmith.data.batches import Batch
 from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
@@ -26,7 +26,9 @@ from tunesmith.models.linear import Regression
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
-from tunesmith.types import DataNote, Example, Prediction
+from tunesmith.tasks import text_targets
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import DataNote, Example
 
 Floats = NDArray[np.float64]
 BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"
@@ -72,11 +74,16 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class EncodedClassifier:
-    """Base class of a fine-tuned classifier and a probe: their texts go through one encoder."""
+class EncodedPredictor:
+    """Base class of a fine-tuned encoder and a probe: their texts go through one encoder."""
 
-    labels: tuple[str, ...]
+    target: Target
     encoder: Encoder
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the probabilities."""
+        return self.target.labels
 
     @property
     def max_length(self) -> int:
@@ -102,18 +109,18 @@ class EncodedClassifier:
 
 
 @dataclass(frozen=True)
-class EncoderClassifier(EncodedClassifier):
+class EncoderPredictor(EncodedPredictor):
     """A fine-tuned sequence classifier."""
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
         """Return K logits for each example."""
         return list(self.encoder.rows(rows, lambda output, batch: output.logits, "compare")[0])
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
         if not examples:
             return []
         logits, _ = self.encoder.rows(examples, lambda output, batch: output.logits, "predict")
-        return names.predictions(examples, names.softmax(logits), self.labels)
+        return self.target.predictions(examples, logits)
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face files; label names are in config.json, max_length in tokenizer_config.json."""
@@ -121,12 +128,12 @@ class EncoderClassifier(EncodedClassifier):
         pretrained.save(folder, self.encoder.model, self.encoder.tokenizer)
 
     @classmethod
-    def load(cls, folder: Path, trust_remote_code: bool = False) -> EncoderClassifier:
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> EncoderPredictor:
         model, tokenizer = pretrained.saved_classifier(folder, trust_remote_code)
         config: Any = model.config
-        labels = tuple(config.id2label[index] for index in range(config.num_labels))
         layout, _ = layout_of(model, tokenizer)
-        return cls(labels, Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout))
+        encoder = Encoder(model, tokenizer, tokenizer.model_max_length, layout=layout)
+        return cls(text_targets.of_config(config.to_dict()), encoder)
 
 
 def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
@@ -137,8 +144,8 @@ def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batche
 
 
 @dataclass(frozen=True)
-class ProbeClassifier(EncodedClassifier):
-    """Logistic regression on a frozen encoder's embeddings."""
+class ProbePredictor(EncodedPredictor):
+    """A regression on a frozen encoder's embeddings."""
 
     settings: Probe
     regression: Regression
@@ -150,16 +157,10 @@ class ProbeClassifier(EncodedClassifier):
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
         """Return K logits for each example; for two classes the first is 0."""
         features, _ = embed(self.encoder, rows, self.settings)
-        logits_BK = features @ self.regression.weight.T + self.regression.bias
-        return list(np.hstack([np.zeros_like(logits_BK), logits_BK]) if logits_BK.shape[1] == 1 else logits_BK)
+        return list(self.regression.logits(features @ self.regression.weight.T, len(self.labels)))
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        if not examples:
-            return []
-        features, _ = embed(self.encoder, examples, self.settings)
-        return names.predictions(
-            examples, self.regression.probabilities(features @ self.regression.weight.T), self.labels
-        )
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
+        return self.target.predictions(examples, np.array(self.logits(examples))) if examples else []
 
     def save(self, folder: Path) -> None:
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
@@ -169,20 +170,20 @@ class ProbeClassifier(EncodedClassifier):
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, trust_remote_code: bool = False) -> ProbeClassifier:
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> ProbePredictor:
         content = records.parse((folder / SETTINGS).read_bytes())
         model = Model(name_or_path=str(folder / BODY), trust_remote_code=trust_remote_code)
         tokenizer = pretrained.tokenizer(model)
         encoder = Encoder(pretrained.body(model), tokenizer, tokenizer.model_max_length)
         tensors = linear.read(folder / HEAD)
         regression = Regression(tensors["weight"], tensors["bias"])
-        return cls(tuple(content["labels"]), encoder, Probe(**content["settings"]), regression)
+        return cls(linear.read_target(content), encoder, Probe(**content["settings"]), regression)
 
 
 def fit_probe(
     encoder: Encoder,
     examples: Sequence[Example],
-    labels: tuple[str, ...],
+    target: Target,
     settings: Probe,
     regression: Linear,
     weights: Floats,
@@ -196,11 +197,11 @@ def fit_probe(
             f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
         ) from error
     features, cut = embed(encoder, examples, settings)
-    head = Regression.fit(ColumnBlocks([features]), names.indices(examples, labels), regression, weights)
+    head, outputs = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
     notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
-    return TrainResult(ProbeClassifier(labels, encoder, settings, head), total, trainable, notes)
+    return TrainResult(ProbePredictor(outputs, encoder, settings, head), total, trainable, notes)
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:

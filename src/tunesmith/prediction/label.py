@@ -12,7 +12,6 @@ import numpy.typing as npt
 from torch import nn
 
 from tunesmith.console import say, warn
-from tunesmith.data import labels as names
 from tunesmith.data.prompts import Ids, LabelQuestion
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
@@ -20,6 +19,8 @@ from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
 from tunesmith.protocols import Logits, ModelParts, PromptWithAnswer
 from tunesmith.recipe import Generate, Predict
+from tunesmith.tasks import classification
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import NO_LABEL, Example, Prediction
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +47,10 @@ class LabelClassifier:
         """The label names, in the order of the probabilities."""
         return self.question.labels
 
+    @property
+    def target(self) -> SingleLabel:
+        return SingleLabel(self.labels)
+
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Return one prediction per example, by the mode of the recipe.
 
@@ -60,10 +65,10 @@ class LabelClassifier:
             return self._read(examples)
         edges_BE = self._edges(examples, "predict")
         if self.settings.mode == "score":
-            return names.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
+            return classification.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
         chosen = self._tree.greedy(edges_BE)
-        rows = names.softmax(self._tree.total(self._tree.constrained(edges_BE)))
-        predictions = names.predictions(examples, rows, self.labels)
+        rows = classification.softmax(self._tree.total(self._tree.constrained(edges_BE)))
+        predictions = classification.predictions(examples, rows, self.labels)
         return [replace(row, label=self.labels[k]) for row, k in zip(predictions, chosen, strict=True)]
 
     @property
@@ -166,7 +171,7 @@ class LabelClassifier:
     def _prior(self, paired: bool) -> Floats:
         if paired not in self._priors:
             edges_BE = self._edges(_content_free(paired), "calibrate")
-            self._priors[paired] = names.softmax(self._scores(edges_BE)).mean(axis=0)
+            self._priors[paired] = classification.softmax(self._scores(edges_BE)).mean(axis=0)
         return self._priors[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
@@ -185,9 +190,11 @@ class LabelClassifier:
     def _probabilities(self, edges_BE: Floats, examples: Sequence[Example]) -> Floats:
         scores_BK = self._scores(edges_BE)
         if not self.settings.calibrate:
-            return names.softmax(scores_BK)
+            return classification.softmax(scores_BK)
         # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
-        return names.softmax(scores_BK - np.log([self._prior(example.text_pair is not None) for example in examples]))
+        return classification.softmax(
+            scores_BK - np.log([self._prior(example.text_pair is not None) for example in examples])
+        )
 
     def _read(self, examples: Sequence[Example]) -> list[Prediction]:
         """Predict in mode `free`: generate answers, and match them to the labels' texts."""

@@ -1,12 +1,32 @@
-"""The names of tasks and methods that a recipe may have. What they mean is in `pipeline`."""
+"""The names of tasks, methods and metrics that a recipe may have. What they mean is in `pipeline`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-TASKS = ["classification", "instruction"]
+TASKS = ["classification", "regression", "instruction"]
 METHODS = ["linear", "probe", "encoder", "generator"]
+DECIDING: dict[str, tuple[str, ...]] = {
+    "classification": ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss"),
+    "regression": ("rmse", "mae", "r2", "pearson", "spearman"),
+    "instruction": ("loss",),
+}
+"""Metrics that may select the best checkpoint, by task; unless set, the first."""
+BestMetric = Literal[
+    "macro_f1",
+    "accuracy",
+    "balanced_accuracy",
+    "mcc",
+    "log_loss",
+    "rmse",
+    "mae",
+    "r2",
+    "pearson",
+    "spearman",
+    "loss",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import METHODS, TASKS, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.values import (
     BOUNDED,
@@ -86,7 +86,7 @@ class Data(Section):
     text_pair: str | None = None
     """Column with the second text, for sentence pairs."""
     label: str = "label"
-    """Column with the label: strings or integers."""
+    """Column with the label (a string or integer) or the number."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
@@ -151,7 +151,7 @@ class Linear(Section):
     max_features: Count | None = None
     """Keep only the most frequent n-grams."""
     C: Positive = 10.0
-    """Inverse strength of the L2 penalty."""
+    """Inverse strength of the L2 penalty. Unless set, 1 for task `regression`."""
     max_iter: Count = 1000
     """Maximum iterations of an exact solver (thousands of classes have none: see docs/decisions.md)."""
 
@@ -203,9 +203,10 @@ class Train(Section):
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """Weights that are not trained: none (full training), the embeddings, or the whole body (only the head is)."""
-    loss: Plugin | None = None
-    """A loss of your own instead of cross-entropy, as `module:name`: from logits (rows x classes, float32) and targets
-    (rows) to one value per row. See docs/engine.md."""
+    loss: Literal["mse", "huber"] | Plugin | None = None
+    """Instead of cross-entropy, a loss of your own, as `module:name`: from logits (rows x classes, float32) and targets
+    (rows) to one value per row. See docs/engine.md. Of task `regression`, `mse` (the default) or `huber`, which
+    outliers move less; both see numbers with standard deviation 1."""
     callbacks: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Classes of your own, as `module:name`, that are called after steps, evaluations and checkpoints."""
     neftune_noise_alpha: Positive | None = None
@@ -257,11 +258,9 @@ class Evaluate(Section):
     eval_batches: Count | None = None
     """During training, evaluate on this many batches of validation rows only, and on as many of training rows
     (`train_loss`); null for the whole validation split."""
-    metric_for_best_model: Literal["macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "loss"] | Plugin = (
-        "macro_f1"
-    )
-    """Metric on the validation split that selects the best checkpoint and stops early. Instructions have `loss`, the
-    mean over the answers' tokens."""
+    metric_for_best_model: BestMetric | Plugin = "macro_f1"
+    """Metric on the validation split that selects the best checkpoint and stops early. Unless set, `rmse` of task
+    `regression`, and of `instruction` the `loss`, the mean over the answers' tokens."""
     metrics: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Functions of your own, as `module:name`, from rows to a number. One of them may be `metric_for_best_model` of a
     classifier."""
@@ -290,7 +289,7 @@ class Recipe(Section):
     """One run, completely: the same recipe and seed give the same scores and weights on the same machine."""
 
     task: Annotated[str, AfterValidator(OneOf(TASKS))] = "classification"
-    """What is learned: labels of texts, or answers to instructions."""
+    """What is learned: the label of a text (classification), its number (regression), or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
     encoder, or a causal language model that answers a prompt. Instructions need, and by default have, `generator`."""
@@ -323,11 +322,14 @@ class Recipe(Section):
         if tree.get("task") == "instruction":
             tree.setdefault("method", "generator")
             _default(tree, "model", "max_length", 1024)
-            _default(tree, "evaluate", "metric_for_best_model", "loss")
             if _setting(tree, "data", "format") == "text":  # there are no prompts to answer
                 _default(tree, "prompt", "template", "plain")
                 _default(tree, "evaluate", "max_responses", 0)
                 _default(tree, "evaluate", "num_samples", 0)
+        if tree.get("task") == "regression":
+            _default(tree, "linear", "C", 1.0)
+        if (task := tree.get("task")) in DECIDING:
+            _default(tree, "evaluate", "metric_for_best_model", DECIDING[str(task)][0])
         if tree.get("method") == "generator":
             _default(tree, "model", "name_or_path", GENERATOR)
             if generator := _setting(tree, "model", "generator"):
@@ -338,14 +340,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        by_loss = self.evaluate.metric_for_best_model == "loss"
         if self.task == "instruction" and self.method != "generator":
             raise ValueError(f"task instruction needs method generator, not {self.method}")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
-        if by_loss != (self.task == "instruction"):
-            raise ValueError("evaluate.metric_for_best_model is loss for task instruction, and for no other")
+        known = DECIDING.get(self.task, DECIDING["classification"])
+        if ":" not in deciding and deciding not in known:
+            raise ValueError(f"evaluate.metric_for_best_model is {deciding}: task {self.task} has {', '.join(known)}")
+        if self.train.loss in ("mse", "huber") and self.task != "regression":
+            raise ValueError(f"train.loss is {self.train.loss}, which is for task regression")
+        if self.train.class_weights != "none" and self.task == "regression":
+            raise ValueError("train.class_weights is for labels, and task regression learns numbers")
         raw = self.task == "instruction" and self.data.format == "text"
         if raw and (self.evaluate.max_responses != 0 or self.evaluate.num_samples or self.prompt.template != "plain"):
             raise ValueError(

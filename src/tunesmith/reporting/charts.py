@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, log10, sqrt
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -107,6 +108,24 @@ def calibration(bins: Sequence[CalibrationBin], title: str) -> Markup:
         _text(RIGHT, 342, "confidence →", "end"),
     ]
     return _picture(348, title, body)
+
+
+def cloud(points: Sequence[Point], title: str, across: str, up: str, *, line: Literal["equal", "zero"]) -> Markup:
+    """A dot for each pair of numbers. line: the dashed one, where both are equal, or at height 0."""
+    top, bottom = 26, 306
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_axis, y_axis = (axis([*xs, *ys]), axis([*xs, *ys])) if line == "equal" else (axis(xs), axis([*ys, 0.0]))
+    places = [(_across(x, x_axis), _up(y, y_axis, top, bottom)) for x, y in points]
+    zero = _up(0.0, y_axis, top, bottom)
+    ends = (bottom, top) if line == "equal" else (zero, zero)
+    body = [
+        _frame(x_axis.labels(), y_axis.labels(), top, bottom),
+        Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, ends[0], RIGHT, ends[1]),
+        Markup('<g class="cloud">{}</g>').format(_dots(places, [2.2] * len(places))),
+        _text(LEFT, 12, f"{up} ↑", "start"),
+        _text(RIGHT, 338, f"{across} →", "end"),
+    ]
+    return _picture(344, title, body)
 
 
 def _bar(x: float, y: float, width: float, height: float) -> Markup:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
+from tunesmith.evaluation.value_scores import ValuePair
 from tunesmith.reporting.format import NAMES, counted, figure, level, p_value, part, share
-from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
+from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult, RegressionResult
 
 NOTABLE = 1.2
 """A cost this many times another's is called different; less is the noise of a busy machine."""
@@ -16,7 +17,7 @@ PairTest = tuple[str, str, bool, float]
 """Two methods, whether they differ significantly, and the Holm-adjusted p."""
 
 
-# Both tasks.
+# All tasks.
 
 
 def _against(best: str, tests: Iterable[PairTest]) -> tuple[dict[str, float], dict[str, float]]:
@@ -49,7 +50,7 @@ def _times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
 
 
-# Classifiers.
+# Classifiers and regressions.
 
 
 def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair]) -> str:
@@ -87,18 +88,43 @@ def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair
     return " ".join(sentences)
 
 
+def of_values(methods: Sequence[RegressionResult], pairs: Sequence[ValuePair]) -> str:
+    """Return which method has the lowest RMSE, what that is worth on so many rows, and what it costs.
+
+    Every p is that of the paired bootstrap, Holm-adjusted over all pairs. That of always answering the mean is named
+    where the best is not clearly below it, and always for a single method.
+    """
+    best = min(methods, key=lambda method: (method.scores.headline["rmse"].value, _training_seconds(method)))
+    alone, scores, rmse = len(methods) == 1, best.scores, best.scores.headline["rmse"]
+    tests = ((pair.a, pair.b, pair.distinguishable, pair.differences["rmse"].p_holm) for pair in pairs)
+    beaten, equals = _against(best.name, tests)
+    low, value, high = (figure("rmse", end) for end in (rmse.low, rmse.value, rmse.high))
+    interval = f"{level(scores.confidence)} interval {low} to {high}"
+    has = "an RMSE of" if alone else "the lowest RMSE,"
+    sentences = [f"{best.name} has {has} {value} on {counted(scores.rows, 'test row')} ({interval})."]
+    if beaten:
+        sentences.append(f"{best.name} beats {_with_p(beaten, max)}.")
+    if equals:
+        sentences.append(_not_different(best, [method for method in methods if method.name in equals], equals))
+    always = f"Always answering the mean would have {figure('rmse', scores.baseline_rmse)}"
+    if rmse.high >= scores.baseline_rmse:
+        does_better = f"{best.name} does" if alone else "any method does"
+        sentences.append(f"{always}: nothing here shows that {does_better} better.")
+    elif alone:
+        sentences.append(f"{always}.")
+    return " ".join(sentences)
+
+
 def _accuracy(method: ClassificationResult) -> float:
     return method.scores.headline["accuracy"].value
 
 
-def _training_seconds(method: ClassificationResult) -> float:
+def _training_seconds(method: MethodResult) -> float:
     seconds = method.costs.train_seconds
     return float("inf") if seconds is None else seconds
 
 
-def _not_different(
-    best: ClassificationResult, rivals: Sequence[ClassificationResult], p_values: Mapping[str, float]
-) -> str:
+def _not_different(best: MethodResult, rivals: Sequence[MethodResult], p_values: Mapping[str, float]) -> str:
     """Name the methods that do not differ from the best, what the cheapest of them saves, and what follows."""
     where = f"on these {counted(best.scores.rows, 'test row')}"
     verdict = f"{best.name} is not significantly different from {_with_p(p_values, min)} {where}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from math import floor, isfinite, log10
 
-from tunesmith.evaluation import metrics, responses
+from tunesmith.evaluation import metrics, responses, value_scores
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.evaluation.response_pairs import ResponsePair
@@ -22,6 +22,11 @@ NAMES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "ece": "Calibration error",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
     "loss": "Loss",
     "perplexity": "Perplexity",
     "rouge1": "ROUGE-1",
@@ -38,10 +43,14 @@ NAMES = {
     "tokens": "Mean length",
 }
 LOWER_IS_BETTER = [
-    name for name, higher in (metrics.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER).items() if not higher
+    name
+    for name, higher in (metrics.HIGHER_IS_BETTER | value_scores.HIGHER_IS_BETTER | responses.HIGHER_IS_BETTER).items()
+    if not higher
 ]
 NOTHING = "–"
 """Shown for a number that is not known."""
+QUANTITIES = ("rmse", "mae")
+"""Metrics in the unit of the data, of any size."""
 DIGITS = {"bleu": 1, "chrf": 1, "length_ratio": 2}
 """Decimals, where not three (losses and scores up to 1), or as many as three digits need (perplexity, tokens)."""
 
@@ -54,6 +63,14 @@ def metric(value: float | None) -> str:
 def points(value: float | None) -> str:
     """A judge's score: 71.3."""
     return NOTHING if value is None else f"{value:.1f}".replace("-", "−")
+
+
+def quantity(value: float | None) -> str:
+    """A number of any size with four digits: 0.03141, 3.142, 3,142, 31,416."""
+    if value is None:
+        return NOTHING
+    digits = 3 - floor(log10(abs(value))) if value else 3
+    return f"{value:,.{min(6, max(0, digits))}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -165,6 +182,8 @@ def figure(name: str, value: float | None) -> str:
         return NOTHING
     if name in SHARES:
         return share(value)
+    if name in QUANTITIES:
+        return quantity(value)
     if name in ("perplexity", "tokens"):
         return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
     return f"{value:.{DIGITS[name]}f}" if name in DIGITS else metric(value)
@@ -240,6 +259,8 @@ def probability(name: str, pair: ResponsePair) -> str:
 
 def signed_figure(name: str, value: float) -> str:
     """A difference: +0.012, −2.1, +3.0 points."""
+    if name in QUANTITIES:
+        return f"+{quantity(value)}" if value > 0 else quantity(value)
     return f"{signed(100 * value, 1)} points" if name in SHARES else signed(value, DIGITS.get(name, 3))
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith.evaluation.intervals import Estimate
-from tunesmith.reporting import generation_report, judge_report
+from tunesmith.reporting import generation_report, judge_report, regression_report
 from tunesmith.reporting.classification_report import majority_sentence
-from tunesmith.reporting.format import NAMES, directed, interval, level, metric, share
+from tunesmith.reporting.format import NAMES, directed, figure, interval, level, metric, quantity, share
 from tunesmith.reporting.markdown import (
     cost_table,
     data_parts,
@@ -28,6 +28,8 @@ from tunesmith.reporting.schema import (
     ExportedModel,
     GenerationReport,
     GenerationResult,
+    RegressionReport,
+    RegressionResult,
 )
 from tunesmith.types import DataSummary
 
@@ -66,6 +68,37 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         "Costs": [cost_table([method])],
     }
     return _card(report, front, f"It gives a text one of {len(labels)} labels: {listing(labels)}.", sections)
+
+
+def regression(report: RegressionReport, exported: ExportedModel | None = None) -> str:
+    """Return the card of a regression, or of what it was exported to; the report has exactly one method."""
+    (method,) = report.methods
+    scores = method.scores
+    front = _front_matter(
+        report,
+        scores.headline,
+        exported,
+        pipeline_tag="text-classification",
+        library_name=exported.library if exported else method.library,
+        tags=["text-regression", "tunesmith", method.name],
+        metrics=["rmse", "spearmanr"],
+    )
+    rows = ([directed(name), figure(name, e.value), interval(name, e)] for name, e in scores.headline.items())
+    head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
+    train = report.data.splits["train"].numbers
+    limits = ["The scores hold for texts like those of the test split; other sources or languages were not tested."]
+    if train:
+        limits.append(f"Its training numbers lie between {quantity(train.min)} and {quantity(train.max)}.")
+    if method.notes.cut:
+        limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
+    sections = {
+        "Scores": [*_changed(exported), table(head, rows), regression_report.baseline_sentence(report)],
+        "How to use": [exported.usage] if exported else _regression_usage(method),
+        "Data": data_parts(report.data),
+        "Limits": [_bullets(limits)],
+        "Costs": [cost_table([method])],
+    }
+    return _card(report, front, "It gives a text a number.", sections)
 
 
 def generation(report: GenerationReport, exported: ExportedModel | None = None) -> str:
@@ -116,7 +149,10 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
 
 
 def _card(
-    report: ClassificationReport | GenerationReport, front_matter: str, purpose: str, sections: Mapping[str, list[str]]
+    report: ClassificationReport | RegressionReport | GenerationReport,
+    front_matter: str,
+    purpose: str,
+    sections: Mapping[str, list[str]],
 ) -> str:
     method = report.methods[0]
     environment = [environment_table(report.environment)] if report.environment else []
@@ -142,7 +178,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _front_matter(
-    report: ClassificationReport | GenerationReport,
+    report: ClassificationReport | RegressionReport | GenerationReport,
     headline: Mapping[str, Estimate],
     exported: ExportedModel | None,
     *,
@@ -192,6 +228,26 @@ def _classifier_usage(method: ClassificationResult) -> list[str]:
         return [shell]
     python = "\n".join([*lines, 'print(classify("Some text", truncation=True, top_k=None))'])
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
+
+
+def _regression_usage(method: RegressionResult) -> list[str]:
+    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    if method.library != "transformers":
+        return [shell]
+    folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
+    lines = [
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({folder})",
+        f"model = AutoModelForSequenceClassification.from_pretrained({folder})",
+        'output = model(**tokenizer("Some text", truncation=True, return_tensors="pt")).logits.item()',
+        "print(output * model.config.target_scale + model.config.target_mean)",
+    ]
+    python = "\n".join(lines)
+    return [
+        shell,
+        f"or without tunesmith, with the mean and scale of the training numbers:\n\n```python\n{python}\n```",
+    ]
 
 
 def _generator_usage(method: GenerationResult) -> list[str]:

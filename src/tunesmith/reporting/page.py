@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FILTERS = (
     *("metric", "points", "signed", "chance", "p_value", "percent", "share", "level", "seconds", "count", "counted"),
-    *("megabytes", "training", "trained"),
+    *("megabytes", "training", "trained", "figure", "interval", "quantity", "signed_figure", "signed_estimate"),
 )
 """Functions of `format` that templates use as filters."""
 

@@ -13,6 +13,7 @@ from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
+from tunesmith.evaluation.value_scores import RegressionScores, ValuePair
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.records import omitted_if_none
@@ -68,6 +69,24 @@ class SamplePredictions:
 
     split: str
     rows: tuple[SamplePrediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """An example whose predicted number is far from its own."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    gold: float
+    predicted: float
+
+
+@dataclass(frozen=True, slots=True)
+class LargestErrors:
+    """worst.json of a regression: the test examples with the largest errors, largest first."""
+
+    worst: tuple[ErrorRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +148,7 @@ class MethodResult:
     run: str = ""
     """The run directory; empty where there is only a file of responses."""
     description: str
-    scores: ClassificationScores | GenerationScores
+    scores: ClassificationScores | RegressionScores | GenerationScores
     train: dict[str, float] | None = omitted_if_none()
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
@@ -148,6 +167,18 @@ class ClassificationResult(MethodResult):
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
     sample_predictions: SamplePredictions | None = omitted_if_none()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegressionResult(MethodResult):
+    """One method of a report that predicts numbers."""
+
+    scores: RegressionScores
+    library: str | None = omitted_if_none()
+    """What loads the run's model/ without tunesmith, as model hubs name it."""
+    worst: tuple[ErrorRow, ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
+    """Gold and predicted numbers of test rows, of many rows a sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +216,7 @@ class ResponseFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Header):
-    """What the reports of both tasks share."""
+    """What the reports of all tasks share."""
 
     task: str
     data: DataSummary | ResponseFiles
@@ -203,6 +234,17 @@ class ClassificationReport(Report):
     environment: SeededEnvironment
     methods: tuple[ClassificationResult, ...]
     pairs: tuple[LabelPair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegressionReport(Report):
+    """comparison.json of regression runs."""
+
+    task: str = "regression"
+    data: DataSummary
+    environment: SeededEnvironment
+    methods: tuple[RegressionResult, ...]
+    pairs: tuple[ValuePair, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +296,7 @@ class SweepReport(Header):
     failed: tuple[str, ...]
     trials: tuple[Trial, ...]
     """Best first."""
-    test: ClassificationScores | GenerationScores | None
+    test: ClassificationScores | RegressionScores | GenerationScores | None
     """scores.json of the best trial."""
 
 

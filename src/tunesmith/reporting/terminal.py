@@ -8,15 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.reporting import format
-from tunesmith.reporting.schema import ClassificationReport, GenerationReport, MethodResult, SamplePredictions
+from tunesmith.reporting.schema import (
+    ClassificationReport,
+    GenerationReport,
+    MethodResult,
+    RegressionReport,
+    SamplePredictions,
+)
 
 TEXT = 100
 """Characters of a text that are shown."""
 
 
-def table(report: ClassificationReport | GenerationReport, width: int | None = None) -> str:
+def table(report: ClassificationReport | RegressionReport | GenerationReport, width: int | None = None) -> str:
     """Return one row per method: the scores that decide, with their intervals, and the main costs."""
-    columns = RESPONSE_COLUMNS if isinstance(report, GenerationReport) else LABEL_COLUMNS
+    columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     return _drawn(["method", *columns], rows, width)
 
@@ -60,12 +66,20 @@ def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
-    "accuracy": lambda method: format.estimate("accuracy", method.scores.headline["accuracy"]),
-    "macro F1": lambda method: format.estimate("macro_f1", method.scores.headline["macro_f1"]),
+COSTS: dict[str, Callable[[MethodResult], str]] = {
     "training": lambda method: format.training(method.costs),
     "per 1,000": lambda method: format.seconds(method.costs.seconds_per_1000),
     "memory": lambda method: format.megabytes(method.costs.peak_memory_mb),
+}
+LABEL_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "accuracy": lambda method: format.estimate("accuracy", method.scores.headline["accuracy"]),
+    "macro F1": lambda method: format.estimate("macro_f1", method.scores.headline["macro_f1"]),
+    **COSTS,
+}
+VALUE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
+    "RMSE": lambda method: format.estimate("rmse", method.scores.headline["rmse"]),
+    "Spearman": lambda method: format.estimate("spearman", method.scores.headline["spearman"]),
+    **COSTS,
 }
 RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
     "loss": lambda method: format.estimate("loss", method.scores.headline.get("loss")),
@@ -75,3 +89,4 @@ RESPONSE_COLUMNS: dict[str, Callable[[MethodResult], str]] = {
     "trained": lambda method: format.trained(method.costs),
 }
 """A column's head, and what it shows of a method."""
+COLUMNS = {"classification": LABEL_COLUMNS, "regression": VALUE_COLUMNS, "instruction": RESPONSE_COLUMNS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.errors import TunesmithError
-from tunesmith.protocols import AnswerRequest, Classifier, Prompt, TextGenerator
+from tunesmith.protocols import AnswerRequest, Prompt, TextGenerator, TextPredictor
 from tunesmith.recipe import Generate
 from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
@@ -32,7 +32,7 @@ class ServedClassifier:
     """A classifier under a name."""
 
     name: str
-    classifier: Classifier
+    classifier: TextPredictor
     pairs: bool = False
     """Whether an input is two texts."""
     max_input_tokens: int | None = None

@@ -1,11 +1,42 @@
-"""Classification: the target of a text is its label."""
+"""Classification: a text has one label of a fixed set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from tunesmith.errors import DataError
-from tunesmith.types import Example
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.errors import DataError, ModelError, RecipeError
+from tunesmith.types import Example, Prediction, PredictionRow
+
+
+@dataclass(frozen=True, slots=True)
+class SingleLabel:
+    """One of these labels; a model has an output for each, and softmax makes them probabilities."""
+
+    labels: tuple[str, ...]
+    problem_type = "single_label_classification"
+    row = PredictionRow
+
+    def encode(self, examples: Sequence[Example]) -> list[int]:
+        """Return the index of each example's label."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        return [index[str(example.label)] for example in examples]
+
+    def predictions(self, examples: Sequence[Example], logits_NK: NDArray[np.float64]) -> list[Prediction]:
+        """Return what logits say of the examples. Raises ModelError where they are not finite."""
+        return predictions(examples, softmax(logits_NK), self.labels)
+
+    def rows(self, examples: Sequence[Example], predicted: Sequence[Prediction]) -> list[PredictionRow]:
+        """Return the predictions of labelled examples beside their labels."""
+        return [
+            PredictionRow(prediction.id, prediction.label, prediction.probabilities, str(example.label))
+            for example, prediction in zip(examples, predicted, strict=True)
+        ]
 
 
 def gold(examples: Iterable[Example]) -> list[str]:
@@ -28,3 +59,43 @@ def check_train(examples: Sequence[Example]) -> None:
             found=repr(labels.pop()),
             do="check data.label and the rows",
         )
+
+
+def class_weights(
+    examples: Sequence[Example], labels: Sequence[str], setting: str | Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Return one weight per label: 1 each, inverse to frequency (mean 1 over the examples), or as given."""
+    if isinstance(setting, Mapping):
+        if unknown := sorted(set(setting) - set(labels)):
+            raise RecipeError(
+                f"train.class_weights names {', '.join(unknown)}",
+                expected=", ".join(labels),
+                do="use the labels of the data",
+            )
+        return np.array([setting.get(label, 1.0) for label in labels])
+    if setting == "none":
+        return np.ones(len(labels))
+    counts = Counter(example.label for example in examples)
+    return np.array([len(examples) / (len(labels) * counts[label]) for label in labels])
+
+
+def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities, one row per example, from logits or log-probabilities."""
+    odds_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
+    return np.asarray(odds_BK / odds_BK.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def predictions(
+    examples: Sequence[Example], probabilities: NDArray[np.float64], labels: Sequence[str]
+) -> list[Prediction]:
+    """Return rows of probabilities (examples x labels) as predictions. Raises ModelError where they are not finite."""
+    if not (finite := np.isfinite(probabilities).all(axis=1)).all():
+        raise ModelError(
+            f"cannot predict {examples[int(np.argmin(finite))].id}: the model's probabilities are not finite",
+            do="restore the model from a copy, or train again, with a lower learning rate",
+        )
+    best = probabilities.argmax(axis=1)
+    return [
+        Prediction(example.id, labels[winner], array("d", row.tobytes()))
+        for example, winner, row in zip(examples, best, np.asarray(probabilities, dtype=np.float64), strict=True)
+    ]

@@ -71,3 +71,27 @@ class Classification:
         return nn.functional.cross_entropy(
             logits_BK, batch.labels, weight=weights, ignore_index=IGNORE, reduction="sum"
         )
+
+
+@dataclass(frozen=True)
+class NumberLoss:
+    """Squared error of the one output, or the Huber loss (Huber 1964), quadratic up to 1 and linear beyond.
+
+    Labels are standardised, so that 1 is the standard deviation of the training rows.
+    """
+
+    huber: bool = False
+    per_row: RowLoss | None = None
+    """Instead, from logits N x 1 and numbers N."""
+
+    def count(self, batch: Batch) -> float:
+        return float((~batch.labels.isnan()).sum())
+
+    def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits_B1 = unpadding.run(model, batch).logits.float()
+        learned_B = ~batch.labels.isnan()
+        outputs_N1, values_N = logits_B1[learned_B], batch.labels[learned_B]
+        if self.per_row is not None:
+            return self.per_row(outputs_N1, values_N).sum()
+        loss = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
+        return loss(outputs_N1[:, 0], values_N, reduction="sum")

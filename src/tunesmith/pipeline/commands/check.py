@@ -48,7 +48,10 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
     counts = methods.find(recipe).inspect(recipe, splits) or TokenCounts()
     return DataCheck(
         **records.fields_of(DataSummary, data) | {"changes": (*data.changes, *counts.changes)},
-        examples=tuple(CheckedRow(row.id, row.label, row.text) for row in splits.train[: inspection.SHOWN]),
+        examples=tuple(
+            CheckedRow(row.id, None if row.gold is None else str(row.gold), row.text)
+            for row in splits.train[: inspection.SHOWN]
+        ),
         tokens=counts.lengths,
         rendered=counts.rendered,
     )

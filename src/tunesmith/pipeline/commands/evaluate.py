@@ -9,9 +9,9 @@ from pathlib import Path
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.pipeline import classification_runs, in_memory, instruction_runs, new_data, response_comparison
+from tunesmith.pipeline import held_out, in_memory, instruction_runs, new_data, response_comparison
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.pipeline.task_table import Scores, task_of
 from tunesmith.runs import Run
 
@@ -49,11 +49,12 @@ def evaluate(
     run = response_comparison.as_run(sources[0]) if len(sources) == 1 else None
     task = None if run is None else task_of(run)
     labelled = task is not None and not task.has_responses
-    if labelled and (report is not None or columns != response_comparison.ResponseColumns()):
-        raise RecipeError("a classification run is evaluated with --data alone", do="see its report.html")
+    if run is not None and labelled and (report is not None or columns != response_comparison.ResponseColumns()):
+        raise RecipeError(f"a {run.recipe.task} run is evaluated with --data alone", do="see its report.html")
     if (data is not None or overrides) and not labelled:
         raise RecipeError(
-            "--data is labelled data for one classification run", do="answer it first: tunesmith predict RUN --data"
+            "--data is labelled data for one run of labels or numbers",
+            do="answer it first: tunesmith predict RUN --data",
         )
     if run is not None and data is not None:
         with in_memory.as_path(data) as path:
@@ -77,24 +78,23 @@ def evaluate(
 
 
 def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
-    """Predict labelled rows with a classification run; write predictions/<name>.jsonl and scores-<name>.json."""
+    """Predict labelled rows with a run; write predictions/<name>.jsonl and scores-<name>.json."""
     examples = new_data.read(new_data.settings(run.recipe, source, overrides))
-    if missing := [example.id for example in examples if example.label is None]:
+    predictor = load_text_predictor(run)
+    noun = "label" if predictor.labels else "number"
+    if missing := [example.id for example in examples if example.gold is None]:
         raise DataError(
-            f"{source}: {len(missing)} rows have no label",
-            expected="a label in every row",
+            f"{source}: {len(missing)} rows have no {noun}",
+            expected=f"a {noun} in every row",
             found=", ".join(missing[:5]),
-            do="use `tunesmith predict`, or add labels",
+            do=f"use `tunesmith predict`, or add the {noun}s",
         )
-    classifier = load_classifier(run)
-    if unknown := sorted({str(example.label) for example in examples} - set(classifier.labels)):
-        raise RunError(
-            f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(classifier.labels)
-        )
+    if predictor.labels and (unknown := sorted({str(row.label) for row in examples} - set(predictor.labels))):
+        raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(predictor.labels))
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):
         name = f"new-{name}"  # the run's own splits keep their files
-    run.write_predictions(name, classification_runs.predict(classifier, examples))
-    scores = classification_runs.score(run, name)
+    run.write_predictions(name, held_out.predict(predictor, examples))
+    scores = task_of(run).score(run, name)
     run.write(f"scores-{name}.json", scores)
     return scores

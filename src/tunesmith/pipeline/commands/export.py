@@ -15,9 +15,9 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.engines import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
-from tunesmith.pipeline.task_table import read_splits
-from tunesmith.protocols import Classifier, Exportable, TextGenerator
+from tunesmith.pipeline.fitting.methods import METHODS, WEIGHTS, load_predictor
+from tunesmith.pipeline.task_table import read_splits, task_of
+from tunesmith.protocols import Exportable, TextGenerator, TextPredictor
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -46,6 +46,13 @@ def export(
     """
     run = run if isinstance(run, Run) else runs.find(run)
     write = targets.find(to)
+    if not (run.manifest.data.labels or task_of(run).has_responses) and to not in WEIGHTS:
+        raise RunError(
+            f"cannot export {run.path} to {to}: a graph of a regression is not supported",
+            expected=" or ".join(WEIGHTS),
+            found=to,
+            do="export its weights",
+        )
     if precision not in PRECISIONS or rows < 1:
         raise RecipeError(f"precision is {precision}, rows is {rows}", expected=f"{', '.join(PRECISIONS)}; 1 or more")
     if name is not None and (to != "pth" or Path(name).name != name or not name.endswith(".pth")):
@@ -99,7 +106,7 @@ def export_source(run: Run, precision: Precision, name: str | None = None) -> Ex
         recipe.method,
         predictor.with_model(parts.model),  # a model that was not tuned is saved with its weights too
         parts,
-        predictor.labels if isinstance(predictor, Classifier) else (),
+        predictor.labels if isinstance(predictor, TextPredictor) else (),
         run.model,
         reload,
         is_adapter=_has_adapter(run),

@@ -18,7 +18,7 @@ from tunesmith.data import conversations, files, frames
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import Classifier
+from tunesmith.protocols import TextPredictor
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -34,6 +34,7 @@ FORMULA = re.compile("[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
 """How a cell begins that spreadsheets may run (https://owasp.org/www-community/attacks/CSV_Injection)."""
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf(inity)?|nan)(e[+-]?\d+)? ?%?", re.IGNORECASE)
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
+VALUE = "predicted_value"
 """The columns that are added to those of the data."""
 
 
@@ -52,7 +53,8 @@ def predict(
     texts: a string, or a list, series or array of strings. source: a path, a name, or a table in memory, which may
     also stand in the place of texts. Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
-    `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. overrides:
+    `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. Of a
+    regression run, `"value"` or `predicted_value` takes the place of label and probability. overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
     engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
     was faster and gave every label of the run.
@@ -96,7 +98,7 @@ def _predicted(
         # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
         return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
-    added = {LABEL, PROBABILITY, PROBABILITIES}
+    added = {LABEL, PROBABILITY, PROBABILITIES, VALUE}
     if top_k > 1:
         added |= {f"{kind}_{rank}" for kind in ("label", PROBABILITY) for rank in range(1, top_k + 1)}
     if taken := added & {name for row in columns.values() for name in row}:
@@ -107,14 +109,19 @@ def _predicted(
             do="rename them in the data",
         )
     predictor = engines.load(run, engine, "--engine", least_agreement=1)
-    assert isinstance(predictor, Classifier)
-    if not 1 <= top_k <= len(predictor.labels):
+    assert isinstance(predictor, TextPredictor)
+    if not predictor.labels and top_k > 1:
+        raise RecipeError(f"top_k is {top_k}, but {run.path} predicts numbers", do="leave --top-k out")
+    if not 1 <= top_k <= max(1, len(predictor.labels)):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
     label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if source else ("label", "score", "scores")
-    rows = []
+    rows: list[Row] = []
     for example, prediction in zip(examples, predictor.predict(examples), strict=True):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
-        row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
+        row: Row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
+        if not predictor.labels:
+            rows.append(row | {VALUE if source else "value": prediction.value})
+            continue
         row |= {label: prediction.label, score: max(prediction.probabilities)}
         if top_k > 1:
             ranked = sorted(zip(predictor.labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])

@@ -13,7 +13,7 @@ from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import AnswerRequest, Classifier, Predictor, TextGenerator
+from tunesmith.protocols import AnswerRequest, Predictor, TextGenerator, TextPredictor
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
@@ -57,7 +57,7 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     guard = None
     if settings.guard.classifier is not None:
         run = runs.find(settings.guard.classifier)
-        if task_of(run).has_responses or run.recipe.data.text_pair is not None:
+        if not run.manifest.data.labels or run.recipe.data.text_pair is not None:
             raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
         guard = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
         if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
@@ -91,7 +91,11 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
             name, generator, recipe.generate, settings.max_input_tokens, settings.max_completion_tokens, created
         )
     classifier = engine(run, settings)
-    assert isinstance(classifier, Classifier)
+    assert isinstance(classifier, TextPredictor)
+    if not classifier.labels:
+        raise RecipeError(
+            f"cannot serve {run.path}: it predicts numbers", expected="a run of labels or answers", do="use predict"
+        )
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
     classifier.predict([first])

@@ -215,7 +215,7 @@ class _Plan:
 
     @property
     def higher_is_better(self) -> bool:
-        table = TASKS[self.base.task].higher_is_better
+        table = TASKS[self.base.task].metrics.higher_is_better
         if self.metric not in table:
             raise RecipeError("a sweep is ranked by a metric of its task", expected=", ".join(table), found=self.metric)
         return table[self.metric]

@@ -21,7 +21,7 @@ from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import PredictionRow, ResponseRow, Splits
+from tunesmith.types import Splits
 
 
 def train(
@@ -228,8 +228,7 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     if job.splits.test:
         job.run.write("scores.json", task.score(job.run))
         if custom := custom_metrics.load(job.recipe):
-            kind: type[PredictionRow | ResponseRow] = ResponseRow if task.has_responses else PredictionRow
-            values = custom_metrics.score(custom, job.run.predictions("test", kind))
+            values = custom_metrics.score(custom, job.run.predictions("test", task.row))
             job.run.write(custom_metrics.FILE, values)
             say(f"test: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
     costs = Costs(

@@ -13,10 +13,11 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import LabelEvaluation, TrainingSetup, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, step_size
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.prediction.classify import Encoder, EncoderClassifier, layout_of
+from tunesmith.prediction.classify import Encoder, EncoderPredictor, layout_of
 from tunesmith.recipe import Recipe
+from tunesmith.tasks.regression import Number
 from tunesmith.training import losses
 
 
@@ -25,29 +26,35 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     recipe, splits = job.recipe, job.splits
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
-    loaded = pretrained.sequence_classifier(plan.model, tokenizer, splits.labels, recipe.seed, plan.quantization)
+    loaded = pretrained.sequence_classifier(plan.model, tokenizer, job.target, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
     limit = pretrained.longest_input(plan.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
-    predictor = EncoderClassifier(splits.labels, encoder)
-    rows, cut = encode(splits.train, tokenizer, limit, splits.labels)
+    predictor = EncoderPredictor(job.target, encoder)
+    rows, cut = encode(splits.train, tokenizer, limit, job.target)
     sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     layout_note = "unpadded" if padded is None else f"padded: {padded}"
     notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
-    evaluate = LabelEvaluation(job, predictor.predict)
+    evaluate = HeldOutEvaluation(job, predictor.predict)
     return TrainingSetup(
         model,
         batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
-        losses.Classification(torch.from_numpy(job.weights()), job.loss()),
+        _loss(job),
         evaluate,
         predictor,
-        lambda folder: EncoderClassifier.load(folder, recipe.model.trust_remote_code),
+        lambda folder: EncoderPredictor.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),
         evaluates_all=evaluate.is_whole,
         write_best=evaluate.write,
     )
+
+
+def _loss(job: Job) -> losses.Loss[batches.Batch]:
+    if isinstance(job.target, Number):
+        return losses.NumberLoss(job.recipe.train.loss == "huber", job.loss())
+    return losses.Classification(torch.from_numpy(job.weights()), job.loss())
 
 
 def _layout(

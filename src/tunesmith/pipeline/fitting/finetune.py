@@ -14,7 +14,6 @@ from torch import nn
 from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
 from tunesmith.data.batches import Sampler
-from tunesmith.evaluation import metrics
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline import custom_metrics
@@ -22,10 +21,9 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.session import Session, accelerated
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
-from tunesmith.tasks import classification
 from tunesmith.training import compilation, loop, neftune, sharding, zero
 from tunesmith.training.losses import Loss
-from tunesmith.types import Example, Prediction, PredictionRow
+from tunesmith.types import Example
 
 
 class TrainingBatches(loop.Batches[Any], Protocol):
@@ -126,31 +124,31 @@ def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
     return [examples[i] for i in sorted(drawn)]
 
 
-class LabelEvaluation:
-    """Scores a classifier during training: metrics of validation rows, and perhaps `train_loss`."""
+class HeldOutEvaluation:
+    """Scores a predictor during training: metrics of validation rows, and perhaps one of training rows."""
 
-    def __init__(self, job: Job, predict: Callable[[Sequence[Example]], list[Prediction]]) -> None:
+    def __init__(self, job: Job, predict: Callable[[Sequence[Example]], list[Any]]) -> None:
         self.job, self.predict = job, predict
         self.held_out = sample(job.splits.validation, job.recipe)
         self.is_whole = len(self.held_out) == len(job.splits.validation) > 0
         self.learned = sample(job.splits.train, job.recipe) if job.recipe.evaluate.eval_batches else []
         self.custom = custom_metrics.load(job.recipe)
-        self.rows: list[PredictionRow] = []
+        self.rows: list[Any] = []
         """Predictions of the validation rows, by the newest evaluation."""
 
     def __call__(self, step: int) -> loop.Scores:
         scores, self.rows = self._headline(self.held_out)
-        return scores | {"train_loss": self._headline(self.learned)[0]["log_loss"]} if self.learned else scores
+        name, metric = self.job.metrics.of_training
+        return scores | {name: self._headline(self.learned)[0][metric]} if self.learned else scores
 
     def write(self) -> None:
         """Write the predictions of the newest evaluation, if it was of every row, for the end of the training."""
         if self.is_whole:
             self.job.run.write_predictions("validation", self.rows)
 
-    def _headline(self, examples: Sequence[Example]) -> tuple[dict[str, float], list[PredictionRow]]:
-        predictions, gold = self.predict(examples), classification.gold(examples)
-        rows = [PredictionRow(p.id, p.label, p.probabilities, g) for p, g in zip(predictions, gold, strict=True)]
-        scores = metrics.headline(gold, predictions, self.job.splits.labels)
+    def _headline(self, examples: Sequence[Example]) -> tuple[dict[str, float], list[Any]]:
+        rows = self.job.target.rows(examples, self.predict(examples))
+        scores = self.job.metrics.headline(rows, self.job.splits.labels)
         return scores | custom_metrics.score(self.custom, rows), rows
 
 
@@ -191,6 +189,8 @@ def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
     custom, metric = custom_metrics.load(job.recipe), custom_metrics.short_name(settings.metric_for_best_model)
-    higher = custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.higher_is_better[metric]
+    higher = (
+        custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.metrics.higher_is_better[metric]
+    )
     settings = settings.model_copy(update={"metric_for_best_model": metric})
     return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)

@@ -23,7 +23,7 @@ from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import LabelEvaluation, TrainingSetup, sample, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, sample, step_size
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
@@ -79,7 +79,9 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     if isinstance(predictor, LabelClassifier):
         classifier = predictor
         # a new copy each time: what a classifier caches about its model is out of date after more steps
-        evaluate: LabelEvaluation | _Validation = LabelEvaluation(job, lambda rows: replace(classifier).predict(rows))
+        evaluate: HeldOutEvaluation | _Validation = HeldOutEvaluation(
+            job, lambda rows: replace(classifier).predict(rows)
+        )
     else:
         if padded is None and plan.dtype == torch.float32:  # other number formats were tried with less precision
             predictor = replace(predictor, packs_up_to=packing.reach([row.labels for row in [*rows, *packed_later]]))
@@ -99,7 +101,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         partial(reload, recipe),
         notes.with_cut(changes),
         evaluates_all=evaluate.is_whole,
-        write_best=evaluate.write if isinstance(evaluate, LabelEvaluation) else None,
+        write_best=evaluate.write if isinstance(evaluate, HeldOutEvaluation) else None,
         is_causal=True,
     )
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import extensions, processes
-from tunesmith.data import labels
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import classification
+from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The metrics of a task."""
+
+    higher_is_better: Mapping[str, bool]
+    """Those that may decide between checkpoints and between trials, and which way is better."""
+    headline: Callable[[Sequence[Any], Sequence[str]], dict[str, float]]
+    """Measures predictions beside what the data has (the rows of a `Target`), given the labels."""
+    of_training: tuple[str, str]
+    """What evaluations during training say of training rows: its name in the log, and the headline metric."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +34,18 @@ class Job:
     recipe: Recipe
     splits: Splits
     run: Run
-    higher_is_better: Mapping[str, bool]
-    """The metrics of the task that may decide between checkpoints, and which way is better."""
+    metrics: Metrics
+    target: Target
+    """What is learned for each text; of instructions, whose answers are learned, no label."""
 
     def weights(self) -> Any:
         """Return the class weights, one per label."""
-        return labels.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
+        return classification.class_weights(self.splits.train, self.splits.labels, self.recipe.train.class_weights)
 
     def loss(self) -> Any:
-        """Return the function of `train.loss`; None for cross-entropy."""
+        """Return the user's function of `train.loss`; None for a loss that is built in."""
         name = self.recipe.train.loss
-        return None if name is None else extensions.load(name, "train.loss")
+        return None if name is None or ":" not in name else extensions.load(name, "train.loss")
 
     def decide_once(self, name: str, decide: Callable[[], Any]) -> Any:
         """Return what the first process decides, which is the same in all processes and in a resumed run.

@@ -12,7 +12,7 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.protocols import Classifier, Predictor, TrainResult
+from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
@@ -80,15 +80,15 @@ class Method:
 
 
 class LinearMethod(Method):
-    """Bag of words and logistic regression."""
+    """Bag of words and logistic or ridge regression."""
 
-    tasks = ("classification",)
+    tasks = ("classification", "regression")
 
     def describe(self, recipe: Recipe) -> str:
         kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
         ranges = (("word", recipe.linear.word_ngrams), ("character", recipe.linear.char_ngrams))
         grams = " and ".join(f"{name} {pair[0]}-{pair[1]}-grams" for name, pair in ranges if pair)
-        return f"{kind} of {grams} + logistic regression"
+        return f"{kind} of {grams} + {_regression(recipe)}"
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.models import linear
@@ -98,22 +98,22 @@ class LinearMethod(Method):
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.models import linear
 
-        return linear.fit(job.splits.train, job.splits.labels, job.recipe.linear, job.weights())
+        return linear.fit(job.splits.train, job.target, job.recipe.linear, job.weights())
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
-        from tunesmith.models.linear import LinearClassifier
+        from tunesmith.models.linear import LinearPredictor
 
-        return LinearClassifier.load(folder)
+        return LinearPredictor.load(folder)
 
 
 class ProbeMethod(Method):
-    """Logistic regression on the embeddings of a frozen encoder."""
+    """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
-    tasks = ("classification",)
+    tasks = ("classification", "regression")
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
-        return f"frozen {self.model(recipe)} ({recipe.probe.pooling} pooling) + logistic regression"
+        return f"frozen {self.model(recipe)} ({recipe.probe.pooling} pooling) + {_regression(recipe)}"
 
     def model(self, recipe: Recipe) -> str:
         return _model(recipe)
@@ -132,12 +132,12 @@ class ProbeMethod(Method):
         tokenizer = pretrained.tokenizer(recipe.model)
         body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
         encoder = classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
-        return classify.fit_probe(encoder, splits.train, splits.labels, recipe.probe, recipe.linear, job.weights())
+        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
-        from tunesmith.prediction.classify import ProbeClassifier
+        from tunesmith.prediction.classify import ProbePredictor
 
-        return ProbeClassifier.load(folder, recipe.model.trust_remote_code)
+        return ProbePredictor.load(folder, recipe.model.trust_remote_code)
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
@@ -169,7 +169,7 @@ class FineTunedMethod(Method):
 class EncoderMethod(FineTunedMethod):
     """A fine-tuned encoder with a classification head."""
 
-    tasks = ("classification",)
+    tasks = ("classification", "regression")
     variants = ("full", "lora", "qlora")
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
@@ -186,9 +186,9 @@ class EncoderMethod(FineTunedMethod):
         return finetune.fit(job, encoders.prepare)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
-        from tunesmith.prediction.classify import EncoderClassifier
+        from tunesmith.prediction.classify import EncoderPredictor
 
-        return EncoderClassifier.load(folder, recipe.model.trust_remote_code)
+        return EncoderPredictor.load(folder, recipe.model.trust_remote_code)
 
     def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
@@ -273,12 +273,23 @@ def load_predictor(run: Run) -> Predictor:
         return METHODS[run.finished.method].load(run.model, run.recipe)
 
 
-def load_classifier(run: Run) -> Classifier:
-    """Return the classifier that a finished run trained. Raises RunError for a run of another task."""
+def load_text_predictor(run: Run) -> TextPredictor:
+    """Return what a finished run trained for labels or numbers. Raises RunError for a run of another task."""
     predictor = load_predictor(run)
-    if not isinstance(predictor, Classifier):
-        raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
+    if not isinstance(predictor, TextPredictor):
+        raise RunError(f"{run.path} does not predict labels or numbers", found=f"a run of task {run.recipe.task}")
     return predictor
+
+
+def load_classifier(run: Run) -> TextPredictor:
+    """Return the classifier that a finished run trained. Raises RunError for a run of another task."""
+    if not run.manifest.data.labels:
+        raise RunError(f"{run.path} is not a classifier", found=f"a run of task {run.recipe.task}")
+    return load_text_predictor(run)
+
+
+def _regression(recipe: Recipe) -> str:
+    return {"regression": "ridge regression"}.get(recipe.task, "logistic regression")
 
 
 def _learns(recipe: Recipe) -> bool:
