@@ -146,6 +146,26 @@ def test_unpadded_rows_have_the_gradients_of_padded_ones(tiny_models: Models, fa
     assert torch.equal(gradients(model, padded, weights), expected)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
+def test_predicting_ends_the_last_layer_with_the_first_tokens(tiny_models: Models, family: str) -> None:
+    """The logits of padded rows; in training, dropout is drawn for every token, as it always was."""
+    model, tokenizer, encoded = setup(tiny_models(family))
+    no_dropout(model).eval()
+    padded = Padded(tokenizer).collate(encoded[:5])
+    expected = model(**padded.inputs).logits
+    layout = unpadding.find(model, tokenizer)
+    assert isinstance(layout, Unpadded)
+    shapes: list[tuple[int, ...]] = []
+    norms = [module for module in model.base_model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    norms[-1].register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape[:2])))
+    for count in (5, 1):
+        batch = layout.collate(encoded[:count])
+        torch.testing.assert_close(unpadding.run(model, batch).logits, expected[:count], rtol=1e-5, atol=1e-5)
+        assert shapes.pop() == (count, 1)
+    unpadding.run(model.train(), batch)
+    assert shapes.pop() == (1, len(encoded[0]))
+
+
 @pytest.mark.parametrize("family", ["xlnet", "deberta", "gpt2"])
 def test_models_that_need_padding_say_why(tiny_models: Models, family: str) -> None:
     """Relative positions, or a head at the last token; and the attention is as it was."""
