@@ -12,6 +12,7 @@ import gzip
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -43,7 +44,10 @@ def read(path: Path, rows: int | None) -> list[Example]:
     csv.field_size_limit(2**30)
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
-        examples = [Example(str(i), row["text"], label=row["label"]) for i, row in enumerate(csv.DictReader(file))]
+        rows_read = csv.DictReader(file)
+        if missing := {"text", "label"} - set(rows_read.fieldnames or ()):
+            sys.exit(f"error: {path} has no column {min(missing)!r}; expected columns text and label in its first line")
+        examples = [Example(str(i), row["text"], label=row["label"]) for i, row in enumerate(rows_read)]
     random.Random(0).shuffle(examples)  # noqa: S311
     return examples[:rows]
 
@@ -106,7 +110,7 @@ def main() -> None:
 
         return run
 
-    solvers = {"tunesmith": ours} | {name: theirs(name) for name in PEERS}
+    solvers = {"tunesmith": ours} | {name: theirs(name) for name in args.peers}
     vectorizers = {
         "tunesmith": lambda: vectorize(train, SETTINGS),
         "scikit-learn": lambda: TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(
@@ -156,6 +160,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, help="of --train; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="scikit-learn's solvers")
     parser.add_argument("--fasttext", action="store_true")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine shared with others")
     parser.add_argument("--output", type=Path, help="write the seconds of every round to this JSON file")
