@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 
 from tunesmith.errors import DataError, ModelError, RecipeError
 from tunesmith.types import Example, Prediction, PredictionRow
+
+NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?")
+SEPARATORS = ("|", ";", ",", "/")
+"""What separates labels in one cell, where they look like lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +114,19 @@ def predictions(
         Prediction(example.id, labels[winner], array("d", row.tobytes()))
         for example, winner, row in zip(examples, best, np.asarray(probabilities, dtype=np.float64), strict=True)
     ]
+
+
+def suggestion(labels: Sequence[str]) -> str | None:
+    """Return which other task the names of labels suggest, and its settings; None for ordinary names."""
+    if len(labels) > 2 and all(NUMBER.fullmatch(label) for label in labels):
+        return f"all {len(labels)} labels are numbers: task=regression would learn their order and distances"
+    for separator in SEPARATORS:
+        lists = [[part.strip() for part in label.split(separator)] for label in labels if separator in label]
+        apart = {part for parts in lists for part in parts}
+        uses = Counter(part for label in labels for part in {item.strip() for item in label.split(separator)})
+        if lists and all(apart) and len(uses) < len(labels) and all(uses[part] > 1 for part in apart):
+            return (
+                f"{len(lists)} of {len(labels)} labels look like lists: task=multilabel "
+                f"data.label_separator={separator} would learn {len(uses)} labels, any number for a text"
+            )
+    return None

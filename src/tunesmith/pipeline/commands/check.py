@@ -14,6 +14,7 @@ from tunesmith.pipeline.fitting import inspection, methods
 from tunesmith.pipeline.fitting.inspection import RenderedRow, TokenCounts, TokenLengths
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.records import omitted_if_none
+from tunesmith.tasks import classification
 from tunesmith.types import DataSummary
 
 LEARNED, COMMON = "\033[1;32m", "\033[0m"
@@ -38,6 +39,8 @@ class DataCheck(DataSummary):
     """Of methods with a tokenizer."""
     rendered: tuple[RenderedRow, ...] | None = omitted_if_none()
     """The first rows as a generator learns them."""
+    suggestion: str | None = omitted_if_none()
+    """Another task that the labels suggest."""
 
 
 def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
@@ -54,6 +57,7 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
         ),
         tokens=counts.lengths,
         rendered=counts.rendered,
+        suggestion=classification.suggestion(splits.labels) if splits.train[0].label is not None else None,
     )
 
 
@@ -67,6 +71,8 @@ def describe(checked: DataCheck, *, colours: bool = False) -> str:
             f"{tokens.cut:,} of {tokens.rows:,} rows are over model.max_length={tokens.max_length}{learned}"
         )
     lines += [f"data: {line}" for line in summary.lines(checked.changes)]
+    if checked.suggestion:
+        lines.append(f"note: {checked.suggestion}")
     if checked.rendered is None:
         lines += [f"example {row.id} [{row.label}]: {row.text[:200]!r}" for row in checked.examples]
         return printable("\n".join(lines))

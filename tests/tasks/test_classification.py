@@ -1,0 +1,35 @@
+"""Which other task the names of labels suggest."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunesmith.tasks import classification
+
+TAGS = ["action", "drama", "action|drama", "comedy", "comedy|drama", "action|comedy", "action|comedy|drama"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "suggested"),
+    [
+        (TAGS, "4 of 7 labels look like lists: task=multilabel data.label_separator=| would learn 3 labels"),
+        (["1", "2", "3", "4", "5"], "all 5 labels are numbers: task=regression"),
+        (["-1.5", "0", "12.25"], "all 3 labels are numbers: task=regression"),
+    ],
+)
+def test_lists_and_numbers_are_recognised(labels: list[str], suggested: str) -> None:
+    assert suggested in (classification.suggestion(labels) or "")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["0", "1"],
+        ["negative", "positive"],
+        ["Paris, France", "Rome, Italy", "Oslo, Norway"],  # no part is shared
+        ["a/c repair", "plumbing"],
+        ["3", "unknown", "5"],
+    ],
+)
+def test_ordinary_names_suggest_nothing(labels: list[str]) -> None:
+    assert classification.suggestion(labels) is None
