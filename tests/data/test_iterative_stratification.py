@@ -7,7 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from tunesmith.data import iterative_stratification
+from tunesmith.data import iterative_stratification, splits
+from tunesmith.tasks import multilabel
+from tunesmith.types import Example
 
 SIZES = {"train": 700, "validation": 100, "test": 200}
 
@@ -47,3 +49,16 @@ def test_a_label_of_one_unit_is_in_train() -> None:
     for seed in range(20):
         assigned = iterative_stratification.assign(units, labels, {"train": 50, "test": 50}, random.Random(seed))
         assert assigned[99] == "train"
+
+
+def test_a_sample_of_train_keeps_every_label() -> None:
+    """`shared` is never the rarest label of a row, so that no stratum is its own."""
+    rows = tuple(
+        Example(f"{partner}{n}", f"{partner} {n}", labels=("shared", partner) if n < 2 else (partner,))
+        for partner in "abcdef"
+        for n in range(11)
+    )
+    for seed in range(20):
+        sampled, _ = splits.sample({"train": rows}, 8, seed, multilabel.strata)
+        assert len(sampled["train"]) == 8
+        assert {label for row in sampled["train"] for label in row.all_labels} == {"shared", *"abcdef"}

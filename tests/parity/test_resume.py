@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ import yaml
 from safetensors.numpy import save_file
 
 import tunesmith
-from tests import forked
+from tests import forked, power_cut
 from tests.parity import kill
 from tunesmith import integrity, runs
 from tunesmith.errors import FileError, RecipeError, RunError
@@ -47,23 +46,12 @@ def settings(reviews: Path, models: Models, *more: str) -> tuple[dict[str, objec
 
 
 @pytest.fixture
-def half_done(reviews: Path, tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def half_done(reviews: Path, tiny_models: Models, tmp_path: Path) -> Iterator[Path]:
     """A run that died at step 11, with checkpoints of steps 6 and 9; and the whole run's scores beside it."""
     source, overrides = settings(reviews, tiny_models)
     whole = tunesmith.train(source, overrides, run_dir=tmp_path / "whole")
-    from tunesmith.training import loop
-
-    check = loop._check_finite
-
-    def failing(number: int, *arguments: Any) -> None:
-        if number == 11:
-            raise RuntimeError("power cut")
-        check(number, *arguments)
-
-    monkeypatch.setattr(loop, "_check_finite", failing)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut.at_step(11):
         tunesmith.train(source, overrides, run_dir=tmp_path / "half")
-    monkeypatch.setattr(loop, "_check_finite", check)
     yield tmp_path / "half"
     shutil.rmtree(whole.path)
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import tunesmith
-from tests import tiny
+from tests import power_cut, tiny
+from tests.conftest import write_csv
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.pipeline.multilabel_runs import Thresholds
@@ -96,24 +97,11 @@ def test_a_plain_transformers_user_gets_the_labels(tagged: Path, tiny_models: Mo
     assert model.config.thresholds == pytest.approx([chosen[label] for label in model.config.id2label.values()])
 
 
-def test_killed_and_resumed_is_bit_identical(
-    tagged: Path, tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tunesmith.training import loop
-
+def test_killed_and_resumed_is_bit_identical(tagged: Path, tiny_models: Models, tmp_path: Path) -> None:
     steps = ["max_steps=12", "save_strategy=steps", "save_steps=3", "train.class_weights=balanced"]
     whole = train("encoder", tagged, tiny_models, *steps, run_dir=tmp_path / "whole")
-    check = loop._check_finite
-
-    def failing(number: int, *arguments: Any) -> None:
-        if number == 11:
-            raise RuntimeError("power cut")
-        check(number, *arguments)
-
-    monkeypatch.setattr(loop, "_check_finite", failing)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut.at_step(11):
         train("encoder", tagged, tiny_models, *steps, run_dir=tmp_path / "half")
-    monkeypatch.setattr(loop, "_check_finite", check)
     half = tunesmith.train(resume=tmp_path / "half")
     for name in ("scores.json", "metrics.jsonl", "thresholds.json", "model/model.safetensors", "model/config.json"):
         assert (half.path / name).read_bytes() == (whole.path / name).read_bytes()
@@ -178,3 +166,20 @@ def test_commands_that_need_one_label(tagged: Path, tiny_models: Models, tmp_pat
         train("generator", tagged, tiny_models)
     with pytest.raises(RecipeError, match="task multilabel has macro_f1"):
         train("linear", tagged, tiny_models, "metric_for_best_model=accuracy")
+
+
+def test_empty_cells_of_new_data_are_rows_without_labels(tmp_path: Path) -> None:
+    rows = [(f"goal {n}", "sport") for n in range(30)] + [(f"robot {n}", "tech|sport") for n in range(30)]
+    path = write_csv(tmp_path / "tags.csv", [*rows, *((f"nothing {n}", "") for n in range(20))])
+    run = tunesmith.train(
+        {"method": "linear", "data": {"path": str(path)}}, [*FAST, "data.label_separator=|"], run_dir=tmp_path / "run"
+    )
+    scores = tunesmith.evaluate(run.path, data=path)
+    assert isinstance(scores, MultilabelScores)
+    assert (scores.rows, scores.labels_per_row[0]) == (80, 90 / 80)
+
+
+@pytest.mark.parametrize("override", ["data.label_separator=|", "data.label=[a,b]"])
+def test_lists_of_labels_are_for_this_task(override: str, tagged: Path) -> None:
+    with pytest.raises(RecipeError, match="are for task multilabel"):
+        tunesmith.train({"method": "linear", "data": {"path": str(tagged)}}, [override])

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import tunesmith
-from tests import tiny
+from tests import power_cut, tiny
 from tests.conftest import write_csv
 from tunesmith import cli
 from tunesmith.errors import DataError, RecipeError, RunError
@@ -85,24 +85,11 @@ def test_a_plain_transformers_user_gets_the_number(prices: Path, tiny_models: Mo
     assert output * model.config.target_scale + model.config.target_mean == pytest.approx(row.value, rel=1e-5)
 
 
-def test_killed_and_resumed_is_bit_identical(
-    prices: Path, tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tunesmith.training import loop
-
+def test_killed_and_resumed_is_bit_identical(prices: Path, tiny_models: Models, tmp_path: Path) -> None:
     steps = ["max_steps=12", "save_strategy=steps", "save_steps=3", "train.loss=huber"]
     whole = train("encoder", prices, tiny_models, *steps, run_dir=tmp_path / "whole")
-    check = loop._check_finite
-
-    def failing(number: int, *arguments: Any) -> None:
-        if number == 11:
-            raise RuntimeError("power cut")
-        check(number, *arguments)
-
-    monkeypatch.setattr(loop, "_check_finite", failing)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut.at_step(11):
         train("encoder", prices, tiny_models, *steps, run_dir=tmp_path / "half")
-    monkeypatch.setattr(loop, "_check_finite", check)
     half = tunesmith.train(resume=tmp_path / "half")
     for name in ("scores.json", "metrics.jsonl", "model/model.safetensors"):
         assert (half.path / name).read_bytes() == (whole.path / name).read_bytes()

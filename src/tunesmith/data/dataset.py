@@ -34,18 +34,15 @@ class TaskReader:
 
 def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read texts with labels. required: every row must have its label."""
-    wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, wanted.settings().values())
-    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required))
+    parsed = _read_texts(data, split, examples.LabelledRowReader(Columns.of(data, split), required))
     return replace(parsed, label_names=data.label_names or parsed.label_names)
 
 
 def read_label_lists(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read texts with any number of labels. required: every row must have its list, which may be empty."""
-    wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, wanted.settings().values())
-    gold = partial(examples.many_labels, separator=data.label_separator)
-    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required, gold))
+    wanted, gold = Columns.of(data, split), partial(examples.many_labels, separator=data.label_separator)
+    reader = examples.LabelledRowReader(wanted, required, gold, empty_is_known=not wanted.indicators)
+    parsed = _read_texts(data, split, reader)
     return replace(parsed, label_names=data.label_names or wanted.indicators or parsed.label_names)
 
 
@@ -53,10 +50,12 @@ def read_numbers(data: Data, split: Split, required: bool) -> examples.ParsedRow
     """Read texts with numbers. required: every row must have its number."""
     if data.label_names is not None:
         raise RecipeError("data.label_names is for labels, and task regression reads numbers", do="leave it out")
-    wanted = Columns.of(data, split)
-    tables = sources.tables(data, split, wanted.settings().values())
-    parsed = examples.collect(tables, split, examples.LabelledRowReader(wanted, required, examples.one_number))
-    return replace(parsed, label_names=None)
+    reader = examples.LabelledRowReader(Columns.of(data, split), required, examples.one_number)
+    return replace(_read_texts(data, split, reader), label_names=None)
+
+
+def _read_texts(data: Data, split: Split, reader: examples.LabelledRowReader) -> examples.ParsedRows:
+    return examples.collect(sources.tables(data, split, reader.wanted.settings().values()), split, reader)
 
 
 def read_conversations(data: Data, split: Split, required: bool) -> examples.ParsedRows:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from tunesmith.data import cells
 from tunesmith.data.cells import InvalidRow
@@ -73,25 +73,33 @@ class RowReader(Protocol):
         ...
 
 
-Gold = Callable[[cells.Values, Columns], dict[str, Any]]
-"""Returns what is learned of a row, as fields of Example. Raises InvalidRow where the row does not have it."""
+class Gold(NamedTuple):
+    """What is learned of a row, as the fields of Example have it."""
+
+    label: str | None = None
+    labels: tuple[str, ...] | None = None
+    value: float | None = None
 
 
-def one_label(values: cells.Values, columns: Columns) -> dict[str, Any]:
+GoldReader = Callable[[cells.Values, Columns], Gold]
+"""Returns what is learned of a row. Raises InvalidRow where the row does not have it."""
+
+
+def one_label(values: cells.Values, columns: Columns) -> Gold:
     """Return the row's label."""
-    return {"label": cells.label(values.get(columns.label or ""))}
+    return Gold(label=cells.label(values.get(columns.label or "")))
 
 
-def one_number(values: cells.Values, columns: Columns) -> dict[str, Any]:
+def one_number(values: cells.Values, columns: Columns) -> Gold:
     """Return the row's number."""
-    return {"value": cells.number(values.get(columns.label or ""))}
+    return Gold(value=cells.number(values.get(columns.label or "")))
 
 
-def many_labels(values: cells.Values, columns: Columns, separator: str | None) -> dict[str, Any]:
+def many_labels(values: cells.Values, columns: Columns, separator: str | None) -> Gold:
     """Return all labels of the row: of a list or text, or those whose column has a 1."""
     if columns.label is not None:
-        return {"labels": cells.label_list(values.get(columns.label), separator)}
-    return {"labels": tuple(sorted(name for name in columns.indicators if cells.applies(values.get(name), name)))}
+        return Gold(labels=cells.label_list(values.get(columns.label), separator))
+    return Gold(labels=tuple(sorted(name for name in columns.indicators if cells.applies(values.get(name), name))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,9 @@ class LabelledRowReader:
 
     wanted: Columns
     required: bool = True
-    gold: Gold = one_label
+    gold: GoldReader = one_label
+    empty_is_known: bool = False
+    """Whether an empty cell tells something: that no label applies."""
 
     def columns(self, table: Table) -> Columns:
         columns = self.wanted.within(table)
@@ -114,10 +124,13 @@ class LabelledRowReader:
         values = row.values
         text = cells.text(values.get(columns.text), "text")
         pair = None if columns.text_pair is None else cells.text(values.get(columns.text_pair), "text_pair")
-        labelled = {*filter(None, (columns.label,)), *columns.indicators}
-        known = self.required or not all(cells.is_null(values.get(column)) for column in labelled)
-        gold = self.gold(values, columns) if known else {}
-        return Example(row.id, text, pair, group=cells.group(values, columns.group), **gold)
+        known = self.required or any(self._is_known(values, column) for column in columns.labelled)
+        gold = self.gold(values, columns) if known else Gold()
+        group = cells.group(values, columns.group)
+        return Example(row.id, text, pair, gold.label, group, value=gold.value, labels=gold.labels)
+
+    def _is_known(self, values: cells.Values, column: str) -> bool:
+        return (self.empty_is_known and column in values) or not cells.is_null(values.get(column))
 
     def notes(self, row: Row, columns: Columns) -> Iterator[DataNote]:
         for column in (columns.text, columns.text_pair):

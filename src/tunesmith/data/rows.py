@@ -77,6 +77,11 @@ class Columns:
         """Return the columns for one table: a folder of classes has its own names for text and label."""
         return replace(self, text="text", label="label", indicators=()) if table.implied else self
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The columns that say what is learned of a row."""
+        return self.indicators if self.label is None else (self.label,)
+
     def settings(self) -> dict[str, str]:
         """Return each column by the name of its setting."""
         columns = {

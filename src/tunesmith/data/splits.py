@@ -197,6 +197,8 @@ def sample(
         if most is not None and len(rows) > most:
             generator = random.Random(f"{seed} sample {name}")  # noqa: S311 - repeatable, not secret
             kept = _sampled(strata(rows), most, generator, least=1 if name == "train" else 0)
+            if name == "train":
+                kept = _with_every_label(rows, kept)
             rows_by_split = {**rows_by_split, name: tuple(rows[i] for i in kept)}
             notes.append(DataNote(f"left out of {name} by split.max_samples", len(rows) - most))
     return rows_by_split, notes
@@ -222,6 +224,32 @@ def _sampled(classes: Sequence[Hashable], most: int, generator: random.Random, *
             left[classes[i]] -= 1
             kept.append(i)
     return sorted(kept)
+
+
+def _with_every_label(rows: Sequence[Example], kept: Sequence[int]) -> list[int]:
+    """Return as many rows, some of them exchanged so that every label is kept.
+
+    Of a row with several labels, the stratum is the rarest, so that others may be lost. Raises DataError where there
+    are more labels than these rows can have.
+    """
+    counts = Counter(label for i in kept for label in rows[i].all_labels)
+    chosen = set(kept)
+    for missing in sorted({label for row in rows for label in row.all_labels} - counts.keys()):
+        if counts[missing]:  # came with another one
+            continue
+        added = next(i for i, row in enumerate(rows) if missing in row.all_labels)
+        removed = next((i for i in sorted(chosen) if all(counts[label] > 1 for label in rows[i].all_labels)), None)
+        if removed is None:
+            raise DataError(
+                f"split.max_samples={len(kept)} leaves no row for label {missing!r}",
+                expected="enough rows for every label",
+                found=f"{len(kept)}",
+                do="raise split.max_samples",
+            )
+        chosen = (chosen - {removed}) | {added}
+        counts.update(rows[added].all_labels)
+        counts.subtract(rows[removed].all_labels)
+    return sorted(chosen)
 
 
 def fingerprints(rows_by_split: Mapping[str, Sequence[Example]]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals, metric_pairs
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
 from tunesmith.evaluation.metric_pairs import MetricPair
+from tunesmith.tasks.multilabel import indicators
 from tunesmith.types import MultilabelPredictionRow
 
 HIGHER_IS_BETTER = {
@@ -136,18 +137,15 @@ def tabulate(rows: Sequence[MultilabelPredictionRow], labels: Sequence[str]) -> 
     """Return the arrays that all metrics are computed from. RunError where rows and labels do not fit."""
     if not rows:
         raise RunError("there are no predictions to score", do="predict the split again with this run's model")
-    places = {label: k for k, label in enumerate(labels)}
-    known, predicted = np.zeros((2, len(rows), len(labels)), dtype=bool)
-    for n, row in enumerate(rows):
-        if unknown := ({*row.gold} | {*row.labels}) - places.keys():
+    names = set(labels)
+    for row in rows:
+        if unknown := {*row.gold, *row.labels} - names:
             raise RunError(
                 f"{row.id}: {sorted(unknown)[0]!r} is not among the labels",
                 expected=", ".join(labels[:10]),
                 found=", ".join(sorted(unknown)[:10]),
                 do="score predictions with the labels of the run that made them",
             )
-        known[n, [places[label] for label in row.gold]] = True
-        predicted[n, [places[label] for label in row.labels]] = True
     probability = np.array([row.probabilities for row in rows], dtype=np.float64).reshape(len(rows), -1)
     good_N = (probability >= 0).all(axis=1) & (probability <= 1).all(axis=1)
     if probability.shape[1] != len(labels) or not good_N.all():
@@ -157,15 +155,16 @@ def tabulate(rows: Sequence[MultilabelPredictionRow], labels: Sequence[str]) -> 
             found=f"{probability.shape[1]} numbers from {probability.min():.6g} to {probability.max():.6g}",
             do="look for non-finite values in the model, or for damage in the predictions file",
         )
+    known, predicted = (indicators([getattr(row, name) for row in rows], labels) for name in ("gold", "labels"))
     return LabelTable(known, predicted, probability)
 
 
 def measure(table: LabelTable, draws_BN: Index) -> dict[str, Floats]:
     """Return the headline metrics of each line of `draws_BN` (row numbers): {name: B}.
 
-    Macro averages go over all labels, also those that the drawn rows lack (their F1 is then 0 or, if predicted by none,
-    0 too), as in scikit-learn with `labels`; the mean average precision over the labels that occur. `log_loss` is the
-    mean binary cross-entropy over rows and labels, in nats.
+    Macro averages go over all labels, as in scikit-learn: the F1 of a label that the drawn rows lack is 0. The mean
+    average precision goes over the labels that occur. `log_loss` is the mean binary cross-entropy over rows and labels,
+    in nats.
     """
     sums_BC = intervals.sums(table.counts(), draws_BN)
     f1s = _f1s(sums_BC)

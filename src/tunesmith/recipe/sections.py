@@ -88,7 +88,7 @@ class Data(Section):
     label: str | tuple[str, ...] = "label"
     """Column with the label (a string or integer), the number, or the list of labels; or, of task `multilabel`, one
     column of 0 and 1 for each label."""
-    label_separator: str | None = None
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
     """Of task `multilabel`: what separates the labels in a text, such as `|`; a space stands for any white space."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
@@ -354,6 +354,8 @@ class Recipe(Section):
             raise ValueError(f"evaluate.metric_for_best_model is {deciding}: task {self.task} has {', '.join(known)}")
         if self.train.loss in ("mse", "huber") and self.task != "regression":
             raise ValueError(f"train.loss is {self.train.loss}, which is for task regression")
+        if self.task != "multilabel" and (self.data.label_separator or not isinstance(self.data.label, str)):
+            raise ValueError("data.label_separator, and several columns in data.label, are for task multilabel")
         if self.train.class_weights != "none" and self.task == "regression":
             raise ValueError("train.class_weights is for labels, and task regression learns numbers")
         raw = self.task == "instruction" and self.data.format == "text"

@@ -54,7 +54,7 @@ def _times(ratio: float) -> str:
 
 
 def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair]) -> str:
-    """Return which method is best, what that is worth on so many rows, and what it costs.
+    """Return which method is best, what that is worth on these rows, and what it costs.
 
     The most accurate method, the cheapest of equals, is held against each other one. Every p is McNemar's,
     Holm-adjusted over all pairs. The share of the most common label is named where the best is not clearly above it,
@@ -91,7 +91,7 @@ def of_labels(methods: Sequence[ClassificationResult], pairs: Sequence[LabelPair
 def of_metric(
     methods: Sequence[MethodResult], pairs: Sequence[MetricPair], name: str, baseline: tuple[str, float] | None = None
 ) -> str:
-    """Return which method is best by a metric, what that is worth on so many rows, and what it costs.
+    """Return which method is best by a metric, what that is worth on these rows, and what it costs.
 
     Every p is that of the paired bootstrap, Holm-adjusted over all pairs. baseline: what a rule without a model would
     do ("Always answering the mean"), and its score; named where the best is not clearly better, and always for a

@@ -14,7 +14,7 @@ from tunesmith.reporting.schema import Curve
 WIDTH, HEIGHT = 1200, 675
 LEFT, TOP, RIGHT, BOTTOM = 90, 80, 1110, 600
 SMOOTH = 2
-"""It is drawn so many times as large, because Pillow's lines have hard edges."""
+"""The factor by which it is drawn larger and then reduced, because Pillow's lines have hard edges."""
 TRAINING, VALIDATION, TEXT, GRID = "#1f5fa8", "#b5541c", "#333333", "#dddddd"
 
 

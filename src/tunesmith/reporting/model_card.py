@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.reporting import generation_report, judge_report, regression_report
 from tunesmith.reporting.classification_report import majority_sentence
-from tunesmith.reporting.format import NAMES, directed, figure, interval, level, metric, quantity, share
+from tunesmith.reporting.format import NAMES, directed, figure, interval, level, quantity, share
 from tunesmith.reporting.markdown import (
     cost_table,
     data_parts,
@@ -28,6 +28,7 @@ from tunesmith.reporting.schema import (
     ExportedModel,
     GenerationReport,
     GenerationResult,
+    MethodResult,
     MultilabelReport,
     RegressionReport,
     RegressionResult,
@@ -43,72 +44,70 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
     """Return the card of a classifier, or of what it was exported to; the report has exactly one method."""
     (method,) = report.methods
     labels, scores = report.data.labels, method.scores
-    front = _front_matter(
+    return _predictor_card(
         report,
-        scores.headline,
         exported,
-        pipeline_tag="text-classification",
-        library_name=exported.library if exported else method.library,
-        tags=["text-classification", "tunesmith", method.name],
+        f"It gives a text one of {len(labels)} labels: {listing(labels)}.",
+        tags=["text-classification"],
         metrics=["accuracy", "f1"],
+        limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
+        support={label: scores.per_class[label].support for label in labels},
+        baseline=majority_sentence(report.data),
+        usage=_classifier_usage(method),
     )
-    rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
-    head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
-    limits = [
-        "It knows only the labels above and always answers one of them, also for a text that fits none.",
-        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
-    ]
-    if method.notes.cut:
-        limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
-    if rare := [label for label in labels if scores.per_class[label].support < 20]:
-        limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
-    sections = {
-        "Scores": [*_changed(exported), table(head, rows), majority_sentence(report.data)],
-        "How to use": [exported.usage] if exported else _classifier_usage(method),
-        "Data": data_parts(report.data),
-        "Limits": [_bullets(limits)],
-        "Costs": [cost_table([method])],
-    }
-    return _card(report, front, f"It gives a text one of {len(labels)} labels: {listing(labels)}.", sections)
 
 
 def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) -> str:
     """Return the card of a multi-label classifier, or of what it was exported to; the report has exactly one method."""
     (method,) = report.methods
     labels, scores = report.data.labels, method.scores
-    front = _front_matter(
+    return _predictor_card(
         report,
-        scores.headline,
         exported,
-        pipeline_tag="text-classification",
-        library_name=exported.library if exported else method.library,
-        tags=["text-classification", "multi-label", "tunesmith", method.name],
+        f"It gives a text any of {len(labels)} labels: {listing(labels)}.",
+        tags=["text-classification", "multi-label"],
         metrics=["f1"],
+        limits=[
+            "It knows only the labels above. A text may get none of them.",
+            "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
+        ],
+        support={label: scores.per_label[label].support for label in labels},
+        usage=[_command(method)],
     )
-    rows = ([directed(name), metric(e.value), interval(name, e)] for name, e in scores.headline.items())
-    head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
-    limits = [
-        "It knows only the labels above. A text may get none of them.",
-        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
-        "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
-    ]
-    if method.notes.cut:
-        limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
-    if rare := [label for label in labels if scores.per_label[label].support < 20]:
-        limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
-    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
-    sections = {
-        "Scores": [*_changed(exported), table(head, rows)],
-        "How to use": [exported.usage if exported else shell],
-        "Data": data_parts(report.data),
-        "Limits": [_bullets(limits)],
-        "Costs": [cost_table([method])],
-    }
-    return _card(report, front, f"It gives a text any of {len(labels)} labels: {listing(labels)}.", sections)
 
 
 def regression(report: RegressionReport, exported: ExportedModel | None = None) -> str:
     """Return the card of a regression, or of what it was exported to; the report has exactly one method."""
+    (method,) = report.methods
+    train = report.data.splits["train"].numbers
+    between = f"Its training numbers lie between {quantity(train.min)} and {quantity(train.max)}." if train else ""
+    return _predictor_card(
+        report,
+        exported,
+        "It gives a text a number.",
+        tags=["text-regression"],
+        metrics=["rmse", "spearmanr"],
+        limits=[between] if between else [],
+        baseline=regression_report.baseline_sentence(report),
+        usage=_regression_usage(method),
+    )
+
+
+def _predictor_card(
+    report: ClassificationReport | MultilabelReport | RegressionReport,
+    exported: ExportedModel | None,
+    purpose: str,
+    *,
+    limits: Sequence[str],
+    usage: list[str],
+    support: Mapping[str, int] | None = None,
+    baseline: str | None = None,
+    **front_matter: Sequence[str],
+) -> str:
+    """Return the card of what gives texts labels or numbers.
+
+    support: test rows of each label. front_matter: `tags` and `metrics`.
+    """
     (method,) = report.methods
     scores = method.scores
     front = _front_matter(
@@ -117,25 +116,27 @@ def regression(report: RegressionReport, exported: ExportedModel | None = None) 
         exported,
         pipeline_tag="text-classification",
         library_name=exported.library if exported else method.library,
-        tags=["text-regression", "tunesmith", method.name],
-        metrics=["rmse", "spearmanr"],
+        tags=[*front_matter["tags"], "tunesmith", method.name],
+        metrics=front_matter["metrics"],
     )
     rows = ([directed(name), figure(name, e.value), interval(name, e)] for name, e in scores.headline.items())
     head = [f"On {scores.rows:,} test rows", "Value", f"{level(scores.confidence)} interval"]
-    train = report.data.splits["train"].numbers
-    limits = ["The scores hold for texts like those of the test split; other sources or languages were not tested."]
-    if train:
-        limits.append(f"Its training numbers lie between {quantity(train.min)} and {quantity(train.max)}.")
+    limits = [
+        *limits,
+        "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
+    ]
     if method.notes.cut:
         limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
+    if rare := [label for label, count in (support or {}).items() if count < 20]:
+        limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
     sections = {
-        "Scores": [*_changed(exported), table(head, rows), regression_report.baseline_sentence(report)],
-        "How to use": [exported.usage] if exported else _regression_usage(method),
+        "Scores": [*_changed(exported), table(head, rows), *([] if baseline is None else [baseline])],
+        "How to use": [exported.usage] if exported else usage,
         "Data": data_parts(report.data),
         "Limits": [_bullets(limits)],
         "Costs": [cost_table([method])],
     }
-    return _card(report, front, "It gives a text a number.", sections)
+    return _card(report, front, purpose, sections)
 
 
 def generation(report: GenerationReport, exported: ExportedModel | None = None) -> str:
@@ -244,8 +245,12 @@ def _front_matter(
     return ModelCardData(pipeline_tag=pipeline_tag, **entries).to_yaml()
 
 
+def _command(method: MethodResult) -> str:
+    return f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+
+
 def _classifier_usage(method: ClassificationResult) -> list[str]:
-    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    shell = _command(method)
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     if method.library == "transformers":
         lines = ["from transformers import pipeline", "", f'classify = pipeline("text-classification", model={folder})']
@@ -268,7 +273,7 @@ def _classifier_usage(method: ClassificationResult) -> list[str]:
 
 
 def _regression_usage(method: RegressionResult) -> list[str]:
-    shell = f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
+    shell = _command(method)
     if method.library != "transformers":
         return [shell]
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class MultiLabel:
     """Any of these labels; a model has an output for each, and the logistic function makes them probabilities."""
 
     labels: tuple[str, ...]
-    thresholds: tuple[float, ...] = field(default=())
+    thresholds: tuple[float, ...] = ()
     """The probability from which each label is predicted; 0.5 each if empty."""
     problem_type = "multi_label_classification"
     row = MultilabelPredictionRow
@@ -72,10 +73,7 @@ class MultiLabel:
         Of equal ones the middle of the range; a label that no row has keeps 0.5.
         """
         probabilities_NK = np.array([row.probabilities for row in rows])
-        places = {label: k for k, label in enumerate(self.labels)}
-        known_NK = np.zeros(probabilities_NK.shape, dtype=bool)
-        for n, row in enumerate(rows):
-            known_NK[n, [places[label] for label in row.gold]] = True
+        known_NK = indicators([row.gold for row in rows], self.labels)
         return replace(self, thresholds=tuple(map(_best_threshold, known_NK.T, probabilities_NK.T)))
 
 
@@ -94,19 +92,21 @@ def _best_threshold(known_N: NDArray[np.bool_], probability_N: Floats) -> float:
 
 def gold(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return N x K: which of the labels each example has."""
+    return indicators([example.labels or () for example in examples], labels)
+
+
+def indicators(sets: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Return N x K: which of K labels each of N sets has. Raises KeyError for a label that is not among them."""
     places = {label: k for k, label in enumerate(labels)}
-    known_NK = np.zeros((len(examples), len(labels)), dtype=bool)
-    for n, example in enumerate(examples):
-        known_NK[n, [places[label] for label in example.labels or ()]] = True
+    known_NK = np.zeros((len(sets), len(labels)), dtype=bool)
+    for n, names in enumerate(sets):
+        known_NK[n, [places[name] for name in names]] = True
     return known_NK
 
 
 def strata(examples: Sequence[Example]) -> list[tuple[str, ...]]:
     """The rarest label of each row, as a stratum of its own."""
-    counts: dict[str, int] = {}
-    for example in examples:
-        for label in example.labels or ():
-            counts[label] = counts.get(label, 0) + 1
+    counts = Counter(label for example in examples for label in example.labels or ())
     return [
         (min(example.labels, key=lambda label: (counts[label], label)),) if example.labels else ()
         for example in examples
