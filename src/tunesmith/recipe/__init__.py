@@ -4,8 +4,9 @@ from tunesmith.recipe.aliases import fields
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import Source, dump, load
-from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split, Train
+from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split
 from tunesmith.recipe.serve_settings import Guard, Serve
+from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import Section
 
 __all__ = [
