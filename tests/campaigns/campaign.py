@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -15,7 +16,9 @@ from typing import ClassVar, Literal
 from tests import forked
 
 SECONDS = 20
-"""An attempt that takes longer is a hang."""
+"""An attempt that computes longer is a hang."""
+PATIENCE = 6
+"""So many times longer may an attempt take that computes less: on a busy machine, it waits for its turn."""
 BYTES = 2 * 2**30
 """An attempt that holds more memory is a finding."""
 
@@ -114,7 +117,7 @@ def execute(
 ) -> Result:
     """Run `tunesmith WORDS` in a process of its own with `folder` as working directory; kill it beyond the limits.
 
-    work: is called in the process with folder and words. seconds: after these it hangs.
+    work: is called in the process with folder and words. seconds: of its own processor time, after which it hangs.
     """
     output = folder / ".process"
     process = forked.start(output, work, str(folder), words, environment=environment)
@@ -123,7 +126,8 @@ def execute(
     while process.exitcode is None:
         connection.wait([process.sentinel], timeout=0.05)
         peak = max(peak, _peak_bytes(process.pid))
-        if process.exitcode is None and (time.monotonic() - start > seconds or peak > BYTES):
+        hangs = _cpu_seconds(process.pid) > seconds or time.monotonic() - start > PATIENCE * seconds
+        if process.exitcode is None and (hangs or peak > BYTES):
             process.kill()
             process.join()
             return _result(words, None, output, start, peak)
@@ -142,6 +146,15 @@ def _peak_bytes(pid: int | None) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Return the processor time of a process, of its threads, and of those of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _result(words: tuple[str, ...], exit_code: int | None, output: Path, start: float, peak: int) -> Result:
