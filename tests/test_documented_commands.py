@@ -117,6 +117,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     flags = [{"text": text, "toxic": n % 2, "insult": n % 3 // 2} for n, (text, _) in enumerate(rows)]
     Dataset.from_list(flags).to_csv(str(place / "flags.csv"), index=False)
+    graded = [{"text": text, "label": ("ham", "spam")[n % 2], "stars": n % 5 + 1} for n, (text, _) in enumerate(rows)]
+    for name in ("sms", "graded"):
+        Dataset.from_list(graded).to_csv(str(place / f"{name}.csv"))
     for number, (text, label) in enumerate(rows):
         (folder / "bbc-news" / label).mkdir(parents=True, exist_ok=True)
         (folder / "bbc-news" / label / f"{number}.txt").write_text(text)

@@ -17,9 +17,13 @@ Record = TypeVar("Record")
 _adapter = cache(TypeAdapter[Any])
 
 
+OMITTED = {"omit": True}
+"""Metadata of a dataclass field that is left out of the JSON where it is None."""
+
+
 def omitted_if_none() -> Any:
     """A dataclass field that defaults to None and is left out of the JSON where it is None."""
-    return field(default=None, metadata={"omit": True})
+    return field(default=None, metadata=OMITTED)
 
 
 def dump(value: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from tunesmith.records import omitted_if_none
+from tunesmith.records import OMITTED, omitted_if_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ class DataSummary:
     """Names of the splits that tunesmith cut itself."""
     splits: dict[str, SplitSummary]
     changes: tuple[DataNote, ...]
+    label_values: tuple[float, ...] | None = omitted_if_none()
+    """The number of each label, rising, where labels have an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Splits:
     """Every label of `train`, in the order of the probabilities in a `Prediction`."""
     fingerprints: dict[str, str]
     """SHA-256 over the rows (texts and labels) of each split, in order; `data` is the hash over all of them."""
+    label_values: tuple[float, ...] | None = None
+    """The number of each label, rising, where labels have an order."""
     made: tuple[str, ...] = ()
     """The names of the splits that were cut here; the others came with the data."""
     notes: tuple[DataNote, ...] = ()
@@ -143,6 +147,10 @@ class Prediction:
     label: str
     probabilities: Sequence[float]
     """One per label, in the order of `SingleLabel.labels`; they sum to 1. Kept as an array of 8 bytes each."""
+    abstained: bool | None = field(default=None, kw_only=True, metadata=OMITTED)
+    """Whether the probabilities are too close for an answer, where `decide.abstain` is set."""
+    label_set: tuple[str, ...] | None = field(default=None, kw_only=True, metadata=OMITTED)
+    """Labels of which one is right as often as `decide.conformal` says, where that is set."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.probabilities, array):

@@ -92,7 +92,7 @@ def test_pairs() -> None:
 
 def test_thresholds_have_the_highest_f1_of_all() -> None:
     known, probability = drawn(200, 2.0)
-    target = MultiLabel(LABELS).decide(rows(known, probability))
+    target = MultiLabel(LABELS).decide(rows(known, probability), None, 0)[0]
     for k in range(4):
         cuts = np.unique(np.append(probability[:, k], 1.1))
         best = max(sklearn_metrics.f1_score(known[:, k], probability[:, k] >= cut) for cut in cuts)

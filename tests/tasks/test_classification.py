@@ -13,8 +13,14 @@ TAGS = ["action", "drama", "action|drama", "comedy", "comedy|drama", "action|com
     ("labels", "suggested"),
     [
         (TAGS, "4 of 7 labels look like lists: task=multilabel data.label_separator=| would learn 3 labels"),
-        (["1", "2", "3", "4", "5"], "all 5 labels are numbers: task=regression"),
-        (["-1.5", "0", "12.25"], "all 3 labels are numbers: task=regression"),
+        (
+            ["1", "2", "3", "4", "5"],
+            "the labels are 5 whole numbers: classification with ordered labels; task=regression is possible",
+        ),
+        (
+            ["-1.5", "0", "12.25"],
+            "the labels are 3 numbers: classification with ordered labels; task=regression is possible",
+        ),
     ],
 )
 def test_lists_and_numbers_are_recognised(labels: list[str], suggested: str) -> None:

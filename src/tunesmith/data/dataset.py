@@ -30,6 +30,8 @@ class TaskReader:
     """Raises DataError where nothing could be learned from these rows."""
     names_labels: bool = False
     """Whether rows have labels by name, of a set that train defines."""
+    orders_labels: bool = False
+    """Whether labels may have an order."""
 
 
 def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
@@ -76,6 +78,7 @@ LABELLED = TaskReader(
     strata=classification.strata,
     check_train=classification.check_train,
     names_labels=True,
+    orders_labels=True,
 )
 LABEL_LISTS = TaskReader(
     parse=read_label_lists,
@@ -134,11 +137,20 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> 
         if split.group is not None and groups < len(test):
             what = f"test rows lie in {groups} groups of {split.group}"
             notes.append(DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test)))
+        order = data.label_order if reader.orders_labels else "none"
+        labels = examples.label_order(
+            rows_by_split["train"], parsed.label_names, None if isinstance(order, str) else order
+        )
+        values = classification.label_values(labels, order)
+        if values and order == "auto":
+            what = f"labels are numbers, and taken as ordered from {labels[0]} to {labels[-1]} (data.label_order)"
+            notes.append(DataNote(what, len(labels)))
         return Splits(
             train=rows_by_split["train"],
             validation=rows_by_split.get("validation", ()),
             test=test,
-            labels=examples.label_order(rows_by_split["train"], parsed.label_names),
+            labels=labels,
+            label_values=values,
             fingerprints=splits.fingerprints(rows_by_split),
             made=tuple(name for name in SPLITS if name in sizes),
             notes=merge(notes),

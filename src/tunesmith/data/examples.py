@@ -29,10 +29,10 @@ from tunesmith.data.rows import (
 )
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
+from tunesmith.tasks import classification
 from tunesmith.types import DataNote, Example
 
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")
-INTEGER = re.compile(r"-?\d{1,18}")
 TRUTH = {"False": 0, "True": 1}
 INSTRUCTIONS = {"instruction", "messages", "conversations", "prompt"}
 """Columns that rows of task `instruction` have."""
@@ -316,13 +316,27 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
     return kept, rejected, notes
 
 
-def label_order(rows: Iterable[Example], names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return every label once: in the order of `names`, else numbers by value, else alphabetically."""
+def label_order(
+    rows: Iterable[Example], names: tuple[str, ...] | None, order: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Return every label once: in the order given or of `names`, else numbers by value, else alphabetically.
+
+    Raises DataError where a given order lacks a label.
+    """
     labels = {label for row in rows for label in row.all_labels}
+    if order is not None:
+        if missing := sorted(labels - {*order}):
+            raise DataError(
+                f"data.label_order lacks {listed(map(quoted, missing))}",
+                expected="every label of the data",
+                found=listed(order),
+                do="add them where they belong",
+            )
+        return tuple(label for label in dict.fromkeys(order) if label in labels)
     if names is not None:
         return tuple(name for name in names if name in labels)
-    if all(INTEGER.fullmatch(label) for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    if all(classification.NUMBER.fullmatch(label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (float(label), label)))
     return tuple(sorted(labels))
 
 

@@ -39,6 +39,7 @@ def summarize(splits: Splits, source: str) -> DataSummary:
         made=splits.made,
         splits=summaries,
         changes=splits.notes,
+        label_values=splits.label_values,
     )
 
 

@@ -14,9 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation import intervals
+from tunesmith.evaluation import intervals, ordered_labels
+from tunesmith.evaluation.decision_scores import DecisionScores
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
+from tunesmith.evaluation.ordered_labels import OrderedColumns
 from tunesmith.records import omitted_if_none
+from tunesmith.tasks import calibration
+from tunesmith.tasks.calibration import CalibrationBin
 from tunesmith.types import NO_LABEL, Prediction
 
 HIGHER_IS_BETTER = {
@@ -27,17 +31,14 @@ HIGHER_IS_BETTER = {
     "log_loss": False,
     "brier": False,
     "ece": False,
-}
-"""The headline metrics, in the order of a report, and which way is better."""
+} | ordered_labels.HIGHER_IS_BETTER
+"""The headline metrics, in the order of a report, and which way is better; the last are of ordered labels."""
 
 CELLS_AT_ONCE = 1 << 22
 """Probabilities (rows x labels) checked and summed at once: 32 MB."""
 
 FULL_CONFUSION = 500
 """With more labels almost every cell of the confusion matrix is 0: only the mistakes are stored."""
-
-BINS = 10
-"""Equal-width bins of the top probability, (low, high] as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +52,19 @@ class PredictionTable:
     """The gold label where the prediction is right, else K: counting it counts the diagonal of the confusion."""
     confidence: Floats
     """The top probability."""
+    top_right: Index
+    """1 where the label with the top probability is right; where costs or a threshold decide, another may be given."""
     log_loss: Floats
     squared_error: Floats
     """Summed over the K probabilities: 0 to 2."""
+    ordered: OrderedColumns | None = None
+    """Set where the labels have an order."""
 
     @property
     def right(self) -> Index:
         """1 where the prediction is right, else 0."""
         right: Index = (self.gold == self.predicted).astype(np.intp)
         return right
-
-    @property
-    def bins(self) -> Index:
-        """The calibration bin of each row."""
-        places: Index = np.searchsorted(np.arange(1, BINS) / BINS, self.confidence, side="left")
-        return places
-
-    def calibration(self) -> tuple[CalibrationBin, ...]:
-        """Return accuracy and mean confidence in each bin."""
-        bins = []
-        for place in range(BINS):
-            inside = self.bins == place
-            rows = int(inside.sum())
-            confidence = float(self.confidence[inside].mean()) if rows else None
-            accuracy = float(self.right[inside].mean()) if rows else None
-            bins.append(CalibrationBin(place / BINS, (place + 1) / BINS, rows, confidence, accuracy))
-        return tuple(bins)
 
     def confusion(self) -> tuple[tuple[int, ...], ...]:
         """Return the confusion matrix, K x K."""
@@ -140,18 +128,6 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """The rows whose top probability lies in (low, high]; without rows there are no means."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float | None
-    """Mean top probability."""
-    accuracy: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class ClassificationScores:
     """scores.json: everything a report says about one classifier's predictions."""
 
@@ -170,19 +146,27 @@ class ClassificationScores:
     """K x K row counts: gold down, predictions across; rows that were given no label are not in it. Empty above
     FULL_CONFUSION labels."""
     calibration: tuple[CalibrationBin, ...]
+    decisions: DecisionScores | None = omitted_if_none()
+    """What costs, thresholds, abstentions and sets came to, where the recipe asks for them."""
     confusions: tuple[Confusion, ...] | None = omitted_if_none()
     """Above FULL_CONFUSION labels: the mistakes, most frequent first."""
 
 
 def score(
-    gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str], confidence: Confidence
+    gold: Sequence[str],
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    confidence: Confidence,
+    values: Sequence[float] | None = None,
 ) -> ClassificationScores:
     """Return all scores of one method's predictions; equal inputs give equal bits.
+
+    values: the number of each label, where they have an order.
 
     `headline` has a Wilson interval for accuracy and percentile bootstrap intervals over rows for the others.
     Macro averages go over the labels that occur in gold or predictions, balanced accuracy over those in gold.
     """
-    table = tabulate(gold, predictions, labels)
+    table = tabulate(gold, predictions, labels, values)
     counts, N = count(table, every_row(table)), len(table.gold)
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
     headline["accuracy"] = replace(Estimate.share(int(table.right.sum()), N, confidence.level), interval="wilson")
@@ -206,29 +190,41 @@ def score(
             for k, label in enumerate(table.labels)
         },
         confusion=() if many else table.confusion(),
-        calibration=table.calibration(),
+        calibration=calibration.bins(table.confidence, table.top_right),
         confusions=table.confusions() if many else None,
     )
 
 
-def headline(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> dict[str, float]:
+def headline(
+    gold: Sequence[str],
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    values: Sequence[float] | None = None,
+) -> dict[str, float]:
     """Return the headline metrics without intervals: cheap enough for every evaluation during training."""
-    table = tabulate(gold, predictions, labels)
+    table = tabulate(gold, predictions, labels, values)
     return {name: float(values[0]) for name, values in measure(table, every_row(table)).items()}
 
 
-def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> PredictionTable:
+def tabulate(
+    gold: Sequence[str],
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    values: Sequence[float] | None = None,
+) -> PredictionTable:
     """Return the columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
     _check_shape(gold, predictions, labels)
     truth = _places(gold, labels, "gold label")
     predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
     confidence, of_truth, squared_error = np.empty((3, len(truth)))
+    top_right = np.zeros(len(truth), dtype=np.intp)
     step = max(1, CELLS_AT_ONCE // len(labels))
     for start in range(0, len(truth), step):
         rows = slice(start, start + step)
         probabilities = _probabilities(predictions[rows])
         at_truth = np.arange(len(probabilities)), truth[rows]
         confidence[rows], of_truth[rows] = probabilities.max(axis=1), probabilities[at_truth]
+        top_right[rows] = (probabilities.argmax(axis=1) == truth[rows]) & (predicted[rows] < len(labels))
         probabilities[at_truth] -= 1
         squared_error[rows] = (probabilities**2).sum(axis=1)
     # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
@@ -239,8 +235,10 @@ def tabulate(gold: Sequence[str], predictions: Sequence[Prediction], labels: Seq
         predicted=predicted,
         hit=np.where(truth == predicted, truth, len(labels)),
         confidence=confidence,
+        top_right=top_right,
         log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
         squared_error=squared_error,
+        ordered=None if values is None else ordered_labels.columns(truth, predicted, values),
     )
 
 
@@ -345,9 +343,11 @@ def mcc(counts: Counts) -> Floats:
 
 
 def ece(table: PredictionTable, draws_BN: Index) -> Floats:
-    """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - right)| / N."""
-    gaps_BN = (table.confidence - table.right)[draws_BN]
-    return _total(np.abs(intervals.counts(table.bins[draws_BN], BINS, gaps_BN))) / len(draws_BN[0])
+    """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - top label is right)| / N."""
+    gaps_BN = (table.confidence - table.top_right)[draws_BN]
+    return _total(
+        np.abs(intervals.counts(calibration.places(table.confidence)[draws_BN], calibration.BINS, gaps_BN))
+    ) / len(draws_BN[0])
 
 
 COUNTED: dict[str, Callable[[Counts], Floats]] = {
@@ -366,11 +366,12 @@ def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
     the labels (Brier 1950, 0 to 2; for two labels twice scikit-learn's binary form).
     """
     counts = count(table, draws_BN)
-    return {name: metric(counts) for name, metric in COUNTED.items()} | {
+    measured = {name: metric(counts) for name, metric in COUNTED.items()} | {
         "log_loss": table.log_loss[draws_BN].mean(axis=1),
         "brier": table.squared_error[draws_BN].mean(axis=1),
         "ece": ece(table, draws_BN),
     }
+    return measured if table.ordered is None else measured | ordered_labels.measure(table.ordered, draws_BN)
 
 
 def every_row(table: PredictionTable) -> Index:

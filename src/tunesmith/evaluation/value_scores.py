@@ -48,8 +48,8 @@ def score(rows: Sequence[ValuePredictionRow], confidence: Confidence) -> Regress
     )
 
 
-def headline(rows: Sequence[ValuePredictionRow], labels: Sequence[str] = ()) -> dict[str, float]:
-    """Return the headline metrics without intervals. labels: none."""
+def headline(rows: Sequence[ValuePredictionRow]) -> dict[str, float]:
+    """Return the headline metrics without intervals."""
     values = measure(*_columns(rows), np.arange(len(rows), dtype=np.intp)[None])
     return {name: float(value_1[0]) for name, value_1 in values.items()}
 

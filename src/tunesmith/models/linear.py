@@ -24,7 +24,7 @@ from tunesmith.manifest import TrainingNotes
 from tunesmith.models.ngrams import WORD, BagOfWords
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
-from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks import text_targets
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
@@ -155,21 +155,6 @@ def fit_head(
     return Regression.fit(features, encoded, settings, weights), target
 
 
-def read_target(content: Mapping[str, Any]) -> Target:
-    """Return the target that `write_target` described."""
-    labels = tuple(content["labels"])
-    if content.get("problem_type") == MultiLabel.problem_type:
-        return MultiLabel(labels, tuple(content["thresholds"]))
-    return SingleLabel(labels) if labels else Number()
-
-
-def write_target(target: Target) -> dict[str, Any]:
-    """Return a target as the settings of a saved regression hold it: labels, of a number none, and thresholds."""
-    if isinstance(target, MultiLabel):
-        return {"labels": target.labels, "problem_type": target.problem_type, "thresholds": target.thresholds}
-    return {"labels": target.labels}
-
-
 @dataclass(frozen=True)
 class LinearPredictor:
     """Weighted n-gram counts times regression weights."""
@@ -245,7 +230,7 @@ class LinearPredictor:
         save_file(self.regression.tensors() | idf, folder / WEIGHTS)
         settings = self.settings.model_dump(mode="json")
         vocabulary = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
-        content = {**write_target(self.target), "settings": settings, "vocabulary": vocabulary}
+        content = {**text_targets.to_settings(self.target), "settings": settings, "vocabulary": vocabulary}
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -255,7 +240,7 @@ class LinearPredictor:
         tensors = read(folder / WEIGHTS)
         vocabulary = {gram: index for index, gram in enumerate(content["vocabulary"])}
         regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
-        target, settings = read_target(content), Linear(**content["settings"])
+        target, settings = text_targets.of_settings(content), Linear(**content["settings"])
         return cls(target, settings, vocabulary, tensors.get("idf"), regression)
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tunesmith import hardware
 from tunesmith.console import say
-from tunesmith.evaluation import label_pairs, metrics
-from tunesmith.evaluation.intervals import Confidence
+from tunesmith.errors import RunError
+from tunesmith.evaluation import decision_scores, label_pairs, metric_pairs, metrics
+from tunesmith.evaluation.intervals import Confidence, Floats, Index
+from tunesmith.evaluation.label_pairs import LabelPair
+from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.pipeline import held_out, report_parts
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
+from tunesmith.pipeline.held_out import DECISION
 from tunesmith.protocols import TrainResult
-from tunesmith.reporting import conclusions, terminal
+from tunesmith.reporting import conclusions, decision_report, terminal
+from tunesmith.reporting.format import in_a_sentence
 from tunesmith.reporting.schema import (
     ClassificationReport,
     ClassificationResult,
@@ -26,17 +32,21 @@ from tunesmith.reporting.schema import (
     WorstMistakes,
 )
 from tunesmith.runs import Run
+from tunesmith.tasks import decisions
+from tunesmith.tasks.classification import SingleLabel, probability
+from tunesmith.tasks.decisions import DecisionFit
 from tunesmith.types import Example, PredictionRow
 
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
+ACCURACY = "accuracy"
 SAMPLES, TOP_LABELS = 3, 4
 """Held-out examples that are shown, and how many labels each."""
 
 
-def headline(rows: Sequence[PredictionRow], labels: Sequence[str]) -> dict[str, float]:
+def headline(rows: Sequence[PredictionRow], target: SingleLabel) -> dict[str, float]:
     """Return the headline metrics of predictions beside their gold labels."""
-    return metrics.headline([row.gold for row in rows], rows, labels)
+    return metrics.headline([row.gold for row in rows], rows, target.labels, target.values)
 
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
@@ -46,7 +56,7 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
 
 def _illustrate(job: Job, validation: Sequence[PredictionRow], test: Sequence[PredictionRow]) -> None:
     splits = job.splits
-    job.run.write("worst.json", worst(splits.test, test))
+    job.run.write("worst.json", worst(splits.test, test, splits.labels))
     split, examples = ("validation", splits.validation) if validation else ("test", splits.test)
     samples = sample_predictions(split, examples, validation or test, splits.labels, job.recipe.seed)
     job.run.write("sample_predictions.json", samples)
@@ -54,14 +64,14 @@ def _illustrate(job: Job, validation: Sequence[PredictionRow], test: Sequence[Pr
         say(terminal.sample_predictions(samples))
 
 
-def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow]) -> WorstMistakes:
+def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow], labels: Sequence[str]) -> WorstMistakes:
     """Return the most confidently wrong examples, worst first."""
-    wrong = [(e, p) for e, p in zip(examples, predictions, strict=True) if p.gold != p.label]
-    wrong.sort(key=lambda pair: (-max(pair[1].probabilities), pair[0].id))
+    wrong = [(e, p, probability(p, labels)) for e, p in zip(examples, predictions, strict=True) if p.gold != p.label]
+    wrong.sort(key=lambda mistake: (-mistake[2], mistake[0].id))
     return WorstMistakes(
         tuple(
-            Mistake(e.id, e.text, e.text_pair, gold=p.gold, predicted=p.label, probability=max(p.probabilities))
-            for e, p in wrong[:WORST]
+            Mistake(e.id, e.text, e.text_pair, gold=p.gold, predicted=p.label, probability=confidence)
+            for e, p, confidence in wrong[:WORST]
         )
     )
 
@@ -81,8 +91,27 @@ def sample_predictions(
 
 def score(run: Run, split: str = "test") -> ClassificationScores:
     """Return the scores of the stored predictions of a split."""
-    rows = run.predictions(split, PredictionRow)
-    return metrics.score([row.gold for row in rows], rows, run.manifest.data.labels, confidence_of(run.recipe))
+    rows, data = run.predictions(split, PredictionRow), run.manifest.data
+    confidence = confidence_of(run.recipe)
+    scores = metrics.score([row.gold for row in rows], rows, data.labels, confidence, data.label_values)
+    if not run.has(DECISION):
+        return scores
+    decide, fit = run.recipe.decide, run.load(DECISION, DecisionFit)
+    decided = decision_scores.score(rows, data.labels, fit.decision, _costs(run), decide.conformal, confidence)
+    cost = {} if decided.costs is None else {"cost": decided.costs.cost}
+    return replace(scores, decisions=decided, headline=scores.headline | cost)
+
+
+def remarks(run: Run, scores: ClassificationScores) -> Iterator[str]:
+    """Yield what the decisions of a run came to."""
+    if scores.decisions is not None:
+        yield from decision_report.lines(run.load(DECISION, DecisionFit), scores.decisions)
+
+
+def _costs(run: Run) -> Floats | None:
+    """Return what predicting a label (column) for a label (row) costs; None where the recipe does not say."""
+    data, costs = run.manifest.data, run.recipe.decide.costs
+    return None if costs is None else decisions.cost_matrix(data.labels, costs, data.label_values)
 
 
 def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationReport:
@@ -97,20 +126,58 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationRep
             sample_predictions=run.load("sample_predictions.json", SamplePredictions)
             if run.has("sample_predictions.json")
             else None,
+            decision=run.load(DECISION, DecisionFit) if run.has(DECISION) else None,
             library=methods.library(run.manifest.name),
         )
         for name, run in runs.items()
     )
-    first, pairs = next(iter(runs.values())), []
+    first = next(iter(runs.values()))
+    pairs: list[LabelPair] = []
+    ranked: list[MetricPair] = []
+    metric = _ranked_by(first, results)
     if len(runs) > 1:
         predictions = {name: run.predictions("test", PredictionRow) for name, run in runs.items()}
         gold = [row.gold for row in next(iter(predictions.values()))]
         pairs = label_pairs.compare(gold, predictions, first.manifest.data.labels, confidence)
+        if metric != ACCURACY:
+            ids = {name: [row.id for row in rows] for name, rows in predictions.items()}
+            measures = {name: _measure(first, gold, rows, metric) for name, rows in predictions.items()}
+            ranked = metric_pairs.compare(ids, measures, confidence)
+    verdict = conclusions.of_labels(results, pairs)
     return report_parts.report(
         ClassificationReport,
         first,
         confidence,
-        verdict=conclusions.of_labels(results, pairs),
+        verdict=verdict if metric == ACCURACY else conclusions.of_metric(results, ranked, metric),
         methods=results,
         pairs=tuple(pairs),
+        ranked_by=None if metric == ACCURACY else metric,
+        ranked_pairs=tuple(ranked) or None,
     )
+
+
+def _ranked_by(run: Run, results: Sequence[ClassificationResult]) -> str:
+    """Return the metric that ranks the methods, by the recipe of the first. Raises RunError where one lacks it."""
+    recipe = run.recipe
+    metric = recipe.evaluate.metric_for_comparison or ("cost" if recipe.decide.costs else ACCURACY)
+    if len(results) == 1 and metric not in results[0].scores.headline:
+        return ACCURACY
+    if lacking := [result.name for result in results if metric not in result.scores.headline]:
+        raise RunError(
+            f"{', '.join(lacking)}: no {in_a_sentence(metric)} to compare by",
+            expected="the same decide.costs, or labels with an order, in every run",
+            do="train it again with these settings, or set evaluate.metric_for_comparison",
+        )
+    return metric
+
+
+def _measure(
+    run: Run, gold: Sequence[str], rows: Sequence[PredictionRow], metric: str
+) -> Callable[[Index], dict[str, Floats]]:
+    """Return what measures one metric on drawn rows; costs and order are those of the run."""
+    data, costs_KK = run.manifest.data, _costs(run)
+    if metric == "cost" and costs_KK is not None:
+        costs_N = decision_scores.PER * decision_scores.row_costs(rows, data.labels, costs_KK)
+        return lambda draws_BN: {metric: costs_N[draws_BN].mean(axis=1)}
+    table = metrics.tabulate(gold, rows, data.labels, data.label_values)
+    return lambda draws_BN: {metric: metrics.measure(table, draws_BN)[metric]}

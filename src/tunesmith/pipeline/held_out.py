@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from tunesmith import hardware
-from tunesmith.console import say
+from tunesmith.console import say, warn
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TextPredictor, TrainResult
-from tunesmith.reporting.format import NAMES, QUANTITIES, counted, figure
+from tunesmith.reporting.format import counted, figure, in_a_sentence
 from tunesmith.types import Example
 
 MOST_TRAIN_ROWS = 1000
 """Training rows that are predicted for the report: enough to see over-fitting, whatever a prediction costs."""
+DECISION = "decision.json"
 Rows = list[Any]
 """Predictions beside what the data has, of the task's own type."""
 
@@ -38,27 +39,37 @@ def evaluate(
         rows = predict(result.text_predictor, splits.test)
     run.write_predictions("test", rows)
     illustrate(job, held_out, rows)
-    validation = job.metrics.headline(held_out, splits.labels) if held_out else None
+    validation = job.headline(held_out) if held_out else None
     if not rows:
         return Outcome(validation, 0)
     drawn = np.random.default_rng(job.recipe.seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
     seen = predict(result.text_predictor, [splits.train[place] for place in sorted(drawn.tolist())])
-    train = job.metrics.headline(seen, splits.labels)
+    train = job.headline(seen)
     known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
-    known["test"] = job.metrics.headline(rows, splits.labels)
+    known["test"] = job.headline(rows)
     name = next(iter(train))
     shown = [f"{split} {figure(name, scores[name])}" for split, scores in known.items() if scores]
-    say(f"{NAMES[name] if name in QUANTITIES else NAMES[name].lower()}: {', '.join(shown)}")
+    say(f"{in_a_sentence(name)}: {', '.join(shown)}")
     return Outcome(validation, len(rows), train)
 
 
 def decide(job: Job, result: TrainResult) -> TrainResult:
     """Return the result with what its target chooses by the validation rows, such as thresholds; not yet saved."""
-    if not job.target.decides or not job.splits.validation:
+    settings, rows = job.recipe.decide, job.splits.validation
+    if not job.target.decides(settings):
         return result
-    predictor: Any = result.text_predictor
-    decided = predictor.target.decide(predict(predictor, job.splits.validation))
-    return replace(result, predictor=replace(predictor, target=decided), is_saved=False, validation=None)
+    if not rows:
+        if settings.is_set:
+            warn("nothing is decided: there is no validation split to choose calibration or thresholds on")
+        return result
+    trained: Any = result.text_predictor
+    predictor = replace(trained, target=job.target)  # without what an interrupted run has chosen
+    target, fit = job.target.decide(predict(predictor, rows), settings, job.recipe.seed)
+    if fit is not None:
+        job.run.write(DECISION, fit)
+        for remark in fit.remarks:
+            warn(remark)
+    return replace(result, predictor=replace(predictor, target=target), is_saved=False, validation=None)
 
 
 def predict(predictor: TextPredictor, examples: Sequence[Example]) -> Rows:

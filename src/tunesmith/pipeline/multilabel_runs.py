@@ -17,7 +17,7 @@ from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import LabelMistake, MultilabelReport, MultilabelResult, WorstLabelMistakes
 from tunesmith.runs import Run
-from tunesmith.tasks.multilabel import HALF
+from tunesmith.tasks.multilabel import HALF, MultiLabel
 from tunesmith.types import Example, MultilabelPredictionRow
 
 WORST = 10
@@ -30,6 +30,11 @@ class Thresholds:
     """thresholds.json: the probability from which each label is predicted."""
 
     by_label: dict[str, float]
+
+
+def headline(rows: Sequence[MultilabelPredictionRow], target: MultiLabel) -> dict[str, float]:
+    """Return the headline metrics of predictions beside the labels of the data."""
+    return multilabel_scores.headline(rows, target.labels)
 
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:

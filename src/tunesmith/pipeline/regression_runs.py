@@ -18,12 +18,18 @@ from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ErrorRow, LargestErrors, RegressionReport, RegressionResult
 from tunesmith.runs import Run
+from tunesmith.tasks.regression import Number
 from tunesmith.types import Example, ValuePredictionRow
 
 WORST = 10
 """Examples with the largest errors that a report shows for each method."""
 MOST_POINTS = 1000
 """Rows in a chart, drawn with the seed where there are more."""
+
+
+def headline(rows: Sequence[ValuePredictionRow], target: Number) -> dict[str, float]:
+    """Return the headline metrics of predictions beside the numbers of the data."""
+    return value_scores.headline(rows)
 
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:

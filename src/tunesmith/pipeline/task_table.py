@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,8 @@ class Task:
     """What scores.json holds."""
     score: Callable[..., Scores]
     """Scores the stored predictions of a run's test split, or of another that is named, with intervals."""
+    remarks: Callable[[Run, Any], Iterable[str]] = lambda run, scores: ()
+    """What the terminal says of a run and its scores."""
     metrics: Metrics
     """Those that may decide between checkpoints and between trials, and how they are computed."""
     target: Callable[[Splits], Target]
@@ -82,8 +84,9 @@ TASKS = {
         evaluate=classification_runs.evaluate,
         scores=ClassificationScores,
         score=classification_runs.score,
+        remarks=classification_runs.remarks,
         metrics=Metrics(metrics.HIGHER_IS_BETTER, classification_runs.headline, ("train_loss", "log_loss")),
-        target=lambda splits: SingleLabel(splits.labels),
+        target=lambda splits: SingleLabel(splits.labels, values=splits.label_values),
         report=classification_runs.report,
         html=classification_report.html,
         markdown=classification_report.markdown,
@@ -97,7 +100,7 @@ TASKS = {
         evaluate=multilabel_runs.evaluate,
         scores=MultilabelScores,
         score=multilabel_runs.score,
-        metrics=Metrics(multilabel_scores.HIGHER_IS_BETTER, multilabel_scores.headline, ("train_loss", "log_loss")),
+        metrics=Metrics(multilabel_scores.HIGHER_IS_BETTER, multilabel_runs.headline, ("train_loss", "log_loss")),
         target=lambda splits: MultiLabel(splits.labels),
         report=multilabel_runs.report,
         html=multilabel_report.html,
@@ -112,7 +115,7 @@ TASKS = {
         evaluate=regression_runs.evaluate,
         scores=RegressionScores,
         score=regression_runs.score,
-        metrics=Metrics(value_scores.HIGHER_IS_BETTER, value_scores.headline, ("train_rmse", "rmse")),
+        metrics=Metrics(value_scores.HIGHER_IS_BETTER, regression_runs.headline, ("train_rmse", "rmse")),
         target=lambda splits: Number.of(splits.train),
         report=regression_runs.report,
         html=regression_report.html,
@@ -127,7 +130,7 @@ TASKS = {
         evaluate=instruction_runs.evaluate,
         scores=base_model.RunScores,
         score=base_model.score,
-        metrics=Metrics(responses.HIGHER_IS_BETTER, lambda rows, labels: {}, ("train_loss", "loss")),
+        metrics=Metrics(responses.HIGHER_IS_BETTER, lambda rows, target: {}, ("train_loss", "loss")),
         target=lambda splits: SingleLabel(()),
         report=instruction_runs.report,
         html=generation_report.html,

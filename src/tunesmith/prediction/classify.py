@@ -125,7 +125,7 @@ class EncoderPredictor(EncodedPredictor):
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face files; label names are in config.json, max_length in tokenizer_config.json."""
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
-        packing.inner(self.encoder.model).config.update(text_targets.to_config(self.target))
+        text_targets.write_config(packing.inner(self.encoder.model).config, self.target)
         pretrained.save(folder, self.encoder.model, self.encoder.tokenizer)
 
     @classmethod
@@ -167,7 +167,7 @@ class ProbePredictor(EncodedPredictor):
         self.encoder.tokenizer.model_max_length = self.encoder.max_length
         pretrained.save(folder / BODY, self.encoder.model, self.encoder.tokenizer)
         save_file(self.regression.tensors(), folder / HEAD)
-        content = {**linear.write_target(self.target), "settings": self.settings.model_dump(mode="json")}
+        content = {**text_targets.to_settings(self.target), "settings": self.settings.model_dump(mode="json")}
         (folder / SETTINGS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -178,7 +178,7 @@ class ProbePredictor(EncodedPredictor):
         encoder = Encoder(pretrained.body(model), tokenizer, tokenizer.model_max_length)
         tensors = linear.read(folder / HEAD)
         regression = Regression(tensors["weight"], tensors["bias"])
-        return cls(linear.read_target(content), encoder, Probe(**content["settings"]), regression)
+        return cls(text_targets.of_settings(content), encoder, Probe(**content["settings"]), regression)
 
 
 def fit_probe(

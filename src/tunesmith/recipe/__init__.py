@@ -1,6 +1,7 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.aliases import fields
+from tunesmith.recipe.decide_settings import Decide, DecisionTarget
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import Source, dump, load
@@ -12,6 +13,8 @@ from tunesmith.recipe.values import Section
 __all__ = [
     "Adapter",
     "Data",
+    "Decide",
+    "DecisionTarget",
     "Engine",
     "Evaluate",
     "Generate",

@@ -9,7 +9,7 @@ from typing import Literal
 TASKS = ["classification", "multilabel", "regression", "instruction"]
 METHODS = ["linear", "probe", "encoder", "generator"]
 DECIDING: dict[str, tuple[str, ...]] = {
-    "classification": ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss"),
+    "classification": ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "mae", "qwk", "within_one"),
     "multilabel": ("macro_f1", "micro_f1", "mean_average_precision", "log_loss"),
     "regression": ("rmse", "mae", "r2", "pearson", "spearman"),
     "instruction": ("loss",),
@@ -29,6 +29,11 @@ BestMetric = Literal[
     "pearson",
     "spearman",
     "loss",
+    "qwk",
+    "within_one",
+]
+ComparedMetric = Literal[
+    "accuracy", "macro_f1", "balanced_accuracy", "mcc", "log_loss", "brier", "mae", "qwk", "within_one", "cost"
 ]
 
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tunesmith.recipe.decide_settings import Decide
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -90,6 +91,10 @@ class Data(Section):
     column of 0 and 1 for each label."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     """Of task `multilabel`: what separates the labels in a text, such as `|`; a space stands for any white space."""
+    label_order: Literal["auto", "none"] | Annotated[tuple[str, ...], BeforeValidator(labels)] = "auto"
+    """Labels from least to most, where they have an order: a classification then also gets the mean absolute error,
+    the quadratic weighted kappa and the share of predictions that are at most one off. `auto` takes 3 to 20 labels that
+    are numbers in their order, and says so; `none` takes them as names."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
@@ -224,6 +229,9 @@ class Evaluate(Section):
     metric_for_best_model: BestMetric | Plugin = "macro_f1"
     """Metric on the validation split that selects the best checkpoint and stops early. Unless set, `rmse` of task
     `regression`, and of `instruction` the `loss`, the mean over the answers' tokens."""
+    metric_for_comparison: ComparedMetric | None = None
+    """Metric by which `compare` ranks classifiers and tests their differences. Unless set, the `cost` where
+    `decide.costs` is set, else the accuracy."""
     metrics: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Functions of your own, as `module:name`, from rows to a number. One of them may be `metric_for_best_model` of a
     classifier."""
@@ -271,6 +279,7 @@ class Recipe(Section):
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    decide: Decide = Decide()
     predict: Predict = Predict()
     generate: Generate = Generate()
     judge: Judge = Judge()
@@ -318,6 +327,12 @@ class Recipe(Section):
             raise ValueError("data.label_separator, and several columns in data.label, are for task multilabel")
         if self.train.class_weights != "none" and self.task == "regression":
             raise ValueError("train.class_weights is for labels, and task regression learns numbers")
+        if self.task != "classification" and (self.decide.is_set or self.evaluate.metric_for_comparison):
+            raise ValueError("decide, and evaluate.metric_for_comparison, are for task classification")
+        if self.evaluate.metric_for_comparison == "cost" and self.decide.costs is None:
+            raise ValueError("evaluate.metric_for_comparison is cost: set decide.costs")
+        if self.train.loss == "ordinal" and (self.task != "classification" or self.data.label_order == "none"):
+            raise ValueError("train.loss is ordinal, which is for ordered labels of task classification")
         raw = self.task == "instruction" and self.data.format == "text"
         if raw and (self.evaluate.max_responses != 0 or self.evaluate.num_samples or self.prompt.template != "plain"):
             raise ValueError(

@@ -37,10 +37,11 @@ class Train(Section):
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """Weights that are not trained: none (full training), the embeddings, or the whole body (only the head is)."""
-    loss: Literal["mse", "huber"] | Plugin | None = None
+    loss: Literal["mse", "huber", "ordinal"] | Plugin | None = None
     """Instead of cross-entropy, a loss of your own, as `module:name`: from logits (rows x classes, float32) and targets
     (rows) to one value per row. See docs/engine.md. Of task `regression`, `mse` (the default) or `huber`, which
-    outliers move less; both see numbers with standard deviation 1."""
+    outliers move less; both see numbers with standard deviation 1. `ordinal`, of ordered labels: the questions "is it
+    above k?", as in CORAL (arXiv:1901.07884)."""
     callbacks: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Classes of your own, as `module:name`, that are called after steps, evaluations and checkpoints."""
     neftune_noise_alpha: Positive | None = None

@@ -18,16 +18,17 @@ def no_as_text(value: Any) -> Any:
 def weights(value: Any) -> Any:
     """A bare `no` means none; labels that YAML reads as numbers are names all the same."""
     if isinstance(value, dict):
-        return {_label(key): _number(weight) for key, weight in value.items()}
+        return {labelled(key): _number(weight) for key, weight in value.items()}
     return "none" if value is False or value is None else value
 
 
 def labels(value: Any) -> Any:
     """A list of labels."""
-    return [_label(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [labelled(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _label(value: Any) -> Any:
+def labelled(value: Any) -> Any:
+    """A label; YAML reads some as numbers."""
     if isinstance(value, bool):
         raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
     return str(value) if isinstance(value, int) else value
@@ -41,7 +42,7 @@ def _number(value: Any) -> Any:
 
 def label_keys(value: Any) -> Any:
     """A mapping by label."""
-    return {_label(key): text for key, text in value.items()} if isinstance(value, dict) else value
+    return {labelled(key): text for key, text in value.items()} if isinstance(value, dict) else value
 
 
 def no_as_none(value: Any) -> Any:

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
-from tunesmith.evaluation.metrics import CalibrationBin
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import Curve
+from tunesmith.tasks.calibration import CalibrationBin
 
 Point = tuple[float, float]
 Label = tuple[float, str]
@@ -126,6 +126,19 @@ def cloud(points: Sequence[Point], title: str, across: str, up: str, *, line: Li
         _text(RIGHT, 338, f"{across} →", "end"),
     ]
     return _picture(344, title, body)
+
+
+def graph(rows: Sequence[object], across: str, up: str, title: str, chosen: Point | None = None) -> Markup:
+    """One field of rows over another, which is a share; a dot at what was chosen."""
+    top, bottom = 26, 226
+    points = [(getattr(row, across), getattr(row, up)) for row in rows]
+    heights = axis([0.0, *(y for _, y in points)], low=0)
+    places = [(_across(x, UNIT), _up(y, heights, top, bottom)) for x, y in points]
+    body = [_frame(UNIT.labels(), heights.labels(), top, bottom), _line(places, "line")]
+    if chosen is not None:
+        body.append(_dots([(_across(chosen[0], UNIT), _up(chosen[1], heights, top, bottom))], [4.5]))
+    body += [_text(LEFT, 12, f"{spoken(up)} ↑", "start"), _text(RIGHT, bottom + 34, f"{spoken(across)} →", "end")]
+    return _picture(bottom + 40, title, body)
 
 
 def _bar(x: float, y: float, width: float, height: float) -> Markup:

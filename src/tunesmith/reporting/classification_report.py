@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import page
-from tunesmith.reporting.format import chance, directed, estimate, metric, percent, signed_estimate
+from tunesmith.reporting import decision_report, page
+from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
@@ -70,6 +70,23 @@ def markdown(report: ClassificationReport) -> str:
             for pair in report.pairs
         )
         parts += ["## Pairs", table(head, pairs)]
+    if report.ranked_by and report.ranked_pairs:
+        name = report.ranked_by
+        tests = ((pair, pair.differences[name]) for pair in report.ranked_pairs)
+        ranked = (
+            [
+                f"{plain(pair.a)} − {plain(pair.b)}",
+                signed_estimate(name, test),
+                *map(chance, (test.p, test.p_holm)),
+                "yes" if pair.distinguishable else "no",
+            ]
+            for pair, test in tests
+        )
+        parts.append(table(["Pair", f"{NAMES[name]} difference", "p", "p (Holm)", "Significant"], ranked))
+    for m in report.methods:
+        if m.decision and m.scores.decisions:
+            parts.append(f"## Decisions of {plain(m.name)}")
+            parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
     if len(report.methods) == 1 and (samples := report.methods[0].sample_predictions):
         parts.append(f"## Sample predictions ({samples.split})")
         for row in samples.rows:

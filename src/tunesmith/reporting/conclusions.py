@@ -8,7 +8,17 @@ from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
-from tunesmith.reporting.format import LOWER_IS_BETTER, NAMES, QUANTITIES, counted, figure, level, p_value, part, share
+from tunesmith.reporting.format import (
+    LOWER_IS_BETTER,
+    NAMES,
+    counted,
+    figure,
+    in_a_sentence,
+    level,
+    p_value,
+    part,
+    share,
+)
 from tunesmith.reporting.schema import ClassificationResult, GenerationResult, MethodResult
 
 NOTABLE = 1.2
@@ -103,7 +113,7 @@ def of_metric(
     tests = ((pair.a, pair.b, pair.distinguishable, pair.differences[name].p_holm) for pair in pairs)
     beaten, equals = _against(best.name, tests)
     low, value, high = (figure(name, end) for end in (estimate.low, estimate.value, estimate.high))
-    spoken = NAMES[name] if name in QUANTITIES else NAMES[name][0].lower() + NAMES[name][1:]
+    spoken = in_a_sentence(name)
     interval = f"{level(scores.confidence)} interval {low} to {high}"
     article = "an" if spoken.startswith("RMSE") else "a"
     has = f"{article} {spoken} of" if alone else f"the {'lowest' if sign == 1 else 'highest'} {spoken},"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, isfinite, log10
 
-from tunesmith.evaluation import metrics, multilabel_scores, responses, value_scores
+from tunesmith.evaluation import decision_scores, metrics, multilabel_scores, responses, value_scores
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.evaluation.response_pairs import ResponsePair
@@ -22,6 +22,9 @@ NAMES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "ece": "Calibration error",
+    "qwk": "Quadratic weighted kappa",
+    "within_one": "At most one off",
+    "cost": "Cost per 1,000 rows",
     "micro_f1": "Micro F1",
     "weighted_f1": "Weighted F1",
     "micro_precision": "Micro precision",
@@ -52,6 +55,7 @@ NAMES = {
 }
 HIGHER_IS_BETTER = (
     metrics.HIGHER_IS_BETTER
+    | decision_scores.HIGHER_IS_BETTER
     | multilabel_scores.HIGHER_IS_BETTER
     | value_scores.HIGHER_IS_BETTER
     | responses.HIGHER_IS_BETTER
@@ -59,8 +63,10 @@ HIGHER_IS_BETTER = (
 LOWER_IS_BETTER = [name for name, higher in HIGHER_IS_BETTER.items() if not higher]
 NOTHING = "–"
 """Shown for a number that is not known."""
-QUANTITIES = ("rmse", "mae")
+QUANTITIES = ("rmse", "mae", "cost")
 """Metrics in the unit of the data, of any size."""
+OF_PEOPLE = ("mcc", "brier", "pearson", "spearman")
+"""Metrics whose names begin with somebody's."""
 DIGITS = {"bleu": 1, "chrf": 1, "length_ratio": 2}
 """Decimals, where not three (losses and scores up to 1), or as many as three digits need (perplexity, tokens)."""
 
@@ -68,6 +74,12 @@ DIGITS = {"bleu": 1, "chrf": 1, "length_ratio": 2}
 def metric(value: float | None) -> str:
     """0.975; a true minus sign where it is negative."""
     return NOTHING if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def in_a_sentence(name: str) -> str:
+    """The name of a metric as a sentence has it: macro F1, RMSE, Matthews correlation."""
+    words = NAMES[name]
+    return words if words.split()[0].isupper() or name in OF_PEOPLE else words[0].lower() + words[1:]
 
 
 def points(value: float | None) -> str:

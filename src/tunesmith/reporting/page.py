@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FILTERS = (
     *("metric", "points", "signed", "chance", "p_value", "percent", "share", "level", "seconds", "count", "counted"),
     *("megabytes", "training", "trained", "figure", "interval", "quantity", "signed_figure", "signed_estimate"),
+    *("estimate", "in_a_sentence"),
 )
 """Functions of `format` that templates use as filters."""
 

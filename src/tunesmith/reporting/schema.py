@@ -21,6 +21,7 @@ from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
+from tunesmith.tasks.decisions import DecisionFit
 from tunesmith.types import DataNote, DataSummary
 
 
@@ -190,6 +191,8 @@ class ClassificationResult(MethodResult):
     """What loads the run's model/ without tunesmith, as model hubs name it."""
     worst: tuple[Mistake, ...] = ()
     sample_predictions: SamplePredictions | None = omitted_if_none()
+    decision: DecisionFit | None = omitted_if_none()
+    """What was chosen on validation rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +270,10 @@ class ClassificationReport(Report):
     environment: SeededEnvironment
     methods: tuple[ClassificationResult, ...]
     pairs: tuple[LabelPair, ...] = ()
+    ranked_by: str | None = omitted_if_none()
+    """The metric that ranks the methods, where it is not the accuracy."""
+    ranked_pairs: tuple[MetricPair, ...] | None = omitted_if_none()
+    """Paired tests by that metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

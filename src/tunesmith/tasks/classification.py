@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith import records
 from tunesmith.errors import DataError, ModelError, RecipeError
+from tunesmith.recipe import Decide
+from tunesmith.tasks import decisions
+from tunesmith.tasks.decisions import Decision, DecisionFit
 from tunesmith.types import Example, Prediction, PredictionRow
 
 NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?")
@@ -19,14 +24,21 @@ SEPARATORS = ("|", ";", ",", "/")
 """What separates labels in one cell, where they look like lists."""
 
 
+MOST_ORDERED = 20
+"""Labels that are numbers, and more than this, are names of classes rather than grades."""
+
+
 @dataclass(frozen=True, slots=True)
 class SingleLabel:
     """One of these labels; a model has an output for each, and softmax makes them probabilities."""
 
     labels: tuple[str, ...]
+    decision: Decision | None = None
+    """What else makes a label of them, chosen on validation rows."""
+    values: tuple[float, ...] | None = None
+    """The number of each label, rising, where they have an order. Not kept with a model."""
     problem_type = "single_label_classification"
     row = PredictionRow
-    decides = False
 
     def encode(self, examples: Sequence[Example]) -> list[int]:
         """Return the index of each example's label."""
@@ -39,12 +51,29 @@ class SingleLabel:
 
     def predictions(self, examples: Sequence[Example], logits_NK: NDArray[np.float64]) -> list[Prediction]:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""
-        return predictions(examples, softmax(logits_NK), self.labels)
+        if self.decision is None:
+            return predictions(examples, softmax(logits_NK), self.labels)
+        check_finite(examples, logits_NK)
+        return decided(examples, self.decision, self.decision.probabilities(logits_NK), self.labels)
+
+    def decides(self, settings: Decide) -> bool:
+        """Return whether a recipe asks for decisions."""
+        return settings.is_set
+
+    def decide(self, rows: Sequence[PredictionRow], settings: Decide, seed: int) -> tuple[SingleLabel, DecisionFit]:
+        """Return the target with what was chosen on these (validation) rows, and how."""
+        place = {label: k for k, label in enumerate(self.labels)}
+        probabilities_NK, gold_N = (
+            np.array([row.probabilities for row in rows]),
+            np.array([place[row.gold] for row in rows]),
+        )
+        fit = decisions.choose(probabilities_NK, gold_N, self, settings, seed)
+        return replace(self, decision=fit.decision), fit
 
     def rows(self, examples: Sequence[Example], predicted: Sequence[Prediction]) -> list[PredictionRow]:
         """Return the predictions of labelled examples beside their labels."""
         return [
-            PredictionRow(prediction.id, prediction.label, prediction.probabilities, str(example.label))
+            PredictionRow(**records.fields_of(Prediction, prediction), gold=str(example.label))
             for example, prediction in zip(examples, predicted, strict=True)
         ]
 
@@ -116,10 +145,51 @@ def predictions(
     ]
 
 
+def decided(
+    examples: Sequence[Example], decision: Decision, probabilities_NK: NDArray[np.float64], labels: Sequence[str]
+) -> list[Prediction]:
+    """Return probabilities as predictions, by what was chosen on validation rows."""
+    chosen_N = decision.labels(probabilities_NK, labels).tolist()
+    abstained_N, set_NK = decision.abstains(probabilities_NK), decision.sets(probabilities_NK)
+    return [
+        Prediction(
+            example.id,
+            labels[chosen_N[n]],
+            array("d", probabilities_NK[n].tobytes()),
+            abstained=None if abstained_N is None else bool(abstained_N[n]),
+            label_set=None if set_NK is None else tuple(labels[k] for k in np.flatnonzero(set_NK[n]).tolist()),
+        )
+        for n, example in enumerate(examples)
+    ]
+
+
+def probability(prediction: Prediction, labels: Sequence[str]) -> float:
+    """Return the probability of the predicted label; of a prediction that is no label, the highest."""
+    given = prediction.label in labels
+    return prediction.probabilities[labels.index(prediction.label)] if given else max(prediction.probabilities)
+
+
+def label_values(labels: Sequence[str], order: str | Sequence[str]) -> tuple[float, ...] | None:
+    """Return the number of each label, by `data.label_order`; None where the labels have no order.
+
+    labels: in their order. Labels that are no numbers are numbered from 1.
+    """
+    if order == "none" or len(labels) < 3:
+        return None
+    numeric = all(NUMBER.fullmatch(label) for label in labels)
+    if order == "auto" and not (numeric and len(labels) <= MOST_ORDERED):
+        return None
+    values = tuple(float(label) for label in labels) if numeric else ()
+    rising = all(a < b for a, b in itertools.pairwise(values))
+    return values if values and rising else tuple(float(rank) for rank in range(1, len(labels) + 1))
+
+
 def suggestion(labels: Sequence[str]) -> str | None:
     """Return which other task the names of labels suggest, and its settings; None for ordinary names."""
     if len(labels) > 2 and all(NUMBER.fullmatch(label) for label in labels):
-        return f"all {len(labels)} labels are numbers: task=regression would learn their order and distances"
+        kind = "whole numbers" if all(float(label).is_integer() for label in labels) else "numbers"
+        ordered = "classification with ordered labels" if label_values(labels, "auto") else "classification"
+        return f"the labels are {len(labels)} {kind}: {ordered}; task=regression is possible"
     for separator in SEPARATORS:
         lists = [[part.strip() for part in label.split(separator)] for label in labels if separator in label]
         apart = {part for parts in lists for part in parts}

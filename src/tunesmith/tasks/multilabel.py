@@ -28,7 +28,6 @@ class MultiLabel:
     """The probability from which each label is predicted; 0.5 each if empty."""
     problem_type = "multi_label_classification"
     row = MultilabelPredictionRow
-    decides = True
 
     def encode(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return 0 or 1 for each label of each example."""
@@ -67,14 +66,18 @@ class MultiLabel:
             for p, row in zip(predicted, known, strict=True)
         ]
 
-    def decide(self, rows: Sequence[MultilabelPredictionRow]) -> MultiLabel:
+    def decides(self, settings: object) -> bool:
+        """Return True: thresholds are always chosen."""
+        return True
+
+    def decide(self, rows: Sequence[MultilabelPredictionRow], settings: object, seed: int) -> tuple[MultiLabel, None]:
         """Return the target with the thresholds that give each label its highest F1 on these (validation) rows.
 
         Of equal ones the middle of the range; a label that no row has keeps 0.5.
         """
         probabilities_NK = np.array([row.probabilities for row in rows])
         known_NK = indicators([row.gold for row in rows], self.labels)
-        return replace(self, thresholds=tuple(map(_best_threshold, known_NK.T, probabilities_NK.T)))
+        return replace(self, thresholds=tuple(map(_best_threshold, known_NK.T, probabilities_NK.T))), None
 
 
 def _best_threshold(known_N: NDArray[np.bool_], probability_N: Floats) -> float:

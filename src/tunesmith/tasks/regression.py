@@ -24,7 +24,6 @@ class Number:
     scale: float = 1.0
     problem_type = "regression"
     row = ValuePredictionRow
-    decides = False
     labels = ()
 
     @classmethod
@@ -46,6 +45,14 @@ class Number:
         classification.check_finite(examples, logits_NK)
         values = logits_NK[:, 0] * self.scale + self.mean
         return [ValuePrediction(example.id, value) for example, value in zip(examples, values.tolist(), strict=True)]
+
+    def decides(self, settings: object) -> bool:
+        """Return False: a number is what the model says."""
+        return False
+
+    def decide(self, rows: Sequence[ValuePredictionRow], settings: object, seed: int) -> tuple[Number, None]:
+        """Return the target as it is."""
+        return self, None
 
     def rows(self, examples: Sequence[Example], predicted: Sequence[ValuePrediction]) -> list[ValuePredictionRow]:
         """Return the predictions of examples beside the numbers that the data has."""

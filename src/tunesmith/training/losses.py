@@ -73,6 +73,19 @@ class Classification:
         )
 
 
+def ordinal(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+    """Return, for labels in their order, the cross-entropies of the K - 1 questions "is it above k?", summed: N.
+
+    The loss of CORAL (Cao et al. 2020, arXiv:1901.07884). There, shared weights keep the answers from contradicting
+    each other; here they are sums of one softmax, which cannot, and the head stays that of any classifier.
+    """
+    logs_NK = logits_NK.log_softmax(dim=1)
+    below_NJ = logs_NK.logcumsumexp(dim=1)[:, :-1]
+    above_NJ = logs_NK.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]
+    is_above_NJ = labels_N[:, None] > torch.arange(logits_NK.shape[1] - 1, device=labels_N.device)
+    return -torch.where(is_above_NJ, above_NJ, below_NJ).sum(dim=1)
+
+
 @dataclass(frozen=True)
 class NumberLoss:
     """Squared error of the one output, or the Huber loss (Huber 1964), quadratic up to 1 and linear beyond.

@@ -30,7 +30,7 @@ class CheckedRow:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck(DataSummary):
     """The data as training would see it."""
 

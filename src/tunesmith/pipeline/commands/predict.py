@@ -21,6 +21,7 @@ from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import TextPredictor
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
+from tunesmith.tasks import classification
 from tunesmith.types import Example, Message, MultilabelPrediction, ValuePrediction
 
 Row: TypeAlias = dict[str, Any]
@@ -35,6 +36,7 @@ FORMULA = re.compile("[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf(inity)?|nan)(e[+-]?\d+)? ?%?", re.IGNORECASE)
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
 LABELS, VALUE = "predicted_labels", "predicted_value"
+ABSTAINED, LABEL_SET = "abstained", "label_set"
 """The columns that are added to those of the data."""
 
 
@@ -53,9 +55,10 @@ def predict(
     texts: a string, or a list, series or array of strings. source: a path, a name, or a table in memory, which may
     also stand in the place of texts. Of texts, returns rows `{"id", "text", "label", "score"}`, with `top_k` > 1 also
     `"scores"`: the best labels with their probabilities, best first. Of a source, returns its rows with all columns, an
-    `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. Of a
-    regression run, `"value"` or `predicted_value` takes the place of label and probability; of a multilabel run,
-    `"labels"` and `"scores"`, or `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best).
+    `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. Where the
+    recipe decides so (`decide`), both have `abstained` and `label_set` too. Of a regression run, `"value"` or
+    `predicted_value` takes the place of label and probability; of a multilabel run, `"labels"` and `"scores"`, or
+    `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best).
     overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
     engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
@@ -101,6 +104,8 @@ def _predicted(
         own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
         return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
     added = {LABEL, LABELS, PROBABILITY, PROBABILITIES, VALUE}
+    if run.recipe.decide.is_set:
+        added |= {ABSTAINED, LABEL_SET}
     if top_k > 1:
         added |= {f"{kind}_{rank}" for kind in ("label", PROBABILITY) for rank in range(1, top_k + 1)}
     if taken := added & {name for row in columns.values() for name in row}:
@@ -116,25 +121,33 @@ def _predicted(
         raise RecipeError(f"top_k is {top_k}, but {run.path} predicts numbers", do="leave --top-k out")
     if not 1 <= top_k <= max(1, len(predictor.labels)):
         raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
-    label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if source else ("label", "score", "scores")
     rows: list[Row] = []
     for example, prediction in zip(examples, predictor.predict(examples), strict=True):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
         row: Row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
-        if isinstance(prediction, ValuePrediction):
-            rows.append(row | {VALUE if source else "value": prediction.value})
-            continue
-        if isinstance(prediction, MultilabelPrediction):
-            ranked = sorted(zip(predictor.labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-            known = dict(ranked[:top_k] if top_k > 1 else [pair for pair in ranked if pair[0] in prediction.labels])
-            rows.append(row | {LABELS if source else "labels": list(prediction.labels), scores: known})
-            continue
-        row |= {label: prediction.label, score: max(prediction.probabilities)}
-        if top_k > 1:
-            ranked = sorted(zip(predictor.labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-            row[scores] = dict(ranked[:top_k])
-        rows.append(row)
+        rows.append(row | _added(prediction, predictor.labels, top_k, of_source=bool(source)))
     return rows
+
+
+def _added(prediction: Any, labels: Sequence[str], top_k: int, *, of_source: bool) -> Row:
+    """Return the columns that a prediction adds to those of a source, or to a text."""
+    label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if of_source else ("label", "score", "scores")
+    if isinstance(prediction, ValuePrediction):
+        return {VALUE if of_source else "value": prediction.value}
+    if isinstance(prediction, MultilabelPrediction):
+        ranked = _ranked(prediction, labels)
+        known = dict(ranked[:top_k] if top_k > 1 else [pair for pair in ranked if pair[0] in prediction.labels])
+        return {LABELS if of_source else "labels": list(prediction.labels), scores: known}
+    row: Row = {label: prediction.label, score: classification.probability(prediction, labels)}
+    if prediction.abstained is not None:
+        row[ABSTAINED] = prediction.abstained
+    if prediction.label_set is not None:
+        row[LABEL_SET] = list(prediction.label_set)
+    return row | ({scores: dict(_ranked(prediction, labels)[:top_k])} if top_k > 1 else {})
+
+
+def _ranked(prediction: Any, labels: Sequence[str]) -> list[tuple[str, float]]:
+    return sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
 
 
 def check_output(output: Path | None, run: Run, source: str | None, *, overwrite: bool = False) -> None:

@@ -227,7 +227,10 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
     task = TASKS[job.recipe.task]
     outcome = task.evaluate(job, result, watch)
     if job.splits.test:
-        job.run.write("scores.json", task.score(job.run))
+        scores = task.score(job.run)
+        job.run.write("scores.json", scores)
+        for line in task.remarks(job.run, scores):
+            say(line)
         if custom := custom_metrics.load(job.recipe):
             values = custom_metrics.score(custom, job.run.predictions("test", task.row))
             job.run.write(custom_metrics.FILE, values)

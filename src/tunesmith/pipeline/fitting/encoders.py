@@ -57,6 +57,15 @@ def _loss(job: Job) -> losses.Loss[batches.Batch]:
         return losses.NumberLoss(job.recipe.train.loss == "huber", job.loss())
     if isinstance(job.target, MultiLabel):
         return losses.MultilabelLoss(torch.from_numpy(job.weights()), job.loss())
+    if job.recipe.train.loss == "ordinal":
+        if not job.splits.label_values:
+            raise RecipeError(
+                "train.loss is ordinal, and the labels have no order",
+                expected="three labels or more that are numbers, or data.label_order",
+                found=", ".join(job.splits.labels[:5]),
+                do="set data.label_order, or leave train.loss out",
+            )
+        return losses.Classification(torch.from_numpy(job.weights()), losses.ordinal)
     return losses.Classification(torch.from_numpy(job.weights()), job.loss())
 
 

@@ -148,7 +148,7 @@ class HeldOutEvaluation:
 
     def _headline(self, examples: Sequence[Example]) -> tuple[dict[str, float], list[Any]]:
         rows = self.job.target.rows(examples, self.predict(examples))
-        scores = self.job.metrics.headline(rows, self.job.splits.labels)
+        scores = self.job.headline(rows)
         return scores | custom_metrics.score(self.custom, rows), rows
 
 

@@ -20,8 +20,8 @@ class Metrics:
 
     higher_is_better: Mapping[str, bool]
     """Those that may decide between checkpoints and between trials, and which way is better."""
-    headline: Callable[[Sequence[Any], Sequence[str]], dict[str, float]]
-    """Measures predictions beside what the data has (the rows of a `Target`), given the labels."""
+    headline: Callable[[Sequence[Any], Any], dict[str, float]]
+    """Measures predictions beside what the data has: the rows of a `Target`, and the target."""
     of_training: tuple[str, str]
     """What evaluations during training say of training rows: its name in the log, and the headline metric."""
 
@@ -40,6 +40,10 @@ class Job:
     def weights(self) -> Any:
         """Return the weights of the labels in a loss, one per label."""
         return self.target.weights(self.splits.train, self.recipe.train.class_weights)
+
+    def headline(self, rows: Sequence[Any]) -> dict[str, float]:
+        """Return the headline metrics of predictions beside what the data has."""
+        return self.metrics.headline(rows, self.target)
 
     def loss(self) -> Any:
         """Return the user's function of `train.loss`; None for a loss that is built in."""
