@@ -20,6 +20,10 @@ from tunesmith.tasks import calibration
 from tunesmith.tasks.calibration import Calibration, CalibrationFit, Floats, Places
 
 Flags = NDArray[np.bool_]
+NEVER = 1.5
+"""A threshold that no probability reaches."""
+MOST_LOG_ODDS = 30.0
+"""Beyond these, probabilities cannot be told from 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def choose(probabilities_NK: Floats, gold_N: Places, among: LabelSet, settings: 
     if settings.costs is not None:
         costs_KK = cost_matrix(labels, settings.costs, among.values)
         if len(labels) == 2:
-            threshold = Threshold(labels[1], _cheapest(p_NK[:, 1], gold_N == 1, costs_KK))
+            threshold = Threshold(labels[1], _cheapest(p_NK, gold_N, costs_KK))
         else:
             expected = tuple(tuple(row) for row in costs_KK.tolist())
     elif settings.target is not None:
@@ -159,29 +163,26 @@ def place(labels: Sequence[str], label: str, setting: str) -> int:
     return labels.index(label)
 
 
-def _cheapest(probability_N: Floats, known_N: Flags, costs_KK: Floats) -> float:
-    """Return the threshold of the second of two labels.
+def _cheapest(p_N2: Floats, gold_N: Places, costs_KK: Floats) -> float:
+    """Return the threshold of the second of two labels: where its calibrated probability makes both cost the same.
 
-    Of all thresholds whose cost on these rows is not clearly above the lowest (by more than one standard error of the
-    difference: the one-standard-error rule of Breiman et al. 1984), the one nearest to where calibrated probabilities
-    would have it (Elkan 2001). The lowest itself would follow the noise of a few rows.
+    That is the best one of calibrated probabilities (Elkan 2001), and all rows tell how far these are from it. The
+    threshold with the lowest cost on the rows at hand follows the noise of the few near it (docs/decisions.md).
     """
+    from scipy.optimize import brentq
+
     false, missed = costs_KK[0, 1] - costs_KK[0, 0], costs_KK[1, 0] - costs_KK[1, 1]
-    ideal = float(false / (false + missed)) if false + missed > 0 else 0.5
-    order = np.argsort(-probability_N, kind="stable")
-    sorted_N, change_N = probability_N[order], np.where(known_N[order], -missed, false)
-    # threshold c gives the label to the first c rows
-    costs_C = np.concatenate([[0.0], np.cumsum(change_N)])
-    squares_C = np.concatenate([[0.0], np.cumsum(change_N**2)])
-    ends_C = np.concatenate([[np.inf], sorted_N, [-np.inf]])
-    apart_C = ends_C[:-1] > ends_C[1:]
-    best = int(np.where(apart_C, costs_C, np.inf).argmin())
-    error_C = np.sqrt(np.abs(squares_C - squares_C[best]))
-    good = np.flatnonzero(apart_C & (costs_C - costs_C[best] <= error_C))
-    upper_C, lower_C = np.minimum(ends_C[:-1], 1.0)[good], np.maximum(ends_C[1:], 0.0)[good]
-    margin_C = (upper_C - lower_C) / 4  # so that rounding does not move a row across
-    nearest_C = np.clip(ideal, lower_C + margin_C, upper_C - margin_C)
-    return float(nearest_C[np.abs(nearest_C - ideal).argmin()])
+    if false <= 0 or missed <= 0:  # one of the labels costs nothing wherever it is given
+        return 0.0 if false <= 0 else NEVER
+    calibrated = calibration.fit(np.log(np.maximum(p_N2, calibration.SMALLEST)), gold_N, "vector")
+
+    def excess(log_odds: float) -> float:
+        logs_12 = calibration.log_softmax(np.array([[0.0, log_odds]]))
+        return float(calibrated.apply(logs_12)[0, 1] - false / (false + missed))
+
+    if excess(-MOST_LOG_ODDS) >= 0 or excess(MOST_LOG_ODDS) <= 0:
+        return 0.0 if excess(-MOST_LOG_ODDS) >= 0 else NEVER
+    return float(1 / (1 + np.exp(-brentq(excess, -MOST_LOG_ODDS, MOST_LOG_ODDS))))
 
 
 def _reaching(probability_N: Floats, known_N: Flags, target: DecisionTarget) -> tuple[float, str | None]:
