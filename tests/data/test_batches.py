@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests import tiny
-from tunesmith.data.batches import MicroBatches, Padded, Sampler, collate, plan
+from tunesmith.data.batches import BalancedSampler, MicroBatches, Padded, Sampler, collate, plan
 from tunesmith.data.encode import IGNORE, Encoded, encode
 from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
@@ -28,6 +29,31 @@ def test_every_example_once_an_epoch(num_examples: int, size: int, seed: int) ->
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     first, again, other = (Sampler(100, 7, seed) for seed in (1, 1, 2))
     assert [first.draw(step) for step in range(30)] == [again.draw(step) for step in range(29, -1, -1)][::-1]
+    assert first.draw(0) != other.draw(0)
+    assert first.draw(0) != first.draw(first.steps_per_epoch)
+
+
+def test_balanced_sampling_draws_every_label_equally_often() -> None:
+    """Of 100 rows one label has 90, one 9 and one a single one; within a label every row is equally likely."""
+    labels = ["often"] * 90 + ["seldom"] * 9 + ["once"]
+    sampler, plain = BalancedSampler(100, 16, 5, labels), Sampler(100, 16, 5)
+    drawn = [sampler.draw(step) for step in range(700)]
+    assert sampler.steps_per_epoch == plain.steps_per_epoch
+    assert [len(step) for step in drawn] == [len(plain.draw(step)) for step in range(700)]
+    indices = [index for step in drawn for index in step]
+    counts = Counter(labels[index] for index in indices)
+    for label in counts:
+        assert counts[label] / len(indices) == pytest.approx(1 / 3, abs=0.02)
+    rows = Counter(index for index in indices if labels[index] == "seldom")
+    assert sorted(rows) == list(range(90, 99))
+    assert max(rows.values()) < 1.25 * min(rows.values())
+    assert len({*indices}) == 100
+
+
+def test_balanced_sampling_depends_on_seed_and_step_alone() -> None:
+    labels = ["a", "b", "b", "b", "b"] * 10
+    first, again, other = (BalancedSampler(50, 8, seed, labels) for seed in (1, 1, 2))
+    assert [first.draw(step) for step in range(20)] == [again.draw(step) for step in range(19, -1, -1)][::-1]
     assert first.draw(0) != other.draw(0)
     assert first.draw(0) != first.draw(first.steps_per_epoch)
 

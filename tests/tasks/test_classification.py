@@ -1,10 +1,12 @@
-"""Which other task the names of labels suggest."""
+"""Which other task the names of labels suggest, and the weights of labels in a loss."""
 
 from __future__ import annotations
 
 import pytest
 
 from tunesmith.tasks import classification
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.types import Example
 
 TAGS = ["action", "drama", "action|drama", "comedy", "comedy|drama", "action|comedy", "action|comedy|drama"]
 
@@ -39,3 +41,9 @@ def test_lists_and_numbers_are_recognised(labels: list[str], suggested: str) -> 
 )
 def test_ordinary_names_suggest_nothing(labels: list[str]) -> None:
     assert classification.suggestion(labels) is None
+
+
+def test_a_label_that_every_row_has_keeps_its_weight() -> None:
+    """It has no rows without it to balance; a weight of 0 would leave its output to chance."""
+    rows = [Example(str(n), "text", labels=("all", "few") if n == 0 else ("all",)) for n in range(4)]
+    assert MultiLabel(("all", "few")).weights(rows, "balanced").tolist() == [1.0, 3.0]

@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # plans are made without torch, too
 class Tokenized(Protocol):
     """A tokenized example: Encoded or EncodedText."""
 
+    @property
+    def id(self) -> str:
+        """Return the example's id."""
+        ...
+
     def __len__(self) -> int:
         """Return the number of its tokens."""
         ...
@@ -71,6 +76,29 @@ class Sampler:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _order(self.num_examples, self.seed, epoch)
         return [int(i) for i in order[position * self.step_size : (position + 1) * self.step_size]]
+
+
+@dataclass(frozen=True)
+class BalancedSampler(Sampler):
+    """Draws with replacement: a label, each equally likely, and one of its examples. Depends on (seed, step) alone."""
+
+    labels: Sequence[str]
+    """Of each example."""
+
+    @functools.cached_property
+    def _by_label(self) -> list[NDArray[np.int64]]:
+        places: dict[str, list[int]] = {}
+        for place, label in enumerate(self.labels):
+            places.setdefault(label, []).append(place)
+        return [np.array(places[label]) for label in sorted(places)]
+
+    def draw(self, step: int) -> list[int]:
+        """Return the indices of the examples of a step, as many as without balance."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        size = min(self.step_size, self.num_examples - position * self.step_size)
+        generator = np.random.Generator(np.random.PCG64([self.seed, epoch, position]))
+        drawn = generator.integers(len(self._by_label), size=size)
+        return [int(generator.choice(self._by_label[label])) for label in drawn]
 
 
 @functools.lru_cache(maxsize=2)

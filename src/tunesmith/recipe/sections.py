@@ -325,8 +325,6 @@ class Recipe(Section):
             raise ValueError(f"train.loss is {self.train.loss}, which is for task regression")
         if self.task != "multilabel" and (self.data.label_separator or not isinstance(self.data.label, str)):
             raise ValueError("data.label_separator, and several columns in data.label, are for task multilabel")
-        if self.train.class_weights != "none" and self.task == "regression":
-            raise ValueError("train.class_weights is for labels, and task regression learns numbers")
         if self.task != "classification" and (self.decide.is_set or self.evaluate.metric_for_comparison):
             raise ValueError("decide, and evaluate.metric_for_comparison, are for task classification")
         if self.evaluate.metric_for_comparison == "cost" and self.decide.costs is None:
@@ -341,6 +339,31 @@ class Recipe(Section):
             )
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_labels(self) -> Recipe:
+        """Refuse settings against imbalance where the task or the method does not have them."""
+        train = self.train
+        limits = {
+            "loss=focal": (train.loss == "focal", "labels learned by encoder", ("linear", "probe", "generator")),
+            "sampling=balanced": (
+                train.sampling == "balanced",
+                "single labels learned by encoder or generator",
+                ("linear", "probe", "multilabel"),
+            ),
+            "class_weights": (
+                train.class_weights != "none",
+                "labels learned by linear, probe or encoder",
+                ("generator",),
+            ),
+        }
+        for setting, (is_set, what, without) in limits.items():
+            for kind, name in (("task", self.task), ("method", self.method)):
+                if is_set and name in (*without, "regression", "instruction"):
+                    raise ValueError(f"train.{setting} is for {what}, not for {kind} {name}: leave it out")
+        if train.sampling == "balanced" and train.class_weights == "balanced":
+            raise ValueError("train.sampling and train.class_weights are both balanced, which corrects twice: set one")
         return self
 
 

@@ -37,14 +37,21 @@ class Train(Section):
     """Clip the gradient to this norm; 0 turns clipping off."""
     freeze: Literal["none", "embeddings", "body"] = "none"
     """Weights that are not trained: none (full training), the embeddings, or the whole body (only the head is)."""
-    loss: Literal["mse", "huber", "ordinal"] | Plugin | None = None
-    """Instead of cross-entropy, a loss of your own, as `module:name`: from logits (rows x classes, float32) and targets
-    (rows) to one value per row. See docs/engine.md. Of task `regression`, `mse` (the default) or `huber`, which
-    outliers move less; both see numbers with standard deviation 1. `ordinal`, of ordered labels: the questions "is it
-    above k?", as in CORAL (arXiv:1901.07884)."""
+    loss: Literal["focal", "mse", "huber", "ordinal"] | Plugin | None = None
+    """Instead of cross-entropy, `focal` (Lin et al. 2017; `encoder` only), in which rows that are right already count
+    less; or a loss of your own, as `module:name`: from logits (rows x classes, float32) and targets (rows) to one value
+    per row. See docs/engine.md. Of task `regression`, `mse` (the default) or `huber`, which outliers move less; both
+    see numbers with standard deviation 1. `ordinal`, of ordered labels: the questions "is it above k?", as in CORAL
+    (arXiv:1901.07884)."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Focusing parameter of the focal loss, the exponent of 1 - p; 0 is cross-entropy."""
     callbacks: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Classes of your own, as `module:name`, that are called after steps, evaluations and checkpoints."""
     neftune_noise_alpha: Positive | None = None
     """NEFTune (arXiv:2310.05914): add uniform noise to the embeddings in training, of this size; 5 is usual."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """Training rows of a step: `shuffled`, every row once an epoch; or `balanced`, drawn with replacement so that each
+    label is equally likely (classification with `encoder` or `generator`). An epoch has the same number of steps."""
     class_weights: Annotated[Literal["none", "balanced"] | dict[str, Positive], BeforeValidator(weights)] = "none"
-    """Weights of the classes in the loss, for every method: `balanced` (inverse frequency) or `{label: weight}`."""
+    """Weights of the classes in the loss, for every method but `generator`: `balanced` (inverse frequency) or
+    `{label: weight}`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
 from tunesmith.reporting import decision_report, page
 from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
@@ -13,6 +15,8 @@ FULL_MATRIX = 25
 """With more classes than this a confusion matrix cannot be read: its largest cells are listed instead."""
 LISTED = 15
 """How many confusions, or classes, such a list has."""
+DOMINANT = 0.8
+"""With a larger share of the training rows than this in one label, tables begin with the rarest labels."""
 
 
 def html(report: ClassificationReport) -> str:
@@ -30,6 +34,8 @@ def html(report: ClassificationReport) -> str:
         confusions=confusions,
         weakest=weakest,
         majority=majority,
+        rarest_first=rarest_first,
+        dominance=dominance_sentence(report.data),
         pictures=charts.laid_over(curves, validation) if len(list(filter(None, curves))) > 1 else [],
         score_axis=charts.axis([end for s in scores for end in (s.low, s.high)], least=0.04, low=0, high=1),
         gap_axis=charts.axis([0.0, *(end for g in gaps for end in (g.low, g.high))], least=0.02, low=-1, high=1),
@@ -54,6 +60,8 @@ def markdown(report: ClassificationReport) -> str:
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
     ]
+    if dominance := dominance_sentence(report.data):
+        parts += ["## Recall per label, rarest first", plain(dominance), _recall_table(report)]
     if report.pairs:
         head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Significant"]
         pairs = (
@@ -112,6 +120,41 @@ def weakest(scores: ClassificationScores) -> list[str]:
     """Return the labels with the lowest F1 among those that the test split has."""
     tested = [label for label in scores.labels if scores.per_class[label].support]
     return sorted(tested, key=lambda label: scores.per_class[label].f1)[:LISTED]
+
+
+def dominant(data: DataSummary) -> tuple[str, float] | None:
+    """Return the label with more than DOMINANT of the training rows, and its share; None without one."""
+    train = data.splits.get("train")
+    if not (train and train.per_label):
+        return None
+    label = max(train.per_label, key=train.per_label.__getitem__)
+    share = train.per_label[label] / train.rows
+    return (label, share) if share > DOMINANT else None
+
+
+def dominance_sentence(data: DataSummary) -> str:
+    """Return what a dominant label does to the scores; empty without one."""
+    known = dominant(data)
+    if known is None:
+        return ""
+    return f"{known[0]} has {percent(known[1])} of the training rows, so accuracy says little about the other labels."
+
+
+def rarest_first(labels: Sequence[str], data: DataSummary) -> list[str]:
+    """Return labels by their training rows where one label is dominant; else as they are."""
+    per_label = data.splits["train"].per_label if dominant(data) else {}
+    return sorted(labels, key=lambda label: per_label.get(label, 0))
+
+
+def _recall_table(report: ClassificationReport) -> str:
+    """Return the recall of the rarest labels by every method."""
+    rows = []
+    for label in rarest_first(report.data.labels, report.data)[:LISTED]:
+        scores = [method.scores.per_class[label] for method in report.methods]
+        sizes = report.data.splits["train"].per_label.get(label, 0), scores[0].support
+        recalls = [metric(of_label.recall if of_label.support else None) for of_label in scores]
+        rows.append([plain(label), *(f"{size:,}" for size in sizes), *recalls])
+    return table(["Label", "Train rows", "Test rows", *(plain(method.name) for method in report.methods)], rows)
 
 
 def majority(data: DataSummary) -> tuple[str, float] | None:

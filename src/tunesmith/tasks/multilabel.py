@@ -34,13 +34,15 @@ class MultiLabel:
         return [[float(known) for known in row] for row in gold(examples, self.labels)]
 
     def weights(self, examples: Sequence[Example], setting: str | Mapping[str, float]) -> Floats:
-        """Return the weight of each label where it applies; `balanced` is rows without it over rows with it."""
+        """Return the weight of each label where it applies; `balanced` is rows without it over rows with it, and
+        1 of a label that every row has."""
         if isinstance(setting, Mapping):
             return classification.class_weights(examples, self.labels, setting)
         if setting == "none":
             return np.ones(len(self.labels))
         counts = gold(examples, self.labels).sum(axis=0)
-        return np.asarray((len(examples) - counts) / counts, dtype=np.float64)
+        without = len(examples) - counts
+        return np.asarray(np.where(without, without / counts, 1.0), dtype=np.float64)
 
     def predictions(self, examples: Sequence[Example], logits_NK: Floats) -> list[MultilabelPrediction]:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""

@@ -49,6 +49,14 @@ RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of the user (`train.loss`): logits N x K and targets N -> N values."""
 
 
+def focal(logits_NK: torch.Tensor, labels_N: torch.Tensor, *, gamma: float) -> torch.Tensor:
+    """Return the focal loss of each row (Lin et al. 2017), -(1 - p)^gamma log p, with p the softmax of its label."""
+    log_p_NK = logits_NK.log_softmax(-1)
+    place_N1 = labels_N[:, None]
+    log_rest_N = log_p_NK.scatter(1, place_N1, -torch.inf).logsumexp(1)  # log(1 - p), exact where p is nearly 1
+    return -(gamma * log_rest_N).exp() * log_p_NK.gather(1, place_N1)[:, 0]
+
+
 @dataclass(frozen=True)
 class Classification:
     """Cross-entropy of class logits. weights: one per class; as in torch, the mean divides by their sum."""
@@ -116,6 +124,8 @@ class MultilabelLoss:
 
     positive_weights: torch.Tensor
     """K: of each label where it applies."""
+    gamma: float = 0.0
+    """Focusing parameter of the focal loss (Lin et al. 2017), with p the logistic function; 0 is cross-entropy."""
     per_row: RowLoss | None = None
     """Instead, from logits and labels (0 or 1), both N x K."""
 
@@ -130,4 +140,9 @@ class MultilabelLoss:
         if self.per_row is not None:
             return self.per_row(logits_NK, labels_NK).sum()
         weights = self.positive_weights.to(logits_BK.device, logits_BK.dtype)
-        return nn.functional.binary_cross_entropy_with_logits(logits_NK, labels_NK, pos_weight=weights, reduction="sum")
+        losses_NK = nn.functional.binary_cross_entropy_with_logits(
+            logits_NK, labels_NK, pos_weight=weights, reduction="none"
+        )
+        if self.gamma:  # (1 - p)^gamma of what each label is
+            losses_NK = losses_NK * (self.gamma * nn.functional.logsigmoid(logits_NK * (1 - 2 * labels_NK))).exp()
+        return losses_NK.sum()

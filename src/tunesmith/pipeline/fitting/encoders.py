@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, make_sampler
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.classify import Encoder, EncoderPredictor, layout_of
 from tunesmith.recipe import Recipe
@@ -34,14 +35,20 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderPredictor(job.target, encoder)
     rows, cut = encode(splits.train, tokenizer, limit, job.target)
-    sampler = batches.Sampler(len(rows), step_size(job, accelerator), recipe.seed)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     layout_note = "unpadded" if padded is None else f"padded: {padded}"
     notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
     evaluate = HeldOutEvaluation(job, predictor.predict)
     return TrainingSetup(
         model,
-        batches.MicroBatches(rows, sampler, layout, budget, accelerator.process_index, accelerator.num_processes),
+        batches.MicroBatches(
+            rows,
+            make_sampler(job, accelerator, rows),
+            layout,
+            budget,
+            accelerator.process_index,
+            accelerator.num_processes,
+        ),
         _loss(job),
         evaluate,
         predictor,
@@ -55,9 +62,11 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
 def _loss(job: Job) -> losses.Loss[batches.Batch]:
     if isinstance(job.target, Number):
         return losses.NumberLoss(job.recipe.train.loss == "huber", job.loss())
+    train, weights = job.recipe.train, torch.from_numpy(job.weights())
+    is_focal = train.loss == "focal"
     if isinstance(job.target, MultiLabel):
-        return losses.MultilabelLoss(torch.from_numpy(job.weights()), job.loss())
-    if job.recipe.train.loss == "ordinal":
+        return losses.MultilabelLoss(weights, train.focal_gamma if is_focal else 0.0, job.loss())
+    if train.loss == "ordinal":
         if not job.splits.label_values:
             raise RecipeError(
                 "train.loss is ordinal, and the labels have no order",
@@ -65,8 +74,8 @@ def _loss(job: Job) -> losses.Loss[batches.Batch]:
                 found=", ".join(job.splits.labels[:5]),
                 do="set data.label_order, or leave train.loss out",
             )
-        return losses.Classification(torch.from_numpy(job.weights()), losses.ordinal)
-    return losses.Classification(torch.from_numpy(job.weights()), job.loss())
+        return losses.Classification(weights, losses.ordinal)
+    return losses.Classification(weights, partial(losses.focal, gamma=train.focal_gamma) if is_focal else job.loss())
 
 
 def _layout(

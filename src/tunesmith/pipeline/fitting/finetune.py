@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
-from tunesmith.data.batches import Sampler
+from tunesmith.data.batches import BalancedSampler, Sampler, Tokenized
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline import custom_metrics
@@ -152,7 +153,23 @@ class HeldOutEvaluation:
         return scores | custom_metrics.score(self.custom, rows), rows
 
 
-def step_size(job: Job, accelerator: Accelerator) -> int:
+def make_sampler(job: Job, accelerator: Accelerator, rows: Sequence[Tokenized]) -> Sampler:
+    """Return what draws the examples of each step. rows: the training rows, without those that do not fit."""
+    size, seed = _step_size(job, accelerator), job.recipe.seed
+    if job.recipe.train.sampling == "shuffled":
+        return Sampler(len(rows), size, seed)
+    by_id = {example.id: str(example.label) for example in job.splits.train}
+    labels = [by_id[row.id] for row in rows]
+    counts = Counter(labels)
+    rarest, most_frequent = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    rarely, often = (len(rows) / len(counts) / counts[label] for label in (most_frequent, rarest))
+    say(
+        f"balanced sampling: a row of {rarest} is drawn {often:.2g} times an epoch, one of {most_frequent} {rarely:.2g}"
+    )
+    return BalancedSampler(len(rows), size, seed, labels)
+
+
+def _step_size(job: Job, accelerator: Accelerator) -> int:
     """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
     train = job.recipe.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes

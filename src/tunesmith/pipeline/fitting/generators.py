@@ -23,7 +23,7 @@ from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
-from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, sample, step_size
+from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, make_sampler, sample
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
@@ -56,8 +56,6 @@ def untuned(job: Job, chat_encoder: ChatEncoder | None = None) -> TrainResult:
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     """Return a causal language model, and the training conversations packed or padded."""
     recipe = job.recipe
-    if recipe.train.class_weights != "none":
-        raise RecipeError("train.class_weights: a generator learns tokens, not classes", do="leave it out")
     tokenizer = pretrained.tokenizer(recipe.model)
     chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
@@ -179,7 +177,7 @@ def _layout(
             )
         if reason:
             warn(f"rows are padded, not packed: {reason}")
-    sampler = batches.Sampler(len(rows), step_size(job, accelerator), job.recipe.seed)
+    sampler = make_sampler(job, accelerator, rows)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if reason is None:
