@@ -118,7 +118,8 @@ def describe_scores(scores: Any) -> str:
     from tunesmith.reporting import terminal
 
     if isinstance(scores, ComparedScores):
-        return f"{terminal.figures(scores.models, scores.pairs)}\n\n{scores.verdict}"
+        tables = [terminal.figures(scores.models, scores.pairs), terminal.differing_settings(scores.differing or ())]
+        return "\n\n".join([*filter(None, tables), scores.verdict])
     if isinstance(scores, RunScores) and scores.base is not None:
         pair = scores.base.pair
         return terminal.figures({pair.a: scores, pair.b: scores.base}, [pair])

@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation import responses, text_overlap
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.manifest import UNKNOWN_COSTS, Costs
-from tunesmith.pipeline import in_memory, instruction_runs
+from tunesmith.pipeline import in_memory, instruction_runs, run_names
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.reporting import generation_report as pages
@@ -57,14 +57,20 @@ def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationRe
 
     Confidence, resamples and seed are those of the first run, if there is one.
     """
-    models, dropped = align(named([scorable(model) for source in sources for model in read(source, columns)]))
+    runs_given = {place: run for place, source in enumerate(sources) if (run := as_run(source)) is not None}
+    models_given = [[scorable(model) for model in read(source, columns)] for source in sources]
+    names, differing = run_names.unique(
+        list(runs_given.values()), [_with_source(models_given[place][0]) for place in runs_given]
+    )
+    for place, name in zip(runs_given, names, strict=True):
+        models_given[place] = [replace(models_given[place][0], name=name)]
+    models, dropped = align(named([model for models in models_given for model in models]))
     changes = [*merge(change for model in models for change in model.changes), *dropped]
     for line in lines(changes):
         warn(line)
     if text_overlap.deciding([row.texts[1] for row in models[0].rows]) != "rougeL":
         warn("ROUGE reads the letters a-z and digits only, which most references lack; chrF decides")
-    runs_given = (run for source in sources if (run := as_run(source)) is not None)
-    first = next(runs_given, None)
+    first = next(iter(runs_given.values()), None)
     confidence = confidence_of(first.recipe) if first else Confidence(resamples=RESAMPLES, seed=SEED)
     methods = [
         GenerationResult(
@@ -83,6 +89,7 @@ def compare(sources: Sequence[object], columns: ResponseColumns) -> GenerationRe
         title=", ".join(dict.fromkeys(Path(model.source).name for model in models)),
         data=ResponseFiles(tuple(changes)),
         signatures=text_overlap.signatures(),
+        differing=differing or None,
     )
 
 
@@ -200,7 +207,7 @@ def _keyed(rows: Rows) -> dict[Key, ResponseRow]:
 
 def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
     """Return the models with unique names: where two share one, their sources are added."""
-    for addition in (lambda model: f"{Path(model.source).name.split('.')[0]}: {model.name}", None):
+    for addition in (_with_source, None):
         counts = Counter(model.name for model in models)
         numbers: Counter[str] = Counter()
         renamed = []
@@ -212,6 +219,10 @@ def named(models: Sequence[ModelResponses]) -> list[ModelResponses]:
             renamed.append(replace(model, name=name))
         models = renamed
     return list(models)
+
+
+def _with_source(model: ModelResponses) -> str:
+    return f"{Path(model.source).name.split('.')[0]}: {model.name}"
 
 
 def aligned_ids(models: Sequence[ModelResponses]) -> list[list[str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunesmith import runs as run_folders
 from tunesmith.errors import RunError
 from tunesmith.evaluation.intervals import Confidence
-from tunesmith.pipeline import report_parts
+from tunesmith.pipeline import report_parts, run_names
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
@@ -39,18 +39,9 @@ def build(runs: Sequence[Run], confidence: Confidence) -> RunReport:
                 found=f"different {', '.join(differing)}",
                 do="train both with the same data, split and seed",
             )
-    names = [manifest.name for manifest in manifests]
-    models = [METHODS[manifest.method].model(run.recipe) for run, manifest in zip(runs, manifests, strict=True)]
-    named = [
-        f"{name} {model}" if model and names.count(name) > 1 else name
-        for name, model in zip(names, models, strict=True)
-    ]
-    if len(set(named)) < len(named):
-        named = [
-            name if names.count(name) == 1 else f"{name} {names[:index].count(name) + 1}"
-            for index, name in enumerate(names)
-        ]
-    report = TASKS[first.task].report(dict(zip(named, runs, strict=True)), confidence)
+    names, settings = run_names.unique(runs)
+    report = TASKS[first.task].report(dict(zip(names, runs, strict=True)), confidence)
+    report = replace(report, differing=settings or None)
     levels = {method.scores.confidence for method in report.methods}
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))

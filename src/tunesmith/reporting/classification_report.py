@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
 from tunesmith.reporting import decision_report, page
 from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
-from tunesmith.reporting.markdown import cost_table, data_parts, plain, quote, sign, table
+from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
 
@@ -59,6 +59,7 @@ def markdown(report: ClassificationReport) -> str:
         majority_sentence(report.data),
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
+        *differing_tables(report),
     ]
     if dominance := dominance_sentence(report.data):
         parts += ["## Recall per label, rarest first", plain(dominance), _recall_table(report)]

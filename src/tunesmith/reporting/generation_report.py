@@ -8,7 +8,7 @@ from math import inf
 from tunesmith.evaluation.responses import SHARES, GenerationScores
 from tunesmith.reporting import format, judge_report, page
 from tunesmith.reporting.format import NAMES, NOTHING, chance, signed_estimate
-from tunesmith.reporting.markdown import code, cost_table, data_parts, plain, quote, sign, table
+from tunesmith.reporting.markdown import code, cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import GenerationReport, StepResponse
 from tunesmith.types import DataSummary
 
@@ -68,6 +68,7 @@ def markdown(report: GenerationReport) -> str:
     parts += filter(None, [format.short_answers_note(method.scores for method in methods)])
     if not report.is_of_files:
         parts += ["## Costs", cost_table(methods, "answers")]
+    parts += differing_tables(report)
     if report.pairs:
         head = ["Pair", f"{NAMES[decides]} difference", "p", "p (Holm)", "Exact match: p (Holm)", "Significant"]
         rows = []

@@ -1,4 +1,4 @@
-"""What every report says about itself: its title, when it was made, and by which command."""
+"""What every report says about itself: its title, when it was made, by which command, and how its runs differ."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ class Header:
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
     command: str = field(default_factory=command_line)
     version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class DifferingSettings:
+    """What the names of several runs of one method do not say: the settings that differ between them."""
+
+    method: str
+    runs: tuple[str, ...]
+    """What the runs are called in the report."""
+    values: dict[str, tuple[str, ...]]
+    """By setting, the value of each run."""

@@ -10,7 +10,7 @@ from tunesmith.console import printable
 from tunesmith.hardware import Environment
 from tunesmith.reporting.format import count, megabytes, seconds, trained, training
 from tunesmith.reporting.header import Header
-from tunesmith.reporting.schema import MethodResult
+from tunesmith.reporting.schema import MethodResult, Report
 from tunesmith.types import DataSummary
 
 QUOTED = 280
@@ -55,6 +55,15 @@ def cost_table(methods: Sequence[MethodResult], predicted: str = "predictions") 
         rows.append([plain(method.name), *times, count(costs.parameters), trained(costs), megabytes(costs.size_mb)])
     head = ["Method", "Training", f"1,000 {predicted}", "Peak memory", "Parameters", "Trained", "Size"]
     return table(head, rows)
+
+
+def differing_tables(report: Report) -> list[str]:
+    """The settings that differ between runs of one method, a table for each method."""
+    parts = []
+    for group in report.differing or ():
+        rows = ([code(setting), *map(plain, values)] for setting, values in group.values.items())
+        parts.append(table(["Setting that differs", *map(plain, group.runs)], rows))
+    return parts
 
 
 def data_parts(data: DataSummary) -> list[str]:

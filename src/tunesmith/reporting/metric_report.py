@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith.reporting import page
 from tunesmith.reporting.format import chance, directed, estimate, figure, signed_estimate
-from tunesmith.reporting.markdown import cost_table, data_parts, plain, sign, table
+from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
 
 MetricReport = MultilabelReport | RegressionReport
@@ -72,6 +72,7 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
         *([baseline] if baseline else []),
         *([table([directed(deciding), "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
+        *differing_tables(report),
     ]
     if report.pairs:
         tested = list(report.pairs[0].differences)

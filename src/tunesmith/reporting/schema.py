@@ -19,7 +19,7 @@ from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs, TrainingNotes
 from tunesmith.records import omitted_if_none
-from tunesmith.reporting.header import Header
+from tunesmith.reporting.header import DifferingSettings, Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
 from tunesmith.tasks.decisions import DecisionFit
 from tunesmith.types import DataNote, DataSummary
@@ -259,6 +259,8 @@ class Report(Header):
     environment: SeededEnvironment | None = None
     """None where there is no run, only files of responses."""
     verdict: str
+    differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
+    """Settings that differ between runs of one method, where their names do not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.reporting import format
+from tunesmith.reporting.header import DifferingSettings
 from tunesmith.reporting.schema import (
     ClassificationReport,
     GenerationReport,
@@ -24,10 +25,14 @@ TEXT = 100
 def table(
     report: ClassificationReport | MultilabelReport | RegressionReport | GenerationReport, width: int | None = None
 ) -> str:
-    """Return one row per method: the scores that decide, with their intervals, and the main costs."""
+    """Return one row per method: the scores that decide, with their intervals, and the main costs.
+
+    Below are the settings in which runs of one method differ.
+    """
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
-    return _drawn(["method", *columns], rows, width)
+    drawn = _drawn(["method", *columns], rows, width)
+    return f"{drawn}\n{differing_settings(report.differing, width)}" if report.differing else drawn
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:
@@ -40,6 +45,14 @@ def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair
         if flaws := [f"{flaw.count:,} {kind}" for kind, flaw in model.flaws.items() if flaw.count]:
             lines.append(f"{name}: {', '.join(flaws)}")
     return "\n".join(lines)
+
+
+def differing_settings(groups: Sequence[DifferingSettings], width: int | None = None) -> str:
+    """Return the settings that differ between runs of one method, a table for each method."""
+    return "\n".join(
+        _drawn(["setting that differs", *group.runs], [[name, *values] for name, values in group.values.items()], width)
+        for group in groups
+    )
 
 
 def sample_predictions(samples: SamplePredictions) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError, TunesmithError
-from tunesmith.pipeline import in_memory, run_report, seeds as repeats
+from tunesmith.pipeline import in_memory, run_names, run_report, seeds as repeats
 from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
@@ -122,7 +122,8 @@ def _train(folder: Run, plan: ComparisonPlan) -> Comparison:
     if plan.seeds:
         spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in finished.items()}
         folder.write("seeds.json", {"seeds": plan.seeds, "scores": spread})
-        say(f"over {len(plan.seeds)} seeds:\n{repeats.table(spread)}")
+        named = dict(zip(run_names.unique(first)[0], spread.values(), strict=True))
+        say(f"over {len(plan.seeds)} seeds:\n{repeats.table(named)}")
     return _report(folder, first)
 
 

@@ -13,6 +13,8 @@ from tunesmith.pipeline import held_out, in_memory, instruction_runs, new_data, 
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.pipeline.task_table import Scores, task_of
+from tunesmith.records import omitted_if_none
+from tunesmith.reporting.header import DifferingSettings
 from tunesmith.runs import Run
 
 
@@ -24,6 +26,8 @@ class ComparedScores:
     compared: ResponseComparison
     pairs: tuple[ResponsePair, ...]
     verdict: str
+    differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
+    """Settings that differ between runs of one method, where their names do not say it."""
 
 
 def evaluate(
@@ -74,7 +78,7 @@ def evaluate(
     models = {method.name: method.scores for method in content.methods}
     if len(models) == 1:
         return content.methods[0].scores
-    return ComparedScores(models, content.compared, content.pairs, content.verdict)
+    return ComparedScores(models, content.compared, content.pairs, content.verdict, content.differing)
 
 
 def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
