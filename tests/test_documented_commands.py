@@ -107,7 +107,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).symlink_to(ROOT / name)
     rows = tiny.texts(60)
     table = [
-        {"text": text, "label": label, "review": text, "stars": label, "Message": text, "price": len(text)}
+        {
+            "text": text,
+            "label": label,
+            "review": text,
+            "stars": label,
+            "Message": text,
+            "price": len(text),
+            "source": "web",
+        }
         for text, label in rows
     ]
     for name, content in (("reviews", table), ("new", table[:12]), ("unlabelled", table[:12])):

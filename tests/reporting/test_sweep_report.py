@@ -8,7 +8,8 @@ from dataclasses import replace
 from tests.sample_reports import HOSTILE, Balance, content
 from tunesmith.manifest import UNKNOWN_COSTS
 from tunesmith.reporting import sweep_report
-from tunesmith.reporting.schema import Curve, SweepReport, Trial
+from tunesmith.reporting.schema import Curve
+from tunesmith.reporting.sweep_schema import SweepReport, Trial
 
 
 def test_a_hostile_title_and_values_are_only_text() -> None:

@@ -45,7 +45,7 @@ class _Evaluate(Command):
             nargs="+",
             metavar="SOURCE",
             help="run directory, or a JSON, JSONL, CSV or Parquet file with instructions, references and responses; "
-            "then data.name=value settings",
+            "then data.name=value settings, or evaluate.slices",
         )
         parser.add_argument("--data", help="labelled data for a classification run to predict and be scored on")
         add_columns(parser)

@@ -1,5 +1,23 @@
 """From files, folders and hubs to frozen splits."""
 
-from tunesmith.data.dataset import CONVERSATIONS, LABEL_LISTS, LABELLED, NUMBERS, TaskReader, read, read_unlabelled
+from tunesmith.data.dataset import (
+    CONVERSATIONS,
+    LABEL_LISTS,
+    LABELLED,
+    NUMBERS,
+    TaskReader,
+    column_values,
+    read,
+    read_unlabelled,
+)
 
-__all__ = ["CONVERSATIONS", "LABELLED", "LABEL_LISTS", "NUMBERS", "TaskReader", "read", "read_unlabelled"]
+__all__ = [
+    "CONVERSATIONS",
+    "LABELLED",
+    "LABEL_LISTS",
+    "NUMBERS",
+    "TaskReader",
+    "column_values",
+    "read",
+    "read_unlabelled",
+]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from tunesmith.data import conversations, duplicates, examples, sources, splits
-from tunesmith.data.rows import SPLITS, Columns, RejectedRow, RowsBySplit, listed, merge
+from tunesmith.data import cells, conversations, duplicates, examples, sources, splits
+from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
 from tunesmith.tasks import classification, instruction, multilabel, regression
@@ -100,8 +101,11 @@ CONVERSATIONS = TaskReader(
 )
 
 
-def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> Splits:
-    """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits."""
+def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, used_later: Sequence[str] = ()) -> Splits:
+    """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits.
+
+    used_later: columns that `column_values` reads, which are not noted as unused.
+    """
     parsed = reader.parse(data, split, True)
     seed = seed if split.seed is None else split.seed
     with _naming(data):
@@ -131,7 +135,7 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED) -> 
             reader.check_train(rows_by_split["train"])
         rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
         rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
-        notes = [*parsed.notes, *dropped, *duplicated, *label_notes, *short, *left_out]
+        notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *left_out]
         test = rows_by_split.get("test", ())
         groups = len({row.group for row in test})
         if split.group is not None and groups < len(test):
@@ -180,7 +184,46 @@ def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Ex
                 found=counts or "no rows",
                 do="check the data and data.text",
             )
-        return rows, merge([*parsed.notes, *dropped, *left_out])
+        return rows, merge([*parsed.all_notes(), *dropped, *left_out])
+
+
+def column_values(
+    data: Data, split: Split, columns: Sequence[str], ids: Sequence[str], computed: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Read the source again for more columns of a few rows: the values of each as text, in the order of `ids`.
+
+    computed: columns that the source may lack, and that the result then lacks too. Raises DataError for any other.
+    """
+    values: dict[str, dict[str, str]] = {column: {} for column in columns}
+    known, seen = set(ids), 0
+    wanted = [*Columns.of(data, split).settings().values(), *columns]
+    for table in sources.tables(data, split, wanted).values():
+        present = [column for column in columns if column in table.columns]
+        rows = [item for item in table.items if isinstance(item, Row) and item.id in known]
+        seen += len(rows)
+        if rows:
+            _require(table, [column for column in columns if column not in (*present, *computed)])
+        for column in present:
+            values[column] |= {row.id: cells.group(row.values, column) or "" for row in rows}
+    if seen < len(known):
+        raise DataError(
+            "the data has changed since it was read",
+            expected=f"{len(known):,} rows to evaluate",
+            found=f"{seen:,} of them",
+            do="restore the data, or start again",
+        )
+    return {column: [of_column.get(name, "") for name in ids] for column, of_column in values.items() if of_column}
+
+
+def _require(table: Table, missing: Sequence[str]) -> None:
+    if missing:
+        close = get_close_matches(missing[0], table.columns, n=1, cutoff=0.5)
+        raise DataError(
+            f"{table.name}: no column {' and no column '.join(map(quoted, missing))}, which evaluate.slices names",
+            expected="columns of the data, or `length`",
+            found=f"the columns {listed(table.columns)}",
+            do=f"did you mean {close[0]}?" if close else "correct evaluate.slices",
+        )
 
 
 @contextmanager

@@ -46,6 +46,15 @@ class ParsedRows:
     rejected: list[RejectedRow]
     notes: list[DataNote]
     label_names: tuple[str, ...] | None = None
+    unused: tuple[str, ...] = ()
+    """Columns that nothing is learned from."""
+
+    def all_notes(self, used: Sequence[str] = ()) -> list[DataNote]:
+        """Return the notes, and one on the columns that are not used. used: for something else than learning."""
+        unused = [column for column in self.unused if column not in used]
+        if not unused:
+            return self.notes
+        return [DataNote(f"columns that are not used: {listed(unused)}", len(unused)), *self.notes]
 
     @property
     def total(self) -> int:
@@ -160,8 +169,6 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
     rejected: list[RejectedRow] = []
     notes: list[DataNote] = []
     unused = dict.fromkeys(column for name, table in tables.items() for column in reader.unused(table, columns[name]))
-    if unused:
-        notes.append(DataNote(f"columns that are not used: {listed(unused)}", len(unused)))
     for split_name, table in tables.items():
         read_before, rejected_before = sum(map(len, examples.values())), len(rejected)
         for item in _items(table, split_name, columns[split_name], split, reader):
@@ -187,7 +194,7 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
             )
     names = next((table.label_names for table in tables.values() if table.label_names), None)
     rows_by_split = {name: tuple(rows) for name, rows in examples.items() if rows or name in tables}
-    return ParsedRows(rows_by_split, rejected, notes, names)
+    return ParsedRows(rows_by_split, rejected, notes, names, tuple(unused))
 
 
 def check_columns(table: Table, required: Mapping[str, str]) -> None:

@@ -17,13 +17,16 @@ SECTIONS = ("data", "generate", "seed")
 """What may be set anew when a finished run reads new data."""
 
 
-def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a run's recipe with a new source, read as its own data was except where overrides say otherwise."""
+def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = (), more: Sequence[str] = ()) -> Recipe:
+    """Return a run's recipe with a new source, read as its own data was except where overrides say otherwise.
+
+    more: settings that may be set anew besides those of SECTIONS.
+    """
     if source is not None:
         update = {"path": source, "train": None, "validation": None, "test": None, "name": None}
         update |= {"revision": None, "sha256": None}
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
-    return recipes.load(recipe, overrides, sections=SECTIONS)
+    return recipes.load(recipe, overrides, sections=[*SECTIONS, *more])
 
 
 def read(recipe: Recipe) -> list[Example]:

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from tunesmith import records
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.evaluation.slices import SliceScores
 from tunesmith.hardware import Environment
+from tunesmith.reporting import slice_report
 from tunesmith.reporting.schema import Curve, SeededEnvironment
 from tunesmith.runs import Run, data_name
 
@@ -39,6 +41,7 @@ def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Pa
         costs=manifest.costs,
         curve=curve(run),
         notes=manifest.notes,
+        slices=run.load(slice_report.FILE, SliceScores) if run.has(slice_report.FILE) else None,
         **content,
     )
 

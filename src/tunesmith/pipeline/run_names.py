@@ -19,7 +19,7 @@ UNRELATED = (
     *("output_dir", "data", "split", "judge", "serve", "engine.save_strategy", "engine.save_steps"),
     *("engine.save_total_limit", "evaluate.base", "evaluate.bootstrap_samples", "evaluate.confidence"),
     *("evaluate.logging_steps", "evaluate.max_responses", "evaluate.metrics", "evaluate.num_samples"),
-    *("evaluate.report_to", "model.generator"),
+    *("evaluate.metric_for_comparison", "evaluate.report_to", "evaluate.slices", "model.generator"),
 )
 """Sections and settings that do not change what a run learns or how it predicts; that data and split are the same is
 checked by their fingerprints."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import data, hardware
-from tunesmith.evaluation import metrics, multilabel_scores, responses, value_scores
+from tunesmith.evaluation import metrics, multilabel_scores, responses, slices, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.responses import GenerationScores
+from tunesmith.evaluation.slices import SliceMetric
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.pipeline import classification_runs, instruction_runs, multilabel_runs, regression_runs
 from tunesmith.pipeline.fitting import base_model
@@ -62,6 +63,8 @@ class Task:
     """Scores the stored predictions of a run's test split, or of another that is named, with intervals."""
     remarks: Callable[[Run, Any], Iterable[str]] = lambda run, scores: ()
     """What the terminal says of a run and its scores."""
+    slice_metric: Callable[[Sequence[Any]], SliceMetric] | None = None
+    """What is measured on slices of such rows; None where there are no slices."""
     metrics: Metrics
     """Those that may decide between checkpoints and between trials, and how they are computed."""
     target: Callable[[Splits], Target]
@@ -85,6 +88,7 @@ TASKS = {
         scores=ClassificationScores,
         score=classification_runs.score,
         remarks=classification_runs.remarks,
+        slice_metric=slices.accuracy,
         metrics=Metrics(metrics.HIGHER_IS_BETTER, classification_runs.headline, ("train_loss", "log_loss")),
         target=lambda splits: SingleLabel(splits.labels, values=splits.label_values),
         report=classification_runs.report,
@@ -100,6 +104,7 @@ TASKS = {
         evaluate=multilabel_runs.evaluate,
         scores=MultilabelScores,
         score=multilabel_runs.score,
+        slice_metric=slices.micro_f1,
         metrics=Metrics(multilabel_scores.HIGHER_IS_BETTER, multilabel_runs.headline, ("train_loss", "log_loss")),
         target=lambda splits: MultiLabel(splits.labels),
         report=multilabel_runs.report,
@@ -115,6 +120,7 @@ TASKS = {
         evaluate=regression_runs.evaluate,
         scores=RegressionScores,
         score=regression_runs.score,
+        slice_metric=slices.rmse,
         metrics=Metrics(value_scores.HIGHER_IS_BETTER, regression_runs.headline, ("train_rmse", "rmse")),
         target=lambda splits: Number.of(splits.train),
         report=regression_runs.report,
@@ -159,4 +165,4 @@ def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:
 
 def read_splits(recipe: Recipe) -> Splits:
     """Read a recipe's data as its task does."""
-    return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader)
+    return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader, recipe.evaluate.slices)

@@ -235,6 +235,9 @@ class Evaluate(Section):
     metrics: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Functions of your own, as `module:name`, from rows to a number. One of them may be `metric_for_best_model` of a
     classifier."""
+    slices: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    """Columns whose values divide the test rows into slices that are scored one by one; `length` is the quartile of the
+    text's length, where the data has no column of that name."""
     num_samples: Annotated[int, Field(ge=0), BOUNDED] = 3
     """Validation prompts of task `instruction` that are answered at each evaluation, for the log and the report."""
     load_best_model_at_end: bool = True
@@ -337,6 +340,8 @@ class Recipe(Section):
                 "data.format is text, which has no prompts: leave out evaluate.max_responses, evaluate.num_samples and "
                 "prompt.template"
             )
+        if self.task == "instruction" and self.evaluate.slices:
+            raise ValueError("evaluate.slices is for labels and numbers, not for task instruction: leave it out")
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
         return self

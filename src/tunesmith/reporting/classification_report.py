@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import decision_report, page
+from tunesmith.reporting import decision_report, page, slice_report
 from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
@@ -34,6 +34,7 @@ def html(report: ClassificationReport) -> str:
         confusions=confusions,
         weakest=weakest,
         majority=majority,
+        slice_report=slice_report,
         rarest_first=rarest_first,
         dominance=dominance_sentence(report.data),
         pictures=charts.laid_over(curves, validation) if len(list(filter(None, curves))) > 1 else [],
@@ -61,8 +62,7 @@ def markdown(report: ClassificationReport) -> str:
         cost_table(report.methods),
         *differing_tables(report),
     ]
-    if dominance := dominance_sentence(report.data):
-        parts += ["## Recall per label, rarest first", plain(dominance), _recall_table(report)]
+    parts += _recall_parts(report)
     if report.pairs:
         head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Significant"]
         pairs = (
@@ -96,6 +96,7 @@ def markdown(report: ClassificationReport) -> str:
         if m.decision and m.scores.decisions:
             parts.append(f"## Decisions of {plain(m.name)}")
             parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
+    parts += slice_report.markdown(report.methods)
     if len(report.methods) == 1 and (samples := report.methods[0].sample_predictions):
         parts.append(f"## Sample predictions ({samples.split})")
         for row in samples.rows:
@@ -147,15 +148,18 @@ def rarest_first(labels: Sequence[str], data: DataSummary) -> list[str]:
     return sorted(labels, key=lambda label: per_label.get(label, 0))
 
 
-def _recall_table(report: ClassificationReport) -> str:
-    """Return the recall of the rarest labels by every method."""
+def _recall_parts(report: ClassificationReport) -> list[str]:
+    """Return a section on the recall of the rarest labels by every method, where one label is dominant."""
+    if not (dominance := dominance_sentence(report.data)):
+        return []
     rows = []
     for label in rarest_first(report.data.labels, report.data)[:LISTED]:
         scores = [method.scores.per_class[label] for method in report.methods]
         sizes = report.data.splits["train"].per_label.get(label, 0), scores[0].support
         recalls = [metric(of_label.recall if of_label.support else None) for of_label in scores]
         rows.append([plain(label), *(f"{size:,}" for size in sizes), *recalls])
-    return table(["Label", "Train rows", "Test rows", *(plain(method.name) for method in report.methods)], rows)
+    head = ["Label", "Train rows", "Test rows", *(plain(method.name) for method in report.methods)]
+    return ["## Recall per label, rarest first", plain(dominance), table(head, rows)]
 
 
 def majority(data: DataSummary) -> tuple[str, float] | None:

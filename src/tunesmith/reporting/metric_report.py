@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.reporting import page
+from tunesmith.reporting import page, slice_report
 from tunesmith.reporting.format import chance, directed, estimate, figure, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
@@ -43,6 +43,7 @@ def html(
         if len(list(filter(None, curves))) > 1
         else [],
         axes={name: axis(name, width) for name, width in zip(shown, least, strict=True)},
+        slice_report=slice_report,
         gap_axis=charts.axis([0.0, *(end for gap in gaps for end in (gap.low, gap.high))]),
         **values,
     )
@@ -88,4 +89,5 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
             for pair in report.pairs
         )
         parts += ["## Pairs", table(head, pairs), f"p is that of {directed(deciding)}."]
+    parts += slice_report.markdown(report.methods)
     return "\n\n".join([*parts, *(details or []), "## Data", *data_parts(report.data), sign(report)]) + "\n"

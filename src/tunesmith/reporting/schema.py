@@ -15,6 +15,7 @@ from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
+from tunesmith.evaluation.slices import SliceScores
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
 from tunesmith.manifest import Costs, TrainingNotes
@@ -179,6 +180,7 @@ class MethodResult:
     costs: Costs
     curve: Curve | None = None
     """None where training has no steps."""
+    slices: SliceScores | None = omitted_if_none()
     notes: TrainingNotes = field(default_factory=TrainingNotes)
 
 
@@ -317,40 +319,6 @@ class GenerationReport(Report):
     def is_of_files(self) -> bool:
         """Whether the responses come from files, which know no losses, costs or training."""
         return isinstance(self.data, ResponseFiles)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One training of a sweep."""
-
-    run: str
-    """The name of its run directory."""
-    values: dict[str, str]
-    """What was tried, by setting."""
-    score: float
-    """The metric that ranks, on the validation split."""
-    costs: Costs
-    curve: Curve | None
-
-    @property
-    def name(self) -> str:
-        """What a legend calls it."""
-        return self.run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepReport(Header):
-    """sweep.json."""
-
-    metric: str
-    higher_is_better: bool
-    axes: tuple[str, ...]
-    """The settings that vary."""
-    failed: tuple[str, ...]
-    trials: tuple[Trial, ...]
-    """Best first."""
-    test: ClassificationScores | MultilabelScores | RegressionScores | GenerationScores | None
-    """scores.json of the best trial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunesmith.reporting import charts, format, page
 from tunesmith.reporting.format import NAMES
 from tunesmith.reporting.markdown import plain, sign, table
-from tunesmith.reporting.schema import SweepReport
+from tunesmith.reporting.sweep_schema import SweepReport
 
 MOST_CURVES = 8
 """Best trials whose loss curves are laid over each other."""

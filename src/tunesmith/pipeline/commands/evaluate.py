@@ -6,16 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith import recipe as recipes
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.pipeline import held_out, in_memory, instruction_runs, new_data, response_comparison
+from tunesmith.pipeline import (
+    held_out,
+    in_memory,
+    instruction_runs,
+    new_data,
+    response_comparison,
+    run_report,
+    slice_scores,
+)
+from tunesmith.pipeline.commands.train import check_data
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting.methods import load_text_predictor
-from tunesmith.pipeline.task_table import Scores, task_of
+from tunesmith.pipeline.task_table import Scores, read_splits, task_of
+from tunesmith.recipe import Split
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings
 from tunesmith.runs import Run
+
+SLICES = ("evaluate.slices", "slices")
+"""The setting that finished runs take too, by both of its names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,9 @@ def evaluate(
     sources: run directories, whose scores are computed again from their stored predictions; or files or tables with an
     instruction, a reference and a response a row, one model's or several (`data.response_files` finds the columns;
     responses, reference and instruction name them). No model is needed. data: labelled data for a classification run
-    to predict and be scored on; overrides: `data.*` settings, where it differs from the training data. report: an HTML
-    page to write about answers, with a Markdown twin beside it.
+    to predict and be scored on; overrides: `data.*` settings, where it differs from the training data, and
+    `evaluate.slices`, also of a run's own test rows. report: an HTML page to write about answers, with a Markdown twin
+    beside it.
     """
     if not sources:
         raise RecipeError("nothing to evaluate", expected="a run directory, or a file of answers")
@@ -63,11 +78,16 @@ def evaluate(
     if run is not None and data is not None:
         with in_memory.as_path(data) as path:
             return _score_new_data(run, path, overrides)
-    if overrides:
+    if overrides and not all(word.partition("=")[0] in SLICES for word in overrides):
         raise RecipeError(f"stored predictions are scored as they are: {', '.join(overrides)}", do="give --data")
     if run is not None and task is not None:
         scores = task.score(run)
         run.write("scores.json", scores)
+        if overrides:
+            _read_slices(run, overrides)
+        slice_scores.write_test(run)
+        if overrides:
+            run_report.write_run(run)
         if report is not None:
             content = instruction_runs.report({run.manifest.name: run}, confidence_of(run.recipe))
             response_comparison.write(content, Path(report))
@@ -81,9 +101,20 @@ def evaluate(
     return ComparedScores(models, content.compared, content.pairs, content.verdict, content.differing)
 
 
+def _read_slices(run: Run, overrides: Sequence[str]) -> None:
+    """Read the test rows of a run again, for other slices than it was trained with."""
+    recipe = recipes.load(run.recipe, overrides, sections=SLICES[:1])
+    splits = read_splits(recipe)
+    check_data(splits, run)
+    slice_scores.keep(run, slice_scores.read(recipe, splits.test))
+
+
 def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
-    """Predict labelled rows with a run; write predictions/<name>.jsonl and scores-<name>.json."""
-    examples = new_data.read(new_data.settings(run.recipe, source, overrides))
+    """Predict labelled rows with a run; write predictions/<name>.jsonl, scores-<name>.json and, of slices,
+    slices-<name>.json.
+    """
+    recipe = new_data.settings(run.recipe, source, overrides, more=SLICES[:1])
+    examples = new_data.read(recipe)
     predictor = load_text_predictor(run)
     noun = "label" if predictor.labels else "number"
     if missing := [example.id for example in examples if example.gold is None]:
@@ -97,10 +128,12 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
         unknown := sorted({label for row in examples for label in row.all_labels} - {*predictor.labels})
     ):
         raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(predictor.labels))
+    slice_values = slice_scores.read(recipe, examples, Split())
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):
         name = f"new-{name}"  # the run's own splits keep their files
     run.write_predictions(name, held_out.predict(predictor, examples))
     scores = task_of(run).score(run, name)
     run.write(f"scores-{name}.json", scores)
+    slice_scores.write(run, slice_values, name)
     return scores

@@ -24,7 +24,7 @@ from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import TASKS, scores_of
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting import sweep_report as pages
-from tunesmith.reporting.schema import SweepReport, Trial
+from tunesmith.reporting.sweep_schema import SweepReport, Trial
 from tunesmith.runs import Run
 
 TRIALS = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from tunesmith.console import say, warn
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
-from tunesmith.pipeline import custom_metrics, held_out, in_memory, run_report
+from tunesmith.pipeline import custom_metrics, held_out, in_memory, run_report, slice_scores
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
@@ -51,7 +51,7 @@ def train(
                 run_report.write_run(run)
             return run
         splits = read_splits(recipe)
-        _check_data(splits, run)
+        check_data(splits, run)
         return fit(recipe, splits, run, skip_test=skip_test)
     parent = None
     if continue_from:
@@ -88,7 +88,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
         run.save_manifest(_manifest(recipe, splits, run.decision("parent")))
     with _end_recorded(run):
         custom_metrics.load(recipe)  # what cannot be imported should fail before the training
-        _fit(method, job, skip_test=skip_test)
+        slice_values = slice_scores.read(recipe, splits.test)  # and so should unknown columns
+        _fit(method, job, slice_values, skip_test=skip_test)
     return run
 
 
@@ -123,7 +124,7 @@ def _end_recorded(run: Run) -> Iterator[None]:
         raise
 
 
-def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
+def _fit(method: Method, job: Job, slice_values: Mapping[str, Sequence[str]], *, skip_test: bool) -> None:
     """Train, save the model, predict and score the held-out rows, and report."""
     recipe, splits, run = job.recipe, job.splits, job.run
     with processes.loading():
@@ -145,7 +146,8 @@ def _fit(method: Method, job: Job, *, skip_test: bool) -> None:
             runs.write_folder(run.model, result.predictor.save)
         if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
             result = replace(result, predictor=method.load(run.model, recipe), validation=None)
-        _finish(replace(job, splits=replace(splits, test=())) if skip_test else job, result, watch)
+        job = replace(job, splits=replace(splits, test=())) if skip_test else job
+        _finish(job, result, watch, slice_values)
 
 
 def open_test(run: Run) -> Run:
@@ -154,13 +156,14 @@ def open_test(run: Run) -> Run:
         return run
     recipe = run.recipe
     splits = read_splits(recipe)
-    _check_data(splits, run)
+    check_data(splits, run)
     manifest = run.finished
     costs = manifest.costs
     result = TrainResult(methods.load_predictor(run), costs.parameters, costs.trainable, manifest.notes)
     watch = hardware.Stopwatch()
     watch.seconds["train"] = costs.train_seconds or 0.0
-    _finish(job_of(recipe, splits, run), result, watch, costs.peak_memory_mb)
+    slice_values = slice_scores.read(recipe, splits.test)
+    _finish(job_of(recipe, splits, run), result, watch, slice_values, costs.peak_memory_mb)
     return run
 
 
@@ -211,7 +214,8 @@ def _check_parent(parent: Run, splits: Splits) -> None:
         warn(f"{parent.path} was trained on other rows or another split: it may have learned rows of this test split")
 
 
-def _check_data(splits: Splits, run: Run) -> None:
+def check_data(splits: Splits, run: Run) -> None:
+    """Raise RunError unless the splits are those that a run began with."""
     before = run.manifest.data.fingerprint
     if before != splits.fingerprints["data"]:
         raise RunError(
@@ -222,7 +226,13 @@ def _check_data(splits: Splits, run: Run) -> None:
         )
 
 
-def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: float | None = None) -> None:
+def _finish(
+    job: Job,
+    result: TrainResult,
+    watch: hardware.Stopwatch,
+    slice_values: Mapping[str, Sequence[str]],
+    peak: float | None = None,
+) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
     task = TASKS[job.recipe.task]
     outcome = task.evaluate(job, result, watch)
@@ -231,6 +241,8 @@ def _finish(job: Job, result: TrainResult, watch: hardware.Stopwatch, peak: floa
         job.run.write("scores.json", scores)
         for line in task.remarks(job.run, scores):
             say(line)
+        slice_scores.keep(job.run, slice_values)
+        slice_scores.write_test(job.run)
         if custom := custom_metrics.load(job.recipe):
             values = custom_metrics.score(custom, job.run.predictions("test", task.row))
             job.run.write(custom_metrics.FILE, values)

@@ -12,6 +12,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
+from tunesmith.pipeline import slice_scores
 from tunesmith.pipeline.fitting import interruption
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
@@ -23,9 +24,10 @@ def check_data(planned: Sequence[Recipe]) -> None:
     """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
     checked: dict[str, Splits] = {}
     for recipe in planned:
-        key = repr((recipe.data, recipe.split, recipe.seed))
+        key = repr((recipe.data, recipe.split, recipe.seed, recipe.evaluate.slices))
         if key not in checked:
             checked[key] = splits = read_splits(recipe)
+            slice_scores.read(recipe, splits.test)
             if not splits.test:
                 raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
             for line in summary.lines(splits.notes):
