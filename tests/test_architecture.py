@@ -27,7 +27,7 @@ LAYERS = [
     {"evaluation", "endpoints"},
     {"training", "prediction", "judging", "exporting", "serving", "reporting"},
     {"pipeline"},
-    {"classifier", "cli"},
+    {"estimators", "cli"},
     {"__init__", "__main__"},
 ]
 """A module may import what stands above it, and its own package; stages (training, prediction, ...) not each other."""
@@ -63,7 +63,7 @@ DOORS = {
     "peft": {"models/adapters.py"},
     "bitsandbytes": {"models/quantize.py"},
     "deepspeed": {"training/zero.py"},
-    "sklearn": {"classifier.py"},
+    "sklearn": {"estimators/classifiers.py", "estimators/regressor.py", "estimators/text_estimator.py"},
     "datasets": {"data/hub.py"},
     "gguf": {"exporting/gguf.py"},
     "llama_cpp": {"models/llama_cpp.py"},

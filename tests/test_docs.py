@@ -35,6 +35,6 @@ def test_the_readme_names_every_command_and_none_that_does_not_exist() -> None:
 def test_every_command_is_a_function() -> None:
     for name in set(cli.COMMANDS) - {"runs"}:
         assert callable(getattr(tunesmith, name.replace("-", "_")))
-    assert callable(tunesmith.TextClassifier)
+    assert all(callable(getattr(tunesmith, name)) for name in tunesmith.__all__ if name.startswith("Text"))
     with pytest.raises(AttributeError):
         _ = tunesmith.nothing

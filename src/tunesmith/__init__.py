@@ -10,7 +10,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "TextClassifier": "tunesmith.classifier",
+    "TextClassifier": "tunesmith.estimators",
+    "TextMultilabelClassifier": "tunesmith.estimators",
+    "TextRegressor": "tunesmith.estimators",
     "chat": "tunesmith.pipeline.commands.chat",
     "check": "tunesmith.pipeline.commands.check",
     "compare": "tunesmith.pipeline.commands.compare",

@@ -3,6 +3,7 @@
     TunesmithError
     ├── RecipeError       a recipe or an override is wrong
     ├── DataError         the data is missing, broken or contradicts itself
+    │   └── InputError    an estimator cannot take these texts or targets; a ValueError too
     ├── ModelError        a model cannot be loaded, or does not fit the task
     ├── TrainingError     training cannot go on (non-finite loss, nothing to learn)
     ├── RunError          a run directory is missing, damaged, or not comparable
@@ -62,6 +63,10 @@ class DataError(TunesmithError):
         """Return the error with the name of the file or table that it concerns before it."""
         self.args = (f"{place}: {self}",)
         return self
+
+
+class InputError(DataError, ValueError):
+    """An estimator cannot take these texts, targets or parameters; also a ValueError, which scikit-learn raises."""
 
 
 class ModelError(TunesmithError):

@@ -40,6 +40,8 @@ class Example:
 
     labels: tuple[str, ...] | None = None
     """Of task `multilabel`: the names of all labels that apply, perhaps none; None where that is not known."""
+    weight: float = 1.0
+    """Weight of the row in training: one of weight 2 counts as two rows."""
 
     @property
     def all_labels(self) -> tuple[str, ...]:

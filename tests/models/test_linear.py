@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from tunesmith.models import linear, low_rank, newton
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.recipe import Linear
 from tunesmith.tasks.classification import SingleLabel, class_weights
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.regression import Number
 from tunesmith.types import Example
 
 LABELS = tuple(sorted(tiny.WORDS))
@@ -195,6 +198,28 @@ print(json.dumps([(after - before) / 1024, regression.size]))
     megabytes, parameters = json.loads(output.splitlines()[-1])
     assert parameters == 128 * (20_000 + 10_000) + 10_000
     assert megabytes < 500
+
+
+@pytest.mark.usefixtures("at_the_optimum")
+@pytest.mark.parametrize("vectorizer", ["tfidf", "count"])
+@pytest.mark.parametrize("setting", ["none", "balanced"])
+@pytest.mark.parametrize("kind", ["two labels", "three labels", "label sets", "numbers"])
+def test_a_row_of_weight_n_counts_as_n_rows(kind: str, setting: str, vectorizer: str) -> None:
+    names = LABELS[:2] if kind == "two labels" else LABELS
+    drawn = np.random.default_rng(0).integers(0, 4, size=90).tolist()
+    weighted = [
+        Example(str(i), text, label=label, labels=(label,) if i % 7 else (), value=len(text), weight=float(weight))
+        for i, ((text, label), weight) in enumerate(zip(tiny.texts(90, labels=names), drawn, strict=True))
+        if weight
+    ]
+    repeated = [replace(row, weight=1.0) for row in weighted for _ in range(int(row.weight))]
+    options = Linear(vectorizer=vectorizer, min_df=1)
+    logits = []
+    for rows in (weighted, repeated):
+        target = {"label sets": MultiLabel(names), "numbers": Number.of(rows)}.get(kind, SingleLabel(names))
+        fitted = linear.fit(rows, target, options, target.weights(rows, setting)).predictor
+        logits.append(fitted.logits(weighted))
+    np.testing.assert_allclose(*logits, rtol=1e-3, atol=2e-3)
 
 
 def test_the_number_of_texts_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

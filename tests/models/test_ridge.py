@@ -19,9 +19,10 @@ def test_the_optimum_is_that_of_scikit_learn(kind: str, C: float) -> None:
     features = table if kind == "sparse" else table.toarray()
     values = table @ draw.normal(size=80) + 3 + draw.normal(size=300)
     halves = ColumnBlocks([features[:, :30], features[:, 30:]]) if kind == "sparse" else ColumnBlocks([features])
-    weight, bias, converged = ridge.fit(halves, values, C, 1000)
-    expected = Ridge(alpha=1 / C, tol=1e-10).fit(table.toarray(), values)
+    row_weights = draw.choice([0.5, 2.0], 300)
+    weight, bias, converged = ridge.fit(halves, values, row_weights, C, 1000)
+    expected = Ridge(alpha=1 / C, tol=1e-10).fit(table.toarray(), values, sample_weight=row_weights)
     assert converged
     np.testing.assert_allclose(weight[0], expected.coef_, atol=1e-4)
     np.testing.assert_allclose(bias[0], expected.intercept_, atol=1e-4)
-    assert not ridge.fit(halves, values, C, 2)[2]
+    assert not ridge.fit(halves, values, row_weights, C, 2)[2]

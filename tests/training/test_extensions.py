@@ -144,5 +144,28 @@ def test_a_cross_entropy_of_ones_own_has_the_gradients_of_ours(project: Path) ->
     assert own.item() == pytest.approx(plain.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_row_of_weight_n_counts_as_n_rows(own: bool) -> None:
+    """Of every loss of encoders, with rows that are not learned."""
+
+    class Outputs(nn.Module):
+        def forward(self, rows: torch.Tensor) -> object:
+            return type("Output", (), {"logits": torch.linspace(-1, 2, 12).view(4, 3)[rows, :outputs]})
+
+    nan = float("nan")
+    classes = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+    per_row = (lambda logits, targets: logits.square().sum(1)) if own else None
+    for loss, labels, outputs in (
+        (losses.Classification(classes, per_row), torch.tensor([2, IGNORE, 1, 0]), 3),
+        (losses.MultilabelLoss(classes, 2.0, per_row), torch.tensor([[1.0, 0, 0], [nan] * 3, [0, 1, 1], [0, 0, 0]]), 3),
+        (losses.NumberLoss(per_row=per_row), torch.tensor([0.5, nan, 3, -1]), 1),
+    ):
+        weighted = Batch({"rows": torch.arange(4)}, labels, ("a", "b", "c", "d"), weights=torch.tensor([2.0, 7, 1, 3]))
+        rows = torch.tensor([0, 0, 1, 2, 3, 3, 3])
+        repeated = Batch({"rows": rows}, labels[rows], tuple("aabcddd"))
+        assert loss.count(weighted) == loss.count(repeated)
+        assert loss.total(Outputs(), weighted).item() == pytest.approx(loss.total(Outputs(), repeated).item(), rel=1e-6)
+
+
 def test_an_extension_is_what_the_module_has(project: Path) -> None:
     assert extensions.load("my_project:profit", "x") is sys.modules["my_project"].profit

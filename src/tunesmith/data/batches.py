@@ -52,10 +52,13 @@ class Batch:
     """Which examples these are."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each example in the one row; None where rows are padded."""
+    weights: torch.Tensor | None = None
+    """B: of the examples in the loss; None for 1 each."""
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,14 @@ def collate(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
     import torch
 
     padded = tokenizer.pad([row.inputs for row in rows], return_tensors="pt", return_attention_mask=True, verbose=False)
-    return Batch(dict(padded), torch.tensor([row.label for row in rows]), tuple(row.id for row in rows))
+    labels = torch.tensor([row.label for row in rows])
+    return Batch(dict(padded), labels, tuple(row.id for row in rows), weights=_weights(rows))
+
+
+def _weights(rows: Sequence[Encoded]) -> torch.Tensor | None:
+    import torch
+
+    return None if all(row.weight == 1 for row in rows) else torch.tensor([row.weight for row in rows])
 
 
 class Layout(Protocol[RowT_contra, BatchT_co]):
@@ -197,7 +207,8 @@ class Unpadded(_ByLength):
         lengths = tuple(len(row) for row in rows)
         inputs = {name: torch.tensor([[i for row in rows for i in row.inputs[name]]]) for name in rows[0].inputs}
         inputs["position_ids"] = torch.cat([torch.arange(self.first, self.first + n) for n in lengths])[None]
-        return Batch(inputs, torch.tensor([row.label for row in rows]), tuple(row.id for row in rows), lengths)
+        labels, ids = torch.tensor([row.label for row in rows]), tuple(row.id for row in rows)
+        return Batch(inputs, labels, ids, lengths, _weights(rows))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class Encoded:
     label: int | float | list[float] = IGNORE
     """What a loss compares the model's outputs with, where it is known: the index of a label, a number, or 0 or 1 for
     each label."""
+    weight: float = 1.0
+    """Of the example in the loss."""
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -70,7 +72,10 @@ def encode(
         chunk = examples[start : start + CHUNK]
         inputs, long = _tokenize(chunk, tokenizer, max_length)
         labels = [IGNORE] * len(chunk) if target is None else target.encode(chunk)
-        encoded += [Encoded(example.id, row, label) for example, row, label in zip(chunk, inputs, labels, strict=True)]
+        encoded += [
+            Encoded(example.id, row, label, example.weight)
+            for example, row, label in zip(chunk, inputs, labels, strict=True)
+        ]
         cut += [chunk[i].id for i in long]
     return encoded, [note(f"cut at {max_length} tokens (model.max_length)", cut)] if cut else []
 

@@ -1,12 +1,13 @@
 """Tables in memory: pandas and polars frames, `datasets.Dataset`, rows as a list of dicts, columns as a dict of lists.
 
 They become a JSON Lines file, which every command reads: trainings are processes of their own, and a run that is
-resumed needs its data again. None of these libraries is imported here.
+resumed needs its data again. Of these libraries none is imported that the user's data is not from.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,11 @@ def texts(values: Any) -> list[Any]:
             f"cannot read texts from {_described(values)}: expected a string, a list of strings, or {TABLES}"
         )
     return list(values)
+
+
+def table_of(library: str, columns: Mapping[str, Any]) -> Any:
+    """Return columns as a DataFrame of `pandas` or `polars`."""
+    return importlib.import_module(library).DataFrame(dict(columns))
 
 
 def store(table: Iterable[Values], folder: Path) -> Path:

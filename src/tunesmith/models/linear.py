@@ -73,25 +73,31 @@ class Regression:
     projection: Floats | None = None
 
     @classmethod
-    def fit(cls, features: ColumnBlocks, gold: Sequence[int], settings: Linear, weights: Floats) -> Regression:
-        """Fit logistic regression on rows of features (sparse or dense) with one weight per class."""
+    def fit(
+        cls,
+        features: ColumnBlocks,
+        gold: Sequence[int],
+        settings: Linear,
+        weights: Floats,
+        row_weights: Floats | float = 1.0,
+    ) -> Regression:
+        """Fit logistic regression on rows of features (sparse or dense) with one weight per class, and per row."""
         from tunesmith.models import newton
 
         (rows, columns), classes = features.shape, len(weights)
         name, targets = solver(rows, columns, classes), np.asarray(gold)
+        scale = weights[targets] * row_weights
         if classes > MANY_CLASSES:
             console.warn(f"{classes:,} classes, {rows:,} rows, {columns:,} features: {ADVICE[name]}")
         if name == "low-rank":
             from tunesmith.models import low_rank
 
             table = features.joined()
-            projection, weight, bias = low_rank.fit(table, targets, weights[targets], classes, settings.C)
+            projection, weight, bias = low_rank.fit(table, targets, scale, classes, settings.C)
             if isinstance(table, np.ndarray):  # of a probe: few columns, so that the product is small
                 return cls(weight @ projection.T, bias)
             return cls(weight, bias, projection)
-        weight, bias, converged = newton.fit(
-            features, targets, weights[targets], classes, settings.C, settings.max_iter
-        )
+        weight, bias, converged = newton.fit(features, targets, scale, classes, settings.C, settings.max_iter)
         _warn_unless(converged, settings)
         return cls(weight, bias)
 
@@ -103,23 +109,31 @@ class Regression:
         known: Sequence[Sequence[float]],
         settings: Linear,
         weights: Floats,
+        row_weights: Floats,
     ) -> Regression:
         """Fit a logistic regression for each label. known: 0 or 1 for each row and label."""
         from tunesmith.models import newton
 
         known_NK = np.asarray(known) > 0
-        weight, bias, converged = newton.fit_labels(features, known_NK, weights, settings.C, settings.max_iter)
+        weight, bias, converged = newton.fit_labels(
+            features, known_NK, weights, row_weights, settings.C, settings.max_iter
+        )
         _warn_unless(converged, settings)
         return cls(weight, bias)
 
     @classmethod
     def fit_number(
-        cls, features: ColumnBlocks, target: Number, values: Sequence[float], settings: Linear
+        cls,
+        features: ColumnBlocks,
+        target: Number,
+        values: Sequence[float],
+        settings: Linear,
+        row_weights: Floats,
     ) -> Regression:
         """Fit ridge regression to standardised numbers; the weights give them in their own unit."""
         from tunesmith.models import ridge
 
-        weight, bias, converged = ridge.fit(features, np.asarray(values), settings.C, settings.max_iter)
+        weight, bias, converged = ridge.fit(features, np.asarray(values), row_weights, settings.C, settings.max_iter)
         _warn_unless(converged, settings)
         return cls(weight * target.scale, bias * target.scale + target.mean)
 
@@ -147,12 +161,12 @@ def fit_head(
     features: ColumnBlocks, examples: Sequence[Example], target: Target, settings: Linear, weights: Floats
 ) -> tuple[Regression, Target]:
     """Fit the regression that suits a target, and return what its outputs stand for. weights: one per label."""
-    encoded = target.encode(examples)
+    encoded, row_weights = target.encode(examples), np.array([example.weight for example in examples])
     if isinstance(target, Number):
-        return Regression.fit_number(features, target, encoded, settings), Number()
+        return Regression.fit_number(features, target, encoded, settings, row_weights), Number()
     if isinstance(target, MultiLabel):
-        return Regression.fit_labels(features, target, encoded, settings, weights), target
-    return Regression.fit(features, encoded, settings, weights), target
+        return Regression.fit_labels(features, target, encoded, settings, weights, row_weights), target
+    return Regression.fit(features, encoded, settings, weights, row_weights), target
 
 
 @dataclass(frozen=True)

@@ -151,18 +151,20 @@ def fit_labels(
     features: ColumnBlocks,
     known_NK: NDArray[np.bool_],
     positive_weights_K: NDArray[np.float64],
+    row_weights_N: NDArray[np.float64],
     C: float,
     max_iter: int,
     threads: int | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
     """Fit a logistic regression for each of K labels, all at once, whether or not the others apply.
 
-    known_NK: which label each row has. positive_weights_K: weight of the rows that have it. Returns the same as `fit`.
+    known_NK: which label each row has. positive_weights_K: weight of the rows that have it, besides their own. Returns
+    the same as `fit`.
     """
     dtype = features.blocks[0].dtype
-    weights_NK = np.where(known_NK, positive_weights_K, 1.0)
+    weights_NK = np.where(known_NK, positive_weights_K, 1.0) * row_weights_N[:, None]
     with_label_K = np.maximum((weights_NK * known_NK).sum(axis=0), 0.5)
-    without_K = np.maximum((~known_NK).sum(axis=0), 0.5)
+    without_K = np.maximum((weights_NK * ~known_NK).sum(axis=0), 0.5)
     loss = _LabelLoss(known_NK, (C * weights_NK).astype(dtype))
     return _minimize(features, loss, np.log(with_label_K / without_K).astype(dtype), max_iter, threads)
 

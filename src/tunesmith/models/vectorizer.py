@@ -55,9 +55,24 @@ def vectorize(examples: Sequence[Example], settings: Linear) -> Vectorized:
     features = ColumnBlocks([block for block in blocks if block.shape[1]])
     if settings.vectorizer == "count" or not vocabulary:
         return Vectorized(vocabulary, None, features)
-    idf = np.log((1 + len(examples)) / (1 + np.concatenate(frequencies))) + 1
+    rows: float = len(examples)
+    frequency: NDArray[Any] = np.concatenate(frequencies)
+    if any(example.weight != 1 for example in examples):
+        weights_N = np.array([example.weight for example in examples])
+        rows, frequency = weights_N.sum(), _weighted_frequency(features, weights_N)
+    idf = np.log((1 + rows) / (1 + frequency)) + 1
     _weight(features, idf)
     return Vectorized(vocabulary, idf, features)
+
+
+def _weighted_frequency(features: ColumnBlocks, weights_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the weights of the texts that contain each n-gram."""
+    return np.concatenate(
+        [
+            np.bincount(block.indices, np.repeat(weights_N, np.diff(block.indptr)), minlength=block.shape[1])
+            for block in features.blocks
+        ]
+    )
 
 
 def _weight(features: ColumnBlocks, idf: NDArray[np.float64]) -> None:

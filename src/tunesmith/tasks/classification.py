@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -114,8 +114,10 @@ def class_weights(
         return np.array([setting.get(label, 1.0) for label in labels])
     if setting == "none":
         return np.ones(len(labels))
-    counts = Counter(example.label for example in examples)
-    return np.array([len(examples) / (len(labels) * counts[label]) for label in labels])
+    counts: defaultdict[str | None, float] = defaultdict(float)
+    for example in examples:
+        counts[example.label] += example.weight
+    return np.array([sum(counts.values()) / (len(labels) * counts[label]) for label in labels])
 
 
 def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:

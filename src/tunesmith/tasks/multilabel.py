@@ -35,14 +35,15 @@ class MultiLabel:
 
     def weights(self, examples: Sequence[Example], setting: str | Mapping[str, float]) -> Floats:
         """Return the weight of each label where it applies; `balanced` is rows without it over rows with it, and
-        1 of a label that every row has."""
+        1 of a label that every row has, or none."""
         if isinstance(setting, Mapping):
             return classification.class_weights(examples, self.labels, setting)
         if setting == "none":
             return np.ones(len(self.labels))
-        counts = gold(examples, self.labels).sum(axis=0)
-        without = len(examples) - counts
-        return np.asarray(np.where(without, without / counts, 1.0), dtype=np.float64)
+        weights_N = np.array([example.weight for example in examples])
+        with_K = weights_N @ gold(examples, self.labels)
+        without_K = weights_N.sum() - with_K
+        return np.divide(without_K, with_K, out=np.ones(len(with_K)), where=(with_K > 0) & (without_K > 0))
 
     def predictions(self, examples: Sequence[Example], logits_NK: Floats) -> list[MultilabelPrediction]:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""

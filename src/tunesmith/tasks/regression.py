@@ -28,9 +28,10 @@ class Number:
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Number:
-        """Return the target of these training examples: their mean and standard deviation."""
-        values = gold(examples)
-        return cls(float(values.mean()), float(values.std()))
+        """Return the target of these training examples: their mean and standard deviation (1 of equal numbers)."""
+        values, weights = gold(examples), [example.weight for example in examples]
+        mean = float(np.average(values, weights=weights))
+        return cls(mean, float(np.average((values - mean) ** 2, weights=weights)) ** 0.5 or 1.0)
 
     def encode(self, examples: Sequence[Example]) -> list[float]:
         """Return the standardised number of each example."""

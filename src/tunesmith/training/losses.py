@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -47,6 +48,13 @@ class Loss(Protocol[BatchT_contra]):
 
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of the user (`train.loss`): logits N x K and targets N -> N values."""
+CROSS_ENTROPY: RowLoss = partial(nn.functional.cross_entropy, reduction="none")
+
+
+def _row_weights(batch: Batch, learned_B: torch.Tensor) -> torch.Tensor:
+    """Return the weights of the rows that are learned, N."""
+    weights_B = torch.ones(len(learned_B)) if batch.weights is None else batch.weights
+    return weights_B.to(learned_B.device)[learned_B]
 
 
 def focal(logits_NK: torch.Tensor, labels_N: torch.Tensor, *, gamma: float) -> torch.Tensor:
@@ -67,15 +75,17 @@ class Classification:
 
     def count(self, batch: Batch) -> float:
         labels = batch.labels.cpu()
-        return float(self.weights[labels[labels != IGNORE]].sum())
+        learned_B = labels != IGNORE
+        return float((self.weights[labels[learned_B]] * _row_weights(batch, learned_B)).sum())
 
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         logits_BK = unpadding.run(model, batch).logits.float()
         weights = self.weights.to(logits_BK.device, logits_BK.dtype)
-        if self.per_row is not None:
+        if (per_row := self.per_row or (None if batch.weights is None else CROSS_ENTROPY)) is not None:
             learned_B = batch.labels != IGNORE
             labels = batch.labels[learned_B]
-            return (weights[labels] * self.per_row(logits_BK[learned_B], labels)).sum()
+            scale_N = weights[labels] * _row_weights(batch, learned_B)
+            return (scale_N * per_row(logits_BK[learned_B], labels)).sum()
         return nn.functional.cross_entropy(
             logits_BK, batch.labels, weight=weights, ignore_index=IGNORE, reduction="sum"
         )
@@ -106,16 +116,18 @@ class NumberLoss:
     """Instead, from logits N x 1 and numbers N."""
 
     def count(self, batch: Batch) -> float:
-        return float((~batch.labels.isnan()).sum())
+        return float(_row_weights(batch, ~batch.labels.isnan()).sum())
 
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         logits_B1 = unpadding.run(model, batch).logits.float()
         learned_B = ~batch.labels.isnan()
         outputs_N1, values_N = logits_B1[learned_B], batch.labels[learned_B]
         if self.per_row is not None:
-            return self.per_row(outputs_N1, values_N).sum()
-        loss = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
-        return loss(outputs_N1[:, 0], values_N, reduction="sum")
+            losses_N = self.per_row(outputs_N1, values_N)
+        else:
+            loss = nn.functional.huber_loss if self.huber else nn.functional.mse_loss
+            losses_N = loss(outputs_N1[:, 0], values_N, reduction="none")
+        return (losses_N * _row_weights(batch, learned_B)).sum()
 
 
 @dataclass(frozen=True)
@@ -130,19 +142,19 @@ class MultilabelLoss:
     """Instead, from logits and labels (0 or 1), both N x K."""
 
     def count(self, batch: Batch) -> float:
-        learned = int((~batch.labels.isnan().any(dim=1)).sum())
-        return float(learned if self.per_row is not None else learned * batch.labels.shape[1])
+        total = float(_row_weights(batch, ~batch.labels.isnan().any(dim=1)).sum())
+        return total if self.per_row is not None else total * batch.labels.shape[1]
 
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         logits_BK = unpadding.run(model, batch).logits.float()
         learned_B = ~batch.labels.isnan().any(dim=1)
-        logits_NK, labels_NK = logits_BK[learned_B], batch.labels[learned_B]
+        logits_NK, labels_NK, scale_N = logits_BK[learned_B], batch.labels[learned_B], _row_weights(batch, learned_B)
         if self.per_row is not None:
-            return self.per_row(logits_NK, labels_NK).sum()
+            return (self.per_row(logits_NK, labels_NK) * scale_N).sum()
         weights = self.positive_weights.to(logits_BK.device, logits_BK.dtype)
         losses_NK = nn.functional.binary_cross_entropy_with_logits(
             logits_NK, labels_NK, pos_weight=weights, reduction="none"
         )
         if self.gamma:  # (1 - p)^gamma of what each label is
             losses_NK = losses_NK * (self.gamma * nn.functional.logsigmoid(logits_NK * (1 - 2 * labels_NK))).exp()
-        return losses_NK.sum()
+        return (losses_NK * scale_N[:, None]).sum()

@@ -33,6 +33,8 @@ class Method:
     default_variant: str | None = None
     """The variant that goes by the method's name alone."""
     export_targets: tuple[str, ...] = ("safetensors",)
+    weighs_rows: bool = False
+    """Whether training rows may have weights."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
 
@@ -84,6 +86,7 @@ class LinearMethod(Method):
     """Bag of words and logistic or ridge regression."""
 
     tasks = ("classification", "multilabel", "regression")
+    weighs_rows = True
 
     def describe(self, recipe: Recipe) -> str:
         kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
@@ -111,6 +114,7 @@ class ProbeMethod(Method):
     """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
     tasks = ("classification", "multilabel", "regression")
+    weighs_rows = True
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
@@ -171,6 +175,7 @@ class EncoderMethod(FineTunedMethod):
     """A fine-tuned encoder with a classification head."""
 
     tasks = ("classification", "multilabel", "regression")
+    weighs_rows = True
     variants = ("full", "lora", "qlora")
     default_variant = "full"
     export_targets = (*WEIGHTS, *PROGRAMS)
