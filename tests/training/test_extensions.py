@@ -150,15 +150,15 @@ def test_a_row_of_weight_n_counts_as_n_rows(own: bool) -> None:
 
     class Outputs(nn.Module):
         def forward(self, rows: torch.Tensor) -> object:
-            return type("Output", (), {"logits": torch.linspace(-1, 2, 12).view(4, 3)[rows, :outputs]})
+            return type("Output", (), {"logits": torch.linspace(-1, 2, 12).view(4, 3)[rows]})
 
     nan = float("nan")
     classes = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
     per_row = (lambda logits, targets: logits.square().sum(1)) if own else None
-    for loss, labels, outputs in (
-        (losses.Classification(classes, per_row), torch.tensor([2, IGNORE, 1, 0]), 3),
-        (losses.MultilabelLoss(classes, 2.0, per_row), torch.tensor([[1.0, 0, 0], [nan] * 3, [0, 1, 1], [0, 0, 0]]), 3),
-        (losses.NumberLoss(per_row=per_row), torch.tensor([0.5, nan, 3, -1]), 1),
+    for loss, labels in (
+        (losses.Classification(classes, per_row), torch.tensor([2, IGNORE, 1, 0])),
+        (losses.MultilabelLoss(classes, 2.0, per_row), torch.tensor([[1.0, 0, 0], [nan] * 3, [0, 1, 1], [0, 0, 0]])),
+        (losses.NumberLoss(per_row=per_row), torch.tensor([0.5, nan, 3, -1])),
     ):
         weighted = Batch({"rows": torch.arange(4)}, labels, ("a", "b", "c", "d"), weights=torch.tensor([2.0, 7, 1, 3]))
         rows = torch.tensor([0, 0, 1, 2, 3, 3, 3])

@@ -81,7 +81,8 @@ class Classification:
     def total(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         logits_BK = unpadding.run(model, batch).logits.float()
         weights = self.weights.to(logits_BK.device, logits_BK.dtype)
-        if (per_row := self.per_row or (None if batch.weights is None else CROSS_ENTROPY)) is not None:
+        per_row = self.per_row if batch.weights is None else self.per_row or CROSS_ENTROPY
+        if per_row is not None:
             learned_B = batch.labels != IGNORE
             labels = batch.labels[learned_B]
             scale_N = weights[labels] * _row_weights(batch, learned_B)
