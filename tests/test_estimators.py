@@ -346,6 +346,7 @@ def test_bad_input_is_explained() -> None:
         (LABELS[:-1], "120 texts, 119 targets"),
         (["a"] * 120, "same label"),
         ([None, *LABELS[1:]], "1 labels are missing"),
+        (pandas.Series([pandas.NA, *LABELS[1:]], dtype=object), "1 labels are missing"),
         ([float("nan"), *[0.0, 1.0, 2.0] * 39, 1.0, 2.0], "NaN"),
         (np.linspace(0, 1, 120), "continuous"),
         (None, "target y is None"),

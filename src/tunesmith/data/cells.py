@@ -16,6 +16,8 @@ LONGEST_LABEL = 1000
 """Characters; what is longer is a text in the wrong column."""
 
 
+PANDAS_MISSING = ("NAType", "NaTType")
+"""Names of the types of pandas' missing values, which are neither None nor NaN."""
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
@@ -27,8 +29,10 @@ class InvalidRow(Exception):
 
 
 def is_null(value: Any) -> bool:
-    """Return whether a value is missing: None, NaN, or white space only."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (value == "" or str(value).isspace())
+    """Return whether a value is missing: None, NaN, pandas' NA and NaT, or white space only."""
+    if value is None or type(value).__name__ in PANDAS_MISSING:
+        return True
+    return (isinstance(value, float) and math.isnan(value)) or value == "" or str(value).isspace()
 
 
 def text(value: Any, role: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import runs
-from tunesmith.data.cells import Values
+from tunesmith.data.cells import PANDAS_MISSING, Values
 from tunesmith.data.rows import refuse_repeated
 from tunesmith.errors import DataError
 
@@ -88,7 +88,7 @@ def refuse(source: object) -> TypeError:
 
 def _plain(cell: Any) -> Any:
     """Return a cell as JSON has it: numbers of numpy as Python's, missing values as null, dates as text."""
-    if type(cell).__name__ in ("NAType", "NaTType"):
+    if type(cell).__name__ in PANDAS_MISSING:
         return None
     if hasattr(cell, "tolist"):
         return cell.tolist()

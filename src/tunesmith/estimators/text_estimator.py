@@ -106,7 +106,7 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
             Made if it does not exist; an estimator that was saved there before is replaced. Any other folder that has
             files raises RunError.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "predictor_")
         target = Path(folder)
         if target.exists() and not (target / FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
             raise RunError(f"cannot save to {target}: it is not a saved estimator", do="give a new or an empty folder")
@@ -169,7 +169,7 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _predictions(self, X: Any) -> list[Any]:
-        check_is_fitted(self)
+        check_is_fitted(self, "predictor_")
         predictions: list[Any] = self.predictor_.predict(self._read_examples(X, reset=False))
         return predictions
 

@@ -43,7 +43,8 @@ class MultiLabel:
         weights_N = np.array([example.weight for example in examples])
         with_K = weights_N @ gold(examples, self.labels)
         without_K = weights_N.sum() - with_K
-        return np.divide(without_K, with_K, out=np.ones(len(with_K)), where=(with_K > 0) & (without_K > 0))
+        ratios_K: Floats = np.divide(without_K, with_K, out=np.ones(len(with_K)), where=(with_K > 0) & (without_K > 0))
+        return ratios_K
 
     def predictions(self, examples: Sequence[Example], logits_NK: Floats) -> list[MultilabelPrediction]:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""
