@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import textwrap
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -52,7 +53,13 @@ def to_recipe(task: str, parameters: Mapping[str, Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return numpy's numbers and arrays as Python's."""
+    """Return a parameter in Python's own types: numpy's numbers and arrays, also inside, as Python's, paths as text."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -75,7 +82,5 @@ def _written(value: Any) -> Any:
     """Return a value as a recipe has it: labels as names, and an empty range of n-grams as null."""
     value = plain(value)
     if isinstance(value, Mapping):
-        return {str(label): plain(weight) for label, weight in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value] or None
-    return value
+        return {str(label): weight for label, weight in value.items()}
+    return None if value in ((), []) else value

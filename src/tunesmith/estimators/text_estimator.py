@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -35,7 +36,7 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
 
     method: str = "linear"
     _: KW_ONLY
-    model: str | None = None
+    model: str | os.PathLike[str] | None = None
     max_length: int | None = None
     learning_rate: float | None = None
     num_train_epochs: float | None = None
