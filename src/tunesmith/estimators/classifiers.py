@@ -32,7 +32,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):  # type: ignore[misc]
     Parameters
     ----------
     method : str, default="linear"
-        `linear`, `probe`, `encoder` or `generator`; with a way to train it as `encoder:lora` or `generator:qlora`.
+        {methods}.
         Parameters of another method have no effect.
     {settings}
     overrides : sequence of str, default=()
@@ -91,9 +91,9 @@ class TextClassifier(ClassifierMixin, TextEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = column_or_1d(y, warn=not hasattr(y, "columns"))
         if labels.dtype == object and (missing := [n for n, label in enumerate(labels) if cells.is_null(label)]):
             raise InputError(
-                f"cannot fit: {len(missing)} labels are missing",
+                "cannot fit: labels are missing",
                 expected="a label for each text",
-                found=f"{labels[missing[0]]!r} in row {missing[0]}",
+                found=f"{labels[missing[0]]!r} in row {missing[0]}; {len(missing)} of {len(labels)} are missing",
                 do="leave out texts without a label",
             )
         if labels.dtype.kind == "f":
@@ -135,7 +135,7 @@ class TextMultilabelClassifier(ClassifierMixin, TextEstimator):  # type: ignore[
     Parameters
     ----------
     method : str, default="linear"
-        `linear`, `probe`, `encoder` or `encoder:lora`.
+        {methods}.
         Parameters of another method have no effect.
     {settings}
     overrides : sequence of str, default=()

@@ -29,7 +29,7 @@ SETTINGS = {
 FIXED = ("data", "split", "task", "method", "seed")
 """What overrides cannot set: the rows come from `fit`, and the others are parameters or follow from the class."""
 
-EstimatorT = TypeVar("EstimatorT", bound=type)
+EstimatorT = TypeVar("EstimatorT", bound=type[Any])
 
 
 def to_recipe(task: str, parameters: Mapping[str, Any]) -> Any:
@@ -64,7 +64,12 @@ def plain(value: Any) -> Any:
 
 
 def documented(estimator: EstimatorT) -> EstimatorT:
-    """Put the meaning of the settings among a class's parameters into its docstring, in place of `{settings}`."""
+    """Put its methods into a class's docstring, and what those of its parameters mean that are settings.
+
+    They stand for `{methods}` and `{settings}`.
+    """
+    able = [name for name, method in methods.METHODS.items() if estimator._task in method.tasks]
+    variants = [f"{name}:{variant}" for name in able for variant in methods.METHODS[name].variants]
     fields, lines = dict(recipes.fields()), []
     for name, parameter in inspect.signature(estimator).parameters.items():
         if setting := SETTINGS.get(name):
@@ -74,7 +79,9 @@ def documented(estimator: EstimatorT) -> EstimatorT:
             text = f"{meaning} None is the recipe's `{setting}`, {field.default}."
             lines += [f"{name} : {kind}, default=None", textwrap.indent(textwrap.fill(text, 100), "    ")]
     text = inspect.cleandoc(estimator.__doc__ or "")
-    estimator.__doc__ = text.replace("{settings}", "\n".join(lines))
+    estimator.__doc__ = text.replace("{methods}", "`" + "`, `".join(able + variants) + "`").replace(
+        "{settings}", "\n".join(lines)
+    )
     return estimator
 
 

@@ -23,7 +23,7 @@ class TextRegressor(RegressorMixin, TextEstimator):  # type: ignore[misc]
     Parameters
     ----------
     method : str, default="linear"
-        `linear`, `probe`, `encoder` or `encoder:lora`.
+        {methods}.
         Parameters of another method have no effect.
     {settings}
     overrides : sequence of str, default=()
