@@ -129,6 +129,13 @@ def test_neural_methods_save_and_load(
     assert loaded.get_params() == estimator.get_params() | {"model": str(estimator.model)}
 
 
+def test_numbers_as_classes_have_an_order(tiny_models: Callable[[str], Path]) -> None:
+    classifier = TextClassifier("encoder", model=tiny_models("bert"), overrides=["max_steps=1", "loss=ordinal"])
+    assert classifier.fit(TEXTS, [NAMES.index(label) for label in LABELS]).predict(TEXTS).dtype == int
+    with pytest.raises(RecipeError, match="labels have no order"):
+        classifier.fit(TEXTS, LABELS)
+
+
 def test_labels_come_back_as_they_were(tmp_path: Path) -> None:
     numbers = np.array([{"sport": 10, "tech": 2, "world": -1}[label] for label in LABELS])
     for labels in (numbers, numbers.astype(float), numbers > 0, np.array(LABELS), np.array(LABELS, dtype=object)):
@@ -376,6 +383,7 @@ def test_bad_parameters_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"method": "forest"}, "no method 'forest'"),
         ({"overrides": ["task=regression"]}, "have no effect here"),
         ({"overrides": ["data.text=body"]}, "have no effect here"),
+        ({"overrides": ["decide.calibration=temperature"]}, "have no effect here"),
     ):
         with pytest.raises(RecipeError, match=problem):
             TextClassifier(**wrong).fit(TEXTS, LABELS)

@@ -157,7 +157,7 @@ def test_a_row_of_weight_n_counts_as_n_rows(own: bool) -> None:
     per_row = (lambda logits, targets: logits.square().sum(1)) if own else None
     for loss, labels in (
         (losses.Classification(classes, per_row), torch.tensor([2, IGNORE, 1, 0])),
-        (losses.MultilabelLoss(classes, 2.0, per_row), torch.tensor([[1.0, 0, 0], [nan] * 3, [0, 1, 1], [0, 0, 0]])),
+        (losses.MultilabelLoss(classes, per_row=per_row), torch.tensor([[1.0, 0, 0], [nan] * 3, [0, 1, 1], [0, 0, 0]])),
         (losses.NumberLoss(per_row=per_row), torch.tensor([0.5, nan, 3, -1])),
     ):
         weighted = Batch({"rows": torch.arange(4)}, labels, ("a", "b", "c", "d"), weights=torch.tensor([2.0, 7, 1, 3]))

@@ -19,6 +19,7 @@ from tunesmith.errors import InputError
 from tunesmith.estimators import text_input
 from tunesmith.estimators.parameters import documented
 from tunesmith.estimators.text_estimator import TextEstimator
+from tunesmith.tasks import classification
 from tunesmith.tasks.multilabel import HALF
 
 Floats = NDArray[np.float64]
@@ -113,6 +114,10 @@ class TextClassifier(ClassifierMixin, TextEstimator):  # type: ignore[misc]
             )
         self._check_threshold()
         return names, [{"label": names[index]} for index in indices]
+
+    def _label_values(self) -> tuple[float, ...] | None:
+        is_numeric = self.classes_.dtype.kind in "iuf"
+        return classification.label_values(list(map(str, self.classes_.tolist())), "auto") if is_numeric else None
 
     def _check_threshold(self) -> None:
         if self.threshold is not None and (len(self.classes_) != 2 or not 0 <= self.threshold <= 1):

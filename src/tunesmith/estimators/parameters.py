@@ -26,8 +26,8 @@ SETTINGS = {
     "random_state": "seed",
 }
 """Parameter -> setting."""
-FIXED = ("data", "split", "task", "method", "seed")
-"""What overrides cannot set: the rows come from `fit`, and the others are parameters or follow from the class."""
+FIXED = ("data", "split", "decide", "task", "method", "seed")
+"""What overrides cannot set: `fit` gets all rows, none to decide on, and the others are parameters or the class's."""
 
 EstimatorT = TypeVar("EstimatorT", bound=type[Any])
 

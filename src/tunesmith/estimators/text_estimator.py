@@ -94,7 +94,8 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
         labels, gold = self._learn(targets)
         train = tuple(replace(example, **fields) for example, fields in zip(examples, gold, strict=True))
         with tempfile.TemporaryDirectory() as folder:
-            job = job_of(self.recipe_, Splits(train, (), (), labels, {}), Run(Path(folder)))
+            splits = Splits(train, (), (), labels, {}, label_values=self._label_values())
+            job = job_of(self.recipe_, splits, Run(Path(folder)))
             self.predictor_ = METHODS[self.recipe_.method].fit(job).text_predictor
         return self
 
@@ -168,6 +169,10 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
     def _learn(self, targets: NDArray[Any]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
         """Return the names of the labels, and what each example is to have of its target."""
         raise NotImplementedError
+
+    def _label_values(self) -> tuple[float, ...] | None:
+        """Return the number of each label, where labels have an order."""
+        return None
 
     def _predictions(self, X: Any) -> list[Any]:
         check_is_fitted(self, "predictor_")

@@ -154,8 +154,8 @@ class MultilabelLoss:
             return (self.per_row(logits_NK, labels_NK) * scale_N).sum()
         weights = self.positive_weights.to(logits_BK.device, logits_BK.dtype)
         losses_NK = nn.functional.binary_cross_entropy_with_logits(
-            logits_NK, labels_NK, pos_weight=weights, reduction="none"
+            logits_NK, labels_NK, scale_N[:, None], pos_weight=weights, reduction="none"
         )
         if self.gamma:  # (1 - p)^gamma of what each label is
             losses_NK = losses_NK * (self.gamma * nn.functional.logsigmoid(logits_NK * (1 - 2 * labels_NK))).exp()
-        return (losses_NK * scale_N[:, None]).sum()
+        return losses_NK.sum()
