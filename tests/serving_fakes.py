@@ -13,13 +13,14 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tunesmith.prediction import attribution
 from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Generate, Serve
 from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import Middleware
-from tunesmith.types import Example, Prediction, Response
+from tunesmith.types import Example, Explanation, Prediction, Response
 
 LABELS = ("a", "b", "c")
 PATIENCE = 20
@@ -115,7 +116,12 @@ def application(
 
 def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedClassifier:
     """A classifier to serve."""
-    return ServedClassifier(name, model or FakeClassifier(), prompted=bool(model and model.prompt), **more)
+    fake: Any = model or FakeClassifier()
+
+    def explainer(example: Example, label: str | None, on_batch: Callable[[], None]) -> list[Explanation]:
+        return attribution.explain(fake, [example], label, on_batch=on_batch)
+
+    return ServedClassifier(name, fake, prompted=bool(fake.prompt), explainer=explainer, **more)
 
 
 def generator(name: str = "talk", model: Any = None, **more: Any) -> ServedGenerator:

@@ -101,6 +101,7 @@ WITHOUT_TORCH = [
     "tunesmith.pipeline.commands.train",
     "tunesmith.pipeline.commands.compare",
     "tunesmith.pipeline.commands.predict",
+    "tunesmith.pipeline.commands.explain",
     "tunesmith.pipeline.commands.evaluate",
     "tunesmith.judging.judge_runner",
     "tunesmith.pipeline.commands.judge",
@@ -231,12 +232,13 @@ def test_nothing_unsafe() -> None:
 
 
 def test_everything_is_printed_by_console() -> None:
-    """`console.show` lets no control character through; `check` prints colours of its own around escaped texts.
+    """`console.show` lets no control character through; `check` and `explain` print colours of their own around
+    escaped texts.
 
     `run_generator.py` is what an export runs without tunesmith.
     """
     printing = {module for module, tree in TREES.items() for _, name in calls(tree) if name == "print"}
-    assert printing == {"console.py", "cli/experiments.py", "exporting/run_generator.py"}
+    assert printing == {"console.py", "cli/experiments.py", "cli/explanations.py", "exporting/run_generator.py"}
     taken = {
         module: {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
         for module, tree in TREES.items()

@@ -18,6 +18,7 @@ _HOMES = {
     "compare": "tunesmith.pipeline.commands.compare",
     "doctor": "tunesmith.pipeline.commands.doctor",
     "evaluate": "tunesmith.pipeline.commands.evaluate",
+    "explain": "tunesmith.pipeline.commands.explain",
     "export": "tunesmith.pipeline.commands.export",
     "init": "tunesmith.recipe.document",
     "judge": "tunesmith.pipeline.commands.judge",

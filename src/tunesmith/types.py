@@ -244,3 +244,58 @@ class ResponseRow:
     def texts(self) -> tuple[str, str]:
         """The response and the reference; empty where there is none."""
         return self.response or "", self.reference or ""
+
+
+@dataclass(frozen=True, slots=True)
+class WordContribution:
+    """What one word of a text adds to a score."""
+
+    word: str
+    start: int
+    """Its first character in the text, from 0."""
+    contribution: float
+    second: bool | None = omitted_if_none()
+    """True for a word of the second text of a pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class NgramContribution:
+    """What one n-gram of a bag of words adds to a score: its value times its weight."""
+
+    ngram: str
+    count: int
+    """How often the text has it."""
+    value: float
+    weight: float
+    contribution: float
+    characters: bool | None = omitted_if_none()
+    """True for an n-gram of characters."""
+    second: bool | None = omitted_if_none()
+    """True for an n-gram of the second text of a pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Which words of a text made a prediction."""
+
+    id: str
+    text: str
+    text_pair: str | None = omitted_if_none()
+    label: str | None = omitted_if_none()
+    """The label whose score is explained; None for a number."""
+    predicted: str | tuple[str, ...] | float
+    """What is predicted for the text: a label, several, or a number."""
+    probability: float | None = omitted_if_none()
+    """Of `label`."""
+    method: str
+    """`exact`, `integrated-gradients` or `occlusion`."""
+    score: float
+    """What the words add to: a logit, log-odds, or the predicted number."""
+    baseline: float | None = omitted_if_none()
+    """The score without any word, to which the words add; None where nothing has to add up."""
+    gap: float | None = omitted_if_none()
+    """What baseline and contributions lack of the score."""
+    words: tuple[WordContribution, ...]
+    """Every word, in the order of the texts; words that the model does not read contribute 0."""
+    ngrams: tuple[NgramContribution, ...] | None = omitted_if_none()
+    """Of a bag of words: every n-gram that it knows, the strongest first."""

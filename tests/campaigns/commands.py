@@ -44,6 +44,7 @@ WRITERS = {
         ("judge", "answers.json", "--api", "local", "--model", "llama", "max_answers=2", "--output", "OUT")
     ),
     "predict-jsonl": Writer(("predict", "run", "--data", "reviews.csv", "--output", "OUT"), "encoder", ".jsonl"),
+    "explain": Writer(("explain", "run", "--data", "reviews.csv", "--output", "OUT"), "linear", ".jsonl"),
     "pseudo-label": Writer(
         ("pseudo-label", "run", "--data", "reviews.csv", "--threshold", "0", "--output", "OUT"), "linear", ".jsonl"
     ),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 TEXTS = ("the goal of the team", "new code for the server", "a vote at the summit", "coach and data", "ü 😀\u2028 goal")
 PROMPTS = ("Say 3", "Say it all", "?")
-ROUTES = ("/predict", "/v1/chat/completions", "/v1/completions", "/prompt")
+ROUTES = ("/predict", "/explain", "/v1/chat/completions", "/v1/completions", "/prompt")
 PATHS = (*ROUTES, "/healthz", "/readyz", "/v1/models", "/metrics", "/openapi.json", "/docs", "/", "/nothing")
 HOST = b"Host: localhost\r\n"
 ODD_PATHS = (
@@ -142,6 +142,7 @@ def _odd_fields(draw: random.Random) -> bytes:
         "inputs",
         "text",
         "text_pair",
+        "label",
         "model",
         "top_k",
         "messages",
@@ -155,7 +156,9 @@ def _odd_fields(draw: random.Random) -> bytes:
     if draw.random() < 0.7:
         text = draw.choice((*texts, *texts, *values))
         messages = {"messages": [{"role": draw.choice(("user", "user", "system", "tool")), "content": text}]}
-        body |= {"/predict": {"inputs": text}, "/v1/completions": {"prompt": text}}.get(path, messages)
+        body |= {"/predict": {"inputs": text}, "/explain": {"text": text}, "/v1/completions": {"prompt": text}}.get(
+            path, messages
+        )
     content = json.dumps(body).encode()
     return head(path, "Content-Type: application/json", f"Content-Length: {len(content)}") + content
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import random
 import threading
+import time
 from typing import Any
 
 import httpx2 as httpx
@@ -55,6 +57,47 @@ def test_pairs() -> None:
     assert error(post(application(classifier()), "/predict", {"inputs": {"text": "a", "text_pair": "b"}}))["message"]
 
 
+def test_explanations() -> None:
+    predictor = FakeClassifier()
+    made = application(classifier(model=predictor), classifier("pairs", pairs=True))
+    text, fewer = "some 😀 text", predictor.alone("some 😀")
+    answer = post(made, "/explain", {"text": text, "model": "labels"}).json()
+    (found,) = answer["explanations"]
+    whole = predictor.alone(text)
+    assert (answer["model"], answer["text"], answer["text_pair"]) == ("labels", text, None)
+    assert (found["label"], found["probability"]) == (whole.label, max(whole.probabilities))
+    assert (found["method"], found["baseline"]) == ("occlusion", None)
+    assert [(word["word"], word["start"]) for word in found["words"]] == [("some", 0), ("😀", 5), ("text", 7)]
+    output = predictor.labels.index(whole.label)
+    odds = [p.probabilities[output] / (1 - p.probabilities[output]) for p in (whole, fewer)]
+    assert found["words"][2]["contribution"] == pytest.approx(math.log(odds[0] / odds[1]))
+    other = next(label for label in predictor.labels if label != whole.label)
+    (asked,) = post(made, "/explain", {"text": text, "model": "labels", "label": other}).json()["explanations"]
+    assert asked["label"] == other
+    assert asked["score"] < found["score"]
+    pair = post(made, "/explain", {"text": "a", "text_pair": "b c", "model": "pairs"}).json()
+    assert [word["second"] for word in pair["explanations"][0]["words"]] == [False, True, True]
+
+
+def test_explanations_pass_the_guard_and_end_in_time() -> None:
+    guarded = application(classifier(), guard={"mask": ["email"]})
+    masked = post(guarded, "/explain", {"text": "write to a@example.com"}).json()
+    assert masked["text"] == "write to [email]"
+    slow = FakeClassifier(seconds=0.05)
+    made = application(classifier(model=slow), timeout_seconds=0.3)
+    started = time.monotonic()
+    assert error(post(made, "/explain", {"text": "word " * 2000}))["code"] == "timeout"
+    time.sleep(0.3)
+    batches = len(slow.batches)
+    assert batches < 2000 / 64, "the rest is not computed"
+    time.sleep(0.2)
+    assert len(slow.batches) == batches
+    assert time.monotonic() - started < 20
+    assert post(made, "/predict", {"inputs": "a"}).status_code == 200
+    limited = application(classifier(model=FakeClassifier(max_length=9), max_input_tokens=9))
+    assert error(post(limited, "/explain", {"text": "a" * 10}))["code"] == "input_too_long"
+
+
 def test_length_is_counted_and_limited() -> None:
     made = application(
         classifier("cuts", FakeClassifier(max_length=12)),
@@ -83,6 +126,11 @@ def test_length_is_counted_and_limited() -> None:
         ("/predict", {"inputs": ["a"] * 65}, 400, "too_many_inputs"),
         ("/predict", {"inputs": "a", "model": "nobody"}, 404, "model_not_found"),
         ("/predict", {"inputs": "a", "model": "talk"}, 404, "model_not_found"),
+        ("/explain", {"text": " "}, 400, "invalid_request"),
+        ("/explain", {"text": "a", "label": 3}, 400, "invalid_request"),
+        ("/explain", {"text": "a", "label": "d"}, 400, "no_such_label"),
+        ("/explain", {"text": "a", "text_pair": "b"}, 400, "wrong_input"),
+        ("/explain", {"text": "a", "model": "talk"}, 404, "model_not_found"),
         ("/v1/chat/completions", {"messages": []}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": message("a"), "n": 2}, 400, "invalid_request"),
         ("/v1/chat/completions", {"messages": message("a"), "tools": []}, 400, "invalid_request"),
@@ -134,7 +182,7 @@ def test_what_is_wrong_is_said(path: str, body: Any, status: int, code: str) -> 
         b'{"messages": [{"role": "user", "content": "a"}], "temperature": Infinity}',
     ],
 )
-@pytest.mark.parametrize("path", ["/predict", "/v1/chat/completions", "/v1/completions", "/prompt"])
+@pytest.mark.parametrize("path", ["/predict", "/explain", "/v1/chat/completions", "/v1/completions", "/prompt"])
 def test_bodies_that_are_none(path: str, raw: bytes) -> None:
     async def main() -> httpx.Response:
         async with client(application(classifier(), generator())) as one:
@@ -464,6 +512,8 @@ def test_openapi_has_the_names_and_the_limits() -> None:
     assert fields["model"]["anyOf"][0]["enum"] == ["one", "two"]
     assert fields["inputs"]["anyOf"][2]["maxItems"] == 7
     assert fields["top_k"]["anyOf"][0]["maximum"] == 3
+    explain = page["components"]["schemas"]["ExplainRequest"]["properties"]
+    assert explain["label"]["anyOf"][0]["enum"] == ["a", "b", "c"]
     assert "422" not in json.dumps(page)
     assert page["paths"]["/predict"]["post"]["security"] == [{"key": []}]
     only = application(classifier("one")).app.openapi()  # type: ignore[attr-defined]

@@ -73,6 +73,10 @@ def test_clicking_through(browser: Any, address: str, scheme: str, size: str) ->
     page.click("#go")
     page.wait_for_selector("#bars li")
     assert page.locator("#bars li").count() == 3
+    assert page.locator("#words mark").count() == 0
+    page.click("#explain")
+    page.wait_for_selector("#words p:nth-child(2) mark")
+    assert page.locator("#words p").all_inner_texts() == ["one", "two"]
     assert problems == []
     talk(page)
     shoot("chat")
@@ -106,6 +110,12 @@ def classify(page: Any) -> None:
     assert page.locator("#bars li").count() == 13
     assert page.locator("#bars b").count() == 0, "labels are text"
     assert "ms" in page.inner_text("#took")
+    page.click("#explain")
+    page.wait_for_selector("#words mark")
+    assert page.inner_text("#words p") == page.input_value("#text")
+    assert page.locator("#words i").count() == 0, "words are text"
+    assert page.inner_text("#explained").startswith(f"Blue words speak for {page.inner_text('#verdict')}")
+    assert page.get_attribute("#words mark", "title")[0] in "+-0"
     page.click("#prompt-box summary")
     assert page.inner_text("#prompt").startswith("Text: Stocks rose")
 

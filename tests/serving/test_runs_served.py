@@ -98,6 +98,12 @@ def test_every_method_is_served_as_it_predicts(
                         assert row["label"] == expected["label"]
                         assert row["scores"] == pytest.approx(expected["scores"], abs=1e-5)
                 assert [row["cut"] for row in singles] == [False] * 8 + [path.name in ("encoder", "probe")]
+                body = {"text": texts[0], "model": path.name, "label": "tech"}
+                (explained,) = (await one.post("/explain", json=body)).json()["explanations"]
+                (expected,) = tunesmith.explain(path, texts[0], label="tech")
+                assert (explained["label"], explained["method"]) == ("tech", expected.method)
+                contributions = [word.contribution for word in expected.words]
+                assert [word["contribution"] for word in explained["words"]] == pytest.approx(contributions, abs=1e-4)
             prompts = ["Say 3", "Say it all", "?"]
             answers = tunesmith.predict(talking, prompts)
             for prompt, expected in zip(prompts, answers, strict=True):

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from tunesmith.cli.explanations import Explain
 from tunesmith.cli.shared import (
     Args,
     Command,
@@ -334,6 +335,7 @@ def _add_response_columns(parser: argparse.ArgumentParser, references: str) -> N
 COMMANDS: dict[str, Command] = {
     "evaluate": _Evaluate(),
     "predict": _Predict(),
+    "explain": Explain(),
     "chat": _Chat(),
     "judge": _Judge(),
     "pseudo-label": _PseudoLabel(),

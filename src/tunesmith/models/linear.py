@@ -147,6 +147,10 @@ class Regression:
         logits = scores + self.bias
         return np.hstack([np.zeros_like(logits), logits]) if classes == 2 and logits.shape[1] == 1 else logits
 
+    def weights_of(self, features: NDArray[np.int64]) -> Floats:
+        """Return the weights of some features, features x outputs."""
+        return self.weight.T[features] if self.projection is None else self.projection[features] @ self.weight.T
+
     def tensors(self) -> dict[str, Any]:
         factors = {"weight": self.weight, "bias": self.bias, "projection": self.projection}
         return {name: np.ascontiguousarray(factor) for name, factor in factors.items() if factor is not None}
@@ -218,19 +222,24 @@ class LinearPredictor:
         return self
 
     def _logits(self, examples: Sequence[Example]) -> Floats:
-        analyze = BagOfWords(self.settings)
         regression = self.regression
         columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram
         scores = np.zeros((len(examples), columns.shape[1]))
         for row, example in enumerate(examples):
-            counts = Counter(index for gram in analyze(example) if (index := self.vocabulary.get(gram)) is not None)
-            if counts:
-                indices = np.fromiter(sorted(counts), dtype=np.int64)
-                values = self._values(indices, np.array([counts[i] for i in indices], dtype=np.float64))
+            indices, values = self.features(example)
+            if len(indices):
                 scores[row] = values @ columns[indices]
         if regression.projection is not None:
             scores = scores @ regression.weight.T
         return regression.logits(scores, len(self.labels))
+
+    def features(self, example: Example) -> tuple[NDArray[np.int64], Floats]:
+        """Return the numbers of the n-grams of an example that the vocabulary has, ascending, and their values."""
+        known = (self.vocabulary.get(gram) for gram in BagOfWords(self.settings)(example))
+        counts = Counter(index for index in known if index is not None)
+        indices = np.fromiter(sorted(counts), dtype=np.int64)
+        values = np.array([counts[i] for i in indices], dtype=np.float64)
+        return indices, self._values(indices, values) if counts else values
 
     def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
         if self.idf is None:

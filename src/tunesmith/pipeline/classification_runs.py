@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 
 import numpy as np
 
 from tunesmith import hardware
-from tunesmith.console import say
+from tunesmith.console import say, silence
 from tunesmith.errors import RunError
 from tunesmith.evaluation import decision_scores, label_pairs, metric_pairs, metrics
 from tunesmith.evaluation.intervals import Confidence, Floats, Index
@@ -20,8 +22,9 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.pipeline.held_out import DECISION
-from tunesmith.protocols import TrainResult
-from tunesmith.reporting import conclusions, decision_report, terminal
+from tunesmith.prediction import attribution
+from tunesmith.protocols import TextPredictor, TrainResult
+from tunesmith.reporting import conclusions, decision_report, terminal, word_marks
 from tunesmith.reporting.format import in_a_sentence
 from tunesmith.reporting.schema import (
     ClassificationReport,
@@ -40,6 +43,8 @@ from tunesmith.types import Example, PredictionRow
 WORST = 10
 """Confidently wrong examples that a report shows for each method."""
 ACCURACY = "accuracy"
+EXPLAINING, POINTS = 1000, 16
+"""Predictions that marking their words may cost, and points of integrated gradients."""
 SAMPLES, TOP_LABELS = 3, 4
 """Held-out examples that are shown, and how many labels each."""
 
@@ -51,12 +56,15 @@ def headline(rows: Sequence[PredictionRow], target: SingleLabel) -> dict[str, fl
 
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
     """Predict the labels of the held-out rows, and write the worst mistakes and a few samples."""
-    return held_out.evaluate(job, result, watch, _illustrate)
+    return held_out.evaluate(job, result, watch, partial(_illustrate, result.text_predictor))
 
 
-def _illustrate(job: Job, validation: Sequence[PredictionRow], test: Sequence[PredictionRow]) -> None:
+def _illustrate(
+    predictor: TextPredictor, job: Job, validation: Sequence[PredictionRow], test: Sequence[PredictionRow]
+) -> None:
     splits = job.splits
-    job.run.write("worst.json", worst(splits.test, test, splits.labels))
+    mistakes = worst(splits.test, test, splits.labels).worst
+    job.run.write("worst.json", WorstMistakes(explained(predictor, mistakes)))
     split, examples = ("validation", splits.validation) if validation else ("test", splits.test)
     samples = sample_predictions(split, examples, validation or test, splits.labels, job.recipe.seed)
     job.run.write("sample_predictions.json", samples)
@@ -74,6 +82,23 @@ def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow], lab
             for e, p, confidence in wrong[:WORST]
         )
     )
+
+
+def explained(predictor: TextPredictor, mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
+    """Return mistakes with their marked words: as many of the first as EXPLAINING predictions suffice for.
+
+    None of a model that is asked for the label by a prompt, as its predictions cost much.
+    """
+    examples = [Example(mistake.id, mistake.text, mistake.text_pair) for mistake in mistakes]
+    if not examples or predictor.rendered_prompt(examples[0]) is not None:
+        return tuple(mistakes)
+    costs = accumulate(attribution.cost(predictor, example, POINTS) for example in examples)
+    count = sum(cost <= EXPLAINING for cost in costs)
+    with silence():
+        explanations = attribution.explain(predictor, examples[:count], points=(POINTS, POINTS))
+    marked = [word_marks.visible(explanation.words) for explanation in explanations]
+    explained = [replace(mistake, words=words) for mistake, words in zip(mistakes, marked, strict=False)]
+    return (*explained, *mistakes[count:])
 
 
 def sample_predictions(

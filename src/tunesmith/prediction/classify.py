@@ -16,14 +16,15 @@ from torch import nn
 
 from tunesmith import records
 from tunesmith.console import say, track
-from tunesmith.data import batches
+from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
-from tunesmith.data.encode import encode
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.models.newton import ColumnBlocks
+from tunesmith.prediction import integrated_gradients
+from tunesmith.prediction.attribution import TokenContributions
 from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.tasks import text_targets
@@ -54,7 +55,7 @@ class Encoder:
         The batches hold examples of similar length, in `layout`.
         """
         self.model.eval()
-        encoded, changes = encode(examples, self.tokenizer, self.max_length)
+        encoded, changes = encode.encode(examples, self.tokenizer, self.max_length)
         rows: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         budget = batches.token_budget(self.max_tokens, self.device)
         layout = self.layout or batches.Padded(self.tokenizer)
@@ -121,6 +122,35 @@ class EncoderPredictor(EncodedPredictor):
             return []
         logits, _ = self.encoder.rows(examples, lambda output, batch: output.logits, "predict")
         return self.target.predictions(examples, logits)
+
+    @property
+    def locates_tokens(self) -> bool:
+        """Whether the tokenizer tells which characters a token stands for."""
+        return bool(self.encoder.tokenizer.is_fast)
+
+    def integrated_gradients(
+        self, example: Example, output: int, points: int, on_batch: Callable[[], None]
+    ) -> TokenContributions:
+        """Return what each token adds to the score of an output, beginning with masks (or padding) in their places."""
+        encoder, tokenizer = self.encoder, self.encoder.tokenizer
+        encoding = tokenizer(example.text, example.text_pair, return_offsets_mapping=True, verbose=False)
+        texts, offsets = encoding.sequence_ids(0), encoding.pop("offset_mapping")
+        kept = list(range(len(texts)))
+        if len(texts) > encoder.max_length:
+            kept = encode.kept(texts, encoder.max_length, tokenizer.truncation_side)
+        inputs = {name: torch.tensor([[row[k] for k in kept]], device=encoder.device) for name, row in encoding.items()}
+        inner = [place for place, k in enumerate(kept) if texts[k] is not None]
+        blank = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.pad_token_id
+        baseline_ids = inputs["input_ids"].clone()
+        baseline_ids[0, inner] = blank
+        rows = max(1, batches.token_budget(encoder.max_tokens, encoder.device) // len(kept))
+        score = integrated_gradients.score_of(self.target, output)
+        with packing.evaluating(encoder.model):
+            contributions_T, whole, baseline = integrated_gradients.contributions(
+                encoder.model, inputs, baseline_ids, score, points, rows, on_batch
+            )
+        places = [(texts[kept[place]], offsets[kept[place]]) for place in inner]
+        return TokenContributions(places, contributions_T[inner].tolist(), whole, baseline)
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face files; label names are in config.json, max_length in tokenizer_config.json."""

@@ -23,7 +23,7 @@ from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings, Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
 from tunesmith.tasks.decisions import DecisionFit
-from tunesmith.types import DataNote, DataSummary
+from tunesmith.types import DataNote, DataSummary, WordContribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Mistake:
     gold: str
     predicted: str
     probability: float
+    words: tuple[WordContribution, ...] | None = omitted_if_none()
+    """What its words contribute to the predicted label, without weak ones; None where that was not computed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,15 +31,16 @@ def table(
     """
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
-    drawn = _drawn(["method", *columns], rows, width)
-    return f"{drawn}\n{differing_settings(report.differing, width)}" if report.differing else drawn
+    lines = drawn(["method", *columns], rows, width)
+    return f"{lines}
+{differing_settings(report.differing, width)}" if report.differing else lines
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:
     """Return one row per figure of generated answers, one column per model, and the flaws of form that occur."""
     head, *rows = format.figure_rows(scores, pairs)
     first = next(iter(scores.values()))
-    lines = [_drawn(head, rows, width), f"{format.level(first.confidence)} intervals; ↓ lower is better"]
+    lines = [drawn(head, rows, width), f"{format.level(first.confidence)} intervals; ↓ lower is better"]
     lines += filter(None, [format.short_answers_note(scores.values())])
     for name, model in scores.items():
         if flaws := [f"{flaw.count:,} {kind}" for kind, flaw in model.flaws.items() if flaw.count]:
@@ -50,7 +51,7 @@ def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair
 def differing_settings(groups: Sequence[DifferingSettings], width: int | None = None) -> str:
     """Return the settings that differ between runs of one method, a table for each method."""
     return "\n".join(
-        _drawn(["setting that differs", *group.runs], [[name, *values] for name, values in group.values.items()], width)
+        drawn(["setting that differs", *group.runs], [[name, *values] for name, values in group.values.items()], width)
         for group in groups
     )
 
@@ -65,7 +66,8 @@ def sample_predictions(samples: SamplePredictions) -> str:
     return "\n".join(lines)
 
 
-def _drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
+def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Return a table, its first column to the left and the others to the right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -19,7 +19,7 @@ from tunesmith.serving.middleware import CLIENT_CLOSED_REQUEST, LOCAL_HOSTS, Cli
 from tunesmith.serving.openai import ChatResponse, CompletionResponse, ModelList
 from tunesmith.serving.openapi_schema import ERRORS, STREAMED, Responses
 from tunesmith.serving.refusal import Refusal
-from tunesmith.serving.schemas import Health, PredictResponse, PromptResponse
+from tunesmith.serving.schemas import ExplainResponse, Health, PredictResponse, PromptResponse
 
 FIELD = re.compile(r"(?!str$)[a-z_]+")
 HANDLED = (Refusal, RequestValidationError, HTTPException, ClientDisconnected, Exception)
@@ -43,6 +43,7 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
     kinds = {type(model) for model in models.values()}
     if ServedClassifier in kinds:
         app.post("/predict", response_model=PredictResponse, responses=ERRORS)(handlers.predict)
+        app.post("/explain", response_model=ExplainResponse, responses=ERRORS)(handlers.explain)
     if ServedGenerator in kinds:
         app.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)(handlers.chat)
         app.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)(handlers.complete)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +12,7 @@ from tunesmith.protocols import AnswerRequest, Prompt, TextGenerator, TextPredic
 from tunesmith.recipe import Generate
 from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
-from tunesmith.types import Example, Prediction, Response
+from tunesmith.types import Example, Explanation, Prediction, Response
 
 CHARACTERS_PER_TOKEN = 4
 """A rough estimate, only used to fill batches."""
@@ -25,6 +25,19 @@ class ClassifierOutput:
     predictions: list[Prediction]
     cut: list[bool]
     """For each input, whether the model read only the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplanationRequest:
+    """A text whose prediction is to be explained."""
+
+    example: Example
+    label: str | None
+    """Whose score is explained; None for the predicted one."""
+
+
+Explainer = Callable[[Example, str | None, Callable[[], None]], list[Explanation]]
+"""Example, label, and what is called before each batch of the model -> the explanation of each explained label."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class ServedClassifier:
     prompted: bool = False
     """Whether the model is asked for the label by a prompt."""
     created: int = 0
+    explainer: Explainer | None = None
     task: str = field(default="classification", init=False)
     max_rows: int = field(default=10**9, init=False)
 
@@ -54,8 +68,34 @@ class ServedClassifier:
         tokens = sum(min(size, self.max_length or size) for size in sizes)
         return QueuedRequest(examples, len(examples), tokens, deadline=deadline)
 
+    def queued_explanation(self, request: ExplanationRequest, deadline: Deadline) -> QueuedRequest:
+        """Return a request for an explanation, which takes about a prediction for each word."""
+        size = (len(request.example.text) + len(request.example.text_pair or "")) // CHARACTERS_PER_TOKEN + 2
+        return QueuedRequest(request, tokens=size * min(size, self.max_length or size), deadline=deadline)
+
     def run(self, batch: Sequence[QueuedRequest], join: Join) -> None:
-        """Classify the texts of all requests at once; a text that is too long only fails its own request."""
+        """Classify the texts of all requests at once; a text that is too long only fails its own request.
+
+        Explanations come last, one by one.
+        """
+        self._predict([request for request in batch if not isinstance(request.content, ExplanationRequest)])
+        for request in batch:
+            if isinstance(request.content, ExplanationRequest):
+                self._explain(request, request.content)
+
+    def _explain(self, request: QueuedRequest, content: ExplanationRequest) -> None:
+        def check() -> None:
+            if request.cancelled or request.deadline.passed:
+                raise DeadlineExceeded
+
+        assert self.explainer is not None
+        try:
+            self._is_cut(0, content.example)
+            request.finish(self.explainer(content.example, content.label, check))
+        except Refusal as refusal:
+            request.finish(refusal)
+
+    def _predict(self, batch: Sequence[QueuedRequest]) -> None:
         accepted: list[tuple[QueuedRequest, list[bool]]] = []
         for request in batch:
             try:

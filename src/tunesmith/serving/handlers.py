@@ -19,6 +19,7 @@ from tunesmith.protocols import Prompt
 from tunesmith.recipe import Serve
 from tunesmith.serving.backends import (
     ClassifierOutput,
+    ExplanationRequest,
     GenerationRequest,
     Served,
     ServedClassifier,
@@ -32,8 +33,17 @@ from tunesmith.serving.prometheus import ServerMetrics
 from tunesmith.serving.queue import Deadline, Limits, Queue
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.request_log import RequestLog
-from tunesmith.serving.schemas import LabelScores, PredictRequest, PredictResponse, PromptRequest, PromptResponse
-from tunesmith.types import Example, Message
+from tunesmith.serving.schemas import (
+    ExplainRequest,
+    ExplainResponse,
+    LabelExplanation,
+    LabelScores,
+    PredictRequest,
+    PredictResponse,
+    PromptRequest,
+    PromptResponse,
+)
+from tunesmith.types import Example, Explanation, Message
 
 Result = TypeVar("Result")
 Kind = TypeVar("Kind", ServedClassifier, ServedGenerator)
@@ -163,6 +173,33 @@ class Handlers:
             predictions.append(LabelScores(label=prediction.label, score=ranked[0][1], scores=scores, cut=cut))
         log.add_labels([prediction.label for prediction in predictions])
         return PredictResponse(id=log.id, model=model.name, predictions=predictions)
+
+    async def explain(self, body: ExplainRequest, request: Request) -> ExplainResponse:
+        """Return what each word of a text adds to the score of its predicted label, or of another label."""
+        model = self.find(ServedClassifier, body.model)
+        example = body.example(0, model.pairs)
+        if model.explainer is None:
+            raise Refusal.invalid("this model cannot be explained", "no_explanation", "model")
+        if body.label is not None and body.label not in model.classifier.labels:
+            raise Refusal.invalid("no such label: see /v1/models", "no_such_label", "label")
+        log = _log(request)
+        log.model, log.inputs = model.name, 1
+        log.add_texts([example.text])
+        deadline = self.deadline()
+
+        async def check_and_explain() -> list[Explanation]:
+            (masked,) = await self.guard.check_examples([example], log.id)
+            queued = model.queued_explanation(ExplanationRequest(masked, body.label), deadline)
+            return cast(list[Explanation], await self.queues[model.name].compute(queued))
+
+        explanations = await self._while_connected(request, check_and_explain(), deadline)
+        return ExplainResponse(
+            id=log.id,
+            model=model.name,
+            text=explanations[0].text,
+            text_pair=explanations[0].text_pair,
+            explanations=[LabelExplanation.of(explanation) for explanation in explanations],
+        )
 
     # --- generators
 

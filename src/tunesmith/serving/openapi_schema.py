@@ -55,10 +55,14 @@ def exact(schema: Schema, models: Mapping[str, Served], max_inputs: int, keyed: 
     for variant in fields.get("inputs", {}).get("anyOf", []):
         if variant.get("type") == "array":
             variant["maxItems"] = max_inputs
-    labels = [len(model.classifier.labels) for model in models.values() if isinstance(model, ServedClassifier)]
+    labels = [model.classifier.labels for model in models.values() if isinstance(model, ServedClassifier)]
     for variant in fields.get("top_k", {}).get("anyOf", []):
         if variant.get("type") == "integer" and labels:
-            variant["maximum"] = max(labels)
+            variant["maximum"] = max(map(len, labels))
+    explained = components.get("ExplainRequest", {}).get("properties", {}).get("label", {})
+    for variant in explained.get("anyOf", []):
+        if variant.get("type") == "string":
+            variant["enum"] = list(dict.fromkeys(label for each in labels for label in each))
     return schema
 
 

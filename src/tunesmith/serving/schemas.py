@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tunesmith.serving.refusal import Refusal
-from tunesmith.types import Example
+from tunesmith.types import Example, Explanation
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 """A text with at least one visible character."""
@@ -37,6 +37,13 @@ class Input(StrictModel):
     text: Text
     text_pair: Text | None = None
 
+    def example(self, number: int, pairs: bool) -> Example:
+        """Return an input. pairs: whether the model expects two texts. Raises Refusal where these are not so many."""
+        if (self.text_pair is not None) != pairs:
+            expected = "text and text_pair" if pairs else "one text"
+            raise Refusal.invalid(f"input {number}: this model expects {expected}", "wrong_input", "inputs")
+        return Example(str(number), self.text, self.text_pair)
+
 
 class PredictRequest(StrictModel):
     """One text, or several, to classify."""
@@ -50,14 +57,9 @@ class PredictRequest(StrictModel):
 
     def examples(self, pairs: bool) -> list[Example]:
         """Return the inputs. pairs: whether the model expects two texts. Raises Refusal for the others."""
-        examples = []
-        for number, item in enumerate(self.inputs if isinstance(self.inputs, list) else [self.inputs]):
-            text, pair = (item.text, item.text_pair) if isinstance(item, Input) else (item, None)
-            if (pair is not None) != pairs:
-                expected = "text and text_pair" if pairs else "one text"
-                raise Refusal.invalid(f"input {number}: this model expects {expected}", "wrong_input", "inputs")
-            examples.append(Example(str(number), text, pair))
-        return examples
+        items = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        inputs = [item if isinstance(item, Input) else Input(text=item) for item in items]
+        return [item.example(number, pairs) for number, item in enumerate(inputs)]
 
 
 class LabelScores(BaseModel):
@@ -79,6 +81,66 @@ class PredictResponse(BaseModel):
     id: str
     model: str
     predictions: list[LabelScores]
+
+
+class ExplainRequest(Input):
+    """A text, or a pair of texts, whose prediction is to be explained."""
+
+    label: str | None = None
+    """The label whose score is explained; by default the predicted one."""
+    model: str | None = None
+    """Name of a served model; optional where only one classifier is served."""
+
+
+class WordScore(BaseModel):
+    """What one word adds to the score."""
+
+    word: str
+    start: int
+    """Its first character (Unicode code point) in the text, from 0."""
+    contribution: float
+    second: bool
+    """Whether it is in the second text of a pair."""
+
+
+class LabelExplanation(BaseModel):
+    """Which words speak for a label, and which against it."""
+
+    label: str | None
+    """None where a number is predicted."""
+    probability: float | None
+    method: str
+    """`exact`, `integrated-gradients` or `occlusion`."""
+    score: float
+    """The label's logit (method `exact`) or log-odds, or the number."""
+    baseline: float | None
+    """The score without any word, to which the words add; None where nothing has to add up."""
+    gap: float | None
+    """What baseline and contributions lack of the score."""
+    words: list[WordScore]
+    """Every word, in the order of the texts."""
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> LabelExplanation:
+        """Return an explanation as the body of a response has it."""
+        words = [
+            WordScore(word=word.word, start=word.start, contribution=word.contribution, second=bool(word.second))
+            for word in explanation.words
+        ]
+        fields = {name: getattr(explanation, name) for name in cls.model_fields if name != "words"}
+        return cls(**fields, words=words)
+
+
+class ExplainResponse(BaseModel):
+    """The explanation of a prediction."""
+
+    id: str
+    model: str
+    text: str
+    """As the model read it: the guard may have masked parts."""
+    text_pair: str | None
+    explanations: list[LabelExplanation]
+    """One, or one for each predicted label."""
 
 
 class PromptTurn(StrictModel):

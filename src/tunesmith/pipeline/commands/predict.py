@@ -71,7 +71,7 @@ def predict(
         source, texts = texts, ()
     singles, seconds = frames.texts(texts), frames.texts(text_pairs)
     if source is None:
-        return _predicted(run, None, overrides, top_k, engine, _from_texts(singles, seconds))
+        return _predicted(run, None, overrides, top_k, engine, from_texts(singles, seconds))
     if singles:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     with in_memory.as_path(source) as path:
@@ -84,14 +84,7 @@ def _predicted(
     recipe = new_data.settings(run.recipe, source, overrides)
     columns = new_data.columns(recipe) if source else {}
     examples = new_data.read(recipe) if source else given
-    paired = run.recipe.data.text_pair is not None
-    if examples and (examples[0].text_pair is not None) != paired:
-        raise DataError(
-            f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
-            expected="two texts" if paired else "one text",
-            found="one text" if paired else "two texts",
-            do="give --text-pair" if paired else "leave --text-pair out",
-        )
+    check_pairs(run, examples)
     if task_of(run).has_responses:
         if not source:
             examples = [
@@ -251,10 +244,23 @@ def _json_rows(run: Run, source: str | None) -> list[object] | None:
     return content if isinstance(content, list) else None
 
 
-def _from_texts(texts: Sequence[object], pairs: Sequence[object]) -> list[Example]:
+def check_pairs(run: Run, examples: Sequence[Example]) -> None:
+    """Raise DataError where a run was trained on pairs of texts and these are single ones, or the reverse."""
+    paired = run.recipe.data.text_pair is not None
+    if examples and (examples[0].text_pair is not None) != paired:
+        raise DataError(
+            f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
+            expected="two texts" if paired else "one text",
+            found="one text" if paired else "two texts",
+            do="give --text-pair" if paired else "leave --text-pair out",
+        )
+
+
+def from_texts(texts: Sequence[object], pairs: Sequence[object], action: str = "predict") -> list[Example]:
+    """Return texts, or pairs of texts, as examples. Raises DataError, `nothing to ACTION`, where there is none."""
     if not texts:
         do = "give texts (--text) or a data source (--data)"
-        raise DataError("nothing to predict", expected="at least one text", found="none", do=do)
+        raise DataError(f"nothing to {action}", expected="at least one text", found="none", do=do)
     if pairs and len(pairs) != len(texts):
         found, do = f"{len(texts)} texts, {len(pairs)} second texts", "give one second text for each text"
         raise DataError("texts without their second text", expected="pairs of texts", found=found, do=do)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from tunesmith.console import say
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline import engines
 from tunesmith.pipeline.task_table import task_of
+from tunesmith.prediction import attribution
 from tunesmith.protocols import AnswerRequest, Predictor, TextGenerator, TextPredictor
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.tasks.classification import SingleLabel
-from tunesmith.types import Example, Message
+from tunesmith.types import Example, Explanation, Message
 
 
 def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
@@ -100,4 +101,8 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     first = Example("first", "Hello", "Hello" if pairs else None)
     classifier.predict([first])
     prompted = classifier.rendered_prompt(first) is not None
-    return ServedClassifier(name, classifier, pairs, settings.max_input_tokens, prompted, created)
+
+    def explainer(example: Example, label: str | None, on_batch: Callable[[], None]) -> list[Explanation]:
+        return attribution.explain(classifier, [example], label, on_batch=on_batch)
+
+    return ServedClassifier(name, classifier, pairs, settings.max_input_tokens, prompted, created, explainer)
