@@ -20,7 +20,7 @@ import tunesmith
 from tunesmith import runs
 from tunesmith.exporting import onnx
 from tunesmith.pipeline import new_data
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.types import Example
 
 Side = Callable[[Sequence[Example]], list[str]]
@@ -49,7 +49,7 @@ def sides(run: str, folder: Path, batch_size: int) -> dict[str, Side]:
     """Name -> texts in, labels out."""
     from transformers import pipeline
 
-    torch_side = load_classifier(runs.find(run))
+    torch_side = load_text_predictor(runs.find(run))
     for target in ("onnx", "onnx-int8"):
         tunesmith.export(run, target, folder / target)
     classify = pipeline("text-classification", model=f"{run}/model")

@@ -20,7 +20,7 @@ from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import Middleware
-from tunesmith.types import Example, Explanation, Prediction, Response
+from tunesmith.types import Example, Explanation, MultilabelPrediction, Prediction, Response, ValuePrediction
 
 LABELS = ("a", "b", "c")
 PATIENCE = 20
@@ -64,6 +64,28 @@ class FakeClassifier:
 
     def save(self, folder: Any) -> None:
         raise NotImplementedError
+
+
+THRESHOLDS = dict.fromkeys(LABELS, 0.3)
+
+
+class FakeTagger(FakeClassifier):
+    """All labels whose probability reaches THRESHOLDS."""
+
+    def alone(self, text: str, name: str = "0") -> Any:
+        probabilities = super().alone(text, name).probabilities
+        reached = [label for label, p in zip(LABELS, probabilities, strict=True) if p >= THRESHOLDS[label]]
+        return MultilabelPrediction(name, tuple(reached), probabilities)
+
+
+class FakeRegressor(FakeClassifier):
+    """A third of a text's characters."""
+
+    def __init__(self) -> None:
+        super().__init__(labels=())
+
+    def alone(self, text: str, name: str = "0") -> Any:
+        return ValuePrediction(name, len(text) / 3)
 
 
 @dataclass
@@ -122,6 +144,16 @@ def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedCl
         return attribution.explain(fake, [example], label, on_batch=on_batch)
 
     return ServedClassifier(name, fake, prompted=bool(fake.prompt), explainer=explainer, **more)
+
+
+def tagger(name: str = "tags") -> ServedClassifier:
+    """A model of any number of labels to serve."""
+    return ServedClassifier(name, FakeTagger(), task="multilabel", thresholds=THRESHOLDS)
+
+
+def regressor(name: str = "stars") -> ServedClassifier:
+    """A model of numbers to serve."""
+    return ServedClassifier(name, FakeRegressor(), task="regression")
 
 
 def generator(name: str = "talk", model: Any = None, **more: Any) -> ServedGenerator:

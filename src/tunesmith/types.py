@@ -158,6 +158,11 @@ class Prediction:
         if not isinstance(self.probabilities, array):
             object.__setattr__(self, "probabilities", array("d", self.probabilities))
 
+    @property
+    def answer(self) -> str:
+        """What is compared with `Example.gold`."""
+        return self.label
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionRow(Prediction):
@@ -179,6 +184,11 @@ class MultilabelPrediction:
         if not isinstance(self.probabilities, array):
             object.__setattr__(self, "probabilities", array("d", self.probabilities))
 
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """What is compared with `Example.gold`, in the order of `MultiLabel.labels`."""
+        return self.labels
+
 
 @dataclass(frozen=True, slots=True)
 class MultilabelPredictionRow(MultilabelPrediction):
@@ -193,6 +203,11 @@ class ValuePrediction:
 
     id: str
     value: float
+
+    @property
+    def answer(self) -> float:
+        """What is compared with `Example.gold`."""
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)

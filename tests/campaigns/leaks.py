@@ -99,10 +99,10 @@ def _trainings(steps: int, *settings: str) -> Callable[[Path], Iterator[None]]:
 def _predictions(run: str, steps: int) -> Callable[[Path], Iterator[None]]:
     def start(folder: Path) -> Iterator[None]:
         from tunesmith import runs
-        from tunesmith.pipeline.fitting.methods import load_classifier
+        from tunesmith.pipeline.fitting.methods import load_text_predictor
         from tunesmith.types import Example
 
-        classifier = load_classifier(runs.find(folder / run))
+        classifier = load_text_predictor(runs.find(folder / run))
         texts = [text for text, _ in tiny.texts(500)]
         for step in range(steps):
             classifier.predict([Example(str(step), f"{texts[step % len(texts)]} {step}")])

@@ -7,11 +7,8 @@ import contextlib
 import functools
 import itertools
 import json
-import os
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +23,7 @@ import torch
 import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
+from tests.exported_folders import as_the_card_says, in_folder
 from tests.small_runs import QUICK, classify, held_out, instruct, merge_tokens
 from tunesmith import records, runs
 from tunesmith.cli import inference, main
@@ -39,7 +37,7 @@ from tunesmith.models import gguf_import
 from tunesmith.models.graphs import GraphModel
 from tunesmith.pipeline.commands import export as exports, serve
 from tunesmith.pipeline.engines import load_generator
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier, load_predictor
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor, load_text_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.protocols import PromptWithAnswer, TextPredictor
 from tunesmith.recipe import Prompt, Serve
@@ -82,30 +80,6 @@ def adapted(shared: Path, llama: Path) -> Run:
     return instruct(llama, shared / "adapted", "adapter.kind=lora")
 
 
-def in_folder(folder: Path, *command: str, without: Sequence[str] = ()) -> str:
-    """The output of Python in a folder, where some packages cannot be imported."""
-    block = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in without)
-    (folder.parent / "sitecustomize.py").write_text(block)
-    paths = os.pathsep.join([str(folder.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    (folder.parent / "sitecustomize.py").unlink()
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def as_the_card_says(folder: Path) -> str:
-    """What the Python of the model card prints."""
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    return forked.run(forked.script, code, folder)
-
-
 # --- classifiers ---------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +98,7 @@ def test_an_encoder_says_the_same_everywhere(target: str, encoder: Run, exported
     card, rounded = (folder / "README.md").read_text(), target == "onnx-int8"
     assert ("model-index:" in card, "Measured before rounding: 100.00% of 20 labels" in card) == (not rounded, rounded)
     row = held_out(encoder)[0]
-    label = load_classifier(encoder).predict([row])[0].label
+    label = load_text_predictor(encoder).predict([row])[0].label
     if target in PROGRAMS:
         without = (
             ["transformers", "torch", "tunesmith"]
@@ -165,7 +139,7 @@ def test_a_probe_is_one_graph(pooling: str, labels: int, shared: Path, encoder: 
         assert proof.folder == str(run.path / "export" / target)
         assert proof.max_logit_difference < 1e-3 * proof.largest_logit
     found = onnx.load(run.path / "export" / "onnx").predict(held_out(run))
-    expected = load_classifier(run).predict(held_out(run))
+    expected = load_text_predictor(run).predict(held_out(run))
     assert [one.label for one in found] == [one.label for one in expected]
     assert np.allclose([o.probabilities for o in found], [o.probabilities for o in expected], atol=1e-4)
     with pytest.raises(RunError, match="not a single network"):
@@ -177,7 +151,7 @@ def test_pairs_are_pairs(shared: Path, encoder: Run, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
     run = classify(shared / "bert", tmp_path / "pairs.json", tmp_path / "run", "data.text=a", "data.text_pair=b")
     tunesmith.export(run, "onnx", tmp_path / "onnx")
-    loaded, expected = onnx.load(tmp_path / "onnx"), load_classifier(run)
+    loaded, expected = onnx.load(tmp_path / "onnx"), load_text_predictor(run)
     found = loaded.predict(held_out(run))
     for one, other in zip(found, expected.predict(held_out(run)), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
@@ -196,7 +170,7 @@ def test_the_onnx_predictor(
     encoder: Run, exported: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded, rows = onnx.load(Path(exported("onnx").folder), threads=1), held_out(encoder)
-    expected = load_classifier(encoder)
+    expected = load_text_predictor(encoder)
     assert loaded.labels == expected.labels
     together, alone = loaded.predict(rows), [loaded.predict([row])[0] for row in rows]
     for one, other, third in zip(together, alone, expected.predict(rows), strict=True):
@@ -350,7 +324,7 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     tunesmith.export(run, "onnx", tmp_path / "onnx", rows=4)
     loaded, rows = METHODS["generator"].load(tmp_path / "onnx", run.recipe), held_out(run)
     assert isinstance(loaded, TextPredictor)
-    for one, other in zip(loaded.predict(rows), load_classifier(run).predict(rows), strict=True):
+    for one, other in zip(loaded.predict(rows), load_text_predictor(run).predict(rows), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()
 

@@ -20,6 +20,7 @@ from tunesmith.errors import RecipeError, TrainingError
 from tunesmith.models import linear, low_rank, newton
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.recipe import Linear
+from tunesmith.tasks import text_targets
 from tunesmith.tasks.classification import SingleLabel, class_weights
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
@@ -221,6 +222,15 @@ def test_a_row_of_weight_n_counts_as_n_rows(kind: str, setting: str, vectorizer:
         predictions = fitted.predict(weighted)
         outputs.append([p.value if kind == "numbers" else list(p.probabilities) for p in predictions])
     np.testing.assert_allclose(*outputs, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_of_saved_regressions() -> None:
+    """As they are written now, and as they were: labels alone, of numbers none."""
+    targets = [SingleLabel(("a", "b")), MultiLabel(("a", "b"), (0.25, 0.5)), Number(1000.5, 12.25)]
+    for target in targets:
+        assert text_targets.of_settings(json.loads(json.dumps(text_targets.to_settings(target)))) == target
+    assert text_targets.of_settings({"labels": ["a", "b"]}) == targets[0]
+    assert text_targets.of_settings({"labels": []}) == Number()
 
 
 def test_the_number_of_texts_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

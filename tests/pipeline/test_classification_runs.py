@@ -11,7 +11,7 @@ import pytest
 import tunesmith
 from tunesmith.pipeline import classification_runs, run_report
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.pipeline.task_table import read_splits, scores_of
 from tunesmith.reporting import classification_report, terminal
 from tunesmith.reporting.schema import SamplePredictions
@@ -41,7 +41,7 @@ def test_accuracy_is_known_on_every_split(run: Run) -> None:
     recipe = run.recipe
     train = read_splits(recipe).train
     assert len(train) == 1050
-    hits = [p.label == e.label for p, e in zip(load_classifier(run).predict(train), train, strict=True)]
+    hits = [p.label == e.label for p, e in zip(load_text_predictor(run).predict(train), train, strict=True)]
     of_train, of_validation = run.finished.train["accuracy"], run.finished.validation["accuracy"]
     assert of_train == pytest.approx(sum(hits) / len(hits), abs=0.01)  # 1,000 of the rows
     assert of_train * 1000 == pytest.approx(round(of_train * 1000), abs=1e-9)

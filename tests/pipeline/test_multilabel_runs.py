@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import tunesmith
-from tests import power_cut, tiny
+from tests import power_cut, small_runs
 from tests.conftest import write_csv
+from tests.small_runs import TOPICS
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.pipeline.multilabel_runs import Thresholds
@@ -21,25 +22,11 @@ from tunesmith.types import MultilabelPredictionRow
 
 Models = Callable[[str], Path]
 FAST = ["task=multilabel", "bootstrap_samples=100", "per_device_train_batch_size=16", "learning_rate=5e-3"]
-TOPICS = tuple(tiny.WORDS)
 
 
 @pytest.fixture(scope="session")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 texts: of two topics, of one, or of none."""
-    one, other = tiny.texts(300), tiny.texts(300, seed=1, labels=TOPICS[::-1])
-    rows: list[dict[str, Any]] = []
-    for n in range(300):
-        if n % 5 == 0:
-            rows.append({"text": f"nothing of note {n}", "labels": []})
-        elif n % 2:
-            rows.append({"text": one[n][0], "labels": [one[n][1]]})
-        else:
-            labels = list(dict.fromkeys([one[n][1], other[n][1]]))
-            rows.append({"text": f"{one[n][0]} {other[n][0]}", "labels": labels})
-    path = tmp_path_factory.mktemp("tagged") / "tagged.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return small_runs.tagged(tmp_path_factory.mktemp("tagged") / "tagged.jsonl")
 
 
 def train(method: str, tagged: Path, models: Models, *overrides: str, **more: Any) -> Run:
@@ -154,14 +141,12 @@ def test_labels_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         tunesmith.train({"method": "linear", "data": {"path": str(path)}}, FAST)
 
 
-def test_commands_that_need_one_label(tagged: Path, tiny_models: Models, tmp_path: Path) -> None:
+def test_what_is_for_one_label_is_refused(tagged: Path, tiny_models: Models, tmp_path: Path) -> None:
     run = train("linear", tagged, tiny_models, run_dir=tmp_path / "run")
-    with pytest.raises(RecipeError, match="cannot serve"):
-        tunesmith.serve([run.path], overrides=["serve.port=0"])
-    with pytest.raises(RunError, match="graph of task multilabel is not supported"):
+    with pytest.raises(RunError, match="bag of words cannot be written as onnx"):
         tunesmith.export(run.path, "onnx")
-    with pytest.raises(RunError, match="does not give one label"):
-        tunesmith.pseudo_label(run.path, source=tagged, output=tmp_path / "labels.jsonl")
+    with pytest.raises(RunError, match=r"one label a text\n.*\n.*2 runs of task multilabel"):
+        tunesmith.pseudo_label(run.path, run.path, source=tagged, output=tmp_path / "labels.jsonl")
     with pytest.raises(RecipeError, match="generator cannot learn task multilabel"):
         train("generator", tagged, tiny_models)
     with pytest.raises(RecipeError, match="task multilabel has macro_f1"):

@@ -15,12 +15,15 @@ import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
 from tests.sample_reports import Balance
+from tests.small_runs import TOPICS, learn, tagged
 from tunesmith import cli
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation.intervals import Estimate, wilson
 from tunesmith.evaluation.self_consistency import at_threshold, final_number, normalized_text, threshold_curve, vote
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.runs import Run
+from tunesmith.tasks.multilabel import MultiLabel
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,72 @@ def test_several_runs_vote(reviews: Path, tmp_path: Path) -> None:
     other = write_csv(tmp_path / "other.csv", [(text, label.upper()) for text, label in tiny.texts(60)])
     with pytest.raises(RunError, match="different labels"):
         tunesmith.pseudo_label(made[0].path, linear(other, "other").path, source=str(new))
+
+
+def tagging(folder: Path, name: str, path: Path, *overrides: str) -> Run:
+    source = {"task": "multilabel", "method": "linear", "data": {"path": str(path)}}
+    return tunesmith.train(source, ["bootstrap_samples=100", *overrides], run_dir=folder / name, quiet=True)
+
+
+@pytest.mark.parametrize("form", ["list", "separator", "columns"])
+def test_a_row_is_kept_where_every_label_is_sure(form: str, tmp_path: Path) -> None:
+    """It can be trained on as it is, however the labels of the run's own data were written."""
+    rows = lines(tagged(tmp_path / "tagged.jsonl"))
+    settings, read = {
+        "list": (["data.label=labels"], lambda row: {"labels": row["labels"]}),
+        "separator": (
+            ["data.label=tags", "data.label_separator=|"],
+            lambda row: {"tags": "|".join(row["labels"])},
+        ),
+        "columns": (
+            [f"data.label=[{','.join(TOPICS)}]"],
+            lambda row: {topic: int(topic in row["labels"]) for topic in TOPICS},
+        ),
+    }[form]
+    for name, part in (("old", rows[:200]), ("new", rows[200:])):
+        text = "".join(json.dumps({"text": row["text"], **read(row)}) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    run = tagging(tmp_path, "run", tmp_path / "old.jsonl", *settings)
+    new = tmp_path / "new.jsonl"
+    found = tunesmith.pseudo_label(run.path, source=str(new), threshold=0.7, output=tmp_path / "out.jsonl")
+    kept, left = lines(found.kept), lines(found.left_out)
+    assert 0 < len(kept) < len(kept) + len(left) == 100
+    target = load_text_predictor(run).target
+    assert isinstance(target, MultiLabel)
+    predicted = {row["id"]: row for row in tunesmith.predict(run, source=str(new), top_k=3)}
+    right = []
+    for row in [*kept, *left]:
+        told = predicted[row["id"]]
+        labels, known = told["predicted_labels"], rows[200 + int(row["id"].split(":")[1]) - 1]["labels"]
+        distance = [
+            (p - at) / (1 - at) if p >= at else (at - p) / at
+            for label, at in zip(target.labels, target.thresholds, strict=True)
+            for p in [told["probabilities"][label]]
+        ]
+        assert row["agreement"] == pytest.approx(0.5 + min(distance) / 2)
+        assert (row["agreement"] >= 0.7) == ("reason" not in row)
+        assert list(row["votes"]) == labels
+        assert row["right"] == ({*known} == {*labels})
+        if form == "columns":
+            assert [topic for topic in TOPICS if row[topic]] == [topic for topic in TOPICS if topic in labels]
+        else:
+            assert row[{"list": "labels", "separator": "tags"}[form]] == labels
+        right += [row["right"]] if "reason" not in row else []
+    assert found.report.chosen.precision.value == pytest.approx(sum(right) / len(right))
+    assert "certainty of the least certain label" in found.page.read_text()
+    assert tagging(tmp_path, "again", found.kept, *settings).manifest.status == "finished"
+
+
+def test_what_has_no_votes_is_refused(reviews: Path, tmp_path: Path) -> None:
+    model = tmp_path / "none"
+    numbers = learn("regression", "linear", tmp_path / "numbers", model)
+    with pytest.raises(RunError, match=r"nothing says how sure a number is\n.*\n.*task regression"):
+        tunesmith.pseudo_label(numbers.path, source=str(reviews))
+    tags = learn("multilabel", "linear", tmp_path / "tags", model)
+    with pytest.raises(RunError, match=r"one label a text\n.*\n.*2 runs of task multilabel"):
+        tunesmith.pseudo_label(tags.path, tags.path, source=str(reviews))
+    with pytest.raises(RunError, match="2 runs of task classification and multilabel"):
+        tunesmith.pseudo_label(tags.path, linear(reviews, "run").path, source=str(reviews))
 
 
 def test_rows_without_labels_have_no_precision(reviews: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tunesmith.evaluation import metrics
 from tunesmith.models import packing
 from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import METHODS, load_classifier
+from tunesmith.pipeline.fitting.methods import METHODS, load_text_predictor
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.prediction import likelihood
 from tunesmith.processes import ProcessIdentity
@@ -103,7 +103,7 @@ def test_two_precisions_in_one_process(reviews: Path, tiny_models: Models) -> No
         used = run.finished.notes.mixed_precision
         assert used == precision or precision == "auto"
         stored = run.predictions("test", Prediction)
-        again = load_classifier(run).predict(
+        again = load_text_predictor(run).predict(
             [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
         )
         assert again == stored
@@ -114,7 +114,7 @@ def test_weights_of_16_bits_score_as_they_are_reloaded(reviews: Path, tiny_model
     for more in ([], ["adapter.kind=lora"]):
         run = train("encoder", reviews, tiny_models, "max_steps=3", "model.dtype=bfloat16", *more)
         stored = run.predictions("test", Prediction)
-        again = load_classifier(run).predict(
+        again = load_text_predictor(run).predict(
             [Example(p.id, row.text) for p, row in zip(stored, rows_of(run), strict=True)]
         )
         assert again == stored
@@ -126,7 +126,7 @@ def test_evaluations_in_mixed_precision_are_those_of_the_saved_model(reviews: Pa
     logged = next(entry for entry in reversed(run.metrics()) if entry.validation)
     rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
     scores = metrics.headline(
-        [str(row.label) for row in rows.validation], load_classifier(run).predict(rows.validation), rows.labels
+        [str(row.label) for row in rows.validation], load_text_predictor(run).predict(rows.validation), rows.labels
     )
     assert logged.validation == scores
 
@@ -198,7 +198,7 @@ def test_the_model_folder_is_plain_hugging_face(reviews: Path, tiny_models: Mode
     run = train("encoder", reviews, tiny_models, "max_steps=4")
     texts = [text for text, _ in tiny.texts(20, seed=5)]
     theirs = pipeline("text-classification", str(run.model), top_k=None)(texts)
-    ours = load_classifier(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
+    ours = load_text_predictor(run).predict([Example(str(i), text) for i, text in enumerate(texts)])
     labels = run.manifest.data.labels
     for rows, prediction in zip(theirs, ours, strict=True):
         scores = {row["label"]: row["score"] for row in rows}

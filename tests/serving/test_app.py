@@ -17,6 +17,7 @@ import pytest
 from tests.serving_fakes import (
     FakeClassifier,
     FakeGenerator,
+    FakeTagger,
     answered,
     application,
     classifier,
@@ -25,7 +26,9 @@ from tests.serving_fakes import (
     generator,
     message,
     post,
+    regressor,
     run,
+    tagger,
 )
 from tunesmith.protocols import AnswerRequest
 from tunesmith.serving.generation_stream import StopSequences
@@ -96,6 +99,48 @@ def test_explanations_pass_the_guard_and_end_in_time() -> None:
     assert post(made, "/predict", {"inputs": "a"}).status_code == 200
     limited = application(classifier(model=FakeClassifier(max_length=9), max_input_tokens=9))
     assert error(post(limited, "/explain", {"text": "a" * 10}))["code"] == "input_too_long"
+
+
+def test_sets_of_labels_and_numbers() -> None:
+    made = application(classifier(), tagger(), regressor(), log_texts=True)
+    (tags,) = post(made, "/predict", {"inputs": "some text", "model": "tags"}).json()["predictions"]
+    assert tags == {
+        "cut": False,
+        "labels": list((alone := FakeTagger().alone("some text")).labels),
+        "scores": dict(sorted(zip("abc", alone.probabilities, strict=True), key=lambda pair: -pair[1])),
+    }
+    assert 0 < len(tags["labels"]) < 3
+    best = post(made, "/predict", {"inputs": ["some text"], "model": "tags", "top_k": 1}).json()["predictions"][0]
+    assert (best["labels"], list(best["scores"])) == (tags["labels"], list(tags["scores"])[:1])
+    body = {"inputs": ["some text", "text"], "model": "stars"}
+    numbers = post(made, "/predict", body).json()["predictions"]
+    assert numbers == [{"cut": False, "value": 3.0}, {"cut": False, "value": 4 / 3}]
+    assert error(post(made, "/predict", body | {"top_k": 1}))["message"] == (
+        "top_k is 1, but this model predicts numbers"
+    )
+    assert error(post(made, "/predict", {"inputs": "a"}))["code"] == "model_missing"
+
+
+def test_models_say_their_task() -> None:
+    async def main() -> list[dict[str, Any]]:
+        async with client(application(classifier(), tagger(), regressor(), generator())) as one:
+            cards: list[dict[str, Any]] = (await one.get("/v1/models")).json()["data"]
+            return cards
+
+    cards = {card["id"]: card for card in run(main())}
+    assert {name: card["task"] for name, card in cards.items()} == {
+        "labels": "classification",
+        "tags": "multilabel",
+        "stars": "regression",
+        "talk": "instruction",
+    }
+    assert {name: card["thresholds"] for name, card in cards.items()} == {
+        "labels": None,
+        "tags": {"a": 0.3, "b": 0.3, "c": 0.3},
+        "stars": None,
+        "talk": None,
+    }
+    assert cards["stars"]["labels"] == []
 
 
 def test_length_is_counted_and_limited() -> None:
@@ -518,6 +563,10 @@ def test_openapi_has_the_names_and_the_limits() -> None:
     assert page["paths"]["/predict"]["post"]["security"] == [{"key": []}]
     only = application(classifier("one")).app.openapi()  # type: ignore[attr-defined]
     assert "/v1/chat/completions" not in only["paths"]
+    numbers = application(regressor()).app.openapi()["components"]["schemas"]  # type: ignore[attr-defined]
+    assert "top_k" not in numbers["PredictRequest"]["properties"]
+    kinds = numbers["PredictResponse"]["properties"]["predictions"]["items"]["anyOf"]
+    assert [kind["$ref"].split("/")[-1] for kind in kinds] == ["LabelScores", "LabelSetScores", "NumberScore"]
 
 
 def test_answers_are_what_the_fakes_say() -> None:

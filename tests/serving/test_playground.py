@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.serving_fakes import FakeClassifier, FakeGenerator, application, classifier, generator, listening
+from tests.serving_fakes import (
+    FakeClassifier,
+    FakeGenerator,
+    application,
+    classifier,
+    generator,
+    listening,
+    regressor,
+    tagger,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = os.environ.get("TUNESMITH_SCREENSHOTS")
@@ -37,6 +46,8 @@ def address() -> Iterator[str]:
     made = application(
         classifier("ag-news", FakeClassifier(labels, prompt="Text: ")),
         classifier("pairs", pairs=True),
+        tagger(),
+        regressor(),
         generator("assistant", fake),
         keys=["open sesame"],
         guard={"block": ["card"]},
@@ -77,6 +88,8 @@ def test_clicking_through(browser: Any, address: str, scheme: str, size: str) ->
     page.click("#explain")
     page.wait_for_selector("#words p:nth-child(2) mark")
     assert page.locator("#words p").all_inner_texts() == ["one", "two"]
+    labels_and_numbers(page)
+    shoot("number")
     assert problems == []
     talk(page)
     shoot("chat")
@@ -118,6 +131,21 @@ def classify(page: Any) -> None:
     assert page.get_attribute("#words mark", "title")[0] in "+-0"
     page.click("#prompt-box summary")
     assert page.inner_text("#prompt").startswith("Text: Stocks rose")
+
+
+def labels_and_numbers(page: Any) -> None:
+    page.select_option("#model", "tags")
+    page.fill("#text", "some text")
+    page.click("#go")
+    page.wait_for_selector("#bars .chosen")
+    chosen = page.locator("#bars .chosen .name").all_inner_texts()
+    assert page.inner_text("#verdict") == ", ".join(sorted(chosen))
+    assert page.locator("#bars .track i").count() == 3
+    page.select_option("#model", "stars")
+    page.click("#go")
+    page.wait_for_selector("#result:visible")
+    assert page.inner_text("#verdict") == "3"
+    assert page.locator("#bars li").count() == 0
 
 
 def talk(page: Any) -> None:

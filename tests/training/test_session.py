@@ -16,7 +16,7 @@ from tests import tiny
 from tunesmith import data
 from tunesmith.evaluation import metrics
 from tunesmith.pipeline.fitting import finetune
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.prediction.classify import EncoderPredictor
 from tunesmith.prediction.label import LabelClassifier
 from tunesmith.runs import Run
@@ -57,7 +57,7 @@ def test_evaluations_on_a_few_batches_have_both_losses(reviews: Path, tiny_model
     run = train(reviews, tiny_models, "eval_batches=2", "per_device_train_batch_size=4")
     rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
     assert (len(rows.train), len(rows.validation)) == (168, 24)
-    classifier = load_classifier(run)
+    classifier = load_text_predictor(run)
 
     def log_loss(examples: list[Example]) -> float:
         return metrics.headline(classification.gold(examples), classifier.predict(examples), rows.labels)["log_loss"]
@@ -94,7 +94,7 @@ def test_the_validation_rows_are_predicted_once_for_each_evaluation(
     rows = data.read(run.recipe.data, run.recipe.split, run.recipe.seed)
     validation, test = len(rows.validation), len(rows.test)
     assert predicted == [validation, validation, test, len(rows.train)]
-    reloaded = predict(load_classifier(run), rows.validation)
+    reloaded = predict(load_text_predictor(run), rows.validation)
     stored = run.predictions("validation", PredictionRow)
     assert [(row.id, row.label, row.gold) for row in stored] == [
         (row.id, row.label, example.label) for row, example in zip(reloaded, rows.validation, strict=True)

@@ -48,8 +48,13 @@ class _Evaluate(Command):
             help="run directory, or a JSON, JSONL, CSV or Parquet file with instructions, references and responses; "
             "then data.name=value settings, or evaluate.slices",
         )
-        parser.add_argument("--data", help="labelled data for a classification run to predict and be scored on")
+        parser.add_argument("--data", help="labelled data for a run of labels or numbers to predict and be scored on")
         add_columns(parser)
+        parser.add_argument(
+            "--engine",
+            default="torch",
+            help="what predicts --data: torch (the default), or onnx, onnx-int8 or openvino from the run's exports",
+        )
         _add_response_columns(parser, "a file's references")
         parser.add_argument("--report", metavar="FILE.html", help="write a report on the answers, also as Markdown")
         add_json(parser)
@@ -61,7 +66,8 @@ class _Evaluate(Command):
         columns = {"responses": args.response, "reference": args.reference, "instruction": args.instruction}
         sources, overrides = split_overrides(args.sources)
         overrides = [*column_settings(args), *overrides]
-        scores = evaluate(*sources, data=args.data, overrides=overrides, report=args.report, **columns)
+        options = {"data": args.data, "overrides": overrides, "report": args.report, "engine": args.engine}
+        scores = evaluate(*sources, **options, **columns)
         if args.json:
             show_json(scores)
         else:

@@ -21,6 +21,7 @@ from tunesmith.errors import ModelError, RunError
 from tunesmith.exporting import weights
 from tunesmith.exporting.source import ExportSource
 from tunesmith.protocols import ProbeHead
+from tunesmith.tasks import text_targets
 from tunesmith.types import Example
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -32,13 +33,14 @@ class Network(nn.Module):
 
     def __init__(self, source: ExportSource, attention: str) -> None:
         super().__init__()
+        assert source.target is not None
         self.body = copy.deepcopy(weights.merged(source))
         with contextlib.suppress(ValueError):  # XLNet and similar models have a single attention
             self.body.set_attn_implementation(attention)
         self.config = copy.deepcopy(source.parts.model.config)
-        self.config.id2label = dict(enumerate(source.labels))
-        self.config.label2id = {name: index for index, name in enumerate(source.labels)}
-        self.head = None if source.parts.head is None else _RegressionHead(source.parts.head)
+        text_targets.write_config(self.config, source.target)
+        head = source.parts.head
+        self.head = None if head is None else _RegressionHead(head, len(source.target.labels))
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -54,10 +56,10 @@ class Network(nn.Module):
 class _RegressionHead(nn.Module):
     """The pooling of `prediction.classify.embed` and the regression, in float32."""
 
-    def __init__(self, head: ProbeHead) -> None:
+    def __init__(self, head: ProbeHead, labels: int) -> None:
         super().__init__()
         weight_KD, bias_K = torch.tensor(head.weight), torch.tensor(head.bias)
-        if len(bias_K) == 1:  # of two classes, only the second has weights
+        if len(bias_K) == 1 and labels == 2:  # of two classes, only the second has weights
             weight_KD, bias_K = torch.cat([0 * weight_KD, weight_KD]), torch.cat([0 * bias_K, bias_K])
         self.linear = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
         self.linear.weight.data, self.linear.bias.data = weight_KD.float(), bias_K.float()

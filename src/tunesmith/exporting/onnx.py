@@ -113,6 +113,7 @@ def _classifier(source: ExportSource, folder: Path, target: str) -> Exported:
     network.write_beside(source, folder)
     standalone.write_example(
         folder,
+        source.target,
         "onnxruntime",
         "import numpy, onnxruntime",
         f'session = onnxruntime.InferenceSession(folder / "{MODEL}")',

@@ -46,6 +46,7 @@ def openvino(source: ExportSource, folder: Path) -> Exported:
     network.write_beside(source, folder)
     standalone.write_example(
         folder,
+        source.target,
         "OpenVINO",
         f"import numpy\n{IMPORT}",
         COMPILE.format(graph="graph", folder="folder"),

@@ -1,4 +1,4 @@
-"""How closely an export matches its run: logits, labels or tokens, size and speed."""
+"""How closely an export matches its run: logits, predictions or tokens, size and speed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.data.prompts import Ids
 from tunesmith.errors import RunError
 from tunesmith.exporting.source import Exported, Precision, Runner
-from tunesmith.protocols import AnswerRequest, PromptWithAnswer, TextGenerator
+from tunesmith.protocols import AnswerRequest, Logits, PromptWithAnswer, TextGenerator
 from tunesmith.recipe import Generate
 from tunesmith.records import omitted_if_none
-from tunesmith.types import Response
+from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import Example, Response
 
 FILE = "parity.json"
 CHUNK = 8
@@ -25,6 +30,14 @@ CLOSE = 1e-4
 """Largest accepted difference of an exact export's logits, as a share of the largest logit."""
 AGREE = 0.99
 """Share of answers that must be equal where weights were rounded, and of whole responses."""
+NEAR = 0.1
+"""Standard deviations of the training numbers by which two numbers may differ and still agree."""
+UNITS = {
+    SingleLabel.problem_type: "labels",
+    MultiLabel.problem_type: "sets of labels",
+    Number.problem_type: "numbers",
+}
+"""What is compared, by problem type."""
 KEPT = 0.5
 """Share of whole responses that must be equal where the engine itself rounds, as llama.cpp does, for a file to be kept:
 one wrong weight leaves none. `auto` wants AGREE of them from every engine."""
@@ -47,7 +60,11 @@ class ParityReport:
     largest_logit: float
     """The run's largest absolute logit, as the scale of that difference."""
     compared: int
-    """Answers that were compared: labels, or the tokens of generated responses."""
+    """Answers that were compared: labels, sets of labels, numbers, or the tokens of generated responses."""
+    unit: str | None = omitted_if_none()
+    """Which of these, one of UNITS; None for tokens."""
+    tolerance: float | None = omitted_if_none()
+    """Of numbers: the standard deviations by which equal ones may differ."""
     agreement: float
     """Share of the answers that are equal."""
     same_answers: float
@@ -67,18 +84,27 @@ class ParityReport:
     folder: str | None = omitted_if_none()
     """Where the export is; not in the file, which may be moved."""
 
+    @property
+    def has_rounded_numbers(self) -> bool:
+        """Whether numbers were compared that cannot be equal, as weights were rounded."""
+        return self.tolerance is not None and not self.exact
+
 
 def compare(
     reference: Runner,
     exported: Exported,
     rows: Sequence[Any],
     *,
+    predicted: Target | None = None,
     target: str,
     precision: Precision,
     size_mb: float,
     run_size_mb: float,
 ) -> ParityReport:
-    """Run both on the same rows, alternately. rows: at least one, as `Exportable.parity_rows` returns them."""
+    """Run both on the same rows, alternately. rows: at least one, as `Exportable.parity_rows` returns them.
+
+    predicted: what is read from a row's logits; None for the likeliest token at each place.
+    """
     ways, largest_logit = {"whole": exported.run, **exported.others}, 0.0
     differences = dict.fromkeys(ways, 0.0)
     agreements: list[list[bool]] = []
@@ -96,7 +122,7 @@ def compare(
             for row, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
                 difference = float(np.abs(ours - theirs).max()) if np.isfinite(theirs).all() else float("inf")
                 differences[way] = max(differences[way], difference)
-                same[row] &= ours.argmax(-1) == theirs.argmax(-1)
+                same[row] &= _agree(predicted, ours, theirs)
         agreements += [row.tolist() for row in same]
     answers = [agrees for row in agreements for agrees in row]
     run_seconds, export_seconds = zip(*seconds, strict=True)
@@ -109,6 +135,8 @@ def compare(
         differences=differences if exported.others else None,
         largest_logit=largest_logit,
         compared=len(answers),
+        unit=None if predicted is None else UNITS[predicted.problem_type],
+        tolerance=NEAR if isinstance(predicted, Number) else None,
         agreement=sum(answers) / len(answers),
         same_answers=sum(map(all, agreements)) / len(agreements),
         engine=exported.engine,
@@ -154,14 +182,15 @@ def problem(report: ParityReport, least: float = AGREE) -> str | None:
     least: share of the whole responses that must be equal.
     """
     if report.exact:
-        matches = report.agreement == 1 and report.max_logit_difference <= CLOSE * report.largest_logit
+        largest = report.largest_logit if report.tolerance is None else max(1.0, report.largest_logit)
+        matches = report.agreement == 1 and report.max_logit_difference <= CLOSE * largest
     else:
         matches = report.agreement >= AGREE
     if matches and (report.same_responses is None or report.same_responses >= least):
         return None
     responses = "" if report.same_responses is None else f"; {report.same_responses:.2%} of whole responses agree"
-    logits = f"logits differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
-    return f"{agreement(report)}{responses}; {logits}"
+    difference = f"differ by up to {report.max_logit_difference:.2g} of {report.largest_logit:.2g}"
+    return f"{agreement(report)}{responses}; {_outputs(report)} {difference}"
 
 
 def check(report: ParityReport, allow_loss: bool) -> None:
@@ -172,7 +201,8 @@ def check(report: ParityReport, allow_loss: bool) -> None:
     difference = problem(report, AGREE if report.differences else KEPT)  # only graphs are compared in several ways
     if difference is None or (allow_loss and not report.exact):
         return
-    exact, rounded = "the same answers, logits within 0.01% of the largest", f"{AGREE:.0%} of the answers the same"
+    exact = f"the same answers, {_outputs(report)} within 0.01% of the largest"
+    rounded = f"{AGREE:.0%} of the answers the same"
     raise RunError(
         f"the {report.target} export does not match the run",
         expected=exact if report.exact else rounded,
@@ -183,8 +213,9 @@ def check(report: ParityReport, allow_loss: bool) -> None:
 
 def agreement(report: ParityReport) -> str:
     """Return how many answers are the run's, as a phrase."""
-    unit = "tokens of answers" if report.compared > report.rows else "labels"
-    return f"{report.agreement:.2%} of {report.compared:,} {unit} agree on {report.rows:,} rows"
+    unit = report.unit or ("tokens of answers" if report.compared > report.rows else "labels")
+    within = "" if report.tolerance is None else f" within {report.tolerance:g} standard deviations"
+    return f"{report.agreement:.2%} of {report.compared:,} {unit} agree{within} on {report.rows:,} rows"
 
 
 def summary(report: ParityReport) -> str:
@@ -193,9 +224,26 @@ def summary(report: ParityReport) -> str:
     if report.tokens_per_second:
         speed += f", {report.tokens_per_second[1]:.1f} tokens/s; {report.same_responses:.0%} of whole responses agree"
     return (
-        f"{agreement(report)}; logits differ by at most {report.max_logit_difference:.1e} of "
+        f"{agreement(report)}; {_outputs(report)} differ by at most {report.max_logit_difference:.1e} of "
         f"{report.largest_logit:.1f}; {report.size_mb:.1f} MB, the run {report.run_size_mb:.1f} MB{speed}"
     )
+
+
+def _outputs(report: ParityReport) -> str:
+    return "logits" if report.tolerance is None else "standardised numbers"
+
+
+def _agree(predicted: Target | None, ours: Logits, theirs: Logits) -> NDArray[np.bool_]:
+    """Return whether the answers that are read from logits are equal: of a row with T tokens, each of them."""
+    if predicted is None:
+        return np.atleast_1d(ours.argmax(-1) == theirs.argmax(-1))
+    if not np.isfinite(theirs).all():
+        return np.zeros(1, bool)
+    row = Example("row", "")
+    one, other = predicted.predictions([row, row], np.array([ours, theirs], dtype=np.float64))
+    if isinstance(predicted, Number):
+        return np.array([abs(one.value - other.value) <= NEAR * predicted.scale])
+    return np.array([one.answer == other.answer])
 
 
 def _responses(generator: TextGenerator, prompts: Sequence[Ids], settings: Generate) -> list[Response]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from tunesmith.errors import RunError
 from tunesmith.protocols import Exportable, Logits, ModelParts, TextGenerator
 from tunesmith.recipe import Generate, Model
+from tunesmith.tasks.text_targets import Target
 
 Precision = Literal["auto", "float32", "float16", "bfloat16", "q8_0"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -26,7 +27,8 @@ class ExportSource:
     predictor: Exportable
     """The run's predictor, with its adapter if it has one."""
     parts: ModelParts
-    labels: tuple[str, ...]
+    target: Target | None
+    """What is predicted; None for a generator that answers."""
     folder: Path
     """The run's `model/`."""
     reload: Callable[[Path], Exportable]

@@ -1,4 +1,4 @@
-"""A classifier that runs without transformers: a program beside tokenizer.json and config.json.
+"""A predictor of labels or numbers that runs without transformers: a program beside tokenizer.json and config.json.
 
 Shared by `onnx`, `openvino`, `torch-export` and `torchscript`.
 """
@@ -19,7 +19,7 @@ from tunesmith.console import say
 from tunesmith.data import batches
 from tunesmith.data.encode import kept
 from tunesmith.protocols import Logits
-from tunesmith.tasks import text_targets
+from tunesmith.tasks import postprocessing, text_targets
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Example
 
@@ -32,7 +32,7 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class StandaloneClassifier:
-    """A classifier around a program."""
+    """A predictor of labels or numbers around a program."""
 
     target: Target
     tokenizer: Any
@@ -77,7 +77,7 @@ class StandaloneClassifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label names, in the order of the probabilities."""
+        """The label names, in the order of the probabilities; none where a number is predicted."""
         return self.target.labels
 
     def predict(self, examples: Sequence[Example]) -> list[Any]:
@@ -135,20 +135,23 @@ class StandaloneClassifier:
         return batch
 
 
-def write_example(folder: Path, program: str, imports: str, load: str, run: str) -> None:
+def write_example(folder: Path, target: Target | None, program: str, imports: str, load: str, run: str) -> None:
     """Write run.py, which shows how the folder is used without tunesmith."""
-    text = EXAMPLE.format(program=program, imports=imports, load=load, run=run)
+    assert target is not None
+    *lines, answer = postprocessing.LOGITS[target.problem_type]
+    read = "\n    ".join([*lines, f'print({answer}, text, sep="\\t")'])
+    text = EXAMPLE.format(program=program, imports=imports, load=load, run=run, read=read)
     (folder / "run.py").write_text(text, encoding="utf-8")
 
 
 EXAMPLE = '''\
-"""Label texts with {program}: python run.py "a text" "another"; two texts joined by a tab are a pair."""
+"""Predict with {program}: python run.py "a text" "another"; two texts joined by a tab are a pair."""
 import json, sys
 from pathlib import Path
 {imports}
 from tokenizers import Tokenizer
 folder = Path(__file__).parent
-labels = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # truncates and pads by itself
 {load}
 texts = [tuple(text.split("\\t")) if "\\t" in text else text for text in sys.argv[1:]]
@@ -157,5 +160,5 @@ inputs = {{"input_ids": [row.ids for row in rows], "attention_mask": [row.attent
           "token_type_ids": [row.type_ids for row in rows]}}
 {run}
 for text, row in zip(texts, logits):
-    print(labels[str(row.argmax())], text, sep="\\t")
+    {read}
 '''

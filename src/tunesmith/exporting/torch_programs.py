@@ -93,7 +93,8 @@ def _finished(
 ) -> Exported:
     """Write the files that a program needs beside it, and return the program as it was read back."""
     network.write_beside(source, folder)
-    standalone.write_example(folder, engine, "import torch", f"model = {load}", RUN.format(inputs=tuple(inputs)))
+    run = RUN.format(inputs=tuple(inputs))
+    standalone.write_example(folder, source.target, engine, "import numpy, torch", f"model = {load}", run)
 
     def call(arrays: Inputs) -> Logits:
         with torch.no_grad():

@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith.data.conversations import content_with_input
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
+from tunesmith.tasks import postprocessing
 from tunesmith.types import Example, Message
 
 LIBRARIES = {
@@ -45,14 +46,13 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
     if target == "gguf":
         return _block("sh", "llama-cli -m model.gguf --jinja")
     if source.has_own_format:
-        kind = type(source.predictor)
+        kind, texts = type(source.predictor), '"Some text", "Another"' if pairs else '"Some text"'
         lines = [
-            "from pathlib import Path",
-            "",
+            "from pathlib import Path\n",
             f"from {kind.__module__} import {kind.__name__}",
             "from tunesmith.types import Example",
             "",
-            f'print({kind.__name__}.load(Path(".")).predict([Example("1", "Some text")]))',
+            f'print({kind.__name__}.load(Path(".")).predict([Example("1", {texts})]))',
         ]
     elif chat := source.parts.chat:
         turns = [Message("user", "Name three primary colours.")]
@@ -78,11 +78,12 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             code, command = "\n".join(lines), _vllm(source)
             return f"{_block('python', code)}\n\nOr with vLLM:\n\n```sh\n{command}\n```"
     else:
+        assert source.target is not None
         text = '{"text": "Some text", "text_pair": "Another"}' if pairs else '"Some text"'
         lines = [
             *_pipeline(source, target, folder, "AutoModelForSequenceClassification", "text-classification", "classify"),
             "",
-            f"print(classify({text}, truncation=True, top_k=None))",
+            *postprocessing.pipeline_lines(source.target.problem_type, text, has_config=target == "adapter"),
         ]
     return _block("python", "\n".join(lines))
 

@@ -48,7 +48,8 @@ def pth(source: ExportSource, folder: Path) -> Exported:
     name = Path(source.base.name_or_path.removeprefix(PREFIX)).name.removesuffix(".gguf")
     size = size_name(sum(parameter.numel() for parameter in model.parameters()))
     sized = name if size.lower() in name.lower() else f"{name}{size}"
-    file = folder / (source.name or f"{sized}-{'classifier' if source.labels else 'sft'}.pth")
+    kind = "sft" if source.target is None else "classifier" if source.target.labels else "regression"
+    file = folder / (source.name or f"{sized}-{kind}.pth")
     pretrained.save_state_dict(model, file)
     fresh = type(model)(model.config)
     architectures.load_state_dict(fresh, file, "")

@@ -105,7 +105,6 @@ class Regression:
     def fit_labels(
         cls,
         features: ColumnBlocks,
-        target: MultiLabel,
         known: Sequence[Sequence[float]],
         settings: Linear,
         weights: Floats,
@@ -123,19 +122,14 @@ class Regression:
 
     @classmethod
     def fit_number(
-        cls,
-        features: ColumnBlocks,
-        target: Number,
-        values: Sequence[float],
-        settings: Linear,
-        row_weights: Floats,
+        cls, features: ColumnBlocks, values: Sequence[float], settings: Linear, row_weights: Floats
     ) -> Regression:
-        """Fit ridge regression to standardised numbers; the weights give them in their own unit."""
+        """Fit ridge regression to standardised numbers."""
         from tunesmith.models import ridge
 
         weight, bias, converged = ridge.fit(features, np.asarray(values), row_weights, settings.C, settings.max_iter)
         _warn_unless(converged, settings)
-        return cls(weight * target.scale, bias * target.scale + target.mean)
+        return cls(weight, bias)
 
     @property
     def size(self) -> int:
@@ -163,14 +157,14 @@ def _warn_unless(converged: bool, settings: Linear) -> None:
 
 def fit_head(
     features: ColumnBlocks, examples: Sequence[Example], target: Target, settings: Linear, weights: Floats
-) -> tuple[Regression, Target]:
-    """Fit the regression that suits a target, and return what its outputs stand for. weights: one per label."""
+) -> Regression:
+    """Fit the regression that suits a target. weights: one per label."""
     encoded, row_weights = target.encode(examples), np.array([example.weight for example in examples])
     if isinstance(target, Number):
-        return Regression.fit_number(features, target, encoded, settings, row_weights), Number()
+        return Regression.fit_number(features, encoded, settings, row_weights)
     if isinstance(target, MultiLabel):
-        return Regression.fit_labels(features, target, encoded, settings, weights, row_weights), target
-    return Regression.fit(features, encoded, settings, weights, row_weights), target
+        return Regression.fit_labels(features, encoded, settings, weights, row_weights)
+    return Regression.fit(features, encoded, settings, weights, row_weights)
 
 
 @dataclass(frozen=True)
@@ -295,9 +289,9 @@ def fit(examples: Sequence[Example], target: Target, settings: Linear, weights: 
             found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
             do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
         )
-    regression, outputs = fit_head(table.features, examples, target, settings, weights)
+    regression = fit_head(table.features, examples, target, settings, weights)
     vocabulary = {gram: index for index, gram in enumerate(table.vocabulary)}
     name = solver(*table.features.shape, len(target.labels))
     notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "newton" else name)
-    predictor = LinearPredictor(outputs, settings, vocabulary, table.idf, regression)
+    predictor = LinearPredictor(target, settings, vocabulary, table.idf, regression)
     return TrainResult(predictor, regression.size, regression.size, notes)

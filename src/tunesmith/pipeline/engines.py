@@ -110,7 +110,7 @@ def _fastest(run: Run, least_agreement: float) -> str:
             report = _report(folder / parity.FILE, exact=name != "onnx-int8")
             if problem := parity.problem(report):
                 reasons.append(f"{name}: {problem}")
-            elif report.agreement < least_agreement:
+            elif report.agreement < least_agreement or report.has_rounded_numbers:
                 reasons.append(f"{name}: {parity.agreement(report)}")
             elif report.rows < min(ROWS, _held_out(run)):
                 reasons.append(f"{name}: compared on {report.rows} rows only")

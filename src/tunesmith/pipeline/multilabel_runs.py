@@ -17,7 +17,7 @@ from tunesmith.protocols import TrainResult
 from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import LabelMistake, MultilabelReport, MultilabelResult, WorstLabelMistakes
 from tunesmith.runs import Run
-from tunesmith.tasks.multilabel import HALF, MultiLabel
+from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.types import Example, MultilabelPredictionRow
 
 WORST = 10
@@ -40,8 +40,8 @@ def headline(rows: Sequence[MultilabelPredictionRow], target: MultiLabel) -> dic
 def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcome:
     """Predict the labels of the held-out rows, and write the worst mistakes and the thresholds."""
     target = result.text_predictor.target
-    thresholds = getattr(target, "thresholds", ()) or (HALF,) * len(target.labels)
-    job.run.write(THRESHOLDS, Thresholds(dict(zip(target.labels, thresholds, strict=True))))
+    assert isinstance(target, MultiLabel)
+    job.run.write(THRESHOLDS, Thresholds(dict(zip(target.labels, target.thresholds, strict=True))))
     return held_out.evaluate(job, result, watch, _illustrate)
 
 

@@ -228,11 +228,11 @@ def fit_probe(
             f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
         ) from error
     features, cut = embed(encoder, examples, settings)
-    head, outputs = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
+    head = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
     trainable = head.weight.size + head.bias.size
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
     notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
-    return TrainResult(ProbePredictor(outputs, encoder, settings, head), total, trainable, notes)
+    return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:

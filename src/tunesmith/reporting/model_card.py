@@ -30,9 +30,14 @@ from tunesmith.reporting.schema import (
     GenerationResult,
     MethodResult,
     MultilabelReport,
+    MultilabelResult,
     RegressionReport,
     RegressionResult,
 )
+from tunesmith.tasks import postprocessing
+from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.regression import Number
 from tunesmith.types import DataSummary
 
 AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
@@ -53,7 +58,7 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
         support={label: scores.per_class[label].support for label in labels},
         baseline=majority_sentence(report.data),
-        usage=_classifier_usage(method),
+        usage=_usage(method, SingleLabel.problem_type),
     )
 
 
@@ -72,7 +77,7 @@ def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) 
             "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
         ],
         support={label: scores.per_label[label].support for label in labels},
-        usage=[_command(method)],
+        usage=_usage(method, MultiLabel.problem_type),
     )
 
 
@@ -89,7 +94,7 @@ def regression(report: RegressionReport, exported: ExportedModel | None = None) 
         metrics=["rmse", "spearmanr"],
         limits=[between] if between else [],
         baseline=regression_report.baseline_sentence(report),
-        usage=_regression_usage(method),
+        usage=_usage(method, Number.problem_type),
     )
 
 
@@ -249,7 +254,7 @@ def _command(method: MethodResult) -> str:
     return f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
 
 
-def _classifier_usage(method: ClassificationResult) -> list[str]:
+def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, problem_type: str) -> list[str]:
     shell = _command(method)
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     if method.library == "transformers":
@@ -261,35 +266,17 @@ def _classifier_usage(method: ClassificationResult) -> list[str]:
             "",
             f"folder = {folder}",
             'config = AutoConfig.from_pretrained(f"{folder}/base_config.json")',
-            'options = {name: getattr(config, name) for name in ("id2label", "label2id", "pad_token_id")}',
+            'names = ("id2label", "label2id", "pad_token_id", "problem_type")',
+            "options = {name: getattr(config, name) for name in names}",
             "model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)",
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
             'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
         ]
     else:
         return [shell]
-    python = "\n".join([*lines, 'print(classify("Some text", truncation=True, top_k=None))'])
+    has_config = method.library == "peft"
+    python = "\n".join([*lines, *postprocessing.pipeline_lines(problem_type, '"Some text"', has_config=has_config)])
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
-
-
-def _regression_usage(method: RegressionResult) -> list[str]:
-    shell = _command(method)
-    if method.library != "transformers":
-        return [shell]
-    folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
-    lines = [
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-        "",
-        f"tokenizer = AutoTokenizer.from_pretrained({folder})",
-        f"model = AutoModelForSequenceClassification.from_pretrained({folder})",
-        'output = model(**tokenizer("Some text", truncation=True, return_tensors="pt")).logits.item()',
-        "print(output * model.config.target_scale + model.config.target_mean)",
-    ]
-    python = "\n".join(lines)
-    return [
-        shell,
-        f"or without tunesmith, with the mean and scale of the training numbers:\n\n```python\n{python}\n```",
-    ]
 
 
 def _generator_usage(method: GenerationResult) -> list[str]:

@@ -1,18 +1,18 @@
-"""The served models: a classifier or a generator under a name, and how each computes a batch."""
+"""The served models: a predictor of labels or numbers, or a generator, under a name, and how each computes a batch."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tunesmith.errors import TunesmithError
 from tunesmith.protocols import AnswerRequest, Prompt, TextGenerator, TextPredictor
 from tunesmith.recipe import Generate
 from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
-from tunesmith.types import Example, Explanation, Prediction, Response
+from tunesmith.types import Example, Explanation, Response
 
 CHARACTERS_PER_TOKEN = 4
 """A rough estimate, only used to fill batches."""
@@ -22,7 +22,8 @@ CHARACTERS_PER_TOKEN = 4
 class ClassifierOutput:
     """The result of a request to a classifier."""
 
-    predictions: list[Prediction]
+    predictions: list[Any]
+    """Of the task's own type."""
     cut: list[bool]
     """For each input, whether the model read only the beginning."""
 
@@ -42,7 +43,7 @@ Explainer = Callable[[Example, str | None, Callable[[], None]], list[Explanation
 
 @dataclass(frozen=True)
 class ServedClassifier:
-    """A classifier under a name."""
+    """A predictor of labels or numbers under a name."""
 
     name: str
     classifier: TextPredictor
@@ -54,7 +55,9 @@ class ServedClassifier:
     """Whether the model is asked for the label by a prompt."""
     created: int = 0
     explainer: Explainer | None = None
-    task: str = field(default="classification", init=False)
+    task: str = "classification"
+    thresholds: dict[str, float] | None = None
+    """Of several labels for a text: the probability from which each is predicted."""
     max_rows: int = field(default=10**9, init=False)
 
     @property
@@ -63,7 +66,7 @@ class ServedClassifier:
         return self.classifier.max_length
 
     def queued(self, examples: Sequence[Example], deadline: Deadline) -> QueuedRequest:
-        """Return a request for the labels of some texts."""
+        """Return a request for the predictions of some texts."""
         sizes = [(len(row.text) + len(row.text_pair or "")) // CHARACTERS_PER_TOKEN + 2 for row in examples]
         tokens = sum(min(size, self.max_length or size) for size in sizes)
         return QueuedRequest(examples, len(examples), tokens, deadline=deadline)
@@ -74,7 +77,7 @@ class ServedClassifier:
         return QueuedRequest(request, tokens=size * min(size, self.max_length or size), deadline=deadline)
 
     def run(self, batch: Sequence[QueuedRequest], join: Join) -> None:
-        """Classify the texts of all requests at once; a text that is too long only fails its own request.
+        """Predict the texts of all requests at once; a text that is too long only fails its own request.
 
         Explanations come last, one by one.
         """

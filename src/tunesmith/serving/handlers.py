@@ -37,11 +37,11 @@ from tunesmith.serving.schemas import (
     ExplainRequest,
     ExplainResponse,
     LabelExplanation,
-    LabelScores,
     PredictRequest,
     PredictResponse,
     PromptRequest,
     PromptResponse,
+    scored,
 )
 from tunesmith.types import Example, Explanation, Message
 
@@ -146,7 +146,7 @@ class Handlers:
     # --- classifiers
 
     async def predict(self, body: PredictRequest, request: Request) -> PredictResponse:
-        """Classify one text or several."""
+        """Give one text or several their labels, or a number."""
         model = self.find(ServedClassifier, body.model)
         most = self.settings.max_inputs
         examples = body.examples(model.pairs)
@@ -155,7 +155,8 @@ class Handlers:
             raise Refusal.invalid(message, "too_many_inputs", "inputs")
         labels = model.classifier.labels
         if body.top_k is not None and body.top_k > len(labels):
-            raise Refusal.invalid(f"top_k is {body.top_k}, but there are {len(labels)} labels", param="top_k")
+            reason = f"there are {len(labels)} labels" if labels else "this model predicts numbers"
+            raise Refusal.invalid(f"top_k is {body.top_k}, but {reason}", param="top_k")
         log = _log(request)
         log.model, log.inputs = model.name, len(examples)
         log.add_texts([example.text for example in examples])
@@ -166,12 +167,11 @@ class Handlers:
             return await self._predict(model.name, model, masked, deadline)
 
         output = await self._while_connected(request, check_and_predict(), deadline)
-        predictions = []
-        for prediction, cut in zip(output.predictions, output.cut, strict=True):
-            ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-            scores = dict(ranked[: body.top_k])
-            predictions.append(LabelScores(label=prediction.label, score=ranked[0][1], scores=scores, cut=cut))
-        log.add_labels([prediction.label for prediction in predictions])
+        log.add_predictions([prediction.answer for prediction in output.predictions])
+        predictions = [
+            scored(prediction, labels, body.top_k, cut)
+            for prediction, cut in zip(output.predictions, output.cut, strict=True)
+        ]
         return PredictResponse(id=log.id, model=model.name, predictions=predictions)
 
     async def explain(self, body: ExplainRequest, request: Request) -> ExplainResponse:
@@ -323,7 +323,7 @@ class Handlers:
                 card.prompted = True
             else:
                 card.labels, card.pairs = list(model.classifier.labels), model.pairs
-                card.prompted = model.prompted
+                card.thresholds, card.prompted = model.thresholds, model.prompted
             cards.append(card)
         return ModelList(data=cards)
 

@@ -212,8 +212,10 @@ class ModelCard(BaseModel):
     created: int
     owned_by: Literal["tunesmith"] = "tunesmith"
     task: str
-    """`classification` (see /predict) or `instruction` (see /v1/chat/completions)."""
+    """`classification`, `multilabel`, `regression` (see /predict) or `instruction` (see /v1/chat/completions)."""
     labels: list[str] = []
+    thresholds: dict[str, float] | None = None
+    """Where a text has any number of labels: the probability from which each is predicted."""
     pairs: bool = False
     """Whether a classifier expects two texts."""
     limit: int | None = None

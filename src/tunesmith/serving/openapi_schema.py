@@ -56,12 +56,14 @@ def exact(schema: Schema, models: Mapping[str, Served], max_inputs: int, keyed: 
         if variant.get("type") == "array":
             variant["maxItems"] = max_inputs
     labels = [model.classifier.labels for model in models.values() if isinstance(model, ServedClassifier)]
+    if not any(labels):
+        fields.pop("top_k", None)
     for variant in fields.get("top_k", {}).get("anyOf", []):
-        if variant.get("type") == "integer" and labels:
+        if variant.get("type") == "integer":
             variant["maximum"] = max(map(len, labels))
     explained = components.get("ExplainRequest", {}).get("properties", {}).get("label", {})
     for variant in explained.get("anyOf", []):
-        if variant.get("type") == "string":
+        if variant.get("type") == "string" and any(labels):
             variant["enum"] = list(dict.fromkeys(label for each in labels for label in each))
     return schema
 

@@ -18,7 +18,7 @@ class RequestLog:
     id: str
     method: str
     with_texts: bool = False
-    """Whether texts and labels may be logged (`serve.log_texts`)."""
+    """Whether texts and predictions may be logged (`serve.log_texts`)."""
     started: float = field(default_factory=time.monotonic)
     route: str = ""
     status: int = 0
@@ -26,7 +26,7 @@ class RequestLog:
     inputs: int | None = None
     texts: str | None = None
     """The texts of the request, then those of the response: JSON lists."""
-    labels: str | None = None
+    predictions: str | None = None
     tokens: str | None = None
     """Tokens of prompt and answer, as `12+34`."""
 
@@ -35,14 +35,14 @@ class RequestLog:
         if self.with_texts:
             self.texts = (self.texts or "") + json.dumps(texts)
 
-    def add_labels(self, labels: Sequence[str]) -> None:
-        """Log predicted labels where texts may be logged."""
+    def add_predictions(self, answers: Sequence[object]) -> None:
+        """Log predicted labels or numbers where texts may be logged."""
         if self.with_texts:
-            self.labels = json.dumps(labels)
+            self.predictions = json.dumps(answers)
 
     def write(self, seconds: float) -> None:
         """Write the line; seconds: how long the request took."""
-        values = {name: getattr(self, name) for name in ("model", "inputs", "texts", "labels", "tokens")}
+        values = {name: getattr(self, name) for name in ("model", "inputs", "texts", "predictions", "tokens")}
         details = " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
         clock, milliseconds = time.strftime("%H:%M:%S"), f"{1000 * seconds:.0f}ms"
         say(f"{clock} {self.id} {self.method} {self.route} {self.status} {milliseconds} {details}".rstrip())

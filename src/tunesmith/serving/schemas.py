@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tunesmith.serving.refusal import Refusal
-from tunesmith.types import Example, Explanation
+from tunesmith.types import Example, Explanation, MultilabelPrediction, Prediction, ValuePrediction
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 """A text with at least one visible character."""
@@ -46,14 +47,14 @@ class Input(StrictModel):
 
 
 class PredictRequest(StrictModel):
-    """One text, or several, to classify."""
+    """One text, or several, to give labels or a number."""
 
     inputs: Text | Input | Annotated[list[Text | Input], Field(min_length=1)]
     """A text, a pair, or a list of these."""
     model: str | None = None
     """Name of a served model; optional where only one classifier is served."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """Number of labels in `scores`, most probable first; all labels by default."""
+    """Number of labels in `scores`, most probable first; all labels by default. Not for models of numbers."""
 
     def examples(self, pairs: bool) -> list[Example]:
         """Return the inputs. pairs: whether the model expects two texts. Raises Refusal for the others."""
@@ -63,7 +64,7 @@ class PredictRequest(StrictModel):
 
 
 class LabelScores(BaseModel):
-    """The prediction for one input."""
+    """The label of one input."""
 
     label: str
     """Empty where a generator produced no valid label."""
@@ -75,12 +76,43 @@ class LabelScores(BaseModel):
     """Whether the model read only the beginning of the input."""
 
 
+class LabelSetScores(BaseModel):
+    """All labels of one input, perhaps none."""
+
+    labels: list[str]
+    """Those whose probability reaches their threshold, which `/v1/models` shows."""
+    scores: dict[str, float]
+    """Probabilities by label, most probable first."""
+    cut: bool
+
+
+class NumberScore(BaseModel):
+    """The number of one input."""
+
+    value: float
+    """In the unit of the training data."""
+    cut: bool
+
+
 class PredictResponse(BaseModel):
     """One prediction for each input, in order."""
 
     id: str
     model: str
-    predictions: list[LabelScores]
+    predictions: list[LabelScores | LabelSetScores | NumberScore]
+
+
+def scored(
+    prediction: Prediction | MultilabelPrediction | ValuePrediction, labels: Sequence[str], top_k: int | None, cut: bool
+) -> LabelScores | LabelSetScores | NumberScore:
+    """Return a prediction as a response has it. labels: in the order of its probabilities."""
+    if isinstance(prediction, ValuePrediction):
+        return NumberScore(value=prediction.value, cut=cut)
+    ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+    scores = dict(ranked[:top_k])
+    if isinstance(prediction, MultilabelPrediction):
+        return LabelSetScores(labels=list(prediction.labels), scores=scores, cut=cut)
+    return LabelScores(label=prediction.label, score=ranked[0][1], scores=scores, cut=cut)
 
 
 class ExplainRequest(Input):

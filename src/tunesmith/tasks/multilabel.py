@@ -25,9 +25,13 @@ class MultiLabel:
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...] = ()
-    """The probability from which each label is predicted; 0.5 each if empty."""
+    """The probability from which each label is predicted; 0.5 each unless they are given."""
     problem_type = "multi_label_classification"
     row = MultilabelPredictionRow
+
+    def __post_init__(self) -> None:
+        if not self.thresholds:
+            object.__setattr__(self, "thresholds", (HALF,) * len(self.labels))
 
     def encode(self, examples: Sequence[Example]) -> list[list[float]]:
         """Return 0 or 1 for each label of each example."""
@@ -50,7 +54,7 @@ class MultiLabel:
         """Return what logits say of the examples. Raises ModelError where they are not finite."""
         classification.check_finite(examples, logits_NK)
         probabilities_NK = 1 / (1 + np.exp(-np.clip(logits_NK, -700, 700)))
-        thresholds = np.array(self.thresholds or (HALF,) * len(self.labels))
+        thresholds = np.array(self.thresholds)
         return [
             MultilabelPrediction(
                 example.id,
@@ -69,6 +73,14 @@ class MultiLabel:
             MultilabelPredictionRow(p.id, p.labels, p.probabilities, tuple(self.labels[k] for k in np.flatnonzero(row)))
             for p, row in zip(predicted, known, strict=True)
         ]
+
+    def certainty(self, prediction: MultilabelPrediction) -> float:
+        """Return how sure the prediction is of its least certain label: 0.5 at the threshold, 1 at probability 0 or 1.
+
+        In between it is linear, so that of a label with threshold 0.5 it is the probability of what was predicted.
+        """
+        pairs = zip(prediction.probabilities, self.thresholds, strict=True)
+        return min(float(np.interp(probability, (0, at, 1), (1, HALF, 1))) for probability, at in pairs)
 
     def decides(self, settings: object) -> bool:
         """Return True: thresholds are always chosen."""

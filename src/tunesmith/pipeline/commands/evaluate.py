@@ -11,6 +11,7 @@ from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.pipeline import (
+    engines,
     held_out,
     in_memory,
     instruction_runs,
@@ -21,8 +22,8 @@ from tunesmith.pipeline import (
 )
 from tunesmith.pipeline.commands.train import check_data
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.pipeline.task_table import Scores, read_splits, task_of
+from tunesmith.protocols import TextPredictor
 from tunesmith.recipe import Split
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings
@@ -52,6 +53,7 @@ def evaluate(
     reference: str | None = None,
     instruction: str | None = None,
     report: str | Path | None = None,
+    engine: str = "torch",
 ) -> Scores | ComparedScores:
     """Score runs, or files of answers; several models on the same prompts also by paired tests.
 
@@ -59,7 +61,8 @@ def evaluate(
     instruction, a reference and a response a row, one model's or several (`data.response_files` finds the columns;
     responses, reference and instruction name them). No model is needed. data: labelled data for a classification run
     to predict and be scored on; overrides: `data.*` settings, where it differs from the training data, and
-    `evaluate.slices`, also of a run's own test rows. report: an HTML page to write about answers, with a Markdown twin
+    `evaluate.slices`, also of a run's own test rows; engine: what computes its predictions: `torch`, or a key of
+    `engines.ENGINES`, whose export lies in the run. report: an HTML page to write about answers, with a Markdown twin
     beside it.
     """
     if not sources:
@@ -70,16 +73,17 @@ def evaluate(
     labelled = task is not None and not task.has_responses
     if run is not None and labelled and (report is not None or columns != response_comparison.ResponseColumns()):
         raise RecipeError(f"a {run.recipe.task} run is evaluated with --data alone", do="see its report.html")
-    if (data is not None or overrides) and not labelled:
+    settings = [*overrides, *([] if engine == "torch" else [f"--engine {engine}"])]
+    if (data is not None or settings) and not labelled:
         raise RecipeError(
             "--data is labelled data for one run of labels or numbers",
             do="answer it first: tunesmith predict RUN --data",
         )
     if run is not None and data is not None:
         with in_memory.as_path(data) as path:
-            return _score_new_data(run, path, overrides)
-    if overrides and not all(word.partition("=")[0] in SLICES for word in overrides):
-        raise RecipeError(f"stored predictions are scored as they are: {', '.join(overrides)}", do="give --data")
+            return _score_new_data(run, path, overrides, engine)
+    if other := [word for word in settings if word.partition("=")[0] not in SLICES]:
+        raise RecipeError(f"stored predictions are scored as they are: {', '.join(other)}", do="give --data")
     if run is not None and task is not None:
         scores = task.score(run)
         run.write("scores.json", scores)
@@ -109,13 +113,14 @@ def _read_slices(run: Run, overrides: Sequence[str]) -> None:
     slice_scores.keep(run, slice_scores.read(recipe, splits.test))
 
 
-def _score_new_data(run: Run, source: str, overrides: Sequence[str]) -> Scores:
+def _score_new_data(run: Run, source: str, overrides: Sequence[str], engine: str) -> Scores:
     """Predict labelled rows with a run; write predictions/<name>.jsonl, scores-<name>.json and, of slices,
     slices-<name>.json.
     """
     recipe = new_data.settings(run.recipe, source, overrides, more=SLICES[:1])
     examples = new_data.read(recipe)
-    predictor = load_text_predictor(run)
+    predictor = engines.load(run, engine, "--engine")
+    assert isinstance(predictor, TextPredictor)
     noun = "label" if predictor.labels else "number"
     if missing := [example.id for example in examples if example.gold is None]:
         raise DataError(

@@ -15,12 +15,11 @@ from tunesmith.exporting.parity import ParityReport
 from tunesmith.exporting.source import PRECISIONS, ExportSource, Precision
 from tunesmith.pipeline import in_memory, new_data, run_report
 from tunesmith.pipeline.engines import FOLDER, ROWS
-from tunesmith.pipeline.fitting.methods import METHODS, WEIGHTS, load_predictor
+from tunesmith.pipeline.fitting.methods import METHODS, load_predictor
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.protocols import Exportable, TextGenerator, TextPredictor
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
-from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
 
 NEW_TOKENS = 16
@@ -55,14 +54,6 @@ def export(
     if output is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder", do="give a new folder")
     model = export_source(run, precision, name)
-    target = model.predictor.target if isinstance(model.predictor, TextPredictor) else None
-    if to not in WEIGHTS and not isinstance(target, SingleLabel | None):
-        raise RunError(
-            f"cannot export {run.path} to {to}: a graph of task {run.recipe.task} is not supported",
-            expected=" or ".join(WEIGHTS),
-            found=to,
-            do="export its weights",
-        )
     settings = model.generate.model_copy(update={"max_new_tokens": min(NEW_TOKENS, model.generate.max_new_tokens)})
     parity_rows = model.predictor.parity_rows(_examples(run, source)[:rows], settings)
     reports: list[ParityReport] = []
@@ -70,7 +61,15 @@ def export(
     def fill(scratch: Path) -> None:
         exported = write(model, scratch)
         sizes = {"size_mb": runs.size(scratch) / 2**20, "run_size_mb": runs.size(run.model) / 2**20}
-        report = parity.compare(model.predictor.logits, exported, parity_rows, target=to, precision=precision, **sizes)
+        report = parity.compare(
+            model.predictor.logits,
+            exported,
+            parity_rows,
+            predicted=model.target if model.parts.chat is None else None,
+            target=to,
+            precision=precision,
+            **sizes,
+        )
         if exported.generator is not None and isinstance(model.predictor, TextGenerator):
             report = parity.with_responses(report, model.predictor, exported.generator, parity_rows, settings)
         parity.check(report, allow_loss)
@@ -108,7 +107,7 @@ def export_source(run: Run, precision: Precision, name: str | None = None) -> Ex
         recipe.method,
         predictor.with_model(parts.model),  # a model that was not tuned is saved with its weights too
         parts,
-        predictor.labels if isinstance(predictor, TextPredictor) else (),
+        predictor.target if isinstance(predictor, TextPredictor) else None,
         run.model,
         reload,
         is_adapter=_has_adapter(run),

@@ -1,4 +1,4 @@
-"""`tunesmith pseudo-label`: new rows get the label, or the answer, on which samples or several runs agree."""
+"""`tunesmith pseudo-label`: new rows get the labels, or the answer, on which samples or several runs agree."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.pipeline import engines, in_memory, new_data
-from tunesmith.pipeline.fitting.methods import load_classifier
+from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
 from tunesmith.tasks import instruction
-from tunesmith.types import NO_LABEL, Example
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import (
+    NO_LABEL,
+    Example,
+    MultilabelPrediction,
+    MultilabelPredictionRow,
+    Prediction,
+    PredictionRow,
+    ValuePredictionRow,
+)
 
 TEMPERATURE = 0.7
 """For sampling, unless the recipe samples itself or has a temperature."""
@@ -82,10 +92,11 @@ def pseudo_label(
 ) -> PseudoLabels:
     """Label the rows of `source` by runs, and keep those on which they agree.
 
-    One classifier: the probability of its label. Several: the share that gives the most frequent label. An instruction
-    run: the share of `samples` answers that say the same, as whole `text` or in their final `number`; an answer that
-    did not end does not vote. Ties are not kept. overrides: of the `data` and `generate` sections. Rows are written as
-    JSON Lines that training reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
+    One classifier: the probability of its label. Several: the share that gives the most frequent label. A multilabel
+    run: the certainty of its least certain label (`MultiLabel.certainty`). An instruction run: the share of `samples`
+    answers that say the same, as whole `text` or in their final `number`; an answer that did not end does not vote.
+    Ties are not kept. overrides: of the `data` and `generate` sections. Rows are written as JSON Lines that training
+    reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
     """
     voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
@@ -105,7 +116,7 @@ def pseudo_label(
         votes = f"{samples} samples to a prompt"
     else:
         rows = _voted_labels(voters, examples)
-        votes = f"votes of {len(voters)} runs" if len(voters) > 1 else "probability of the label"
+        votes = _described(voters)
     report = _report(rows, voters, threshold, votes, name)
     reasons = [row.reason(threshold) for row in rows]
     kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
@@ -143,27 +154,48 @@ def _sampled_answers(
 
 
 def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[LabelledRow]:
-    predictors = [load_classifier(run) for run in voters]
+    predictors = [load_text_predictor(run) for run in voters]
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]
     data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
     for example, *predictions in zip(examples, *by_run, strict=True):
-        first = predictions[0]
-        if len(predictions) == 1:
-            best = max(first.probabilities)
-            index, tied = None if first.label == NO_LABEL else 0, first.probabilities.count(best) > 1
-            vote = Vote(index, best, tied, ((first.label, 1),))
-        else:
+        if len(predictions) > 1:
             vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
-        label = NO_LABEL if vote.index is None else predictions[vote.index].label
-        right = None if example.label is None else example.label == label
+        else:
+            vote = _own_vote(predictions[0], predictors[0].target)
+        answer = NO_LABEL if vote.index is None else predictions[vote.index].answer
+        labels = {answer} if isinstance(answer, str) else {*answer}
+        right = None if example.gold is None else {*example.all_labels} == labels
         columns: dict[str, object] = {data.text: example.text}
         if example.text_pair is not None and data.text_pair is not None:
             columns[data.text_pair] = example.text_pair
-        rows.append(LabelledRow(example.id, columns | {str(data.label): label}, vote, right, origin))
+        if isinstance(data.label, str):
+            columns[data.label] = answer
+        else:
+            columns |= {label: int(label in labels) for label in data.label}
+        rows.append(LabelledRow(example.id, columns, vote, right, origin))
     return rows
+
+
+def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> Vote:
+    """Return how sure a single predictor is."""
+    if isinstance(target, MultiLabel) and isinstance(prediction, MultilabelPrediction):
+        return Vote(0, target.certainty(prediction), counts=tuple((label, 1) for label in prediction.labels))
+    assert isinstance(prediction, Prediction)
+    best = max(prediction.probabilities)
+    index = None if prediction.label == NO_LABEL else 0
+    return Vote(index, best, prediction.probabilities.count(best) > 1, ((prediction.label, 1),))
+
+
+def _described(voters: Sequence[Run]) -> str:
+    """Return what the agreement on a row is, for people."""
+    if len(voters) > 1:
+        return f"votes of {len(voters)} runs"
+    if task_of(voters[0]).row is MultilabelPredictionRow:
+        return "certainty of the least certain label: 50% at its threshold, 100% at probability 0 or 1"
+    return "probability of the label"
 
 
 def _report(
@@ -199,8 +231,21 @@ def _origin(run: Run) -> RunOrigin:
 def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -> None:
     if not voters:
         raise RecipeError("no run", do="give one or more run directories")
-    if len({run.recipe.task for run in voters}) > 1 or (task_of(voters[0]).has_responses and len(voters) > 1):
-        raise RunError("several runs can vote on labels only", do="give one run of task instruction, or classifiers")
+    for run in voters:
+        if task_of(run).row is ValuePredictionRow:
+            raise RunError(
+                f"cannot pseudo-label with {run.path}: nothing says how sure a number is",
+                expected="a run of task classification, multilabel or instruction",
+                found=f"task {run.recipe.task}",
+                do="use tunesmith predict",
+            )
+    tasks = {run.recipe.task for run in voters}
+    if len(tasks) > 1 or (len(voters) > 1 and task_of(voters[0]).row is not PredictionRow):
+        raise RunError(
+            "several runs can vote on labels only, one label a text",
+            expected="one run, or several of task classification",
+            found=f"{len(voters)} runs of task {' and '.join(sorted(tasks))}",
+        )
     if samples < 1 or not 0 <= threshold <= 1:
         raise RecipeError(
             f"--samples {samples} --threshold {threshold:g}", expected="at least 1 sample, and a share from 0 to 1"

@@ -17,8 +17,8 @@ from tunesmith.prediction import attribution
 from tunesmith.protocols import AnswerRequest, Predictor, TextGenerator, TextPredictor
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
-from tunesmith.tasks.classification import SingleLabel
-from tunesmith.types import Example, Explanation, Message
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.types import Example, Explanation, Message, PredictionRow
 
 
 def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
@@ -59,8 +59,13 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
     guard = None
     if settings.guard.classifier is not None:
         run = runs.find(settings.guard.classifier)
-        if task_of(run).has_responses or run.recipe.data.text_pair is not None:
-            raise RecipeError(f"serve.guard.classifier: {run.path} does not classify single texts")
+        pairs = run.recipe.data.text_pair is not None
+        if task_of(run).row is not PredictionRow or pairs:
+            raise RecipeError(
+                f"serve.guard.classifier: {run.path} does not classify single texts",
+                expected="a run of task classification",
+                found=f"task {run.recipe.task}{', with pairs of texts' if pairs else ''}",
+            )
         guard = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
         if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
             expected = ", ".join(guard.classifier.labels)
@@ -94,15 +99,14 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
         )
     classifier = engine(run, settings)
     assert isinstance(classifier, TextPredictor)
-    if not isinstance(classifier.target, SingleLabel):
-        expected = "a run of task classification or instruction"
-        raise RecipeError(f"cannot serve {run.path}", expected=expected, found=f"task {recipe.task}", do="use predict")
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
     classifier.predict([first])
-    prompted = classifier.rendered_prompt(first) is not None
+    prompted, target = classifier.rendered_prompt(first) is not None, classifier.target
+    thresholds = dict(zip(target.labels, target.thresholds, strict=True)) if isinstance(target, MultiLabel) else None
 
     def explainer(example: Example, label: str | None, on_batch: Callable[[], None]) -> list[Explanation]:
         return attribution.explain(classifier, [example], label, on_batch=on_batch)
 
-    return ServedClassifier(name, classifier, pairs, settings.max_input_tokens, prompted, created, explainer)
+    limit = settings.max_input_tokens
+    return ServedClassifier(name, classifier, pairs, limit, prompted, created, explainer, recipe.task, thresholds)

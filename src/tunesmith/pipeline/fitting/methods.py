@@ -16,7 +16,6 @@ from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
-from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Splits
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
@@ -284,14 +283,6 @@ def load_text_predictor(run: Run) -> TextPredictor:
     predictor = load_predictor(run)
     if not isinstance(predictor, TextPredictor):
         raise RunError(f"{run.path} does not predict labels or numbers", found=f"a run of task {run.recipe.task}")
-    return predictor
-
-
-def load_classifier(run: Run) -> TextPredictor:
-    """Return the classifier that a finished run trained. Raises RunError for a run of another task."""
-    predictor = load_text_predictor(run)
-    if not isinstance(predictor.target, SingleLabel):
-        raise RunError(f"{run.path} does not give one label to each text", found=f"a run of task {run.recipe.task}")
     return predictor
 
 
