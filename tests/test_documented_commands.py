@@ -115,6 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "Message": text,
             "price": len(text),
             "source": "web",
+            "rating": 1 + len(text) % 5,
         }
         for text, label in rows
     ]

@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
+from tunesmith.data.label_questions import LabelQuestion
+from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
 from tunesmith.manifest import TrainingNotes
 from tunesmith.recipe import Generate, Probe
 from tunesmith.tasks.text_targets import Target

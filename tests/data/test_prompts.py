@@ -9,10 +9,10 @@ import pytest
 
 from tests import tiny
 from tunesmith.data.encode import IGNORE
-from tunesmith.data.prompts import TEMPLATES, ChatEncoder, LabelQuestion
+from tunesmith.data.prompts import TEMPLATES, ChatEncoder
 from tunesmith.errors import DataError, ModelError, RecipeError
 from tunesmith.recipe import Prompt
-from tunesmith.types import Example, Message
+from tunesmith.types import Message
 
 
 def user(text: str, about: str = "") -> Message:
@@ -292,28 +292,6 @@ def test_auto_is_the_default_or_chosen_by_the_tokenizer() -> None:
     assert prompter("auto", "classify", CHATML).tokenizer.chat_template == TEMPLATES["classify"]
     with pytest.raises(RecipeError, match="no chat template"):
         prompter("chat")
-
-
-def test_questions_about_labels() -> None:
-    asked = LabelQuestion.of(Prompt(), ["neg", "pos"])
-    row = Example("r:1", "fine", label="pos")
-    assert asked.with_answer(row) == [
-        user("Classify the following text as one of: neg, pos.", "fine"),
-        assistant("pos"),
-    ]
-    mine = LabelQuestion.of(Prompt(instruction="Good? {labels}", label_texts={"pos": "yes"}), ["neg", "pos"])
-    assert mine.with_answer(row) == [user("Good? neg, yes", "fine"), assistant("yes")]
-    many = LabelQuestion.of(Prompt(), [f"label {i}" for i in range(30)])
-    assert "label 3" not in many.instruction
-    pair = LabelQuestion.of(Prompt(), ["a", "b"]).ask(Example("r:2", "one", "two"))
-    assert pair[0].input == "Text 1: one\nText 2: two"
-
-
-def test_label_texts_must_tell_labels_apart() -> None:
-    with pytest.raises(RecipeError, match="text of its own"):
-        LabelQuestion.of(Prompt(label_texts={"a": "x", "b": "x"}), ["a", "b"])
-    with pytest.raises(RecipeError, match="names c"):
-        LabelQuestion.of(Prompt(label_texts={"c": "x"}), ["a", "b"])
 
 
 def test_a_template_without_bounds_is_named_with_conversation_and_limit() -> None:

@@ -90,6 +90,14 @@ def test_pairs() -> None:
     assert same.differences["micro_f1"].value == 0
 
 
+def test_a_label_of_probability_0_is_never_predicted() -> None:
+    """Even where predicting it always had a higher F1: of written lists, what is not written does not apply."""
+    known = np.array([[True, True, True, False, False]] * 3 + [[False, True, True, False, False]])
+    given = np.array([[0, 0, 1, 1, 0]] * 2 + [[0, 1, 1, 0, 0]] * 2, dtype=float)
+    target, _ = MultiLabel(LABELS).decide(rows(known, given), None, 0)
+    assert target.thresholds == (0.5, 0.5, 0.5, 0.5, 0.5)
+
+
 def test_thresholds_have_the_highest_f1_of_all() -> None:
     known, probability = drawn(200, 2.0)
     target = MultiLabel(LABELS).decide(rows(known, probability), None, 0)[0]

@@ -151,7 +151,6 @@ def test_a_single_number_cannot_be_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=generator"], "generator cannot learn task regression"),
         (["train.class_weights=balanced"], "class_weights is for labels"),
         (["metric_for_best_model=accuracy"], "task regression has rmse"),
         (["data.label_names=[a,b]"], "label_names is for labels"),

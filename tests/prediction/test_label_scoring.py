@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ import torch
 
 from tests import tiny
 from tests.tiny_generators import FAMILIES, byte_tokenizer, generator, scripted
-from tunesmith.data.prompts import ChatEncoder, LabelQuestion
+from tunesmith.data.label_questions import LabelQuestion
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import ModelError
 from tunesmith.models import adapters
 from tunesmith.models.architectures import LoadedModel
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator
-from tunesmith.prediction.label import LabelClassifier, count_invalid
+from tunesmith.prediction.label import LabelClassifier
 from tunesmith.recipe import Adapter, Predict, Prompt
+from tunesmith.tasks import calibration
+from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.decisions import Decision
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.regression import Number
 from tunesmith.types import NO_LABEL, Example, Prediction
 
 MANY = ("1", "2", "22", "2 of a kind", "negative", "negation", "Ü", "positive")
@@ -36,7 +43,8 @@ def classifier(
     **settings: Any,
 ) -> LabelClassifier:
     one = generator(family, "classify", max_length=max_length)
-    return LabelClassifier(one, LabelQuestion.of(Prompt(), labels), Predict(**settings), max_tokens)
+    question = LabelQuestion.of(Prompt(), labels)
+    return LabelClassifier(one, SingleLabel(labels), question, Predict(**settings), max_tokens)
 
 
 def naive(one: LabelClassifier, example: Example, normalize: bool = True) -> list[float]:
@@ -118,7 +126,8 @@ def test_a_tree_is_tried_before_it_is_used(family: str, sizes: dict[str, Any], r
     attention = "sdpa" if family in FAMILIES else "eager"
     model = tiny.causal(family, attention, vocab_size=len(words), **sizes | {"max_position_embeddings": 512})
     prompter = ChatEncoder.of(Prompt(template="classify"), words)
-    one = LabelClassifier(Generator(model, prompter, 300), LabelQuestion.of(Prompt(), MANY), Predict())
+    question = LabelQuestion.of(Prompt(), MANY)
+    one = LabelClassifier(Generator(model, prompter, 300), SingleLabel(MANY), question, Predict())
     found = one.predict(EXAMPLES[:3])
     assert one._reads_trees == reads
     assert np.abs(rows(found) - [naive(one, example) for example in EXAMPLES[:3]]).max() < 1e-5
@@ -132,7 +141,7 @@ def test_an_adapter_takes_part() -> None:
         if "lora_B" in name:
             weight.data.normal_()
     tuned = Generator(adapted.eval(), one.generator.chat_encoder, 300)
-    other = LabelClassifier(tuned, one.question, Predict())
+    other = LabelClassifier(tuned, one.target, one.question, Predict())
     found = rows(other.predict(EXAMPLES[:3]))
     assert np.abs(found - plain).max() > 1e-3
     assert np.abs(found - [naive(other, example) for example in EXAMPLES[:3]]).max() < 1e-5
@@ -193,7 +202,6 @@ def test_free_takes_a_label_or_nothing(written: str, label: str, capsys: pytest.
     assert found.label == label
     assert max(found.probabilities) == (1 / len(MANY) if label == NO_LABEL else 1)
     assert math.isclose(sum(found.probabilities), 1)
-    assert count_invalid([found]) == (label == NO_LABEL)
     assert ("1 of 1 answers are no label" in capsys.readouterr().err) == (label == NO_LABEL)
 
 
@@ -218,8 +226,15 @@ def test_reloaded_predicts_the_same_bits(mode: str, tmp_path: Path) -> None:
     before = one.predict(EXAMPLES)
     one.save(tmp_path / "saved")
     again = LabelClassifier.load(tmp_path / "saved")
-    assert (again.labels, again.question, again.settings) == (one.labels, one.question, one.settings)
+    assert (again.target, again.question, again.settings) == (one.target, one.question, one.settings)
     assert again.predict(EXAMPLES) == before
+
+
+def test_a_calibration_is_applied_to_the_log_probabilities() -> None:
+    one = classifier(labels=FEW)
+    odds = rows(one.predict(EXAMPLES)) ** 0.5
+    expected = odds / odds.sum(axis=1, keepdims=True)
+    assert np.abs(rows(replace(one, target=DECIDED).predict(EXAMPLES)) - expected).max() < 1e-9
 
 
 def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
@@ -230,3 +245,95 @@ def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
 
 def test_nothing_to_predict_gives_nothing() -> None:
     assert classifier().predict([]) == []
+
+
+def question_classifier(target: Any, form: Any, labels: tuple[str, ...], **settings: Any) -> LabelClassifier:
+    one = generator("llama", "classify", max_length=300)
+    return LabelClassifier(one, target, LabelQuestion.of(Prompt(), labels, form), Predict(**settings))
+
+
+def log_probability(one: LabelClassifier, example: Example, answer: str) -> float:
+    """Of the text of an answer, after its prompt, in a forward pass of its own."""
+    words = one.generator.chat_encoder
+    (prompt,), (ids,) = words.encode_prompts([one.question.ask(example)]), words.tokens([answer])
+    with torch.no_grad():
+        logs = one.generator.model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    return sum(float(logs[len(prompt) + i - 1, token]) for i, token in enumerate(ids))
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_each_label_has_the_probability_of_yes_against_no(calibrate: bool) -> None:
+    one = question_classifier(MultiLabel(MANY), "each", MANY, calibrate=calibrate)
+    nothing = [Example(text, text) for text in ("N/A", "[MASK]", "...")]
+
+    def alone(example: Example) -> Any:
+        yes, no = (
+            np.array([log_probability(one, example, f"{label}: {word}") for label in MANY]) for word in ("yes", "no")
+        )
+        return 1 / (1 + np.exp(no - yes))
+
+    expected = np.array([alone(example) for example in EXAMPLES[:4]])
+    if calibrate:
+        prior = np.mean([alone(example) for example in nothing], axis=0)
+        odds = expected / (1 - expected) * (1 - prior) / prior
+        expected = odds / (1 + odds)
+    found = one.predict(EXAMPLES[:4])
+    assert np.abs(rows(found) - expected).max() < 1e-5
+    assert [p.labels for p in found] == [
+        tuple(label for label, p in zip(MANY, row, strict=True) if p >= 0.5) for row in expected
+    ]
+    strict = replace(one, target=MultiLabel(MANY, (0.999,) * len(MANY)))
+    assert all(not prediction.labels for prediction in strict.predict(EXAMPLES[:4]))
+
+
+def test_a_number_is_the_mean_of_its_probabilities() -> None:
+    stars = ("-1", "0.5", "2")
+    one = question_classifier(Number(10, 5), "number", stars)
+    expected = [naive(one, example, normalize=False) @ np.array([-1, 0.5, 2]) for example in EXAMPLES]
+    assert [p.value for p in one.predict(EXAMPLES)] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("written", "labels", "unknown"),
+    [
+        ("joy, anger", ("anger", "joy"), None),
+        (" JOY ", ("joy",), None),
+        ("None", (), None),
+        ("joy, gladness", ("joy",), "'gladness'"),
+        ("joy, none", ("joy",), "'none'"),
+        ("joy.", (), "'joy.'"),
+        ("", (), "''"),
+    ],
+)
+def test_a_list_takes_labels_and_names_the_rest(
+    written: str, labels: tuple[str, ...], unknown: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moods = ("anger", "joy")
+    one = question_classifier(MultiLabel(moods), "list", moods, mode="free")
+    scripted(one.generator, written)
+    (found,) = one.predict(EXAMPLES[:1])
+    assert found.labels == labels
+    assert list(found.probabilities) == [float(mood in labels) for mood in moods]
+    note = capsys.readouterr().err
+    assert (f"1 of 1 answers have something else than labels: {unknown}" in note) == (unknown is not None)
+
+
+DECIDED = SingleLabel(FEW, Decision(calibration.Calibration("temperature", scale=(0.5,)), set_above=0.4))
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "labels"),
+    [
+        (DECIDED, "label", FEW),
+        (MultiLabel(FEW, (0.2, 0.7)), "each", FEW),
+        (MultiLabel(FEW), "list", FEW),
+        (Number(3, 2), "number", ("1", "5")),
+    ],
+)
+def test_reloaded_targets_are_the_same_bits(target: Any, form: Any, labels: tuple[str, ...], tmp_path: Path) -> None:
+    one = question_classifier(target, form, labels, mode="free" if form == "list" else "score", calibrate=True)
+    before = one.predict(EXAMPLES)
+    one.save(tmp_path / "saved")
+    again = LabelClassifier.load(tmp_path / "saved")
+    assert (again.target, again.question, again.settings) == (one.target, one.question, one.settings)
+    assert again.predict(EXAMPLES) == before

@@ -29,6 +29,10 @@ class Tokenized(Protocol):
         """Return the number of its tokens."""
         ...
 
+    def sequences(self) -> Sequence[Self]:
+        """Return what lies in memory for it: itself, or one sequence for each of several answers to a prompt."""
+        ...
+
     def unlearned(self) -> Self:
         """Return the same tokens without anything to learn."""
         ...
@@ -228,7 +232,8 @@ class MicroBatches(Generic[RowT, BatchT]):
         share = [self.rows[i] for i in self.layout.partition(self.rows, drawn, self.processes)[self.rank]]
         if not share:  # every process takes part in the exchange of gradients: an unlearned row adds nothing to it
             share = [min((self.rows[i] for i in drawn), key=len).unlearned()]
-        return [self.layout.collate([share[i] for i in group]) for group in self.layout.plan(share, self.max_tokens)]
+        texts = [sequence for row in share for sequence in row.sequences()]
+        return [self.layout.collate([texts[i] for i in group]) for group in self.layout.plan(texts, self.max_tokens)]
 
     def halved(self) -> MicroBatches[RowT, BatchT]:
         """Return the same examples in micro-batches of half the tokens."""

@@ -35,11 +35,25 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
 
+    def sequences(self) -> list[Encoded]:
+        """Return what lies in memory for this example: itself."""
+        return [self]
+
     def unlearned(self) -> Encoded:
         """Return the same tokens without a label; numbers become NaN."""
         if isinstance(self.label, list):
             return replace(self, label=[math.nan] * len(self.label))
         return replace(self, label=math.nan if isinstance(self.label, float) else IGNORE)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Another end of a text, in place of its tokens from `start` on."""
+
+    start: int
+    ids: list[int]
+    labels: list[int]
+    """As those of EncodedText."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +64,25 @@ class EncodedText:
     ids: list[int]
     labels: list[int]
     """Per token its id where it is learned, else IGNORE; the token before a learned one predicts it."""
+    endings: tuple[Ending, ...] = ()
+    """Other ends that are learned with it, none of them longer than its own: several answers to one prompt."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def sequences(self) -> list[EncodedText]:
+        """Return what lies in memory for this text: itself, and its beginning with each other end."""
+        return [
+            replace(self, endings=()),
+            *(
+                EncodedText(self.id, self.ids[: end.start] + end.ids, [IGNORE] * end.start + end.labels)
+                for end in self.endings
+            ),
+        ]
+
     def unlearned(self) -> EncodedText:
         """Return the same tokens, none of them learned."""
-        return replace(self, labels=[IGNORE] * len(self.ids))
+        return EncodedText(self.id, self.ids, [IGNORE] * len(self.ids))
 
 
 def encode(

@@ -19,7 +19,7 @@ from tunesmith.data.conversations import content_with_input
 from tunesmith.data.encode import IGNORE
 from tunesmith.errors import DataError, ModelError, RecipeError, summary
 from tunesmith.recipe import Prompt
-from tunesmith.types import Example, Message
+from tunesmith.types import Message
 
 Ids = list[int]
 Conversation = Sequence[Message]
@@ -64,8 +64,6 @@ TEMPLATES = {
 """,
 }
 """Jinja templates by name, in the form of Hugging Face chat templates."""
-NAMED_LABELS = 20
-"""Up to this many labels, the question names them."""
 
 
 @dataclass(frozen=True)
@@ -249,39 +247,6 @@ class ChatEncoder:
         after = (answer if answer >= 0 else start) + len(content.strip())
         ends = [(at, at + len(token)) for token in self._special if (at := text.find(token, after)) >= 0]
         return min(ends, default=(0, len(text)))[1]
-
-
-@dataclass(frozen=True)
-class LabelQuestion:
-    """How a generator is asked for the label of a text."""
-
-    labels: tuple[str, ...]
-    texts: tuple[str, ...]
-    """The answer that stands for each label."""
-    instruction: str
-
-    @classmethod
-    def of(cls, settings: Prompt, labels: Sequence[str]) -> LabelQuestion:
-        """Return the question of a recipe. Raises RecipeError where labels share a text, or a text has no label."""
-        if unknown := sorted(set(settings.label_texts) - set(labels)):
-            raise RecipeError(f"prompt.label_texts names {', '.join(unknown)}", expected=", ".join(labels))
-        texts = tuple(settings.label_texts.get(label, label).strip() for label in labels)
-        if len(set(texts)) < len(texts) or not all(texts):
-            raise RecipeError("prompt.label_texts must give every label a text of its own", found=", ".join(texts))
-        few = len(labels) <= NAMED_LABELS
-        default = "Classify the following text" + (" as one of: {labels}." if few else ". Answer with its class.")
-        instruction = default if settings.instruction is None else settings.instruction
-        return cls(tuple(labels), texts, instruction.replace("{labels}", ", ".join(texts)))
-
-    def ask(self, example: Example) -> list[Message]:
-        """Return the question about one text or pair."""
-        pair = example.text_pair
-        text = example.text if pair is None else f"Text 1: {example.text}\nText 2: {pair}"
-        return [Message("user", self.instruction, text)]
-
-    def with_answer(self, example: Example) -> list[Message]:
-        """Return the question with its correct answer."""
-        return [*self.ask(example), Message("assistant", self.texts[self.labels.index(str(example.label))])]
 
 
 def shorten(messages: Conversation, over: int, chat_encoder: ChatEncoder) -> list[Message] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith.data.conversations import content_with_input
 from tunesmith.errors import TunesmithError
 from tunesmith.exporting.source import ExportSource
+from tunesmith.protocols import ChatSpec
 from tunesmith.tasks import postprocessing
 from tunesmith.types import Example, Message
 
@@ -55,17 +56,12 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             f'print({kind.__name__}.load(Path(".")).predict([Example("1", {texts})]))',
         ]
     elif chat := source.parts.chat:
-        turns = [Message("user", "Name three primary colours.")]
-        if chat.question:
-            turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
-        if chat.chat_encoder.system:
-            turns = [Message("system", chat.chat_encoder.system), *turns]
         has_input = ".input" in (chat.chat_encoder.tokenizer.chat_template or "")
         messages = [
             {"role": turn.role, "content": turn.content, "input": turn.input}
             if has_input and turn.input
             else {"role": turn.role, "content": content_with_input(turn)}
-            for turn in turns
+            for turn in _turns(chat, pairs)
         ]
         lines = [
             *_pipeline(source, target, folder, "AutoModelForCausalLM", "text-generation", "ask"),
@@ -86,6 +82,17 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             *postprocessing.pipeline_lines(source.target.problem_type, text, has_config=target == "adapter"),
         ]
     return _block("python", "\n".join(lines))
+
+
+def _turns(chat: ChatSpec, pairs: bool) -> list[Message]:
+    turns = [Message("user", "Name three primary colours.")]
+    if chat.question:
+        turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+        if chat.question.form == "each":  # yes or no follows a label
+            turns.append(Message("assistant", f"{chat.question.texts[0]}:"))
+    if chat.chat_encoder.system:
+        turns.insert(0, Message("system", chat.chat_encoder.system))
+    return turns
 
 
 def _vllm(source: ExportSource) -> str:

@@ -22,7 +22,8 @@ from torch import nn
 from tunesmith import processes, records
 from tunesmith.console import say, track, warn
 from tunesmith.data import truncation
-from tunesmith.data.prompts import ChatEncoder, Conversation, Ids, LabelQuestion
+from tunesmith.data.label_questions import LabelQuestion
+from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
 from tunesmith.models import generation_cache, pretrained
@@ -50,6 +51,8 @@ class GeneratorSettings:
     """What a classifier asks about each text."""
     predict: Predict | None = omitted_if_none()
     """How a classifier reads the label."""
+    target: dict[str, Any] | None = omitted_if_none()
+    """What a classifier predicts, as `text_targets.to_settings` writes it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A generator as a classifier: by the probability of each label's text as the answer, or by the answer it writes."""
+"""A generator that predicts labels or numbers: by the probabilities of the answers, or by the answer that it writes."""
 
 from __future__ import annotations
 
@@ -6,37 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
 from tunesmith.console import say, warn
-from tunesmith.data.prompts import Ids, LabelQuestion
+from tunesmith.data.label_questions import NONE, LabelQuestion
+from tunesmith.data.prompts import Ids
 from tunesmith.data.rows import listed
 from tunesmith.errors import DataError, ModelError
 from tunesmith.prediction import scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
 from tunesmith.protocols import Logits, ModelParts, PromptWithAnswer
 from tunesmith.recipe import Generate, Predict
-from tunesmith.tasks import classification
+from tunesmith.tasks import classification, text_targets
 from tunesmith.tasks.classification import SingleLabel
-from tunesmith.types import NO_LABEL, Example, Prediction
+from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import Target
+from tunesmith.types import NO_LABEL, Example, MultilabelPrediction, Prediction
 
 Floats = npt.NDArray[np.float64]
 CONTENT_FREE = ("N/A", "[MASK]", "...")
 """Texts without content, for calibration. Not the paper's empty text: templates omit the heading of an empty input."""
 SLACK = 3
-"""Tokens that mode `free` may write beyond the longest label."""
+"""Tokens that mode `free` may write beyond the longest answer."""
 BATCH_SIZE = 16
 """Prompts that mode `free` answers at once."""
 
 
 @dataclass(frozen=True)
 class LabelClassifier:
-    """A causal language model that is asked for the label."""
+    """A causal language model that is asked for the label, the labels or the number of a text."""
 
     generator: Generator
+    target: Target
     question: LabelQuestion
     settings: Predict
     max_tokens: int | str = "auto"
@@ -44,20 +50,18 @@ class LabelClassifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label names, in the order of the probabilities."""
-        return self.question.labels
+        """The label names, in the order of the probabilities; none of a number."""
+        return self.target.labels
 
-    @property
-    def target(self) -> SingleLabel:
-        return SingleLabel(self.labels)
+    def predict(self, examples: Sequence[Example]) -> list[Any]:
+        """Return one prediction per example, of the target's own type, by the mode of the recipe.
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Return one prediction per example, by the mode of the recipe.
-
-        `score`: probabilities are a softmax over the labels' log-probabilities, end token included, each divided by
-        its number of tokens if `normalize_length` is set. `constrained`: the label is that of greedy generation
-        restricted to labels, the probabilities those of sampling so. `free`: the generated label has probability 1; if
-        the answer is not a label, the prediction is NO_LABEL and all labels are equally likely.
+        `score`: probabilities are a softmax over the answers' log-probabilities, end token included, those of labels
+        each divided by its number of tokens if `normalize_length` is set; a number is the expected one. Of several
+        labels, each has the probability of `yes` against `no`. `constrained`: the label is that of greedy generation
+        restricted to labels, the probabilities those of sampling so. `free`: the generated labels have probability 1;
+        if an answer is not a label, the prediction is NO_LABEL and all labels are equally likely; in a list, what is no
+        label is left out.
         """
         if not examples:
             return []
@@ -65,10 +69,9 @@ class LabelClassifier:
             return self._read(examples)
         edges_BE = self._edges(examples, "predict")
         if self.settings.mode == "score":
-            return classification.predictions(examples, self._probabilities(edges_BE, examples), self.labels)
+            return self.target.predictions(examples, self._logits(edges_BE, examples))
         chosen = self._tree.greedy(edges_BE)
-        rows = classification.softmax(self._tree.total(self._tree.constrained(edges_BE)))
-        predictions = classification.predictions(examples, rows, self.labels)
+        predictions = self.target.predictions(examples, self._tree.total(self._tree.constrained(edges_BE)))
         return [replace(row, label=self.labels[k]) for row, k in zip(predictions, chosen, strict=True)]
 
     @property
@@ -99,9 +102,11 @@ class LabelClassifier:
         return replace(self, generator=self.generator.with_model(model))
 
     def save(self, folder: Path) -> None:
-        """Write the generator's files; labels, question and settings are in prompt.json."""
+        """Write the generator's files; target, question and settings are in prompt.json."""
         self.generator.save(folder)
-        write_settings(folder, replace(read_settings(folder), question=self.question, predict=self.settings))
+        target = text_targets.to_settings(self.target)
+        settings = replace(read_settings(folder), question=self.question, predict=self.settings, target=target)
+        write_settings(folder, settings)
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> LabelClassifier:
@@ -109,37 +114,41 @@ class LabelClassifier:
         settings = read_settings(folder)
         if settings.question is None or settings.predict is None:
             raise ModelError(f"the generator in {folder} is no classifier", do="use it with task instruction")
-        return cls(Generator.load(folder, trust_remote_code), settings.question, settings.predict)
+        target: Target = SingleLabel(settings.question.labels)  # the only one of earlier versions
+        if settings.target is not None:
+            target = text_targets.of_settings(settings.target)
+        return cls(Generator.load(folder, trust_remote_code), target, settings.question, settings.predict)
 
     def check(self) -> None:
-        """Raise ModelError if two labels are the same tokens, and DataError if no text fits beside the question."""
+        """Raise ModelError if two answers are the same tokens, and DataError if no text fits beside the question."""
         length = len(self.generator.tokenize(self.question.ask(Example("shortest", "a"))))
         limit = self.generator.context_length
         if length > limit - self.max_answer_tokens:
             raise DataError(
                 "the question leaves no room for a text",
-                expected=f"at most {limit} tokens for question and label (model.max_length)",
-                found=f"{length} tokens without a text, {self.max_answer_tokens} of the longest label",
+                expected=f"at most {limit} tokens for question and answer (model.max_length)",
+                found=f"{length} tokens without a text, {self.max_answer_tokens} of the longest answer",
                 do="raise model.max_length, or shorten prompt.instruction",
             )
 
     @property
     def max_answer_tokens(self) -> int:
-        """Tokens reserved after a prompt for the longest label."""
+        """Tokens reserved after a prompt for the longest answer."""
         return max(map(len, self._answers))
 
     @cached_property
     def _answers(self) -> list[Ids]:
-        """The tokens of every label, which do not depend on the text; this is checked with two texts."""
-        asked = [self.question.ask(example) for example in _content_free()[:2]]
-        first, second = (self.generator.chat_encoder.encode_answers(turns, self.question.texts) for turns in asked)
+        """The tokens of every answer, which do not depend on the text; this is checked with two texts."""
+        first, second = (
+            self.question.answer_ids(self.generator.chat_encoder, example) for example in _content_free()[:2]
+        )
         if first != second:
             raise ModelError(
                 "this chat template renders the same answer differently after different questions",
                 do="choose another prompt.template",
             )
         texts: dict[tuple[int, ...], list[str]] = {}
-        for text, ids in zip(self.question.texts, first, strict=True):
+        for text, ids in zip(self.question.answers, first, strict=True):
             texts.setdefault(tuple(ids), []).append(text)
         if same := [" and ".join(map(repr, alike)) for alike in texts.values() if len(alike) > 1]:
             raise ModelError(
@@ -165,13 +174,13 @@ class LabelClassifier:
 
     @cached_property
     def _priors(self) -> dict[bool, Floats]:
-        """Probabilities of the labels for texts without content, K: of pairs (True) and of single texts."""
+        """Probabilities of the answers for texts without content, G x A: of pairs (True) and of single texts."""
         return {}
 
     def _prior(self, paired: bool) -> Floats:
         if paired not in self._priors:
             edges_BE = self._edges(_content_free(paired), "calibrate")
-            self._priors[paired] = classification.softmax(self._scores(edges_BE)).mean(axis=0)
+            self._priors[paired] = _softmax(self._scores(edges_BE)).mean(axis=0)
         return self._priors[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
@@ -183,30 +192,41 @@ class LabelClassifier:
         return self.generator.encode(asked, self.max_answer_tokens, log)
 
     def _scores(self, edges_BE: Floats) -> Floats:
-        """Return the log-probability of each label, B x K; its mean over the tokens if length is normalised."""
-        lengths_K = np.array([len(ids) for ids in self._answers])
-        return self._tree.total(edges_BE) / (lengths_K if self.settings.normalize_length else 1)
+        """Return the log-probabilities of the A answers that exclude each other, for each of G questions, B x G x A.
 
-    def _probabilities(self, edges_BE: Floats, examples: Sequence[Example]) -> Floats:
-        scores_BK = self._scores(edges_BE)
-        if not self.settings.calibrate:
-            return classification.softmax(scores_BK)
-        # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
-        return classification.softmax(
-            scores_BK - np.log([self._prior(example.text_pair is not None) for example in examples])
-        )
+        If length is normalised, that of a label is the mean over its tokens. Yes and no begin alike, with the label,
+        whose probability does not count: it is the same for both.
+        """
+        scores_BK = self._tree.total(edges_BE)
+        if self.question.form == "label" and self.settings.normalize_length:
+            scores_BK = scores_BK / np.array([len(ids) for ids in self._answers])
+        return scores_BK.reshape(len(scores_BK), -1, 2 if self.question.form == "each" else len(self._answers))
 
-    def _read(self, examples: Sequence[Example]) -> list[Prediction]:
+    def _logits(self, edges_BE: Floats, examples: Sequence[Example]) -> Floats:
+        """Return the outputs that the target reads, B x K."""
+        scores_BGA = self._scores(edges_BE)
+        if self.settings.calibrate:
+            # contextual calibration (Zhao et al. 2021, arXiv:2102.09690) with a diagonal matrix and no bias
+            scores_BGA = scores_BGA - np.log([self._prior(example.text_pair is not None) for example in examples])
+        if isinstance(self.target, MultiLabel):
+            return np.asarray(scores_BGA[..., 0] - scores_BGA[..., 1])
+        if isinstance(self.target, Number):
+            values_A = np.array(self.question.labels, dtype=np.float64)
+            return (_softmax(scores_BGA) @ values_A - self.target.mean) / self.target.scale
+        return scores_BGA[:, 0]
+
+    def _read(self, examples: Sequence[Example]) -> list[Any]:
         """Predict in mode `free`: generate answers, and match them to the labels' texts."""
         settings = Generate(max_new_tokens=self.max_answer_tokens + SLACK, batch_size=BATCH_SIZE)
         asked = [self.question.ask(example) for example in examples]
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
-        predictions = [self._predicted(response.id, self._matched(response.text)) for response in written]
-        if count := count_invalid(predictions):
-            pairs = zip(written, predictions, strict=True)
-            invalid = [repr(response.text[:40]) for response, prediction in pairs if prediction.label == NO_LABEL]
-            say(f"note: {count:,} of {len(predictions):,} answers are no label: {', '.join(invalid[:3])}")
-        return predictions
+        lists = self.question.form == "list"
+        read = [(self._listed if lists else self._named)(response.id, response.text) for response in written]
+        if invalid := [unknown for _, unknown in read if unknown]:
+            what = "have something else than labels" if lists else "are no label"
+            shown = [repr(text[:40]) for unknown in invalid for text in unknown]
+            say(f"note: {len(invalid):,} of {len(read):,} answers {what}: {', '.join(shown[:3])}")
+        return [prediction for prediction, _ in read]
 
     def _matched(self, text: str) -> int | None:
         """Return the label with this text; case matters only if two texts differ in nothing else."""
@@ -216,11 +236,20 @@ class LabelClassifier:
             return self.question.texts.index(text)
         return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
 
-    def _predicted(self, name: str, label: int | None) -> Prediction:
-        count = len(self.labels)
+    def _named(self, name: str, text: str) -> tuple[Prediction, list[str]]:
+        """Return what an answer predicts, and the answer where it is no label."""
+        count, label = len(self.labels), self._matched(text)
         if label is None:
-            return Prediction(name, NO_LABEL, (1 / count,) * count)
-        return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count)))
+            return Prediction(name, NO_LABEL, (1 / count,) * count), [text]
+        return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count))), []
+
+    def _listed(self, name: str, text: str) -> tuple[MultilabelPrediction, list[str]]:
+        """Return what a list of labels predicts, and what in it is no label."""
+        parts = [] if text.strip().casefold() == NONE else [part.strip() for part in text.split(",")]
+        matched = {part: self._matched(part) for part in parts}
+        given = [float(k in matched.values()) for k in range(len(self.labels))]
+        labels = tuple(label for label, is_given in zip(self.labels, given, strict=True) if is_given)
+        return MultilabelPrediction(name, labels, given), [part for part, k in matched.items() if k is None]
 
 
 def asks_for_labels(folder: Path) -> bool:
@@ -228,9 +257,9 @@ def asks_for_labels(folder: Path) -> bool:
     return read_settings(folder).question is not None
 
 
-def count_invalid(predictions: Sequence[Prediction]) -> int:
-    """Return how many predictions are not a label."""
-    return sum(prediction.label == NO_LABEL for prediction in predictions)
+def _softmax(scores_BGA: Floats) -> Floats:
+    """Return the probabilities of the answers to each question."""
+    return classification.softmax(scores_BGA.reshape(-1, scores_BGA.shape[-1])).reshape(scores_BGA.shape)
 
 
 def _content_free(paired: bool = False) -> list[Example]:

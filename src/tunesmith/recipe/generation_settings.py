@@ -10,19 +10,20 @@ from tunesmith.recipe.values import BOUNDED, Count, Fraction, Positive, Section,
 
 
 class Prompt(Section):
-    """How a `generator` is prompted: the template, and for classification the instruction and the labels' texts."""
+    """How a `generator` is prompted: the template, and for labels and numbers the instruction and their texts."""
 
     template: str = "auto"
     """`alpaca`, `alpaca-short` (one preamble, with and without input), `human-assistant`, `classify`, `chat` (the
-    tokenizer's own), `plain`, or a Jinja file. `auto` is `classify` for classification; for instructions `chat` where
-    the tokenizer has a template, else `alpaca`."""
+    tokenizer's own), `plain`, or a Jinja file. `auto` is `classify` for labels and numbers; for instructions `chat`
+    where the tokenizer has a template, else `alpaca`."""
     system: str | None = None
     """A system message before every conversation that has none."""
     instruction: str | None = None
-    """Instruction before each text in classification; `{labels}` is replaced by the labels' texts. Null asks for the
-    class, and names the labels if there are at most 20."""
+    """Instruction before each text that gets labels or a number; `{labels}` is replaced by their texts. Null asks
+    for the class, the labels that apply or the number, and names them if there are at most 20."""
     label_texts: Annotated[dict[str, str], BeforeValidator(label_keys)] = Field(default={})
-    """The answer that stands for a label (verbalizer), such as `{neg: negative}`; other labels are answered by name."""
+    """The answer that stands for a label or number (verbalizer), such as `{neg: negative}`; others are answered as they
+    are."""
     train_on_prompt: bool = False
     """Also train on the tokens of the prompt."""
     truncation: Literal["truncate", "drop", "error"] = "truncate"
@@ -56,13 +57,15 @@ class Adapter(Section):
 
 
 class Predict(Section):
-    """How a `generator` classifies."""
+    """How a `generator` predicts labels and numbers."""
 
     mode: Literal["score", "constrained", "free"] = "score"
-    """`score` every label's text in one forward pass; or generate, `constrained` to the labels' texts or `free`, where
-    anything else counts as invalid."""
+    """`score` every answer in one forward pass: the text of each label, for `multilabel` each label with yes and with
+    no, for `regression` each number; or generate, `constrained` to the labels' texts (`classification` alone) or `free`
+    (not `regression`), where anything else counts as invalid. For `multilabel`, `free` writes a list of labels, and
+    training teaches that list instead of yes and no."""
     normalize_length: bool = True
-    """Divide a label's log-probability by its number of tokens."""
+    """Divide a label's log-probability by its number of tokens, for task `classification`."""
     calibrate: bool = False
     """Divide by the probabilities for texts without content, such as `N/A` (contextual calibration)."""
 

@@ -324,12 +324,14 @@ class Recipe(Section):
         known = DECIDING.get(self.task, DECIDING["classification"])
         if ":" not in deciding and deciding not in known:
             raise ValueError(f"evaluate.metric_for_best_model is {deciding}: task {self.task} has {', '.join(known)}")
-        if self.train.loss in ("mse", "huber") and self.task != "regression":
-            raise ValueError(f"train.loss is {self.train.loss}, which is for task regression")
+        if self.train.loss in ("mse", "huber") and (self.task != "regression" or self.method == "generator"):
+            raise ValueError(f"train.loss is {self.train.loss}, which is for task regression, but not by a generator")
         if self.task != "multilabel" and (self.data.label_separator or not isinstance(self.data.label, str)):
             raise ValueError("data.label_separator, and several columns in data.label, are for task multilabel")
         if self.task != "classification" and (self.decide.is_set or self.evaluate.metric_for_comparison):
             raise ValueError("decide, and evaluate.metric_for_comparison, are for task classification")
+        if self.decide.is_set and self.method == "generator" and self.predict.mode != "score":
+            raise ValueError(f"decide needs predict.mode=score, not {self.predict.mode}, with method generator")
         if self.evaluate.metric_for_comparison == "cost" and self.decide.costs is None:
             raise ValueError("evaluate.metric_for_comparison is cost: set decide.costs")
         if self.train.loss == "ordinal" and (self.task != "classification" or self.data.label_order == "none"):

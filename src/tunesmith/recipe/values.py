@@ -31,6 +31,8 @@ def labelled(value: Any) -> Any:
     """A label; YAML reads some as numbers."""
     if isinstance(value, bool):
         raise ValueError(f"YAML reads a bare yes, no, on or off as {value}: put labels like these in quotes")
+    if isinstance(value, float):
+        return f"{value:.15g}"
     return str(value) if isinstance(value, int) else value
 
 

@@ -32,8 +32,7 @@ def table(
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     lines = drawn(["method", *columns], rows, width)
-    return f"{lines}
-{differing_settings(report.differing, width)}" if report.differing else lines
+    return f"{lines}\n{differing_settings(report.differing, width)}" if report.differing else lines
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:

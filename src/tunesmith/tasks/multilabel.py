@@ -89,7 +89,8 @@ class MultiLabel:
     def decide(self, rows: Sequence[MultilabelPredictionRow], settings: object, seed: int) -> tuple[MultiLabel, None]:
         """Return the target with the thresholds that give each label its highest F1 on these (validation) rows.
 
-        Of equal ones the middle of the range; a label that no row has keeps 0.5.
+        Of equal ones the middle of the range; a label that no row has keeps 0.5, and one of probability 0 is never
+        predicted.
         """
         probabilities_NK = np.array([row.probabilities for row in rows])
         known_NK = indicators([row.gold for row in rows], self.labels)
@@ -97,13 +98,14 @@ class MultiLabel:
 
 
 def _best_threshold(known_N: NDArray[np.bool_], probability_N: Floats) -> float:
-    if not known_N.any():
+    if not known_N.any() or not probability_N.any():
         return HALF
     order = np.argsort(-probability_N, kind="stable")
     sorted_N, hits_N = probability_N[order], np.cumsum(known_N[order])
     f1_N = 2 * hits_N / (np.arange(1, len(order) + 1) + known_N.sum())
     # rows of one probability are predicted together
     f1_N[:-1][sorted_N[:-1] == sorted_N[1:]] = -1
+    f1_N[sorted_N == 0] = -1
     last = int(f1_N.argmax())
     below = sorted_N[last + 1] if last + 1 < len(sorted_N) else 0.0
     return float((sorted_N[last] + below) / 2)

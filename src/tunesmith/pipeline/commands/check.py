@@ -12,7 +12,7 @@ from tunesmith.pipeline import in_memory
 from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.fitting import inspection, methods
 from tunesmith.pipeline.fitting.inspection import RenderedRow, TokenCounts, TokenLengths
-from tunesmith.pipeline.task_table import read_splits
+from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks import classification
 from tunesmith.types import DataSummary
@@ -48,7 +48,7 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipe)
     data = summary.summarize(splits, source_name(recipe))
-    counts = methods.find(recipe).inspect(recipe, splits) or TokenCounts()
+    counts = methods.find(recipe).inspect(recipe, splits, TASKS[recipe.task].target(splits)) or TokenCounts()
     return DataCheck(
         **records.fields_of(DataSummary, data) | {"changes": (*data.changes, *counts.changes)},
         examples=tuple(

@@ -1,4 +1,4 @@
-"""Fine-tuning a causal language model: to answer instructions, or to name labels."""
+"""Fine-tuning a causal language model: to answer instructions, or to name labels or numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch import nn
 
 from tunesmith import processes
 from tunesmith.console import say, warn
-from tunesmith.data import batches, truncation
+from tunesmith.data import batches, label_questions, truncation
 from tunesmith.data.batches import MicroBatches
 from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
-from tunesmith.data.prompts import ChatEncoder, Conversation, LabelQuestion
+from tunesmith.data.label_questions import LabelQuestion
+from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
@@ -29,9 +30,10 @@ from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.tasks.text_targets import Target
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
-from tunesmith.types import DataNote, Example
+from tunesmith.types import DataNote, Example, Splits
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference between the logits of packed and separate rows, relative to the largest logit."""
@@ -44,20 +46,22 @@ def untuned(job: Job, chat_encoder: ChatEncoder | None = None) -> TrainResult:
     """
     recipe = job.recipe
     tokenizer = chat_encoder.tokenizer if chat_encoder else pretrained.tokenizer(recipe.model)
-    chat_encoder = chat_encoder or make_chat_encoder(recipe, job.splits.labels, tokenizer)
+    question = question_of(job.target, job.splits, recipe)
+    chat_encoder = chat_encoder or make_chat_encoder(recipe, question, tokenizer)
     chat_encoder = replace(chat_encoder, train_on_prompt=False)
     model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, chat_encoder, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
     notes = TrainingNotes(device=str(processes.device()), template=chat_encoder.template)
-    return TrainResult(_predictor(generator, recipe, job.splits.labels), total, 0, notes)
+    return TrainResult(_predictor(generator, job, question), total, 0, notes)
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     """Return a causal language model, and the training conversations packed or padded."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
-    chat_encoder = make_chat_encoder(recipe, job.splits.labels, tokenizer)
+    question = question_of(job.target, job.splits, recipe)
+    chat_encoder = make_chat_encoder(recipe, question, tokenizer)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(plan.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
@@ -65,14 +69,14 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(plan.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
-    predictor = _predictor(generator, recipe, job.splits.labels)
-    rows, changes = encode(job.splits.train, recipe, job.splits.labels, chat_encoder, limit)
+    predictor = _predictor(generator, job, question)
+    rows, changes = encode(job.splits.train, recipe, question, chat_encoder, limit)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
         found, do = f"{len(job.splits.train):,} rows, all too long", "raise model.max_length"
         raise DataError("no training row is left", expected="rows that fit", found=found, do=do)
-    packed_later = [] if job.splits.labels or packing.sliding_window(model) else _longest(job, generator)
+    packed_later = [] if question or packing.sliding_window(model) else _longest(job, generator)
     micro_batches, loss, padded = _layout(rows, packed_later, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
         classifier = predictor
@@ -110,34 +114,37 @@ def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
     return kind.load(folder, recipe.model.trust_remote_code)
 
 
+def question_of(target: Target, splits: Splits, recipe: Recipe) -> LabelQuestion | None:
+    """Return what is asked about every text; None of instructions, which ask themselves."""
+    return LabelQuestion.about(target, splits.train, recipe.prompt, recipe.predict.mode)
+
+
 def encode(
-    examples: Sequence[Example], recipe: Recipe, labels: Sequence[str], chat_encoder: ChatEncoder, limit: int
+    examples: Sequence[Example],
+    recipe: Recipe,
+    question: LabelQuestion | None,
+    chat_encoder: ChatEncoder,
+    limit: int,
 ) -> tuple[list[EncodedText], list[DataNote]]:
-    """Return conversations to learn from. If there are labels, the longest must fit after every text."""
-    names, policy = [example.id for example in examples], recipe.prompt.truncation
-    if not labels:
-        conversations: list[Conversation] = [example.messages for example in examples]
-        return truncation.encode(names, conversations, chat_encoder, [limit] * len(names), policy)
-    question = LabelQuestion.of(recipe.prompt, labels)
-    lengths = [len(ids) for ids in chat_encoder.encode_answers(question.ask(examples[0]), question.texts)]
-    own = dict(zip(question.labels, lengths, strict=True))
-    limits = [limit - max(lengths) + own[str(example.label)] for example in examples]
-    return truncation.encode(
-        names, [question.with_answer(example) for example in examples], chat_encoder, limits, policy
-    )
+    """Return conversations to learn from, or texts with the answers to a question."""
+    if question is not None:
+        return label_questions.encode(question, examples, recipe.prompt, recipe.seed, chat_encoder, limit)
+    names, conversations = [example.id for example in examples], [example.messages for example in examples]
+    return truncation.encode(names, conversations, chat_encoder, [limit] * len(names), recipe.prompt.truncation)
 
 
-def make_chat_encoder(recipe: Recipe, labels: Sequence[str], tokenizer: Any) -> ChatEncoder:
-    """Return the chat encoder of a recipe; its `auto` template asks for a label if there are labels."""
-    return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if labels else None)
+def make_chat_encoder(recipe: Recipe, question: LabelQuestion | None, tokenizer: Any) -> ChatEncoder:
+    """Return the chat encoder of a recipe; its `auto` template is another if there is a question."""
+    return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if question else None)
 
 
-def _predictor(generator: Generator, recipe: Recipe, labels: Sequence[str]) -> LabelClassifier | Generator:
-    """Return the generator itself, or the classifier around it if there are labels."""
-    if not labels:
+def _predictor(generator: Generator, job: Job, question: LabelQuestion | None) -> LabelClassifier | Generator:
+    """Return the generator itself, or the classifier around it if there is a question."""
+    if question is None:
         return generator
-    question = LabelQuestion.of(recipe.prompt, labels)
-    classifier = LabelClassifier(generator, question, recipe.predict, recipe.engine.max_tokens_per_micro_batch)
+    recipe = job.recipe
+    budget = recipe.engine.max_tokens_per_micro_batch
+    classifier = LabelClassifier(generator, job.target, question, recipe.predict, budget)
     classifier.check()
     return classifier
 
@@ -212,7 +219,7 @@ class _Validation:
     ) -> tuple[list[Any], bool]:
         """Return the examples as batches, and whether each is in them as it is."""
         generator = self.generator
-        rows, changes = encode(examples, self.job.recipe, (), generator.chat_encoder, generator.max_length)
+        rows, changes = encode(examples, self.job.recipe, None, generator.chat_encoder, generator.max_length)
         whole = batches.Sampler(len(rows), max(1, len(rows)), 0)
         return replace(micro_batches, rows=rows, sampler=whole, rank=0, processes=1)(0) if rows else [], not changes
 

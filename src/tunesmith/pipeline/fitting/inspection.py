@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tunesmith.data import summary
+from tunesmith.data.encode import IGNORE, EncodedText, Ending
 from tunesmith.recipe import Recipe
 from tunesmith.records import omitted_if_none
+from tunesmith.tasks.text_targets import Target
 from tunesmith.types import DataNote, Splits
 
 SHOWN = 3
@@ -64,28 +66,44 @@ def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
     return TokenCounts(_lengths([len(row) for row in rows], limit))
 
 
-def render(recipe: Recipe, splits: Splits) -> TokenCounts:
+def render(recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
     """Count the tokens of every row as a generator learns it, and render the first ones."""
-    from tunesmith.data.encode import IGNORE
     from tunesmith.models import pretrained
     from tunesmith.pipeline.fitting import generators
 
     tokenizer = pretrained.tokenizer(recipe.model)
-    chat_encoder = generators.make_chat_encoder(recipe, splits.labels, tokenizer)
+    question = generators.question_of(target, splits, recipe)
+    chat_encoder = generators.make_chat_encoder(recipe, question, tokenizer)
     limit = pretrained.longest_input(recipe.model, tokenizer)
     rows = [*splits.train, *splits.validation, *splits.test]
-    whole, _ = generators.encode(rows, recipe, splits.labels, chat_encoder, UNCUT)
-    cut, changes = generators.encode(rows, recipe, splits.labels, chat_encoder, limit)
-    learned = sum(label != IGNORE for row in cut for label in row.labels) / max(1, sum(map(len, cut)))
-    shown = []
-    for row in cut[:SHOWN]:
-        runs = groupby(zip(row.ids, row.labels, strict=True), lambda pair: pair[1] != IGNORE)
-        pieces = [
-            (tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False), is_learned)
-            for is_learned, run in runs
-        ]
-        shown.append(RenderedRow(row.id, len(row), sum(label != IGNORE for label in row.labels), pieces))
-    return TokenCounts(_lengths([len(row) for row in whole], limit, learned), tuple(changes), tuple(shown))
+    whole, _ = generators.encode(rows, recipe, question, chat_encoder, UNCUT)
+    cut, changes = generators.encode(rows, recipe, question, chat_encoder, limit)
+
+    def rendered(row: EncodedText) -> RenderedRow:
+        pieces: list[tuple[str, bool]] = []
+        for part in _parts(row):  # each answer to one prompt in a line of its own
+            runs = groupby(zip(part.ids, part.labels, strict=True), lambda pair: pair[1] != IGNORE)
+            pieces += [("\n", False)] if part is not row else []
+            pieces += [
+                (tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False), is_learned)
+                for is_learned, run in runs
+            ]
+        return RenderedRow(row.id, *_sizes(row), pieces)
+
+    sizes = [_sizes(row) for row in cut]
+    learned = sum(learned for _, learned in sizes) / max(1, sum(tokens for tokens, _ in sizes))
+    lengths = _lengths([len(row) for row in whole], limit, learned)
+    return TokenCounts(lengths, tuple(changes), tuple(rendered(row) for row in cut[:SHOWN]))
+
+
+def _sizes(row: EncodedText) -> tuple[int, int]:
+    """Return how many tokens a row has in memory, and how many of them are learned."""
+    labels = [label for part in _parts(row) for label in part.labels]
+    return len(labels), sum(label != IGNORE for label in labels)
+
+
+def _parts(row: EncodedText) -> list[EncodedText | Ending]:
+    return [row, *row.endings]
 
 
 def _lengths(lengths: Sequence[int], limit: int, learned: float | None = None) -> TokenLengths:

@@ -16,6 +16,7 @@ from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
+from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
@@ -62,7 +63,7 @@ class Method:
 
         return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
 
-    def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts | None:
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts | None:
         """Return the data as the method's tokenizer sees it; None if it has none."""
         return None
 
@@ -143,7 +144,7 @@ class ProbeMethod(Method):
 
         return ProbePredictor.load(folder, recipe.model.trust_remote_code)
 
-    def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
 
 
@@ -195,14 +196,14 @@ class EncoderMethod(FineTunedMethod):
 
         return EncoderPredictor.load(folder, recipe.model.trust_remote_code)
 
-    def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
 
 
 class GeneratorMethod(FineTunedMethod):
     """A causal language model that answers a prompt."""
 
-    tasks = ("classification", "instruction")
+    tasks = ("classification", "multilabel", "regression", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
@@ -224,8 +225,8 @@ class GeneratorMethod(FineTunedMethod):
     def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
         return self.load(folder, recipe)  # which knows graphs and GGUF files from weights
 
-    def inspect(self, recipe: Recipe, splits: Splits) -> TokenCounts:
-        return inspection.render(recipe, splits)
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
+        return inspection.render(recipe, splits, target)
 
 
 METHODS: dict[str, Method] = {
