@@ -13,6 +13,7 @@ import pytest
 import tunesmith
 from tests import power_cut, tiny
 from tests.conftest import write_csv
+from tests.exported_folders import in_folder
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.runs import Run
@@ -97,15 +98,19 @@ def test_every_method_decides_predicts_and_reports(
         assert words in notes
 
 
-@pytest.mark.parametrize("method", ["encoder"])
+@pytest.mark.parametrize("method", ["encoder", "probe"])
 def test_an_export_decides_as_the_run_does(method: str, two_labels: Path, tiny_models: Models, tmp_path: Path) -> None:
     run = train(method, two_labels, tiny_models, *ALL, run_dir=tmp_path / "run")
-    tunesmith.export(run.path, "onnx")
+    proof = tunesmith.export(run.path, "onnx")
     ours = tunesmith.predict(run.path, source=two_labels, engine="torch")
     theirs = tunesmith.predict(run.path, source=two_labels, engine="onnx")
     for name in ("predicted_label", "abstained", "label_set"):
         assert [row[name] for row in theirs] == [row[name] for row in ours]
     assert [row["probability"] for row in theirs] == pytest.approx([row["probability"] for row in ours], abs=1e-4)
+    texts = [text for text, _ in tiny.texts(40, labels=("sport", "tech"))]
+    printed = in_folder(Path(str(proof.folder)), "-W", "ignore", "run.py", *texts).splitlines()
+    expected = [row["label"] for row in tunesmith.predict(run.path, texts, engine="torch")]
+    assert [line.split("\t")[0] for line in printed] == expected
 
 
 def test_killed_and_resumed_is_bit_identical(two_labels: Path, tiny_models: Models, tmp_path: Path) -> None:

@@ -138,9 +138,9 @@ class StandaloneClassifier:
 def write_example(folder: Path, target: Target | None, program: str, imports: str, load: str, run: str) -> None:
     """Write run.py, which shows how the folder is used without tunesmith."""
     assert target is not None
-    *lines, answer = postprocessing.LOGITS[target.problem_type]
+    helper, (*lines, answer) = postprocessing.of_logits(target)
     read = "\n    ".join([*lines, f'print({answer}, text, sep="\\t")'])
-    text = EXAMPLE.format(program=program, imports=imports, load=load, run=run, read=read)
+    text = EXAMPLE.format(program=program, imports=imports, load=load, run=run, read=read, helper=helper)
     (folder / "run.py").write_text(text, encoding="utf-8")
 
 
@@ -154,7 +154,7 @@ folder = Path(__file__).parent
 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # truncates and pads by itself
 {load}
-texts = [tuple(text.split("\\t")) if "\\t" in text else text for text in sys.argv[1:]]
+{helper}texts = [tuple(text.split("\\t")) if "\\t" in text else text for text in sys.argv[1:]]
 rows = tokenizer.encode_batch(texts)
 inputs = {{"input_ids": [row.ids for row in rows], "attention_mask": [row.attention_mask for row in rows],
           "token_type_ids": [row.type_ids for row in rows]}}

@@ -79,7 +79,7 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
         lines = [
             *_pipeline(source, target, folder, "AutoModelForSequenceClassification", "text-classification", "classify"),
             "",
-            *postprocessing.pipeline_lines(source.target.problem_type, text, has_config=target == "adapter"),
+            *postprocessing.pipeline_lines(source.target, text, has_config=target == "adapter"),
         ]
     return _block("python", "\n".join(lines))
 

@@ -38,6 +38,7 @@ from tunesmith.tasks import postprocessing
 from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import Target
 from tunesmith.types import DataSummary
 
 AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
@@ -58,7 +59,7 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
         support={label: scores.per_class[label].support for label in labels},
         baseline=majority_sentence(report.data),
-        usage=_usage(method, SingleLabel.problem_type),
+        usage=_usage(method, SingleLabel(method.scores.labels, method.decision and method.decision.decision)),
     )
 
 
@@ -77,7 +78,7 @@ def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) 
             "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
         ],
         support={label: scores.per_label[label].support for label in labels},
-        usage=_usage(method, MultiLabel.problem_type),
+        usage=_usage(method, MultiLabel(method.scores.labels)),
     )
 
 
@@ -94,7 +95,7 @@ def regression(report: RegressionReport, exported: ExportedModel | None = None) 
         metrics=["rmse", "spearmanr"],
         limits=[between] if between else [],
         baseline=regression_report.baseline_sentence(report),
-        usage=_usage(method, Number.problem_type),
+        usage=_usage(method, Number()),
     )
 
 
@@ -254,7 +255,7 @@ def _command(method: MethodResult) -> str:
     return f"```sh\ntunesmith predict {shlex.quote(method.run)} --text 'Some text'\n```"
 
 
-def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, problem_type: str) -> list[str]:
+def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, target: Target) -> list[str]:
     shell = _command(method)
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     if method.library == "transformers":
@@ -275,7 +276,7 @@ def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, p
     else:
         return [shell]
     has_config = method.library == "peft"
-    python = "\n".join([*lines, *postprocessing.pipeline_lines(problem_type, '"Some text"', has_config=has_config)])
+    python = "\n".join([*lines, *postprocessing.pipeline_lines(target, '"Some text"', has_config=has_config)])
     return [shell, f"or without tunesmith:\n\n```python\n{python}\n```"]
 
 

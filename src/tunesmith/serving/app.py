@@ -42,7 +42,10 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
     app.openapi = schema  # type: ignore[method-assign]
     kinds = {type(model) for model in models.values()}
     if ServedClassifier in kinds:
-        app.post("/predict", response_model=PredictResponse, responses=ERRORS)(handlers.predict)
+        predict = app.post(
+            "/predict", response_model=PredictResponse, response_model_exclude_none=True, responses=ERRORS
+        )
+        predict(handlers.predict)
         app.post("/explain", response_model=ExplainResponse, responses=ERRORS)(handlers.explain)
     if ServedGenerator in kinds:
         app.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)(handlers.chat)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tunesmith.serving.refusal import Refusal
+from tunesmith.tasks import classification
 from tunesmith.types import Example, Explanation, MultilabelPrediction, Prediction, ValuePrediction
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -69,11 +70,15 @@ class LabelScores(BaseModel):
     label: str
     """Empty where a generator produced no valid label."""
     score: float
-    """The probability of the most probable label."""
+    """Its probability."""
     scores: dict[str, float]
     """Probabilities by label, most probable first."""
     cut: bool
     """Whether the model read only the beginning of the input."""
+    abstained: bool | None = None
+    """Whether the probabilities are too close for an answer; left out where the model always answers."""
+    label_set: list[str] | None = None
+    """Labels of which one is right as often as the model's recipe says; left out where it has no such sets."""
 
 
 class LabelSetScores(BaseModel):
@@ -112,7 +117,14 @@ def scored(
     scores = dict(ranked[:top_k])
     if isinstance(prediction, MultilabelPrediction):
         return LabelSetScores(labels=list(prediction.labels), scores=scores, cut=cut)
-    return LabelScores(label=prediction.label, score=ranked[0][1], scores=scores, cut=cut)
+    return LabelScores(
+        label=prediction.label,
+        score=classification.probability(prediction, labels),
+        scores=scores,
+        cut=cut,
+        abstained=prediction.abstained,
+        label_set=None if prediction.label_set is None else list(prediction.label_set),
+    )
 
 
 class ExplainRequest(Input):
