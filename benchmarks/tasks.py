@@ -56,7 +56,7 @@ class Multilabel:
 
     task = "multilabel"
     columns = ("text",)
-    settings = ("data.label=labels", "data.label_separator= ")
+    settings = ("data.label=labels", "data.label_separator=' '")
 
     def __init__(self, train: Rows, test: Rows) -> None:
         self.encoder = MultiLabelBinarizer().fit([row["labels"].split() for row in train])

@@ -11,13 +11,15 @@ import pytest
 import tunesmith
 from tests import power_cut, tiny
 from tests.conftest import write_csv
-from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.pipeline.commands.check import check, describe
+from tunesmith.pipeline.commands.serve import _served
 from tunesmith.pipeline.multilabel_runs import Thresholds
+from tunesmith.recipe import Serve
 from tunesmith.runs import Run
-from tunesmith.types import MultilabelPredictionRow, ValuePredictionRow
+from tunesmith.types import Example, MultilabelPredictionRow, ValuePredictionRow
 
 TOPICS = tuple(tiny.WORDS)
 UNTUNED = ["max_steps=null", "num_train_epochs=0"]
@@ -212,10 +214,23 @@ def test_what_does_not_suit_is_refused(model: Path, tagged: Path, stars: Path, t
     for overrides in ([], UNTUNED):
         with pytest.raises(DataError, match="too many different numbers"):
             regression(model, many, *overrides, run_dir=tmp_path / f"c{len(overrides)}")
-    run = multilabel(model, tagged, run_dir=tmp_path / "d")
-    for target in ("onnx", "gguf", "ollama"):
-        with pytest.raises(RunError, match="graph of task multilabel is not supported"):
-            tunesmith.export(run.path, target)
-    with pytest.raises(RecipeError, match="cannot serve"):
-        tunesmith.serve([run.path], overrides=["serve.port=0"])
-    assert tunesmith.export(run.path, "safetensors").same_answers == 1
+
+
+def test_a_graph_predicts_as_the_run_does_and_is_served(model: Path, tagged: Path, stars: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    texts = [text for text, _ in tiny.texts(6)]
+    for run, name in (
+        (multilabel(model, tagged, run_dir=tmp_path / "labels"), "scores"),
+        (regression(model, stars, run_dir=tmp_path / "numbers"), "value"),
+    ):
+        assert tunesmith.export(run.path, "onnx").same_answers == 1
+        torch_rows, onnx_rows = (tunesmith.predict(run.path, texts, engine=engine) for engine in ("torch", "onnx"))
+        for ours, theirs in zip(torch_rows, onnx_rows, strict=True):
+            assert theirs[name] == pytest.approx(ours[name], abs=1e-5)
+            assert theirs.get("labels") == ours.get("labels")
+        served = _served("model", run, Serve())
+        assert (served.task, served.prompted) == (run.recipe.task, True)
+        predictions = served.classifier.predict([Example(str(n), text) for n, text in enumerate(texts)])
+        known = [list(row["labels"]) if name == "scores" else row["value"] for row in onnx_rows]
+        assert [list(p.answer) if name == "scores" else p.answer for p in predictions] == known
+        assert tunesmith.export(run.path, "safetensors").same_answers == 1

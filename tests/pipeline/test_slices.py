@@ -121,7 +121,7 @@ def test_a_finished_run_gets_slices_later(mixed: Path, tmp_path: Path) -> None:
     assert scores == tunesmith.evaluate(first.path)
     assert later.load("slices.json", SliceScores) == first.load("slices.json", SliceScores)
     assert "source = web" in later.read_text("report.html")
-    with pytest.raises(RecipeError, match=r"scored as they are: evaluate\.slices=\[source\], seed=1"):
+    with pytest.raises(RecipeError, match="scored as they are: seed=1"):
         tunesmith.evaluate(later.path, overrides=["evaluate.slices=[source]", "seed=1"])
     with mixed.open("a") as file:
         file.write("a goal,sport,web,x\n")

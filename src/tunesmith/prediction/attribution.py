@@ -24,6 +24,7 @@ from tunesmith.models.ngrams import CHARACTERS, SECOND, BagOfWords, Span
 from tunesmith.prediction.words import Words, texts_of
 from tunesmith.protocols import Exportable, TextPredictor
 from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.regression import Number
 from tunesmith.types import (
     Example,
     Explanation,
@@ -196,7 +197,8 @@ def _exact(
             share = ngrams[gram].contribution / counts[gram] / len(places)
             for span in places:
                 words.add(int(gram.startswith(SECOND)), span, share)
-        baseline = float(predictor.regression.bias @ direction)
+        target = predictor.target
+        baseline = float(predictor.regression.bias @ direction) + (target.mean if isinstance(target, Number) else 0.0)
         ranked = sorted(ngrams.values(), key=lambda ngram: (-abs(ngram.contribution), ngram.ngram))
         attributions.append(_Attribution(words, float(values @ weights) + baseline, baseline, tuple(ranked)))
     return attributions
@@ -208,6 +210,8 @@ def _direction(predictor: LinearPredictor, output: int) -> Floats:
     if isinstance(predictor.target, SingleLabel) and len(predictor.labels) == 2:
         signs = np.array([1.0, -1.0]) if output == 0 else np.array([-1.0, 1.0])
         return signs[-size:]  # one output is the second label's, and the first one's is 0
+    if isinstance(predictor.target, Number):
+        return np.array([predictor.target.scale])
     return np.asarray(np.eye(size)[output])
 
 

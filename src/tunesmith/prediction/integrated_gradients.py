@@ -53,7 +53,8 @@ def contributions(
     """
     embedding = packing.inner(model).get_input_embeddings()
     with torch.no_grad():
-        first_TD, last_TD = embedding(baseline_ids)[0], embedding(inputs["input_ids"])[0]
+        # detached, as a hook of gradient checkpointing may have let them require gradients
+        first_TD, last_TD = (embedding(ids)[0].detach() for ids in (baseline_ids, inputs["input_ids"]))
     nodes, weights = np.polynomial.legendre.leggauss(points)
     path_P, weights_P = (torch.tensor(values / 2).to(first_TD) for values in (nodes + 1, weights))
     summed_TD = torch.zeros_like(first_TD)

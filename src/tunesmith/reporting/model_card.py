@@ -59,7 +59,7 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
         support={label: scores.per_class[label].support for label in labels},
         baseline=majority_sentence(report.data),
-        usage=_usage(method, SingleLabel(method.scores.labels, method.decision and method.decision.decision)),
+        usage=_usage(method, SingleLabel(method.scores.labels, method.decision.decision if method.decision else None)),
     )
 
 
