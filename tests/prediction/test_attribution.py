@@ -95,7 +95,7 @@ def test_exact_contributions_and_the_bias_are_the_logit(settings: Linear, pair: 
             (example,) = (row for row in unseen if row.id == explanation.id)
             logits = predictor.logits([example])[0]
             output = predictor.labels.index(explanation.label) if explanation.label else 0
-            expected = logits[output]
+            expected = target_number(predictor, example) if isinstance(target, Number) else logits[output]
             if isinstance(target, SingleLabel) and len(target.labels) == 2:
                 expected = logits[output] - logits[1 - output]
             assert explanation.method == "exact"
@@ -109,6 +109,11 @@ def test_exact_contributions_and_the_bias_are_the_logit(settings: Linear, pair: 
                 text = example.text_pair if word.second else example.text
                 assert text is not None
                 assert text[word.start : word.start + len(word.word)] == word.word
+
+
+def target_number(predictor: LinearPredictor, example: Example) -> float:
+    value: float = predictor.predict([example])[0].value
+    return value
 
 
 def test_an_ngram_is_divided_over_its_words_by_hand() -> None:
