@@ -126,7 +126,9 @@ def main(kind: str, kills: int, seed: int, folder: Path) -> None:
             finish(resume)
         else:  # killed before there was a run: begin again
             finish(begin)
-        print(json.dumps({"hits": hits, "checkpoints": done, "equal": digest(Path(run)) == expected}), flush=True)
+        found = digest(Path(run))
+        differs = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        print(json.dumps({"hits": hits, "checkpoints": done, "delays": delays, "differs": differs}), flush=True)
 
 
 def begun(run: str) -> bool:
