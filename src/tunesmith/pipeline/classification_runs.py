@@ -168,12 +168,13 @@ def report(runs: Mapping[str, Run], confidence: Confidence) -> ClassificationRep
             ids = {name: [row.id for row in rows] for name, rows in predictions.items()}
             measures = {name: _measure(first, gold, rows, metric) for name, rows in predictions.items()}
             ranked = metric_pairs.compare(ids, measures, confidence)
-    verdict = conclusions.of_labels(results, pairs)
     return report_parts.report(
         ClassificationReport,
         first,
         confidence,
-        verdict=verdict if metric == ACCURACY else conclusions.of_metric(results, ranked, metric),
+        verdict=conclusions.of_labels(results, pairs)
+        if metric == ACCURACY
+        else conclusions.of_metric(results, ranked, metric),
         methods=results,
         pairs=tuple(pairs),
         ranked_by=None if metric == ACCURACY else metric,
