@@ -15,11 +15,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from tunesmith import __version__, console, disk, processes
-from tunesmith.cli import experiments, inference, inspect
+from tunesmith.cli import audits, experiments, inference, inspect
 from tunesmith.cli.shared import Command
 from tunesmith.errors import Interrupted, TunesmithError
 
-COMMANDS: dict[str, Command] = experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
+COMMANDS: dict[str, Command] = audits.COMMANDS | experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from tunesmith import integrity
 
             with integrity.unverified():
-                args.run(args)
-        else:
-            args.run(args)
+                return args.run(args) or 0
+        return args.run(args) or 0
     except Interrupted as stop:
         console.say(str(stop))
         return 128 + stop.signal

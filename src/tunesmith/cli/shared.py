@@ -28,8 +28,8 @@ class Command:
         """Add the command's arguments to its parser."""
         raise NotImplementedError
 
-    def run(self, args: Args) -> None:
-        """Run the command. Raises TunesmithError."""
+    def run(self, args: Args) -> int | None:
+        """Run the command; return its exit code, if that is not 0. Raises TunesmithError."""
         raise NotImplementedError
 
 

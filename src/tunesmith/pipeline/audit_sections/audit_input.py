@@ -1,0 +1,20 @@
+"""What the parts of an audit look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.types import Splits
+
+
+@dataclass(frozen=True)
+class AuditInput:
+    """A recipe, its rows as training would see them, and the folder that the audit writes into."""
+
+    recipe: Recipe
+    splits: Splits
+    folder: Run
+    method: str
+    """The method of out-of-fold probabilities, as in `compare --methods`."""
