@@ -163,6 +163,13 @@ def test_an_override_is_taken_whole(text: str) -> None:
     assert recipes.load({}, [f"data.text_pair={text}"]).data.text_pair == expected
 
 
+@pytest.mark.parametrize("value", ["{}", "0", "{a: 1}"])
+def test_what_is_no_list_is_not_taken_as_an_empty_one(value: str) -> None:
+    with pytest.raises(RecipeError, match=r"judge\.model: input should be a valid tuple"):
+        recipes.load({}, [f"judge.model={value}"])
+    assert recipes.load({}, ["judge.model=no"]).judge.model == ()
+
+
 def test_a_space_separates_labels() -> None:
     assert recipes.load({}, ["task=multilabel", "data.label_separator= "]).data.label_separator == " "
 
