@@ -1,4 +1,4 @@
-"""Make a large corpus of reviews from small ones: sentences of reviews with the same label, recombined, some words changed.
+"""Make a large corpus of reviews: sentences of small ones with the same label, recombined, with some words changed.
 
 A changed word is one that is drawn from all words of the sources, so that the number of different n-grams grows with
 the rows as it does in real text. How to run it: benchmarks/README.md.
