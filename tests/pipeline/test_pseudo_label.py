@@ -108,6 +108,22 @@ def test_a_classifier_keeps_what_it_is_sure_of(reviews: Path, tmp_path: Path) ->
     assert again.manifest.status == "finished"
 
 
+def test_the_label_that_was_decided_counts(reviews: Path, tmp_path: Path) -> None:
+    """Not the most probable one; and where the model abstains, nothing is kept."""
+    costs = "decide.costs={sport: {tech: 20, world: 20}}"
+    run = linear(reviews, "run", costs, "decide.abstain={coverage: 0.7}")
+    new = write_csv(tmp_path / "new.csv", tiny.texts(90, seed=3))
+    found = tunesmith.pseudo_label(run.path, source=str(new), threshold=0)
+    kept, left = lines(found.kept), lines(found.left_out)
+    predicted = {row["id"]: row for row in tunesmith.predict(run, source=str(new))}
+    for row in kept:
+        assert row["label"] == predicted[row["id"]]["predicted_label"]
+        assert row["agreement"] == pytest.approx(predicted[row["id"]]["probability"])
+    assert min(row["agreement"] for row in kept) < 0.5  # a label that is given though another one is more probable
+    assert {row["id"] for row in left} == {name for name, row in predicted.items() if row["abstained"]} != set()
+    assert {row["reason"] for row in left} == {"the model abstains"}
+
+
 def test_several_runs_vote(reviews: Path, tmp_path: Path) -> None:
     made = [linear(reviews, f"run{n}", f"seed={n}", "split.max_samples=30") for n in (1, 2, 3)]
     new = write_csv(tmp_path / "new.csv", tiny.texts(60, seed=3))

@@ -163,6 +163,17 @@ def test_an_override_is_taken_whole(text: str) -> None:
     assert recipes.load({}, [f"data.text_pair={text}"]).data.text_pair == expected
 
 
+@pytest.mark.parametrize("value", ["{}", "0", "{a: 1}"])
+def test_what_is_no_list_is_not_taken_as_an_empty_one(value: str) -> None:
+    with pytest.raises(RecipeError, match=r"judge\.model: input should be a valid tuple"):
+        recipes.load({}, [f"judge.model={value}"])
+    assert recipes.load({}, ["judge.model=no"]).judge.model == ()
+
+
+def test_a_space_separates_labels() -> None:
+    assert recipes.load({}, ["task=multilabel", "data.label_separator= "]).data.label_separator == " "
+
+
 def test_an_override_that_sets_a_key_twice_is_refused() -> None:
     assert recipes.load({}, ["data.label=!!timestamp x"]).data.label == "!!timestamp x"
     assert "train.class_weights:1: a is set twice" in problems({}, ["train.class_weights={a: 1, b: 2, a: 3}"])

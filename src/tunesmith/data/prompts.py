@@ -218,7 +218,7 @@ class ChatEncoder:
             raise DataError(
                 f"the chat template {self.template} refuses the conversation {start!r}",
                 expected=f"roles that it knows, in its order; up to {template_sandbox.SIZE:,} characters and "
-                f"{template_sandbox.SECONDS} seconds",
+                f"{template_sandbox.SECONDS} seconds of processor time",
                 found=f"{', '.join(message.role for message in messages[:8])}: {summary(error)}",
                 do="check the roles of the messages, or choose another prompt.template",
             ) from error

@@ -242,8 +242,8 @@ def _override(tree: Tree, overrides: Sequence[str], sections: Collection[str], p
                 dict(_lines(node, name))  # raises where a key is set twice
             if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):  # a bare bar opens a block in YAML
                 cut = True
-            if cut or (isinstance(value, dict) and not text.lstrip().startswith("{")):
-                value = text  # plain text with a colon in it only looks like a mapping
+            if text.isspace() or cut or (isinstance(value, dict) and not text.lstrip().startswith("{")):
+                value = text  # plain text with a colon in it only looks like a mapping, and a space may separate labels
         pairs.append((name.strip(), value))
     for name, value in pairs:
         for setting, meant in aliases.settings(name, value, sections, problems).items():

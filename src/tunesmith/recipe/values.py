@@ -53,10 +53,10 @@ def no_as_none(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
-    """Return a single name as a list of one; `none` as the empty list."""
+    """Return a single name as a list of one; `none`, a bare `no` and nothing as the empty list."""
     if isinstance(value, str):
         return () if value == "none" else (value,)
-    return value or ()
+    return () if value is None or value is False else value
 
 
 def numbers(value: Any) -> Any:

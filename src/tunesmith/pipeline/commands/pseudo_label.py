@@ -20,7 +20,8 @@ from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
 from tunesmith.reporting.schema import PseudoLabelReport, RunOrigin
 from tunesmith.runs import Run
-from tunesmith.tasks import instruction
+from tunesmith.tasks import classification, instruction
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import (
@@ -63,6 +64,8 @@ class LabelledRow:
     right: bool | None
     """Whether the row's own label says the same; None without one."""
     origin: tuple[RunOrigin, ...]
+    abstained: bool = False
+    """Whether the model abstains, by `decide.abstain`."""
 
     def reason(self, threshold: float) -> str:
         """Return why the row is not kept; empty where it is."""
@@ -70,6 +73,8 @@ class LabelledRow:
             return "no answer that ended, or no label"
         if self.vote.tied:
             return "a tie"
+        if self.abstained:
+            return "the model abstains"
         return "" if self.vote.agreement >= threshold else "agreement below the threshold"
 
     def content(self) -> dict[str, object]:
@@ -92,9 +97,10 @@ def pseudo_label(
 ) -> PseudoLabels:
     """Label the rows of `source` by runs, and keep those on which they agree.
 
-    One classifier: the probability of its label. Several: the share that gives the most frequent label. A multilabel
-    run: the certainty of its least certain label (`MultiLabel.certainty`). An instruction run: the share of `samples`
-    answers that say the same, as whole `text` or in their final `number`; an answer that did not end does not vote.
+    One classifier: the probability of the label that it gives; a row on which it abstains is not kept. Several: the
+    share that gives the most frequent label. A multilabel run: the certainty of its least certain label
+    (`MultiLabel.certainty`). An instruction run: the share of `samples` answers that say the same, as whole `text` or
+    in their final `number`; an answer that did not end does not vote.
     Ties are not kept. overrides: of the `data` and `generate` sections. Rows are written as JSON Lines that training
     reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
     """
@@ -175,7 +181,9 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
             columns[data.label] = answer
         else:
             columns |= {label: int(label in labels) for label in data.label}
-        rows.append(LabelledRow(example.id, columns, vote, right, origin))
+        alone = predictions[0] if len(predictions) == 1 else None
+        abstained = isinstance(alone, Prediction) and alone.abstained is True
+        rows.append(LabelledRow(example.id, columns, vote, right, origin, abstained))
     return rows
 
 
@@ -184,9 +192,11 @@ def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> 
     if isinstance(target, MultiLabel) and isinstance(prediction, MultilabelPrediction):
         return Vote(0, target.certainty(prediction), counts=tuple((label, 1) for label in prediction.labels))
     assert isinstance(prediction, Prediction)
-    best = max(prediction.probabilities)
+    assert isinstance(target, SingleLabel)
+    probability = classification.probability(prediction, target.labels)
+    tied = target.decision is None and prediction.probabilities.count(probability) > 1
     index = None if prediction.label == NO_LABEL else 0
-    return Vote(index, best, prediction.probabilities.count(best) > 1, ((prediction.label, 1),))
+    return Vote(index, probability, tied, ((prediction.label, 1),))
 
 
 def _described(voters: Sequence[Run]) -> str:
