@@ -92,12 +92,37 @@ def copies(rows: Sequence[Example], others: Sequence[Example], index: DuplicateI
     return found
 
 
-def _best(places: Mapping[int, int], index: DuplicateIndex) -> dict[int, tuple[float, int]]:
-    """Return for each number that is near one of `places` the largest similarity, and the first place that has it."""
+def repeats(rows: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
+    """Return the rows that have a copy before them, each with the most similar one; of equal ones the first."""
+    exact: dict[TextKey, int] = {}
+    by_number: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        exact.setdefault(text_key(row), place)
+        by_number.setdefault(index.numbers[text_key(row)], place)
+    best = _best(by_number, index, earlier=True)
+    found = []
+    for place, row in enumerate(rows):
+        number = index.numbers[key := text_key(row)]
+        if exact[key] < place:
+            found.append(RowCopy(row.id, place, rows[exact[key]].id, exact[key], "exact", 1.0))
+        elif by_number[number] < place:
+            other = by_number[number]
+            found.append(RowCopy(row.id, place, rows[other].id, other, "normalised", 1.0))
+        elif number in best:
+            similarity, other = best[number]
+            found.append(RowCopy(row.id, place, rows[other].id, other, "near", similarity))
+    return found
+
+
+def _best(places: Mapping[int, int], index: DuplicateIndex, *, earlier: bool = False) -> dict[int, tuple[float, int]]:
+    """Return for each number that is near one of `places` the largest similarity, and the first place that has it.
+
+    earlier: only places before the number's own count.
+    """
     best: dict[int, tuple[float, int]] = {}
     for first, second, similarity in zip(index.first, index.second, index.similarity, strict=True):
         for number, other in ((first, second), (second, first)):
-            if other in places:
+            if other in places and not (earlier and places.get(number, -1) <= places[other]):
                 known = best.get(number, (0.0, 0))
                 if (similarity, -places[other]) > (known[0], -known[1]):
                     best[number] = similarity, places[other]
