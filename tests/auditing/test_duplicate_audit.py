@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.data.test_near_duplicates import text
+from tests.random_texts import text
 from tunesmith.auditing import duplicate_audit
 from tunesmith.auditing.duplicate_audit import DuplicateAudit, DuplicatePair
 from tunesmith.data import near_duplicates

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_near_duplicates import WORDS, text
+from tests.random_texts import WORDS, text
 from tunesmith import recipe as recipes
 from tunesmith.data import LABEL_LISTS, duplicates, near_duplicates, read, splits
 from tunesmith.data.near_duplicates import text_key

@@ -12,19 +12,14 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
+from tests.random_texts import WORDS, text
 from tunesmith.data import minhash, shingles, text_folds
 from tunesmith.data.near_duplicates import find, text_key
 from tunesmith.types import Example, Message
 
-WORDS = [f"w{letter}{other}x" for letter in "bcdfghjklm" for other in "npqrstvwyz"]
-
 
 def rows(*texts: str) -> list[Example]:
     return [Example(f"r{n}", text) for n, text in enumerate(texts)]
-
-
-def text(seed: int, words: int = 30) -> str:
-    return " ".join(random.Random(seed).choices(WORDS, k=words))
 
 
 def shingled(folded: str) -> set[object]:
@@ -161,9 +156,11 @@ def test_odd_texts_are_no_trouble() -> None:
 
 def test_every_process_computes_the_same() -> None:
     program = (
-        "from tests.data.test_near_duplicates import *\n"
+        "from tests.random_texts import text\n"
+        "from tunesmith.data.near_duplicates import find\n"
+        "from tunesmith.types import Example\n"
         "texts = [text(n) for n in range(50)]\n"
-        "index = find([rows(*texts, *(t + ' more words' for t in texts))], 0.7)\n"
+        "index = find([[Example('', t) for t in (*texts, *(t + ' more words' for t in texts))]], 0.7)\n"
         "print(index.first, index.second, index.similarity)"
     )
     outputs = {

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.data.test_near_duplicates import text
+from tests.random_texts import text
 from tunesmith import cli
 from tunesmith.auditing.duplicate_audit import DuplicateAudit
 from tunesmith.pipeline.audit_sections import duplicate_section
