@@ -79,6 +79,7 @@ DOORS = {
     "pyarrow": {"data/formats.py"},
     "PIL": {"reporting/loss_plot.py"},
     "jinja2": {"exporting/run_generator.py", "reporting/page.py", "data/template_sandbox.py"},
+    "rensa": {"data/minhash.py"},
     "rouge_score": {"evaluation/text_overlap.py"},
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,6 +56,42 @@ class Example:
         if self.labels is not None:
             return self.labels
         return self.label if self.value is None else self.value
+
+
+TextKey = tuple[str, str | None]
+"""A text and the second one of a pair: what rows with the same text share."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplicateIndex:
+    """Which texts of a data set are equal but for small differences, and which are near-duplicates."""
+
+    numbers: Mapping[TextKey, int]
+    """The number of each text; texts that are equal after all folds have one number."""
+    first: Sequence[int] = ()
+    """Of each pair of near-duplicates the smaller number."""
+    second: Sequence[int] = ()
+    similarity: Sequence[float] = ()
+    """Of each pair, from the threshold to 1."""
+
+
+DuplicateGrade = Literal["exact", "normalised", "near"]
+"""How alike two texts are: equal; equal after all folds; or near-duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCopy:
+    """A row, and the most similar of other rows."""
+
+    id: str
+    place: int
+    """Number of the row in its split, from 0."""
+    copy: str
+    """The id of the other row."""
+    copy_place: int
+    grade: DuplicateGrade
+    similarity: float
+    """Jaccard similarity; 1 of rows that are equal after all folds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +171,8 @@ class Splits:
     """The names of the splits that were cut here; the others came with the data."""
     notes: tuple[DataNote, ...] = ()
     """What reading changed or noticed."""
+    copies: DuplicateIndex | None = field(default=None, compare=False, repr=False)
+    """Which texts of all splits are duplicates and near-duplicates of one another."""
 
 
 NO_LABEL = ""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from tunesmith.data import duplicates, read, splits
+from tunesmith.data import near_duplicates, read, splits
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import Example, Splits
@@ -93,7 +93,7 @@ def test_groups_and_equal_texts_stay_whole(
         return
     assert sorted(row.id for part in made.values() for row in part) == sorted(row.id for row in train)
     part_of = {row.id: part for part, part_rows in made.items() for row in part_rows}
-    for key in (lambda row: row.group, duplicates.text_key):
+    for key in (lambda row: row.group, near_duplicates.text_key):
         parts: dict[Any, set[str]] = {}
         for row in train:
             parts.setdefault(key(row), set()).add(part_of[row.id])
@@ -250,7 +250,7 @@ def test_duplicates_are_reported_or_removed(tmp_path: Path) -> None:
         "same text in train and test": (2, ("train.csv:9", "train.csv:10")),
         "same text in validation and test": (1, ("val.csv:2",)),
     }
-    removed = read(data, Split(duplicates="remove"), 0)
+    removed = read(data, Split(leaks="remove"), 0)
     assert (len(removed.train), len(removed.validation), len(removed.test)) == (6, 2, 3)
     assert changes_of(removed)["removed from train: same text in validation"] == (2, ("train.csv:3", "train.csv:9"))
     assert changes_of(removed)["removed from validation: same text in test"] == (1, ("val.csv:2",))

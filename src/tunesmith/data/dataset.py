@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from tunesmith.data import cells, conversations, duplicates, examples, sources, splits
+from tunesmith.data import cells, conversations, duplicates, examples, near_duplicates, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
@@ -117,7 +117,9 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
                 found=_sizes(parsed.rows_by_split),
                 do="check the data and split.train",
             )
-        rows_by_split, duplicated = duplicates.resolve(examples.name_labels(parsed), split.duplicates)
+        named = examples.name_labels(parsed)
+        index = near_duplicates.find(list(named.values()), split.duplicate_threshold)
+        rows_by_split, duplicated = duplicates.resolve(named, index, split.leaks)
         sizes = splits.to_make(rows_by_split, split)
         unlearnable: list[RejectedRow] = []
         label_notes: list[DataNote] = []
@@ -133,14 +135,12 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
             )
         if reader.check_train is not None:
             reader.check_train(rows_by_split["train"])
-        rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
+        rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata, index)
+        rows_by_split, leaked = duplicates.resolve_leaks(rows_by_split, index, split.leaks, sizes)
         rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
-        notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *left_out]
+        notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *leaked, *left_out]
         test = rows_by_split.get("test", ())
-        groups = len({row.group for row in test})
-        if split.group is not None and groups < len(test):
-            what = f"test rows lie in {groups} groups of {split.group}"
-            notes.append(DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test)))
+        notes += _grouped(test, split)
         order = data.label_order if reader.orders_labels else "none"
         labels = examples.label_order(
             rows_by_split["train"], parsed.label_names, None if isinstance(order, str) else order
@@ -158,7 +158,15 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
             fingerprints=splits.fingerprints(rows_by_split),
             made=tuple(name for name in SPLITS if name in sizes),
             notes=merge(notes),
+            copies=index,
         )
+
+
+def _grouped(test: Sequence[Example], split: Split) -> Iterator[DataNote]:
+    groups = len({row.group for row in test})
+    if split.group is not None and groups < len(test):
+        what = f"test rows lie in {groups} groups of {split.group}"
+        yield DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test))
 
 
 def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:

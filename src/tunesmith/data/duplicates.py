@@ -1,48 +1,152 @@
-"""Duplicate rows: within a split, in two splits, or with contradicting labels."""
+"""Duplicate rows: within a split, in two splits, or with contradicting labels; exact, normalised and near."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, combinations
 from typing import Literal
 
-from tunesmith.data.rows import SPLITS, RowsBySplit, note
-from tunesmith.types import DataNote, Example
+from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.rows import SHOWN, SPLITS, RowsBySplit, note
+from tunesmith.errors import DataError
+from tunesmith.types import DataNote, DuplicateGrade, DuplicateIndex, Example, RowCopy, TextKey
 
-Key = tuple[str, str | None]
+Policy = Literal["report", "remove", "error"]
+IN_TWO: dict[DuplicateGrade, str] = {
+    "exact": "same text",
+    "normalised": "same text but for case, punctuation, digits or the like",
+    "near": "near-duplicate text",
+}
+"""What two rows have in common, for notes."""
 
 
-def text_key(row: Example) -> Key:
-    """Return what two rows with the same text have in common."""
-    return row.text, row.text_pair
-
-
-def resolve(rows_by_split: RowsBySplit, policy: Literal["report", "remove"]) -> tuple[RowsBySplit, list[DataNote]]:
-    """Report duplicates; `remove` also takes texts of a later split out of the earlier one, which is learned from."""
+def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -> tuple[RowsBySplit, list[DataNote]]:
+    """Report duplicates of the splits that the data brings, and do with leaks between them what the policy says."""
     notes = []
     for name, rows in rows_by_split.items():
         first = {text_key(row): row.id for row in reversed(rows)}
         if repeated := [row for row in rows if first[text_key(row)] != row.id]:
             notes.append(_note(f"exact duplicates within {name}", repeated))
-    labels: dict[Key, object] = {}
+    labels: dict[TextKey, object] = {}
     every_row = list(chain.from_iterable(rows_by_split.values()))
     contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.gold) != row.gold}
     if contradicting:
         conflicts = [row for row in every_row if text_key(row) in contradicting]
         notes.append(_note("same text with contradicting labels", conflicts))
-    for earlier, later in combinations([name for name in SPLITS if name in rows_by_split], 2):
-        shared = _shared(rows_by_split[earlier], rows_by_split[later], text_key)
-        if shared and policy == "remove":
-            removed = {row.id for row in shared}
-            kept = tuple(row for row in rows_by_split[earlier] if row.id not in removed)
-            rows_by_split = {**rows_by_split, earlier: kept}
-            notes.append(_note(f"removed from {earlier}: same text in {later}", shared))
-        elif shared:
-            notes.append(_note(f"same text in {earlier} and {later}", shared))
+    rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
+    for earlier, later in _pairs(rows_by_split):
         grouped = [row for row in rows_by_split[earlier] if row.group is not None]
         if shared := _shared(grouped, rows_by_split[later], lambda row: row.group):
-            notes.append(_note(f"same group in {earlier} and {later}", shared))
+            leaked.append(_note(f"same group in {earlier} and {later}", shared))
+    return rows_by_split, [*notes, *leaked]
+
+
+def resolve_leaks(
+    rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy, made: Iterable[str] = SPLITS
+) -> tuple[RowsBySplit, list[DataNote]]:
+    """Report rows of an earlier split that are copies of rows of a later one, or remove them from the earlier split.
+
+    made: only pairs with one of these splits are looked at. Raises DataError for the first such pair where the policy
+    is `error`.
+    """
+    notes = []
+    for earlier, later in _pairs(rows_by_split):
+        if not {earlier, later} & set(made):
+            continue
+        leaks = copies(rows_by_split[earlier], rows_by_split[later], index)
+        if leaks and policy == "error":
+            raise _leak_error(earlier, later, leaks)
+        for grade, what in IN_TWO.items():
+            leaked = [leak.id for leak in leaks if leak.grade == grade]
+            if leaked and policy == "remove":
+                notes.append(note(f"removed from {earlier}: {what} in {later}", leaked))
+            elif leaked:
+                notes.append(note(f"{what} in {earlier} and {later}", leaked))
+        if leaks and policy == "remove":
+            removed = {leak.place for leak in leaks}
+            kept = tuple(row for place, row in enumerate(rows_by_split[earlier]) if place not in removed)
+            rows_by_split = {**rows_by_split, earlier: kept}
     return rows_by_split, notes
+
+
+def copies(rows: Sequence[Example], others: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
+    """Return the rows that have a copy among the others, each with the most similar one; of equal ones the first."""
+    exact: dict[TextKey, int] = {}
+    by_number: dict[int, int] = {}
+    for place, row in enumerate(others):
+        key = text_key(row)
+        exact.setdefault(key, place)
+        by_number.setdefault(index.numbers[key], place)
+    best = _best(by_number, index)
+    found = []
+    for place, row in enumerate(rows):
+        number = index.numbers[key := text_key(row)]
+        if key in exact:
+            found.append(RowCopy(row.id, place, others[exact[key]].id, exact[key], "exact", 1.0))
+        elif number in by_number:
+            other = by_number[number]
+            found.append(RowCopy(row.id, place, others[other].id, other, "normalised", 1.0))
+        elif number in best:
+            similarity, other = best[number]
+            found.append(RowCopy(row.id, place, others[other].id, other, "near", similarity))
+    return found
+
+
+def repeats(rows: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
+    """Return the rows that have a copy before them, each with the most similar one; of equal ones the first."""
+    exact: dict[TextKey, int] = {}
+    by_number: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        exact.setdefault(text_key(row), place)
+        by_number.setdefault(index.numbers[text_key(row)], place)
+    best = _best(by_number, index, earlier=True)
+    found = []
+    for place, row in enumerate(rows):
+        number = index.numbers[key := text_key(row)]
+        if exact[key] < place:
+            found.append(RowCopy(row.id, place, rows[exact[key]].id, exact[key], "exact", 1.0))
+        elif by_number[number] < place:
+            other = by_number[number]
+            found.append(RowCopy(row.id, place, rows[other].id, other, "normalised", 1.0))
+        elif number in best:
+            similarity, other = best[number]
+            found.append(RowCopy(row.id, place, rows[other].id, other, "near", similarity))
+    return found
+
+
+def _best(places: Mapping[int, int], index: DuplicateIndex, *, earlier: bool = False) -> dict[int, tuple[float, int]]:
+    """Return for each number that is near one of `places` the largest similarity, and the first place that has it.
+
+    earlier: only places before the number's own count.
+    """
+    best: dict[int, tuple[float, int]] = {}
+    for first, second, similarity in zip(index.first, index.second, index.similarity, strict=True):
+        for number, other in ((first, second), (second, first)):
+            if other in places and not (earlier and places.get(number, -1) <= places[other]):
+                known = best.get(number, (0.0, 0))
+                if (similarity, -places[other]) > (known[0], -known[1]):
+                    best[number] = similarity, places[other]
+    return best
+
+
+def _pairs(rows_by_split: RowsBySplit) -> list[tuple[str, str]]:
+    return list(combinations([name for name in SPLITS if name in rows_by_split], 2))
+
+
+def _leak_error(earlier: str, later: str, leaks: Sequence[RowCopy]) -> DataError:
+    shown = [f"{leak.id} of {leak.copy} ({described(leak)})" for leak in leaks[:SHOWN]]
+    more = f" and {len(leaks) - SHOWN:,} more" if len(leaks) > SHOWN else ""
+    return DataError(
+        f"{len(leaks):,} rows of {earlier} are copies of rows of {later}",
+        expected="no text in two splits, as split.leaks is error",
+        found=", ".join(shown) + more,
+        do="take them out, or set split.leaks to remove; `tunesmith audit` shows them side by side",
+    )
+
+
+def described(copy: RowCopy) -> str:
+    """Return how alike a row and its copy are: `exact`, `normalised`, `near, 0.85`."""
+    return f"{copy.grade}, {copy.similarity:.2f}" if copy.grade == "near" else copy.grade
 
 
 def _shared(rows: Sequence[Example], others: Iterable[Example], key: Callable[[Example], object]) -> list[Example]:

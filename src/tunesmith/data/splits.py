@@ -1,8 +1,8 @@
-"""Cut the splits that the data lacks from train: seeded, stratified, groups and equal texts together.
+"""Cut the splits that the data lacks from train: seeded, stratified, groups and (nearly) equal texts together.
 
 Most rows stand alone: they are distributed by class, every class as near to its share as whole rows allow (largest
-remainders). Rows that share a group or a text form a unit; units are placed first, the largest ones first, each where
-its labels are scarcest, and the single rows then even out what the units left uneven.
+remainders). Rows that share a group or a text, or are near-duplicates, form a unit; units are placed first, the largest
+ones first, each where its labels are scarcest, and the single rows then even out what the units left uneven.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from tunesmith.data import iterative_stratification
-from tunesmith.data.duplicates import text_key
-from tunesmith.data.rows import SPLITS, RowsBySplit
+from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.rows import SPLITS, RowsBySplit, note
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
 from tunesmith.tasks import classification
-from tunesmith.types import DataNote, Example
+from tunesmith.types import DataNote, DuplicateIndex, Example
 
+LARGEST_UNIT, LARGEST_SHARE = 10, 0.01
+"""Rows of a unit of near-duplicates, at most: so many, or this share of the rows. Beyond that they share a template."""
+LEAST_FILLED = 0.9
+"""Share of a split's rows that must be reached with near-duplicates on one side."""
 Strata = Callable[[Sequence[Example]], Sequence[Hashable]]
 """The class of each row, by which splits are stratified: its label, where it has one."""
 
@@ -33,9 +37,16 @@ def to_make(rows_by_split: Iterable[str], split: Split) -> dict[str, float]:
 
 
 def cut(
-    rows_by_split: RowsBySplit, sizes: Mapping[str, float], seed: int, strata: Strata = classification.strata
+    rows_by_split: RowsBySplit,
+    sizes: Mapping[str, float],
+    seed: int,
+    strata: Strata = classification.strata,
+    index: DuplicateIndex | None = None,
 ) -> tuple[RowsBySplit, list[DataNote]]:
-    """Cut the splits named in `sizes` from train, all in one go; rows keep their order."""
+    """Cut the splits named in `sizes` from train, all in one go; rows keep their order.
+
+    index: near-duplicates, which stay on one side where a split can still have its size.
+    """
     if not sizes:
         return rows_by_split, []
     rows = rows_by_split["train"]
@@ -49,17 +60,11 @@ def cut(
             found=f"{len(rows)} rows",
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
-    generator = random.Random(f"{seed} cut")  # noqa: S311 - repeatable, not secret
-    if rows[0].labels is None:
-        assigned = _Partition(rows, classes, wanted, generator).assign()
-    else:
-        whole = {"train": len(rows) - sum(wanted.values()), **wanted}
-        assigned = iterative_stratification.assign(units(rows), [row.labels or () for row in rows], whole, generator)
+    assigned, notes = _assign(rows, classes, wanted, seed, index)
     made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
     for row, name in zip(rows, assigned, strict=True):
         made[name].append(row)
     why = "as groups and equal texts stay together and every label needs a row in train"
-    notes = []
     for name, count in wanted.items():
         reached = len(made[name])
         if not reached:
@@ -68,6 +73,37 @@ def cut(
         if reached < count:
             notes.append(DataNote(f"{name} has {reached} rows instead of {count}, {why}", count - reached))
     return {**rows_by_split, **{name: tuple(split_rows) for name, split_rows in made.items()}}, notes
+
+
+def _assign(
+    rows: Sequence[Example],
+    classes: Sequence[Hashable],
+    wanted: Mapping[str, int],
+    seed: int,
+    index: DuplicateIndex | None,
+) -> tuple[list[str], list[DataNote]]:
+    """Return the split of every row, and a note on near-duplicates that were not kept on one side."""
+    whole = {"train": len(rows) - sum(wanted.values()), **wanted}
+
+    def assign(together: Sequence[list[int]]) -> list[str]:
+        generator = random.Random(f"{seed} cut")  # noqa: S311 - repeatable, not secret
+        if rows[0].labels is None:
+            return _Partition(rows, classes, wanted, generator).assign(together)
+        return iterative_stratification.assign(together, [row.labels or () for row in rows], whole, generator)
+
+    equal = units(rows)
+    near, too_large = (equal, []) if index is None else near_units(rows, equal, index)
+    assigned = assign(near)
+    sizes = Counter(assigned)
+    what = "near-duplicates not kept in one split"
+    notes = []
+    if len(near) < len(equal) and any(sizes[name] < LEAST_FILLED * count for name, count in wanted.items()):
+        apart = [i for unit in near if len(unit) > 1 for i in unit]
+        notes.append(note(f"{what}: no split could have its size", (rows[i].id for i in apart)))
+        assigned = assign(equal)
+    if too_large:
+        notes.append(note(f"{what}: more alike rows than a split should have", (rows[i].id for i in too_large)))
+    return assigned, notes
 
 
 class _Partition:
@@ -91,9 +127,8 @@ class _Partition:
         self.free = list(self.totals)
         """Rows of each class that are not held out."""
 
-    def assign(self) -> list[str]:
-        """Return the split of every row."""
-        together = units(self.rows)
+    def assign(self, together: Sequence[list[int]]) -> list[str]:
+        """Return the split of every row. together: row numbers that share a split."""
         order = _shuffled(len(together), self.generator)
         for unit in sorted((together[i] for i in order if len(together[i]) > 1), key=len, reverse=True):
             self._place(unit)
@@ -141,23 +176,57 @@ class _Partition:
 
 def units(rows: Sequence[Example]) -> list[list[int]]:
     """Return row numbers that stay together: one group or one text, chained where they overlap; by their first row."""
-    parents = list(range(len(rows)))
+    first: dict[object, int] = {}
+    links = []
+    for i, row in enumerate(rows):
+        keys = (text_key(row),) if row.group is None else (text_key(row), row.group)
+        links += [(i, earlier) for key in keys if (earlier := first.setdefault(key, i)) != i]
+    return _linked(len(rows), links)
+
+
+def near_units(
+    rows: Sequence[Example], equal: Sequence[list[int]], index: DuplicateIndex
+) -> tuple[list[list[int]], list[int]]:
+    """Return larger units that also hold near-duplicates, and the rows that have too many of them to be held together.
+
+    equal: the units without near-duplicates, which are never divided.
+    """
+    unit_of = {i: number for number, unit in enumerate(equal) for i in unit}
+    first: dict[int, int] = {}
+    links = []
+    for i, row in enumerate(rows):
+        earlier = first.setdefault(index.numbers[text_key(row)], i)
+        if unit_of[earlier] != unit_of[i]:
+            links.append((unit_of[i], unit_of[earlier]))
+    pairs = zip(index.first, index.second, strict=True)
+    links += [(unit_of[first[a]], unit_of[first[b]]) for a, b in pairs if a in first and b in first]
+    largest = max(LARGEST_UNIT, int(LARGEST_SHARE * len(rows)))
+    near: list[list[int]] = []
+    too_large: list[int] = []
+    for linked in _linked(len(equal), links):
+        together = sorted(i for number in linked for i in equal[number])
+        if len(linked) > 1 and len(together) > largest:
+            near += (equal[number] for number in linked)
+            too_large += together
+        else:
+            near.append(together)
+    return sorted(near), sorted(too_large)
+
+
+def _linked(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return numbers below `count` that are linked, over others too; by their first number."""
+    parents = list(range(count))
 
     def root(i: int) -> int:
         while parents[i] != i:
             parents[i] = i = parents[parents[i]]
         return i
 
-    first: dict[object, int] = {}
-    for i, row in enumerate(rows):
-        keys = (text_key(row),) if row.group is None else (text_key(row), row.group)
-        for key in keys:
-            earlier = first.setdefault(key, i)
-            if earlier != i:
-                a, b = root(i), root(earlier)
-                parents[max(a, b)] = min(a, b)
+    for i, other in links:
+        a, b = root(i), root(other)
+        parents[max(a, b)] = min(a, b)
     together: dict[int, list[int]] = {}
-    for i in range(len(rows)):
+    for i in range(count):
         together.setdefault(root(i), []).append(i)
     return list(together.values())
 

@@ -24,6 +24,8 @@ ALIASES = {
     "epochs": "train.num_train_epochs",
     "lr": "train.learning_rate",
     "lr_scheduler": "train.lr_scheduler_type",
+    "duplicates": "split.leaks",
+    "split.duplicates": "split.leaks",
     "val_size": "split.validation_size",
     "val_set_size": "split.validation_size",
     "dataset": "data.path",

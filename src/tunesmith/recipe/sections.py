@@ -134,8 +134,13 @@ class Split(Section):
     """Name of the test split on a hub or in `column`. `none` makes one from train."""
     group: str | None = None
     """Column whose equal values stay together (an author, a thread, a patient)."""
-    duplicates: Literal["report", "remove"] = "report"
-    """Texts that occur in two splits: report them, or remove them from the earlier one, usually train."""
+    leaks: Literal["report", "remove", "error"] = "report"
+    """Rows of train (and validation) that are copies of rows of a later split, exact, normalised or near: report them,
+    remove them from the earlier split, or stop and name them."""
+    duplicate_threshold: Annotated[float, Field(gt=0.3, le=1)] = 0.7
+    """Jaccard similarity of words and word pairs from which two texts are near-duplicates; with 1 only texts are sought
+    that are equal but for case, white space, punctuation, markup, URLs and digits. Near-duplicates stay together where
+    splits are made."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Seed for cutting and sampling rows; null uses the recipe's. Set it to repeat a run with other seeds on the
     same split."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tunesmith.reporting import page
+from tunesmith.reporting import duplicate_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import plain, sign
@@ -15,17 +15,18 @@ SHOWN = 3
 
 def html(report: AuditReport) -> str:
     """Return the report as one self-contained page."""
-    return page.render("audit.html.j2", report=report, verdict=headline(report))
+    return page.render("audit.html.j2", report=report, verdict=headline(report), duplicate_report=duplicate_report)
 
 
 def markdown(report: AuditReport) -> str:
-    """Return the findings in Markdown."""
+    """Return the findings, and the tables of each part, in Markdown."""
     parts = [f"# Audit: {plain(report.title)}", f"**{plain(headline(report))}**"]
     parts += [
         f"- **{finding.severity}**: {plain(finding.headline)} {plain(finding.do)}".rstrip()
         for finding in report.findings
     ]
-    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), sign(report)]) + "\n"
+    details = duplicate_report.markdown(report.duplicates)
+    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), *details, sign(report)]) + "\n"
 
 
 def headline(report: AuditReport) -> str:

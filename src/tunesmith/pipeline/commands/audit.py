@@ -47,7 +47,7 @@ def audit(
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
-    splits = read_splits(recipe)
+    splits = read_splits(recipes.load(recipe, ["split.leaks=report"]) if recipe.split.leaks == "error" else recipe)
     folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
     data = AuditInput(recipe, splits, folder, method)
     parts = {name: part(data) for name, part in SECTIONS.items()}

@@ -1,0 +1,173 @@
+"""Texts that are equal but for small differences, and texts that share most of their words.
+
+A text is folded (`text_folds`), and is then a set of words and of pairs of neighbouring words. Two texts are
+near-duplicates if the Jaccard similarity of their sets, the share of their union that both have, reaches a threshold.
+Pairs are proposed by MinHash and then computed exactly, so that all that is reported is true; a pair that lies just at
+the threshold is missed with a probability of 2%. Words and pairs that a quarter of the texts have, such as `the` or
+what a template says, do not count, unless a text has no others.
+
+Texts of several parts (two texts, or a system message and what follows it) are as similar as their least similar part.
+
+Shapes: N texts that differ after all folds, K parts of a text, P pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.data import minhash, shingles, text_folds
+from tunesmith.data.conversations import content_with_input
+from tunesmith.data.shingles import Hashes, Index, WordHashes
+from tunesmith.types import DuplicateIndex, Example, TextKey
+
+COMMON, FEWEST = 0.25, 100
+"""Shingles that a larger share of the texts has do not count, where there are FEWEST texts or more."""
+SAMPLED = 2000
+"""Texts, evenly spread, in which shingles are counted for that."""
+AT_ONCE = 1 << 23
+"""Characters of texts that are made into shingles at once; they take about 200 MB."""
+PAIRS_AT_ONCE = 20_000
+
+
+def text_key(row: Example) -> TextKey:
+    """Return what two rows with the same text have in common."""
+    return row.text, row.text_pair
+
+
+def parts(row: Example) -> tuple[str, ...]:
+    """Return the texts of a row that must all be similar: the two of a pair; of a conversation system and prompt."""
+    if row.messages:
+        asked = row.messages[:-1] if len(row.messages) > 1 and row.messages[-1].role == "assistant" else row.messages
+        system = "\n\n".join(message.content for message in asked if message.role == "system")
+        return system, "\n\n".join(content_with_input(message) for message in asked if message.role != "system")
+    return (row.text,) if row.text_pair is None else (row.text, row.text_pair)
+
+
+def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> DuplicateIndex:
+    """Return which of these rows have texts that are equal after all folds, and which of those are near-duplicates.
+
+    rows_by_origin: rows that belong together, such as those of one split. threshold: Jaccard similarity from which
+    texts are near-duplicates; at 1 none are sought. The same rows and threshold give the same result.
+    """
+    numbers: dict[TextKey, int] = {}
+    by_fold: dict[bytes, int] = {}
+    first: list[Example] = []
+    origins: list[int] = []
+    for origin, rows in enumerate(rows_by_origin):
+        for row in rows:
+            key = text_key(row)
+            if key not in numbers:
+                numbers[key] = number = by_fold.setdefault(_digest(row), len(by_fold))
+                if number == len(first):
+                    first.append(row)
+                    origins.append(origin)
+    del by_fold
+    if threshold >= 1 or len(first) < 2:
+        return DuplicateIndex(numbers)
+    texts = _ShingledTexts(first)
+    signatures = np.concatenate([minhash.signatures(*texts.joined(block)) for block in texts.blocks()])
+    pairs_P2 = minhash.candidates(signatures, threshold, np.array(origins, dtype=np.int64))
+    del signatures
+    similarity_P = texts.similarities(pairs_P2)
+    kept = similarity_P >= threshold
+    smaller, larger = pairs_P2[kept].T.tolist()
+    return DuplicateIndex(numbers, smaller, larger, similarity_P[kept].tolist())
+
+
+def _digest(row: Example) -> bytes:
+    folded = map(text_folds.fold, parts(row))
+    return hashlib.blake2b("\0".join(folded).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _ShingledTexts:
+    """Texts whose shingles are computed when they are needed, block by block, as those of all would fill the memory."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows = rows
+        self.parts = max(len(parts(row)) for row in rows)
+        self.known = WordHashes()
+        self.common = np.empty(0, dtype=np.uint64)
+        if len(rows) >= FEWEST:
+            sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
+            self.common = self._common(sample)
+
+    def blocks(self) -> list[Index]:
+        """Return the numbers of all texts in blocks of about AT_ONCE characters."""
+        lengths = np.array([sum(map(len, parts(row))) for row in self.rows])
+        starts = np.flatnonzero(np.diff(lengths.cumsum() // AT_ONCE))
+        return np.split(np.arange(len(self.rows)), starts + 1)
+
+    def of(self, numbers: Index) -> tuple[Hashes, Index]:
+        """Return the shingles of each part of these texts, those of the first text first, without common ones."""
+        texts = []
+        for number in numbers.tolist():
+            folded = [text_folds.fold(part) for part in parts(self.rows[number])]
+            texts += [*folded, *[""] * (self.parts - len(folded))]
+        hashes, bounds = shingles.of_texts(texts, self.known)
+        return self._without_common(hashes, bounds)
+
+    def joined(self, numbers: Index) -> tuple[Hashes, Index]:
+        """Return the shingles of each text as one set; those of different parts are different."""
+        hashes, bounds = self.of(numbers)
+        part = np.repeat(np.arange(len(bounds) - 1) % self.parts, np.diff(bounds))
+        return hashes ^ shingles.ODD[part % 3] if self.parts > 1 else hashes, bounds[:: self.parts]
+
+    def similarities(self, pairs_P2: Index) -> npt.NDArray[np.float64]:
+        """Return the exact Jaccard similarity of each pair: of its parts the least."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        if not len(pairs_P2):
+            return np.empty(0)
+        edges = coo_array((np.ones(len(pairs_P2), dtype=np.int8), pairs_P2.T), shape=(len(self.rows),) * 2)
+        cluster_N = connected_components(edges, directed=False)[1]
+        order = np.argsort(cluster_N[pairs_P2[:, 0]], kind="stable")  # so that a text is rarely made twice
+        similarity_P = np.empty(len(pairs_P2))
+        for at in range(0, len(order), PAIRS_AT_ONCE):
+            places = order[at : at + PAIRS_AT_ONCE]
+            numbers, places_2P = np.unique(pairs_P2[places].T, return_inverse=True)
+            similarity_P[places] = self._similarities(numbers, places_2P.reshape(2, -1))
+        return similarity_P
+
+    def _similarities(self, numbers: Index, places_2P: Index) -> npt.NDArray[np.float64]:
+        from scipy.sparse import csr_array
+
+        hashes, bounds = self.of(numbers)
+        columns = (hashes >> np.uint64(1)).astype(np.int64)
+        sets = csr_array((np.ones(len(columns), dtype=np.int32), columns, bounds), shape=(len(bounds) - 1, 2**63 - 1))
+        sets.sum_duplicates()
+        sets.data[:] = 1
+        sizes = np.diff(sets.indptr)
+        least_P = np.ones(places_2P.shape[1])
+        for part in range(self.parts):
+            first_P, second_P = places_2P * self.parts + part
+            common_P = sets[first_P].multiply(sets[second_P]).sum(axis=1)
+            union_P = sizes[first_P] + sizes[second_P] - common_P
+            least_P = np.minimum(least_P, np.where(union_P > 0, common_P / np.maximum(union_P, 1), 1))
+        return least_P
+
+    def _common(self, sample: Index) -> Hashes:
+        """Return the shingles that are too common to count, sorted."""
+        hashes, bounds = self.of(sample)
+        text = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        ordered = np.lexsort((text, hashes))
+        hashes, text = hashes[ordered], text[ordered]
+        is_first = np.ones(len(hashes), dtype=bool)
+        is_first[1:] = (hashes[1:] != hashes[:-1]) | (text[1:] != text[:-1])
+        values, counts = np.unique(hashes[is_first], return_counts=True)
+        return values[counts > COMMON * len(sample)]
+
+    def _without_common(self, hashes: Hashes, bounds: Index) -> tuple[Hashes, Index]:
+        if not len(self.common):
+            return hashes, bounds
+        places = np.searchsorted(self.common, hashes).clip(max=len(self.common) - 1)
+        counted = self.common[places] != hashes
+        sizes = np.diff(bounds)
+        text = np.repeat(np.arange(len(sizes)), sizes)
+        has_others = np.bincount(text[counted], minlength=len(sizes)) > 0
+        counted |= ~has_others[text]
+        return hashes[counted], np.concatenate([[0], np.bincount(text[counted], minlength=len(sizes)).cumsum()])
