@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tunesmith.auditing.findings import Severity
 from tunesmith.reporting import page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
@@ -31,7 +32,7 @@ def markdown(report: AuditReport) -> str:
 def headline(report: AuditReport) -> str:
     """Return how many findings there are, by severity."""
     counts = Counter(finding.severity for finding in report.findings)
-    names = {"severe": "severe finding", "warning": "warning", "note": "note"}
+    names: dict[Severity, str] = {"severe": "severe finding", "warning": "warning", "note": "note"}
     found = [counted(counts[severity], names[severity]) for severity in SEVERITIES if counts[severity]]
     return f"{', '.join(found)}." if found else "Nothing was found."
 
