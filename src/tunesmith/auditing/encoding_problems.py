@@ -58,7 +58,8 @@ KINDS = {
         re.compile(r"\\(?:[nrt](?![a-z])|[\"']|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})"), lambda text: "\\" in text
     ),
     "stray backslashes": _Kind(
-        re.compile(r"(?<=[a-z.,;)])\\(?=[A-Za-z])(?![nrt](?![a-z]))"), lambda text: "\\" in text
+        re.compile(r"(?<=[a-z.,;)])\\(?=[A-Za-z])(?![nrt](?![a-z]))"),
+        lambda text: "\\" in text and ":\\" not in text,  # which begins a path
     ),
 }
 """Kinds of problems by name. `wrong encoding` is what ftfy calls mojibake: UTF-8 read as Latin-1, and its like."""

@@ -9,7 +9,7 @@ from tunesmith.auditing.drift import Drift, LabelShift
 from tunesmith.auditing.encoding_problems import MOJIBAKE
 from tunesmith.auditing.findings import Finding, Severity
 from tunesmith.auditing.label_leaks import LabelLeaks, TellingWord
-from tunesmith.auditing.row_counts import RowCount
+from tunesmith.auditing.row_counts import SHOWN, RowCount
 from tunesmith.auditing.text_profile import VERY_LONG, ColumnProfile, TextAudit
 from tunesmith.auditing.time_order import TimeColumn
 
@@ -34,13 +34,13 @@ WRONG = {MOJIBAKE, "lost characters", "control characters"}
 """Problems of encodings that make other words of words."""
 REPAIRS = {
     MOJIBAKE: "Read the file in its own encoding (data.encoding), or repair the texts with ftfy.fix_text.",
-    "lost characters": "They cannot be repaired: read the original again, in its own encoding (data.encoding).",
-    "control characters": "Remove them.",
-    "invisible characters": "Remove them: they split words in two for most tokenizers.",
-    "HTML entities": "Decode them with html.unescape, here and where the model will be used.",
-    "HTML tags": "Remove them, here and where the model will be used, unless they say something.",
-    "escaped characters": "Decode them, or write the file again without escaping twice.",
-    "stray backslashes": "Replace them by what they stand for, mostly line breaks.",
+    "lost characters": "Lost characters cannot be repaired: read the original again (data.encoding).",
+    "control characters": "Remove control characters.",
+    "invisible characters": "Remove invisible characters, which split words in two for most tokenizers.",
+    "HTML entities": "Decode entities with html.unescape, here and where the model will be used.",
+    "HTML tags": "Remove tags that say nothing, here and where the model will be used.",
+    "escaped characters": "Decode what is escaped, or write the file again without escaping twice.",
+    "stray backslashes": "Replace backslashes by what they stand for, mostly line breaks.",
 }
 KINDS = {"email": "e-mail addresses", "phone": "phone numbers", "card": "card numbers", "key": "API or private keys"}
 SECRETS = {
@@ -86,6 +86,11 @@ def counted(number: int, nouns: str) -> str:
     return f"{number:,} {nouns.removesuffix('s') if number == 1 else nouns}"
 
 
+def quoted(text: str) -> str:
+    """Return a text in quotation marks that it does not have itself."""
+    return f"“{text}”"
+
+
 def _finding(severity: Severity, headline: str, do: str, count: RowCount | None = None) -> Finding:
     if count is None:
         return Finding(headline=headline, severity=severity, do=do)
@@ -99,11 +104,11 @@ def _names(leaks: LabelLeaks) -> Iterator[Finding]:
     top = names.labels[0]
     others = max((name.elsewhere for name in names.labels), default=0)
     severe = names.share >= MOST_NAMES and others <= 1 - SURE_NAME
-    example = f"{top.label!r} in {percent(top.share)} of its texts and {percent(top.elsewhere)} of the others"
+    example = f"{quoted(top.label)} is in {percent(top.share)} of its texts and {percent(top.elsewhere)} of the others"
     yield _finding(
         "severe" if severe else "warning",
-        f"The text contains its label's name in {percent(names.share)} of the rows ({example}); by chance it would be "
-        f"{percent(names.by_chance)}.",
+        f"The text contains its label's name in {percent(names.share)} of the rows. By chance it would be "
+        f"{percent(names.by_chance)}; {example}.",
         "Check how the labels were made. Where the text was written before its label was known, this is how people "
         "speak; where it was not, take the names out.",
         names.count,
@@ -128,21 +133,22 @@ def _words(leaks: LabelLeaks, rows_by_label: dict[str, int]) -> Iterator[Finding
     others = [word for word in leaks.words if word not in serious]
     if others:
         more = leaks.found - len(serious) - 1
-        also = f" {more:,} more {'word tells' if more == 1 else 'words tell'} a label as surely." if more else ""
+        also = f" {more:,} more {'word does' if more == 1 else 'words do'} so too." if more else ""
         yield Finding(headline=_telling(others[0]) + also, severity=severity(others[0]), rows=others[0].rows, do=do)
 
 
 def _telling(word: TellingWord) -> str:
-    where = " of the second text" if word.second else ""
+    where = " in the second text" if word.second else ""
     if word.label is None:
         return (
-            f"The single word {word.word!r}{where} explains {percent(word.share)} of the variance: texts with it have "
-            f"{word.mean:.4g} on average."
+            f"The word {quoted(word.word)}{where} alone explains {percent(word.share)} of the variance. Texts with it "
+            f"have {word.mean:.4g} on average."
         )
-    checked = "" if word.held_out is None else f", and {percent(word.held_out)} of the held-out ones"
+    checked = "" if word.held_out is None else f", {percent(word.held_out)} of the held-out ones"
     return (
-        f"The single word {word.word!r}{where} tells label {word.label!r}: {percent(word.share)} of the {word.rows:,} "
-        f"training texts with it have the label{checked}; it is in {percent(word.covered)} of the label's texts."
+        f"The word {quoted(word.word)}{where} alone tells label {quoted(word.label)}. {percent(word.share)} of the "
+        f"{word.rows:,} training texts with it have the label{checked}. {percent(word.covered)} of the label's texts "
+        "have the word."
     )
 
 
@@ -150,7 +156,7 @@ def _drift(drift: Drift, shift: LabelShift | None) -> Iterator[Finding]:
     if not drift.detected:
         return
     auc = f"AUC {drift.auc.value:.2f} [{drift.auc.low:.2f}, {drift.auc.high:.2f}]"
-    words = ", ".join(repr(word.word) for word in drift.words[:5])
+    words = ", ".join(quoted(word.word) for word in drift.words[:5])
     too = " The shares of the labels differ too, which can be the reason." if shift and _is_shifted(shift) else ""
     yield _finding(
         "warning" if drift.auc.value >= CLEAR_DRIFT else "note",
@@ -169,7 +175,7 @@ def _label_shift(shift: LabelShift) -> Iterator[Finding]:
         train, test = map(percent, shift.shares)
         yield _finding(
             "warning",
-            f"Labels have other shares in test than in train: {shift.label!r} {test} instead of {train}; "
+            f"Labels have other shares in test than in train. {quoted(shift.label)} has {test} instead of {train}; "
             f"{percent(shift.distance)} of the rows would need another label.",
             "Probabilities that are learned from train follow its shares. Train on rows as they come in use, or weight "
             "the labels (train.class_weights) and calibrate (decide.calibration).",
@@ -186,8 +192,8 @@ def _times(time: TimeColumn) -> Iterator[Finding]:
     how = "the split was cut at random" if time.made else "the splits are not in its order"
     yield _finding(
         "warning" if time.made else "note",
-        f"Column {time.column!r} says when a row is from ({first} to {last}), but {how}: {percent(time.older)} of the "
-        f"test rows are older than the middle training row.{change}",
+        f"Column {quoted(time.column)} says when a row is from, but {how}. The rows are from {first} to {last}, and "
+        f"{percent(time.older)} of the test rows are older than the middle training row.{change}",
         "If the model is to judge texts that come later, these scores are too good: put the newest rows into a file of "
         "their own and give it as data.test.",
     )
@@ -204,7 +210,7 @@ def _languages(column: ColumnProfile, texts: str) -> Iterator[Finding]:
     basis = f"of {spoken.known:,} {texts} long enough to tell" + (", drawn at random" if spoken.drawn else "")
     yield _finding(
         "warning" if share >= OTHER_LANGUAGES[1] else "note",
-        f"{percent(share)} {basis} are in another language than {main}: {listed}{more}.",
+        f"{percent(share)} {basis} are in another language than {main}. They are {listed}{more}.",
         "Use a multilingual model (model.name_or_path), or keep to one language; look at the scores of each language "
         "by evaluate.slices, if a column has it.",
         spoken.others,
@@ -212,20 +218,27 @@ def _languages(column: ColumnProfile, texts: str) -> Iterator[Finding]:
 
 
 def _problems(column: ColumnProfile, texts: str) -> Iterator[Finding]:
-    for problem in column.problems:
-        rows = problem.count.rows
-        if rows < max(3, 0.001 * column.rows) and problem.kind not in WRONG:
+    frequent = [
+        problem
+        for problem in column.problems
+        if problem.kind in WRONG or problem.count.rows >= max(3, 0.001 * column.rows)
+    ]
+    serious = [p for p in frequent if p.kind in WRONG and p.count.rows >= MANY_PROBLEMS * column.rows]
+    others = [problem for problem in frequent if problem not in serious]
+    for severity, problems in [("warning", [problem]) for problem in serious] + [("note", others)]:
+        if not problems:
             continue
-        shown = f"{problem.example!r}"
-        if problem.repaired:
-            shown += f" for {problem.repaired!r}"
-        serious = problem.kind in WRONG and rows >= MANY_PROBLEMS * column.rows
+        first = problems[0]
+        share = percent(first.count.rows / column.rows)
+        listed = ", ".join(f"{problem.kind} in {problem.count.rows:,}" for problem in problems[1:])
+        shown = f"{quoted(first.example)} for {quoted(first.repaired)}" if first.repaired else quoted(first.example)
+        where = [row for problem in problems for row in problem.count.where[: 1 + SHOWN // len(problems)]]
         yield _finding(
-            "warning" if serious else "note",
-            f"{problem.kind[0].upper()}{problem.kind[1:]} in {counted(rows, texts)} ({percent(rows / column.rows)}), "
-            f"as in {shown}.",
-            REPAIRS[problem.kind],
-            problem.count,
+            "warning" if severity == "warning" else "note",
+            f"{first.kind[0].upper()}{first.kind[1:]} in {counted(first.count.rows, texts)} ({share})"
+            f"{', ' if listed else ''}{listed}. For instance {shown}.",
+            " ".join(REPAIRS[problem.kind] for problem in problems),
+            RowCount(first.count.rows, tuple(dict.fromkeys(where))[:SHOWN]),
         )
 
 
@@ -245,12 +258,13 @@ def _personal(column: ColumnProfile, texts: str) -> Iterator[Finding]:
         most = max(others, key=lambda data: data.count.rows)
         share = percent(most.count.rows / column.rows)
         kinds = ", ".join(data.kind for data in others)
+        most_of = " at most" if len(others) > 1 and not share.startswith("less") else ""
         yield _finding(
             "note",
-            f"{listed[0].upper()}{listed[1:]} ({share}{' at most' if len(others) > 1 else ''}).",
+            f"{listed[0].upper()}{listed[1:]} ({share}{most_of}).",
             f"Mask them, or leave these rows out, where they must not be learned; serve.guard.mask=[{kinds}] hides "
             "them in what a server reads and answers.",
-            RowCount(most.count.rows, tuple(dict.fromkeys(row for data in others for row in data.count.where))),
+            RowCount(most.count.rows, tuple(dict.fromkeys(row for data in others for row in data.count.where))[:SHOWN]),
         )
 
 
@@ -260,12 +274,14 @@ def _shared(column: ColumnProfile, texts: str) -> Iterator[Finding]:
 
     worth = [part for part in column.shared if part.share >= SHARED_BY_MANY or is_tied(part)]
     for part in worth[:3]:
-        tie = f"; {percent(part.label_share or 0)} of them have label {part.label!r}" if is_tied(part) else ""
+        tie = (
+            f"; {percent(part.label_share or 0)} of them have label {quoted(part.label or '')}" if is_tied(part) else ""
+        )
         verb = "begin" if part.place == "beginning" else "end"
         yield _finding(
             "warning" if tie else "note",
-            f"{counted(part.count.rows, texts)} ({percent(part.share)}) {verb} with the same {part.words} words: "
-            f"{part.text!r}{tie}.",
+            f"{counted(part.count.rows, texts)} ({percent(part.share)}) {verb} with the same {part.words} words{tie}. "
+            f"They are {quoted(part.text)}.",
             "Remove it, unless it will be there in use: it takes up model.max_length"
             + (", and a model may go by it instead of the text." if tie else "."),
             part.count,
