@@ -30,6 +30,11 @@ class _Audit(Command):
             help="method whose out-of-fold probabilities find wrong labels (default: probe)",
         )
         parser.add_argument("--learning-curve", action="store_true", help="train on growing parts of the data")
+        parser.add_argument(
+            "--loss-outliers",
+            action="store_true",
+            help="let the base model predict the responses to instructions, and name the odd ones",
+        )
         parser.add_argument("--output", metavar="FOLDER", help="new folder of the report (default: one in output_dir)")
         parser.add_argument("--strict", action="store_true", help="exit with code 3 where something severe is found")
         add_json(parser)
@@ -39,7 +44,13 @@ class _Audit(Command):
         from tunesmith.pipeline.commands.audit import audit
         from tunesmith.reporting import audit_report
 
-        result = audit(*source_of(args), method=args.method, learning_curve=args.learning_curve, output=args.output)
+        result = audit(
+            *source_of(args),
+            method=args.method,
+            learning_curve=args.learning_curve,
+            loss_outliers=args.loss_outliers,
+            output=args.output,
+        )
         if args.json:
             show_json(result.report)
         else:

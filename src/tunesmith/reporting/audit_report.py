@@ -2,39 +2,112 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-from tunesmith.reporting import duplicate_report, page
+from tunesmith import recipe as recipes
+from tunesmith.auditing.findings import Severity
+from tunesmith.reporting import audit_conversation_report, audit_text_report, duplicate_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
-from tunesmith.reporting.markdown import plain, sign
+from tunesmith.reporting.markdown import code, data_parts, plain, sign
 
 SHOWN = 3
-"""Ids beside a headline, at most."""
+"""Ids beside a headline in the terminal, at most."""
+PARTS = {
+    "duplicates": ("Duplicates and leaks", "audit_duplicates.html.j2"),
+    "labels": ("Wrong labels", "audit_labels.html.j2"),
+    "learning_curve": ("Learning curve", "audit_learning_curve.html.j2"),
+    "texts": ("Texts", "audit_texts.html.j2"),
+    "conversations": ("Instructions and responses", "audit_conversations.html.j2"),
+}
+"""The parts in the order of the page: title and template."""
+IN_MARKDOWN: dict[str, Callable[[Any], list[str]]] = {
+    "duplicates": duplicate_report.markdown,
+    "texts": audit_text_report.markdown,
+    "conversations": audit_conversation_report.markdown,
+}
+"""The paragraphs and tables of a part."""
+MEANINGS: dict[Severity, str] = {
+    "severe": "Severe: scores on this data mislead.",
+    "warning": "Warning: worth a look before training.",
+    "note": "Note: good to know.",
+}
 
 
 def html(report: AuditReport) -> str:
     """Return the report as one self-contained page."""
-    return page.render("audit.html.j2", report=report, verdict=headline(report), duplicate_report=duplicate_report)
+    parts = [(name, *part) for name, part in PARTS.items() if getattr(report, name) is not None]
+    severities = {finding.severity for finding in report.findings}
+    return page.render(
+        "audit.html.j2",
+        report=report,
+        verdict=headline(report),
+        legend=" ".join(MEANINGS[severity] for severity in SEVERITIES if severity in severities),
+        parts=parts,
+        marked=marked,
+        split_headline=split_headline,
+        duplicates=duplicate_report,
+        texts=audit_text_report,
+        conversations=audit_conversation_report,
+    )
 
 
 def markdown(report: AuditReport) -> str:
     """Return the findings, and the tables of each part, in Markdown."""
     parts = [f"# Audit: {plain(report.title)}", f"**{plain(headline(report))}**"]
-    parts += [
-        f"- **{finding.severity}**: {plain(finding.headline)} {plain(finding.do)}".rstrip()
-        for finding in report.findings
-    ]
-    details = duplicate_report.markdown(report.duplicates)
-    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), *details, sign(report)]) + "\n"
+    for finding in report.findings:
+        where = f" ({', '.join(map(code, finding.where))})" if finding.where else ""
+        text = "".join(code(piece) if is_code else plain_piece(piece) for piece, is_code in marked(finding.do))
+        parts.append(f"- **{finding.severity.capitalize()}**: {plain(finding.headline)}{where}\n  {text}".rstrip())
+    parts[2:] = ["\n".join(parts[2:])] if parts[2:] else []
+    for name, tables in IN_MARKDOWN.items():
+        if (part := getattr(report, name)) is not None:
+            parts += tables(part)
+    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+
+
+def plain_piece(text: str) -> str:
+    """Return a part of a sentence for Markdown, with the spaces at its ends."""
+    before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    return f"{before}{plain(text)}{after}" if text.strip() else text
+
+
+def marked(text: str) -> list[tuple[str, bool]]:
+    """Split a sentence into pieces, each with whether it is code: a setting, also with its value, or in backticks."""
+    pieces, behind = [], 0
+    for match in _code().finditer(text):
+        pieces += [(text[behind : match.start()], False), (match[0].strip("`"), True)]
+        behind = match.end()
+    return [piece for piece in [*pieces, (text[behind:], False)] if piece[0]]
+
+
+@cache
+def _code() -> re.Pattern[str]:
+    settings = sorted((re.escape(name) for name, _ in recipes.fields() if "." in name), key=len, reverse=True)
+    return re.compile(
+        rf"`[^`\n]+`|(?<![\w.])(?:{'|'.join(settings)})\b(?:=(?:\[[^\]]*\]|[\w./-]*\w))?|(?<!\S)--[a-z-]+"
+    )
+
+
+def split_headline(text: str) -> tuple[str, str]:
+    """Split a headline into its first sentence, and what follows."""
+    first = re.match(r".+?\w[%)\]”'\"]*[.!?](?= +[A-Z0-9“])", text)
+    return (first[0], text[first.end() :].strip()) if first else (text, "")
 
 
 def headline(report: AuditReport) -> str:
     """Return how many findings there are, by severity."""
     counts = Counter(finding.severity for finding in report.findings)
-    names = {"severe": "severe finding", "warning": "warning", "note": "note"}
+    names: dict[Severity, str] = {"severe": "severe finding", "warning": "warning", "note": "note"}
     found = [counted(counts[severity], names[severity]) for severity in SEVERITIES if counts[severity]]
-    return f"{', '.join(found)}." if found else "Nothing was found."
+    if not found:
+        return "Nothing was found."
+    listed = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
+    return f"{listed}." if counts["severe"] else f"Nothing severe: {listed}."
 
 
 def lines(report: AuditReport) -> list[str]:

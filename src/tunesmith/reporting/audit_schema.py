@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunesmith.auditing.conversation_checks import ConversationAudit
 from tunesmith.auditing.duplicate_audit import DuplicateAudit
-from tunesmith.auditing.findings import Finding
+from tunesmith.auditing.findings import Finding, Severity
 from tunesmith.auditing.label_errors import LabelAudit
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.auditing.text_profile import TextAudit
@@ -15,7 +15,7 @@ from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import Header
 from tunesmith.types import DataSummary
 
-SEVERITIES = ("severe", "warning", "note")
+SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")
 """The worst first."""
 
 

@@ -76,9 +76,9 @@ def note(audit: DuplicateAudit) -> str:
     )
 
 
-def markdown(audit: DuplicateAudit | None) -> list[str]:
+def markdown(audit: DuplicateAudit) -> list[str]:
     """Return the part in Markdown; nothing where there are no copies."""
-    if audit is None or not audit.counts:
+    if not audit.counts:
         return []
     head = ["Rows of", "Rows", "Exact", "Normalised", "Near", "Share", "Rows of the other split"]
     rows = (

@@ -11,48 +11,14 @@ from dataclasses import dataclass
 
 import regex
 
+from tunesmith.data import personal_data
 from tunesmith.errors import RecipeError
 
 TIMEOUT_SECONDS = 1.0
 """Time limit of one search: a pattern of a recipe can be slow on hostile texts."""
 MAX_PERIOD = 8
 """Words of the longest phrase whose repetition is noticed."""
-API_KEYS = (
-    r"sk-[A-Za-z0-9_-]{16,}",
-    r"gh[pousr]_[A-Za-z0-9]{20,}",
-    r"github_pat_\w{20,}",
-    r"hf_[A-Za-z0-9]{20,}",
-    r"xox[abprs]-[A-Za-z0-9-]{10,}",
-    r"AKIA[0-9A-Z]{16}",
-    r"AIza[\w-]{35}",
-    r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}",
-    r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----",
-)
-
-
-def _is_card(text: str) -> bool:
-    """Return whether 13 to 19 digits in whole groups are a card number: a known first digit and Luhn's checksum."""
-    groups = regex.split("[ -]", text)
-    for first in range(len(groups)):
-        for last in range(first + 1, len(groups) + 1):
-            digits = "".join(groups[first:last])
-            if 13 <= len(digits) <= 19 and digits[0] in "23456":
-                doubled = [int(digit) * (1 + index % 2) for index, digit in enumerate(reversed(digits))]
-                if sum(number - 9 * (number > 9) for number in doubled) % 10 == 0:
-                    return True
-    return False
-
-
-BUILT_IN: dict[str, tuple[str, Callable[[str], bool] | None]] = {
-    "email": (r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", None),
-    "phone": (
-        r"(?<![\w+])(?:\+\d{1,3}(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,5}|\(\d{2,5}\)[ -]?\d{3,5}(?:[ -]?\d{2,5}){0,2}"
-        r"|\d{3,5}[ ./-]\d{3,4}[ .-]\d{3,4})(?!\w)",
-        lambda text: 7 <= sum(character.isdigit() for character in text) <= 15,
-    ),
-    "card": (r"(?<!\w)\d(?:[ -]?\d){12,}(?!\w)", _is_card),
-    "key": (rf"(?<![\w-])(?:{'|'.join(API_KEYS)})", None),
-}
+BUILT_IN = personal_data.PATTERNS
 """Patterns by name, each with a further check of a match where it needs one."""
 
 

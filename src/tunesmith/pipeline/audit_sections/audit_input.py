@@ -18,3 +18,5 @@ class AuditInput:
     folder: Run
     method: str
     """The method of out-of-fold probabilities, as in `compare --methods`."""
+    loss_outliers: bool = False
+    """Whether to look for responses that the base model predicts oddly well or badly."""

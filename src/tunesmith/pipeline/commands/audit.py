@@ -37,19 +37,22 @@ def audit(
     *,
     method: str = "probe",
     learning_curve: bool = False,
+    loss_outliers: bool = False,
     output: str | Path | None = None,
 ) -> Audit:
     """Look at the data of a recipe, a source or a run, and say what is wrong with it and what more of it would bring.
 
     source: a recipe, data (path, name, or table in memory), or a run, whose recipe is taken. method: gives the
-    probabilities by which wrong labels are found. output: an empty or new folder instead of one under `output_dir`.
+    probabilities by which wrong labels are found. loss_outliers: let the base model of task `instruction` predict the
+    responses, and name those that it predicts worst and best. output: an empty or new folder instead of one under
+    `output_dir`.
     """
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipes.load(recipe, ["split.leaks=report"]) if recipe.split.leaks == "error" else recipe)
     folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
-    data = AuditInput(recipe, splits, folder, method)
+    data = AuditInput(recipe, splits, folder, method, loss_outliers)
     parts = {name: part(data) for name, part in SECTIONS.items()}
     report = AuditReport(
         title=runs.data_name(source_name(recipe)),
