@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+from tunesmith.auditing.findings import Finding
 from tunesmith.reporting import duplicate_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import plain, sign
 
+SUMMARIZED = 2
+"""Findings of a summary."""
 SHOWN = 3
 """Ids beside a headline, at most."""
 
@@ -35,6 +39,17 @@ def headline(report: AuditReport) -> str:
     names = {"severe": "severe finding", "warning": "warning", "note": "note"}
     found = [counted(counts[severity], names[severity]) for severity in SEVERITIES if counts[severity]]
     return f"{', '.join(found)}." if found else "Nothing was found."
+
+
+def summary(findings: Sequence[Finding]) -> list[str]:
+    """Return the worst findings in SUMMARIZED lines, and in another one where to see all."""
+    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    texts = [f"{finding.severity}: {finding.headline}" for finding in ranked[:SUMMARIZED]]
+    if not ranked:
+        texts.append("no row is a copy of another one, in no split and across splits")
+    more = len(ranked) - SUMMARIZED
+    others = f"{counted(more, 'more finding')}; " if more > 0 else ""
+    return [*texts, f"{others}`tunesmith audit` shows rows and what to do, and looks at labels and texts"]
 
 
 def lines(report: AuditReport) -> list[str]:
