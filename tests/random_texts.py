@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-WORDS = [f"w{letter}{other}x" for letter in "bcdfghjklm" for other in "npqrstvwyz"]
+LETTERS = "bcdfghjklm"
+WORDS = [f"{first}a{second}o{third}" for first in LETTERS for second in LETTERS for third in LETTERS]
 
 
 def text(seed: int, words: int = 30) -> str:

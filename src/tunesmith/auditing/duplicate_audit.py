@@ -89,9 +89,21 @@ class DuplicateAudit:
     findings: tuple[Finding, ...] = ()
 
 
-def count(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> list[DuplicateCount]:
-    """Return the counts of each pair of splits with copies, and of each split with repeated rows."""
-    return [counted for counted, _ in _counted(rows_by_split, index)]
+def findings(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> list[Finding]:
+    """Return what the audit says, without its pairs: cheap enough for every training."""
+    return _findings(list(_counted(rows_by_split, index)), rows_by_split, index)
+
+
+def _findings(
+    counted: Sequence[tuple[DuplicateCount, Sequence[RowCopy]]],
+    rows_by_split: Mapping[str, Sequence[Example]],
+    index: DuplicateIndex,
+) -> list[Finding]:
+    return [
+        *(_finding(of_splits, copies) for of_splits, copies in counted),
+        *_contradictions(rows_by_split, index),
+        *_templates(rows_by_split, index),
+    ]
 
 
 def _counted(
@@ -128,26 +140,22 @@ def audit(
 
     rows_by_split: in the order train, validation, test. index: of rows that include these.
     """
-    counts: list[DuplicateCount] = []
-    findings: list[Finding] = []
+    every_count = list(_counted(rows_by_split, index))
     every_pair: list[DuplicatePair] = []
     shown: list[DuplicatePair] = []
-    for counted, copies in _counted(rows_by_split, index):
-        counts.append(counted)
-        findings.append(_finding(counted, copies))
+    for counted, copies in every_count:
         pairs = [_pair(copy, counted, rows_by_split) for copy in copies]
         every_pair += pairs
         for grade in GRADES:
             alike = sorted((pair for pair in pairs if pair.grade == grade), key=lambda pair: -pair.similarity)
             shown += map(_cut, alike[:PAIRS_SHOWN])
-    findings += chain(_contradictions(rows_by_split, index), _templates(rows_by_split, index))
     return (
         DuplicateAudit(
             threshold=threshold,
-            counts=tuple(counts),
+            counts=tuple(counted for counted, _ in every_count),
             folds=dict(Counter(fold for pair in every_pair for fold in pair.folds).most_common()),
             pairs=tuple(shown),
-            findings=tuple(findings),
+            findings=tuple(_findings(every_count, rows_by_split, index)),
         ),
         every_pair,
     )

@@ -92,12 +92,16 @@ def show_comparison(comparison: Any) -> None:
 
 def show_run(run: Any) -> None:
     """Print the name, the scores and the directory of a run."""
+    from tunesmith.pipeline import leaked_rows
     from tunesmith.pipeline.task_table import scores_of
+    from tunesmith.reporting import clean_report
 
     manifest = run.manifest
     show(f"{manifest.name}: {manifest.description}")
     if (scores := scores_of(run)) is not None:
         show(describe_scores(scores))
+        if (clean := leaked_rows.scores_of(run)) is not None:
+            show(clean_report.sentence(clean, scores.headline))
     status, reason = manifest.state()
     if status != "finished":
         show(f"{status}: {reason}".removesuffix(": "))

@@ -136,7 +136,8 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
         if reader.check_train is not None:
             reader.check_train(rows_by_split["train"])
         rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata, index)
-        rows_by_split, leaked = duplicates.resolve_leaks(rows_by_split, index, split.leaks, sizes)
+        new = SPLITS if split.leaks == "report" else sizes
+        rows_by_split, leaked = duplicates.resolve_leaks(rows_by_split, index, split.leaks, new)
         rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
         notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *leaked, *left_out]
         test = rows_by_split.get("test", ())

@@ -21,7 +21,10 @@ IN_TWO: dict[DuplicateGrade, str] = {
 
 
 def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -> tuple[RowsBySplit, list[DataNote]]:
-    """Report duplicates of the splits that the data brings, and do with leaks between them what the policy says."""
+    """Report duplicates of the splits that the data brings, and remove or refuse leaks between them.
+
+    Where they are only reported, that is left to `resolve_leaks`, once all splits are made.
+    """
     notes = []
     for name, rows in rows_by_split.items():
         first = {text_key(row): row.id for row in reversed(rows)}
@@ -33,7 +36,9 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
     if contradicting:
         conflicts = [row for row in every_row if text_key(row) in contradicting]
         notes.append(_note("same text with contradicting labels", conflicts))
-    rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
+    leaked: list[DataNote] = []
+    if policy != "report":
+        rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
     for earlier, later in _pairs(rows_by_split):
         grouped = [row for row in rows_by_split[earlier] if row.group is not None]
         if shared := _shared(grouped, rows_by_split[later], lambda row: row.group):

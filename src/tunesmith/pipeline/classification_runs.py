@@ -114,9 +114,9 @@ def sample_predictions(
     return SamplePredictions(split, tuple(rows))
 
 
-def score(run: Run, split: str = "test") -> ClassificationScores:
-    """Return the scores of the stored predictions of a split."""
-    rows, data = run.predictions(split, PredictionRow), run.manifest.data
+def score(run: Run, split: str = "test", places: Sequence[int] | None = None) -> ClassificationScores:
+    """Return the scores of the stored predictions of a split. places: the rows to score, from 0; by default all."""
+    rows, data = held_out.chosen(run.predictions(split, PredictionRow), places), run.manifest.data
     confidence = confidence_of(run.recipe)
     scores = metrics.score([row.gold for row in rows], rows, data.labels, confidence, data.label_values)
     if not run.has(DECISION):

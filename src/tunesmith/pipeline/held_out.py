@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tunesmith.types import Example
 MOST_TRAIN_ROWS = 1000
 """Training rows that are predicted for the report: enough to see over-fitting, whatever a prediction costs."""
 DECISION = "decision.json"
+Row = TypeVar("Row")
 Rows = list[Any]
 """Predictions beside what the data has, of the task's own type."""
 
@@ -51,6 +52,11 @@ def evaluate(
     shown = [f"{split} {figure(name, scores[name])}" for split, scores in known.items() if scores]
     say(f"{in_a_sentence(name)}: {', '.join(shown)}")
     return Outcome(validation, len(rows), train)
+
+
+def chosen(rows: Sequence[Row], places: Sequence[int] | None) -> list[Row]:
+    """Return the rows at these places, from 0; all where there are none given."""
+    return list(rows) if places is None else [rows[place] for place in places]
 
 
 def decide(job: Job, result: TrainResult) -> TrainResult:

@@ -75,11 +75,11 @@ def worst(
     )
 
 
-def score(run: Run, split: str = "test") -> MultilabelScores:
-    """Return the scores of the stored predictions of a split."""
+def score(run: Run, split: str = "test", places: Sequence[int] | None = None) -> MultilabelScores:
+    """Return the scores of the stored predictions of a split. places: the rows to score, from 0; by default all."""
     labels = run.manifest.data.labels
     thresholds = run.load(THRESHOLDS, Thresholds).by_label
-    rows = run.predictions(split, MultilabelPredictionRow)
+    rows = held_out.chosen(run.predictions(split, MultilabelPredictionRow), places)
     return multilabel_scores.score(rows, labels, confidence_of(run.recipe), [thresholds[label] for label in labels])
 
 

@@ -49,9 +49,10 @@ def worst(examples: Sequence[Example], rows: Sequence[ValuePredictionRow]) -> La
     )
 
 
-def score(run: Run, split: str = "test") -> RegressionScores:
-    """Return the scores of the stored predictions of a split."""
-    return value_scores.score(run.predictions(split, ValuePredictionRow), confidence_of(run.recipe))
+def score(run: Run, split: str = "test", places: Sequence[int] | None = None) -> RegressionScores:
+    """Return the scores of the stored predictions of a split. places: the rows to score, from 0; by default all."""
+    rows = held_out.chosen(run.predictions(split, ValuePredictionRow), places)
+    return value_scores.score(rows, confidence_of(run.recipe))
 
 
 def report(runs: Mapping[str, Run], confidence: Confidence) -> RegressionReport:

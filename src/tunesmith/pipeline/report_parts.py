@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tunesmith import records
+from tunesmith.evaluation.clean_scores import CleanScores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.slices import SliceScores
 from tunesmith.hardware import Environment
-from tunesmith.reporting import slice_report
+from tunesmith.reporting import clean_report, slice_report
 from tunesmith.reporting.schema import Curve, SeededEnvironment
 from tunesmith.runs import Run, data_name
 
@@ -41,6 +42,7 @@ def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Pa
         costs=manifest.costs,
         curve=curve(run),
         notes=manifest.notes,
+        clean=run.load(clean_report.FILE, CleanScores) if run.has(clean_report.FILE) else None,
         slices=run.load(slice_report.FILE, SliceScores) if run.has(slice_report.FILE) else None,
         **content,
     )

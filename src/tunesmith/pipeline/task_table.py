@@ -60,7 +60,8 @@ class Task:
     scores: type[Scores]
     """What scores.json holds."""
     score: Callable[..., Scores]
-    """Scores the stored predictions of a run's test split, or of another that is named, with intervals."""
+    """Scores the stored predictions of a run's test split, or of another that is named, with intervals; or, with
+    `places`, those of some of its rows."""
     remarks: Callable[[Run, Any], Iterable[str]] = lambda run, scores: ()
     """What the terminal says of a run and its scores."""
     slice_metric: Callable[[Sequence[Any]], SliceMetric] | None = None

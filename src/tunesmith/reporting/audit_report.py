@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from tunesmith import recipe as recipes
-from tunesmith.auditing.findings import Severity
+from tunesmith.auditing.findings import Finding, Severity
 from tunesmith.reporting import audit_conversation_report, audit_text_report, duplicate_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import code, data_parts, plain, sign
 
+SUMMARIZED = 2
+"""Findings of a summary."""
 SHOWN = 3
 """Ids beside a headline in the terminal, at most."""
 PARTS = {
@@ -108,6 +110,17 @@ def headline(report: AuditReport) -> str:
         return "Nothing was found."
     listed = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
     return f"{listed}." if counts["severe"] else f"Nothing severe: {listed}."
+
+
+def summary(findings: Sequence[Finding]) -> list[str]:
+    """Return the worst findings in SUMMARIZED lines, and in another one where to see all."""
+    ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    texts = [f"{finding.severity}: {finding.headline}" for finding in ranked[:SUMMARIZED]]
+    if not ranked:
+        texts.append("no row is a copy of another one, in no split and across splits")
+    more = len(ranked) - SUMMARIZED
+    others = f"{counted(more, 'more finding')}; " if more > 0 else ""
+    return [*texts, f"{others}`tunesmith audit` shows rows and what to do, and looks at labels and texts"]
 
 
 def lines(report: AuditReport) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import decision_report, page, slice_report
+from tunesmith.reporting import clean_report, decision_report, page, slice_report
 from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
@@ -35,6 +35,7 @@ def html(report: ClassificationReport) -> str:
         weakest=weakest,
         majority=majority,
         slice_report=slice_report,
+        clean_report=clean_report,
         rarest_first=rarest_first,
         dominance=dominance_sentence(report.data),
         pictures=charts.laid_over(curves, validation) if len(list(filter(None, curves))) > 1 else [],
@@ -57,6 +58,7 @@ def markdown(report: ClassificationReport) -> str:
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
+        *clean_report.markdown(report.methods, ("accuracy", "macro_f1")),
         majority_sentence(report.data),
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
@@ -97,12 +99,20 @@ def markdown(report: ClassificationReport) -> str:
             parts.append(f"## Decisions of {plain(m.name)}")
             parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
     parts += slice_report.markdown(report.methods)
-    if len(report.methods) == 1 and (samples := report.methods[0].sample_predictions):
-        parts.append(f"## Sample predictions ({samples.split})")
-        for row in samples.rows:
-            labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
-            parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
+    parts += _sample_parts(report)
     return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+
+
+def _sample_parts(report: ClassificationReport) -> list[str]:
+    """Return a section of a few predictions of a single method."""
+    samples = report.methods[0].sample_predictions
+    if len(report.methods) > 1 or samples is None:
+        return []
+    parts = [f"## Sample predictions ({samples.split})"]
+    for row in samples.rows:
+        labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
+        parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
+    return parts
 
 
 def confusions(scores: ClassificationScores) -> list[Confusion]:

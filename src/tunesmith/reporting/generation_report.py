@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 
 from tunesmith.evaluation.responses import SHARES, GenerationScores
-from tunesmith.reporting import format, judge_report, page
+from tunesmith.reporting import clean_report, format, judge_report, page
 from tunesmith.reporting.format import NAMES, NOTHING, chance, signed_estimate
 from tunesmith.reporting.markdown import code, cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import GenerationReport, StepResponse
@@ -49,6 +49,7 @@ def html(report: GenerationReport) -> str:
         flaws=format.flaws(scores.values()),
         spread=spread,
         judge_report=judge_report.section,
+        clean_report=clean_report,
         seen=[row.id for group in report.shown for row in group.rows],
         most_steps=STEPS,
         strips=strips,
@@ -66,6 +67,7 @@ def markdown(report: GenerationReport) -> str:
     methods, decides = report.methods, report.compared.decided_by
     parts = [f"# {plain(report.title)}", f"**{plain(report.verdict)}**", "## Scores", figure_table(report)]
     parts += filter(None, [format.short_answers_note(method.scores for method in methods)])
+    parts += clean_report.markdown(report.methods, (decides, report.compared.closeness))
     if not report.is_of_files:
         parts += ["## Costs", cost_table(methods, "answers")]
     parts += differing_tables(report)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.reporting import page, slice_report
+from tunesmith.reporting import clean_report, page, slice_report
 from tunesmith.reporting.format import chance, directed, estimate, figure, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
@@ -44,6 +44,7 @@ def html(
         else [],
         axes={name: axis(name, width) for name, width in zip(shown, least, strict=True)},
         slice_report=slice_report,
+        clean_report=clean_report,
         gap_axis=charts.axis([0.0, *(end for gap in gaps for end in (gap.low, gap.high))]),
         **values,
     )
@@ -70,6 +71,7 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
+        *clean_report.markdown(report.methods),
         *([baseline] if baseline else []),
         *([table([directed(deciding), "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),

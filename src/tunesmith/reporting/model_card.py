@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith.evaluation.intervals import Estimate
-from tunesmith.reporting import generation_report, judge_report, regression_report
+from tunesmith.reporting import clean_report, generation_report, judge_report, regression_report
 from tunesmith.reporting.classification_report import majority_sentence
 from tunesmith.reporting.format import NAMES, directed, figure, interval, level, quantity, share
 from tunesmith.reporting.markdown import (
@@ -131,6 +131,8 @@ def _predictor_card(
         *limits,
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
     ]
+    if method.clean is not None:
+        limits.append(f"{clean_report.sentence(method.clean, scores.headline)}.")
     if method.notes.cut:
         limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
     if rare := [label for label, count in (support or {}).items() if count < 20]:
@@ -170,6 +172,8 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
     ]
     if (ended := scores.headline.get("ended")) and ended.value < 1:
         limits.append(f"{share(1 - ended.value)} of its answers had not ended after {limit:,} tokens and were cut.")
+    if method.clean is not None:
+        limits.append(f"{clean_report.sentence(method.clean, scores.headline)}.")
     if notes.cut:
         limits.append(f"{notes.cut:,} training rows were longer than the model's input and were cut or left out.")
     if scores.rows < 100:

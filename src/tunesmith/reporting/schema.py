@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunesmith.evaluation.clean_scores import CleanScores
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metric_pairs import MetricPair
@@ -182,6 +183,8 @@ class MethodResult:
     costs: Costs
     curve: Curve | None = None
     """None where training has no steps."""
+    clean: CleanScores | None = omitted_if_none()
+    """The scores without the test rows that have a copy in train; None where there are no such rows."""
     slices: SliceScores | None = omitted_if_none()
     notes: TrainingNotes = field(default_factory=TrainingNotes)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.reporting import format
+from tunesmith.reporting import clean_report, format
 from tunesmith.reporting.header import DifferingSettings
 from tunesmith.reporting.schema import (
     ClassificationReport,
@@ -27,12 +27,16 @@ def table(
 ) -> str:
     """Return one row per method: the scores that decide, with their intervals, and the main costs.
 
-    Below are the settings in which runs of one method differ.
+    Below are the settings in which runs of one method differ, and the scores without test rows that are in train.
     """
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
     lines = drawn(["method", *columns], rows, width)
-    return f"{lines}\n{differing_settings(report.differing, width)}" if report.differing else lines
+    parts = [lines, *([differing_settings(report.differing, width)] if report.differing else [])]
+    if (clean := clean_report.of(report.methods)) is not None:
+        parts.append(clean_report.leaks(clean) + ("" if clean.headline else f"; {clean_report.few(clean)}"))
+        parts += [drawn(*clean_report.rows(report.methods), width)] if clean.headline else []
+    return "\n".join(parts)
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:

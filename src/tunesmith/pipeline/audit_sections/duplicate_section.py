@@ -10,8 +10,10 @@ from dataclasses import fields, replace
 from tunesmith import runs
 from tunesmith.auditing import duplicate_audit
 from tunesmith.auditing.duplicate_audit import DuplicateAudit, DuplicatePair
+from tunesmith.auditing.findings import Finding
 from tunesmith.data.rows import SPLITS
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
+from tunesmith.types import Example, Splits
 
 FILE = "duplicates.csv"
 
@@ -21,12 +23,20 @@ def audit(data: AuditInput) -> DuplicateAudit | None:
     index = data.splits.copies
     if index is None:
         return None
-    rows_by_split = {name: rows for name in SPLITS if (rows := getattr(data.splits, name))}
-    found, pairs = duplicate_audit.audit(rows_by_split, index, data.recipe.split.duplicate_threshold)
+    found, pairs = duplicate_audit.audit(_rows(data.splits), index, data.recipe.split.duplicate_threshold)
     if pairs:
         runs.write_whole(data.folder.path / FILE, _lines(pairs))
         found = replace(found, file=FILE)
     return found
+
+
+def findings(splits: Splits) -> list[Finding]:
+    """Return the findings of the part, without its pairs and its file: cheap enough for every training."""
+    return [] if splits.copies is None else duplicate_audit.findings(_rows(splits), splits.copies)
+
+
+def _rows(splits: Splits) -> dict[str, tuple[Example, ...]]:
+    return {name: rows for name in SPLITS if (rows := getattr(splits, name))}
 
 
 def _lines(pairs: Sequence[DuplicatePair]) -> Iterator[bytes]:

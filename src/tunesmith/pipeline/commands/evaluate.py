@@ -15,6 +15,7 @@ from tunesmith.pipeline import (
     held_out,
     in_memory,
     instruction_runs,
+    leaked_rows,
     new_data,
     response_comparison,
     run_report,
@@ -89,6 +90,7 @@ def evaluate(
         run.write("scores.json", scores)
         if overrides:
             _read_slices(run, overrides)
+        leaked_rows.write_scores(run, scores)
         slice_scores.write_test(run)
         if overrides:
             run_report.write_run(run)

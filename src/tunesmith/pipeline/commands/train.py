@@ -12,7 +12,7 @@ from tunesmith.console import say, warn
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
-from tunesmith.pipeline import custom_metrics, held_out, in_memory, run_report, slice_scores
+from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memory, leaked_rows, run_report, slice_scores
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
@@ -68,6 +68,8 @@ def train(
             say(line)
         for line in summary.lines(splits.notes):
             say(f"data: {line}")
+        for line in audit_summary.lines(splits):
+            say(f"audit: {line}")
     if parent:
         _check_parent(parent, splits)
     path = ""
@@ -241,6 +243,8 @@ def _finish(
         job.run.write("scores.json", scores)
         for line in task.remarks(job.run, scores):
             say(line)
+        leaked_rows.keep(job.run, job.splits)
+        leaked_rows.write_scores(job.run, scores)
         slice_scores.keep(job.run, slice_values)
         slice_scores.write_test(job.run)
         if custom := custom_metrics.load(job.recipe):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -65,10 +65,15 @@ class RunScores(GenerationScores):
     base: BaseScores | None = omitted_if_none()
 
 
-def score(run: Run) -> RunScores:
-    """Return the scores of a run's responses, and of its base model where that answered too."""
-    rows, confidence = run.predictions("test", ResponseRow), confidence_of(run.recipe)
-    base, before = None, stored(run)
+def score(run: Run, split: str = "test", places: Sequence[int] | None = None) -> RunScores:
+    """Return the scores of a run's responses, and of its base model where that answered too.
+
+    places: the rows to score, from 0; by default all.
+    """
+    confidence = confidence_of(run.recipe)
+    rows, base, before = run.predictions(split, ResponseRow), None, stored(run)
+    if places is not None:
+        rows, before = [rows[place] for place in places], [before[place] for place in places if before]
     if before:
         _, (pair,) = response_pairs.compare({run.manifest.name: rows, NAME: before}, confidence)
         base = _extended(BaseScores, responses.score(before, confidence), pair=pair)

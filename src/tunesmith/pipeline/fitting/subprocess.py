@@ -12,7 +12,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
-from tunesmith.pipeline import slice_scores
+from tunesmith.pipeline import audit_summary, slice_scores
 from tunesmith.pipeline.fitting import interruption
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
@@ -32,6 +32,8 @@ def check_data(planned: Sequence[Recipe]) -> None:
                 raise RecipeError("a comparison, of seeds too, needs a test split", do="set split.test_size above 0")
             for line in summary.lines(splits.notes):
                 say(f"data: {line}")
+            for line in audit_summary.lines(splits):
+                say(f"audit: {line}")
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 
