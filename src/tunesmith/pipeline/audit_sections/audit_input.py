@@ -18,3 +18,7 @@ class AuditInput:
     folder: Run
     method: str
     """The method of out-of-fold probabilities, as in `compare --methods`."""
+    cleaning_gain: bool = False
+    """Whether to train without the rows whose labels are suspect, and test the difference."""
+    review_jsonl: bool = False
+    """Whether to write the review file as JSON Lines too."""

@@ -37,19 +37,24 @@ def audit(
     *,
     method: str = "probe",
     learning_curve: bool = False,
+    cleaning_gain: bool = False,
+    review_jsonl: bool = False,
     output: str | Path | None = None,
 ) -> Audit:
     """Look at the data of a recipe, a source or a run, and say what is wrong with it and what more of it would bring.
 
     source: a recipe, data (path, name, or table in memory), or a run, whose recipe is taken. method: gives the
-    probabilities by which wrong labels are found. output: an empty or new folder instead of one under `output_dir`.
+    probabilities by which wrong labels are found. cleaning_gain: also train without the rows whose labels look wrong,
+    and test whether that helps. review_jsonl: write the review file as JSON Lines too. output: an empty or new folder
+    instead of one under `output_dir`.
     """
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipe)
     folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
-    data = AuditInput(recipe, splits, folder, method)
+    folder.write(runs.RECIPE, recipes.dump(recipe))
+    data = AuditInput(recipe, splits, folder, method, cleaning_gain=cleaning_gain, review_jsonl=review_jsonl)
     parts = {name: part(data) for name, part in SECTIONS.items()}
     report = AuditReport(
         title=runs.data_name(source_name(recipe)),
