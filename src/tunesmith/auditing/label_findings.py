@@ -20,7 +20,7 @@ CONFUSED, CONFUSED_ROWS = 0.25, 10
 
 def not_judged(reason: str) -> Finding:
     """Return the finding for labels that no model could be trained to judge."""
-    do = "give more rows, or another method (--method)"
+    do = "Give more rows, or another method (--method)."
     return Finding(headline=f"The labels were not judged: {reason}.", severity="note", do=do)
 
 
@@ -54,7 +54,7 @@ def _findings(audit: LabelAudit, gain_asked: bool) -> Iterator[Finding]:
                 headline=f"{pair.rows:,} of {total:,} suspect labels are {pair.given}, and {pair.suggested} is likely.",
                 severity="note",
                 rows=pair.rows,
-                do="tell the two apart in the instructions of the annotators",
+                do="Tell the two apart in the instructions of the annotators.",
             )
     yield from _of_votes(audit)
     yield from _of_gain(audit, gain_asked)
@@ -66,9 +66,9 @@ def _of_train(audit: LabelAudit) -> Iterator[Finding]:
         return
     if train.unjudged:
         headline = f"{train.unjudged:,} training labels could not be judged: no other text has their label."
-        yield Finding(headline=headline, severity="note", rows=train.unjudged, do="label more rows of these labels")
+        yield Finding(headline=headline, severity="note", rows=train.unjudged, do="Label more rows of these labels.")
     ids = tuple(suspect.id for suspect in audit.suspects[:WHERE])
-    review = f"decide about them in {audit.review}, then `tunesmith audit --apply {audit.review} --output FILE`"
+    review = f"Decide about them in {audit.review}, then run `tunesmith audit --apply {audit.review} --output FILE`."
     if train.share is None:
         if train.suspect:
             headline = f"{train.suspect:,} of {train.rows:,} training numbers are far from what {audit.method} expects."
@@ -92,7 +92,7 @@ def _of_test(audit: LabelAudit) -> Iterator[Finding]:
     ids = tuple(suspect.id for suspect in audit.held_out_suspects if suspect.split == "test")[:WHERE]
     if test.share is None:
         headline = f"{test.suspect:,} of {test.rows:,} test numbers are far from what {audit.method} expects."
-        yield Finding(headline=headline, severity="note", rows=test.suspect, where=ids, do=f"see {audit.review}")
+        yield Finding(headline=headline, severity="note", rows=test.suspect, where=ids, do=f"See {audit.review}.")
         return
     severity: Severity = "note"
     if is_reliable(audit):
@@ -101,7 +101,7 @@ def _of_test(audit: LabelAudit) -> Iterator[Finding]:
         f"{test.suspect:,} of {test.rows:,} test labels look wrong ({percent(test.suspect / test.rows)}): "
         "no score can be read more exactly than that."
     )
-    do = f"correct the test labels first, in {audit.review}: every comparison rests on them"
+    do = f"Correct the test labels first, in {audit.review}: every comparison rests on them."
     yield Finding(headline=headline, severity=severity, rows=test.suspect, where=ids, do=do)
 
 
@@ -112,7 +112,7 @@ def _of_votes(audit: LabelAudit) -> Iterator[Finding]:
     if votes.contradicted:
         by_votes = [row for row in (*audit.suspects, *audit.held_out_suspects) if "votes" in row.reason]
         headline = f"On {votes.contradicted:,} of {votes.rows:,} rows another label has more votes than the given one."
-        do = f"see the rows with reason `votes` in {audit.review}"
+        do = f"See the rows with reason `votes` in {audit.review}."
         ids = tuple(row.id for row in by_votes[:WHERE])
         yield Finding(headline=headline, severity="warning", rows=votes.contradicted, where=ids, do=do)
     if votes.disagreement:
@@ -121,7 +121,7 @@ def _of_votes(audit: LabelAudit) -> Iterator[Finding]:
             f"The annotators disagree on {votes.disagreement:,} of {votes.rows:,} rows "
             f"({percent(votes.disagreement / votes.rows)}){agreement}."
         )
-        do = "no model can be expected to agree with the labels more than the annotators do with each other"
+        do = "Expect no model to agree with the labels more than the annotators agree with each other."
         yield Finding(headline=headline, severity="note", rows=votes.disagreement, do=do)
 
 
@@ -130,7 +130,7 @@ def _of_gain(audit: LabelAudit, asked: bool) -> Iterator[Finding]:
     if gain is None:
         if asked:
             headline = "What cleaning would gain was not measured: it needs suspect training rows, and test rows."
-            yield Finding(headline=headline, severity="note", do="set split.test_size above 0")
+            yield Finding(headline=headline, severity="note", do="Set split.test_size above 0.")
         return
     name = {"rmse": "RMSE", "macro_f1": "macro F1"}.get(gain.metric, gain.metric)
     result = {True: "is better", False: "is worse", None: "is not significantly different"}[gain.helped]
@@ -140,7 +140,11 @@ def _of_gain(audit: LabelAudit, asked: bool) -> Iterator[Finding]:
         f"{gain.after:.4g} instead of {gain.before:.4g} (difference {difference.value:+.4f} "
         f"[{difference.low:+.4f}, {difference.high:+.4f}])."
     )
-    do = f"decide about the rows in {audit.review}" if gain.helped else "do not drop rows because a model suspects them"
+    do = (
+        f"Decide about the rows in {audit.review}."
+        if gain.helped
+        else "Do not drop rows only because a model suspects them."
+    )
     if gain.test_suspects:
-        do += f"; {gain.test_suspects:,} of the test labels are suspect themselves"
+        do += f" Of the test labels, {gain.test_suspects:,} are suspect themselves."
     yield Finding(headline=headline, severity="note", do=do)

@@ -32,7 +32,7 @@ NEAREST = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ReviewDecision:
     """What a person decided about a row."""
 
     where: str
@@ -103,7 +103,7 @@ def written(gold: Gold) -> str:
     return f"{gold:.10g}" if isinstance(gold, float) else gold
 
 
-def read(path: Path, known: Collection[str]) -> list[Decision]:
+def read(path: Path, known: Collection[str]) -> list[ReviewDecision]:
     """Return the decisions in a review file, CSV or JSON Lines, also as a spreadsheet saved it.
 
     known: ids of the data. Raises DataError, which names the lines, for a decision that is none and for a row with
@@ -118,7 +118,7 @@ def read(path: Path, known: Collection[str]) -> list[Decision]:
         found = f"the columns {listed(table.columns)}"
         do = "keep the columns of the review file that the audit wrote; others may go"
         raise DataError(f"{path.name}: no column {listed(missing)}", expected=listed(REQUIRED), found=found, do=do)
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, ReviewDecision] = {}
     problems: list[str] = []
     for item in table.items:
         if not isinstance(item, Row):
@@ -149,7 +149,7 @@ def refuse(name: str, problems: Sequence[str]) -> None:
         )
 
 
-def _decision(row: Row, known: Collection[str]) -> Decision | str:
+def _decision(row: Row, known: Collection[str]) -> ReviewDecision | str:
     """Return the decision of a line, or what is wrong with it."""
     values = {name: "" if cells.is_null(cell := row.values.get(name)) else str(cell) for name in REQUIRED}
     name = values["id"] if values["id"] in known else spreadsheets.unescape(values["id"])
@@ -158,7 +158,7 @@ def _decision(row: Row, known: Collection[str]) -> Decision | str:
     if word and action is None:
         close = get_close_matches(word, ACTIONS, n=1)
         return f"{row.id}: unknown decision {word[:40]!r}" + (f" (did you mean {close[0]}?)" if close else "")
-    return Decision(row.id, name, values["content"].strip(), action, values["new_label"])
+    return ReviewDecision(row.id, name, values["content"].strip(), action, values["new_label"])
 
 
 def parse_labels(cell: str) -> tuple[str, ...]:

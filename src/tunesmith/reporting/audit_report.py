@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tunesmith.reporting import page
+from tunesmith.reporting import label_audit_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import plain, sign
@@ -15,7 +15,7 @@ SHOWN = 3
 
 def html(report: AuditReport) -> str:
     """Return the report as one self-contained page."""
-    return page.render("audit.html.j2", report=report, verdict=headline(report))
+    return page.render("audit.html.j2", report=report, verdict=headline(report), label_report=label_audit_report)
 
 
 def markdown(report: AuditReport) -> str:
@@ -25,7 +25,8 @@ def markdown(report: AuditReport) -> str:
         f"- **{finding.severity}**: {plain(finding.headline)} {plain(finding.do)}".rstrip()
         for finding in report.findings
     ]
-    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), sign(report)]) + "\n"
+    sections = label_audit_report.markdown(report.labels, report.data.labels) if report.labels else []
+    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), *sections, sign(report)]) + "\n"
 
 
 def headline(report: AuditReport) -> str:

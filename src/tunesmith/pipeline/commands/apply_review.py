@@ -21,7 +21,7 @@ from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import in_memory, new_data, review_file
 from tunesmith.pipeline.commands.train import source_name
-from tunesmith.pipeline.review_file import Action, Decision
+from tunesmith.pipeline.review_file import Action, ReviewDecision
 from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.recipe import Data, Recipe
 from tunesmith.records import omitted_if_none
@@ -144,7 +144,7 @@ def _recipe(review: Path, source: object, overrides: Sequence[str]) -> Recipe:
     return new_data.settings(recipes.load(audited), str(given), overrides, ("split",))
 
 
-def _check_unchanged(decisions: Sequence[Decision], examples: Mapping[str, Example], name: str) -> None:
+def _check_unchanged(decisions: Sequence[ReviewDecision], examples: Mapping[str, Example], name: str) -> None:
     """Raise DataError unless every reviewed row is there, with the texts and label that it had."""
     missing = [row for row in decisions if row.id not in examples]
     changed = [
@@ -163,7 +163,7 @@ def _check_unchanged(decisions: Sequence[Decision], examples: Mapping[str, Examp
 
 
 def _changes(
-    decisions: Sequence[Decision], examples: Mapping[str, Example], splits: Splits, name: str
+    decisions: Sequence[ReviewDecision], examples: Mapping[str, Example], splits: Splits, name: str
 ) -> dict[str, ChangedRow]:
     """Return what changes, by row. Raises DataError for labels that the data does not have."""
     changes: dict[str, ChangedRow] = {}
