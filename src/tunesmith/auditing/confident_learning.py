@@ -19,6 +19,8 @@ PSEUDO_ROWS = 10.0
 """Wrong labels that are added to those counted for each label, spread over the others by their frequency."""
 POOLING = 0.5
 """Exponent of the counted confusions, between 0 (all are equally frequent) and 1 (as counted)."""
+TINY = 1e-12
+"""Least probability of a label."""
 LEAST, MOST = 1e-4, 0.9
 """Share of the rows of a label that carry another one, at least and at most."""
 
@@ -75,21 +77,24 @@ class NoiseModel:
         error_K = np.clip((wrong_K + 1) / (joint_KK.sum(axis=0) + 1 / rate), LEAST, MOST)
         transition_KK *= error_K
         transition_KK[np.arange(K), np.arange(K)] = 1 - error_K
-        return cls(joint_KK, np.log(np.maximum(transition_KK, 1e-12)))
+        return cls(joint_KK, np.log(np.maximum(transition_KK, TINY)))
 
     def posterior(self, probabilities_NK: Floats, given_N: Index) -> Floats:
         """Return N x K: how probable each label is for a row, given its text and the label that it carries."""
-        scores_NK = np.log(np.maximum(probabilities_NK, 1e-12)) + POOLING * self.log_transition[given_N]
+        scores_NK = self.scores(np.log(np.maximum(probabilities_NK, TINY)), given_N)
         odds_NK = np.exp(scores_NK - scores_NK.max(axis=1, keepdims=True))
         return np.asarray(odds_NK / odds_NK.sum(axis=1, keepdims=True), dtype=np.float64)
 
+    def scores(self, logs_NK: Floats, given_N: Index) -> Floats:
+        """Return the logarithm of the same but for a constant a row, from log probabilities."""
+        return np.asarray(logs_NK + POOLING * self.log_transition[given_N])
+
 
 def is_suspect(posterior_NK: Floats, given_N: Index) -> NDArray[np.bool_]:
-    """Return whether another label is more probable than the one that a row carries."""
+    """Return whether another label is more probable than the one that a row carries. Scores serve as well."""
     return np.asarray(posterior_NK.max(axis=1) > posterior_NK[np.arange(len(given_N)), given_N])
 
 
-def share(probabilities_NK: Floats, given_N: Index) -> float:
-    """Return the share of rows whose label is suspect, by a noise model of these rows."""
-    posterior_NK = NoiseModel.fit(probabilities_NK, given_N).posterior(probabilities_NK, given_N)
-    return float(is_suspect(posterior_NK, given_N).mean())
+def suspects(probabilities_NK: Floats, logs_NK: Floats, given_N: Index) -> NDArray[np.bool_]:
+    """Return which rows are suspect by a noise model of these rows, from their probabilities and the logarithms."""
+    return is_suspect(NoiseModel.fit(probabilities_NK, given_N).scores(logs_NK, given_N), given_N)

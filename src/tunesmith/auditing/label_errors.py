@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from tunesmith.auditing import confident_learning
 from tunesmith.auditing.annotator_agreement import AnnotatorAgreement
-from tunesmith.auditing.confident_learning import NoiseModel
+from tunesmith.auditing.confident_learning import TINY, NoiseModel
 from tunesmith.auditing.findings import Finding
-from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, resamples
+from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index, estimates, resamples
 from tunesmith.evaluation.paired_tests import PairedDifference
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks import calibration
+from tunesmith.tasks.calibration import Calibration
 
 Gold = str | float | tuple[str, ...]
 """What a row carries: a label, a number, or several labels."""
@@ -26,7 +27,7 @@ OUTLYING = 3.5
 """Robust standard deviations from which a number is suspect (Iglewicz and Hoaglin 1993)."""
 MAD_SCALE = 1.4826
 """Standard deviation of a normal distribution, in median absolute deviations."""
-CELLS = 1 << 28
+CELLS = 1 << 26
 """Probabilities that a bootstrap may go through: a few seconds."""
 FEWEST_RESAMPLES = 100
 
@@ -136,8 +137,8 @@ class LabelAudit:
     """Of the method on rows that it has not learned from."""
     agreement: Estimate | None = omitted_if_none()
     """Share of training rows whose label (all of their labels) the method predicts; None of numbers."""
-    unexplained: float | None = omitted_if_none()
-    """Share of training labels of which the text does not tell that they are right: no estimate can exceed it."""
+    unexplained: Estimate | None = omitted_if_none()
+    """Share of wrong training labels if labels told nothing that the texts do not; more are not to be expected."""
     splits: tuple[SplitLabels, ...] = ()
     confusions: tuple[LabelConfusion, ...] = ()
     """Most frequent first."""
@@ -175,12 +176,12 @@ def of_labels(
     train: LabelPredictions, held_out: LabelPredictions, labels: Sequence[str]
 ) -> tuple[RowVerdicts, RowVerdicts]:
     """Return what confident learning says of training and held-out rows that carry one label each."""
-    judged_N = train.judged
-    noise = NoiseModel.fit(train.probabilities[judged_N], train.given[judged_N])
+    scale = calibration_of(train)
+    noise = NoiseModel.fit(scale.probabilities(train.probabilities[train.judged]), train.given[train.judged])
 
     def verdicts(rows: LabelPredictions) -> RowVerdicts:
         places_N, given_N = np.arange(len(rows.given)), rows.given
-        posterior_NK = noise.posterior(rows.probabilities, given_N)
+        posterior_NK = noise.posterior(scale.probabilities(rows.probabilities), given_N)
         quality_N = posterior_NK[places_N, given_N]
         suspect_N = confident_learning.is_suspect(posterior_NK, given_N)
         if len(rows.judged):
@@ -203,16 +204,16 @@ def of_label_sets(
 
     The quality of a row is that of its most suspect label.
     """
-    models = [
-        NoiseModel.fit(_binary(train.probabilities[:, k]), train.given[:, k].astype(np.intp))
-        for k in range(len(labels))
-    ]
+    scale = calibration_of(train)
+    pairs_N2K = scale.pairs(train.probabilities)
+    models = [NoiseModel.fit(pairs_N2K[..., k], train.given[:, k].astype(np.intp)) for k in range(len(labels))]
 
     def verdicts(rows: LabelPredictions) -> RowVerdicts:
         quality_NK = np.ones(rows.probabilities.shape)
+        pairs_N2K = scale.pairs(rows.probabilities)
         for k, model in enumerate(models):
             given_N = rows.given[:, k].astype(np.intp)
-            posterior_N2 = model.posterior(_binary(rows.probabilities[:, k]), given_N)
+            posterior_N2 = model.posterior(pairs_N2K[..., k], given_N)
             quality_NK[:, k] = posterior_N2[np.arange(len(given_N)), given_N]
         found = {}
         for n in np.flatnonzero((quality_NK < 0.5).any(axis=1)).tolist():
@@ -253,36 +254,65 @@ def share_of_labels(rows: LabelPredictions, confidence: Confidence) -> Estimate:
     Every resample has its own thresholds and confusions. The interval is of chance among rows alone: mistakes that
     follow from the texts are learned by the model and not counted, and rows that it finds hard are.
     """
-    probabilities_NK, given_N = rows.probabilities[rows.judged], rows.given[rows.judged]
-    return _bootstrapped(
-        lambda draw_N: confident_learning.share(probabilities_NK[draw_N], given_N[draw_N]),
-        probabilities_NK.shape,
-        confidence,
-    )
+    probabilities_NK = calibration_of(rows).probabilities(rows.probabilities[rows.judged])
+    logs_NK, given_N = np.log(np.maximum(probabilities_NK, TINY)), rows.given[rows.judged]
+
+    def share(draw_N: Index) -> float:
+        return float(confident_learning.suspects(probabilities_NK[draw_N], logs_NK[draw_N], given_N[draw_N]).mean())
+
+    return _bootstrapped(share, probabilities_NK.shape, confidence)
 
 
 def share_of_label_sets(rows: LabelPredictions, confidence: Confidence) -> Estimate:
     """Return the share of rows with a wrong label, likewise."""
 
+    pairs_N2K = calibration_of(rows).pairs(rows.probabilities)
+    logs_N2K = np.log(np.maximum(pairs_N2K, TINY))
+
     def share(draw_N: Index) -> float:
         suspect_N = np.zeros(len(draw_N), dtype=bool)
         for k in range(rows.probabilities.shape[1]):
-            given_N, pair_N2 = rows.given[draw_N, k].astype(np.intp), _binary(rows.probabilities[draw_N, k])
-            posterior_N2 = NoiseModel.fit(pair_N2, given_N).posterior(pair_N2, given_N)
-            suspect_N |= confident_learning.is_suspect(posterior_N2, given_N)
+            given_N, pair_N2 = rows.given[draw_N, k].astype(np.intp), pairs_N2K[draw_N, :, k]
+            suspect_N |= confident_learning.suspects(pair_N2, logs_N2K[draw_N, :, k], given_N)
         return float(suspect_N.mean())
 
     return _bootstrapped(share, rows.probabilities.shape, confidence)
 
 
-def unexplained(probabilities_NK: Floats, given_N: Index) -> float:
-    """Return the mean probability that a row carries another label, going by its text alone.
+def unexplained(rows: LabelPredictions, confidence: Confidence) -> Estimate:
+    """Return the mean calibrated probability that a row carries another label than its own, going by its text.
 
-    The probabilities are brought to the temperature that fits the labels best.
+    So many labels would be wrong if they told nothing that the texts do not.
     """
-    logs_NK = np.log(np.maximum(probabilities_NK, 1e-12))
-    fitted = calibration.fit(logs_NK, given_N, "temperature").apply(logs_NK)
-    return float(1 - fitted[np.arange(len(given_N)), given_N].mean())
+    probabilities_NK = calibration_of(rows).probabilities(rows.probabilities[rows.judged])
+    other_N = 1 - probabilities_NK[np.arange(len(probabilities_NK)), rows.given[rows.judged]]
+    return estimates(lambda draws_BN: {"share": other_N[draws_BN].mean(axis=1)}, len(other_N), confidence)["share"]
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What makes out-of-fold probabilities as sure as the labels bear out, of models that are too sure or too timid."""
+
+    calibration: Calibration
+
+    def probabilities(self, probabilities_NK: Floats) -> Floats:
+        """Return calibrated probabilities, N x K."""
+        return self.calibration.apply(np.log(np.maximum(probabilities_NK, TINY)))
+
+    def pairs(self, probabilities_NK: Floats) -> Floats:
+        """Return N x 2 x K, calibrated: that each of K labels does not apply, and that it does."""
+        pairs_N2K = np.stack([1 - probabilities_NK, probabilities_NK], axis=1)
+        flat = self.probabilities(pairs_N2K.transpose(0, 2, 1).reshape(-1, 2))
+        return flat.reshape(*probabilities_NK.shape, 2).transpose(0, 2, 1)
+
+
+def calibration_of(rows: LabelPredictions) -> Temperature:
+    """Return the temperature that fits the labels of training rows best (Guo et al., ICML 2017)."""
+    probabilities, given = rows.probabilities[rows.judged], rows.given[rows.judged]
+    if given.ndim == 2:
+        probabilities = np.stack([1 - probabilities, probabilities], axis=-1).reshape(-1, 2)
+        given = given.reshape(-1).astype(np.intp)
+    return Temperature(calibration.fit(np.log(np.maximum(probabilities, TINY)), given, "temperature"))
 
 
 def confusions(given: Sequence[Gold], verdicts: RowVerdicts) -> tuple[LabelConfusion, ...]:
@@ -300,10 +330,6 @@ def confusions(given: Sequence[Gold], verdicts: RowVerdicts) -> tuple[LabelConfu
             counts[carried, str(suggested)] += 1
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(LabelConfusion(*pair, rows) for pair, rows in ranked)
-
-
-def _binary(probability_N: Floats) -> Floats:
-    return np.stack([1 - probability_N, probability_N], axis=1)
 
 
 def _bootstrapped(measure: Callable[[Index], float], shape: tuple[int, ...], confidence: Confidence) -> Estimate:

@@ -75,11 +75,12 @@ def _of_train(audit: LabelAudit) -> Iterator[Finding]:
             yield Finding(headline=headline, severity="note", rows=train.suspect, where=ids, do=review)
         return
     severity: Severity = "warning" if train.share.low >= FEW and is_reliable(audit) else "note"
-    headline = f"{interval(train.share)} of the training labels look wrong ({train.suspect:,} of {train.rows:,} rows)."
+    headline = f"{interval(train.share)} of the training labels look wrong ({train.suspect:,} of {train.rows:,} rows)"
+    headline += "." if audit.unexplained is None else f", up to {percent(audit.unexplained.value)} may be."
     if not is_reliable(audit) and audit.agreement is not None:
         headline += (
-            f" {audit.method} agrees with only {percent(audit.agreement.value)} of the labels: "
-            "rows that look wrong may just be hard."
+            f" {audit.method} predicts the labels of only {percent(audit.agreement.value)} of the rows: those that "
+            "look wrong may just be hard."
         )
     if train.suspect:
         yield Finding(headline=headline, severity=severity, rows=train.suspect, where=ids, do=review)

@@ -51,8 +51,9 @@ def paragraphs(audit: LabelAudit) -> list[str]:
     """Return what the figures rest on, and what they leave out."""
     times = counted(audit.folds, "time")
     trained = (
-        f"{audit.method} ({audit.description}) was trained {times}, each time without one fold of the training rows. Every "
-        "row is judged by the model that has not learned from it; validation and test rows by a model of all training rows."
+        f"{audit.method} ({audit.description}) was trained {times}, each time without one fold of the training rows. "
+        "Every row is judged by the model that has not learned from it; validation and test rows by a model of all "
+        "training rows."
     )
     if audit.agreement is not None:
         trained += f" It agrees with {estimate(audit.agreement)} of the training labels."
@@ -60,14 +61,14 @@ def paragraphs(audit: LabelAudit) -> list[str]:
     if train is None or train.share is None:
         return [trained]
     text = (
-        f"The {level(audit.confidence)} interval of the share of wrong labels is of chance among the rows. Two things move "
-        "the estimate itself: mistakes that follow a pattern are learned by the model and look right, and right labels on "
-        "hard texts look wrong."
+        f"The {level(audit.confidence)} interval of the share of wrong labels is of chance among the rows. Two things "
+        "move the estimate itself: mistakes that follow a pattern are learned by the model and look right, and right "
+        "labels on hard texts look wrong."
     )
     if audit.unexplained is not None:
         text += (
-            f" Going by the texts alone, {share(audit.unexplained)} of the labels could be others, which is as many wrong "
-            "labels as are to be expected at most."
+            f" At most {estimate(audit.unexplained)} are to be expected: so many would be wrong if the labels told "
+            "nothing that the texts do not tell the model."
         )
     return [trained, text]
 

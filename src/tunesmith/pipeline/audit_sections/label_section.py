@@ -77,7 +77,8 @@ def audit(data: AuditInput) -> LabelAudit | None:
     of_target = _verdicts(predicted, train_rows, held_rows)
     judged = _Judged(train_rows, held_rows, of_target, (votes[: len(splits.train)], votes[len(splits.train) :]))
     suspects = sorted([*_suspects(data, predicted, judged, 0), *_suspects(data, predicted, judged, 1)], key=_rank)
-    contents = {row.id: review_file.content_of(row) for row in (*splits.train, *held_out)}
+    ids = {suspect.id for suspect in suspects}
+    contents = {row.id: review_file.content_of(row) for row in (*splits.train, *held_out) if row.id in ids}
     review_file.write(data.folder, suspects, contents, jsonl=data.review_jsonl)
     say(f"labels: {len(suspects):,} suspect rows in {data.folder.path / review_file.NAME}")
     share, agreement, unexplained = _estimates(predicted, train_rows, confidence)
@@ -107,8 +108,9 @@ def gold_of(row: Example) -> Gold:
     return row.gold
 
 
-def _rank(suspect: SuspectLabel) -> tuple[float, str]:
-    return suspect.quality, suspect.id
+def _rank(suspect: SuspectLabel) -> tuple[bool, float, str]:
+    """Rows that the annotators contradict come first, then those whose label is least probable."""
+    return "votes" not in suspect.reason, suspect.quality, suspect.id
 
 
 def _beside(
@@ -139,7 +141,7 @@ def _verdicts(
 
 def _estimates(
     predicted: OutOfFold, train: LabelPredictions, confidence: Confidence
-) -> tuple[Estimate | None, Estimate | None, float | None]:
+) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
     """Return the share of wrong training labels, how often the method agrees, and what it cannot explain."""
     target = predicted.target
     if isinstance(target, Number):
@@ -152,8 +154,7 @@ def _estimates(
     agreement = Estimate.share(int(right.sum()), len(right), confidence.level)
     if not train.judged.any():
         return None, agreement, None
-    unexplained = label_errors.unexplained(train.probabilities[train.judged], train.given[train.judged])
-    return label_errors.share_of_labels(train, confidence), agreement, unexplained
+    return label_errors.share_of_labels(train, confidence), agreement, label_errors.unexplained(train, confidence)
 
 
 def _suspects(data: AuditInput, predicted: OutOfFold, judged: _Judged, part: int) -> list[SuspectLabel]:
@@ -203,7 +204,8 @@ def _neighbours(
         similarity_MN = predicted.features.similarities(chosen, held_out=held_out)
         for n, similarity_N in zip(chosen.tolist(), similarity_MN, strict=True):
             similarity_N[carried_N == numbers.get(gold_of(rows[n]), -1)] = -1.0
-            best = np.argsort(-similarity_N, kind="stable")[:NEIGHBOURS].tolist()
+            nearest = np.argpartition(-similarity_N, min(NEIGHBOURS, len(train) - 1))[:NEIGHBOURS].tolist()
+            best = sorted(nearest, key=lambda k, of=similarity_N: (-of[k], k))  # type: ignore[misc]
             found[n] = tuple(
                 Neighbour(train[k].id, train[k].text, gold_of(train[k]), round(float(similarity_N[k]), 4))
                 for k in best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,10 +35,13 @@ class TextFeatures:
 
     def similarities(self, rows: Index, *, held_out: bool) -> Floats:
         """Return the cosine similarity of some rows to every training row: rows x N."""
-        units_ND = _unit(self.train)
-        chosen = _unit(self.held_out[rows]) if held_out else units_ND[rows]
-        product = chosen @ units_ND.T
+        chosen = _unit(self.held_out[rows]) if held_out else self._units[rows]
+        product = chosen @ self._units.T
         return np.asarray(product.toarray() if hasattr(product, "toarray") else product, dtype=np.float64)
+
+    @cached_property
+    def _units(self) -> Any:
+        return _unit(self.train)
 
 
 def bag_of_words(train: Sequence[Example], held_out: Sequence[Example], settings: Linear) -> TextFeatures:
