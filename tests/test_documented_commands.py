@@ -159,6 +159,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, (source, settings) in made.items():
         tunesmith.train(source, settings, run_dir=place / name, quiet=True)
+    tunesmith.audit(str(place / "reviews.csv"), method="linear", output=place / "audit")
     shutil.copytree(place / "runs/assistant", place / "runs/A")
     answers = [
         {"prompt": row.prompt, "reference": row.reference, "response": row.reference}

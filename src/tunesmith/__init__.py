@@ -13,6 +13,7 @@ _HOMES = {
     "TextClassifier": "tunesmith.estimators",
     "TextMultilabelClassifier": "tunesmith.estimators",
     "TextRegressor": "tunesmith.estimators",
+    "apply_review": "tunesmith.pipeline.commands.apply_review",
     "audit": "tunesmith.pipeline.commands.audit",
     "chat": "tunesmith.pipeline.commands.chat",
     "check": "tunesmith.pipeline.commands.check",

@@ -229,17 +229,7 @@ class LinearPredictor:
 
     def features(self, example: Example) -> tuple[NDArray[np.int64], Floats]:
         """Return the numbers of the n-grams of an example that the vocabulary has, ascending, and their values."""
-        known = (self.vocabulary.get(gram) for gram in BagOfWords(self.settings)(example))
-        counts = Counter(index for index in known if index is not None)
-        indices = np.fromiter(sorted(counts), dtype=np.int64)
-        values = np.array([counts[i] for i in indices], dtype=np.float64)
-        return indices, self._values(indices, values) if counts else values
-
-    def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
-        if self.idf is None:
-            return counts
-        values = (1 + np.log(counts)) * self.idf[indices]
-        return np.asarray(values / np.linalg.norm(values), dtype=np.float64)
+        return features_of(example, self.vocabulary, self.idf, self.settings)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,6 +249,23 @@ class LinearPredictor:
         regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
         target, settings = text_targets.of_settings(content), Linear(**content["settings"])
         return cls(target, settings, vocabulary, tensors.get("idf"), regression)
+
+
+def features_of(
+    example: Example, vocabulary: Mapping[str, int], idf: Floats | None, settings: Linear
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return the numbers of the n-grams of an example that a vocabulary has, ascending, and their values.
+
+    idf: inverse document frequency of each n-gram; None for plain counts.
+    """
+    known = (vocabulary.get(gram) for gram in BagOfWords(settings)(example))
+    counts = Counter(index for index in known if index is not None)
+    indices = np.fromiter(sorted(counts), dtype=np.int64)
+    values = np.array([counts[i] for i in indices], dtype=np.float64)
+    if idf is None or not counts:
+        return indices, values
+    values = (1 + np.log(values)) * idf[indices]
+    return indices, np.asarray(values / np.linalg.norm(values), dtype=np.float64)
 
 
 def read(file: Path) -> dict[str, Floats]:
@@ -284,14 +291,19 @@ def fit(examples: Sequence[Example], target: Target, settings: Linear, weights: 
 
     table = vectorize(examples, settings)
     if not table.vocabulary:
-        raise TrainingError(
-            "cannot fit a bag of words: no n-gram of the training texts is left",
-            found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
-            do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
-        )
+        raise no_ngram(len(examples), settings)
     regression = fit_head(table.features, examples, target, settings, weights)
     vocabulary = {gram: index for index, gram in enumerate(table.vocabulary)}
     name = solver(*table.features.shape, len(target.labels))
     notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "newton" else name)
     predictor = LinearPredictor(target, settings, vocabulary, table.idf, regression)
     return TrainResult(predictor, regression.size, regression.size, notes)
+
+
+def no_ngram(texts: int, settings: Linear) -> TrainingError:
+    """Return the error for training texts without any n-gram."""
+    return TrainingError(
+        "cannot fit a bag of words: no n-gram of the training texts is left",
+        found=f"{texts} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
+        do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
+    )

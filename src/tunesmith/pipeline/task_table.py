@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import data, hardware
+from tunesmith.data import annotator_votes
 from tunesmith.evaluation import metrics, multilabel_scores, responses, slices, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
@@ -166,4 +167,5 @@ def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:
 
 def read_splits(recipe: Recipe) -> Splits:
     """Read a recipe's data as its task does."""
-    return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader, recipe.evaluate.slices)
+    used_later = [*recipe.evaluate.slices, *annotator_votes.columns(recipe.data.votes)]
+    return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader, used_later)

@@ -220,6 +220,17 @@ def fit_probe(
     weights: Floats,
 ) -> TrainResult:
     """Embed the training texts once and fit the regression on them. weights: one per label."""
+    check_encoder(encoder, examples, settings)
+    features, cut = embed(encoder, examples, settings)
+    head = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
+    trainable = head.weight.size + head.bias.size
+    total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
+    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
+    return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
+
+
+def check_encoder(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> None:
+    """Raise ModelError unless the encoder gives the first example an embedding."""
     try:
         embed(encoder, examples[:1], settings)
     except (AttributeError, TypeError, ValueError) as error:  # not one hidden state a token
@@ -227,12 +238,6 @@ def fit_probe(
         raise ModelError(
             f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
         ) from error
-    features, cut = embed(encoder, examples, settings)
-    head = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
-    trainable = head.weight.size + head.bias.size
-    total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
-    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
-    return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:

@@ -23,6 +23,7 @@ from tunesmith.recipe.values import (
     Size,
     Tree,
     as_list,
+    label_keys,
     labels,
     no_as_text,
     numbers,
@@ -97,6 +98,15 @@ class Data(Section):
     are numbers in their order, and says so; `none` takes them as names."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
+    votes: (
+        str
+        | tuple[str, ...]
+        | Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(label_keys)]
+        | None
+    ) = None
+    """The labels of several annotators, which `audit` compares with the given one: a column with a list of labels, a
+    column for each annotator, or a column with the number of votes for each label, `{spam: votes_spam, ham: votes_ham}`
+    (a list of such columns stands in the order of the labels)."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
     """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
     ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns. `text`
@@ -341,6 +351,8 @@ class Recipe(Section):
             raise ValueError("evaluate.metric_for_comparison is cost: set decide.costs")
         if self.train.loss == "ordinal" and (self.task != "classification" or self.data.label_order == "none"):
             raise ValueError("train.loss is ordinal, which is for ordered labels of task classification")
+        if self.task != "classification" and self.data.votes is not None:
+            raise ValueError("data.votes, the labels of several annotators, are for task classification")
         raw = self.task == "instruction" and self.data.format == "text"
         if raw and (self.evaluate.max_responses != 0 or self.evaluate.num_samples or self.prompt.template != "plain"):
             raise ValueError(

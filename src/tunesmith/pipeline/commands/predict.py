@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeAlias
 
 from tunesmith import data, records, runs
 from tunesmith.console import printable, warn
-from tunesmith.data import conversations, files, frames
+from tunesmith.data import conversations, files, frames, spreadsheets
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
 from tunesmith.pipeline.task_table import task_of
@@ -31,9 +30,6 @@ COLUMNS = ("id", "prompt", "response", "tokens", "ended", "reference")
 """What is shown of a response."""
 READ = {*COLUMNS[1:], *conversations.COLUMNS}
 """The columns of a source that a response's own take the place of."""
-FORMULA = re.compile("[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that spreadsheets may run (https://owasp.org/www-community/attacks/CSV_Injection)."""
-NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+|inf(inity)?|nan)(e[+-]?\d+)? ?%?", re.IGNORECASE)
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
 LABELS, VALUE = "predicted_labels", "predicted_value"
 ABSTAINED, LABEL_SET = "abstained", "label_set"
@@ -216,19 +212,15 @@ def table(rows: Sequence[Row], suffix: str, *, keep_formulas: bool = False) -> s
         flat.append(columns)
     names = list(dict.fromkeys(name for row in flat for name in row))
     lines: list[list[Any]] = [names, *([row.get(name) for name in names] for row in flat)]
-    if not keep_formulas and (count := sum(_is_formula(cell) for line in lines for cell in line)):
+    if not keep_formulas and (count := sum(spreadsheets.is_formula(cell) for line in lines for cell in line)):
         warn(
             f"{counted(count, 'cell')} that a spreadsheet would run as a formula (=, +, -, @, tab or line end first) "
             "got a ' before the text; --keep-formulas writes them as they are"
         )
-        lines = [[f"'{cell}" if _is_formula(cell) else cell for cell in line] for line in lines]
+        lines = [[spreadsheets.escape(cell) for cell in line] for line in lines]
     out = io.StringIO()
     csv.writer(out).writerows(lines)
     return out.getvalue()
-
-
-def _is_formula(cell: object) -> bool:
-    return isinstance(cell, str) and FORMULA.match(cell) is not None and NUMBER.fullmatch(cell) is None
 
 
 def _json_rows(run: Run, source: str | None) -> list[object] | None:

@@ -5,19 +5,27 @@ What a method needs is imported when it runs: a linear model is trained and serv
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tunesmith import processes
+from tunesmith import processes, recipe as recipes
+from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError
-from tunesmith.pipeline.fitting import inspection
+from tunesmith.pipeline.fitting import inspection, text_features
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.text_features import TextFeatures
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import Splits
+from tunesmith.types import Example, Splits
+
+if TYPE_CHECKING:
+    from tunesmith.prediction.classify import Encoder
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 WEIGHTS = ("safetensors", "adapter", "pth")
@@ -52,6 +60,10 @@ class Method:
     def fit(self, job: Job) -> TrainResult:
         """Train."""
         raise NotImplementedError
+
+    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures | None:
+        """Return the features that a regression is fitted to; None where more than a regression is trained."""
+        return None
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         """Return the predictor in a model folder. recipe: the run's."""
@@ -104,6 +116,9 @@ class LinearMethod(Method):
 
         return linear.fit(job.splits.train, job.target, job.recipe.linear, job.weights())
 
+    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures:
+        return text_features.bag_of_words(train, held_out, recipe.linear)
+
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.models.linear import LinearPredictor
 
@@ -130,14 +145,22 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
-        from tunesmith.models import pretrained
         from tunesmith.prediction import classify
 
         recipe, splits = job.recipe, job.splits
+        encoder = self._encoder(recipe)
+        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+
+    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures:
+        return text_features.embeddings(self._encoder(recipe), train, held_out, recipe.probe)
+
+    def _encoder(self, recipe: Recipe) -> Encoder:
+        from tunesmith.models import pretrained
+        from tunesmith.prediction import classify
+
         tokenizer = pretrained.tokenizer(recipe.model)
         body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
-        encoder = classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
-        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+        return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.prediction.classify import ProbePredictor
@@ -242,6 +265,8 @@ VARIANTS = {
     "qlora": {"adapter.kind": "qlora"},
 }
 """What follows a method's name behind a colon -> settings."""
+OWN = ("learning_rate", "freeze")
+"""Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
 
 
 def variants(method: str) -> dict[str, str]:
@@ -252,6 +277,26 @@ def variants(method: str) -> dict[str, str]:
             f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
         )
     return {"method": name, **(VARIANTS[variant] if variant else {})}
+
+
+def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return a method's defaults for what a recipe sets for another method, the one that it names."""
+    defaults = recipes.load({}, [f"task={recipe.task}", *variant])
+    if "method" not in recipe.model_fields_set or find(defaults) is find(recipe):
+        return []
+    own = {"adapter": recipe.adapter.model_fields_set, "train": recipe.train.model_fields_set & set(OWN)}
+    content = defaults.model_dump(mode="json")
+    words = {f"{section}.{name}": content[section][name] for section in own for name in sorted(own[section])}
+    if words:
+        note = f"note: {defaults.method} is trained with its defaults of {', '.join(words)}"
+        say(f"{note}: the recipe sets them for {recipe.method}")
+    return [f"{name}={json.dumps(value)}" for name, value in words.items()]
+
+
+def of_method(recipe: Recipe, method: str) -> Recipe:
+    """Return the recipe with another method, as `compare --methods` names it. Raises RecipeError."""
+    variant = [f"{key}={value}" for key, value in variants(method).items()]
+    return recipes.load(recipe, [*defaults_for(variant, recipe), *variant])
 
 
 def find(recipe: Recipe) -> Method:
