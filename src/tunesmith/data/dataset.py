@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from tunesmith.data import cells, conversations, duplicates, examples, sources, splits
+from tunesmith.data import cells, conversations, duplicates, examples, nested_subsets, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
@@ -134,7 +134,7 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
         if reader.check_train is not None:
             reader.check_train(rows_by_split["train"])
         rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata)
-        rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
+        rows_by_split, left_out = _sampled(rows_by_split, split, seed, reader.strata)
         notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *left_out]
         test = rows_by_split.get("test", ())
         groups = len({row.group for row in test})
@@ -159,6 +159,16 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
             made=tuple(name for name in SPLITS if name in sizes),
             notes=merge(notes),
         )
+
+
+def _sampled(
+    rows_by_split: RowsBySplit, split: Split, seed: int, strata: splits.Strata
+) -> tuple[RowsBySplit, list[DataNote]]:
+    """Return at most as many rows of each split as the settings say, and notes on what is left out."""
+    rows_by_split, notes = splits.sample(rows_by_split, split.max_samples, seed, strata)
+    part = seed if split.train_samples_seed is None else split.train_samples_seed
+    train, more = nested_subsets.sample_train(rows_by_split["train"], split.max_train_samples, part, strata)
+    return {**rows_by_split, "train": train}, [*notes, *more]
 
 
 def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:

@@ -215,6 +215,15 @@ class LinearPredictor:
     def with_model(self, model: object) -> LinearPredictor:
         return self
 
+    def embeddings(self, examples: Sequence[Example]) -> Any:
+        """Return the weighted n-grams of examples as a CSR matrix, examples x n-grams."""
+        from scipy import sparse
+
+        rows = [self.features(example) for example in examples]
+        ends = np.cumsum([0, *(len(indices) for indices, _ in rows)])
+        indices, values = (np.concatenate([np.zeros(0), *parts]) for parts in zip(*rows, strict=True))
+        return sparse.csr_matrix((values, indices.astype(np.int32), ends), (len(examples), len(self.vocabulary)))
+
     def _logits(self, examples: Sequence[Example]) -> Floats:
         regression = self.regression
         columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from tunesmith import records
 from tunesmith.console import say, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
+from tunesmith.data.duplicates import Key, text_key
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
@@ -72,6 +73,33 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True)
+class RememberingEncoder(Encoder):
+    """An encoder that computes each text once, whatever is fitted to its rows afterwards.
+
+    `rows` must always be given the same `read`.
+    """
+
+    memory: dict[Key, NDArray[np.float32]] = field(default_factory=dict)
+    """The row of each text so far."""
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> RememberingEncoder:
+        """Return an encoder with an empty memory."""
+        return cls(encoder.model, encoder.tokenizer, encoder.max_length, encoder.max_tokens, encoder.layout)
+
+    def rows(
+        self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
+    ) -> tuple[Floats, list[DataNote]]:
+        """Return the rows of all examples; the notes are of those that were not in the memory."""
+        new = {text_key(example): example for example in examples if text_key(example) not in self.memory}
+        changes: list[DataNote] = []
+        if new:
+            rows, changes = super().rows(list(new.values()), read, title)
+            self.memory.update(zip(new, rows.astype(np.float32), strict=True))
+        return np.array([self.memory[text_key(example)] for example in examples], dtype=np.float64), changes
 
 
 @dataclass(frozen=True)
@@ -184,6 +212,10 @@ class ProbePredictor(EncodedPredictor):
     def parts(self) -> ModelParts:
         head = ProbeHead(self.settings, self.regression.weight, self.regression.bias)
         return replace(super().parts(), head=head)
+
+    def embeddings(self, examples: Sequence[Example]) -> Floats:
+        """Return what the regression reads, examples x hidden size."""
+        return embed(self.encoder, examples, self.settings)[0]
 
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
         """Return K logits for each example; for two classes the first is 0."""

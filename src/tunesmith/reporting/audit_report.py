@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tunesmith.reporting import page
+from tunesmith.reporting import curve_report, page
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import plain, sign
@@ -15,7 +15,8 @@ SHOWN = 3
 
 def html(report: AuditReport) -> str:
     """Return the report as one self-contained page."""
-    return page.render("audit.html.j2", report=report, verdict=headline(report))
+    values = {"curve_rows": curve_report.rows, "gain": curve_report.gain, "law": curve_report.law}
+    return page.render("audit.html.j2", report=report, verdict=headline(report), **values)
 
 
 def markdown(report: AuditReport) -> str:
@@ -25,7 +26,11 @@ def markdown(report: AuditReport) -> str:
         f"- **{finding.severity}**: {plain(finding.headline)} {plain(finding.do)}".rstrip()
         for finding in report.findings
     ]
-    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), sign(report)]) + "\n"
+    sections = [
+        *(curve_report.curve_parts(report.learning_curve) if report.learning_curve else ()),
+        *(curve_report.labelling_parts(report.active_labelling) if report.active_labelling else ()),
+    ]
+    return "\n\n".join([*parts[:2], "\n".join(parts[2:]), *sections, sign(report)]) + "\n"
 
 
 def headline(report: AuditReport) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
+from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.console import say
 from tunesmith.data import summary
+from tunesmith.errors import RecipeError, RunError, TunesmithError
 from tunesmith.pipeline import in_memory
 from tunesmith.pipeline.audit_sections import (
+    active_labelling_section,
     conversation_section,
     duplicate_section,
     label_section,
@@ -17,10 +21,13 @@ from tunesmith.pipeline.audit_sections import (
     text_section,
 )
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
+from tunesmith.pipeline.audit_sections.learning_curve_section import CurvePlan
 from tunesmith.pipeline.commands.train import short_name, source_name
 from tunesmith.pipeline.task_table import read_splits
+from tunesmith.recipe import Recipe
 from tunesmith.reporting import audit_report
 from tunesmith.reporting.audit_schema import Audit, AuditReport
+from tunesmith.runs import Run
 
 SECTIONS = {
     "duplicates": duplicate_section.audit,
@@ -29,6 +36,29 @@ SECTIONS = {
     "conversations": conversation_section.audit,
 }
 """The parts of every audit."""
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CurveSettings:
+    """What a learning curve is made of; None for the defaults."""
+
+    methods: tuple[str, ...] | None = None
+    """As in `compare --methods`; by default those that are fitted in little time."""
+    seeds: tuple[int, ...] | None = None
+    """Of the orders in which rows are taken, and of the trainings; by default three."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlan:
+    """plan.json: what an audit does with recipe.yaml, so that one that was stopped goes on."""
+
+    method: str
+    learning_curve: CurveSettings | None = None
+    unlabelled: str | None = None
+    next_rows: int = 100
+    fingerprint: str = ""
+    """Of the data."""
 
 
 def audit(
@@ -36,26 +66,62 @@ def audit(
     overrides: Sequence[str] = (),
     *,
     method: str = "probe",
-    learning_curve: bool = False,
+    learning_curve: bool | CurveSettings = False,
+    unlabelled: object = None,
+    next_rows: int = 100,
     output: str | Path | None = None,
+    resume: str | Path | None = None,
 ) -> Audit:
     """Look at the data of a recipe, a source or a run, and say what is wrong with it and what more of it would bring.
 
     source: a recipe, data (path, name, or table in memory), or a run, whose recipe is taken. method: gives the
-    probabilities by which wrong labels are found. output: an empty or new folder instead of one under `output_dir`.
+    probabilities by which wrong labels, and rows to label, are found. learning_curve: train on growing parts of the
+    data. unlabelled: rows (path, name, or table) of which `next_rows` are chosen to be labelled next. output: an empty
+    or new folder instead of one under `output_dir`. resume: instead of a source, the folder of an audit that was
+    stopped; what was trained for its learning curve is kept.
     """
+    if resume is not None:
+        if source is not None or overrides or output:
+            raise RecipeError("a resumed audit keeps its source and settings", do="leave all but --resume out")
+        folder = Run(Path(resume))
+        if not (folder.path / PLAN).is_file():
+            raise RunError(f"{resume} is not the folder of an audit", expected=f"a folder with {PLAN}")
+        return _audit(folder.recipe, folder.load(PLAN, AuditPlan), folder)
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
+    settings = CurveSettings() if learning_curve is True else learning_curve or None
+    pool = None if unlabelled is None else str(in_memory.kept_path(unlabelled))
+    return _audit(recipe, AuditPlan(method, settings, pool, next_rows), None, output)
+
+
+def _audit(recipe: Recipe, plan: AuditPlan, folder: Run | None, output: str | Path | None = None) -> Audit:
     splits = read_splits(recipe)
-    folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
-    data = AuditInput(recipe, splits, folder, method)
+    fingerprint = splits.fingerprints["data"]
+    if plan.fingerprint not in ("", fingerprint):
+        raise RunError(
+            "the data has changed since the audit began",
+            expected=f"fingerprint {plan.fingerprint[:12]}",
+            found=fingerprint[:12],
+            do="restore the data, or start a new audit",
+        )
+    curve = plan.learning_curve
+    planned = learning_curve_section.plan(recipe, splits, curve.methods, curve.seeds) if curve else None
+    pool = None
+    if plan.unlabelled:
+        pool = active_labelling_section.read(recipe, splits, plan.method, plan.unlabelled, plan.next_rows)
+    if folder is None:
+        folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
+        folder.write(runs.RECIPE, recipes.dump(recipe))
+        folder.write(PLAN, replace(plan, fingerprint=fingerprint))
+    data = AuditInput(recipe, splits, folder, plan.method)
     parts = {name: part(data) for name, part in SECTIONS.items()}
     report = AuditReport(
         title=runs.data_name(source_name(recipe)),
         task=recipe.task,
         data=summary.summarize(splits, source_name(recipe)),
-        learning_curve=learning_curve_section.audit(data) if learning_curve else None,
+        learning_curve=_learning_curve(data, planned) if planned else None,
+        active_labelling=active_labelling_section.audit(data, pool) if pool else None,
         **parts,  # type: ignore[arg-type]
     )
     folder.write("audit.json", report)
@@ -63,3 +129,11 @@ def audit(
     folder.write("report.html", audit_report.html(report))
     say(f"audited {source_name(recipe)} in {folder.path}")
     return Audit(folder.path, report)
+
+
+def _learning_curve(data: AuditInput, planned: CurvePlan) -> LearningCurveAudit:
+    try:
+        return learning_curve_section.audit(data, planned)
+    except (KeyboardInterrupt, TunesmithError):
+        say(f"audit: to train the rest of the learning curve: tunesmith audit --resume {data.folder.path}")
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tunesmith.pipeline import in_memory, run_names, run_report, seeds as repeat
 from tunesmith.pipeline.commands.train import short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
-from tunesmith.pipeline.fitting.methods import find, variants
+from tunesmith.pipeline.fitting.methods import defaults_for, variants
 from tunesmith.pipeline.task_table import TASKS, RunReport
 from tunesmith.recipe import Recipe, Source
 from tunesmith.reporting.format import counted
@@ -47,8 +46,6 @@ class ComparisonPlan:
 
 
 PLAN = "plan.json"
-OWN = ("learning_rate", "freeze")
-"""Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
 
 
 def compare(
@@ -139,27 +136,13 @@ def plans(
         planned = []
         for method in chosen:
             variant = [f"{key}={value}" for key, value in variants(method).items()]
-            words = [*_defaults_for(variant, base), *overrides, *variant]
+            words = [*defaults_for(variant, base), *overrides, *variant]
             planned.append((method.replace(":", "-"), _recipe(sources[0], words)))
         return planned
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
     loaded = [_recipe(source, overrides) for source in sources]
     return [(f"{number}-{recipe.method}", recipe) for number, recipe in enumerate(loaded, 1)]
-
-
-def _defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
-    """Return a method's defaults for what a recipe sets for another method, the one that it names."""
-    defaults = recipes.load({}, [f"task={recipe.task}", *variant])
-    if "method" not in recipe.model_fields_set or find(defaults) is find(recipe):
-        return []
-    own = {"adapter": recipe.adapter.model_fields_set, "train": recipe.train.model_fields_set & set(OWN)}
-    content = defaults.model_dump(mode="json")
-    words = {f"{section}.{name}": content[section][name] for section in own for name in sorted(own[section])}
-    if words:
-        note = f"note: {defaults.method} is trained with its defaults of {', '.join(words)}"
-        say(f"{note}: the recipe sets them for {recipe.method}")
-    return [f"{name}={json.dumps(value)}" for name, value in words.items()]
 
 
 def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:

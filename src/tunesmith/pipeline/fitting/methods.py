@@ -5,9 +5,13 @@ What a method needs is imported when it runs: a linear model is trained and serv
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tunesmith import processes
+from tunesmith import processes, recipe as recipes
+from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
@@ -18,6 +22,9 @@ from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
+
+if TYPE_CHECKING:
+    from tunesmith.prediction.classify import Encoder
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 WEIGHTS = ("safetensors", "adapter", "pth")
@@ -35,6 +42,8 @@ class Method:
     export_targets: tuple[str, ...] = ("safetensors",)
     weighs_rows: bool = False
     """Whether training rows may have weights."""
+    refits_cheaply: bool = False
+    """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
 
@@ -51,6 +60,13 @@ class Method:
 
     def fit(self, job: Job) -> TrainResult:
         """Train."""
+        raise NotImplementedError
+
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        """Return what does the same as `fit` for jobs on parts of the same rows, and computes what they share once.
+
+        Only of a method that `refits_cheaply`.
+        """
         raise NotImplementedError
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
@@ -72,7 +88,7 @@ class Method:
         if not self.variants:
             return recipe.method
         trained = "full" if recipe.adapter.kind == "none" else recipe.adapter.kind
-        variant = trained if _learns(recipe) else "untuned"
+        variant = trained if learns(recipe) else "untuned"
         return recipe.method if variant == self.default_variant else f"{recipe.method}:{variant}"
 
     def fallback(self, recipe: Recipe) -> tuple[str, str]:
@@ -87,6 +103,7 @@ class LinearMethod(Method):
 
     tasks = ("classification", "multilabel", "regression")
     weighs_rows = True
+    refits_cheaply = True
 
     def describe(self, recipe: Recipe) -> str:
         kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
@@ -104,6 +121,9 @@ class LinearMethod(Method):
 
         return linear.fit(job.splits.train, job.target, job.recipe.linear, job.weights())
 
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        return self.fit  # which takes less time than to share the counts of n-grams, whose weights are those of a part
+
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.models.linear import LinearPredictor
 
@@ -115,6 +135,7 @@ class ProbeMethod(Method):
 
     tasks = ("classification", "multilabel", "regression")
     weighs_rows = True
+    refits_cheaply = True
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
@@ -130,14 +151,27 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
-        from tunesmith.models import pretrained
         from tunesmith.prediction import classify
 
         recipe, splits = job.recipe, job.splits
+        encoder = self._encoder(recipe)
+        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        from tunesmith.prediction import classify
+
+        encoder = classify.RememberingEncoder.of(self._encoder(recipe))  # every text is embedded once
+        return lambda job: classify.fit_probe(
+            encoder, job.splits.train, job.target, job.recipe.probe, job.recipe.linear, job.weights()
+        )
+
+    def _encoder(self, recipe: Recipe) -> Encoder:
+        from tunesmith.models import pretrained
+        from tunesmith.prediction import classify
+
         tokenizer = pretrained.tokenizer(recipe.model)
         body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
-        encoder = classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
-        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+        return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.prediction.classify import ProbePredictor
@@ -152,7 +186,7 @@ class FineTunedMethod(Method):
     """A pretrained model whose weights, or an adapter beside them, are trained by gradient."""
 
     def describe(self, recipe: Recipe) -> str:
-        if not _learns(recipe):
+        if not learns(recipe):
             return f"untuned {self.model(recipe)}"
         whole = "trained" if _begins_at_random(recipe) else "fine-tuned"
         part = {"none": whole, "embeddings": f"{whole} (embeddings frozen)", "body": "head trained on frozen"}
@@ -215,7 +249,7 @@ class GeneratorMethod(FineTunedMethod):
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
 
-        return finetune.fit(job, generators.prepare) if _learns(job.recipe) else generators.untuned(job)
+        return finetune.fit(job, generators.prepare) if learns(job.recipe) else generators.untuned(job)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.pipeline.fitting import generators
@@ -242,6 +276,8 @@ VARIANTS = {
     "qlora": {"adapter.kind": "qlora"},
 }
 """What follows a method's name behind a colon -> settings."""
+OWN = ("learning_rate", "freeze")
+"""Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
 
 
 def variants(method: str) -> dict[str, str]:
@@ -252,6 +288,31 @@ def variants(method: str) -> dict[str, str]:
             f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
         )
     return {"method": name, **(VARIANTS[variant] if variant else {})}
+
+
+def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return a method's defaults for what a recipe sets for another method, the one that it names."""
+    defaults = recipes.load({}, [f"task={recipe.task}", *variant])
+    if "method" not in recipe.model_fields_set or find(defaults) is find(recipe):
+        return []
+    own = {"adapter": recipe.adapter.model_fields_set, "train": recipe.train.model_fields_set & set(OWN)}
+    content = defaults.model_dump(mode="json")
+    words = {f"{section}.{name}": content[section][name] for section in own for name in sorted(own[section])}
+    if words:
+        note = f"note: {defaults.method} is trained with its defaults of {', '.join(words)}"
+        say(f"{note}: the recipe sets them for {recipe.method}")
+    return [f"{name}={json.dumps(value)}" for name, value in words.items()]
+
+
+def of_method(recipe: Recipe, method: str) -> Recipe:
+    """Return the recipe with another method, as `compare --methods` names it. Raises RecipeError."""
+    variant = [f"{key}={value}" for key, value in variants(method).items()]
+    return recipes.load(recipe, [*defaults_for(variant, recipe), *variant])
+
+
+def refitting(recipe: Recipe) -> list[str]:
+    """Return the names of methods that learn the recipe's task and are fitted to many parts of its rows in no time."""
+    return [name for name, method in METHODS.items() if method.refits_cheaply and recipe.task in method.tasks]
 
 
 def find(recipe: Recipe) -> Method:
@@ -291,7 +352,8 @@ def _regression(recipe: Recipe) -> str:
     return {"regression": "ridge regression"}.get(recipe.task, "logistic regression")
 
 
-def _learns(recipe: Recipe) -> bool:
+def learns(recipe: Recipe) -> bool:
+    """Return whether a recipe trains at all."""
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
