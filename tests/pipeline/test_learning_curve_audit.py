@@ -15,6 +15,7 @@ import tunesmith
 from tests import small_runs, tiny
 from tests.conftest import write_csv
 from tunesmith import cli, recipe as recipes
+from tunesmith.auditing import learning_curves
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.errors import DataError, Interrupted, RecipeError, RunError
 from tunesmith.pipeline.audit_sections import learning_curve_section
@@ -34,6 +35,13 @@ QUICK = ["bootstrap_samples=100", "method=linear"]
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "texts.csv", tiny.texts(400))
+
+
+@pytest.fixture
+def three_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than there are, for methods that take long."""
+    monkeypatch.setattr(learning_curves, "FEWEST", 3)
+    monkeypatch.setattr(learning_curves, "MOST", 3)
 
 
 def curves(
@@ -118,9 +126,11 @@ def test_encoders_are_trained_by_themselves_and_resumed(
     tiny_models: Any,
     tmp_path: Path,
     trained_here: None,
+    three_sizes: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    write_csv(texts, tiny.texts(130))
     train = subprocess.train
     trained: list[tuple[int, int]] = []
 
@@ -145,16 +155,19 @@ def test_encoders_are_trained_by_themselves_and_resumed(
     assert cli.main(["audit", "--resume", str(folder)]) == 0
     report = json.loads((folder / "audit.json").read_text())
     (method,) = report["learning_curve"]["methods"]
-    assert [len(point["seeds"]) for point in method["points"]] == [2] * len(method["points"])
+    assert [len(point["seeds"]) for point in method["points"]] == [2, 2, 2]
+    assert method["rejected"] == "there are only 3 different sizes"
     assert [path.name for path in (folder / "learning_curve" / "encoder").iterdir() if path.is_dir()] == []
     with pytest.raises(RecipeError, match="keeps its source and settings"):
         tunesmith.audit(str(texts), resume=folder)
-    write_csv(texts, tiny.texts(401))
+    write_csv(texts, tiny.texts(131))
     with pytest.raises(RunError, match="has changed since the audit began"):
         tunesmith.audit(resume=folder)
 
 
-def test_instructions_have_a_curve_of_their_loss(model: Path, tmp_path: Path, trained_here: None) -> None:
+def test_instructions_have_a_curve_of_their_loss(
+    model: Path, tmp_path: Path, trained_here: None, three_sizes: None
+) -> None:
     rows = [{"instruction": "Name the topic.", "input": text, "output": label} for text, label in tiny.texts(130)]
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(rows))

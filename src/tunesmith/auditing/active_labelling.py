@@ -64,7 +64,7 @@ class ActiveLabellingAudit:
         """What was found, in a line."""
         found = [
             Finding(
-                headline=f"{self.chosen:,} of {self.pool:,} unlabelled rows are worth labelling next: {self.file}.",
+                headline=f"To label next: {self.chosen:,} of {self.pool:,} unlabelled rows, in {self.file}.",
                 severity="note",
                 rows=self.chosen,
                 where=tuple(row.id for row in self.shown),
@@ -74,8 +74,8 @@ class ActiveLabellingAudit:
         if left_out := self.same_as_labelled + self.repeated:
             found.append(
                 Finding(
-                    headline=f"{left_out:,} of {self.pool:,} unlabelled rows were left out: {self.same_as_labelled:,} "
-                    f"have the text of a labelled row, {self.repeated:,} that of another unlabelled one.",
+                    headline=f"{left_out:,} of {self.pool:,} unlabelled rows repeat a text: {self.same_as_labelled:,} "
+                    f"that of a labelled row, {self.repeated:,} that of another unlabelled one.",
                     severity="note",
                     rows=left_out,
                     do="Leave them out of the pool: labelling them adds nothing.",

@@ -170,14 +170,14 @@ def _fitted(
     rows_S = np.array(curve.rows, dtype=np.float64)
     errors = Errors.of(rows_S, metric.error(curve.scores), metric.error(curve.resampled), generator)
     fitted = power_law.fit_from(errors)
-    rejected = _rejected(fitted, errors, confidence.level, generator)
+    rejected = _rejected(fitted, errors, confidence.level)
     last, level = curve.rows[-1], confidence.level
     band: list[BandPoint] = []
     gain = None
     if rejected is None:
         places = np.geomspace(fitted.law.from_rows, HORIZON * last, BAND_POINTS)
         for rows in sorted({*(round(place) for place in places), last}):
-            low, high = fitted.band(rows, level, generator)
+            low, high = fitted.band(rows, level)
             band.append(BandPoint(rows, _score(metric, fitted.law.error(rows), low, high)))
         most = float(errors.mean[-1])  # no more can be gained than there is
         gained_B = fitted.draws.errors(np.array([last, HORIZON * last])) @ [1.0, -1.0]
@@ -201,7 +201,7 @@ def _fitted(
     return method, fitted
 
 
-def _rejected(fitted: FittedLaw, errors: Errors, level: float, generator: np.random.Generator) -> str | None:
+def _rejected(fitted: FittedLaw, errors: Errors, level: float) -> str | None:
     """Return why a law is not believed; None where it is.
 
     It must not be further from the scores than noise would be, and what would have been said with half of the rows must
@@ -215,7 +215,7 @@ def _rejected(fitted: FittedLaw, errors: Errors, level: float, generator: np.ran
     before = power_law.fit_from(errors.part(half_S), power_law.FEWEST_SIZES - 1)
     if half_S.sum() < power_law.FEWEST_SIZES - 1 or before.p < power_law.REJECTED:
         return "the scores with at most half of the rows are not on a power law"
-    low, high = before.band(float(errors.rows[-1]), level, generator)
+    low, high = before.band(float(errors.rows[-1]), level)
     if not low <= errors.mean[-1] <= high:
         return "what a law says by the scores with at most half of the rows is not the score with all of them"
     return None
@@ -258,7 +258,7 @@ def _findings(
                 headline=f"{crossing.method} {overtakes} {crossing.overtaken} at about {at} training rows "
                 f"[{low}, {high}].",
                 severity="note",
-                do=f"Take {crossing.overtaken} below, {crossing.method} above, if its costs are no matter.",
+                do=f"Take {crossing.overtaken} with fewer rows and {crossing.method} with more, unless costs decide.",
             )
         )
     return found

@@ -8,7 +8,7 @@ every draw. Shapes: S sizes, R seeds, B draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class Errors:
     """What another data set of the same kind would have added to each draw: B x S."""
     weights: Floats
     """1 / variance of the noise that differs between sizes: S."""
+    luck: Floats
+    """Standard normal numbers, how lucky a single data set is in each draw: B."""
     variance: tuple[float, float]
     """Variance between data sets of n rows: the first times n to the power of minus the second."""
 
@@ -85,18 +87,19 @@ class Errors:
             drawn=mean_S + of_rows_BS + of_seeds_BS,
             spread=generator.standard_normal((B, 1)) * np.sqrt(share_S) * sigma_S,
             weights=1 / np.maximum(noise_S, max(TINY, 1e-6 * float(noise_S.max()))),
+            luck=generator.standard_normal(size=(B,)),
             variance=variance,
         )
 
     def part(self, chosen_S: NDArray[np.bool_]) -> Errors:
         """Return the same of some of the sizes."""
-        return Errors(
-            self.rows[chosen_S],
-            self.mean[chosen_S],
-            self.drawn[:, chosen_S],
-            self.spread[:, chosen_S],
-            self.weights[chosen_S],
-            self.variance,
+        return replace(
+            self,
+            rows=self.rows[chosen_S],
+            mean=self.mean[chosen_S],
+            drawn=self.drawn[:, chosen_S],
+            spread=self.spread[:, chosen_S],
+            weights=self.weights[chosen_S],
         )
 
     def sigma(self, rows: float) -> float:
@@ -175,10 +178,9 @@ class FittedLaw:
     p: float
     """How often noise alone is as far from a law."""
 
-    def band(self, rows: float, level: float, generator: np.random.Generator) -> tuple[float, float]:
+    def band(self, rows: float, level: float) -> tuple[float, float]:
         """Return the interval of the error that a single training with so many rows will have."""
-        drawn_B = self.draws.errors(np.array([rows]))[:, 0]
-        drawn_B = drawn_B + self.errors.sigma(rows) * generator.standard_normal(len(drawn_B))
+        drawn_B = self.draws.errors(np.array([rows]))[:, 0] + self.errors.sigma(rows) * self.errors.luck
         low, high = np.quantile(np.maximum(drawn_B, 0), [(1 - level) / 2, (1 + level) / 2])
         value = self.law.error(rows)
         return min(float(low), value), max(float(high), value)

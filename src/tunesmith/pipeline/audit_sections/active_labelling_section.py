@@ -38,6 +38,8 @@ FILE = "next.csv"
 SHOWN = 10
 COMMITTEE = 5
 """Models, each of other training rows, whose predicted numbers say how sure a number is."""
+CLEAR = 0.5
+"""Of a row whose label is ahead of the next by more than this it is not said that two labels are likely."""
 REASON = "reason"
 ADDED = (predict.LABEL, predict.LABELS, predict.VALUE, predict.PROBABILITY, REASON)
 """The columns that are added to those of the pool."""
@@ -75,18 +77,9 @@ def read(recipe: Recipe, splits: Splits, method: str, source: str, count: int) -
     if count < 1:
         raise RecipeError(f"--next is {count}", expected="1 or more")
     settings = new_data.settings(recipe, source)
-    try:
-        examples = new_data.read(settings)
-        columns = new_data.columns(settings)
-    except DataError as error:
-        raise error.within(f"the unlabelled rows of {runs.data_name(source)}") from error
-    if taken := sorted(set(ADDED) & {name for row in columns.values() for name in row}):
-        raise DataError(
-            f"{runs.data_name(source)}: columns that predictions are written to",
-            expected="other names",
-            found=", ".join(taken),
-            do="rename them in the unlabelled rows",
-        )
+    columns = new_data.columns(settings)
+    _check_columns(recipe, runs.data_name(source), {name for row in columns.values() for name in row})
+    examples = new_data.read(settings)
     kept, same, repeated = active_labelling.without_duplicates(
         examples, [*splits.train, *splits.validation, *splits.test]
     )
@@ -100,6 +93,25 @@ def read(recipe: Recipe, splits: Splits, method: str, source: str, count: int) -
     if known := sum(examples[place].gold is not None for place in kept):
         say(f"data: labels of the unlabelled rows are not used: {known:,}")
     return Pool(source, tuple(examples[place] for place in kept), columns, len(examples), same, repeated, count)
+
+
+def _check_columns(recipe: Recipe, name: str, columns: set[str]) -> None:
+    """Raise DataError where unlabelled rows lack a column with text, or have one that predictions are written to."""
+    texts = [column for column in (recipe.data.text, recipe.data.text_pair) if column is not None]
+    if columns and (missing := [column for column in texts if column not in columns]):
+        raise DataError(
+            f"{name}: unlabelled rows without column {' and '.join(map(repr, missing))}",
+            expected="the columns of the data",
+            found=", ".join(sorted(columns)),
+            do="give the column with the text the name that it has in the data",
+        )
+    if taken := sorted(set(ADDED) & columns):
+        raise DataError(
+            f"{name}: columns that predictions are written to",
+            expected="other names",
+            found=", ".join(taken),
+            do="rename them in the unlabelled rows",
+        )
 
 
 def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
@@ -121,7 +133,7 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     rows = [_added(predictor.target, predictions[place], errors_NK[place]) for place in chosen]
     examples = [pool.examples[place] for place in chosen]
     table = [pool.columns[example.id] | row for example, row in zip(examples, rows, strict=True)]
-    text = predict.table(table, ".csv", do="take it away where a text goes on to be learned from")
+    text = predict.table(table, ".csv", do="remove it before you train on these rows")
     runs.write_whole(data.folder.path / FILE, text.encode(errors="backslashreplace"))
     answers = [_answers(predictions[place]) for place in chosen]
     shown = [
@@ -205,5 +217,7 @@ def _added(target: Target, prediction: Any, error_K: Floats) -> dict[str, Any]:
         return {predict.LABELS: list(prediction.labels), predict.PROBABILITY: certainty, REASON: said}
     best, second = sorted(range(len(labels)), key=lambda k: -probabilities[k])[:2]
     said = f"between {labels[best]} ({probabilities[best]:.2f}) and {labels[second]} ({probabilities[second]:.2f})"
+    if probabilities[best] - probabilities[second] > CLEAR:
+        said = f"unlike the rows chosen before; {labels[best]} ({probabilities[best]:.2f})"
     probability = classification.probability(prediction, labels)
     return {predict.LABEL: prediction.label, predict.PROBABILITY: probability, REASON: said}
