@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,22 @@ def test_texts_are_embedded_once(texts: Path, tiny_models: Any, monkeypatch: pyt
     assert [method.method for method in part.methods] == ["probe", "linear"]
 
 
-def test_a_probe_that_is_fitted_again_is_the_probe(texts: Path, tiny_models: Any, tmp_path: Path) -> None:
-    recipe = recipes.load(str(texts), ["method=probe", f"model.name_or_path={tiny_models('bert')}"])
+@pytest.mark.parametrize("words", [[], ["linear.vectorizer=count"], ["linear.char_ngrams=[2,3]"], ["data.text_pair=b"]])
+@pytest.mark.parametrize("name", ["linear", "probe"])
+def test_what_is_fitted_again_is_the_same(name: str, words: list[str], tiny_models: Any, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    rows = [f"{text},{text[::-1]} unseen{n},{label}" for n, (text, label) in enumerate(tiny.texts(200))]
+    path.write_text("\n".join(["text,b,label", *rows]))
+    recipe = recipes.load(str(path), [f"method={name}", f"model.name_or_path={tiny_models('bert')}", *words])
     job = job_of(recipe, read_splits(recipe), Run(tmp_path))
-    method = METHODS["probe"]
+    part = replace(job, splits=replace(job.splits, train=job.splits.train[:70]))
+    method = METHODS[name]
     refit = method.refits(recipe)
     refit(job)
-    plain, again = (fit(job).text_predictor.predict(job.splits.test) for fit in (method.fit, refit))
-    difference = np.array([p.probabilities for p in plain]) - np.array([p.probabilities for p in again])
-    assert np.abs(difference).max() < 1e-4
+    for again in (part, job):
+        plain, refitted = (fit(again).text_predictor.predict(job.splits.test) for fit in (method.fit, refit))
+        difference = np.array([p.probabilities for p in plain]) - np.array([p.probabilities for p in refitted])
+        assert np.abs(difference).max() < (1e-12 if name == "linear" else 1e-4)
 
 
 def test_the_same_data_and_seeds_give_the_same_curve(texts: Path) -> None:

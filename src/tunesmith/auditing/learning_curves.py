@@ -25,7 +25,7 @@ HORIZON = 2.0
 """How far a law is trusted beyond the rows that there are: to twice as many."""
 BAND_POINTS = 41
 LITTLE = 0.005
-"""A gain below half a point, for all that the interval says, is called little."""
+"""A gain below half a point that may be none is called little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class MethodCurve:
     band: tuple[BandPoint, ...] = ()
     """The law from the size where it begins to HORIZON times the rows; empty where it does not hold."""
     gain: Estimate | None = omitted_if_none()
-    """How much better the score is with twice the rows; None where the law does not hold."""
+    """How much better the score of a training with twice the rows is; None where the law does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _fitted(
             low, high = fitted.band(rows, level)
             band.append(BandPoint(rows, _score(metric, fitted.law.error(rows), low, high)))
         most = float(errors.mean[-1])  # no more can be gained than there is
-        gained_B = fitted.draws.errors(np.array([last, HORIZON * last])) @ [1.0, -1.0]
+        gained_B = fitted.gains(last, HORIZON * last)
         value = min(most, fitted.law.error(last) - fitted.law.error(HORIZON * last))
         gain = Estimate.of(value, np.minimum(gained_B, most), level)
     points = []
@@ -273,7 +273,7 @@ def _finding(method: MethodCurve, metric: CurveMetric, rows: int) -> Finding:
         )
     twice = f"doubling the training rows ({rows:,} to {int(HORIZON * rows):,})"
     gain = _gain(method.gain, metric)
-    if metric.higher_is_better and method.gain.high < LITTLE:
+    if metric.higher_is_better and method.gain.value < LITTLE and method.gain.low <= 0:
         return Finding(
             headline=f"More rows would bring {method.method} little: {twice}, {gain}.",
             severity="note",

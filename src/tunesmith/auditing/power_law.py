@@ -185,6 +185,16 @@ class FittedLaw:
         value = self.law.error(rows)
         return min(float(low), value), max(float(high), value)
 
+    def gains(self, before: float, after: float) -> Floats:
+        """Return how much lower the error of a training with more rows is, in each draw: B.
+
+        The rows of the first training are among those of the second, so that luck with them is lost in part only: of
+        sums over rows, the difference varies as much as the second sum does.
+        """
+        errors_B2 = self.draws.errors(np.array([before, after]))
+        gains_B: Floats = errors_B2[:, 0] - errors_B2[:, 1] + self.errors.sigma(after) * self.errors.luck
+        return gains_B
+
 
 def fit_from(errors: Errors, fewest: int = FEWEST_SIZES) -> FittedLaw:
     """Fit a law from the smallest size on from which it holds; where it holds from none, to the `fewest` largest sizes.

@@ -126,9 +126,9 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
         predictor = trainer.train(fit, data.splits.train)
         predictions = predictor.predict(pool.examples)
         errors_NK = (
-            _errors(predictor.labels, predictions) if predictor.labels else trainer.disagreement(fit, pool.examples)
+            errors_of(predictor.labels, predictions) if predictor.labels else trainer.disagreement(fit, pool.examples)
         )
-        features = _features(predictor, pool.examples, recipe)
+        features = features_of(predictor, pool.examples, recipe)
     chosen = active_labelling.choose(errors_NK, features, pool.asked, data.recipe.seed)
     rows = [_added(predictor.target, predictions[place], errors_NK[place]) for place in chosen]
     examples = [pool.examples[place] for place in chosen]
@@ -183,13 +183,13 @@ class _Trainer:
         return np.asarray(np.std(numbers, axis=0)[:, None], dtype=np.float64)
 
 
-def _errors(labels: Sequence[str], predictions: Sequence[Any]) -> Floats:
+def errors_of(labels: Sequence[str], predictions: Sequence[Any]) -> Floats:
     """Return the probability of each label, minus 1 where it is predicted: N x K."""
     errors_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     return errors_NK - indicators([[a for a in _answers(each) if a in labels] for each in predictions], labels)
 
 
-def _features(predictor: TextPredictor, examples: Sequence[Example], recipe: Recipe) -> Any:
+def features_of(predictor: TextPredictor, examples: Sequence[Example], recipe: Recipe) -> Any:
     """Return what the last layer reads; of a model that does not tell it the TF-IDF of the texts."""
     if isinstance(predictor, Embedding):
         return predictor.embeddings(examples)

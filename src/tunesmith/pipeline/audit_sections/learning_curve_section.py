@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from tunesmith import recipe as recipes
 from tunesmith.auditing import learning_curves
 from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, MeasuredCurve
-from tunesmith.console import Meter, meter, silence, warn
+from tunesmith.console import meter, silence, warn
 from tunesmith.data import nested_subsets
 from tunesmith.data.nested_subsets import NestedOrder
 from tunesmith.errors import DataError, RecipeError, TrainingError
@@ -25,7 +25,9 @@ from tunesmith.pipeline import held_out, seeds as repeats
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import methods, subprocess
+from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.task_table import TASKS, job_of
+from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import format
 from tunesmith.runs import Run
@@ -134,14 +136,13 @@ def _train(
     data: AuditInput, planned: CurvePlan, name: str, recipe: Recipe, confidence: Confidence
 ) -> dict[int, list[PartScores]]:
     """Return the scores of one method: by size, of each seed. What the folder has is not trained again."""
-    method = methods.find(recipe)
-    largest = planned.sizes[-1]
+    largest, first = planned.sizes[-1], next(iter(planned.orders))
     wanted = [(size, seed) for size in reversed(planned.sizes) for seed in planned.orders]
-    if method.refits_cheaply:  # with all rows the seeds do not differ
-        wanted = [pair for pair in wanted if pair[0] < largest or pair[1] == next(iter(planned.orders))]
+    if methods.find(recipe).refits_cheaply:  # with all rows the seeds do not differ
+        wanted = [(size, seed) for size, seed in wanted if size < largest or seed == first]
     folder = Run(data.folder.path / FOLDER / name.replace(":", "-"))
     found: dict[tuple[int, int], PartScores] = {}
-    with meter(f"learning curve of {name}", len(wanted)) as show, _scorer(data, recipe, show) as scorer:
+    with meter(f"learning curve of {name}", len(wanted)) as show, _scorer(data, recipe) as scorer:
         for done, (size, seed) in enumerate(wanted, 1):
             file = f"seed-{seed}-rows-{size}.json"
             if folder.has(file):
@@ -150,42 +151,41 @@ def _train(
                 found[size, seed] = scorer.score(planned.orders[seed].first(size), size, seed, folder, confidence)
                 folder.write(file, found[size, seed])
             show(done)
-    first = next(iter(planned.orders))
     return {
-        size: [found.get((size, seed), found.get((size, first))) for seed in planned.orders]  # type: ignore[misc]
+        size: [found[size, seed if (size, seed) in found else first] for seed in planned.orders]
         for size in planned.sizes
     }
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """Trains a method on parts of the training rows."""
 
     data: AuditInput
     recipe: Recipe
-    fit: Any
+    fit: Callable[[Job], TrainResult] | None
     """What fits the method to a job; None where it is trained in a process of its own."""
     scratch: Run
 
     def score(self, places: Sequence[int], size: int, seed: int, folder: Run, confidence: Confidence) -> PartScores:
         """Train on the rows at `places`, a part of `size` rows, and score the test rows."""
-        rows = self._apart(size, seed, folder) if self.fit is None else self._here(places)
-        name = TASKS[self.recipe.task].curve_score(self.recipe, self.data.splits, rows or ()) if rows else None
-        if name is None:
+        rows = self._here(self.fit, places) if self.fit else self._apart(size, seed, folder)
+        if rows is None:
             return PartScores("", len(places), None)
-        score = float(name.measure(np.arange(name.rows, dtype=np.intp)[None])[0])
-        drawn = intervals.bootstrap(
-            lambda draws_BN: {name.metric: name.measure(draws_BN)}, name.rows, confidence.resamples, confidence.seed
-        )[name.metric]
-        return PartScores(name.metric, len(places), score, tuple(np.where(np.isnan(drawn), score, drawn).tolist()))
+        shown = TASKS[self.recipe.task].curve_score(self.recipe, self.data.splits, rows)
+        score = float(shown.measure(np.arange(shown.rows, dtype=np.intp)[None])[0])
+        draws = intervals.resamples(shown.rows, confidence.resamples, confidence.seed)
+        drawn = np.concatenate([shown.measure(draws_BN) for draws_BN in draws])
+        drawn[np.isnan(drawn)] = score  # not defined on these rows
+        return PartScores(shown.metric, len(places), score, tuple(drawn.tolist()))
 
-    def _here(self, places: Sequence[int]) -> list[Any] | None:
+    def _here(self, fit: Callable[[Job], TrainResult], places: Sequence[int]) -> list[Any] | None:
         train = tuple(self.data.splits.train[place] for place in places)
         job = job_of(self.recipe, replace(self.data.splits, train=train), self.scratch)
         whole = len(train) == len(self.data.splits.train)
         try:
             with nullcontext() if whole else silence():  # what the first says, all would
-                result = held_out.decide(job, self.fit(job))
+                result = held_out.decide(job, fit(job))
                 return held_out.predict(result.text_predictor, self.data.splits.test)
         except TrainingError:
             if whole:
@@ -206,11 +206,11 @@ class _Scorer:
 
 
 @contextmanager
-def _scorer(data: AuditInput, recipe: Recipe, show: Meter) -> Iterator[_Scorer]:
+def _scorer(data: AuditInput, recipe: Recipe) -> Iterator[Scorer]:
     method = methods.find(recipe)
     with tempfile.TemporaryDirectory() as scratch:
         fit = None
         if method.refits_cheaply:
             method.prepare(recipe)
             fit = method.refits(recipe)
-        yield _Scorer(data, recipe, fit, Run(Path(scratch)))
+        yield Scorer(data, recipe, fit, Run(Path(scratch)))

@@ -122,7 +122,10 @@ class LinearMethod(Method):
         return linear.fit(job.splits.train, job.target, job.recipe.linear, job.weights())
 
     def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
-        return self.fit  # which takes less time than to share the counts of n-grams, whose weights are those of a part
+        from tunesmith.models import counted_texts
+
+        texts = counted_texts.CountedTexts(recipe.linear)  # those that are predicted; a part has n-grams of its own
+        return lambda job: counted_texts.fit(job.splits.train, job.target, job.recipe.linear, job.weights(), texts)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.models.linear import LinearPredictor
