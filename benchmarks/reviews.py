@@ -21,7 +21,7 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+")
 def sentences(paths: list[Path]) -> dict[str, list[str]]:
     """Return the sentences of the texts of each label; of files with columns `text` and `label`."""
     csv.field_size_limit(2**30)
-    by_label = defaultdict(list)
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):

@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).symlink_to(models[MODELS[name]])
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
-    rows = tiny.texts(60)
+    rows, more = tiny.texts(60), tiny.texts(150)
     table = [
         {
             "text": text,
@@ -117,9 +117,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "source": "web",
             "rating": 1 + len(text) % 5,
         }
-        for text, label in rows
+        for text, label in more
     ]
-    for name, content in (("reviews", table), ("new", table[:12]), ("unlabelled", table[:12])):
+    tables = {"reviews": table[:130], "new": table[:12], "unlabelled": table[:12], "pool": table[130:]}
+    for name, content in tables.items():
         Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
     Dataset.from_list([{"text": text, "label": f"{label}|any"} for text, label in rows]).to_csv(
         str(place / "tagged.csv")

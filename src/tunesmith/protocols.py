@@ -70,6 +70,14 @@ class TextPredictor(Protocol):
 
 
 @runtime_checkable
+class Embedding(Protocol):
+    """A predictor whose last layer reads numbers that can be had."""
+
+    def embeddings(self, examples: Sequence[Example]) -> Any:
+        """Return what the last layer reads, examples x features: an array or a CSR matrix."""
+
+
+@runtime_checkable
 class TextGenerator(Protocol):
     """Answers conversations."""
 

@@ -15,7 +15,7 @@ from tests.random_texts import text
 from tunesmith import cli
 from tunesmith.auditing.duplicate_audit import DuplicateAudit
 from tunesmith.pipeline.audit_sections import duplicate_section
-from tunesmith.pipeline.audit_sections.audit_input import AuditInput
+from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditPlan
 from tunesmith.pipeline.commands import audit as command
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import load
@@ -75,7 +75,7 @@ def test_a_recipe_that_refuses_leaks_is_audited_all_the_same(tmp_path: Path) -> 
 
 def part(folder: Path, path: Path, *settings: str) -> DuplicateAudit:
     recipe = load({"data": {"path": str(path)}}, settings)
-    found = duplicate_section.audit(AuditInput(recipe, read_splits(recipe), Run(folder), "linear"))
+    found = duplicate_section.audit(AuditInput(recipe, read_splits(recipe), Run(folder), AuditPlan(method="linear")))
     assert found is not None
     return found
 

@@ -13,6 +13,8 @@ from tunesmith.cli.shared import (
     add_no_verify,
     add_overrides,
     column_settings,
+    names_of,
+    numbers_of,
     show_comparison,
     show_json,
     show_run,
@@ -33,7 +35,7 @@ class _Quickstart(Command):
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.quickstart import quickstart
 
-        show_comparison(quickstart(args.overrides, methods=_names(args.methods)))
+        show_comparison(quickstart(args.overrides, methods=names_of(args.methods)))
 
 
 class _Init(Command):
@@ -103,7 +105,7 @@ class _Train(Command):
             incompatible = continued | {"--worker": args.worker, "--skip-test": args.skip_test}
             if other := [name for name, value in incompatible.items() if value]:
                 raise RecipeError(f"--seeds does not go with {', '.join(other)}", do="leave one of them out")
-            repeated = repeat(source or {}, overrides, _numbers(args.seeds), run_dir=args.run_dir)
+            repeated = repeat(source or {}, overrides, numbers_of(args.seeds) or (), run_dir=args.run_dir)
             show(repeated.read_text("report.md"))
             return
         run = train(
@@ -145,9 +147,9 @@ class _Compare(Command):
                 say(f"note: --{option} is now --{option}-column")
                 setattr(args, f"{option}-column".replace("-", "_"), name)
         sources, overrides = split_overrides(args.sources)
-        seeds = _numbers(args.seeds) if args.seeds else None
+        seeds = numbers_of(args.seeds)
         settings = [*column_settings(args), *overrides]
-        show_comparison(compare(sources, settings, methods=_names(args.methods), seeds=seeds, resume=args.resume))
+        show_comparison(compare(sources, settings, methods=names_of(args.methods), seeds=seeds, resume=args.resume))
 
 
 class _Sweep(Command):
@@ -204,17 +206,6 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
 
 def _add_seeds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="S,S,...", help="repeat with each seed on one split: mean and spread")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise RecipeError(f"--seeds {text}", expected="whole numbers, such as 1,2,3") from None
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 COMMANDS: dict[str, Command] = {

@@ -77,6 +77,19 @@ def source_of(args: Args) -> tuple[str | None, list[str]]:
     return next(iter(sources), None), [*column_settings(args), *overrides]
 
 
+def numbers_of(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of `--seeds`. Raises RecipeError for anything else."""
+    try:
+        return None if text is None else tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise RecipeError(f"--seeds {text}", expected="whole numbers, such as 1,2,3") from None
+
+
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """Return the names of `--methods`."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON. Raises RunError where a number is not finite."""
     show(records.encode(content, "print this as JSON"))

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from tunesmith.data import cells, conversations, duplicates, examples, near_duplicates, sources, splits
+from tunesmith.data import cells, conversations, duplicates, examples, near_duplicates, nested_subsets, sources, splits
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
@@ -138,7 +138,7 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
         rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata, index)
         new = SPLITS if split.leaks == "report" else sizes
         rows_by_split, leaked = duplicates.resolve_leaks(rows_by_split, index, split.leaks, new)
-        rows_by_split, left_out = splits.sample(rows_by_split, split.max_samples, seed, reader.strata)
+        rows_by_split, left_out = _sampled(rows_by_split, split, seed, reader.strata)
         notes = [*parsed.all_notes(used_later), *dropped, *duplicated, *label_notes, *short, *leaked, *left_out]
         test = rows_by_split.get("test", ())
         notes += _grouped(test, split)
@@ -168,6 +168,16 @@ def _grouped(test: Sequence[Example], split: Split) -> Iterator[DataNote]:
     if split.group is not None and groups < len(test):
         what = f"test rows lie in {groups} groups of {split.group}"
         yield DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test))
+
+
+def _sampled(
+    rows_by_split: RowsBySplit, split: Split, seed: int, strata: splits.Strata
+) -> tuple[RowsBySplit, list[DataNote]]:
+    """Return at most as many rows of each split as the settings say, and notes on what is left out."""
+    rows_by_split, notes = splits.sample(rows_by_split, split.max_samples, seed, strata)
+    part = seed if split.train_samples_seed is None else split.train_samples_seed
+    train, more = nested_subsets.sample_train(rows_by_split["train"], split.max_train_samples, part, strata)
+    return {**rows_by_split, "train": train}, [*notes, *more]
 
 
 def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:

@@ -129,7 +129,7 @@ def compare(
 ) -> list[MetricPair]:
     """Return the paired tests of every pair of methods, in the mapping's order; macro F1 decides."""
     ids = {name: [row.id for row in rows] for name, rows in methods.items()}
-    measures = {name: partial(_compared, tabulate(rows, labels).counts()) for name, rows in methods.items()}
+    measures = {name: partial(measure_f1, tabulate(rows, labels).counts()) for name, rows in methods.items()}
     return metric_pairs.compare(ids, measures, confidence)
 
 
@@ -188,7 +188,8 @@ def measure(table: LabelTable, draws_BN: Index) -> dict[str, Floats]:
     }
 
 
-def _compared(counts_NC: Floats, draws_BN: Index) -> dict[str, Floats]:
+def measure_f1(counts_NC: Floats, draws_BN: Index) -> dict[str, Floats]:
+    """Return the metrics of COMPARED of each line of `draws_BN`, from `LabelTable.counts`: {name: B}."""
     f1s = _f1s(intervals.sums(counts_NC, draws_BN))
     return {name: f1s[name] for name in COMPARED}
 

@@ -215,6 +215,15 @@ class LinearPredictor:
     def with_model(self, model: object) -> LinearPredictor:
         return self
 
+    def embeddings(self, examples: Sequence[Example]) -> Any:
+        """Return the weighted n-grams of examples as a CSR matrix, examples x n-grams."""
+        from scipy import sparse
+
+        rows = [self.features(example) for example in examples]
+        ends = np.cumsum([0, *(len(indices) for indices, _ in rows)])
+        indices, values = (np.concatenate([np.zeros(0), *parts]) for parts in zip(*rows, strict=True))
+        return sparse.csr_matrix((values, indices.astype(np.int32), ends), (len(examples), len(self.vocabulary)))
+
     def _logits(self, examples: Sequence[Example]) -> Floats:
         regression = self.regression
         columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram
@@ -229,7 +238,17 @@ class LinearPredictor:
 
     def features(self, example: Example) -> tuple[NDArray[np.int64], Floats]:
         """Return the numbers of the n-grams of an example that the vocabulary has, ascending, and their values."""
-        return features_of(example, self.vocabulary, self.idf, self.settings)
+        known = (self.vocabulary.get(gram) for gram in BagOfWords(self.settings)(example))
+        counts = Counter(index for index in known if index is not None)
+        indices = np.fromiter(sorted(counts), dtype=np.int64)
+        values = np.array([counts[i] for i in indices], dtype=np.float64)
+        return indices, self._values(indices, values) if counts else values
+
+    def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
+        if self.idf is None:
+            return counts
+        values = (1 + np.log(counts)) * self.idf[indices]
+        return np.asarray(values / np.linalg.norm(values), dtype=np.float64)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,23 +268,6 @@ class LinearPredictor:
         regression = Regression(tensors["weight"], tensors["bias"], tensors.get("projection"))
         target, settings = text_targets.of_settings(content), Linear(**content["settings"])
         return cls(target, settings, vocabulary, tensors.get("idf"), regression)
-
-
-def features_of(
-    example: Example, vocabulary: Mapping[str, int], idf: Floats | None, settings: Linear
-) -> tuple[NDArray[np.int64], Floats]:
-    """Return the numbers of the n-grams of an example that a vocabulary has, ascending, and their values.
-
-    idf: inverse document frequency of each n-gram; None for plain counts.
-    """
-    known = (vocabulary.get(gram) for gram in BagOfWords(settings)(example))
-    counts = Counter(index for index in known if index is not None)
-    indices = np.fromiter(sorted(counts), dtype=np.int64)
-    values = np.array([counts[i] for i in indices], dtype=np.float64)
-    if idf is None or not counts:
-        return indices, values
-    values = (1 + np.log(values)) * idf[indices]
-    return indices, np.asarray(values / np.linalg.norm(values), dtype=np.float64)
 
 
 def read(file: Path) -> dict[str, Floats]:
@@ -291,19 +293,14 @@ def fit(examples: Sequence[Example], target: Target, settings: Linear, weights: 
 
     table = vectorize(examples, settings)
     if not table.vocabulary:
-        raise no_ngram(len(examples), settings)
+        raise TrainingError(
+            "cannot fit a bag of words: no n-gram of the training texts is left",
+            found=f"{len(examples)} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
+            do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
+        )
     regression = fit_head(table.features, examples, target, settings, weights)
     vocabulary = {gram: index for index, gram in enumerate(table.vocabulary)}
     name = solver(*table.features.shape, len(target.labels))
     notes = TrainingNotes(ngrams=len(vocabulary), solver=None if name == "newton" else name)
     predictor = LinearPredictor(target, settings, vocabulary, table.idf, regression)
     return TrainResult(predictor, regression.size, regression.size, notes)
-
-
-def no_ngram(texts: int, settings: Linear) -> TrainingError:
-    """Return the error for training texts without any n-gram."""
-    return TrainingError(
-        "cannot fit a bag of words: no n-gram of the training texts is left",
-        found=f"{texts} texts, min_df={settings.min_df}, word_ngrams={settings.word_ngrams}",
-        do="lower linear.min_df, or set linear.char_ngrams=[2,4] for texts without words",
-    )

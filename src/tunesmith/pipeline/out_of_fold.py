@@ -1,7 +1,7 @@
 """What models say of rows that they have not learned from: of each training row one trained on the other folds.
 
-Bags of words and embeddings are made once, without labels, and only the regression on them is fitted again for each
-fold. Other methods are trained in full, once a fold.
+Every text is embedded once, and only the regression is fitted again for each fold, on n-grams of the fold's own texts
+where it reads n-grams. Other methods are trained in full, once a fold.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from tunesmith.console import say
 from tunesmith.data import folds as data_folds, splits as data_splits
 from tunesmith.errors import DataError
-from tunesmith.pipeline.fitting import methods, text_features
+from tunesmith.pipeline.fitting import methods
+from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.text_features import TextFeatures
 from tunesmith.pipeline.task_table import TASKS, job_of
+from tunesmith.protocols import TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -28,8 +30,7 @@ from tunesmith.types import Example, Splits
 
 Index = NDArray[np.intp]
 Trainer = Callable[[Index, Index], list[Any]]
-"""Trains on some training rows and predicts others: all of them training rows, or all held-out rows, which are numbered
-behind those of train, validation first."""
+"""Trains on some training rows and predicts other rows; those of validation and test are numbered behind train."""
 FOLDS, FEWEST_FOLDS = 5, 2
 
 
@@ -64,8 +65,7 @@ class OutOfFold:
 def predict(recipe: Recipe, splits: Splits, method: str, folds: int = FOLDS) -> OutOfFold:
     """Return predictions of every row of the splits by models that have not learned from it.
 
-    method: as in `compare --methods`; its settings are the recipe's. folds: fewer where there are fewer texts. The
-    features of other methods than `linear` and `probe`, by which neighbours are found, are bags of words.
+    method: as in `compare --methods`; its settings are the recipe's. folds: fewer where there are fewer texts.
     """
     recipe = methods.of_method(recipe, method)
     chosen, target = methods.find(recipe), TASKS[recipe.task].target(splits)
@@ -83,48 +83,38 @@ def predict(recipe: Recipe, splits: Splits, method: str, folds: int = FOLDS) -> 
     name = chosen.name(recipe)
     say(f"{name}: predicting {len(splits.train):,} training rows in {count} folds, and {len(held_out):,} held-out rows")
     chosen.prepare(recipe)
-    features = chosen.features(recipe, splits.train, held_out)
-    fit = _trainer(recipe, splits, target, features)
-    neighbours = features or text_features.bag_of_words(splits.train, held_out, recipe.linear)
+    models = _Models(recipe, splits, chosen.refits(recipe))
     train: list[Any] = [None] * len(splits.train)
     for fold in range(count):
         left_out = np.flatnonzero(assigned == fold)
-        for place, prediction in zip(left_out, fit(np.flatnonzero(assigned != fold), left_out), strict=True):
+        for place, prediction in zip(left_out, models.predict(np.flatnonzero(assigned != fold), left_out), strict=True):
             train[place] = prediction
-    every, others = np.arange(len(splits.train)), np.arange(len(held_out))
-    predicted = fit(every, others + len(splits.train)) if held_out else []
-    return OutOfFold(name, chosen.describe(recipe), target, assigned, train, predicted, neighbours, fit)
+    predictor = models.train(np.arange(len(splits.train))) if held_out or chosen.refits_cheaply else None
+    predicted = predictor.predict(held_out) if predictor and held_out else []
+    features = TextFeatures.of(predictor, splits.train, held_out, recipe.linear)
+    return OutOfFold(name, chosen.describe(recipe), target, assigned, train, predicted, features, models.predict)
 
 
-def _trainer(recipe: Recipe, splits: Splits, target: Target, features: TextFeatures | None) -> Trainer:
-    """Return what trains on some training rows and predicts others; the features are made already, if there are any."""
-    train = splits.train
-    rows = [*train, *splits.validation, *splits.test]
+@dataclass(frozen=True)
+class _Models:
+    """Models of parts of the training rows, by the recipe, with the validation split as it is; nothing is kept."""
 
-    def trained(learned: Index, predicted: Index) -> list[Any]:
-        return _train(recipe, splits, [train[i] for i in learned], [rows[i] for i in predicted])
+    recipe: Recipe
+    splits: Splits
+    fit: Callable[[Job], TrainResult]
 
-    if features is None:
-        return trained
-    weights = target.weights(train, recipe.train.class_weights)
+    def train(self, places: Index) -> TextPredictor:
+        """Return a model of the training rows at these places."""
+        engine = self.recipe.engine.model_copy(update={"save_strategy": "no"})
+        evaluate = self.recipe.evaluate.model_copy(update={"report_to": (), "base": False})
+        recipe = self.recipe.model_copy(update={"engine": engine, "evaluate": evaluate})
+        train = tuple(self.splits.train[place] for place in places)
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fit(
+                job_of(recipe, replace(self.splits, train=train, test=()), Run(Path(folder)))
+            ).text_predictor
 
-    def fitted(learned: Index, predicted: Index) -> list[Any]:
-        if not len(predicted):
-            return []
-        gold, examples = [train[i] for i in learned], [rows[i] for i in predicted]
-        regression = text_features.regression(features.train[learned], gold, target, recipe.linear, weights)
-        is_held_out = predicted[0] >= len(train)
-        table = features.held_out[predicted - len(train)] if is_held_out else features.train[predicted]
-        return target.predictions(examples, text_features.logits(regression, table, len(target.labels)))
-
-    return fitted
-
-
-def _train(recipe: Recipe, splits: Splits, train: Sequence[Example], examples: Sequence[Example]) -> list[Any]:
-    """Train by the recipe on some rows, with the validation split as it is, and predict others; nothing is kept."""
-    engine = recipe.engine.model_copy(update={"save_strategy": "no"})
-    evaluate = recipe.evaluate.model_copy(update={"report_to": (), "base": False})
-    recipe = recipe.model_copy(update={"engine": engine, "evaluate": evaluate})
-    with tempfile.TemporaryDirectory() as folder:
-        job = job_of(recipe, replace(splits, train=tuple(train), test=()), Run(Path(folder)))
-        return methods.find(recipe).fit(job).text_predictor.predict(examples)
+    def predict(self, learned: Index, predicted: Index) -> list[Any]:
+        """Return what a model of some training rows says of other rows."""
+        rows = [*self.splits.train, *self.splits.validation, *self.splits.test]
+        return self.train(learned).predict([rows[place] for place in predicted]) if len(predicted) else []

@@ -15,7 +15,8 @@ from tunesmith.evaluation.multilabel_scores import MultilabelScores
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.slices import SliceMetric
 from tunesmith.evaluation.value_scores import RegressionScores
-from tunesmith.pipeline import classification_runs, instruction_runs, multilabel_runs, regression_runs
+from tunesmith.pipeline import classification_runs, curve_scores, instruction_runs, multilabel_runs, regression_runs
+from tunesmith.pipeline.curve_scores import NamedMeasure
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.fitting.job import Job, Metrics, Outcome
 from tunesmith.protocols import TrainResult
@@ -79,6 +80,8 @@ class Task:
     """The model card of the one run in such a report, or of what it was exported to."""
     compared_methods: tuple[str, ...]
     """What `compare` trains where no methods are named."""
+    curve_score: Callable[[Recipe, Splits, Sequence[Any]], NamedMeasure]
+    """What a learning curve shows of predicted test rows."""
 
 
 TASKS = {
@@ -98,6 +101,7 @@ TASKS = {
         markdown=classification_report.markdown,
         card=model_card.classification,
         compared_methods=("linear", "probe", "encoder"),
+        curve_score=curve_scores.of_labels,
     ),
     "multilabel": Task(
         reader=data.LABEL_LISTS,
@@ -114,6 +118,7 @@ TASKS = {
         markdown=multilabel_report.markdown,
         card=model_card.multilabel,
         compared_methods=("linear", "probe", "encoder"),
+        curve_score=curve_scores.of_label_sets,
     ),
     "regression": Task(
         reader=data.NUMBERS,
@@ -130,6 +135,7 @@ TASKS = {
         markdown=regression_report.markdown,
         card=model_card.regression,
         compared_methods=("linear", "probe", "encoder"),
+        curve_score=curve_scores.of_values,
     ),
     "instruction": Task(
         reader=data.CONVERSATIONS,
@@ -145,6 +151,7 @@ TASKS = {
         markdown=generation_report.markdown,
         card=model_card.generation,
         compared_methods=("generator:untuned", "generator"),
+        curve_score=curve_scores.of_responses,
     ),
 }
 

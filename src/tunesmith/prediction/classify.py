@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from tunesmith import records
 from tunesmith.console import say, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
+from tunesmith.data.near_duplicates import TextKey, text_key
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
@@ -72,6 +73,33 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+@dataclass(frozen=True)
+class RememberingEncoder(Encoder):
+    """An encoder that computes each text once, whatever is fitted to its rows afterwards.
+
+    `rows` must always be given the same `read`.
+    """
+
+    memory: dict[TextKey, NDArray[np.float32]] = field(default_factory=dict)
+    """The row of each text so far."""
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> RememberingEncoder:
+        """Return an encoder with an empty memory."""
+        return cls(encoder.model, encoder.tokenizer, encoder.max_length, encoder.max_tokens, encoder.layout)
+
+    def rows(
+        self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
+    ) -> tuple[Floats, list[DataNote]]:
+        """Return the rows of all examples; the notes are of those that were not in the memory."""
+        new = {text_key(example): example for example in examples if text_key(example) not in self.memory}
+        changes: list[DataNote] = []
+        if new:
+            rows, changes = super().rows(list(new.values()), read, title)
+            self.memory.update(zip(new, rows.astype(np.float32), strict=True))
+        return np.array([self.memory[text_key(example)] for example in examples], dtype=np.float64), changes
 
 
 @dataclass(frozen=True)
@@ -185,6 +213,10 @@ class ProbePredictor(EncodedPredictor):
         head = ProbeHead(self.settings, self.regression.weight, self.regression.bias)
         return replace(super().parts(), head=head)
 
+    def embeddings(self, examples: Sequence[Example]) -> Floats:
+        """Return what the regression reads, examples x hidden size."""
+        return embed(self.encoder, examples, self.settings)[0]
+
     def logits(self, rows: Sequence[Example]) -> list[Floats]:
         """Return K logits for each example; for two classes the first is 0."""
         features, _ = embed(self.encoder, rows, self.settings)
@@ -220,17 +252,6 @@ def fit_probe(
     weights: Floats,
 ) -> TrainResult:
     """Embed the training texts once and fit the regression on them. weights: one per label."""
-    check_encoder(encoder, examples, settings)
-    features, cut = embed(encoder, examples, settings)
-    head = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
-    trainable = head.weight.size + head.bias.size
-    total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
-    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
-    return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
-
-
-def check_encoder(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> None:
-    """Raise ModelError unless the encoder gives the first example an embedding."""
     try:
         embed(encoder, examples[:1], settings)
     except (AttributeError, TypeError, ValueError) as error:  # not one hidden state a token
@@ -238,6 +259,12 @@ def check_encoder(encoder: Encoder, examples: Sequence[Example], settings: Probe
         raise ModelError(
             f"{name} cannot be probed", found=str(error), do="use an encoder or a decoder, not both in one"
         ) from error
+    features, cut = embed(encoder, examples, settings)
+    head = linear.fit_head(ColumnBlocks([features]), examples, target, regression, weights)
+    trainable = head.weight.size + head.bias.size
+    total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
+    notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
+    return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:

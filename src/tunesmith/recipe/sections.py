@@ -156,6 +156,11 @@ class Split(Section):
     same split."""
     max_samples: Count | None = None
     """Maximum rows of each split, sampled with the seed and stratified; for quick trials."""
+    max_train_samples: Count | None = None
+    """Maximum training rows, where validation and test stay as they are: a part that has every label and its share of
+    each, with groups and equal texts together. A smaller part lies inside a larger one."""
+    train_samples_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed of that part; null uses the split's."""
 
 
 class Linear(Section):

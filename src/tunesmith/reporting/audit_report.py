@@ -10,7 +10,14 @@ from typing import Any
 
 from tunesmith import recipe as recipes
 from tunesmith.auditing.findings import Finding, Severity
-from tunesmith.reporting import audit_conversation_report, audit_text_report, duplicate_report, page
+from tunesmith.reporting import (
+    audit_conversation_report,
+    audit_text_report,
+    curve_report,
+    duplicate_report,
+    label_audit_report,
+    page,
+)
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
 from tunesmith.reporting.markdown import code, data_parts, plain, sign
@@ -19,20 +26,15 @@ SUMMARIZED = 2
 """Findings of a summary."""
 SHOWN = 3
 """Ids beside a headline in the terminal, at most."""
-PARTS = {
-    "duplicates": ("Duplicates and leaks", "audit_duplicates.html.j2"),
-    "labels": ("Wrong labels", "audit_labels.html.j2"),
-    "learning_curve": ("Learning curve", "audit_learning_curve.html.j2"),
-    "texts": ("Texts", "audit_texts.html.j2"),
-    "conversations": ("Instructions and responses", "audit_conversations.html.j2"),
+PARTS: dict[str, tuple[str, Callable[[Any, AuditReport], list[str]]]] = {
+    "duplicates": ("Duplicates and leaks", lambda part, report: duplicate_report.markdown(part)),
+    "labels": ("Wrong labels", lambda part, report: label_audit_report.markdown(part, report.data.labels)),
+    "learning_curve": ("Learning curve", lambda part, report: curve_report.curve_parts(part)),
+    "active_labelling": ("Which rows to label next", lambda part, report: curve_report.labelling_parts(part)),
+    "texts": ("Texts", lambda part, report: audit_text_report.markdown(part)),
+    "conversations": ("Instructions and responses", lambda part, report: audit_conversation_report.markdown(part)),
 }
-"""The parts in the order of the page: title and template."""
-IN_MARKDOWN: dict[str, Callable[[Any], list[str]]] = {
-    "duplicates": duplicate_report.markdown,
-    "texts": audit_text_report.markdown,
-    "conversations": audit_conversation_report.markdown,
-}
-"""The paragraphs and tables of a part."""
+"""The parts in the order of the page: title, and what Markdown says. The page has `audit_NAME.html.j2`."""
 MEANINGS: dict[Severity, str] = {
     "severe": "Severe: scores on this data mislead.",
     "warning": "Warning: worth a look before training.",
@@ -42,7 +44,7 @@ MEANINGS: dict[Severity, str] = {
 
 def html(report: AuditReport) -> str:
     """Return the report as one self-contained page."""
-    parts = [(name, *part) for name, part in PARTS.items() if getattr(report, name) is not None]
+    parts = [(name, title) for name, (title, _) in PARTS.items() if getattr(report, name) is not None]
     severities = {finding.severity for finding in report.findings}
     return page.render(
         "audit.html.j2",
@@ -53,6 +55,8 @@ def html(report: AuditReport) -> str:
         marked=marked,
         split_headline=split_headline,
         duplicates=duplicate_report,
+        label_report=label_audit_report,
+        curve_report=curve_report,
         texts=audit_text_report,
         conversations=audit_conversation_report,
     )
@@ -66,9 +70,9 @@ def markdown(report: AuditReport) -> str:
         text = "".join(code(piece) if is_code else plain_piece(piece) for piece, is_code in marked(finding.do))
         parts.append(f"- **{finding.severity.capitalize()}**: {plain(finding.headline)}{where}\n  {text}".rstrip())
     parts[2:] = ["\n".join(parts[2:])] if parts[2:] else []
-    for name, tables in IN_MARKDOWN.items():
+    for name, (_, written) in PARTS.items():
         if (part := getattr(report, name)) is not None:
-            parts += tables(part)
+            parts += written(part, report)
     return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith.auditing.active_labelling import ActiveLabellingAudit
 from tunesmith.auditing.conversation_checks import ConversationAudit
 from tunesmith.auditing.duplicate_audit import DuplicateAudit
 from tunesmith.auditing.findings import Finding, Severity
@@ -28,13 +29,21 @@ class AuditReport(Header):
     duplicates: DuplicateAudit | None = omitted_if_none()
     labels: LabelAudit | None = omitted_if_none()
     learning_curve: LearningCurveAudit | None = omitted_if_none()
+    active_labelling: ActiveLabellingAudit | None = omitted_if_none()
     texts: TextAudit | None = omitted_if_none()
     conversations: ConversationAudit | None = omitted_if_none()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All findings, the severe ones first."""
-        parts = (self.duplicates, self.labels, self.learning_curve, self.texts, self.conversations)
+        parts = (
+            self.duplicates,
+            self.labels,
+            self.learning_curve,
+            self.active_labelling,
+            self.texts,
+            self.conversations,
+        )
         every = [finding for part in parts if part is not None for finding in part.findings]
         return tuple(sorted(every, key=lambda finding: SEVERITIES.index(finding.severity)))
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
+from tunesmith.auditing.learning_curves import BandPoint, CurvePoint, LearningCurveAudit
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.reporting.format import AnyEstimate
 from tunesmith.reporting.schema import Curve
@@ -139,6 +140,48 @@ def graph(rows: Sequence[object], across: str, up: str, title: str, chosen: Poin
         body.append(_dots([(_across(chosen[0], UNIT), _up(chosen[1], heights, top, bottom))], [4.5]))
     body += [_text(LEFT, 12, f"{spoken(up)} ↑", "start"), _text(RIGHT, bottom + 34, f"{spoken(across)} →", "end")]
     return _picture(bottom + 40, title, body)
+
+
+def learning_curves(curves: LearningCurveAudit, name: str) -> Markup:
+    """Scores over training rows, by factors, with their intervals; where a power law holds, the law and its band.
+
+    A dashed upright line marks the rows that there are: what lies behind it is what the law says.
+    """
+    top, bottom = 26, 266
+    shown: list[CurvePoint | BandPoint] = []
+    for method in curves.methods:
+        shown += [*method.points, *method.band]
+    rows = [point.rows for point in shown]
+    low, high = log10(min(rows)), log10(max(rows))
+    marks = [factor * 10**power for power in range(10) for factor in (1, 2, 5)]
+    marks = [mark for mark in marks if low <= log10(mark) <= high]
+    marks = marks if len(marks) <= 8 else [mark for mark in marks if str(mark)[0] == "1"]
+    scores = axis([end for point in shown for end in (point.score.low, point.score.high)], least=0.02)
+
+    def place(count: int, score: float) -> Point:
+        return LEFT + (RIGHT - LEFT) * (log10(count) - low) / (high - low), _up(score, scores, top, bottom)
+
+    labels = [((log10(mark) - low) / (high - low), f"{mark:,}") for mark in marks]
+    body = [_frame(labels, scores.labels(), top, bottom)]
+    now = place(curves.train_rows, 0)[0]
+    rule = Markup('<line class="ideal" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
+    body.append(rule.format(now, top, bottom))
+    group = Markup('<g class="m{} d{}">{}</g>')
+    for number, method in enumerate(curves.methods):
+        band = method.band
+        edge = [place(p.rows, p.score.high) for p in band] + [place(p.rows, p.score.low) for p in band[::-1]]
+        outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in edge)
+        parts = [Markup('<polygon class="band" points="{}"/>').format(outline)] if band else []
+        parts.append(_line([place(p.rows, p.score.value) for p in band or method.points], "line"))
+        whisker = Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
+        for point in method.points:
+            x, y = place(point.rows, point.score.low)
+            parts.append(whisker.format(x, y, place(point.rows, point.score.high)[1]))
+        parts.append(_dots([place(p.rows, p.score.value) for p in method.points], [3.5] * len(method.points)))
+        body.append(group.format(number % 10, number % 4, Markup("").join(parts)))
+    body += [_text(LEFT, 12, name, "start"), _text(RIGHT, bottom + 34, "training rows →", "end")]
+    methods = " and ".join(method.method for method in curves.methods)
+    return _picture(bottom + 40, f"{name} of {methods} over training rows", body)
 
 
 def _bar(x: float, y: float, width: float, height: float) -> Markup:

@@ -103,7 +103,10 @@ def check_train(examples: Sequence[Example]) -> None:
 def class_weights(
     examples: Sequence[Example], labels: Sequence[str], setting: str | Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Return one weight per label: 1 each, inverse to frequency (mean 1 over the examples), or as given."""
+    """Return one weight per label: 1 each (and of labels without examples), inverse to frequency, or as given.
+
+    Over the examples, weights inverse to frequency have the mean 1.
+    """
     if isinstance(setting, Mapping):
         if unknown := sorted(set(setting) - set(labels)):
             raise RecipeError(
@@ -117,7 +120,8 @@ def class_weights(
     counts: defaultdict[str | None, float] = defaultdict(float)
     for example in examples:
         counts[example.label] += example.weight
-    return np.array([sum(counts.values()) / (len(labels) * counts[label]) for label in labels])
+    total = sum(counts.values())
+    return np.array([total / (len(labels) * counts[label]) if counts[label] else 1.0 for label in labels])
 
 
 def softmax(scores_BK: NDArray[np.float64]) -> NDArray[np.float64]:

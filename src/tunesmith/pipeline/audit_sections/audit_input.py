@@ -1,22 +1,62 @@
-"""What the parts of an audit look at."""
+"""What the parts of an audit look at, and what was asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
 
+@dataclass(frozen=True, slots=True)
+class CurveSettings:
+    """What a learning curve is made of; None for the defaults."""
+
+    methods: tuple[str, ...] | None = None
+    """As in `compare --methods`; by default those that are fitted in little time."""
+    seeds: tuple[int, ...] | None = None
+    """Of the orders in which rows are taken, and of the trainings; by default three."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """plan.json: what an audit does with recipe.yaml, so that one that was stopped goes on."""
+
+    method: str = "probe"
+    """Gives the probabilities by which wrong labels, and rows to label, are found; as in `compare --methods`."""
+    learning_curve: CurveSettings | None = None
+    unlabelled: str | None = None
+    """Rows of which `next_rows` are chosen to be labelled next."""
+    next_rows: int = 100
+    cleaning_gain: bool = False
+    """Whether to train without the rows whose labels are suspect, and test the difference."""
+    review_jsonl: bool = False
+    """Whether to write the review file as JSON Lines too."""
+    loss_outliers: bool = False
+    """Whether to look for responses that the base model predicts oddly well or badly."""
+    fingerprint: str = ""
+    """Of the data."""
+
+
+class AuditOptions(TypedDict, total=False):
+    """What may be asked of `audit` by name: the fields of a plan, some of them in other forms too."""
+
+    method: str
+    learning_curve: bool | CurveSettings
+    unlabelled: object
+    next_rows: int
+    cleaning_gain: bool
+    review_jsonl: bool
+    loss_outliers: bool
+
+
 @dataclass(frozen=True)
 class AuditInput:
-    """A recipe, its rows as training would see them, and the folder that the audit writes into."""
+    """A recipe, its rows as training would see them, the folder that the audit writes into, and what was asked for."""
 
     recipe: Recipe
     splits: Splits
     folder: Run
-    method: str
-    """The method of out-of-fold probabilities, as in `compare --methods`."""
-    loss_outliers: bool = False
-    """Whether to look for responses that the base model predicts oddly well or badly."""
+    plan: AuditPlan

@@ -26,14 +26,14 @@ def audit(data: AuditInput) -> ConversationAudit | None:
     rows_by_split = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     part = conversation_checks.audit(rows_by_split)
     if part is None:
-        if data.loss_outliers:
+        if data.plan.loss_outliers:
             raise RecipeError(
                 "--loss-outliers is about responses to instructions",
                 found=f"rows of task {data.recipe.task} without responses",
                 do="leave it out, or set task=instruction",
             )
         return None
-    if data.loss_outliers:
+    if data.plan.loss_outliers:
         rows = [row for rows in rows_by_split.values() for row in rows if len(row.messages) > 1]
         part = replace(part, losses=_losses(data, rows))
     return replace(part, findings=conversation_findings.of(part))

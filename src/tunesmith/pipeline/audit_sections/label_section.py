@@ -61,7 +61,7 @@ def audit(data: AuditInput) -> LabelAudit | None:
     if TASKS[recipe.task].has_responses:
         return None
     try:
-        predicted = out_of_fold.predict(recipe, splits, data.method)
+        predicted = out_of_fold.predict(recipe, splits, data.plan.method)
     except TrainingError as error:
         return LabelAudit(findings=(label_findings.not_judged(str(error).split("\n")[0]),))
     confidence = confidence_of(recipe)
@@ -79,7 +79,7 @@ def audit(data: AuditInput) -> LabelAudit | None:
     suspects = sorted([*_suspects(data, predicted, judged, 0), *_suspects(data, predicted, judged, 1)], key=_rank)
     ids = {suspect.id for suspect in suspects}
     contents = {row.id: review_file.content_of(row) for row in (*splits.train, *held_out) if row.id in ids}
-    review_file.write(data.folder, suspects, contents, jsonl=data.review_jsonl)
+    review_file.write(data.folder, suspects, contents, jsonl=data.plan.review_jsonl)
     say(f"labels: {len(suspects):,} suspect rows in {data.folder.path / review_file.NAME}")
     share, agreement, unexplained = _estimates(predicted, train_rows, confidence)
     labels = LabelAudit(
@@ -96,10 +96,10 @@ def audit(data: AuditInput) -> LabelAudit | None:
         neighbours_by=predicted.features.kind,
         votes=_agreement(splits, judged, confidence) if noted else None,
         votes_read=noted.described if noted else "",
-        gain=_gain(data, predicted, judged, confidence) if data.cleaning_gain else None,
+        gain=_gain(data, predicted, judged, confidence) if data.plan.cleaning_gain else None,
         review=review_file.NAME,
     )
-    return replace(labels, findings=label_findings.of_labels(labels, data.cleaning_gain))
+    return replace(labels, findings=label_findings.of_labels(labels, data.plan.cleaning_gain))
 
 
 def gold_of(row: Example) -> Gold:

@@ -190,11 +190,17 @@ def write(
     return written
 
 
-def table(rows: Sequence[Row], suffix: str, *, keep_formulas: bool = False) -> str:
+def table(
+    rows: Sequence[Row],
+    suffix: str,
+    *,
+    keep_formulas: bool = False,
+    do: str = "--keep-formulas writes them as they are",
+) -> str:
     """Return prediction rows as CSV, with lists and objects in JSON, or as JSON Lines.
 
-    In CSV, a cell that a spreadsheet would run as a formula gets a `'` before it, with a warning that counts them;
-    keep_formulas leaves them as they are. Numbers such as -1.5 are none.
+    In CSV, a cell that a spreadsheet would run as a formula gets a `'` before it, with a warning that counts them and
+    says what to `do`; keep_formulas leaves them as they are. Numbers such as -1.5 are none.
     """
     if suffix == ".jsonl":
         return "".join(printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n" for row in rows)
@@ -215,7 +221,7 @@ def table(rows: Sequence[Row], suffix: str, *, keep_formulas: bool = False) -> s
     if not keep_formulas and (count := sum(spreadsheets.is_formula(cell) for line in lines for cell in line)):
         warn(
             f"{counted(count, 'cell')} that a spreadsheet would run as a formula (=, +, -, @, tab or line end first) "
-            "got a ' before the text; --keep-formulas writes them as they are"
+            f"got a ' before the text; {do}"
         )
         lines = [[spreadsheets.escape(cell) for cell in line] for line in lines]
     out = io.StringIO()

@@ -6,23 +6,22 @@ What a method needs is imported when it runs: a linear model is trained and serv
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith import processes, recipe as recipes
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError
-from tunesmith.pipeline.fitting import inspection, text_features
+from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.text_features import TextFeatures
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import Example, Splits
+from tunesmith.types import Splits
 
 if TYPE_CHECKING:
     from tunesmith.prediction.classify import Encoder
@@ -43,6 +42,8 @@ class Method:
     export_targets: tuple[str, ...] = ("safetensors",)
     weighs_rows: bool = False
     """Whether training rows may have weights."""
+    refits_cheaply: bool = False
+    """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
 
@@ -61,9 +62,9 @@ class Method:
         """Train."""
         raise NotImplementedError
 
-    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures | None:
-        """Return the features that a regression is fitted to; None where more than a regression is trained."""
-        return None
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        """Return what does the same as `fit` for jobs on parts of the same rows, and computes what they share once."""
+        return self.fit
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         """Return the predictor in a model folder. recipe: the run's."""
@@ -84,7 +85,7 @@ class Method:
         if not self.variants:
             return recipe.method
         trained = "full" if recipe.adapter.kind == "none" else recipe.adapter.kind
-        variant = trained if _learns(recipe) else "untuned"
+        variant = trained if learns(recipe) else "untuned"
         return recipe.method if variant == self.default_variant else f"{recipe.method}:{variant}"
 
     def fallback(self, recipe: Recipe) -> tuple[str, str]:
@@ -99,6 +100,7 @@ class LinearMethod(Method):
 
     tasks = ("classification", "multilabel", "regression")
     weighs_rows = True
+    refits_cheaply = True
 
     def describe(self, recipe: Recipe) -> str:
         kind = {"tfidf": "TF-IDF", "count": "counts"}[recipe.linear.vectorizer]
@@ -116,8 +118,11 @@ class LinearMethod(Method):
 
         return linear.fit(job.splits.train, job.target, job.recipe.linear, job.weights())
 
-    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures:
-        return text_features.bag_of_words(train, held_out, recipe.linear)
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        from tunesmith.models import counted_texts
+
+        texts = counted_texts.CountedTexts(recipe.linear)  # those that are predicted; a part has n-grams of its own
+        return lambda job: counted_texts.fit(job.splits.train, job.target, job.recipe.linear, job.weights(), texts)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.models.linear import LinearPredictor
@@ -130,6 +135,7 @@ class ProbeMethod(Method):
 
     tasks = ("classification", "multilabel", "regression")
     weighs_rows = True
+    refits_cheaply = True
     export_targets = ("safetensors", *PROGRAMS)
 
     def describe(self, recipe: Recipe) -> str:
@@ -151,8 +157,13 @@ class ProbeMethod(Method):
         encoder = self._encoder(recipe)
         return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
 
-    def features(self, recipe: Recipe, train: Sequence[Example], held_out: Sequence[Example]) -> TextFeatures:
-        return text_features.embeddings(self._encoder(recipe), train, held_out, recipe.probe)
+    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
+        from tunesmith.prediction import classify
+
+        encoder = classify.RememberingEncoder.of(self._encoder(recipe))  # every text is embedded once
+        return lambda job: classify.fit_probe(
+            encoder, job.splits.train, job.target, job.recipe.probe, job.recipe.linear, job.weights()
+        )
 
     def _encoder(self, recipe: Recipe) -> Encoder:
         from tunesmith.models import pretrained
@@ -175,7 +186,7 @@ class FineTunedMethod(Method):
     """A pretrained model whose weights, or an adapter beside them, are trained by gradient."""
 
     def describe(self, recipe: Recipe) -> str:
-        if not _learns(recipe):
+        if not learns(recipe):
             return f"untuned {self.model(recipe)}"
         whole = "trained" if _begins_at_random(recipe) else "fine-tuned"
         part = {"none": whole, "embeddings": f"{whole} (embeddings frozen)", "body": "head trained on frozen"}
@@ -238,7 +249,7 @@ class GeneratorMethod(FineTunedMethod):
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import finetune, generators
 
-        return finetune.fit(job, generators.prepare) if _learns(job.recipe) else generators.untuned(job)
+        return finetune.fit(job, generators.prepare) if learns(job.recipe) else generators.untuned(job)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.pipeline.fitting import generators
@@ -299,6 +310,11 @@ def of_method(recipe: Recipe, method: str) -> Recipe:
     return recipes.load(recipe, [*defaults_for(variant, recipe), *variant])
 
 
+def refitting(recipe: Recipe) -> list[str]:
+    """Return the names of methods that learn the recipe's task and are fitted to many parts of its rows in no time."""
+    return [name for name, method in METHODS.items() if method.refits_cheaply and recipe.task in method.tasks]
+
+
 def find(recipe: Recipe) -> Method:
     """Return the method of a recipe. Raises RecipeError if it cannot learn the recipe's task."""
     method = METHODS[recipe.method]
@@ -336,7 +352,8 @@ def _regression(recipe: Recipe) -> str:
     return {"regression": "ridge regression"}.get(recipe.task, "logistic regression")
 
 
-def _learns(recipe: Recipe) -> bool:
+def learns(recipe: Recipe) -> bool:
+    """Return whether a recipe trains at all."""
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
