@@ -50,8 +50,12 @@ def audit(
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
+    if "on_bad_rows" not in recipe.data.model_fields_set:  # rows that training would refuse are a finding
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"on_bad_rows": "drop"})})
     splits = read_splits(recipe)
-    folder = runs.use(output) if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
+    folder = (
+        runs.use(output, option="--output") if output else runs.create(recipe.output_dir, "audit", short_name(recipe))
+    )
     data = AuditInput(recipe, splits, folder, method, loss_outliers)
     parts = {name: part(data) for name, part in SECTIONS.items()}
     report = AuditReport(
