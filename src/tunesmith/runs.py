@@ -239,10 +239,11 @@ def create(output_dir: str | Path, *words: str) -> Run:
     raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
 
 
-def use(path: str | Path, manifest: Manifest | None = None) -> Run:
+def use(path: str | Path, manifest: Manifest | None = None, option: str = "--run-dir") -> Run:
     """Return a given folder as run directory: new, or empty except for a recipe or a run that never took a step.
 
-    manifest: written at once, so that no other process takes the folder too. Raises RunError for any other folder.
+    manifest: written at once, so that no other process takes the folder too. option: that gives the folder. Raises
+    RunError for any other folder.
     """
     run = Run(Path(path))
     disk.make_folder(run.path)
@@ -256,7 +257,7 @@ def use(path: str | Path, manifest: Manifest | None = None) -> Run:
             resume = f"resume the run: tunesmith train --resume {path}, or "
         if files := files - {"recipe.yaml"}:
             raise RunError(
-                f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another --run-dir"
+                f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another {option}"
             )
         if manifest:
             run.save_manifest(manifest)

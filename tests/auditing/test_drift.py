@@ -109,3 +109,15 @@ def test_shares_of_labels_are_compared() -> None:
 def test_one_label_has_no_shift() -> None:
     assert drift.label_shift(rows(5, 1, label="a"), rows(5, 2, label="a")) is None
     assert drift.label_shift(rows(5, 1, label="a"), []) is None
+
+
+def test_the_chi_squared_test_is_that_of_scipy() -> None:
+    from scipy.stats import chi2_contingency
+
+    counts = [(30, 20, 10), (10, 25, 12)]
+    first, second = (
+        [row for label, n in zip("abc", count, strict=True) for row in rows(n, 1, label=label)] for count in counts
+    )
+    shift = drift.label_shift(first, second)
+    assert shift is not None
+    assert shift.p == pytest.approx(chi2_contingency(counts).pvalue)

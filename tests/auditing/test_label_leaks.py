@@ -35,6 +35,7 @@ def test_a_planted_word_is_found_with_its_bound_and_held_out_share() -> None:
     # (0.05 / tests)^(1 / 300) is the exact bound where no row contradicts
     assert word.bound == pytest.approx((0.05 / (2 * leaks.tested)) ** (1 / 300))
     assert word.held_out == 1.0
+    assert word.where == ("r0", "r2", "r4", "r6", "r8")
 
 
 def test_words_that_say_nothing_are_not_found() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.auditing.row_counts import RowCount
+from tunesmith.auditing.row_counts import SHOWN, RowCount
 from tunesmith.data import personal_data
 from tunesmith.models import vectorizer
 from tunesmith.models.ngrams import SECOND, WORD
@@ -90,6 +90,8 @@ class TellingWord:
     """The share in the validation and test texts with the word; None where there are none."""
     mean: float | None = omitted_if_none()
     """The mean number of texts with the word."""
+    where: tuple[str, ...] = ()
+    """Ids of the first training texts with the word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ def _of_labels(
     most_errors = REMAINING * (1 - totals_K[label_K] / len(train))
     chosen = np.flatnonzero((share >= ALONE) & (1 - low <= most_errors) & (covered >= COVERED))
     chosen = chosen[np.lexsort((words[chosen], -hits[chosen]))]
+    where = _first_rows(has, words[chosen[:MOST_WORDS]], train)
     return [
         TellingWord(
             *_split(vocabulary[words[i]]),
@@ -206,8 +209,9 @@ def _of_labels(
             float(share[i]),
             float(low[i]),
             float(covered[i]),
+            where=where.get(int(words[i]), ()),
         )
-        for i in chosen
+        for i in chosen.tolist()
     ]
 
 
@@ -225,6 +229,8 @@ def _of_numbers(has: Any, rows_V: Floats, vocabulary: Sequence[str], train: Sequ
         t_V = np.sqrt(squares_V * max(1, N - 2) / np.maximum(1 - squares_V, 1e-12))
     p_V = 2 * special.stdtr(max(1, N - 2), -t_V)
     chosen = np.flatnonzero((squares_V >= EXPLAINED) & (p_V * len(vocabulary) <= LEVEL))
+    chosen = chosen[np.argsort(-squares_V[chosen], kind="stable")]
+    where = _first_rows(has, chosen[:MOST_WORDS], train)
     return [
         TellingWord(
             *_split(vocabulary[i]),
@@ -234,9 +240,19 @@ def _of_numbers(has: Any, rows_V: Floats, vocabulary: Sequence[str], train: Sequ
             None,
             float(rows_V[i] / N),
             mean=float(mean + sums_V[i] / rows_V[i]),
+            where=where.get(i, ()),
         )
-        for i in chosen[np.argsort(-squares_V[chosen], kind="stable")]
+        for i in chosen.tolist()
     ]
+
+
+def _first_rows(has: Any, columns: NDArray[np.integer[Any]], train: Sequence[Example]) -> dict[int, tuple[str, ...]]:
+    """Return the ids of the first texts with each word."""
+    if not len(columns):
+        return {}
+    table = has.tocsc()
+    places = {column: table.indices[table.indptr[column] : table.indptr[column + 1]] for column in columns.tolist()}
+    return {column: tuple(train[row].id for row in np.sort(rows)[:SHOWN].tolist()) for column, rows in places.items()}
 
 
 def _split(ngram: str) -> tuple[str, bool]:

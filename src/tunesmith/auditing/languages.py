@@ -119,9 +119,13 @@ def profile(ids: Sequence[str], texts: Sequence[str], seed: int) -> LanguageProf
 
 def is_long_enough(text: str) -> bool:
     """Return whether a text has FEWEST_LETTERS letters: of scripts without spaces, half of them."""
-    letters = [character for character in text[:CHARACTERS] if character.isalpha()]
-    dense = sum(character >= "\u2e80" for character in letters)
-    return len(letters) + dense >= FEWEST_LETTERS
+    letters = 0
+    for character in text[:CHARACTERS]:
+        if character.isalpha():
+            letters += 2 if character >= "\u2e80" else 1
+            if letters >= FEWEST_LETTERS:
+                return True
+    return False
 
 
 def identify(text: str) -> str | None:

@@ -129,12 +129,13 @@ def _words(leaks: LabelLeaks, rows_by_label: dict[str, int]) -> Iterator[Finding
     do += "take them out of the texts."
     serious = [word for word in leaks.words if severity(word) != "note"][:3]
     for word in serious:
-        yield Finding(headline=_telling(word), severity=severity(word), rows=word.rows, do=do)
+        yield _finding(severity(word), _telling(word), do, RowCount(word.rows, word.where))
     others = [word for word in leaks.words if word not in serious]
     if others:
         more = leaks.found - len(serious) - 1
         also = f" {more:,} more {'word does' if more == 1 else 'words do'} so too." if more else ""
-        yield Finding(headline=_telling(others[0]) + also, severity=severity(others[0]), rows=others[0].rows, do=do)
+        first = others[0]
+        yield _finding(severity(first), _telling(first) + also, do, RowCount(first.rows, first.where))
 
 
 def _telling(word: TellingWord) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunesmith.auditing import drift, label_leaks, text_findings, text_profile, time_order
+from tunesmith.auditing import drift, label_leaks, reading_findings, text_findings, text_profile, time_order
 from tunesmith.auditing.text_profile import TextAudit, TextColumn
 from tunesmith.auditing.time_order import TimeColumn
 from tunesmith.data import time_columns
@@ -29,7 +29,7 @@ def audit(data: AuditInput) -> TextAudit | None:
         times=_times(data, rows_by_split),
     )
     counts = Counter(label for row in splits.train for label in row.all_labels)
-    return replace(part, findings=text_findings.of(part, dict(counts)))
+    return replace(part, findings=(*reading_findings.of(splits.notes), *text_findings.of(part, dict(counts))))
 
 
 def columns(rows_by_split: dict[str, tuple[Example, ...]]) -> list[TextColumn]:
