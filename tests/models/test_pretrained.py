@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel
@@ -22,6 +23,7 @@ from tunesmith.errors import DataError, ModelError
 from tunesmith.models import architectures, gguf_import, pretrained
 from tunesmith.recipe import Model
 from tunesmith.tasks.classification import SingleLabel
+from tunesmith.tasks.multilabel import MultiLabel
 
 Models = Callable[[str], Path]
 GPT = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
@@ -379,3 +381,19 @@ def test_parameters_of_many_layers_are_counted_without_them(kind: str, monkeypat
     with torch.device("meta"):
         actual = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
     assert f"{actual:,} parameters" in str(caught.value)
+
+
+def test_a_new_output_layer_begins_with_the_biases_given_and_a_trained_one_keeps_its_own(tmp_path: Path) -> None:
+    target, bias = MultiLabel(("a", "b", "c")), np.array([-3.0, 0.0, 1.5])
+    tiny.model("bert", tmp_path / "bert")
+    about = Model(name_or_path=str(tmp_path / "bert"))
+    words = pretrained.tokenizer(about)
+    loaded = pretrained.sequence_classifier(about, words, target, 0)
+    architectures.set_output_bias(loaded, bias)
+    layer: Any = loaded.module
+    assert layer.classifier.bias.tolist() == bias.tolist()
+    pretrained.save(tmp_path / "trained", loaded.module, words)
+    again = pretrained.sequence_classifier(Model(name_or_path=str(tmp_path / "trained")), words, target, 0)
+    architectures.set_output_bias(again, -bias)
+    layer = again.module
+    assert layer.classifier.bias.tolist() == bias.tolist()

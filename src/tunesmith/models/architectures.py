@@ -8,12 +8,14 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from tunesmith.console import say, warn
@@ -29,6 +31,8 @@ class LoadedModel:
     """The weights come from `model.from_config` or `model.state_dict`, and cannot be loaded by the model's name."""
     added_tokens: int = 0
     """Rows that were added at the end of its embedding for new tokens."""
+    new_weights: frozenset[str] = frozenset()
+    """Names of the weights that the files lack, such as those of a new head."""
 
 
 ALLOW_PICKLE = "TUNESMITH_ALLOW_PICKLE"
@@ -220,19 +224,35 @@ def add_rows(model: Any, tokens: int) -> int:
     return added
 
 
-def check_complete(name: str, report: Any, prefix: str) -> None:
+def new_weights(report: Any) -> frozenset[str]:
+    """Return the names of weights that the files lack, or have in another shape. report: of transformers."""
+    return frozenset([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
+
+
+def check_complete(name: str, new: Collection[str], prefix: str) -> None:
     """Raise ModelError for files that lack weights of the pretrained part, which would silently be random.
 
-    name: what the model is called, in the message. report: of transformers. prefix: of the names of that part.
+    name: what the model is called, in the message. new: of `new_weights`. prefix: of the names of that part.
     """
-    keys = [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])]
-    random = sorted(key for key in keys if key.startswith(prefix) and "pooler" not in key)
+    random = sorted(key for key in new if key.startswith(prefix) and "pooler" not in key)
     if random:
         raise ModelError(
             f"the files of {name} do not have all weights of the model",
             found=f"{len(random)} tensors are missing or have another shape, such as {random[0]}",
             do="check that config.json and model.safetensors belong together",
         )
+
+
+def set_output_bias(loaded: LoadedModel, bias_K: NDArray[np.float64]) -> None:
+    """Give a new output layer these biases, with which training begins; where it has none, nothing changes.
+
+    A layer that was trained before keeps its own.
+    """
+    for name, layer in loaded.module.named_modules():
+        is_output = isinstance(layer, nn.Linear) and layer.bias is not None and len(layer.bias) == len(bias_K)
+        if is_output and f"{name}.bias" in loaded.new_weights:
+            with torch.no_grad():
+                layer.bias.copy_(torch.from_numpy(bias_K))
 
 
 def check_finite(source: str, model: nn.Module) -> None:

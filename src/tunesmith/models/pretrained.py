@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,7 +66,7 @@ def causal_lm(settings: Model, tokenizer: Tokenizer, seed: int, quantization: An
         logits_2LV = model.eval()(input_ids=ids_2L).logits[:, :-1].float()
     if not torch.allclose(logits_2LV[0], logits_2LV[1], atol=1e-4 * float(logits_2LV.abs().max())):
         raise _not_causal(settings, f"{config.model_type}, an encoder: its outputs depend on later tokens")
-    architectures.check_complete(settings.name_or_path, report, "")
+    architectures.check_complete(settings.name_or_path, architectures.new_weights(report), "")
     loaded = _adjusted(settings, model, tokenizer, "")
     _generate_greedily(model, tokenizer)
     return loaded
@@ -91,8 +92,11 @@ def sequence_classifier(
             quantization.llm_int8_skip_modules = adapters.heads(AutoModelForSequenceClassification.from_config(config))
     model, report = _weights(AutoModelForSequenceClassification, settings, config, seed, quantization)
     prefix = f"{model.base_model_prefix}."
-    architectures.check_complete(settings.name_or_path, report, prefix)
-    return _adjusted(settings, model, tokenizer, prefix)
+    new = architectures.new_weights(report)
+    architectures.check_complete(settings.name_or_path, new, prefix)
+    if settings.from_config is not None and settings.state_dict is None:
+        new = frozenset(name for name, _ in model.named_parameters())
+    return replace(_adjusted(settings, model, tokenizer, prefix), new_weights=new)
 
 
 def saved_causal_lm(folder: Path, trust_remote_code: bool = False) -> tuple[nn.Module, Tokenizer]:
@@ -132,7 +136,7 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, trust_remote_code=trust_remote_code, **_weight_options()
         )
-    architectures.check_complete(settings.name_or_path, report, "")
+    architectures.check_complete(settings.name_or_path, architectures.new_weights(report), "")
     architectures.check_finite(settings.name_or_path, model)
     return model.to(processes.device()), tokenizer(settings)
 
@@ -158,7 +162,7 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     with _loading_errors(settings):
         model, report = AutoModel.from_pretrained(_model_location(settings), **_source(settings), **_weight_options())
-    architectures.check_complete(settings.name_or_path, report, "")
+    architectures.check_complete(settings.name_or_path, architectures.new_weights(report), "")
     architectures.check_finite(settings.name_or_path, model)
     return cast(nn.Module, model.to(processes.device()))
 

@@ -24,8 +24,9 @@ from tunesmith.types import Example
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
-TOKENS_AT_ONCE = 1 << 22
-"""Positions counted at once: 32 MB, and a few times that to sort them."""
+TOKENS_AT_ONCE = 1 << 21
+"""Positions counted at once: 16 MB, and a few times that to sort them."""
+ROWS_AT_ONCE = 1 << 16
 ENTRIES_PER_BLOCK = 1 << 20
 BLOCKS = 4
 """Columns of one kind of n-gram are split into so many blocks at most, of about equally many entries."""
@@ -83,8 +84,10 @@ def _weight(features: ColumnBlocks, idf: NDArray[np.float64]) -> None:
         block.data += 1
         block.data *= idf[edge : edge + block.shape[1]].astype(np.float32)[block.indices]
         edge += block.shape[1]
-        sums = np.concatenate([[0.0], np.cumsum(block.data.astype(np.float64) ** 2)])
-        squares_N += np.diff(sums[block.indptr])
+        for first in range(0, block.shape[0], ROWS_AT_ONCE):
+            ends = block.indptr[first : first + ROWS_AT_ONCE + 1]
+            sums = np.cumsum(block.data[ends[0] : ends[-1]].astype(np.float64) ** 2)
+            squares_N[first : first + ROWS_AT_ONCE] += np.diff(np.concatenate([[0.0], sums])[ends - ends[0]])
     lengths_N = np.sqrt(np.where(squares_N > 0, squares_N, 1)).astype(np.float32)
     for block in features.blocks:
         block.data /= np.repeat(lengths_N, np.diff(block.indptr))
@@ -94,13 +97,22 @@ def _weight(features: ColumnBlocks, idf: NDArray[np.float64]) -> None:
 class _Chunk:
     """Counts in neighbouring rows. Entries lie row by row."""
 
-    rows: Ints
-    """Of each entry, from the first row of all."""
+    first: int
+    """The first of these rows."""
+    lengths: Ints
+    """Entries of each row."""
     columns: Ints
     """Of each entry: a place in `keys`."""
-    counts: Floats
+    counts: Ints
+    """In as few bytes as they need: of all texts, there are many."""
     keys: Ints
     """The n-grams that occur, ascending."""
+
+    @classmethod
+    def of(cls, first: int, lengths: Ints, columns: Ints, counts: NDArray[Any], keys: Ints) -> _Chunk:
+        """Return counts, which are whole numbers of any type, in compact form."""
+        small = counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+        return cls(first, lengths, columns.astype(np.int32), small, keys)
 
 
 @dataclass
@@ -161,12 +173,14 @@ class _Kind:
             chunk = self.chunks.pop(0)
             places = _places(chunk.keys, self.keys)
             column = np.where(places >= 0, rank[places], -1)[chunk.columns] if len(rank) else chunk.columns * 0 - 1
+            row = np.repeat(np.arange(len(chunk.lengths), dtype=np.int32), chunk.lengths)
+            place = slice(chunk.first + 1, chunk.first + 1 + len(chunk.lengths))
             for part, (start, end) in enumerate(pairwise(edges)):
                 inside = np.flatnonzero((column >= start) & (column < end))
                 at = slice(filled[part], filled[part] + len(inside))
                 indices[part][at] = column[inside] - start
                 data[part][at] = chunk.counts[inside]
-                lengths[part][1:] += np.bincount(chunk.rows[inside], minlength=rows)
+                lengths[part][place] = np.bincount(row[inside], minlength=len(chunk.lengths))
                 filled[part] = at.stop
         widths = np.diff(edges)
         return [
@@ -279,9 +293,9 @@ def _counted(keys: Ints, starts: Ints, first: int, unique: Ints | None) -> _Chun
     pairs = rows * len(unique) + columns
     pairs.sort()
     begins = np.flatnonzero(np.diff(pairs, prepend=-1))
-    counts = np.diff(begins, append=len(pairs)).astype(np.float32)
+    counts = np.diff(begins, append=len(pairs))
     rows, columns = np.divmod(pairs[begins], max(1, len(unique)))
-    return _Chunk((rows + first).astype(np.int32), columns.astype(np.int32), counts, unique)
+    return _Chunk.of(first, np.bincount(rows, minlength=len(starts) - 1), columns, counts, unique)
 
 
 def _numbers(tokens: _Tokens, numbers: Ints, n: int, base: int, kept: Ints) -> Ints:
@@ -337,8 +351,9 @@ def _character_kind(tokens: _Tokens, mark: str, lengths: tuple[int, int], min_df
         ids = tokens.ids[starts[0] : starts[-1]]
         shape = (last - first, len(tokens.names))
         words = sparse.csr_matrix((np.ones(len(ids), np.float32), ids, starts - starts[0]), shape)
-        counts = (words @ inside).tocoo()
-        chunks.append(_Chunk(counts.row + first, counts.col, counts.data, np.arange(len(tables.names))))
+        counts = words @ inside
+        keys = np.arange(len(tables.names))
+        chunks.append(_Chunk.of(first, np.diff(counts.indptr), counts.indices, counts.data, keys))
 
     def names(keys: Ints) -> list[str]:
         return [mark + tables.names[key] for key in keys.tolist()]

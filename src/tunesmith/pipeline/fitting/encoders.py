@@ -12,7 +12,7 @@ from torch import nn
 from tunesmith.data import batches
 from tunesmith.data.encode import encode
 from tunesmith.errors import RecipeError
-from tunesmith.models import adapters, pretrained
+from tunesmith.models import adapters, architectures, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, make_sampler
 from tunesmith.pipeline.fitting.job import Job
@@ -29,6 +29,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.sequence_classifier(plan.model, tokenizer, job.target, recipe.seed, plan.quantization)
+    if isinstance(job.target, MultiLabel):
+        architectures.set_output_bias(loaded, job.target.log_odds(splits.train, job.weights()))
     model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
     limit = pretrained.longest_input(plan.model, tokenizer)
     layout, padded = _layout(model, tokenizer, recipe)
