@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import records
-from tunesmith.data.near_duplicates import TextKey, text_key
+from tunesmith.data.near_duplicates import text_key
+from tunesmith.types import TextKey
 from tunesmith.models import linear, vectorizer
 from tunesmith.models.linear import LinearPredictor
 from tunesmith.protocols import TrainResult

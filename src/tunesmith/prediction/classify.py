@@ -18,7 +18,8 @@ from tunesmith import records
 from tunesmith.console import say, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
-from tunesmith.data.near_duplicates import TextKey, text_key
+from tunesmith.data.near_duplicates import text_key
+from tunesmith.types import TextKey
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
