@@ -186,13 +186,14 @@ class FittedLaw:
         return min(float(low), value), max(float(high), value)
 
     def gains(self, before: float, after: float) -> Floats:
-        """Return how much lower the error of a training with more rows is, in each draw: B.
+        """Return how much lower the error of one training with more rows is than that of one with fewer: B.
 
-        The rows of the first training are among those of the second, so that luck with them is lost in part only: of
-        sums over rows, the difference varies as much as the second sum does.
+        Both have luck of their own. That the rows of the first are among those of the second makes it less, if little:
+        which of the test rows a model gets wrong by a hair is new with every training.
         """
         errors_B2 = self.draws.errors(np.array([before, after]))
-        gains_B: Floats = errors_B2[:, 0] - errors_B2[:, 1] + self.errors.sigma(after) * self.errors.luck
+        luck = float(np.hypot(self.errors.sigma(before), self.errors.sigma(after)))
+        gains_B: Floats = errors_B2[:, 0] - errors_B2[:, 1] + luck * self.errors.luck
         return gains_B
 
 
