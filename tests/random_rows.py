@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tunesmith.types import Example
 
-WORDS = [f"word{n}" for n in range(300)]
+WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(300)]
 
 
 def random_rows(count: int, seed: int = 0, labels: Sequence[str] = ("yes", "no"), words: int = 10) -> list[Example]:

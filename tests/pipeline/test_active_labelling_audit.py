@@ -112,7 +112,6 @@ def test_formulas_are_not_run(texts: Path, tmp_path: Path, capsys: pytest.Captur
         ("review\nhello\n", 5, (), "unlabelled rows without column 'text'"),
         ("text,reason\nhello,x\n", 5, (), "columns that predictions are written to"),
         ("text\n", 5, (), "no rows"),
-        ("text,n\nhello,1\n,2\n", 5, (), "1 bad row of 2"),
         ("text\nhello\n", 0, (), "--next is 0"),
     ],
 )

@@ -184,11 +184,15 @@ def test_two_files_and_labels_by_index(tmp_path: Path) -> None:
 def test_several_labels(tmp_path: Path) -> None:
     path = tagged(tmp_path / "tags.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    place = next(n for n in range(50, 300) if rows[n]["labels"] == ["tech"])
-    rows[place]["labels"] = ["tech", "world"] if "minister" not in rows[place]["text"] else ["tech", "sport"]
+    planted = [n for n in range(50, 300) if rows[n]["labels"] == ["tech"]][:10]
+    for n in planted:
+        rows[n]["labels"] = ["tech", "world"] if "minister" not in rows[n]["text"] else ["tech", "sport"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     labels = audit(str(path), "task=multilabel", "data.label=labels", cleaning_gain=True)
     suspects = {row.id: row for row in (*labels.suspects, *labels.held_out_suspects)}
+    places = {n for n in planted if f"tags.jsonl:{n + 1}" in suspects}
+    assert len(places) >= 5
+    place = min(places)
     found = suspects[f"tags.jsonl:{place + 1}"]
     assert found.suggested == ("tech",)
     assert labels.gain is None or labels.gain.metric == "macro_f1"

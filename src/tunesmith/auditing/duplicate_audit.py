@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations
 
 from tunesmith.auditing.findings import Finding, Severity
-from tunesmith.data import duplicates, near_duplicates, splits, text_folds
+from tunesmith.data import duplicates, near_duplicates, personal_data, splits, text_folds
 from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SHOWN
 from tunesmith.types import DuplicateGrade, DuplicateIndex, Example, RowCopy
@@ -183,9 +183,8 @@ def _text(row: Example) -> str:
 
 
 def _cut(pair: DuplicatePair) -> DuplicatePair:
-    text, other = (
-        text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in (pair.text, pair.other_text)
-    )
+    texts = [personal_data.masked(text) for text in (pair.text, pair.other_text)]
+    text, other = (text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in texts)
     return replace(pair, text=text, other_text=other)
 
 

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from tunesmith import records
 from tunesmith.data.near_duplicates import text_key
-from tunesmith.types import TextKey
 from tunesmith.models import linear, vectorizer
 from tunesmith.models.linear import LinearPredictor
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Linear
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import Example
+from tunesmith.types import Example, TextKey
 
 Floats = NDArray[np.float64]
 

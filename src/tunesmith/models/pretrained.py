@@ -126,9 +126,8 @@ def saved_classifier(folder: Path, trust_remote_code: bool = False) -> tuple[nn.
     if adapter := adapters.saved(folder):
         saved_tokenizer = tokenizer(settings)
         if not adapter.model_config.get("id2label"):
-            raise ModelError(
-                f"{folder} has no {adapters.BASE_CONFIG} with label names", do="save the classifier with tunesmith"
-            )
+            what = f"{folder} has no {adapters.BASE_CONFIG} with label names"
+            raise ModelError(what, do="save the classifier with tunesmith")
         target = text_targets.of_config(adapter.model_config)
         base = sequence_classifier(base_of(adapter, settings), saved_tokenizer, target, 0, _quantization_of(adapter))
         return _with_adapter(base.module, settings).to(processes.device()), saved_tokenizer

@@ -19,7 +19,6 @@ from tunesmith.console import say, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
 from tunesmith.data.near_duplicates import text_key
-from tunesmith.types import TextKey
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
@@ -31,7 +30,7 @@ from tunesmith.protocols import ModelParts, ProbeHead, TrainResult
 from tunesmith.recipe import Generate, Linear, Model, Probe
 from tunesmith.tasks import text_targets
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import DataNote, Example
+from tunesmith.types import DataNote, Example, TextKey
 
 Floats = NDArray[np.float64]
 BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"

@@ -1,11 +1,12 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.aliases import fields
+from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide, DecisionTarget
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import Source, dump, load
-from tunesmith.recipe.sections import Data, Engine, Evaluate, Linear, Model, Probe, Recipe, Split
+from tunesmith.recipe.sections import Engine, Evaluate, Linear, Model, Probe, Recipe
 from tunesmith.recipe.serve_settings import Guard, Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import Section

