@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--plant", type=float, default=0.0, help="share of labels to change at random")
     parser.add_argument("--next", action="store_true", help="plant the next label instead of any other one")
     parser.add_argument("--cleanlab", default=sys.executable, help="interpreter that has cleanlab")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     whole = [f"data.path={args.file}", "split.test_size=0", "split.validation_size=0"]
     votes = [f"data.votes={args.votes}"] if args.votes else []
     recipe = recipes.load({}, [*whole, *votes, *args.settings])
@@ -77,6 +77,11 @@ def main() -> None:
     peer = cleanlab(args.cleanlab, probabilities_NK, given_N)
     agree = (probabilities_NK.argmax(axis=1) == given_N).mean()
     print(f"{args.file}: {len(given_N):,} rows, {wrong_N.mean():.2%} wrong; {predicted.method} agrees with {agree:.1%}")
+    print(f"share: tunesmith {share.value:.2%} [{share.low:.2%}, {share.high:.2%}], cleanlab {peer['share']:.2%}")
+    most = label_errors.unexplained(rows, Confidence(resamples=500))
+    print(f"at most: {most.value:.2%} [{most.low:.2%}, {most.high:.2%}]")
+    if not wrong_N.any():
+        return
     print(f"{'':55} AUPRC   first {FIRST:,}  AUROC")
     show("tunesmith", ours.quality, wrong_N)
     for name, scores in peer.items():
@@ -87,17 +92,16 @@ def main() -> None:
         hits = wrong_N[places]
         precision, recall = (hits.mean() if len(hits) else 0.0), hits.sum() / max(1, wrong_N.sum())
         print(f"flagged by {name}: {len(places):,} rows, precision {precision:.3f}, recall {recall:.3f}")
-    print(f"share: tunesmith {share.value:.2%} [{share.low:.2%}, {share.high:.2%}], cleanlab {peer['share']:.2%}")
-    most = label_errors.unexplained(rows, Confidence(resamples=500))
-    print(f"at most: {most.value:.2%} [{most.low:.2%}, {most.high:.2%}]")
 
 
 def known(recipe: Recipe, splits: Splits, args: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which rows are wrong, by the column of the truth or by the votes."""
+    """Return which rows are wrong, by the column of the truth or by the votes; none without either."""
     ids = [row.id for row in splits.train]
     if args.truth:
         true = dataset.column_values(recipe.data, recipe.split, [args.truth], ids)[args.truth]
         return np.array([row.label != label for row, label in zip(splits.train, true, strict=True)])
+    if not args.votes:
+        return np.zeros(len(ids), dtype=bool)
     votes = annotator_votes.read(recipe.data, recipe.split, splits.train, splits.labels).votes
     return np.array([counts is not None and len(counts) > 1 for counts in votes])
 
