@@ -147,8 +147,8 @@ def run_score(args: argparse.Namespace) -> None:
                 write(Path(folder, "train.csv"), rows)
                 run = Path(folder, f"{name}-{seed}")
                 settings = ["method=linear", f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
-                command = [sys.executable, "-m", "tunesmith", "-q", "train", *settings, "--run-dir", str(run)]
-                subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+                command = [sys.executable, "-m", "tunesmith", "train", *settings, "--run-dir", str(run), "-q"]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
                 scores = json.loads((run / "scores.json").read_text())["headline"]["accuracy"]
                 clean = json.loads((run / "clean.json").read_text()) if (run / "clean.json").exists() else None
                 print(f"seed {seed} {name:7} {shown(scores)}", end="")

@@ -93,6 +93,22 @@ def test_a_long_system_message_makes_no_questions_alike() -> None:
     assert list(zip(index.first, index.second, strict=True)) == [(0, 2)]
 
 
+def test_rows_that_share_a_long_part_are_compared_by_the_other() -> None:
+    """300 questions, each asked twice with another last word, of a tenth of the rows with one long system message."""
+
+    def conversation(name: str, system: str, asked: str) -> Example:
+        return Example(name, f"{system}\n\n{asked}", messages=(Message("system", system), Message("user", asked)))
+
+    shared = text(3, 300)
+    asked = [f"{text(100 + n, 20)} {word}" for n in range(300) for word in ("now", "soon")]
+    alike = [conversation(f"a{n}", shared, each) for n, each in enumerate(asked)]
+    others = [conversation(f"b{n}", text(5000 + n, 10), text(20_000 + n, 20)) for n in range(3000)]
+    index = find([[*alike, *others]], 0.7)
+    pairs = set(zip(index.first, index.second, strict=True))
+    assert len(pairs & {(2 * n, 2 * n + 1) for n in range(300)}) >= 297
+    assert len(pairs) < 310
+
+
 def test_what_a_template_says_does_not_count() -> None:
     template = text(5, 30)
     examples = rows(*(f"{template} {text(100 + n, 8)}" for n in range(150)), f"{template} {text(100, 8)} end")

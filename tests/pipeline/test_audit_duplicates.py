@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.random_texts import text
+from tests.sample_reports import Balance
 from tunesmith import cli
 from tunesmith.auditing.duplicate_audit import DuplicateAudit
 from tunesmith.pipeline.audit_sections import duplicate_section
@@ -45,6 +46,9 @@ def test_an_audit_writes_its_pages_and_all_pairs(tmp_path: Path) -> None:
     assert "3 of 20 test rows (15.0%) have a copy in train" in page
     assert '<mark class="against" style="--part:40%">' in page or '<mark style="--part:40%">' in page
     assert "<script" not in page
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
     assert "## Duplicates and leaks" in (tmp_path / "out" / "report.md").read_text()
     stored = json.loads((tmp_path / "out" / "audit.json").read_text())["duplicates"]
     assert stored["counts"][0]["near"] == 1

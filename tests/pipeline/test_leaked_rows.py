@@ -171,4 +171,11 @@ def test_training_begins_with_a_summary_of_the_audit(
     assert lines[1].startswith("audit: warning: 40 of 160 train rows (25.0%) repeat an earlier row: 40 exact")
     assert "`tunesmith audit`" in lines[2]
     assert len(lines) == 3
-    assert isinstance(Run(tmp_path / "run").manifest.data.fingerprint, str)
+
+
+def test_the_recipe_of_an_earlier_run_is_read_without_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("split:\n  duplicates: remove\n")
+    assert Run(tmp_path).recipe.split.leaks == "remove"
+    assert capsys.readouterr().err == ""

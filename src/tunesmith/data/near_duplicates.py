@@ -69,7 +69,7 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     if threshold >= 1 or len(first) < 2:
         return DuplicateIndex(numbers)
     texts = _ShingledTexts(first)
-    signatures = np.concatenate([minhash.signatures(*texts.joined(block)) for block in texts.blocks()])
+    signatures = np.concatenate([minhash.signatures(*texts.shingled(block)) for block in texts.blocks()])
     pairs_P2 = minhash.candidates(signatures, threshold, np.array(origins, dtype=np.int64))
     del signatures
     similarity_P = texts.similarities(pairs_P2)
@@ -91,9 +91,13 @@ class _ShingledTexts:
         self.parts = max(len(parts(row)) for row in rows)
         self.known = WordHashes()
         self.common = np.empty(0, dtype=np.uint64)
+        sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
         if len(rows) >= FEWEST:
-            sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
             self.common = self._common(sample)
+        columns = zip(*map(self._folded, sample.tolist()), strict=True) if self.parts > 1 else [()]
+        distinct = [len(set(column)) for column in columns]
+        self.telling = distinct.index(max(distinct))
+        """The part that differs most between rows, by which pairs are proposed."""
 
     def blocks(self) -> list[Index]:
         """Return the numbers of all texts in blocks of about AT_ONCE characters."""
@@ -101,20 +105,21 @@ class _ShingledTexts:
         starts = np.flatnonzero(np.diff(lengths.cumsum() // AT_ONCE))
         return np.split(np.arange(len(self.rows)), starts + 1)
 
-    def of(self, numbers: Index) -> tuple[Hashes, Index]:
-        """Return the shingles of each part of these texts, those of the first text first, without common ones."""
+    def shingled(self, numbers: Index, *, every_part: bool = False) -> tuple[Hashes, Index]:
+        """Return the shingles of the telling part of these texts, or those of every part of the first, the second, ...
+
+        Common ones are left out.
+        """
         texts = []
         for number in numbers.tolist():
-            folded = [text_folds.fold(part) for part in parts(self.rows[number])]
-            texts += [*folded, *[""] * (self.parts - len(folded))]
+            folded = self._folded(number)
+            texts += folded if every_part else [folded[self.telling]]
         hashes, bounds = shingles.of_texts(texts, self.known)
         return self._without_common(hashes, bounds)
 
-    def joined(self, numbers: Index) -> tuple[Hashes, Index]:
-        """Return the shingles of each text as one set; those of different parts are different."""
-        hashes, bounds = self.of(numbers)
-        part = np.repeat(np.arange(len(bounds) - 1) % self.parts, np.diff(bounds))
-        return hashes ^ shingles.ODD[part % 3] if self.parts > 1 else hashes, bounds[:: self.parts]
+    def _folded(self, number: int) -> list[str]:
+        folded = [text_folds.fold(part) for part in parts(self.rows[number])]
+        return [*folded, *[""] * (self.parts - len(folded))]
 
     def similarities(self, pairs_P2: Index) -> npt.NDArray[np.float64]:
         """Return the exact Jaccard similarity of each pair: of its parts the least."""
@@ -136,7 +141,7 @@ class _ShingledTexts:
     def _similarities(self, numbers: Index, places_2P: Index) -> npt.NDArray[np.float64]:
         from scipy.sparse import csr_array
 
-        hashes, bounds = self.of(numbers)
+        hashes, bounds = self.shingled(numbers, every_part=True)
         columns = (hashes >> np.uint64(1)).astype(np.int64)
         sets = csr_array((np.ones(len(columns), dtype=np.int32), columns, bounds), shape=(len(bounds) - 1, 2**63 - 1))
         sets.sum_duplicates()
@@ -152,7 +157,7 @@ class _ShingledTexts:
 
     def _common(self, sample: Index) -> Hashes:
         """Return the shingles that are too common to count, sorted."""
-        hashes, bounds = self.of(sample)
+        hashes, bounds = self.shingled(sample, every_part=True)
         text = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
         ordered = np.lexsort((text, hashes))
         hashes, text = hashes[ordered], text[ordered]
