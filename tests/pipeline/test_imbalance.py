@@ -82,7 +82,7 @@ def test_the_focal_loss_is_learned(task: str, skewed: Path, tiny_models: Models,
         losses.append(next(line.loss for line in run.metrics() if line.loss))
     plain = train(skewed, tiny_models("bert"), *settings, "loss=null", run_dir=tmp_path / "plain")
     assert losses[0] == pytest.approx(next(line.loss for line in plain.metrics() if line.loss), rel=1e-5)
-    assert losses[1] < 0.6 * losses[0]
+    assert losses[1] < 0.65 * losses[0]
 
 
 @pytest.mark.parametrize(
