@@ -171,22 +171,24 @@ def _labelling(
                 return
             known = set(labelled)
             pool = [n for n in range(len(splits.train)) if n not in known]
-            examples = [splits.train[n] for n in pool]
             if kind == "random":
                 chosen = draw.permutation(len(pool))[:STEP].tolist()
             else:
-                chosen = _chosen(kind, predictor, examples, recipe, seed + len(labelled))
+                chosen = _chosen(kind, predictor, splits.train, pool, recipe, seed + len(labelled))
             labelled = sorted([*labelled, *(pool[n] for n in chosen)])
 
 
-def _chosen(kind: str, predictor: TextPredictor, examples: Sequence[Example], recipe: Recipe, seed: int) -> list[int]:
-    predictions = predictor.predict(examples)
+def _chosen(
+    kind: str, predictor: TextPredictor, rows: Sequence[Example], pool: Sequence[int], recipe: Recipe, seed: int
+) -> list[int]:
+    """Return places in the pool. All rows are predicted: what is known of their texts then serves every round."""
+    predictions = predictor.predict(rows)
     if kind == "margin":
-        ranked_NK = np.sort(np.array([row.probabilities for row in predictions]), axis=1)
+        ranked_NK = np.sort(np.array([predictions[n].probabilities for n in pool]), axis=1)
         return [int(n) for n in np.argsort(ranked_NK[:, -1] - ranked_NK[:, -2], kind="stable")[:STEP]]
     errors_NK = active_labelling_section.errors_of(predictor.labels, predictions)
-    features = text_features.table(predictor, examples, recipe.linear)
-    return active_labelling.choose(errors_NK, features, STEP, seed)
+    features = text_features.table(predictor, rows, recipe.linear)
+    return active_labelling.choose(errors_NK[pool], features[pool], STEP, seed)
 
 
 def _show_labelling(
