@@ -49,6 +49,22 @@ def test_it_is_attention_with_a_mask(segments: tuple[Segment, ...], shared: int,
     assert all(torch.allclose(one.grad, two.grad, atol=1e-12) for one, two in zip(inputs, again, strict=True))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_states_of_several_types(dropout: float) -> None:
+    """Under autocast, rotary embeddings leave queries and keys in float32, and values in bfloat16."""
+    query, key, value = (state.detach().float().requires_grad_() for state in states())
+    half = value.detach().bfloat16().requires_grad_()
+    results = []
+    for values in (half, half.detach().float().requires_grad_()):
+        torch.manual_seed(3)
+        results.append(attend(query, key, values, TREE, dropout))
+        results[-1].sum().backward()
+    assert results[0].dtype == torch.float32
+    assert torch.equal(*results)
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("segments", [TEXTS, TREE])
 @pytest.mark.parametrize("shared", [1, 3])
 def test_gradients_with_dropout(segments: tuple[Segment, ...], shared: int) -> None:

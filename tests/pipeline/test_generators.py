@@ -87,6 +87,17 @@ def test_packed_and_padded_learn_the_same(model: Path, pairs: Path, tmp_path: Pa
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_bfloat16_autocast_learns_nearly_the_same(model: Path, pairs: Path, tmp_path: Path) -> None:
+    """Also in packed rows, where rotary embeddings leave queries and keys in float32."""
+    runs = [
+        instruct(model, pairs, f"mixed_precision={precision}", "max_steps=3", run_dir=tmp_path / precision)
+        for precision in ("no", "bf16")
+    ]
+    assert runs[1].finished.notes.mixed_precision == "bf16"
+    losses = [[line.loss for line in run.metrics() if line.loss] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_models_that_cannot_be_packed_are_padded_aloud(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,8 +94,11 @@ def attend(
     """Return T x H x D. H is a multiple of K; H / K neighbouring heads share their keys and values.
 
     segments: in order, all tokens of the row. dropout: probability of dropping an attention weight. scale: of the
-    scores; by default D ** -0.5.
+    scores; by default D ** -0.5. Of states of several types, as rotary embeddings leave them under autocast, the most
+    precise one is computed in.
     """
+    dtype = torch.promote_types(torch.promote_types(query_THD.dtype, key_TKD.dtype), value_TKD.dtype)
+    query_THD, key_TKD, value_TKD = (states.to(dtype) for states in (query_THD, key_TKD, value_TKD))
     scale = query_THD.shape[-1] ** -0.5 if scale is None else scale
     output: torch.Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         query_THD, key_TKD, value_TKD, tuple(segments), dropout, scale
