@@ -23,6 +23,8 @@ LEAST_ROWS = 10
 """The smallest size, unless there are more labels."""
 HORIZON = 2.0
 """How far a law is trusted beyond the rows that there are: to twice as many."""
+HALF = 0.6
+"""Sizes up to this share of the rows are about half of them, or less: sizes lie by a factor of 1.3 to 2.2 apart."""
 BAND_POINTS = 41
 LITTLE = 0.005
 """A gain below half a point that may be none is called little."""
@@ -124,12 +126,12 @@ def least_rows(labels: int) -> int:
 
 
 def sizes(rows: int, labels: int) -> tuple[int, ...]:
-    """Return FEWEST to MOST sizes up to `rows`, each by the same factor larger than the last, which is 2 if it can be.
+    """Return FEWEST to MOST sizes up to `rows`, each by the same factor larger than the last: 2 where the rows suffice.
 
     labels: so many rows hold every label; the smallest size has no fewer. rows: at least `least_rows`.
     """
     smallest = max(LEAST_ROWS, labels, ceil(rows / 2 ** (MOST - 1)))
-    count = min(MOST, max(FEWEST, 1 + int(log2(rows / smallest))))
+    count = min(MOST, max(FEWEST, 3 + int(log2(rows / smallest))))
     return tuple(round(size) for size in np.geomspace(smallest, rows, count))
 
 
@@ -204,20 +206,20 @@ def _fitted(
 def _rejected(fitted: FittedLaw, errors: Errors, level: float) -> str | None:
     """Return why a law is not believed; None where it is.
 
-    It must not be further from the scores than noise would be, and what would have been said with half of the rows must
-    have come true.
+    It must not be further from the scores than noise would be, and what would have been said with about half of the
+    rows must have come true.
     """
     if len(errors.rows) < power_law.FEWEST_SIZES:
         return f"there are only {len(errors.rows)} different sizes"
     if fitted.p < power_law.REJECTED:
         return f"the scores are not on a power law (p = {fitted.p:.3f})"
-    half_S = errors.rows <= 0.51 * errors.rows[-1]
+    half_S = errors.rows <= HALF * errors.rows[-1]
     before = power_law.fit_from(errors.part(half_S), power_law.FEWEST_SIZES - 1)
     if half_S.sum() < power_law.FEWEST_SIZES - 1 or before.p < power_law.REJECTED:
-        return "the scores with at most half of the rows are not on a power law"
+        return "the scores with up to about half of the rows are not on a power law"
     low, high = before.band(float(errors.rows[-1]), level)
     if not low <= errors.mean[-1] <= high:
-        return "what a law says by the scores with at most half of the rows is not the score with all of them"
+        return "the law of the scores with up to about half of the rows misses the score with all of them"
     return None
 
 
