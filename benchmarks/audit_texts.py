@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def varied(examples: tuple[Example, ...], count: int) -> list[Example]:
-    """Return so many rows: the examples over and over, with their words in another order and one of them replaced."""
+    """Return `count` rows: the examples over and over, with their words in another order and one of them replaced."""
     draw, rows = random.Random(0), []  # noqa: S311
     for number in range(count):
         example = examples[number % len(examples)]

@@ -207,7 +207,7 @@ def run_growth(args: argparse.Namespace) -> None:
 
 
 def run_once(args: argparse.Namespace) -> None:
-    """Print what finding the near-duplicates of so many rows takes. A fifth of the rows is the test split."""
+    """Print what finding the near-duplicates takes, by the number of rows. A fifth of the rows is the test split."""
     rows = [Example(f"r:{n}", text) for n, text in enumerate(reviews(args.reviews, args.rows, 1))]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     characters = sum(len(row.text) for row in rows)

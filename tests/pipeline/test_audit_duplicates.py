@@ -47,7 +47,13 @@ def test_an_audit_writes_its_pages_and_all_pairs(tmp_path: Path) -> None:
     assert '<mark class="against" style="--part:40%">' in page or '<mark style="--part:40%">' in page
     assert "<script" not in page
     parser = Balance()
-    parser.feed(page[page.index('<section aria-labelledby="duplicates-title">') : page.index('<h2 id="data-title">')])
+    parser.feed(
+        page[
+            page.index('<section id="duplicates" aria-labelledby="duplicates-title">') : page.index(
+                '<h2 id="data-title">'
+            )
+        ]
+    )
     assert parser.open == ["section"]  # the next one has begun
     assert "## Duplicates and leaks" in (tmp_path / "out" / "report.md").read_text()
     stored = json.loads((tmp_path / "out" / "audit.json").read_text())["duplicates"]

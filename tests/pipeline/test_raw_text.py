@@ -45,7 +45,8 @@ def test_rows_are_texts(source: Path) -> None:
     splits = data.read(Data(path=str(source), text="body", format="text"), Split(test_size=4), 1, CONVERSATIONS)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
     assert splits.train[0].messages == (Message("assistant", splits.train[0].text),)
-    assert {note.what for note in splits.notes} >= {
+    copies = ("near-duplicate", "same text but for")  # the texts are made of few words
+    assert {note.what for note in splits.notes if not note.what.startswith(copies)} == {
         "raw texts, all tokens of which are learned",
         "columns that are not used: url",
     }

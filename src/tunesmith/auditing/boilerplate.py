@@ -17,7 +17,7 @@ FEWEST_ROWS = 10
 SMALLEST_SHARE = 0.01
 """Share of the different texts that must have it."""
 SAME = 0.9
-"""A beginning is extended by a word that so many of its texts go on with."""
+"""A beginning is extended by a word with which this share of its texts goes on."""
 MOST_WORDS = 60
 MOST_CHARACTERS = 200
 """Of a shared beginning or end that are shown."""

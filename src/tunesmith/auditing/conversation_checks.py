@@ -278,7 +278,7 @@ def _language_mix(rows: Sequence[Example]) -> LanguageMix:
 
 
 def _spread(rows: Sequence[Example], most: int) -> Sequence[Example]:
-    """Return at most so many rows, evenly spread."""
+    """Return at most this number of rows, evenly spread."""
     return rows if len(rows) <= most else [rows[place * len(rows) // most] for place in range(most)]
 
 

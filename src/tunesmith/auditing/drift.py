@@ -30,7 +30,7 @@ Ints = NDArray[np.intp]
 FEWEST_ROWS = 30
 """Rows that each set needs."""
 MOST_ROWS = 5000
-"""Rows of each set that are looked at; of more, so many are drawn."""
+"""Rows of each set that are looked at; of more, this number is drawn."""
 FOLDS = 5
 WORDS = 10
 """Words of each set that are listed."""

@@ -253,7 +253,7 @@ def _contradictions(rows_by_split: Mapping[str, Sequence[Example]], index: Dupli
 
 
 def _templates(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> Iterator[Finding]:
-    """Yield a finding on rows that are so many versions of one text that no split could keep them together."""
+    """Yield a finding on versions of one text that are too many for one split to keep together."""
     rows = list(chain.from_iterable(rows_by_split.values()))
     _, alike = splits.near_units(rows, splits.units(rows), index)
     if alike:

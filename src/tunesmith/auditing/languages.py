@@ -13,7 +13,7 @@ import numpy as np
 from tunesmith.auditing.row_counts import RowCount
 
 MOST_TEXTS = 5000
-"""Texts whose language is identified; of more, so many are drawn."""
+"""Texts whose language is identified; of more, this number is drawn."""
 FEWEST_LETTERS = 40
 """Letters that a text needs: of shorter English ones, several in a hundred are taken for another language."""
 SURE = 0.9
@@ -98,7 +98,7 @@ class LanguageProfile:
 
 
 def profile(ids: Sequence[str], texts: Sequence[str], seed: int) -> LanguageProfile:
-    """Return the languages of texts; of more than MOST_TEXTS, of so many that are drawn with the seed."""
+    """Return the languages of texts; of more than MOST_TEXTS, of a sample drawn with the seed."""
     places = np.arange(len(texts))
     if len(texts) > MOST_TEXTS:
         places = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(texts))[:MOST_TEXTS])

@@ -74,7 +74,7 @@ class BandPoint:
 
     rows: int
     score: Estimate
-    """With the interval for a single training on so many rows."""
+    """With the interval for a single training on this number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def least_rows(labels: int) -> int:
 def sizes(rows: int, labels: int) -> tuple[int, ...]:
     """Return FEWEST to MOST sizes up to `rows`, each by the same factor larger than the last: 2 where the rows suffice.
 
-    labels: so many rows hold every label; the smallest size has no fewer. rows: at least `least_rows`.
+    labels: the rows that it takes to have every label; the smallest size has no fewer. rows: at least `least_rows`.
     """
     smallest = max(LEAST_ROWS, labels, ceil(rows / 2 ** (MOST - 1)))
     count = min(MOST, max(FEWEST, 3 + int(log2(rows / smallest))))

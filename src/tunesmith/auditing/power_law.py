@@ -37,7 +37,7 @@ class PowerLaw:
     """The smallest size that it was fitted to; below it does not hold."""
 
     def error(self, rows: float) -> float:
-        """Return the error with so many training rows."""
+        """Return the error by the number of training rows."""
         return float(self.floor + self.scale * rows**-self.exponent)
 
 
@@ -103,7 +103,7 @@ class Errors:
         )
 
     def sigma(self, rows: float) -> float:
-        """Return the standard deviation of the error between data sets of so many rows."""
+        """Return the standard deviation of the error between data sets of this number of rows."""
         return float(np.sqrt(self.variance[0] * rows ** -self.variance[1]))
 
 
@@ -129,7 +129,7 @@ class Laws:
     """Weighted sums of squared distances."""
 
     def errors(self, rows_T: Floats) -> Floats:
-        """Return the error of each law with so many rows: B x T."""
+        """Return the error of each law by the number of rows: B x T."""
         powers_BT = rows_T[None] ** -self.exponent[:, None]
         return self.floor[:, None] + self.scale[:, None] * powers_BT
 
@@ -179,7 +179,7 @@ class FittedLaw:
     """How often noise alone is as far from a law."""
 
     def band(self, rows: float, level: float) -> tuple[float, float]:
-        """Return the interval of the error that a single training with so many rows will have."""
+        """Return the interval of the error that a single training on this number of rows will have."""
         drawn_B = self.draws.errors(np.array([rows]))[:, 0] + self.errors.sigma(rows) * self.errors.luck
         low, high = np.quantile(np.maximum(drawn_B, 0), [(1 - level) / 2, (1 + level) / 2])
         value = self.law.error(rows)

@@ -76,46 +76,37 @@ def resolve_leaks(
 
 def copies(rows: Sequence[Example], others: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
     """Return the rows that have a copy among the others, each with the most similar one; of equal ones the first."""
+    return _copies(rows, others, index, earlier=False)
+
+
+def repeats(rows: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
+    """Return the rows that have a copy before them, each with the most similar one; of equal ones the first."""
+    return _copies(rows, rows, index, earlier=True)
+
+
+def _copies(
+    rows: Sequence[Example], others: Sequence[Example], index: DuplicateIndex, *, earlier: bool
+) -> list[RowCopy]:
+    """Return the rows with a copy among the others. earlier: these are the rows themselves, of which those before."""
     exact: dict[TextKey, int] = {}
     by_number: dict[int, int] = {}
     for place, row in enumerate(others):
         key = text_key(row)
         exact.setdefault(key, place)
         by_number.setdefault(index.numbers[key], place)
-    best = _best(by_number, index)
+    best = _best(by_number, index, earlier=earlier)
     found = []
     for place, row in enumerate(rows):
         number = index.numbers[key := text_key(row)]
-        if key in exact:
-            found.append(RowCopy(row.id, place, others[exact[key]].id, exact[key], "exact", 1.0))
-        elif number in by_number:
-            other = by_number[number]
-            found.append(RowCopy(row.id, place, others[other].id, other, "normalised", 1.0))
-        elif number in best:
-            similarity, other = best[number]
-            found.append(RowCopy(row.id, place, others[other].id, other, "near", similarity))
-    return found
-
-
-def repeats(rows: Sequence[Example], index: DuplicateIndex) -> list[RowCopy]:
-    """Return the rows that have a copy before them, each with the most similar one; of equal ones the first."""
-    exact: dict[TextKey, int] = {}
-    by_number: dict[int, int] = {}
-    for place, row in enumerate(rows):
-        exact.setdefault(text_key(row), place)
-        by_number.setdefault(index.numbers[text_key(row)], place)
-    best = _best(by_number, index, earlier=True)
-    found = []
-    for place, row in enumerate(rows):
-        number = index.numbers[key := text_key(row)]
-        if exact[key] < place:
-            found.append(RowCopy(row.id, place, rows[exact[key]].id, exact[key], "exact", 1.0))
-        elif by_number[number] < place:
-            other = by_number[number]
-            found.append(RowCopy(row.id, place, rows[other].id, other, "normalised", 1.0))
-        elif number in best:
-            similarity, other = best[number]
-            found.append(RowCopy(row.id, place, rows[other].id, other, "near", similarity))
+        before = place if earlier else len(others)
+        similarity, other = 1.0, exact.get(key, before)
+        grade: DuplicateGrade = "exact"
+        if other >= before:
+            grade, other = "normalised", by_number.get(number, before)
+        if other >= before and number in best:
+            grade, (similarity, other) = "near", best[number]
+        if other < before:
+            found.append(RowCopy(row.id, place, others[other].id, other, grade, similarity))
     return found
 
 

@@ -23,7 +23,7 @@ from tunesmith.tasks import classification
 from tunesmith.types import DataNote, DuplicateIndex, Example
 
 LARGEST_UNIT, LARGEST_SHARE = 10, 0.01
-"""Rows of a unit of near-duplicates, at most: so many, or this share of the rows. Beyond that they share a template."""
+"""Rows of a unit of near-duplicates, at most: a number, or a share of all rows. Larger units share a template."""
 LEAST_FILLED = 0.9
 """Share of a split's rows that must be reached with near-duplicates on one side."""
 Strata = Callable[[Sequence[Example]], Sequence[Hashable]]

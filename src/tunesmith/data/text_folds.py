@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"(?:https?://|ftp://|www\.)[^\s<>\"]+|\b[\w.+-]+@[\w-]+\.[
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 SPACE = " "
 FEWEST_CHARACTERS = 20
-"""Besides its numbers a text must have so many: `text 1` and `text 2` are different texts."""
+"""Letters that a text must have besides its numbers: `text 1` and `text 2` are different texts."""
 
 
 def fold_unicode(text: str) -> str:

@@ -14,7 +14,7 @@ from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.types import Example
 
 MOST_LOSSES = 1000
-"""Conversations whose loss is computed; of more, so many are drawn."""
+"""Conversations whose loss is computed; of more, this number is drawn."""
 
 
 def audit(data: AuditInput) -> ConversationAudit | None:
