@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.endpoint_server import completion, serving
 from tunesmith.endpoints import client
 from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
-from tunesmith.endpoints.client import Endpoint
+from tunesmith.endpoints.client import EndpointClient
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message
@@ -29,7 +29,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(url: str, number: int = 1, **settings: Any) -> list[tuple[EndpointRequest, EndpointReply]]:
     settings = {"timeout": 0.5, "max_retries": 2} | settings
-    endpoint = Endpoint(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
+    endpoint = EndpointClient(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
     requests = [
         EndpointRequest(str(n), [Message("system", "s"), Message("user", f"question {n}")], 7) for n in range(number)
     ]
@@ -163,12 +163,12 @@ def test_concurrency_is_a_limit_and_every_question_has_one_reply() -> None:
 
 
 def test_the_key_is_in_no_repr_and_no_identity_and_a_bad_one_is_not_repeated() -> None:
-    endpoint = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
+    endpoint = EndpointClient("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
     assert KEY not in f"{endpoint!r} {endpoint.identity} {endpoint.name}"
     with serving(lambda _: f"Your key is {KEY}, Score: 3") as server:
         ((_, reply),) = ask(server.url)
     assert reply.text == "Your key is ***, Score: 3"
-    bad = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY + "\nx"))
+    bad = EndpointClient("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY + "\nx"))
     with pytest.raises(EndpointError, match="an HTTP header cannot carry") as caught:
         list(bad.replies([EndpointRequest("1", [], 1)]))
     assert "secret" not in str(caught.value)

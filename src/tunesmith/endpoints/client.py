@@ -50,7 +50,7 @@ class ChatApi(Protocol):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class EndpointClient:
     """A model behind HTTP."""
 
     api: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from tunesmith import recipe as recipes, runs
 from tunesmith.endpoints import address
 from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest
-from tunesmith.endpoints.client import Endpoint
+from tunesmith.endpoints.client import EndpointClient
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import engines
@@ -38,7 +38,7 @@ def clients(recipe: Recipe) -> list[ChatClient]:
         return [LocalJudge(model, recipe, name) for model, name in zip(names, short if unique else names, strict=True)]
     url, key = address.url_and_key("judge", settings.api, settings.url, settings.api_key, settings.api_key_env)
     return [
-        Endpoint(
+        EndpointClient(
             settings.api,
             url,
             name,
