@@ -3,6 +3,7 @@
 from tunesmith.recipe.aliases import fields
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide, DecisionTarget
+from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import Source, dump, load
@@ -16,6 +17,7 @@ __all__ = [
     "Data",
     "Decide",
     "DecisionTarget",
+    "Endpoint",
     "Engine",
     "Evaluate",
     "Generate",

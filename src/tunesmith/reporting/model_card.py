@@ -147,6 +147,10 @@ def _predictor_card(
     return _card(report, front, purpose, sections)
 
 
+LIBRARIES = {"adapter": "peft", "model": "transformers", "tokenizer": "transformers"}
+"""What loads each kind of model folder without tunesmith, as model hubs name it."""
+
+
 def generation(report: GenerationReport, exported: ExportedModel | None = None) -> str:
     """Return the card of a generator, or of what it was exported to.
 
@@ -160,7 +164,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         method.scores.headline,
         exported,
         pipeline_tag="text-generation",
-        library_name=exported.library if exported else "peft" if method.saved == "adapter" else "transformers",
+        library_name=exported.library if exported else LIBRARIES.get(method.saved),
         base_model=method.base_model,
         tags=["text-generation", "conversational", "tunesmith", method.name],
     )
@@ -286,6 +290,9 @@ def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, t
 
 def _generator_usage(method: GenerationResult) -> list[str]:
     run = shlex.quote(method.run)
+    shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
+    if method.saved == "prompt":
+        return [shell]
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     if method.saved == "adapter":
         python = [
@@ -312,7 +319,7 @@ def _generator_usage(method: GenerationResult) -> list[str]:
         'print(reply[0]["generated_text"][-1]["content"])',
     ]
     return [
-        f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```",
+        shell,
         "or without tunesmith; the chat template is stored with the tokenizer:",
         "```python\n" + "\n".join(python) + "\n```",
     ]

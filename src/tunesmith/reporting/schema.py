@@ -231,7 +231,8 @@ class GenerationResult(MethodResult):
     scores: GenerationScores
     samples: tuple[TrainingSample, ...] = ()
     saved: str = "model"
-    """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
+    """What lies in the run's model/: the whole `model`, an `adapter`, of an untuned model the `tokenizer`, or of a
+    model behind an endpoint the `prompt`."""
     judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None

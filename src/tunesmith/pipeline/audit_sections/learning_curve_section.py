@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith import recipe as recipes
+from tunesmith import recipe as recipes, runs
 from tunesmith.auditing import learning_curves
 from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, MeasuredCurve
 from tunesmith.console import meter, silence, warn
@@ -140,7 +140,7 @@ def _train(
     wanted = [(size, seed) for size in reversed(planned.sizes) for seed in planned.orders]
     if methods.find(recipe).refits_cheaply:  # with all rows the seeds do not differ
         wanted = [(size, seed) for size, seed in wanted if size < largest or seed == first]
-    folder = Run(data.folder.path / FOLDER / name.replace(":", "-"))
+    folder = Run(data.folder.path / FOLDER / runs.folder_name(name))
     found: dict[tuple[int, int], PartScores] = {}
     with meter(f"learning curve of {name}", len(wanted)) as show, _scorer(data, recipe) as scorer:
         for done, (size, seed) in enumerate(wanted, 1):

@@ -137,7 +137,7 @@ def plans(
         for method in chosen:
             variant = [f"{key}={value}" for key, value in variants(method).items()]
             words = [*defaults_for(variant, base), *overrides, *variant]
-            planned.append((method.replace(":", "-"), _recipe(sources[0], words)))
+            planned.append((runs.folder_name(method), _recipe(sources[0], words)))
         return planned
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")

@@ -70,6 +70,8 @@ def train(
             say(f"data: {line}")
         for line in audit_summary.lines(splits):
             say(f"audit: {line}")
+        if announced := method.announce(recipe, splits, TASKS[recipe.task].target(splits)):
+            say(announced)
     if parent:
         _check_parent(parent, splits)
     path = ""
@@ -137,7 +139,7 @@ def _fit(method: Method, job: Job, slice_values: Mapping[str, Sequence[str]], *,
     with watch.time("train"):
         result = method.fit(job)
     watch.seconds["train"] += result.earlier_seconds
-    if result.notes.steps is None:  # others say it before the first step
+    if result.notes.steps is None and result.parameters:  # others say it before the first step
         say(f"{result.trainable:,} of {result.parameters:,} parameters were trained")
     if processes.is_main():
         if result.notes.fallback:
@@ -251,6 +253,7 @@ def _finish(
             values = custom_metrics.score(custom, job.run.predictions("test", task.row))
             job.run.write(custom_metrics.FILE, values)
             say(f"test: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
+    endpoint = methods.find(job.recipe).account(job, result.predictor, watch)
     costs = Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,
@@ -259,6 +262,7 @@ def _finish(
         parameters=result.parameters,
         trainable=result.trainable,
         size_mb=runs.size(job.run.model) / 2**20,
+        endpoint=endpoint,
     )
     job.run.save_manifest(
         FinishedManifest(
