@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.endpoints.chat_client import ClientIdentity
+from tunesmith.endpoints.chat_client import ONE_REQUEST, ClientIdentity
 from tunesmith.endpoints.journal import Journal, file_name, request_key
+from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.types import Message
 
@@ -22,6 +23,7 @@ class Label:
     label: str
     votes: tuple[int, ...]
     failure: str = ""
+    usage: TokenUsage = ONE_REQUEST
 
 
 def test_records_survive_the_process(tmp_path: Path) -> None:
@@ -30,7 +32,7 @@ def test_records_survive_the_process(tmp_path: Path) -> None:
     journal.add("a", Label("grüße\n", (1, 2)))
     journal.add("b", Label("", (), failure="HTTP 500"))
     again = Journal(path, Label)
-    assert again.records == {"a": Label("grüße\n", (1, 2)), "b": Label("", (), "HTTP 500")}
+    assert dict(again) == {"a": Label("grüße\n", (1, 2)), "b": Label("", (), failure="HTTP 500")}
     assert [again.has_reply(key) for key in "abc"] == [True, False, False]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
@@ -39,7 +41,7 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "labels.jsonl", Label)
     journal.add("a", Label("", (), failure="HTTP 500"))
     journal.add("a", Label("ham", (3,)))
-    assert Journal(journal.path, Label).records == {"a": Label("ham", (3,))}
+    assert dict(Journal(journal.path, Label)) == {"a": Label("ham", (3,))}
     assert Journal(journal.path, Label).has_reply("a")
 
 
@@ -50,10 +52,10 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, kept: int) -> Non
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole + whole.replace(b"ham", b"spam")[:kept])
     again = Journal(journal.path, Label)
-    assert again.records == {"a": Label("ham", (3,))}
+    assert dict(again) == {"a": Label("ham", (3,))}
     assert journal.path.read_bytes() == whole
     again.add("b", Label("spam", ()))
-    assert list(Journal(journal.path, Label).records) == ["a", "b"]
+    assert list(Journal(journal.path, Label)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("line", ["{}", "no JSON", "[]", '{"key": "a", "label": "ham"}', '{"key": "a", "label": 1}'])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,10 @@ class EndpointReply:
     """Why no reply came, after all retries; empty where one did."""
 
 
+Replies = Generator[tuple[EndpointRequest, EndpointReply], None, None]
+"""Requests, each with its reply, in the order of arrival."""
+
+
 class ChatClient(Protocol):
     """Something that completes conversations: an endpoint, or a model in this process."""
 
@@ -91,6 +95,10 @@ class ChatClient(Protocol):
         """What the client's replies depend on."""
         ...
 
-    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
-        """Yield each request with its reply as soon as it arrives. Raises EndpointError for permanent problems."""
+    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
+        """Yield each request with its reply as soon as it arrives. Raises EndpointError for permanent problems.
+
+        Requests are taken one by one, when there is room for them. Replies that are on their way when a problem ends
+        the work are yielded before the error; closing the generator abandons them.
+        """
         ...
