@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.judging.test_judge_prompts import ATTACKS
+from tests.prompt_injections import ATTACKS
 from tunesmith.endpoints.fencing import SPECIAL
 from tunesmith.prediction import endpoint_replies
 from tunesmith.prediction.endpoint_prompts import EndpointPrompt
