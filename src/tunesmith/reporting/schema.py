@@ -19,7 +19,7 @@ from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.evaluation.slices import SliceScores
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
-from tunesmith.manifest import Costs, TrainingNotes
+from tunesmith.manifest import Costs, EndpointCosts, TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings, Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
@@ -366,8 +366,12 @@ class PseudoLabelReport(Header):
     left_out: dict[str, int]
     """Rows that were not kept, by reason."""
     labelled: int
-    """Rows that have a label of their own."""
+    """Rows that have a label of their own; where there are none, test rows of the run."""
+    from_test: bool | None = omitted_if_none()
+    """True where `labelled`, `chosen` and `curve` are of the test split of the run, which is not among the rows."""
     chosen: ThresholdPoint | None
     curve: tuple[ThresholdPoint, ...]
     histogram: tuple[int, ...]
     """Rows by agreement."""
+    endpoint: EndpointCosts | None = omitted_if_none()
+    """What the labels took of an endpoint."""

@@ -70,7 +70,7 @@ def compare(
         folder = Run(Path(resume))
         if not (folder.path / PLAN).is_file():
             raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
-        return _train(folder, folder.load(PLAN, ComparisonPlan))
+        return train_planned(folder, folder.load(PLAN, ComparisonPlan))
     if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
         sources = [sources]
     if not sources and not overrides:
@@ -87,7 +87,11 @@ def compare(
             )
         finished = [runs.find(source) for source in given]
         return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished)
-    planned = plans(sources, overrides, methods)
+    return train_planned(*prepare(plans(sources, overrides, methods), seeds))
+
+
+def prepare(planned: Sequence[tuple[str, Recipe]], seeds: Sequence[int] | None = None) -> tuple[Run, ComparisonPlan]:
+    """Check the data of planned runs, and write their recipes and the plan into a new folder."""
     subprocess.check_data([recipe for _, recipe in planned])
     folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
     places: dict[str, tuple[str, ...]] = {}
@@ -99,10 +103,10 @@ def compare(
         places[name] = tuple(by_place)
     plan = ComparisonPlan(places, tuple(seeds or ()))
     folder.write(PLAN, plan)
-    return _train(folder, plan)
+    return folder, plan
 
 
-def _train(folder: Run, plan: ComparisonPlan) -> Comparison:
+def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
     """Train what the plan has and the folder lacks, and report."""
     finished: dict[str, list[Run]] = {}
     try:

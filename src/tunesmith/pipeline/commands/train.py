@@ -18,7 +18,7 @@ from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.methods import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
-from tunesmith.protocols import TrainResult
+from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -95,6 +95,19 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
         slice_values = slice_scores.read(recipe, splits.test)  # and so should unknown columns
         _fit(method, job, slice_values, skip_test=skip_test)
     return run
+
+
+def adopt(recipe: Recipe, run: Run, predictor: Predictor) -> None:
+    """Finish a new run with a model that another run made: it is saved, scored and reported, and not trained."""
+    splits = read_splits(recipe)
+    run.save_manifest(_manifest(recipe, splits))
+    watch = hardware.Stopwatch()
+    watch.seconds["train"] = 0.0
+    with _end_recorded(run):
+        slice_values = slice_scores.read(recipe, splits.test)
+        runs.write_folder(run.model, predictor.save)
+        result = TrainResult(predictor, parameters=0, trainable=0, is_saved=True)
+        _finish(job_of(recipe, splits, run), result, watch, slice_values)
 
 
 def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Manifest:
