@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,10 +44,16 @@ Act = Callable[[Request], Any]
 
 @dataclass
 class Server:
-    """The requests so far, and where to ask. Words: `hang`, `cut` (half a body), `drop` (no answer), `drip`."""
+    """The requests so far, and where to ask.
+
+    Words: `hang`, `cut` (half a body), `drip`, and two without an answer: `drop` and `reset`.
+    """
 
     url: str
     requests: list[Request] = field(default_factory=list)
+    replied: list[Request] = field(default_factory=list)
+    """Those whose response was sent whole."""
+    connections: int = 0
     highest: int = 0
     """Most requests at one time."""
     active: int = 0
@@ -54,19 +62,30 @@ class Server:
 
 def completion(text: str | None, finish: str = "stop", **message: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    usage = {"prompt_tokens": 100, "completion_tokens": 7}
-    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    return response(choice)
+
+
+def response(choice: dict[str, Any], prompt: int = 100, written: int = 7, **more: Any) -> bytes:
+    """A chat completion with one choice."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": written}
+    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage, **more}).encode()
 
 
 @contextmanager
-def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
-    """An endpoint whose replies come from `act`."""
+def serving(act: Act, delay: float = 0.0, hang: float = 1.5) -> Iterator[Server]:
+    """An endpoint whose replies come from `act`, after `delay` seconds. hang: seconds that the word stands for."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: Any) -> None:
             pass
+
+        def setup(self) -> None:
+            super().setup()
+            with server.lock:
+                server.connections += 1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -77,21 +96,27 @@ def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
                 server.highest = max(server.highest, server.active)
             time.sleep(delay)
             try:
-                self._answer(act(one))
+                if self._answer(act(one)):
+                    with server.lock:
+                        server.replied.append(one)
             except (BrokenPipeError, ConnectionResetError):
                 pass
             finally:
                 with server.lock:
                     server.active -= 1
 
-        def _answer(self, said: Any) -> None:
-            if said == "drop":
+        def _answer(self, said: Any) -> bool:
+            """Say what was told; return whether it was a whole response."""
+            if said in ("drop", "reset"):
+                if said == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
                 self.connection.close()
-                return
+                return False
             if said == "hang":
-                time.sleep(1.5)
-                return
+                time.sleep(hang)
+                self.close_connection = True
+                return False
             status, headers, body = said if isinstance(said, tuple) else (200, {}, said)
             whole = completion(body) if isinstance(body, str) and body not in ("cut", "drip") else body
             if whole in ("cut", "drip"):
@@ -103,20 +128,27 @@ def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
                     self.wfile.write(whole[: len(whole) // 2])
                     self.close_connection = True
                     self.connection.close()
-                    return
+                    return False
                 for byte in whole:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
                     time.sleep(0.05)
-                return
+                return False
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(whole)))
             self.end_headers()
             self.wfile.write(whole)
+            return True
 
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Web(ThreadingHTTPServer):
+        request_queue_size = 128
+
+        def handle_error(self, *_: Any) -> None:
+            """Say nothing of clients that went away."""
+
+    web = Web(("127.0.0.1", 0), Handler)
     server = Server(f"http://127.0.0.1:{web.server_address[1]}/v1")
     thread = threading.Thread(target=web.serve_forever, daemon=True)
     thread.start()

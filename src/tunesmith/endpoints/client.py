@@ -7,6 +7,7 @@ nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -222,7 +223,9 @@ class EndpointClient:
     def _without_key(self, text: str) -> str:
         """Return the text without the API key, which servers sometimes repeat."""
         key = self.key.get_secret_value().strip() if self.key else ""
-        return text.replace(key, HIDDEN_KEY) if len(key) >= 6 else text
+        if len(key) < 6:
+            return text
+        return text.replace(key, HIDDEN_KEY).replace(key.replace("/", "\\/"), HIDDEN_KEY)
 
     def _refusal(self, status: int, content: bytes) -> EndpointError:
         body = self._without_key(" ".join(content.decode("utf-8", "replace").split()))[:300]
@@ -271,12 +274,11 @@ def _wait(stop: threading.Event, retries: int, pause: float | None) -> float:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Retry-After asks for, as a number or a date; None without one."""
+    """Return the seconds that Retry-After asks for, as a number or a date; None without one. OpenAI also sends ms."""
     value = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    for number, scale in ((headers.get("retry-after-ms", ""), 1000), (value, 1)):
+        with contextlib.suppress(ValueError):
+            return max(0.0, float(number) / scale)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):

@@ -29,8 +29,9 @@ OPTIONAL = {
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """A bound of the costs, which is never left out."""
 UNSUPPORTED = re.compile(
-    r"unsupported|(not|n't) (be )?(support|allow|permit|enable|available|accept)|unavailable|not valid|unknown|unrecogni[sz]ed"
-    r"|invalid (parameter|value)|unexpected|extra (input|field)s?|only .{1,40} supported|cannot unmarshal",
+    r"unsupported|(not|n't) (be )?(support|allow|permit|enable|available|accept)|unavailable|not valid"
+    r"|only .{1,40} supported|invalid (parameter|value)|unknown|unrecogni[sz]ed|unexpected|extra (input|field)s?"
+    r"|input should be '|cannot unmarshal",
     re.IGNORECASE,
 )
 TOO_LONG = re.compile(
@@ -79,7 +80,7 @@ class ServerError:
         """Why the server refuses this request, though it may answer others; empty where it gives no such reason."""
         said = f"{self.code} {self.message[:SHORT]}"
         if TOO_LONG.search(said):
-            return "longer than the model's context"
+            return "prompt and max_tokens exceed the model's context"
         return "refused by the endpoint's content filter" if FILTERED.search(said) else ""
 
     def unsupported(self, body: Json) -> str | None:
