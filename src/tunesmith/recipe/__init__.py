@@ -1,6 +1,7 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.aliases import fields
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide, DecisionTarget
 from tunesmith.recipe.endpoint_settings import Endpoint
@@ -14,6 +15,7 @@ from tunesmith.recipe.values import Section
 
 __all__ = [
     "Adapter",
+    "CostRates",
     "Data",
     "Decide",
     "DecisionTarget",

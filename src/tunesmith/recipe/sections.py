@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide
 from tunesmith.recipe.endpoint_settings import Endpoint
@@ -204,6 +205,7 @@ class Recipe(Section):
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    costs: CostRates = CostRates()
     decide: Decide = Decide()
     predict: Predict = Predict()
     generate: Generate = Generate()

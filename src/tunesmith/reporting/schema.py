@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunesmith.evaluation.clean_scores import CleanScores
+from tunesmith.evaluation.determinism import Determinism
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
+from tunesmith.evaluation.prediction_costs import PriceComparison
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
@@ -181,6 +183,8 @@ class MethodResult:
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
+    determinism: Determinism | None = omitted_if_none()
+    """Of an endpoint that was asked twice."""
     curve: Curve | None = None
     """None where training has no steps."""
     clean: CleanScores | None = omitted_if_none()
@@ -269,6 +273,8 @@ class Report(Header):
     verdict: str
     differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
     """Settings that differ between runs of one method, where their names do not say it."""
+    prices: PriceComparison | None = omitted_if_none()
+    """None where the price of an hour is not known and no method is an endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +331,9 @@ class GenerationReport(Report):
     def is_of_files(self) -> bool:
         """Whether the responses come from files, which know no losses, costs or training."""
         return isinstance(self.data, ResponseFiles)
+
+
+AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
 
 
 @dataclass(frozen=True, slots=True)

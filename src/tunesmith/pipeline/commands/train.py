@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith import __version__, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say, warn
-from tunesmith.data import summary
+from tunesmith.data import sources as data_sources, summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
 from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memory, leaked_rows, run_report, slice_scores
@@ -121,7 +121,7 @@ def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Mani
         description=method.describe(recipe),
         seed=recipe.seed,
         trust_remote_code=recipe.model.trust_remote_code,
-        data=summary.summarize(splits, source_name(recipe)),
+        data=summary.summarize(splits, source_name(recipe), data_sources.is_published(recipe.data)),
         parent=parent,
         status="running",
         process=ProcessIdentity.current(),
