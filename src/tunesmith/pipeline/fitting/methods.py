@@ -51,6 +51,10 @@ class Method:
     is_charged: bool = False
     """Whether every prediction costs money: only the rows that scores need are then predicted."""
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        """Return whether predictions depend on the training rows: some method only knows labels, or is as it came."""
+        return True
+
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
         raise NotImplementedError
@@ -62,8 +66,11 @@ class Method:
     def prepare(self, recipe: Recipe) -> None:
         """Import libraries and fetch files, so that the time of `fit` is training alone."""
 
-    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str | None:
-        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it."""
+    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str | None:
+        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it.
+
+        runs: how often the test rows will be predicted, each time by a model of other rows or another seed.
+        """
         return None
 
     def fit(self, job: Job) -> TrainResult:
@@ -257,6 +264,9 @@ class GeneratorMethod(FineTunedMethod):
     variants = ("untuned", "full", "lora", "qlora")
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        return learns(recipe)
+
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
 
@@ -286,6 +296,9 @@ class EndpointMethod(Method):
     export_targets = ()
     is_charged = True
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        return recipe.endpoint.shots > 0
+
     def describe(self, recipe: Recipe) -> str:
         shots = recipe.endpoint.shots
         return f"prompted {self.model(recipe)}, {counted(shots, 'shot') if shots else 'zero-shot'}"
@@ -295,10 +308,10 @@ class EndpointMethod(Method):
 
         return prompting.model_name(recipe)
 
-    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str:
+    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str:
         from tunesmith.pipeline.fitting import prompting
 
-        return prompting.announce(recipe, splits, target)
+        return prompting.announce(recipe, splits, target, runs)
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import prompting

@@ -69,18 +69,22 @@ def load(folder: Path, recipe: Recipe) -> Predictor:
     return EndpointPredictor(model, target, content.prompt, settings, content.seed)
 
 
-def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
-    """Return what the requests of a run will probably come to. Raises RecipeError where that is over the budget.
+def announce(recipe: Recipe, splits: Splits, target: Target, runs: int) -> str:
+    """Return what the requests of one or several runs will probably come to. RecipeError where it is over the budget.
 
-    Tokens are estimated from characters, as only the server can count them; replies in the journal cost nothing.
+    Tokens are estimated from characters, as only the server can count them. Replies in the journal cost nothing; of
+    several runs, whose prompts differ, all are counted as new.
     """
     predictor, settings = _predictor(recipe, splits, target), recipe.endpoint
-    requests = [request for request in _requests(predictor, recipe, splits) if not predictor.model.has_reply(request)]
+    requests = _requests(predictor, recipe, splits)
+    requests = [request for request in requests if runs > 1 or not predictor.model.has_reply(request)]
     if not requests:
         return f"endpoint {predictor.model.client.name}: all replies are in {predictor.model.folder} already"
     texts = [message.content for request in requests for message in request.messages]
     prompt_tokens = sum(map(len, texts)) // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * len(texts)
-    usage = TokenUsage(prompt_tokens, len(requests) * _answer_tokens(predictor, splits), len(requests))
+    usage = TokenUsage(
+        runs * prompt_tokens, runs * len(requests) * _answer_tokens(predictor, splits), runs * len(requests)
+    )
     price = predictor.model.price(usage)
     if price is not None and settings.budget is not None and price > settings.budget:
         raise RecipeError(
@@ -90,7 +94,8 @@ def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
             do="raise endpoint.budget, take fewer rows (split.test_size), or a cheaper model",
         )
     cost = "price unknown (endpoint.prices)" if price is None else f"price about {price:.2f}"
-    return f"endpoint {predictor.model.client.name}: about {_described(usage)}; {cost}"
+    several = f" in {counted(runs, 'run')}" if runs > 1 else ""
+    return f"endpoint {predictor.model.client.name}: about {_described(usage)}{several}; {cost}"
 
 
 def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
