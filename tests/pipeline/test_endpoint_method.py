@@ -166,6 +166,16 @@ def test_several_samples_make_probabilities(reviews: Path) -> None:
         assert list(row.probabilities) == [0.75, 0, 0.25]
 
 
+def test_decisions_change_labels_by_the_probabilities(server: Server, reviews: Path) -> None:
+    costs = {gold: {label: 100 if label == "sport" else 1 for label in LABELS if label != gold} for gold in LABELS}
+    run = train(str(reviews), settings(server, "split.test_size=30", f"decide.costs={json.dumps(costs)}"))
+    assert len(server.requests) == 30 + 20 + len(run.predictions("validation", PredictionRow))
+    for row in run.predictions("test", PredictionRow):
+        gold = dict(zip(LABELS, row.probabilities, strict=True))
+        expected = {label: sum(p * costs[name].get(label, 0) for name, p in gold.items()) for label in LABELS}
+        assert row.label == min(expected, key=lambda label: expected[label])
+
+
 def test_several_models_are_several_methods_of_one_comparison(server: Server, reviews: Path) -> None:
     words = [f"endpoint.url={server.url}", "split.test_size=30"]
     comparison = compare([str(reviews)], words, methods=["linear", "endpoint:small", "endpoint:org/large:8b"])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunesmith.console import say, warn
 from tunesmith.data.conversations import transcript
 from tunesmith.endpoints.chat_client import EndpointRequest
@@ -17,10 +19,14 @@ from tunesmith.prediction.endpoint_model import EndpointModel, EndpointRecord
 from tunesmith.prediction.endpoint_prompts import EndpointPrompt
 from tunesmith.recipe import Endpoint
 from tunesmith.tasks import text_targets
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.multilabel import HALF, MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import NO_LABEL, Example, MultilabelPrediction, Prediction, ValuePrediction
+
+TINY = 1e-300
+"""In place of a probability of 0, whose logarithm is not finite."""
 
 
 @dataclass(frozen=True)
@@ -109,31 +115,34 @@ class EndpointPredictor:
                 )
 
     def _labels(self, examples: Sequence[Example], replies: Sequence[Sequence[EndpointRecord]]) -> list[Prediction]:
-        question, count = self.prompt.question, len(self.labels)
-        places = [[endpoint_replies.label(question, record.text) for record in group] for group in replies]
-        self._report([record for group in replies for record in group], [p for group in places for p in group])
-        found: list[list[float] | None] = []
-        for group, named in zip(replies, places, strict=True):
-            if self.settings.samples > 1:
-                votes = [place for place in named if place is not None]
-                found.append([votes.count(k) / len(votes) for k in range(count)] if votes else None)
-            else:
-                tokens = group[0].tokens or ()
-                found.append(endpoint_replies.probabilities(question, group[0].text, tokens) if tokens else None)
-        known = sum(row is not None for row in found)
-        lacking = sum(
-            row is None and any(p is not None for p in group) for row, group in zip(found, places, strict=True)
-        )
-        if known and lacking:
-            warn(f"{lacking:,} of {len(found):,} replies came without usable log-probabilities (endpoint.logprobs)")
+        question, labels = self.prompt.question, self.labels
+        decides = isinstance(self.target, SingleLabel) and self.target.decision is not None
+        named = [[endpoint_replies.label(question, record.text) for record in group] for group in replies]
+        self._report([record for group in replies for record in group], [place for group in named for place in group])
+        found = [self._probabilities(group, places) for group, places in zip(replies, named, strict=True)]
+        known = any(found)
         predictions = []
-        for example, row, named in zip(examples, found, places, strict=True):
-            most = Counter(place for place in named if place is not None).most_common(1)
-            chosen = self.labels[most[0][0]] if most else NO_LABEL
-            if row is None and chosen == NO_LABEL and known:
-                row = [1 / count] * count  # as of any model with probabilities whose answer is no label
-            predictions.append(Prediction(example.id, chosen, row or ()))
+        lacking = 0
+        for example, row, places in zip(examples, found, named, strict=True):
+            votes = Counter(place for place in places if place is not None).most_common(1)
+            label = labels[votes[0][0]] if votes else NO_LABEL
+            if row is None and known:
+                lacking += bool(votes)
+                row = None if votes else [1 / len(labels)] * len(labels)  # as any model's whose answer is no label
+            if row is not None and decides:
+                predictions += self.target.predictions([example], np.log(np.maximum([row], TINY)))
+            else:
+                predictions.append(Prediction(example.id, label, row or ()))
+        if lacking:
+            warn(f"{lacking:,} of {len(found):,} replies came without usable log-probabilities (endpoint.logprobs)")
         return predictions
+
+    def _probabilities(self, replies: Sequence[EndpointRecord], places: Sequence[int | None]) -> Sequence[float] | None:
+        """Return the probability of each label by the replies about a text, which name these; None if unknown."""
+        if self.settings.samples == 1:
+            return endpoint_replies.probabilities(self.prompt.question, replies[0].text, replies[0].tokens or ())
+        votes = [place for place in places if place is not None]
+        return [votes.count(k) / len(votes) for k in range(len(self.labels))] if votes else None
 
     def _label_sets(
         self, examples: Sequence[Example], replies: Sequence[Sequence[EndpointRecord]]

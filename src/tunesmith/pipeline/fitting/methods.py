@@ -315,6 +315,11 @@ class EndpointMethod(Method):
 
         return prompting.load(folder, recipe)
 
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
+        from tunesmith.pipeline.fitting import prompting
+
+        return TokenCounts(prompt=prompting.rendered(recipe, splits, target))
+
     def variant_settings(self, variant: str) -> dict[str, str]:
         return {"endpoint.model": json.dumps(variant)}
 

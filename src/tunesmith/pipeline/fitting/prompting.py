@@ -24,7 +24,7 @@ from tunesmith.prediction.endpoint_prompts import EndpointPrompt
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Endpoint, Generate, Recipe
 from tunesmith.reporting.format import counted
-from tunesmith.tasks import text_targets
+from tunesmith.tasks import instruction, text_targets
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
 
@@ -91,6 +91,15 @@ def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
         )
     cost = "price unknown (endpoint.prices)" if price is None else f"price about {price:.2f}"
     return f"endpoint {predictor.model.client.name}: about {_described(usage)}; {cost}"
+
+
+def rendered(recipe: Recipe, splits: Splits, target: Target) -> str:
+    """Return what is asked about the first training row."""
+    predictor = _predictor(recipe, splits, target)
+    first = splits.train[0]
+    if isinstance(predictor, EndpointPredictor):
+        return predictor.rendered_prompt(first)
+    return predictor.rendered_prompt(instruction.prompt(first))
 
 
 def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
