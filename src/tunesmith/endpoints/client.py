@@ -170,7 +170,7 @@ class EndpointClient:
         return replace(reply, text=text, tokens=tokens, model=self._without_key(reply.model))
 
     def _post(self, http: httpx2.Client, path: str, body: Json) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content, all within `timeout` seconds even where a server sends byte by byte."""
+        """Return status, headers and content, the content within `timeout` seconds even where it comes byte by byte."""
         deadline = time.monotonic() + self.timeout
         content = bytearray()
         try:

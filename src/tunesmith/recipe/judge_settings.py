@@ -68,8 +68,8 @@ class Judge(Section):
     max_retries: Annotated[int, Field(ge=0), BOUNDED] = 5
     """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
     extra: Tree = Field(default={})
-    """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
+    """Further fields of a request, such as `{top_p: 0.9, seed: null}`; null leaves one out."""
     input_price: Price | None = None
-    """Price of a million input tokens, for the report's costs."""
+    """Price of a million input tokens; costs are reported where both prices are known."""
     output_price: Price | None = None
     """Price of a million output tokens."""
