@@ -164,6 +164,8 @@ def test_a_request_that_is_too_long_fails_alone() -> None:
         pairs = ask(server.url, 10, timeout=5)
     assert len(server.requests) == 10
     failures = {request.key: reply.failure for request, reply in pairs if reply.failure}
+    with serving(lambda _: (400, {}, json.dumps({"error": {"code": "context_length_exceeded"}}).encode())) as server:
+        assert len(ask(server.url, 50, timeout=5)) == len(server.requests) == 50  # however many they are in a row
     too_long = "prompt and max_tokens exceed the model's context"
     assert failures == {"3": too_long, "5": too_long, "7": "refused by the endpoint's content filter"}
 

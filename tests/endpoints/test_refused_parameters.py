@@ -11,7 +11,7 @@ from tests.endpoint_requests import requests
 from tests.endpoint_server import Request, serving
 from tests.serving_fakes import application, generator, listening
 from tunesmith.endpoints.client import EndpointClient
-from tunesmith.endpoints.refused_parameters import ServerError
+from tunesmith.endpoints.refused_parameters import ErrorBody
 from tunesmith.errors import EndpointError
 
 SCHEMA = {"type": "object"}
@@ -70,7 +70,7 @@ MAX_TOKENS = "'max_tokens' is not supported with this model. Use 'max_completion
 )  # fmt: skip
 def test_which_parameter_is_not_supported(content: Any, name: str | None) -> None:
     said = content if isinstance(content, str) else json.dumps(content)
-    parsed = ServerError.parse(said.encode())
+    parsed = ErrorBody.parse(said.encode())
     assert parsed.unsupported(BODY) == name
     assert not parsed.concerns_one_request
     if name:  # a parameter that was not sent cannot be the reason
