@@ -119,7 +119,10 @@ class TextGenerator(Protocol):
         """
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number."""
+        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number.
+
+        Empty where the model does not say how probable a text is.
+        """
 
     def save(self, folder: Path) -> None:
         """Write everything that generation needs into `folder`."""

@@ -152,6 +152,8 @@ class DataSummary:
     changes: tuple[DataNote, ...]
     label_values: tuple[float, ...] | None = omitted_if_none()
     """The number of each label, rising, where labels have an order."""
+    published: bool | None = omitted_if_none()
+    """True for an asset or a data set on a hub, which others may have trained on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from tunesmith.errors import RecipeError
 Args = argparse.Namespace
 
 
+OPTION = re.compile(r"--[a-z_]+(\.\w+)+(?==|$)")
+"""A setting that is written as an option."""
 COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
 """Options that name a column, and the setting of each."""
 
@@ -60,6 +63,21 @@ def column_settings(args: Args) -> list[str]:
     """Return the settings that the options for columns stand for."""
     named = {setting: getattr(args, option.replace("-", "_")) for option, setting in COLUMNS.items()}
     return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
+
+
+def as_settings(words: Sequence[str]) -> list[str]:
+    """Return arguments in which settings written as options, `--section.name value`, are `section.name=value`."""
+    settings: list[str] = []
+    name = ""
+    for word in words:
+        if name:
+            settings.append(f"{name}={word}")
+            name = ""
+        elif OPTION.fullmatch(word):
+            name = word.removeprefix("--")
+        else:
+            settings.append(word.removeprefix("--") if OPTION.match(word) else word)
+    return [*settings, f"--{name}"] if name else settings
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunesmith import hardware
 from tunesmith.console import say, warn
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TextPredictor, TrainResult
 from tunesmith.reporting.format import counted, figure, in_a_sentence
@@ -34,7 +35,7 @@ def evaluate(
     splits, run = job.splits, job.run
     if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
         held_out = run.predictions("validation", job.target.row)
-    elif held_out := predict(result.text_predictor, splits.validation):
+    elif held_out := predict(result.text_predictor, splits.validation) if needs_validation(job) else []:
         run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.text_predictor, splits.test)
@@ -43,6 +44,8 @@ def evaluate(
     validation = job.headline(held_out) if held_out else None
     if not rows:
         return Outcome(validation, 0)
+    if methods.find(job.recipe).is_charged:  # nothing was trained that could over-fit
+        return Outcome(validation, len(rows))
     drawn = np.random.default_rng(job.recipe.seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
     seen = predict(result.text_predictor, [splits.train[place] for place in sorted(drawn.tolist())])
     train = job.headline(seen)
@@ -54,6 +57,11 @@ def evaluate(
     return Outcome(validation, len(rows), train)
 
 
+def needs_validation(job: Job) -> bool:
+    """Return whether validation rows are predicted: where predictions cost money, only if something depends on it."""
+    return job.recipe.decide.is_set or not (methods.find(job.recipe).is_charged and job.splits.test)
+
+
 def chosen(rows: Sequence[Row], places: Sequence[int] | None) -> list[Row]:
     """Return the rows at these places, from 0; all where there are none given."""
     return list(rows) if places is None else [rows[place] for place in places]
@@ -62,7 +70,7 @@ def chosen(rows: Sequence[Row], places: Sequence[int] | None) -> list[Row]:
 def decide(job: Job, result: TrainResult) -> TrainResult:
     """Return the result with what its target chooses by the validation rows, such as thresholds; not yet saved."""
     settings, rows = job.recipe.decide, job.splits.validation
-    if not job.target.decides(settings):
+    if not job.target.decides(settings) or (methods.find(job.recipe).is_charged and not settings.is_set):
         return result
     if not rows:
         if settings.is_set:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide
+from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
@@ -187,7 +189,8 @@ class Recipe(Section):
     (regression); or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
-    encoder, or a causal language model that answers a prompt. Instructions need, and by default have, `generator`."""
+    encoder, a causal language model that answers a prompt, or one behind an endpoint. Instructions need one of the last
+    two, and by default have `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed for splits, initialisation, sampling order and dropout."""
     output_dir: str = "runs"
@@ -202,9 +205,11 @@ class Recipe(Section):
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    costs: CostRates = CostRates()
     decide: Decide = Decide()
     predict: Predict = Predict()
     generate: Generate = Generate()
+    endpoint: Endpoint = Endpoint()
     judge: Judge = Judge()
     serve: Serve = Serve()
 
@@ -236,8 +241,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        if self.task == "instruction" and self.method != "generator":
-            raise ValueError(f"task instruction needs method generator, not {self.method}")
+        if self.task == "instruction" and self.method not in ("generator", "endpoint"):
+            raise ValueError(f"task instruction needs method generator or endpoint, not {self.method}")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import clean_report, decision_report, page, slice_report
+from tunesmith.reporting import clean_report, decision_report, page, price_report, slice_report
 from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
@@ -63,6 +63,7 @@ def markdown(report: ClassificationReport) -> str:
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
         *differing_tables(report),
+        *price_report.markdown(report),
     ]
     parts += _recall_parts(report)
     if report.pairs:

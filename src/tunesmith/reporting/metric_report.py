@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.reporting import clean_report, page, slice_report
+from tunesmith.reporting import clean_report, page, price_report, slice_report
 from tunesmith.reporting.format import chance, directed, estimate, figure, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
@@ -76,6 +76,7 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
         *([table([directed(deciding), "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
         *differing_tables(report),
+        *price_report.markdown(report),
     ]
     if report.pairs:
         tested = list(report.pairs[0].differences)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import records
-from tunesmith.reporting import format, word_marks
+from tunesmith.reporting import format, price_report, word_marks
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -42,5 +42,5 @@ def _environment() -> SandboxedEnvironment:
     environment.filters["fields"] = records.dump
     environment.filters.update({name: getattr(format, name) for name in FILTERS})
     environment.globals.update(charts=charts, names=format.NAMES, lower_is_better=format.LOWER_IS_BETTER)
-    environment.globals["pieces"] = word_marks.pieces
+    environment.globals.update(pieces=word_marks.pieces, price_report=price_report)
     return environment

@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunesmith.evaluation.clean_scores import CleanScores
+from tunesmith.evaluation.determinism import Determinism
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
+from tunesmith.evaluation.prediction_costs import PriceComparison
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.evaluation.slices import SliceScores
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
-from tunesmith.manifest import Costs, TrainingNotes
+from tunesmith.manifest import Costs, EndpointCosts, TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings, Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
@@ -181,6 +183,8 @@ class MethodResult:
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
+    determinism: Determinism | None = omitted_if_none()
+    """Of an endpoint that was asked twice."""
     curve: Curve | None = None
     """None where training has no steps."""
     clean: CleanScores | None = omitted_if_none()
@@ -231,7 +235,8 @@ class GenerationResult(MethodResult):
     scores: GenerationScores
     samples: tuple[TrainingSample, ...] = ()
     saved: str = "model"
-    """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
+    """What lies in the run's model/: the whole `model`, an `adapter`, of an untuned model the `tokenizer`, or of a
+    model behind an endpoint the `prompt`."""
     judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
@@ -268,6 +273,8 @@ class Report(Header):
     verdict: str
     differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
     """Settings that differ between runs of one method, where their names do not say it."""
+    prices: PriceComparison | None = omitted_if_none()
+    """None where the price of an hour is not known and no method is an endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +333,9 @@ class GenerationReport(Report):
         return isinstance(self.data, ResponseFiles)
 
 
+AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
     """What the model card of an exported run says beyond the run's own report."""
@@ -365,8 +375,12 @@ class PseudoLabelReport(Header):
     left_out: dict[str, int]
     """Rows that were not kept, by reason."""
     labelled: int
-    """Rows that have a label of their own."""
+    """Rows that have a label of their own; where there are none, test rows of the run."""
+    from_test: bool | None = omitted_if_none()
+    """True where `labelled`, `chosen` and `curve` are of the test split of the run, which is not among the rows."""
     chosen: ThresholdPoint | None
     curve: tuple[ThresholdPoint, ...]
     histogram: tuple[int, ...]
     """Rows by agreement."""
+    endpoint: EndpointCosts | None = omitted_if_none()
+    """What the labels took of an endpoint."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
+from tunesmith.pipeline.part_training import PartTrainer
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -60,3 +61,11 @@ class AuditInput:
     splits: Splits
     folder: Run
     plan: AuditPlan
+    trainers: dict[str, PartTrainer] = field(default_factory=dict)
+    """Those that were asked for, by method: no text is embedded for two parts of an audit."""
+
+    def trainer(self, method: str) -> PartTrainer:
+        """Return what trains a method, as `compare --methods` names it, on parts of the training rows."""
+        if method not in self.trainers:
+            self.trainers[method] = PartTrainer.of(self.recipe, self.splits, method)
+        return self.trainers[method]

@@ -61,7 +61,7 @@ def audit(data: AuditInput) -> LabelAudit | None:
     if TASKS[recipe.task].has_responses:
         return None
     try:
-        predicted = out_of_fold.predict(recipe, splits, data.plan.method)
+        predicted = out_of_fold.predict(data.trainer(data.plan.method))
     except TrainingError as error:
         return LabelAudit(findings=(label_findings.not_judged(str(error).split("\n")[0]),))
     confidence = confidence_of(recipe)

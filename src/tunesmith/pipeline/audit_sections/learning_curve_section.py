@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tunesmith import recipe as recipes
+from tunesmith import recipe as recipes, runs
 from tunesmith.auditing import learning_curves
 from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, MeasuredCurve
 from tunesmith.console import meter, silence, warn
@@ -25,9 +23,8 @@ from tunesmith.pipeline import held_out, seeds as repeats
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import methods, subprocess
-from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.task_table import TASKS, job_of
-from tunesmith.protocols import TrainResult
+from tunesmith.pipeline.part_training import PartTrainer
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import format
 from tunesmith.runs import Run
@@ -140,9 +137,10 @@ def _train(
     wanted = [(size, seed) for size in reversed(planned.sizes) for seed in planned.orders]
     if methods.find(recipe).refits_cheaply:  # with all rows the seeds do not differ
         wanted = [(size, seed) for size, seed in wanted if size < largest or seed == first]
-    folder = Run(data.folder.path / FOLDER / name.replace(":", "-"))
+    folder = Run(data.folder.path / FOLDER / runs.folder_name(name))
     found: dict[tuple[int, int], PartScores] = {}
-    with meter(f"learning curve of {name}", len(wanted)) as show, _scorer(data, recipe) as scorer:
+    with meter(f"learning curve of {name}", len(wanted)) as show:
+        scorer = Scorer(data, recipe, data.trainer(name) if methods.find(recipe).refits_cheaply else None)
         for done, (size, seed) in enumerate(wanted, 1):
             file = f"seed-{seed}-rows-{size}.json"
             if folder.has(file):
@@ -163,13 +161,12 @@ class Scorer:
 
     data: AuditInput
     recipe: Recipe
-    fit: Callable[[Job], TrainResult] | None
-    """What fits the method to a job; None where it is trained in a process of its own."""
-    scratch: Run
+    trainer: PartTrainer | None
+    """None where the method is trained in a process of its own."""
 
     def score(self, places: Sequence[int], size: int, seed: int, folder: Run, confidence: Confidence) -> PartScores:
         """Train on the rows at `places`, a part of `size` rows, and score the test rows."""
-        rows = self._here(self.fit, places) if self.fit else self._apart(size, seed, folder)
+        rows = self._here(self.trainer, places) if self.trainer else self._apart(size, seed, folder)
         if rows is None:
             return PartScores("", len(places), None)
         shown = TASKS[self.recipe.task].curve_score(self.recipe, self.data.splits, rows)
@@ -179,14 +176,12 @@ class Scorer:
         drawn[np.isnan(drawn)] = score  # not defined on these rows
         return PartScores(shown.metric, len(places), score, tuple(drawn.tolist()))
 
-    def _here(self, fit: Callable[[Job], TrainResult], places: Sequence[int]) -> list[Any] | None:
-        train = tuple(self.data.splits.train[place] for place in places)
-        job = job_of(self.recipe, replace(self.data.splits, train=train), self.scratch)
-        whole = len(train) == len(self.data.splits.train)
+    def _here(self, trainer: PartTrainer, places: Sequence[int]) -> list[Any] | None:
+        whole = len(places) == len(self.data.splits.train)
         try:
             with nullcontext() if whole else silence():  # what the first says, all would
-                result = held_out.decide(job, fit(job))
-                return held_out.predict(result.text_predictor, self.data.splits.test)
+                predictor = trainer.train([self.data.splits.train[place] for place in places])
+                return held_out.predict(predictor, self.data.splits.test)
         except TrainingError:
             if whole:
                 raise
@@ -203,14 +198,3 @@ class Scorer:
         rows: list[Any] = run.predictions("test", task.row)
         shutil.rmtree(run.path)
         return rows
-
-
-@contextmanager
-def _scorer(data: AuditInput, recipe: Recipe) -> Iterator[Scorer]:
-    method = methods.find(recipe)
-    with tempfile.TemporaryDirectory() as scratch:
-        fit = None
-        if method.refits_cheaply:
-            method.prepare(recipe)
-            fit = method.refits(recipe)
-        yield Scorer(data, recipe, fit, Run(Path(scratch)))

@@ -15,7 +15,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import defaults_for, variants
 from tunesmith.pipeline.task_table import TASKS, RunReport
-from tunesmith.recipe import Recipe, Source
+from tunesmith.recipe import CostRates, Recipe, Source
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 
@@ -60,7 +60,8 @@ def compare(
 
     sources: one data source (path, name, or table in memory) or one recipe, trained with each of `methods` (default:
     the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
-    directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
+    directories, compared as they are, but for `costs` in `overrides`. Every training is a process of its own: peak
+    memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     resume: instead of sources, the folder of a comparison that was stopped; what it lacks is trained.
     """
@@ -70,15 +71,15 @@ def compare(
         folder = Run(Path(resume))
         if not (folder.path / PLAN).is_file():
             raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
-        return _train(folder, folder.load(PLAN, ComparisonPlan))
+        return train_planned(folder, folder.load(PLAN, ComparisonPlan))
     if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
         sources = [sources]
     if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]
     if given := [source for source in sources if isinstance(source, (str, Path)) and runs.is_run(source)]:
-        if overrides or methods or seeds:
-            raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
+        if methods or seeds:
+            raise RecipeError("finished runs are compared as they are", do="leave --methods and --seeds out")
         if len(given) < len(sources):
             raise RecipeError(
                 "runs are compared with runs, recipes with recipes",
@@ -86,8 +87,13 @@ def compare(
                 do="train the others first: tunesmith train",
             )
         finished = [runs.find(source) for source in given]
-        return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished)
-    planned = plans(sources, overrides, methods)
+        rates = _rates(finished[0].recipe, overrides)
+        return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished, rates)
+    return train_planned(*prepare(plans(sources, overrides, methods), seeds))
+
+
+def prepare(planned: Sequence[tuple[str, Recipe]], seeds: Sequence[int] | None = None) -> tuple[Run, ComparisonPlan]:
+    """Check the data of planned runs, and write their recipes and the plan into a new folder."""
     subprocess.check_data([recipe for _, recipe in planned])
     folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
     places: dict[str, tuple[str, ...]] = {}
@@ -99,10 +105,10 @@ def compare(
         places[name] = tuple(by_place)
     plan = ComparisonPlan(places, tuple(seeds or ()))
     folder.write(PLAN, plan)
-    return _train(folder, plan)
+    return folder, plan
 
 
-def _train(folder: Run, plan: ComparisonPlan) -> Comparison:
+def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
     """Train what the plan has and the folder lacks, and report."""
     finished: dict[str, list[Run]] = {}
     try:
@@ -137,7 +143,7 @@ def plans(
         for method in chosen:
             variant = [f"{key}={value}" for key, value in variants(method).items()]
             words = [*defaults_for(variant, base), *overrides, *variant]
-            planned.append((method.replace(":", "-"), _recipe(sources[0], words)))
+            planned.append((runs.folder_name(method), _recipe(sources[0], words)))
         return planned
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
@@ -149,8 +155,21 @@ def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
     return base_model.unless_asked(recipes.load(source, overrides))
 
 
-def _report(folder: Run, finished: Sequence[Run]) -> Comparison:
-    report = run_report.build(finished, confidence_of(finished[0].recipe))
+def _rates(recipe: Recipe, overrides: Sequence[str]) -> CostRates | None:
+    """Return what computing costs by the overrides, which can set nothing else once runs are finished."""
+    changed = recipes.load(recipe, overrides)
+    if changed.model_copy(update={"costs": recipe.costs}) != recipe:
+        raise RecipeError(
+            "finished runs are compared as they are",
+            expected="no settings but those of costs",
+            found=", ".join(overrides),
+            do="leave the other settings out",
+        )
+    return changed.costs if overrides else None
+
+
+def _report(folder: Run, finished: Sequence[Run], rates: CostRates | None = None) -> Comparison:
+    report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
     run_report.write_comparison(folder, report)
     say(f"compared {counted(len(finished), 'run')} in {folder.path}")
     return Comparison(folder.path, report)

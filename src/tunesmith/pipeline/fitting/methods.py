@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tunesmith import processes, recipe as recipes
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError
+from tunesmith.hardware import Stopwatch
+from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
@@ -46,6 +48,8 @@ class Method:
     """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
+    is_charged: bool = False
+    """Whether every prediction costs money: only the rows that scores need are then predicted."""
 
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
@@ -58,6 +62,10 @@ class Method:
     def prepare(self, recipe: Recipe) -> None:
         """Import libraries and fetch files, so that the time of `fit` is training alone."""
 
+    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str | None:
+        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it."""
+        return None
+
     def fit(self, job: Job) -> TrainResult:
         """Train."""
         raise NotImplementedError
@@ -65,6 +73,10 @@ class Method:
     def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
         """Return what does the same as `fit` for jobs on parts of the same rows, and computes what they share once."""
         return self.fit
+
+    def account(self, job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
+        """Return what predicting the test rows took of an endpoint, after it; None of a model in this process."""
+        return None
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         """Return the predictor in a model folder. recipe: the run's."""
@@ -79,6 +91,10 @@ class Method:
     def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts | None:
         """Return the data as the method's tokenizer sees it; None if it has none."""
         return None
+
+    def variant_settings(self, variant: str) -> dict[str, str] | None:
+        """Return the settings behind what may follow the method's name and a colon; None for an unknown one."""
+        return VARIANTS[variant] if variant in self.variants else None
 
     def name(self, recipe: Recipe) -> str:
         """Return what the method is called in a comparison: `generator:lora`, or plain `encoder` if trained in full."""
@@ -263,11 +279,60 @@ class GeneratorMethod(FineTunedMethod):
         return inspection.render(recipe, splits, target)
 
 
+class EndpointMethod(Method):
+    """A model behind an endpoint, prompted with or without examples. Nothing is trained."""
+
+    tasks = ("classification", "multilabel", "regression", "instruction")
+    export_targets = ()
+    is_charged = True
+
+    def describe(self, recipe: Recipe) -> str:
+        shots = recipe.endpoint.shots
+        return f"prompted {self.model(recipe)}, {counted(shots, 'shot') if shots else 'zero-shot'}"
+
+    def model(self, recipe: Recipe) -> str:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.model_name(recipe)
+
+    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.announce(recipe, splits, target)
+
+    def fit(self, job: Job) -> TrainResult:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.fit(job)
+
+    def account(self, job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.account(job, predictor, watch)
+
+    def load(self, folder: Path, recipe: Recipe) -> Predictor:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.load(folder, recipe)
+
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
+        from tunesmith.pipeline.fitting import prompting
+
+        return TokenCounts(prompt=prompting.rendered(recipe, splits, target))
+
+    def variant_settings(self, variant: str) -> dict[str, str]:
+        return {"endpoint.model": json.dumps(variant)}
+
+    def name(self, recipe: Recipe) -> str:
+        return f"endpoint:{self.model(recipe)}"
+
+
 METHODS: dict[str, Method] = {
     "linear": LinearMethod(),
     "probe": ProbeMethod(),
     "encoder": EncoderMethod(),
     "generator": GeneratorMethod(),
+    "endpoint": EndpointMethod(),
 }
 VARIANTS = {
     "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
@@ -282,12 +347,12 @@ OWN = ("learning_rate", "freeze")
 
 def variants(method: str) -> dict[str, str]:
     """Return the settings behind `generator:lora` and its like. Raises RecipeError for an unknown one."""
-    name, _, variant = method.partition(":")
-    if name not in METHODS or (variant and variant not in METHODS[name].variants):
-        raise RecipeError(
-            f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
-        )
-    return {"method": name, **(VARIANTS[variant] if variant else {})}
+    name, colon, variant = method.partition(":")
+    settings = METHODS[name].variant_settings(variant) if name in METHODS and colon else {}
+    if name not in METHODS or settings is None or (colon and not variant):
+        named = ["generator:untuned", "generator:lora", "endpoint:MODEL"]
+        raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, *named]))
+    return {"method": name, **settings}
 
 
 def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:

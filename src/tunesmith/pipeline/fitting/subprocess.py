@@ -13,8 +13,8 @@ from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 from tunesmith.pipeline import audit_summary, slice_scores
-from tunesmith.pipeline.fitting import interruption
-from tunesmith.pipeline.task_table import read_splits
+from tunesmith.pipeline.fitting import interruption, methods
+from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -34,6 +34,9 @@ def check_data(planned: Sequence[Recipe]) -> None:
                 say(f"data: {line}")
             for line in audit_summary.lines(splits):
                 say(f"audit: {line}")
+        splits = checked[key]
+        if announced := methods.find(recipe).announce(recipe, splits, TASKS[recipe.task].target(splits)):
+            say(announced)
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
 

@@ -1,0 +1,160 @@
+"""A model behind an endpoint, whose replies are kept in a journal, so that nothing is asked twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.endpoints import completion, journal
+from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest, TokenAlternatives
+from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
+from tunesmith.errors import EndpointError
+from tunesmith.manifest import EndpointCosts
+from tunesmith.records import omitted_if_none
+from tunesmith.types import Message
+
+ALTERNATIVES = 20
+"""Alternatives to each token that are asked for: the most that OpenAI's API returns."""
+REPEATED = 20
+"""Rows that are asked twice, to see whether the answers are the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRecord:
+    """A line of the journal: a reply, or why there is none."""
+
+    text: str
+    truncated: bool
+    prompt_tokens: int
+    completion_tokens: int
+    requests: int
+    seconds: float
+    waited: float
+    model: str
+    created: float
+    """When the reply came, in seconds since 1970."""
+    tokens: tuple[TokenAlternatives, ...] | None = omitted_if_none()
+    failure: str = ""
+
+    @classmethod
+    def of(cls, request: EndpointRequest, reply: EndpointReply) -> EndpointRecord:
+        """Return the record of a reply."""
+        return cls(
+            text=reply.text,
+            truncated=reply.truncated,
+            prompt_tokens=reply.usage.prompt_tokens,
+            completion_tokens=reply.usage.completion_tokens,
+            requests=reply.usage.requests,
+            seconds=reply.seconds,
+            waited=reply.waited,
+            model=reply.model,
+            created=time.time(),
+            tokens=tuple(reply.tokens) or None,
+            failure=reply.failure,
+        )
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What the reply used."""
+        return TokenUsage(self.prompt_tokens, self.completion_tokens, self.requests)
+
+
+@dataclass(frozen=True)
+class EndpointModel:
+    """A model behind an endpoint."""
+
+    client: ChatClient
+    folder: Path
+    """Of the journals of all models."""
+    concurrency: int = 1
+    """Concurrent requests of the client."""
+    prices: TokenPrices | None = None
+    budget: float | None = None
+    """What the replies of this run may cost at most, at these prices."""
+    since: float = field(default_factory=time.time)
+    """When this run began to ask, in seconds since 1970: replies from before are reused."""
+
+    def request(
+        self,
+        messages: Sequence[Message],
+        seed: int,
+        *,
+        temperature: float = 0.0,
+        schema: dict[str, Any] | None = None,
+        logprobs: bool = False,
+        repetition: int = 0,
+    ) -> EndpointRequest:
+        """Return a request; equal ones have equal keys, and are sent once. repetition: tells equal ones apart."""
+        alternatives = ALTERNATIVES if logprobs else 0
+        key = journal.request_key(
+            self.client.identity, messages, seed, temperature=temperature, schema=schema, top_logprobs=alternatives
+        )
+        key += f"-{repetition}" if repetition else ""
+        return EndpointRequest(key, messages, seed, (), temperature, schema, alternatives)
+
+    def has_reply(self, request: EndpointRequest) -> bool:
+        """Whether the journal has the reply to a request."""
+        return self._journal.has_reply(request.key)
+
+    def records(self, requests: Iterable[EndpointRequest]) -> list[EndpointRecord]:
+        """Return the reply to each request, from the journal where it is there.
+
+        Raises EndpointError where the endpoint cannot go on, where the budget is spent, and where requests failed after
+        all retries; the journal then has all other replies, and running the same command again asks for the rest.
+        """
+        requests = list(requests)
+        kept = self._journal
+        title = f"ask {self.client.name}"
+        totals = completion.complete(
+            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, budget=self.budget
+        )
+        if totals.failed:
+            failures = [kept[request.key].failure for request in requests if not kept.has_reply(request.key)]
+            raise EndpointError(
+                f"{self.client.name} did not reply to {len(failures):,} of {len(requests):,} requests",
+                found=failures[0],
+                do="run the same command again: replies are kept, and only these requests are sent again",
+            )
+        return [kept[request.key] for request in requests]
+
+    def price(self, usage: TokenUsage) -> float | None:
+        """Return what tokens cost; None where prices are unknown."""
+        return None if self.prices is None else usage.price(self.prices)
+
+    def usage(self, requests: Sequence[EndpointRequest]) -> TokenUsage:
+        """Return the tokens and HTTP requests behind the replies to these requests."""
+        return TokenUsage.total(self._journal[key].usage for key in {request.key for request in requests})
+
+    def costs(self, requests: Sequence[EndpointRequest]) -> EndpointCosts:
+        """Return what the replies to these requests took, whenever they were asked for."""
+        kept = self._journal
+        records = [kept[key] for key in dict.fromkeys(request.key for request in requests)]
+        usage = self.usage(requests)
+        latency = np.percentile([record.seconds for record in records], [50, 95, 99]).tolist()
+        return EndpointCosts(
+            model=", ".join(sorted({record.model for record in records} - {""})) or self.client.name,
+            requests=usage.requests,
+            reused=sum(record.created < self.since for record in records),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            price=self.price(usage),
+            waited=sum(record.waited for record in records),
+            latency=(latency[0], latency[1], latency[2]),
+        )
+
+    def seconds(self, requests: Sequence[EndpointRequest]) -> float:
+        """Return the seconds that these requests take, `concurrency` at a time, by how long each of them took."""
+        kept = self._journal
+        records = [kept[key] for key in {request.key for request in requests}]
+        return sum(record.seconds + record.waited for record in records) / self.concurrency
+
+    @cached_property
+    def _journal(self) -> Journal[EndpointRecord]:
+        return Journal(self.folder / journal.file_name(self.client.name, self.client.identity), EndpointRecord)
