@@ -4,72 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Replies
-from tunesmith.endpoints.completion import CompletionTotals, complete
+from tests.endpoint_requests import FakeClient, Kept, answer, requests, run
+from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
 from tunesmith.endpoints.journal import Journal
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
-from tunesmith.types import Message
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What these tests keep of a reply."""
-
-    text: str
-    usage: TokenUsage
-    failure: str = ""
-
-    @classmethod
-    def of(cls, request: EndpointRequest, reply: EndpointReply) -> Kept:
-        return cls(reply.text, reply.usage, reply.failure)
-
-
-Act = Callable[[EndpointRequest], EndpointReply]
-
-
-def answer(request: EndpointRequest) -> EndpointReply:
-    return EndpointReply(f"re {request.key}", TokenUsage(100, 7, 1))
-
-
-@dataclass
-class FakeClient:
-    """Answers in groups, as concurrent requests do: whole groups are taken before the first reply comes."""
-
-    act: Act = answer
-    concurrency: int = 4
-    name: str = "fake"
-    sent: list[str] = field(default_factory=list)
-    most: int = 0
-    identity = ClientIdentity(api="openai", model="fake", max_tokens=7)
-
-    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
-        waiting: list[EndpointRequest] = []
-        unsent = iter(requests)
-        while True:
-            while len(waiting) < self.concurrency and (request := next(unsent, None)):
-                self.sent.append(request.key)
-                waiting.append(request)
-            self.most = max(self.most, len(waiting))
-            if not waiting:
-                return
-            request = waiting.pop()
-            yield request, self.act(request)
-
-
-def requests(keys: Iterable[int]) -> Iterator[EndpointRequest]:
-    for key in keys:
-        yield EndpointRequest(str(key), [Message("user", f"question {key}")], 1)
-
-
-def run(path: Path, client: FakeClient, asked: Iterable[EndpointRequest], **limits: object) -> CompletionTotals:
-    return complete(client, asked, Journal(path / "j.jsonl", Kept), Kept.of, title="test", **limits)  # type: ignore[arg-type]
 
 
 def test_each_request_is_sent_once_and_never_again(tmp_path: Path) -> None:
@@ -157,7 +101,7 @@ def test_a_server_that_counts_no_tokens_uses_up_the_budget_too(tmp_path: Path) -
     client = FakeClient(lambda request: EndpointReply("yes"))
     with pytest.raises(EndpointError, match="does not allow another"):
         run(tmp_path, client, requests(range(1000)), prices=TokenPrices(1e6, 1e6), budget=20_000)
-    assert len(client.sent) == 20_000 // (512 + 7 + len("question 10") + 2)
+    assert len(client.sent) == 20_000 // (512 + 7 + len("squestion 10") + 2)
 
 
 def test_requests_are_taken_when_there_is_room(tmp_path: Path) -> None:

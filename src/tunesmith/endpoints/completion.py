@@ -75,8 +75,10 @@ def complete(
                 if tally.sent == before:  # what was on its way has arrived, and still there is no room
                     raise limit.reached(outbox.held)
         except EndpointError as error:
-            kept = f"kept: {len(journal):,} replies in {journal.path}; run the same command again to go on"
-            raise EndpointError(f"{error}\n  {kept}") from None
+            kept = sum(map(journal.has_reply, journal))
+            raise EndpointError(
+                f"{error}\n  kept: {kept:,} replies in {journal.path}; run the same command again to go on"
+            ) from None
     if tally.failures:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in tally.failures.most_common())
         warn(
