@@ -12,7 +12,7 @@ from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.errors import ModelError
 from tunesmith.prediction import endpoint_file
 from tunesmith.prediction.endpoint_file import EndpointFile
-from tunesmith.prediction.endpoint_model import EndpointModel
+from tunesmith.prediction.endpoint_model import EndpointModel, Requests
 from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Endpoint, Generate
 from tunesmith.types import Message, Response
@@ -53,7 +53,7 @@ class EndpointGenerator:
             for messages in conversations
         ]
 
-    def answers(self, requests: Sequence[EndpointRequest]) -> list[tuple[str, str]]:
+    def answers(self, requests: Requests) -> list[tuple[str, str]]:
         """Return the text of the reply to each request, twice: it is the answer."""
         return [(record.text, record.text) for record in self.model.records(requests)]
 

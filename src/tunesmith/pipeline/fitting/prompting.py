@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 from tunesmith.console import say
@@ -18,7 +20,7 @@ from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction import endpoint_file
 from tunesmith.prediction.endpoint_generator import EndpointGenerator
-from tunesmith.prediction.endpoint_model import REPEATED, EndpointModel
+from tunesmith.prediction.endpoint_model import REPEATED, EndpointModel, Requests
 from tunesmith.prediction.endpoint_predictor import EndpointPredictor
 from tunesmith.prediction.endpoint_prompts import EndpointPrompt
 from tunesmith.protocols import Predictor, TrainResult
@@ -75,12 +77,16 @@ def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
     Tokens are estimated from characters, as only the server can count them; replies in the journal cost nothing.
     """
     predictor, settings = _predictor(recipe, splits, target), recipe.endpoint
-    requests = [request for request in _requests(predictor, recipe, splits) if not predictor.model.has_reply(request)]
-    if not requests:
+    number = characters = messages = 0
+    for request in _requests(predictor, recipe, splits):
+        if not predictor.model.has_reply(request):
+            number += 1
+            messages += len(request.messages)
+            characters += sum(len(message.content) for message in request.messages)
+    if not number:
         return f"endpoint {predictor.model.client.name}: all replies are in {predictor.model.folder} already"
-    texts = [message.content for request in requests for message in request.messages]
-    prompt_tokens = sum(map(len, texts)) // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * len(texts)
-    usage = TokenUsage(prompt_tokens, len(requests) * _answer_tokens(predictor, splits), len(requests))
+    prompt_tokens = characters // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * messages
+    usage = TokenUsage(prompt_tokens, number * _answer_tokens(predictor, splits), number)
     price = predictor.model.price(usage)
     if price is not None and settings.budget is not None and price > settings.budget:
         raise RecipeError(
@@ -112,7 +118,8 @@ def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts |
         return None
     requests = _test_requests(predictor, job.recipe, job.splits)
     repeated = _repeated(predictor, job.recipe, job.splits)
-    first, second = (predictor.answers(some) for some in (requests[: len(repeated)], repeated))
+    asked_twice = list(islice(requests, len(repeated)))
+    first, second = (predictor.answers(some) for some in (asked_twice, repeated))
     texts = [text for text, _ in first], [text for text, _ in second]
     read = [answer for _, answer in first], [answer for _, answer in second]
     job.run.write(
@@ -122,28 +129,30 @@ def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts |
     costs = predictor.model.costs(requests)
     reused = f", {costs.reused:,} of the replies from earlier runs" if costs.reused else ""
     price = "" if costs.price is None else f"; price {costs.price:.4g}"
-    say(f"endpoint {costs.model}: {_described(predictor.model.usage(requests))}{reused}{price}")
+    say(
+        f"endpoint {costs.model}: {_described(TokenUsage(costs.prompt_tokens, costs.completion_tokens, costs.requests))}{reused}{price}"
+    )
     return costs
 
 
-def _test_requests(predictor: Prompted, recipe: Recipe, splits: Splits, repetition: int = 0) -> list[EndpointRequest]:
+def _test_requests(predictor: Prompted, recipe: Recipe, splits: Splits, repetition: int = 0) -> Requests:
     if isinstance(predictor, EndpointPredictor):
         return predictor.requests(splits.test, repetition)
     conversations = [row.messages[:-1] for row in splits.test[: recipe.evaluate.max_responses]]
     return predictor.requests(conversations, recipe.generate, recipe.seed, repetition)
 
 
-def _repeated(predictor: Prompted, recipe: Recipe, splits: Splits) -> list[EndpointRequest]:
+def _repeated(predictor: Prompted, recipe: Recipe, splits: Splits) -> Requests:
     """Return the requests that ask about the first test rows again."""
     return _test_requests(predictor, recipe, replace(splits, test=splits.test[:REPEATED]), repetition=1)
 
 
-def _requests(predictor: Prompted, recipe: Recipe, splits: Splits) -> list[EndpointRequest]:
+def _requests(predictor: Prompted, recipe: Recipe, splits: Splits) -> Iterator[EndpointRequest]:
     """Return the requests that a run will send."""
-    requests = [*_test_requests(predictor, recipe, splits), *_repeated(predictor, recipe, splits)]
+    requests = [_test_requests(predictor, recipe, splits), _repeated(predictor, recipe, splits)]
     if isinstance(predictor, EndpointPredictor) and (recipe.decide.is_set or not splits.test):
-        requests += predictor.requests(splits.validation)
-    return requests
+        requests.append(predictor.requests(splits.validation))
+    return chain.from_iterable(requests)
 
 
 def _answer_tokens(predictor: Prompted, splits: Splits) -> int:
