@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith.endpoints import completion, journal
 from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest, TokenAlternatives
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.manifest import EndpointCosts
@@ -113,7 +114,7 @@ class EndpointModel:
         kept = self._journal
         title = f"ask {self.client.name}"
         totals = completion.complete(
-            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, budget=self.budget
+            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, limit=self._limit
         )
         if totals.failed:
             failures = [kept[request.key].failure for request in requests if not kept.has_reply(request.key)]
@@ -154,6 +155,11 @@ class EndpointModel:
         kept = self._journal
         records = [kept[key] for key in {request.key for request in requests}]
         return sum(record.seconds + record.waited for record in records) / self.concurrency
+
+    @cached_property
+    def _limit(self) -> SpendingLimit | None:
+        """The budget of all requests together."""
+        return None if self.budget is None else SpendingLimit(self.budget, self.prices, self.client.identity)
 
     @cached_property
     def _journal(self) -> Journal[EndpointRecord]:
