@@ -152,6 +152,25 @@ def test_replies_that_are_no_label_are_wrong_and_said(reviews: Path, caplog: pyt
     assert "30 of 30 replies are no label: 'I would rather not say'" in caplog.text
 
 
+def test_a_text_that_the_server_refuses_is_an_invalid_row_and_not_the_end(
+    reviews: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def filtered(request: Request) -> Any:
+        if "coach" in request.block("TEXT"):
+            return 400, {}, json.dumps({"error": {"message": "filtered", "code": "content_filter"}}).encode()
+        return with_logprobs(request)
+
+    with serving(filtered) as server:
+        run = train(str(reviews), settings(server, "split.test_size=30"))
+    texts = {f"reviews.csv:{number}": text for number, (text, _) in enumerate(tiny.texts(240), 2)}
+    rows = run.predictions("test", PredictionRow)
+    refused = [row for row in rows if "coach" in texts[row.id]]
+    assert 0 < len(refused) < 30
+    assert {row.label for row in refused} == {""}
+    assert all(row.label for row in rows if row not in refused)
+    assert f"{len(refused)} empty: refused by the endpoint's content filter" in caplog.text
+
+
 def test_several_samples_make_probabilities(reviews: Path) -> None:
     def by_seed(request: Request) -> str:
         return LABELS[(0, 0, 0, 2)[(request.body["seed"] - 42) % 4]]

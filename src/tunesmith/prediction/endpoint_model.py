@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith.endpoints import completion, journal
 from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest, TokenAlternatives
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.refused_parameters import ONE_REQUEST_ALONE
 from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
@@ -107,23 +108,25 @@ class EndpointModel:
     def records(self, requests: Iterable[EndpointRequest]) -> list[EndpointRecord]:
         """Return the reply to each request, from the journal where it is there.
 
+        A request that the server refuses for what it says, as too long or by a content filter, has an empty one.
         Raises EndpointError where the endpoint cannot go on, where the budget is spent, and where requests failed after
         all retries; the journal then has all other replies, and running the same command again asks for the rest.
         """
         requests = list(requests)
         kept = self._journal
         title = f"ask {self.client.name}"
-        totals = completion.complete(
+        completion.complete(
             self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, limit=self._limit
         )
-        if totals.failed:
-            failures = [kept[request.key].failure for request in requests if not kept.has_reply(request.key)]
+        found = [kept[request.key] for request in requests]
+        failed = [record.failure for record in found if record.failure not in ("", *ONE_REQUEST_ALONE)]
+        if failed:
             raise EndpointError(
-                f"{self.client.name} did not reply to {len(failures):,} of {len(requests):,} requests",
-                found=failures[0],
+                f"{self.client.name} did not reply to {len(failed):,} of {len(requests):,} requests",
+                found=failed[0],
                 do="run the same command again: replies are kept, and only these requests are sent again",
             )
-        return [kept[request.key] for request in requests]
+        return found
 
     def price(self, usage: TokenUsage) -> float | None:
         """Return what tokens cost; None where prices are unknown."""

@@ -179,6 +179,8 @@ class EndpointPredictor:
             why = what.get(type(self.target), "no label")
             cut = sum(record.truncated for record, answer in zip(replies, read, strict=True) if answer is None)
             more = f"; {cut:,} were cut off (endpoint.max_tokens)" if cut else ""
+            refused = Counter(record.failure for record in replies if record.failure)
+            more += "".join(f"; {count:,} empty: {failure}" for failure, count in refused.items())
             say(f"note: {len(invalid):,} of {len(replies):,} replies are {why}: {_shown(invalid)}{more}")
 
 

@@ -115,7 +115,9 @@ def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts |
     first, second = (predictor.answers(some) for some in (requests[: len(repeated)], repeated))
     texts = [text for text, _ in first], [text for text, _ in second]
     read = [answer for _, answer in first], [answer for _, answer in second]
-    job.run.write(determinism.FILE, determinism.compare(texts, None if read == texts else read))
+    job.run.write(
+        determinism.FILE, determinism.compare(texts, read if isinstance(predictor, EndpointPredictor) else None)
+    )
     watch.seconds["predict"] = predictor.model.seconds(requests)
     costs = predictor.model.costs(requests)
     reused = f", {costs.reused:,} of the replies from earlier runs" if costs.reused else ""
