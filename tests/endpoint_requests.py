@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest, Replies
 from tunesmith.endpoints.completion import CompletionTotals, complete
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.types import Message
 
@@ -66,6 +67,8 @@ def requests(keys: Iterable[int], **parameters: Any) -> Iterator[EndpointRequest
         yield EndpointRequest(str(key), [Message("system", "s"), Message("user", f"question {key}")], 7, **parameters)
 
 
-def run(folder: Path, client: ChatClient, asked: Iterable[EndpointRequest], **limits: Any) -> CompletionTotals:
+def run(
+    folder: Path, client: ChatClient, asked: Iterable[EndpointRequest], limit: SpendingLimit | None = None
+) -> CompletionTotals:
     """Complete requests, with a journal `j.jsonl`."""
-    return complete(client, asked, Journal(folder / "j.jsonl", Kept), Kept.of, title="test", **limits)
+    return complete(client, asked, Journal(folder / "j.jsonl", Kept), Kept.of, title="test", limit=limit)

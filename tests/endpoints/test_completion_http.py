@@ -18,10 +18,11 @@ from tests import forked
 from tests.endpoint_requests import FakeClient, Kept, requests, run
 from tests.endpoint_server import Request, Server, response, serving
 from tunesmith.endpoints import client
-from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
+from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest
 from tunesmith.endpoints.client import EndpointClient
 from tunesmith.endpoints.completion import CompletionTotals, complete
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
 
@@ -88,9 +89,9 @@ class Misbehaving:
         return 200, {}, reply_of(row)
 
 
-def ask(server: Server, path: Path, numbers: Any = range(ROWS), **limits: Any) -> CompletionTotals:
+def ask(server: Server, path: Path, numbers: Any = range(ROWS), limit: SpendingLimit | None = None) -> CompletionTotals:
     endpoint = EndpointClient("openai", server.url, "small", concurrency=16, timeout=TIMEOUT, max_retries=3)
-    return complete(endpoint, requests(numbers), Journal(path, Kept), Kept.of, title="test", **limits)
+    return complete(endpoint, requests(numbers), Journal(path, Kept), Kept.of, title="test", limit=limit)
 
 
 def test_of_a_thousand_requests_none_is_lost_and_none_sent_again_after_its_reply(
@@ -124,11 +125,12 @@ def test_of_a_thousand_requests_none_is_lost_and_none_sent_again_after_its_reply
 def test_a_budget_holds_at_a_server_that_misbehaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "INITIAL_BACKOFF", 0.01)
     endpoint = Misbehaving()
+    limit = SpendingLimit(25_000, TokenPrices(1e6, 0), ClientIdentity(api="openai", model="small", max_tokens=512))
     with (
         serving(endpoint, hang=2 * TIMEOUT) as server,
         pytest.raises(EndpointError, match="the budget of 25000 does not allow another request"),
     ):
-        ask(server, tmp_path / "j.jsonl", range(200), prices=TokenPrices(1e6, 0), budget=25_000)
+        ask(server, tmp_path / "j.jsonl", range(200), limit)
     assert set(endpoint.answered.values()) == {1}
     assert 25_000 - 600 < sum(100 + row for row in endpoint.answered) <= 25_000
 

@@ -16,6 +16,7 @@ from tunesmith.endpoints import completion, journal
 from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest, TokenAlternatives
 from tunesmith.endpoints.journal import Journal
 from tunesmith.endpoints.refused_parameters import ONE_REQUEST_ALONE
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.manifest import EndpointCosts
@@ -131,7 +132,7 @@ class EndpointModel:
         """
         kept, title = self._journal, f"ask {self.client.name}"
         completion.complete(
-            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, budget=self.budget
+            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, limit=self._limit
         )
         lacking = (kept[request.key].failure for request in requests if not kept.has_reply(request.key))
         if failed := [failure for failure in lacking if failure not in ONE_REQUEST_ALONE]:
@@ -173,6 +174,11 @@ class EndpointModel:
         """Return the seconds that these requests take, `concurrency` at a time, by how long each of them took."""
         records = (self._journal[key] for key in {request.key for request in requests})
         return sum(record.seconds + record.waited for record in records) / self.concurrency
+
+    @cached_property
+    def _limit(self) -> SpendingLimit | None:
+        """The budget of all requests together."""
+        return None if self.budget is None else SpendingLimit(self.budget, self.prices, self.client.identity)
 
     @cached_property
     def _journal(self) -> Journal[EndpointRecord]:
