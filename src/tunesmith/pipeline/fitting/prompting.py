@@ -129,9 +129,8 @@ def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts |
     costs = predictor.model.costs(requests)
     reused = f", {costs.reused:,} of the replies from earlier runs" if costs.reused else ""
     price = "" if costs.price is None else f"; price {costs.price:.4g}"
-    say(
-        f"endpoint {costs.model}: {_described(TokenUsage(costs.prompt_tokens, costs.completion_tokens, costs.requests))}{reused}{price}"
-    )
+    usage = TokenUsage(costs.prompt_tokens, costs.completion_tokens, costs.requests)
+    say(f"endpoint {costs.model}: {_described(usage)}{reused}{price}")
     return costs
 
 
