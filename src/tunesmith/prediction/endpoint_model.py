@@ -97,7 +97,7 @@ class EndpointModel:
     """Concurrent requests of the client."""
     prices: TokenPrices | None = None
     budget: float | None = None
-    """What the replies that `records` returns at once may cost at most, at these prices."""
+    """What the replies of this run may cost at most, at these prices."""
     since: float = field(default_factory=time.time)
     """When this run began to ask, in seconds since 1970: replies from before are reused."""
 

@@ -80,5 +80,5 @@ class Endpoint(Requests):
     """Prices of a million prompt and of a million completion tokens by model, such as `{gpt-5-mini: [0.25, 2]}`;
     without them costs stay blank."""
     budget: Price | None = None
-    """What replies may cost at most, by these prices: those of a whole run, by an estimate before it starts, and those
-    to one set of rows, such as the test split, while they are asked for. What has come by then is kept."""
+    """What the replies of one run may cost at most, by these prices. A run that is estimated to cost more does not
+    start, and one that comes to cost more stops, keeping its replies."""
