@@ -68,6 +68,7 @@ def predict(recipe: Recipe, splits: Splits, method: str, folds: int = FOLDS) -> 
     method: as in `compare --methods`; its settings are the recipe's. folds: fewer where there are fewer texts.
     """
     recipe = methods.of_method(recipe, method)
+    methods.check_probabilities(recipe, "judge labels by predictions")
     chosen, target = methods.find(recipe), TASKS[recipe.task].target(splits)
     seed = recipe.seed if recipe.split.seed is None else recipe.split.seed
     count = min(folds, len(data_splits.units(splits.train)))

@@ -10,7 +10,7 @@ from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, OF_PROBABILITIES, TASKS, BestMetric, ComparedMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -268,6 +268,21 @@ class Recipe(Section):
             raise ValueError("evaluate.slices is for labels and numbers, not for task instruction: leave it out")
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        return self
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether predicted labels have probabilities: not those that a generator writes."""
+        return self.method != "generator" or self.predict.mode != "free"
+
+    @model_validator(mode="after")
+    def _measures_probabilities(self) -> Recipe:
+        """Refuse metrics that need probabilities where there are none."""
+        for name in ("metric_for_best_model", "metric_for_comparison"):
+            metric = getattr(self.evaluate, name)
+            if metric in OF_PROBABILITIES and not self.gives_probabilities:
+                given_by = f"method {self.method} with predict.mode={self.predict.mode}"
+                raise ValueError(f"evaluate.{name} is {metric}, which needs probabilities: {given_by} gives none")
         return self
 
     @model_validator(mode="after")

@@ -164,6 +164,8 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]
+    if len(by_run) == 1:
+        classification.check_probabilities(by_run[0], "pseudo-label with one run")
     data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
     for example, *predictions in zip(examples, *by_run, strict=True):
@@ -194,6 +196,7 @@ def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> 
     assert isinstance(prediction, Prediction)
     assert isinstance(target, SingleLabel)
     probability = classification.probability(prediction, target.labels)
+    assert probability is not None
     tied = target.decision is None and prediction.probabilities.count(probability) > 1
     index = None if prediction.label == NO_LABEL else 0
     return Vote(index, probability, tied, ((prediction.label, 1),))
@@ -249,6 +252,13 @@ def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -
                 found=f"task {run.recipe.task}",
                 do="use tunesmith predict",
             )
+    if len(voters) == 1 and not (task_of(voters[0]).has_responses or voters[0].recipe.gives_probabilities):
+        raise RunError(
+            f"cannot pseudo-label with {voters[0].path} alone: its labels have no probabilities",
+            expected="a run that gives probabilities, or several runs of task classification",
+            found=f"predict.mode={voters[0].recipe.predict.mode}",
+            do="give several runs to vote, or train with predict.mode=score",
+        )
     tasks = {run.recipe.task for run in voters}
     if len(tasks) > 1 or (len(voters) > 1 and task_of(voters[0]).row is not PredictionRow):
         raise RunError(

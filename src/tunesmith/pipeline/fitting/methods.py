@@ -326,6 +326,17 @@ def find(recipe: Recipe) -> Method:
     return method
 
 
+def check_probabilities(recipe: Recipe, action: str) -> None:
+    """Raise RecipeError, `cannot ACTION`, where a recipe's predictions of labels have no probabilities."""
+    if not recipe.gives_probabilities:
+        raise RecipeError(
+            f"cannot {action}: {METHODS[recipe.method].name(recipe)} gives no probabilities",
+            expected="a probability for each label",
+            found=f"predict.mode={recipe.predict.mode}",
+            do="set predict.mode=score, or use another method",
+        )
+
+
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
     method, _, variant = name.partition(":")
