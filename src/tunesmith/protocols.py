@@ -56,7 +56,7 @@ class TextPredictor(Protocol):
     def predict(self, examples: Sequence[Example]) -> list[Any]:
         """Return one prediction per example, in the order given: a `Prediction`, or a `ValuePrediction`.
 
-        Labels of the examples are ignored.
+        Labels of the examples are ignored. Predicted labels may have no probabilities (`Prediction.probabilities`).
         """
 
     def count_tokens(self, example: Example) -> int:

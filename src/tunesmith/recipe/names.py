@@ -36,6 +36,9 @@ ComparedMetric = Literal[
     "accuracy", "macro_f1", "balanced_accuracy", "mcc", "log_loss", "brier", "mae", "qwk", "within_one", "cost"
 ]
 
+OF_PROBABILITIES = ("log_loss", "brier", "mean_average_precision")
+"""The metrics among these that need the probabilities of labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class OneOf:

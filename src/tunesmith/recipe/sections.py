@@ -12,7 +12,7 @@ from tunesmith.recipe.decide_settings import Decide
 from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, OF_PROBABILITIES, TASKS, BestMetric, ComparedMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -273,6 +273,27 @@ class Recipe(Section):
             raise ValueError("evaluate.slices is for labels and numbers, not for task instruction: leave it out")
         if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        return self
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether predicted labels can have probabilities: not those that a generator writes.
+
+        Those of an endpoint may have some where it is asked for them.
+        """
+        if self.method == "endpoint":
+            return self.endpoint.samples > 1 or (self.endpoint.logprobs and self.task == "classification")
+        return self.method != "generator" or self.predict.mode != "free"
+
+    @model_validator(mode="after")
+    def _measures_probabilities(self) -> Recipe:
+        """Refuse metrics that need probabilities where there are none."""
+        for name in ("metric_for_best_model", "metric_for_comparison"):
+            metric = getattr(self.evaluate, name)
+            if metric in OF_PROBABILITIES and not self.gives_probabilities:
+                raise ValueError(
+                    f"evaluate.{name} is {metric}, which needs probabilities: {self.method} gives none here"
+                )
         return self
 
     @model_validator(mode="after")

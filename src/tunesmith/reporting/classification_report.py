@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import clean_report, decision_report, page, price_report, slice_report
-from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
+from tunesmith.reporting import clean_report, decision_report, page, prediction_notes, price_report, slice_report
+from tunesmith.reporting.format import (
+    NAMES,
+    chance,
+    columns,
+    directed,
+    estimate,
+    metric,
+    percent,
+    predicted,
+    signed_estimate,
+)
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
@@ -30,6 +40,7 @@ def html(report: ClassificationReport) -> str:
     return page.render(
         "report.html.j2",
         report=report,
+        columns=columns(method.scores.headline for method in report.methods),
         full_matrix=FULL_MATRIX,
         confusions=confusions,
         weakest=weakest,
@@ -46,8 +57,10 @@ def html(report: ClassificationReport) -> str:
 
 def markdown(report: ClassificationReport) -> str:
     """Return the tables that matter, for a terminal, a pull request or an issue."""
-    metrics = list(report.methods[0].scores.headline)
-    scores = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in report.methods)
+    metrics = columns(m.scores.headline for m in report.methods)
+    scores = (
+        [plain(m.name), *(estimate(name, m.scores.headline.get(name)) for name in metrics)] for m in report.methods
+    )
     by_split = []
     for m in report.methods:
         if m.train:
@@ -58,6 +71,7 @@ def markdown(report: ClassificationReport) -> str:
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
+        *map(plain, prediction_notes.sentences(report.methods)),
         *clean_report.markdown(report.methods, ("accuracy", "macro_f1")),
         majority_sentence(report.data),
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
@@ -111,7 +125,7 @@ def _sample_parts(report: ClassificationReport) -> list[str]:
         return []
     parts = [f"## Sample predictions ({samples.split})"]
     for row in samples.rows:
-        labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
+        labels = ", ".join(plain(predicted(*each)) for each in row.labels)
         parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
     return parts
 

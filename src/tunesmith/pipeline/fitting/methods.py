@@ -48,6 +48,8 @@ class Method:
     """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
+    probabilities_by: str = ""
+    """The setting that gives predictions of labels probabilities where they can have none."""
     is_charged: bool = False
     """Whether every prediction costs money: only the rows that scores need are then predicted."""
 
@@ -255,6 +257,7 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "multilabel", "regression", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
+    probabilities_by = "predict.mode=score"
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def prepare(self, recipe: Recipe) -> None:
@@ -284,6 +287,7 @@ class EndpointMethod(Method):
 
     tasks = ("classification", "multilabel", "regression", "instruction")
     export_targets = ()
+    probabilities_by = "endpoint.samples above 1"
     is_charged = True
 
     def describe(self, recipe: Recipe) -> str:
@@ -389,6 +393,16 @@ def find(recipe: Recipe) -> Method:
             f"method {recipe.method} cannot learn task {recipe.task}", expected=" or ".join(able), do="set method"
         )
     return method
+
+
+def check_probabilities(recipe: Recipe, action: str) -> None:
+    """Raise RecipeError, `cannot ACTION`, where a recipe's predictions of labels have no probabilities."""
+    if not recipe.gives_probabilities:
+        raise RecipeError(
+            f"cannot {action}: {METHODS[recipe.method].name(recipe)} gives no probabilities",
+            expected="a probability for each label",
+            do=f"set {METHODS[recipe.method].probabilities_by}, or use another method",
+        )
 
 
 def library(name: str) -> str | None:
