@@ -46,6 +46,8 @@ class Method:
     """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
     library: str | None = None
     """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
+    weights: str = "."
+    """Folder, in the model folder, of weights that another run can begin with."""
 
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
@@ -133,7 +135,7 @@ class LinearMethod(Method):
 class ProbeMethod(Method):
     """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
-    tasks = ("classification", "multilabel", "regression")
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
     weighs_rows = True
     refits_cheaply = True
     export_targets = ("safetensors", *PROGRAMS)
@@ -170,7 +172,8 @@ class ProbeMethod(Method):
         from tunesmith.prediction import classify
 
         tokenizer = pretrained.tokenizer(recipe.model)
-        body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
+        body = pretrained.body(recipe.model, tokenizer, recipe.seed)
+        limit = pretrained.longest_input(recipe.model, tokenizer)
         return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
@@ -234,6 +237,28 @@ class EncoderMethod(FineTunedMethod):
         return inspection.count_encoded(recipe, splits)
 
 
+class ContrastiveMethod(ProbeMethod):
+    """A probe on an encoder that was fine-tuned on pairs of texts: for few labels."""
+
+    tasks = ("classification", "multilabel")
+    refits_cheaply = False
+    refits = Method.refits
+    weights = "encoder"
+
+    def describe(self, recipe: Recipe) -> str:
+        return f"contrastively {METHODS['encoder'].describe(recipe)} + {_regression(recipe)}"
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import contrastive  # noqa: F401
+
+        super().prepare(recipe)
+
+    def fit(self, job: Job) -> TrainResult:
+        from tunesmith.pipeline.fitting import contrastive
+
+        return contrastive.fit(job)
+
+
 class GeneratorMethod(FineTunedMethod):
     """A causal language model that answers a prompt."""
 
@@ -267,6 +292,7 @@ METHODS: dict[str, Method] = {
     "linear": LinearMethod(),
     "probe": ProbeMethod(),
     "encoder": EncoderMethod(),
+    "encoder:contrastive": ContrastiveMethod(),
     "generator": GeneratorMethod(),
 }
 VARIANTS = {
@@ -282,12 +308,14 @@ OWN = ("learning_rate", "freeze")
 
 def variants(method: str) -> dict[str, str]:
     """Return the settings behind `generator:lora` and its like. Raises RecipeError for an unknown one."""
+    if method in METHODS:
+        return {"method": method}
     name, _, variant = method.partition(":")
-    if name not in METHODS or (variant and variant not in METHODS[name].variants):
+    if name not in METHODS or variant not in METHODS[name].variants:
         raise RecipeError(
             f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
         )
-    return {"method": name, **(VARIANTS[variant] if variant else {})}
+    return {"method": name, **VARIANTS[variant]}
 
 
 def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
@@ -328,9 +356,10 @@ def find(recipe: Recipe) -> Method:
 
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
-    method, _, variant = name.partition(":")
-    known = METHODS[method].library if method in METHODS else None
-    return "peft" if known and variant else known
+    if name in METHODS:
+        return METHODS[name].library
+    method = METHODS.get(name.partition(":")[0])
+    return "peft" if method and method.library else None
 
 
 def load_predictor(run: Run) -> Predictor:
