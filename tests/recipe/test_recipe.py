@@ -68,7 +68,7 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
     message = problems(write(tmp_path, text), ["seed=x", "max_lenth=4", "nonsense"])
     for part in (
         "7 problem(s)",
-        "line 1: method: input should be 'linear', 'probe', 'encoder' or 'generator'",
+        "line 1: method: input should be 'linear', 'probe', 'encoder', 'encoder:contrastive' or 'generator'",
         "line 3: train.learning_rte: no such setting; did you mean train.learning_rate?",
         "line 4: train.num_train_epochs: input should be greater than or equal to 0",
         "line 5: modle: no such setting; did you mean model?",

@@ -61,9 +61,9 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
         y : targets
             One for each row.
         sample_weight : numbers, default=None
-            Weight of each row in training, for methods `linear`, `probe` and `encoder`. For `linear`, a row of weight
-            2 counts as two rows, also in the inverse document frequency; `min_df` counts rows. A row of weight 0 is
-            left out.
+            Weight of each row in training, for methods `linear`, `probe`, `encoder` and `encoder:contrastive`. For
+            `linear`, a row of weight 2 counts as two rows, also in the inverse document frequency; `min_df` counts
+            rows. A row of weight 0 is left out.
 
         Returns
         -------

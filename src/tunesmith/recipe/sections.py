@@ -31,6 +31,7 @@ from tunesmith.recipe.values import (
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The default causal language model of `generator`."""
+CONTRASTIVE = "encoder:contrastive"
 LONGEST_NGRAM = 20
 """Of longer n-grams hardly any occurs twice, and their number exhausts the memory."""
 
@@ -189,8 +190,9 @@ class Recipe(Section):
     (regression); or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
-    encoder, a causal language model that answers a prompt, or one behind an endpoint. Instructions need one of the last
-    two, and by default have `generator`."""
+    encoder, an encoder fine-tuned on pairs of texts + logistic regression (for few labels), a causal language model
+    that answers a prompt, or one behind an endpoint. Instructions need one of the last two, and by default have
+    `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed for splits, initialisation, sampling order and dropout."""
     output_dir: str = "runs"
@@ -235,6 +237,11 @@ class Recipe(Section):
             _default(tree, "model", "name_or_path", GENERATOR)
             if generator := _setting(tree, "model", "generator"):
                 tree["model"]["name_or_path"] = generator
+        if tree.get("method") == CONTRASTIVE:
+            _default(tree, "train", "num_train_epochs", 8.0)
+            _default(tree, "train", "per_device_train_batch_size", 64)
+            _default(tree, "train", "warmup_ratio", 0.0)  # the first step of a warm-up has rate 0, and there are few
+            _default(tree, "evaluate", "eval_strategy", "no")
         if _setting(tree, "adapter", "kind") in ("lora", "qlora"):
             _default(tree, "train", "learning_rate", 2e-4)
         return tree
@@ -271,8 +278,13 @@ class Recipe(Section):
             )
         if self.task == "instruction" and self.evaluate.slices:
             raise ValueError("evaluate.slices is for labels and numbers, not for task instruction: leave it out")
-        if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
+        if self.method in ("encoder", CONTRASTIVE) and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        if self.method == CONTRASTIVE:
+            for name, value in (("loss", self.train.loss), ("freeze", self.train.freeze), ("kind", self.adapter.kind)):
+                if value not in (None, "none"):
+                    section = "adapter" if name == "kind" else "train"
+                    raise ValueError(f"{section}.{name} is {value}, which method {self.method} has not: leave it out")
         return self
 
     @property
@@ -305,7 +317,7 @@ class Recipe(Section):
             "sampling=balanced": (
                 train.sampling == "balanced",
                 "single labels learned by encoder or generator",
-                ("linear", "probe", "multilabel"),
+                ("linear", "probe", CONTRASTIVE, "multilabel"),
             ),
             "class_weights": (
                 train.class_weights != "none",

@@ -210,7 +210,7 @@ def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tu
     parent.verify_model()
     recipe = parent.recipe
     own = {
-        "name_or_path": str(parent.model),
+        "name_or_path": str(parent.model / methods.find(recipe).weights),
         "generator": None,
         "revision": None,
         "from_config": None,

@@ -52,6 +52,8 @@ class Method:
     """The setting that gives predictions of labels probabilities where they can have none."""
     is_charged: bool = False
     """Whether every prediction costs money: only the rows that scores need are then predicted."""
+    weights: str = "."
+    """Folder, in the model folder, of weights that another run can begin with."""
 
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
@@ -151,7 +153,7 @@ class LinearMethod(Method):
 class ProbeMethod(Method):
     """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
-    tasks = ("classification", "multilabel", "regression")
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
     weighs_rows = True
     refits_cheaply = True
     export_targets = ("safetensors", *PROGRAMS)
@@ -188,7 +190,8 @@ class ProbeMethod(Method):
         from tunesmith.prediction import classify
 
         tokenizer = pretrained.tokenizer(recipe.model)
-        body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
+        body = pretrained.body(recipe.model, tokenizer, recipe.seed)
+        limit = pretrained.longest_input(recipe.model, tokenizer)
         return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
@@ -250,6 +253,28 @@ class EncoderMethod(FineTunedMethod):
 
     def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
+
+
+class ContrastiveMethod(ProbeMethod):
+    """A probe on an encoder that was fine-tuned on pairs of texts: for few labels."""
+
+    tasks = ("classification", "multilabel")
+    refits_cheaply = False
+    refits = Method.refits
+    weights = "encoder"
+
+    def describe(self, recipe: Recipe) -> str:
+        return f"contrastively {METHODS['encoder'].describe(recipe)} + {_regression(recipe)}"
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import contrastive  # noqa: F401
+
+        super().prepare(recipe)
+
+    def fit(self, job: Job) -> TrainResult:
+        from tunesmith.pipeline.fitting import contrastive
+
+        return contrastive.fit(job)
 
 
 class GeneratorMethod(FineTunedMethod):
@@ -335,6 +360,7 @@ METHODS: dict[str, Method] = {
     "linear": LinearMethod(),
     "probe": ProbeMethod(),
     "encoder": EncoderMethod(),
+    "encoder:contrastive": ContrastiveMethod(),
     "generator": GeneratorMethod(),
     "endpoint": EndpointMethod(),
 }
@@ -351,9 +377,11 @@ OWN = ("learning_rate", "freeze")
 
 def variants(method: str) -> dict[str, str]:
     """Return the settings behind `generator:lora` and its like. Raises RecipeError for an unknown one."""
-    name, colon, variant = method.partition(":")
-    settings = METHODS[name].variant_settings(variant) if name in METHODS and colon else {}
-    if name not in METHODS or settings is None or (colon and not variant):
+    if method in METHODS:
+        return {"method": method}
+    name, _, variant = method.partition(":")
+    settings = METHODS[name].variant_settings(variant) if name in METHODS and variant else None
+    if settings is None:
         named = ["generator:untuned", "generator:lora", "endpoint:MODEL"]
         raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, *named]))
     return {"method": name, **settings}
@@ -407,9 +435,10 @@ def check_probabilities(recipe: Recipe, action: str) -> None:
 
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
-    method, _, variant = name.partition(":")
-    known = METHODS[method].library if method in METHODS else None
-    return "peft" if known and variant else known
+    if name in METHODS:
+        return METHODS[name].library
+    method = METHODS.get(name.partition(":")[0])
+    return "peft" if method and method.library else None
 
 
 def load_predictor(run: Run) -> Predictor:
