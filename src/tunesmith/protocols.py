@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.label_questions import LabelQuestion
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
+from tunesmith.data.shots import Shots
 from tunesmith.manifest import TrainingNotes
 from tunesmith.recipe import Generate, Probe
 from tunesmith.tasks.text_targets import Target
@@ -150,6 +151,8 @@ class ChatSpec:
     """Texts that end an answer."""
     question: LabelQuestion | None = None
     """What a classifier asks about each text."""
+    shots: Shots = Shots()
+    """What a classifier shows before that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ class Message:
     content: str
     input: str = ""
     """What an instruction is about, where the data keeps it apart, as Alpaca does."""
+    learned: bool = field(default=True, compare=False)
+    """Whether training learns it, where it is an answer; not so in an example that a prompt shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ ALIASES = {
     "label_column_name": "data.label",
     "evaluation_strategy": "evaluate.eval_strategy",
     "eval_iter": "evaluate.eval_batches",
+    "num_fewshot": "prompt.shots",
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
 LORA, QLORA, CHAT = {"adapter.kind": "lora"}, {"adapter.kind": "qlora"}, {"prompt.template": "chat"}

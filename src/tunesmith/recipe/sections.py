@@ -48,7 +48,7 @@ class Model(Section):
     """Branch, tag or commit of a hub model; a commit pins it."""
     max_length: Annotated[int, Field(ge=2), BOUNDED] = 256
     """Maximum input length in tokens, special tokens included; cut inputs are counted. Unless set, 1024 for task
-    `instruction`."""
+    `instruction`, and for a `generator` with `prompt.shots`."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Number format of the weights in training. With `bfloat16` the optimizer keeps float32 copies; `auto` measures
     both on the device and takes the faster."""
@@ -237,6 +237,8 @@ class Recipe(Section):
             _default(tree, "model", "name_or_path", GENERATOR)
             if generator := _setting(tree, "model", "generator"):
                 tree["model"]["name_or_path"] = generator
+            if _setting(tree, "prompt", "shots"):
+                _default(tree, "model", "max_length", 1024)
         if tree.get("method") == CONTRASTIVE:
             _default(tree, "train", "num_train_epochs", 8.0)
             _default(tree, "train", "per_device_train_batch_size", 64)
@@ -305,6 +307,21 @@ class Recipe(Section):
             if metric in OF_PROBABILITIES and not self.gives_probabilities:
                 raise ValueError(
                     f"evaluate.{name} is {metric}, which needs probabilities: {self.method} gives none here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shows_shots(self) -> Recipe:
+        """Refuse shots where the task or the prediction cannot have them."""
+        prompt = self.prompt
+        if prompt.shots and self.task == "instruction" and self.data.format == "text":
+            raise ValueError("prompt.shots stand before a prompt, and data.format=text has none: leave them out")
+        if prompt.shots and prompt.shot_selection == "nearest":
+            if self.task == "instruction":
+                raise ValueError("prompt.shot_selection=nearest is for labels and numbers: set random")
+            if self.predict.calibrate:
+                raise ValueError(
+                    "predict.calibrate needs the same shots for every text: set prompt.shot_selection=random"
                 )
         return self
 

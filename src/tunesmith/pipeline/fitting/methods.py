@@ -19,7 +19,7 @@ from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Prompt, Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -186,13 +186,9 @@ class ProbeMethod(Method):
         )
 
     def _encoder(self, recipe: Recipe) -> Encoder:
-        from tunesmith.models import pretrained
         from tunesmith.prediction import classify
 
-        tokenizer = pretrained.tokenizer(recipe.model)
-        body = pretrained.body(recipe.model, tokenizer, recipe.seed)
-        limit = pretrained.longest_input(recipe.model, tokenizer)
-        return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
+        return classify.frozen(recipe.model, recipe.seed, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.prediction.classify import ProbePredictor
@@ -284,6 +280,9 @@ class GeneratorMethod(FineTunedMethod):
     variants = ("untuned", "full", "lora", "qlora")
     probabilities_by = "predict.mode=score"
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
+
+    def describe(self, recipe: Recipe) -> str:
+        return ", ".join(filter(None, (super().describe(recipe), describe_shots(recipe.prompt))))
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
@@ -465,6 +464,14 @@ def learns(recipe: Recipe) -> bool:
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
+def describe_shots(settings: Prompt) -> str | None:
+    """Return how many shots prompts show, and how they are selected; None without any."""
+    if not settings.shots:
+        return None
+    by = f" by {_base_name(settings.shot_encoder)}" if settings.shot_selection == "nearest" else ""
+    return f"{settings.shots} {settings.shot_selection} {'shot' if settings.shots == 1 else 'shots'}{by}"
+
+
 def _begins_at_random(recipe: Recipe) -> bool:
     return recipe.model.from_config is not None and recipe.model.state_dict is None
 
@@ -472,5 +479,9 @@ def _begins_at_random(recipe: Recipe) -> bool:
 def _model(recipe: Recipe) -> str:
     if recipe.model.from_config and _begins_at_random(recipe):
         return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
-    path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
+    return _base_name(recipe.model.name_or_path)
+
+
+def _base_name(model: str) -> str:
+    path = Path(model.removeprefix("pypi:"))
     return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name
