@@ -195,6 +195,23 @@ def test_decisions_change_labels_by_the_probabilities(server: Server, reviews: P
         assert row.label == min(expected, key=lambda label: expected[label])
 
 
+def test_shots_come_from_train_and_travel_with_the_model(server: Server, reviews: Path) -> None:
+    descriptions = "data.label_descriptions={sport: 'games, of any kind'}"
+    run = train(str(reviews), settings(server, "split.test_size=30", "endpoint.shots=6", descriptions))
+    messages = [request.body["messages"] for request in server.requests]
+    assert [message["role"] for message in messages[0]] == ["system", *["user", "assistant"] * 6, "user"]
+    assert all(other[:-1] == messages[0][:-1] for other in messages)  # the same for every text
+    answers = [message["content"] for message in messages[0] if message["role"] == "assistant"]
+    assert sorted(answers) == sorted(LABELS * 2)
+    by_text = dict(tiny.texts(240))
+    shown = [message["content"].splitlines()[1] for message in messages[0] if message["role"] == "user"][:-1]
+    assert [by_text[text] for text in shown] == answers
+    assert set(shown).isdisjoint(asked(server))
+    assert "sport: games, of any kind" in messages[0][0]["content"]
+    predict(run.path, ["something new"])
+    assert server.requests[-1].body["messages"][:-1] == messages[0][:-1]
+
+
 def test_several_models_are_several_methods_of_one_comparison(server: Server, reviews: Path) -> None:
     words = [f"endpoint.url={server.url}", "split.test_size=30"]
     comparison = compare([str(reviews)], words, methods=["linear", "endpoint:small", "endpoint:org/large:8b"])

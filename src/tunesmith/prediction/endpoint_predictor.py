@@ -14,6 +14,7 @@ import numpy as np
 
 from tunesmith.console import say, warn
 from tunesmith.data.conversations import transcript
+from tunesmith.data.shots import Shots
 from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.prediction import endpoint_file, endpoint_replies
 from tunesmith.prediction.endpoint_file import EndpointFile
@@ -44,6 +45,7 @@ class EndpointPredictor:
     prompt: EndpointPrompt
     settings: Endpoint
     seed: int
+    shots: Shots = Shots()
     max_length = None
 
     @property
@@ -92,10 +94,10 @@ class EndpointPredictor:
 
     def rendered_prompt(self, example: Example) -> str:
         """Return the conversation that asks about a text, each turn after its role."""
-        return transcript(self.prompt.messages(example))
+        return transcript(self.prompt.messages(example, self.shots.of(example)))
 
     def save(self, folder: Path) -> None:
-        """Write endpoint.json, which has no key."""
+        """Write endpoint.json, which has no key, and the shots."""
         content = EndpointFile(
             settings=self.settings.model_dump(mode="json"),
             seed=self.seed,
@@ -103,6 +105,7 @@ class EndpointPredictor:
             target=text_targets.to_settings(self.target),
         )
         endpoint_file.write(folder, content)
+        self.shots.save(folder)
 
     def _requests(self, examples: Sequence[Example], repetition: int) -> Iterator[EndpointRequest]:
         settings = self.settings
@@ -110,7 +113,7 @@ class EndpointPredictor:
         sampled = settings.samples > 1
         is_label = not isinstance(self.target, MultiLabel | Number)
         for example in examples:
-            messages = self.prompt.messages(example)
+            messages = self.prompt.messages(example, self.shots.of(example))
             for place in range(settings.samples):
                 yield self.model.request(
                     messages,

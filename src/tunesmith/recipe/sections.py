@@ -314,6 +314,8 @@ class Recipe(Section):
     def _shows_shots(self) -> Recipe:
         """Refuse shots where the task or the prediction cannot have them."""
         prompt = self.prompt
+        if self.endpoint.shots and self.endpoint.shot_selection == "nearest" and self.task == "instruction":
+            raise ValueError("endpoint.shot_selection=nearest is for labels and numbers: set random")
         if prompt.shots and self.task == "instruction" and self.data.format == "text":
             raise ValueError("prompt.shots stand before a prompt, and data.format=text has none: leave them out")
         if prompt.shots and prompt.shot_selection == "nearest":

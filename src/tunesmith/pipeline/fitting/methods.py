@@ -19,7 +19,7 @@ from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
-from tunesmith.recipe import Prompt, Recipe
+from tunesmith.recipe import Endpoint, Prompt, Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -282,7 +282,7 @@ class GeneratorMethod(FineTunedMethod):
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def describe(self, recipe: Recipe) -> str:
-        return ", ".join(filter(None, (super().describe(recipe), describe_shots(recipe.prompt))))
+        return ", ".join(filter(None, (super().describe(recipe), _shots(recipe.prompt, recipe.prompt.shot_encoder))))
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
@@ -315,8 +315,8 @@ class EndpointMethod(Method):
     is_charged = True
 
     def describe(self, recipe: Recipe) -> str:
-        shots = recipe.endpoint.shots
-        return f"prompted {self.model(recipe)}, {counted(shots, 'shot') if shots else 'zero-shot'}"
+        shots = _shots(recipe.endpoint, recipe.prompt.shot_encoder)
+        return f"prompted {self.model(recipe)}, {shots or 'zero-shot'}"
 
     def model(self, recipe: Recipe) -> str:
         from tunesmith.pipeline.fitting import prompting
@@ -464,11 +464,11 @@ def learns(recipe: Recipe) -> bool:
     return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
 
 
-def describe_shots(settings: Prompt) -> str | None:
+def _shots(settings: Prompt | Endpoint, encoder: str) -> str | None:
     """Return how many shots prompts show, and how they are selected; None without any."""
     if not settings.shots:
         return None
-    by = f" by {_base_name(settings.shot_encoder)}" if settings.shot_selection == "nearest" else ""
+    by = f" by {_base_name(encoder)}" if settings.shot_selection == "nearest" else ""
     return f"{settings.shots} {settings.shot_selection} {'shot' if settings.shots == 1 else 'shots'}{by}"
 
 

@@ -9,6 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from tunesmith.console import say
+from tunesmith.data import shots
+from tunesmith.data.shots import Embed
 from tunesmith.endpoints import address
 from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.endpoints.client import EndpointClient
@@ -66,9 +68,9 @@ def load(folder: Path, recipe: Recipe) -> Predictor:
         raise ModelError(f"cannot read {file}", found=summary(error), do="restore the run from a copy") from None
     model = _model(settings, recipe)
     if content.prompt is None or content.target is None:
-        return EndpointGenerator(model, settings, content.system)
+        return EndpointGenerator(model, settings, content.system, shots.load(folder, _embedder))
     target = text_targets.of_settings(content.target)
-    return EndpointPredictor(model, target, content.prompt, settings, content.seed)
+    return EndpointPredictor(model, target, content.prompt, settings, content.seed, shots.load(folder, _embedder))
 
 
 def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
@@ -174,12 +176,15 @@ def _predictor(recipe: Recipe, splits: Splits, target: Target) -> Prompted:
         "endpoint", recipe.endpoint.api, recipe.endpoint.url, None, recipe.endpoint.api_key_env
     )
     settings = recipe.endpoint.model_copy(update={"model": model_name(recipe), "url": url})
-    prompt = EndpointPrompt.about(target, splits.train, recipe.prompt, settings.delimiters)
+    descriptions = recipe.data.label_descriptions
+    prompt = EndpointPrompt.about(target, splits.train, recipe.prompt, settings.delimiters, descriptions)
+    shown = recipe.prompt.model_copy(update={"shots": settings.shots, "shot_selection": settings.shot_selection})
+    chosen = shots.choose(splits.train, shown, recipe.seed, _embedder)
     if prompt is None:
         _check_generation(recipe)
         settings = settings.model_copy(update={"max_tokens": recipe.generate.max_new_tokens})
-        return EndpointGenerator(_model(settings, recipe), settings, recipe.prompt.system)
-    return EndpointPredictor(_model(settings, recipe), target, prompt, settings, recipe.seed)
+        return EndpointGenerator(_model(settings, recipe), settings, recipe.prompt.system, chosen)
+    return EndpointPredictor(_model(settings, recipe), target, prompt, settings, recipe.seed, chosen)
 
 
 def _model(settings: Endpoint, recipe: Recipe) -> EndpointModel:
@@ -206,6 +211,13 @@ def _model(settings: Endpoint, recipe: Recipe) -> EndpointModel:
     prices = TokenPrices(input_price, output_price)
     folder = Path(recipe.output_dir) / JOURNALS
     return EndpointModel(client, folder, settings.concurrency, prices, settings.budget)
+
+
+def _embedder(name: str) -> Embed:
+    """Return what embeds texts with an encoder: for the nearest shots, which alone need torch."""
+    from tunesmith.prediction import classify
+
+    return classify.embedder(name)
 
 
 def _check_generation(recipe: Recipe) -> None:
