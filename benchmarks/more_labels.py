@@ -18,14 +18,11 @@ from typing import Any
 import numpy as np
 
 from tunesmith import recipe as recipes
-from tunesmith.auditing import active_labelling, learning_curves
-from tunesmith.auditing.learning_curves import CurveMetric, MeasuredCurve
+from tunesmith.auditing import active_labelling
 from tunesmith.console import silence
 from tunesmith.data import nested_subsets
-from tunesmith.evaluation.intervals import Confidence
+from tunesmith.pipeline import curve_training, held_out
 from tunesmith.pipeline.audit_sections import active_labelling_section
-from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditPlan
-from tunesmith.pipeline.audit_sections.learning_curve_section import PartScores, Scorer
 from tunesmith.pipeline.fitting import text_features
 from tunesmith.pipeline.part_training import PartTrainer
 from tunesmith.pipeline.task_table import TASKS, read_splits
@@ -34,9 +31,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
-ACCURACY = CurveMetric("accuracy", "accuracy", higher_is_better=True)
 MODEL = "pypi:all-minilm-l6-v2"
-CONFIDENCE = Confidence(resamples=1000)
 SEEDS = (1, 2, 3)
 STEP = 100
 
@@ -71,7 +66,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args()
     words = [f"data.train={args.train}", f"data.test={args.test}", f"model.name_or_path={args.model}"]
-    words += ["split.validation_size=0", *args.settings]
+    words += ["split.validation_size=0", "bootstrap_samples=1000", *args.settings]
     found: list[Any] = []
     for name in args.methods.split(","):
         recipe = recipes.load({}, [*words, f"method={name}"])
@@ -96,31 +91,15 @@ def _trials(trainer: PartTrainer, args: argparse.Namespace) -> Iterator[Trial]:
 
 def _trial(trainer: PartTrainer, whole: int, repeat: int) -> Trial:
     recipe, splits = trainer.recipe, trainer.splits
-    strata = TASKS[recipe.task].reader.strata
-    drawn = nested_subsets.order(splits.train, 1000 + repeat, strata)
-    half = tuple(splits.train[n] for n in drawn.first(whole // 2))
+    drawn = nested_subsets.order(splits.train, 1000 + repeat, TASKS[recipe.task].reader.strata)
+    half = replace(splits, train=tuple(splits.train[n] for n in drawn.first(whole // 2)))
     with tempfile.TemporaryDirectory() as scratch, silence():
-        folder = Run(Path(scratch))
-        data = AuditInput(recipe, replace(splits, train=half), folder, AuditPlan(method=recipe.method))
-        scorer = Scorer(data, recipe, replace(trainer, splits=data.splits))
-        orders = {seed: nested_subsets.order(half, seed, strata) for seed in SEEDS}
-        sizes = learning_curves.sizes(len(half), max(order.covering for order in orders.values()))
-        parts: dict[tuple[int, int], PartScores] = {}
-        for size in sizes:
-            for seed in SEEDS if size < len(half) else SEEDS[:1]:
-                parts[size, seed] = scorer.score(orders[seed].first(size), size, seed, folder, CONFIDENCE)
-        known = [size for size in sizes if all(part.score is not None for (of, _), part in parts.items() if of == size)]
-        table = [[parts.get((size, seed), parts[size, SEEDS[0]]) for size in known] for seed in SEEDS]
-        curve = MeasuredCurve(
-            method=recipe.method,
-            rows=tuple(known),
-            scores=np.array([[part.score for part in line] for line in table], dtype=np.float64),
-            resampled=np.array([[part.resampled for part in line] for line in table]),
-        )
-        (said,) = learning_curves.audit_curves([curve], ACCURACY, len(splits.test), SEEDS, CONFIDENCE).methods
-        everything = replace(data, splits=splits)
-        real = Scorer(everything, recipe, trainer).score(drawn.first(whole), whole, 0, folder, CONFIDENCE).score
-    if said.gain is None or real is None:
+        planned = curve_training.plan({recipe.method: recipe}, half, SEEDS)
+        curve = curve_training.measure(planned, half, Run(Path(scratch)), lambda _: replace(trainer, splits=half))
+        everything = trainer.train([splits.train[n] for n in drawn.first(whole)])
+        real = float(np.mean([row.label == row.gold for row in held_out.predict(everything, splits.test)]))
+    (said,) = curve.methods
+    if said.gain is None:
         return Trial(recipe.method, whole, said=False)
     band, before = said.band[-1].score, said.points[-1].score.value
     return Trial(

@@ -10,6 +10,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_learning_curve,
     add_no_verify,
     add_overrides,
     column_settings,
@@ -137,6 +138,7 @@ class _Compare(Command):
             parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
+        add_learning_curve(parser, "8")
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:
@@ -149,7 +151,16 @@ class _Compare(Command):
         sources, overrides = split_overrides(args.sources)
         seeds = numbers_of(args.seeds)
         settings = [*column_settings(args), *overrides]
-        show_comparison(compare(sources, settings, methods=names_of(args.methods), seeds=seeds, resume=args.resume))
+        comparison = compare(
+            sources,
+            settings,
+            methods=names_of(args.methods),
+            seeds=seeds,
+            learning_curve=args.learning_curve,
+            smallest=args.smallest,
+            resume=args.resume,
+        )
+        show_comparison(comparison)
 
 
 class _Sweep(Command):

@@ -108,6 +108,13 @@ def names_of(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def add_learning_curve(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of learning curves. default: that of the smallest part."""
+    parser.add_argument("--learning-curve", action="store_true", help="train on growing parts of the data")
+    rows = f"rows of the smallest part of the learning curve, for each label there is (default: {default})"
+    parser.add_argument("--smallest", type=int, metavar="N", help=rows)
+
+
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON. Raises RunError where a number is not finite."""
     show(records.encode(content, "print this as JSON"))

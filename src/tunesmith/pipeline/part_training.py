@@ -26,12 +26,12 @@ class PartTrainer:
     fit: Callable[[Job], TrainResult]
 
     @classmethod
-    def of(cls, recipe: Recipe, splits: Splits, method: str) -> PartTrainer:
-        """Return what trains a method, as `compare --methods` names it, with the settings of the recipe.
+    def of(cls, recipe: Recipe, splits: Splits, method: str | None = None) -> PartTrainer:
+        """Return what trains a method, as `compare --methods` names it, or the recipe's own, with its settings.
 
         Raises RecipeError if it cannot learn the recipe's task.
         """
-        recipe = methods.of_method(recipe, method)
+        recipe = methods.of_method(recipe, method) if method else recipe
         chosen = methods.find(recipe)
         chosen.prepare(recipe)
         return cls(recipe, splits, chosen.refits(recipe))

@@ -32,7 +32,7 @@ def repeat(source: object, overrides: Sequence[str], seeds: Sequence[int], *, ru
     """Train once with each seed; return the folder with the runs, seeds.json and report.md."""
     source = in_memory.recipe_source(source, overrides)
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
-    subprocess.check_data(planned[:1])
+    subprocess.announce(planned[0], subprocess.check_data(planned[:1]), len(planned))
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     scores = spread(finished)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import clean_report, decision_report, page, prediction_notes, price_report, slice_report
+from tunesmith.reporting import (
+    clean_report,
+    curve_report,
+    decision_report,
+    page,
+    prediction_notes,
+    price_report,
+    slice_report,
+)
 from tunesmith.reporting.format import (
     NAMES,
     chance,
@@ -78,6 +86,7 @@ def markdown(report: ClassificationReport) -> str:
         cost_table(report.methods),
         *differing_tables(report),
         *price_report.markdown(report),
+        *curve_report.markdown(report),
     ]
     parts += _recall_parts(report)
     if report.pairs:

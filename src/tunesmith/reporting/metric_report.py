@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.reporting import clean_report, page, prediction_notes, price_report, slice_report
+from tunesmith.reporting import clean_report, curve_report, page, prediction_notes, price_report, slice_report
 from tunesmith.reporting.format import chance, columns, directed, estimate, figure, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
@@ -81,6 +81,7 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
         cost_table(report.methods),
         *differing_tables(report),
         *price_report.markdown(report),
+        *curve_report.markdown(report),
     ]
     if report.pairs:
         tested = list(report.pairs[0].differences)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.evaluation.clean_scores import CleanScores
 from tunesmith.evaluation.determinism import Determinism
 from tunesmith.evaluation.label_pairs import LabelPair
@@ -275,6 +276,8 @@ class Report(Header):
     verdict: str
     differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
     """Settings that differ between runs of one method, where their names do not say it."""
+    learning_curve: LearningCurveAudit | None = omitted_if_none()
+    """The scores of the methods with fewer training rows."""
     prices: PriceComparison | None = omitted_if_none()
     """None where the price of an hour is not known and no method is an endpoint."""
 

@@ -19,6 +19,8 @@ class CurveSettings:
     """As in `compare --methods`; by default those that are fitted in little time."""
     seeds: tuple[int, ...] | None = None
     """Of the orders in which rows are taken, and of the trainings; by default three."""
+    smallest: int | None = None
+    """Rows of the smallest part, for each label there is; by default an eighth to a 128th of all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

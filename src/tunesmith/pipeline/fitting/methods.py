@@ -55,6 +55,10 @@ class Method:
     weights: str = "."
     """Folder, in the model folder, of weights that another run can begin with."""
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        """Return whether predictions depend on the training rows: some method only knows labels, or is as it came."""
+        return True
+
     def describe(self, recipe: Recipe) -> str:
         """Return what the recipe trains, in a few words."""
         raise NotImplementedError
@@ -66,8 +70,11 @@ class Method:
     def prepare(self, recipe: Recipe) -> None:
         """Import libraries and fetch files, so that the time of `fit` is training alone."""
 
-    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str | None:
-        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it."""
+    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str | None:
+        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it.
+
+        runs: how often the test rows will be predicted, each time by a model of other rows or another seed.
+        """
         return None
 
     def fit(self, job: Job) -> TrainResult:
@@ -281,6 +288,9 @@ class GeneratorMethod(FineTunedMethod):
     probabilities_by = "predict.mode=score"
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        return learns(recipe) or recipe.prompt.shots > 0
+
     def describe(self, recipe: Recipe) -> str:
         return ", ".join(filter(None, (super().describe(recipe), _shots(recipe.prompt, recipe.prompt.shot_encoder))))
 
@@ -314,6 +324,9 @@ class EndpointMethod(Method):
     probabilities_by = "endpoint.samples above 1"
     is_charged = True
 
+    def uses_train(self, recipe: Recipe) -> bool:
+        return recipe.endpoint.shots > 0
+
     def describe(self, recipe: Recipe) -> str:
         shots = _shots(recipe.endpoint, recipe.prompt.shot_encoder)
         return f"prompted {self.model(recipe)}, {shots or 'zero-shot'}"
@@ -323,10 +336,10 @@ class EndpointMethod(Method):
 
         return prompting.model_name(recipe)
 
-    def announce(self, recipe: Recipe, splits: Splits, target: Target) -> str:
+    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str:
         from tunesmith.pipeline.fitting import prompting
 
-        return prompting.announce(recipe, splits, target)
+        return prompting.announce(recipe, splits, target, runs)
 
     def fit(self, job: Job) -> TrainResult:
         from tunesmith.pipeline.fitting import prompting

@@ -73,22 +73,23 @@ def load(folder: Path, recipe: Recipe) -> Predictor:
     return EndpointPredictor(model, target, content.prompt, settings, content.seed, shots.load(folder, _embedder))
 
 
-def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
-    """Return what the requests of a run will probably come to. Raises RecipeError where that is over the budget.
+def announce(recipe: Recipe, splits: Splits, target: Target, runs: int) -> str:
+    """Return what the requests of one or several runs will probably come to. RecipeError where it is over the budget.
 
-    Tokens are estimated from characters, as only the server can count them; replies in the journal cost nothing.
+    Tokens are estimated from characters, as only the server can count them. Replies in the journal cost nothing; of
+    several runs, whose prompts differ, all are counted as new.
     """
     predictor, settings = _predictor(recipe, splits, target), recipe.endpoint
     number = characters = messages = 0
     for request in _requests(predictor, recipe, splits):
-        if not predictor.model.has_reply(request):
+        if runs > 1 or not predictor.model.has_reply(request):
             number += 1
             messages += len(request.messages)
             characters += sum(len(message.content) for message in request.messages)
     if not number:
         return f"endpoint {predictor.model.client.name}: all replies are in {predictor.model.folder} already"
     prompt_tokens = characters // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * messages
-    usage = TokenUsage(prompt_tokens, number * _answer_tokens(predictor, splits), number)
+    usage = TokenUsage(runs * prompt_tokens, runs * number * _answer_tokens(predictor, splits), runs * number)
     price = predictor.model.price(usage)
     if price is not None and settings.budget is not None and price > settings.budget:
         raise RecipeError(
@@ -98,7 +99,8 @@ def announce(recipe: Recipe, splits: Splits, target: Target) -> str:
             do="raise endpoint.budget, take fewer rows (split.test_size), or a cheaper model",
         )
     cost = "price unknown (endpoint.prices)" if price is None else f"price about {price:.2f}"
-    return f"endpoint {predictor.model.client.name}: about {_described(usage)}; {cost}"
+    several = f" in {counted(runs, 'run')}" if runs > 1 else ""
+    return f"endpoint {predictor.model.client.name}: about {_described(usage)}{several}; {cost}"
 
 
 def rendered(recipe: Recipe, splits: Splits, target: Target) -> str:

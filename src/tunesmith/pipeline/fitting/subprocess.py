@@ -20,7 +20,7 @@ from tunesmith.runs import Run
 from tunesmith.types import Splits
 
 
-def check_data(planned: Sequence[Recipe]) -> None:
+def check_data(planned: Sequence[Recipe]) -> Splits:
     """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
     checked: dict[str, Splits] = {}
     for recipe in planned:
@@ -34,11 +34,15 @@ def check_data(planned: Sequence[Recipe]) -> None:
                 say(f"data: {line}")
             for line in audit_summary.lines(splits):
                 say(f"audit: {line}")
-        splits = checked[key]
-        if announced := methods.find(recipe).announce(recipe, splits, TASKS[recipe.task].target(splits)):
-            say(announced)
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
+    return next(iter(checked.values()))
+
+
+def announce(recipe: Recipe, splits: Splits, runs: int = 1) -> None:
+    """Say what should be known before a method is trained so many times. Raises RecipeError to prevent it."""
+    if announced := methods.find(recipe).announce(recipe, splits, TASKS[recipe.task].target(splits), runs):
+        say(announced)
 
 
 def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
