@@ -112,9 +112,10 @@ FOR_INSTRUCTIONS = ("template", "finetuning_type", "use_peft", "packing", "datas
 """Names that stand in files for instruction tuning alone, which do not say that they are."""
 SECTION_SETTINGS = {"model": "model.name_or_path", "data": "data.path", "adapter": "adapter.kind"}
 """What a section's own name means where a value follows it: `model=xlnet-base-cased`."""
-TRAINING = tuple(name for name in Recipe.model_fields if name not in ("endpoint", "judge", "serve"))
-"""The sections that a training uses. They are one for all methods, since a comparison trains several with one list.
-Those of models behind an endpoint need the section's name, as `temperature` and `model` mean others alone."""
+APART = {"endpoint", "judge", "serve"}
+"""Sections whose settings need the section's name: `model` and `temperature` alone mean others."""
+TRAINING = tuple(name for name in Recipe.model_fields if name not in APART)
+"""The sections that a training uses. They are one for all methods, since a comparison trains several with one list."""
 
 
 def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -89,6 +89,19 @@ def markdown(report: ClassificationReport) -> str:
         *curve_report.markdown(report),
     ]
     parts += _recall_parts(report)
+    parts += _pair_parts(report)
+    for m in report.methods:
+        if m.decision and m.scores.decisions:
+            parts.append(f"## Decisions of {plain(m.name)}")
+            parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
+    parts += slice_report.markdown(report.methods)
+    parts += _sample_parts(report)
+    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+
+
+def _pair_parts(report: ClassificationReport) -> list[str]:
+    """Return the tests of every two methods: by accuracy, and by the metric that ranks them."""
+    parts = []
     if report.pairs:
         head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Significant"]
         pairs = (
@@ -118,13 +131,7 @@ def markdown(report: ClassificationReport) -> str:
             for pair, test in tests
         )
         parts.append(table(["Pair", f"{NAMES[name]} difference", "p", "p (Holm)", "Significant"], ranked))
-    for m in report.methods:
-        if m.decision and m.scores.decisions:
-            parts.append(f"## Decisions of {plain(m.name)}")
-            parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
-    parts += slice_report.markdown(report.methods)
-    parts += _sample_parts(report)
-    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+    return parts
 
 
 def _sample_parts(report: ClassificationReport) -> list[str]:
