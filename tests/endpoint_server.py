@@ -51,8 +51,6 @@ class Server:
 
     url: str
     requests: list[Request] = field(default_factory=list)
-    replied: list[Request] = field(default_factory=list)
-    """Those whose response was sent whole."""
     connections: int = 0
     highest: int = 0
     """Most requests at one time."""
@@ -96,27 +94,24 @@ def serving(act: Act, delay: float = 0.0, hang: float = 1.5) -> Iterator[Server]
                 server.highest = max(server.highest, server.active)
             time.sleep(delay)
             try:
-                if self._answer(act(one)):
-                    with server.lock:
-                        server.replied.append(one)
+                self._answer(act(one))
             except (BrokenPipeError, ConnectionResetError):
                 pass
             finally:
                 with server.lock:
                     server.active -= 1
 
-        def _answer(self, said: Any) -> bool:
-            """Say what was told; return whether it was a whole response."""
+        def _answer(self, said: Any) -> None:
             if said in ("drop", "reset"):
                 if said == "reset":
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
                 self.connection.close()
-                return False
+                return
             if said == "hang":
                 time.sleep(hang)
                 self.close_connection = True
-                return False
+                return
             status, headers, body = said if isinstance(said, tuple) else (200, {}, said)
             whole = completion(body) if isinstance(body, str) and body not in ("cut", "drip") else body
             if whole in ("cut", "drip"):
@@ -128,19 +123,18 @@ def serving(act: Act, delay: float = 0.0, hang: float = 1.5) -> Iterator[Server]
                     self.wfile.write(whole[: len(whole) // 2])
                     self.close_connection = True
                     self.connection.close()
-                    return False
+                    return
                 for byte in whole:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
                     time.sleep(0.05)
-                return False
+                return
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(whole)))
             self.end_headers()
             self.wfile.write(whole)
-            return True
 
     class Web(ThreadingHTTPServer):
         request_queue_size = 128

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.endpoint_requests import requests
 from tests.endpoint_server import completion, response, serving
 from tunesmith.endpoints import client
 from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest, TokenAlternatives
@@ -21,7 +22,6 @@ from tunesmith.endpoints.completion import complete
 from tunesmith.endpoints.journal import Journal
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
-from tunesmith.types import Message
 
 KEY = "sk-very-secret-0123456789"
 
@@ -34,14 +34,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(url: str, number: int = 1, **settings: Any) -> list[tuple[EndpointRequest, EndpointReply]]:
     settings = {"timeout": 0.5, "max_retries": 2} | settings
     endpoint = EndpointClient(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
-    return sorted(endpoint.replies(questions(number)), key=lambda pair: int(pair[0].key))
-
-
-def questions(number: int, **parameters: Any) -> list[EndpointRequest]:
-    return [
-        EndpointRequest(str(n), [Message("system", "s"), Message("user", f"question {n}")], 7, **parameters)
-        for n in range(number)
-    ]
+    return sorted(endpoint.replies(requests(range(number))), key=lambda pair: int(pair[0].key))
 
 
 def once(first: Any) -> Callable[[Any], Any]:
@@ -171,6 +164,8 @@ def test_a_request_that_is_too_long_fails_alone() -> None:
         pairs = ask(server.url, 10, timeout=5)
     assert len(server.requests) == 10
     failures = {request.key: reply.failure for request, reply in pairs if reply.failure}
+    with serving(lambda _: (400, {}, json.dumps({"error": {"code": "context_length_exceeded"}}).encode())) as server:
+        assert len(ask(server.url, 50, timeout=5)) == len(server.requests) == 50  # however many they are in a row
     too_long = "prompt and max_tokens exceed the model's context"
     assert failures == {"3": too_long, "5": too_long, "7": "refused by the endpoint's content filter"}
 
@@ -243,15 +238,15 @@ def test_replies_on_their_way_when_a_problem_comes_are_not_lost() -> None:
         endpoint = EndpointClient("openai", server.url, "small", concurrency=8, timeout=5)
         arrived: list[tuple[EndpointRequest, EndpointReply]] = []
         with pytest.raises(EndpointError, match="HTTP 401"):
-            arrived.extend(endpoint.replies(questions(100)))
-        assert len(arrived) == len(server.replied) - 1 < 20
+            arrived.extend(endpoint.replies(requests(range(100))))
+        assert len(arrived) == len(server.requests) - 1 < 20
         assert {reply.text for _, reply in arrived} == {"fine"}
 
 
 def test_an_abandoned_client_does_not_wait_for_replies() -> None:
     with serving(lambda one: "fine" if one.user == "question 0" else "hang", hang=3) as server:
         endpoint = EndpointClient("openai", server.url, "small", concurrency=4, timeout=10)
-        replies = endpoint.replies(questions(100))
+        replies = endpoint.replies(requests(range(100)))
         assert next(replies)[1].text == "fine"
         start = time.monotonic()
         replies.close()
@@ -263,7 +258,7 @@ SCHEMA = {"type": "object", "properties": {"label": {"enum": ["ham", "spam"]}}, 
 
 
 def test_schema_temperature_and_log_probabilities_are_sent_to_openai() -> None:
-    (request,) = questions(1, temperature=0.7, schema=SCHEMA, top_logprobs=5)
+    (request,) = requests([0], temperature=0.7, schema=SCHEMA, top_logprobs=5)
     with serving(lambda _: "ham") as server:
         list(EndpointClient("openai", server.url, "small").replies([request]))
     body = server.requests[0].body
@@ -282,7 +277,7 @@ def test_schema_temperature_and_log_probabilities_are_sent_to_ollama() -> None:
         "prompt_eval_count": 9,
         "eval_count": 1,
     }
-    (request,) = questions(1, temperature=0.7, schema=SCHEMA, top_logprobs=2)
+    (request,) = requests([0], temperature=0.7, schema=SCHEMA, top_logprobs=2)
     with serving(lambda _: (200, {}, json.dumps(said).encode())) as server:
         ((_, reply),) = EndpointClient("ollama", server.url.removesuffix("/v1"), "small").replies([request])
     body = server.requests[0].body
@@ -329,9 +324,9 @@ def test_the_key_is_in_nothing_that_is_kept_or_said(tmp_path: Path, caplog: pyte
         endpoint = EndpointClient("openai", server.url, "small", SecretStr(KEY), concurrency=1, max_retries=1)
         journal = Journal(tmp_path / "j.jsonl", All)
         with pytest.raises(EndpointError, match="404") as caught:
-            complete(endpoint, questions(20), journal, lambda _, reply: All(reply, reply.failure), title="test")
+            complete(endpoint, requests(range(20)), journal, lambda _, reply: All(reply, reply.failure), title="test")
         with pytest.raises(EndpointError, match="404"):
-            complete(endpoint, questions(20), journal, lambda _, reply: All(reply, reply.failure), title="test")
+            complete(endpoint, requests(range(20)), journal, lambda _, reply: All(reply, reply.failure), title="test")
     assert len(journal) == 19
     said = f"{journal.path.read_text()}{caplog.text}{caught.value!r}{endpoint!r}{endpoint.unsupported}{dict(journal)}"
     assert "***" in said

@@ -4,72 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Replies
-from tunesmith.endpoints.completion import CompletionTotals, complete
+from tests.endpoint_requests import FakeClient, Kept, answer, requests, run
+from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
-from tunesmith.types import Message
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What these tests keep of a reply."""
-
-    text: str
-    usage: TokenUsage
-    failure: str = ""
-
-    @classmethod
-    def of(cls, request: EndpointRequest, reply: EndpointReply) -> Kept:
-        return cls(reply.text, reply.usage, reply.failure)
-
-
-Act = Callable[[EndpointRequest], EndpointReply]
-
-
-def answer(request: EndpointRequest) -> EndpointReply:
-    return EndpointReply(f"re {request.key}", TokenUsage(100, 7, 1))
-
-
-@dataclass
-class FakeClient:
-    """Answers in groups, as concurrent requests do: whole groups are taken before the first reply comes."""
-
-    act: Act = answer
-    concurrency: int = 4
-    name: str = "fake"
-    sent: list[str] = field(default_factory=list)
-    most: int = 0
-    identity = ClientIdentity(api="openai", model="fake", max_tokens=7)
-
-    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
-        waiting: list[EndpointRequest] = []
-        unsent = iter(requests)
-        while True:
-            while len(waiting) < self.concurrency and (request := next(unsent, None)):
-                self.sent.append(request.key)
-                waiting.append(request)
-            self.most = max(self.most, len(waiting))
-            if not waiting:
-                return
-            request = waiting.pop()
-            yield request, self.act(request)
-
-
-def requests(keys: Iterable[int]) -> Iterator[EndpointRequest]:
-    for key in keys:
-        yield EndpointRequest(str(key), [Message("user", f"question {key}")], 1)
-
-
-def run(path: Path, client: FakeClient, asked: Iterable[EndpointRequest], **limits: object) -> CompletionTotals:
-    return complete(client, asked, Journal(path / "j.jsonl", Kept), Kept.of, title="test", **limits)  # type: ignore[arg-type]
 
 
 def test_each_request_is_sent_once_and_never_again(tmp_path: Path) -> None:
@@ -118,46 +63,54 @@ def test_replies_before_an_error_are_kept(tmp_path: Path) -> None:
     assert set(client.sent) == {str(key) for key in range(50)} - kept
 
 
+def limit(budget: float) -> SpendingLimit:
+    """A token costs 1."""
+    return SpendingLimit(budget, TokenPrices(1e6, 1e6), FakeClient.identity)
+
+
 @pytest.mark.parametrize("prices", [None, TokenPrices(1.0, None), TokenPrices(None, 1.0)])
-def test_a_budget_needs_prices(tmp_path: Path, prices: TokenPrices | None) -> None:
-    client = FakeClient()
+def test_a_budget_needs_prices(prices: TokenPrices | None) -> None:
     with pytest.raises(EndpointError, match="cannot keep to a budget of 5 without prices"):
-        run(tmp_path, client, requests(range(3)), prices=prices, budget=5)
-    assert not client.sent
+        SpendingLimit(5, prices, FakeClient.identity)
 
 
 def test_a_budget_is_used_up_and_never_exceeded(tmp_path: Path) -> None:
     """A reply costs 107; a request reserves over 519, of which the server then uses a fifth."""
-    prices = TokenPrices(1e6, 1e6)
     client = FakeClient(concurrency=16)
     with pytest.raises(EndpointError, match="the budget of 20000 does not allow another request") as raised:
-        run(tmp_path, client, requests(range(1000)), prices=prices, budget=20_000)
+        run(tmp_path, client, requests(range(1000)), limit(20_000))
     spent = 107 * len(Journal(tmp_path / "j.jsonl", Kept))
     assert len(client.sent) == spent / 107
     assert 20_000 - 550 < spent <= 20_000
     assert f"{spent:.4g} spent" in str(raised.value)
     client = FakeClient()  # what was spent before counts: nothing is left
     with pytest.raises(EndpointError, match="does not allow another"):
-        run(tmp_path, client, requests(range(1000)), prices=prices, budget=20_000)
+        run(tmp_path, client, requests(range(1000)), limit(20_000))
     assert not client.sent
     with pytest.raises(EndpointError, match="does not allow another"):
-        run(tmp_path, client, requests(range(1000)), prices=prices, budget=30_000)
+        run(tmp_path, client, requests(range(1000)), limit(30_000))
     assert 30_000 - 550 < spent + 107 * len(client.sent) <= 30_000
 
 
-def test_a_budget_that_suffices_stops_nothing(tmp_path: Path) -> None:
-    totals = run(
-        tmp_path, FakeClient(concurrency=16), requests(range(100)), prices=TokenPrices(1e6, 1e6), budget=11_300
-    )
-    assert totals.sent == 100
-    assert totals.usage.price(TokenPrices(1e6, 1e6)) == 10_700
+def test_a_budget_of_several_calls_counts_each_reply_once(tmp_path: Path) -> None:
+    shared = limit(11_300)
+    client = FakeClient(concurrency=16)
+    for last in (30, 60, 60, 100):
+        run(tmp_path, client, requests(range(last)), shared)
+    assert len(client.sent) == 100
+    assert shared.spent == pytest.approx(10_700)
+    run(tmp_path, FakeClient(lambda request: EndpointReply(failure="HTTP 500")), requests([100]), shared)
+    with pytest.raises(EndpointError, match="does not allow another"):
+        run(tmp_path, client, requests(range(100, 200)), shared)
+    assert shared.spent == pytest.approx(107 * len(client.sent))
+    assert 11_300 - 550 < shared.spent <= 11_300
 
 
 def test_a_server_that_counts_no_tokens_uses_up_the_budget_too(tmp_path: Path) -> None:
     client = FakeClient(lambda request: EndpointReply("yes"))
     with pytest.raises(EndpointError, match="does not allow another"):
-        run(tmp_path, client, requests(range(1000)), prices=TokenPrices(1e6, 1e6), budget=20_000)
-    assert len(client.sent) == 20_000 // (512 + 7 + len("question 10") + 2)
+        run(tmp_path, client, requests(range(1000)), limit(20_000))
+    assert len(client.sent) == 20_000 // (512 + 7 + len("s") + len("question 10") + 2)
 
 
 def test_requests_are_taken_when_there_is_room(tmp_path: Path) -> None:

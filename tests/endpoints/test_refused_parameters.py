@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.endpoint_requests import requests
 from tests.endpoint_server import Request, serving
-from tests.endpoints.test_client import SCHEMA, questions
 from tests.serving_fakes import application, generator, listening
 from tunesmith.endpoints.client import EndpointClient
-from tunesmith.endpoints.refused_parameters import ServerError
+from tunesmith.endpoints.refused_parameters import ErrorBody
 from tunesmith.errors import EndpointError
 
+SCHEMA = {"type": "object"}
 BODY = dict.fromkeys(["model", "messages", "temperature", "seed", "max_tokens", "response_format", "logprobs"], 0)
 
 
@@ -69,7 +70,7 @@ MAX_TOKENS = "'max_tokens' is not supported with this model. Use 'max_completion
 )  # fmt: skip
 def test_which_parameter_is_not_supported(content: Any, name: str | None) -> None:
     said = content if isinstance(content, str) else json.dumps(content)
-    parsed = ServerError.parse(said.encode())
+    parsed = ErrorBody.parse(said.encode())
     assert parsed.unsupported(BODY) == name
     assert not parsed.concerns_one_request
     if name:  # a parameter that was not sent cannot be the reason
@@ -95,12 +96,12 @@ def test_refused_parameters_are_learned_once_and_every_request_is_answered(caplo
     with serving(reasoning_model, delay=0.01) as server:
         endpoint = EndpointClient("openai", server.url, "o9", concurrency=8, max_tokens=33)
         assert endpoint.unsupported == ()
-        replies = [reply for _, reply in endpoint.replies(questions(100, schema=SCHEMA, top_logprobs=5))]
+        replies = [reply for _, reply in endpoint.replies(requests(range(100), schema=SCHEMA, top_logprobs=5))]
         assert {reply.text for reply in replies} == {"ham"}
         assert sum(reply.usage.requests for reply in replies) == len(server.requests) <= 100 + 5 * 8
         assert endpoint.unsupported == ("max_tokens", "temperature", "logprobs", "seed", "response_format")
         before = len(server.requests)
-        list(endpoint.replies(questions(10, schema=SCHEMA, top_logprobs=5)))
+        list(endpoint.replies(requests(range(10), schema=SCHEMA, top_logprobs=5)))
         assert len(server.requests) == before + 10
     body = server.requests[-1].body
     assert set(body) == {"model", "messages", "stream", "max_completion_tokens"}
@@ -116,7 +117,7 @@ def test_a_parameter_that_the_user_set_is_not_left_out() -> None:
     with serving(lambda one: (400, {}, json.dumps(error("Unknown parameter: 'seed'.", "seed")).encode())) as server:
         endpoint = EndpointClient("openai", server.url, "o9", extra={"seed": 5}, concurrency=1)
         with pytest.raises(EndpointError, match="Unknown parameter: 'seed'"):
-            list(endpoint.replies(questions(10)))
+            list(endpoint.replies(requests(range(10))))
         assert len(server.requests) == 1
     assert endpoint.unsupported == ()
 
@@ -125,14 +126,14 @@ def test_a_refusal_that_goes_on_stops() -> None:
     with serving(lambda _: (400, {}, json.dumps(error("seed is not supported")).encode())) as server:
         endpoint = EndpointClient("openai", server.url, "o9", concurrency=1)
         with pytest.raises(EndpointError, match="HTTP 400"):
-            list(endpoint.replies(questions(10)))
+            list(endpoint.replies(requests(range(10))))
         assert len(server.requests) == 2
 
 
 def test_tunesmiths_own_server_has_neither_schemas_nor_log_probabilities() -> None:
     with listening(application(generator())) as address:
         endpoint = EndpointClient("openai", f"{address}/v1", "talk", concurrency=2, max_tokens=20)
-        replies = list(endpoint.replies(questions(6, schema=SCHEMA, top_logprobs=5)))
+        replies = list(endpoint.replies(requests(range(6), schema=SCHEMA, top_logprobs=5)))
     assert {request.key: reply.text.strip() for request, reply in replies} == {
         str(n): f"QUESTION {n}" for n in range(6)
     }
@@ -150,5 +151,5 @@ def test_an_old_ollama_without_schemas() -> None:
 
     with serving(act) as server:
         endpoint = EndpointClient("ollama", server.url.removesuffix("/v1"), "old")
-        assert {reply.text for _, reply in endpoint.replies(questions(9, schema=SCHEMA))} == {"ham"}
+        assert {reply.text for _, reply in endpoint.replies(requests(range(9), schema=SCHEMA))} == {"ham"}
     assert endpoint.unsupported == ("format",)

@@ -152,6 +152,25 @@ def test_replies_that_are_no_label_are_wrong_and_said(reviews: Path, caplog: pyt
     assert "30 of 30 replies are no label: 'I would rather not say'" in caplog.text
 
 
+def test_a_text_that_the_server_refuses_is_an_invalid_row_and_not_the_end(
+    reviews: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def filtered(request: Request) -> Any:
+        if "coach" in request.block("TEXT"):
+            return 400, {}, json.dumps({"error": {"message": "filtered", "code": "content_filter"}}).encode()
+        return with_logprobs(request)
+
+    with serving(filtered) as server:
+        run = train(str(reviews), settings(server, "split.test_size=30"))
+    texts = {f"reviews.csv:{number}": text for number, (text, _) in enumerate(tiny.texts(240), 2)}
+    rows = run.predictions("test", PredictionRow)
+    refused = [row for row in rows if "coach" in texts[row.id]]
+    assert 0 < len(refused) < 30
+    assert {row.label for row in refused} == {""}
+    assert all(row.label for row in rows if row not in refused)
+    assert f"{len(refused)} empty: refused by the endpoint's content filter" in caplog.text
+
+
 def test_several_samples_make_probabilities(reviews: Path) -> None:
     def by_seed(request: Request) -> str:
         return LABELS[(0, 0, 0, 2)[(request.body["seed"] - 42) % 4]]
@@ -164,6 +183,33 @@ def test_several_samples_make_probabilities(reviews: Path) -> None:
     for row in run.predictions("test", PredictionRow):
         assert row.label == "sport"
         assert list(row.probabilities) == [0.75, 0, 0.25]
+
+
+def test_decisions_change_labels_by_the_probabilities(server: Server, reviews: Path) -> None:
+    costs = {gold: {label: 100 if label == "sport" else 1 for label in LABELS if label != gold} for gold in LABELS}
+    run = train(str(reviews), settings(server, "split.test_size=30", f"decide.costs={json.dumps(costs)}"))
+    assert len(server.requests) == 30 + 20 + len(run.predictions("validation", PredictionRow))
+    for row in run.predictions("test", PredictionRow):
+        gold = dict(zip(LABELS, row.probabilities, strict=True))
+        expected = {label: sum(p * costs[name].get(label, 0) for name, p in gold.items()) for label in LABELS}
+        assert row.label == min(expected, key=lambda label: expected[label])
+
+
+def test_shots_come_from_train_and_travel_with_the_model(server: Server, reviews: Path) -> None:
+    descriptions = "data.label_descriptions={sport: 'games, of any kind'}"
+    run = train(str(reviews), settings(server, "split.test_size=30", "endpoint.shots=6", descriptions))
+    messages = [request.body["messages"] for request in server.requests]
+    assert [message["role"] for message in messages[0]] == ["system", *["user", "assistant"] * 6, "user"]
+    assert all(other[:-1] == messages[0][:-1] for other in messages)  # the same for every text
+    answers = [message["content"] for message in messages[0] if message["role"] == "assistant"]
+    assert sorted(answers) == sorted(LABELS * 2)
+    by_text = dict(tiny.texts(240))
+    shown = [message["content"].splitlines()[1] for message in messages[0] if message["role"] == "user"][:-1]
+    assert [by_text[text] for text in shown] == answers
+    assert set(shown).isdisjoint(asked(server))
+    assert "sport: games, of any kind" in messages[0][0]["content"]
+    predict(run.path, ["something new"])
+    assert server.requests[-1].body["messages"][:-1] == messages[0][:-1]
 
 
 def test_several_models_are_several_methods_of_one_comparison(server: Server, reviews: Path) -> None:

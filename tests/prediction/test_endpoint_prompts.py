@@ -64,8 +64,8 @@ def test_without_delimiters_the_prompt_is_that_of_a_generator() -> None:
     ("target", "example", "read"),
     [
         (SingleLabel(LABELS), Example("1", "t", label="Sci/Tech"), 1),
-        (MultiLabel(LABELS), Example("1", "t", labels=("World", "Business")), ([0, 3], [])),
-        (MultiLabel(LABELS), Example("1", "t", labels=()), ([], [])),
+        (MultiLabel(LABELS), Example("1", "t", labels=("World", "Business")), [0, 3]),
+        (MultiLabel(LABELS), Example("1", "t", labels=()), []),
         (Number(3, 1), Example("1", "t", value=4.5), 4.5),
     ],
 )

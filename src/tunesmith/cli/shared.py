@@ -169,6 +169,8 @@ def describe_scores(scores: Any) -> str:
         return terminal.figures({"score": scores}, [])
     none = scores.invalid if isinstance(scores, ClassificationScores) else 0
     invalid = f", {none:,} of them given no label" if none else ""
+    without = getattr(scores, "without_probabilities", None)
+    invalid += f", {without:,} without probabilities" if without else ""
     lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
     width = max(18, *map(len, scores.headline))
     for name, score in scores.headline.items():

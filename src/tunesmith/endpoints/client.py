@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from tunesmith import records
 from tunesmith.endpoints.chat_apis import APIS
 from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Json, Replies
-from tunesmith.endpoints.refused_parameters import RefusedParameters, ServerError
+from tunesmith.endpoints.refused_parameters import ONE_REQUEST_ALONE, ErrorBody, RefusedParameters
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
 
@@ -101,7 +101,7 @@ class EndpointClient:
                     in_flight -= 1
                     if isinstance(outcome, EndpointReply):
                         yield request, outcome
-                        failures = failures + 1 if outcome.failure else 0
+                        failures = failures + 1 if outcome.failure not in ("", *ONE_REQUEST_ALONE) else 0
                         if failures >= max(5, 2 * self.concurrency):
                             error = error or self._given_up(failures, outcome.failure)
                     else:
@@ -170,7 +170,7 @@ class EndpointClient:
         return replace(reply, text=text, tokens=tokens, model=self._without_key(reply.model))
 
     def _post(self, http: httpx2.Client, path: str, body: Json) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content, all within `timeout` seconds even where a server sends byte by byte."""
+        """Return status, headers and content, the content within `timeout` seconds even where it comes byte by byte."""
         deadline = time.monotonic() + self.timeout
         content = bytearray()
         try:
@@ -196,7 +196,7 @@ class EndpointClient:
         if status in RETRYABLE and not (status == 429 and QUOTA in content):
             return _TransientError(f"HTTP {status}", _retry_after(headers))
         if status in REFUSALS:
-            error = ServerError.parse(content)
+            error = ErrorBody.parse(content)
             if reason := error.concerns_one_request:
                 return _RefusedRequest(reason)
             if name := error.unsupported(parameters):

@@ -47,17 +47,16 @@ def complete(
     *,
     title: str,
     prices: TokenPrices | None = None,
-    budget: float | None = None,
+    limit: SpendingLimit | None = None,
 ) -> CompletionTotals:
     """Record a reply to every request in the journal, and return what that took.
 
     Requests that the journal has a reply to are not sent again, equal ones (by key) once. `requests` may be lazy: they
     are taken when there is room for them. record: makes the journal's record of a reply, also of one that failed;
-    those are counted in a warning, and sent again by the next run. budget: what all requests may cost, in the currency
-    of the prices, those that earlier runs sent among them. Raises EndpointError where the endpoint cannot go on, or
-    before the budget would be exceeded; the journal then keeps the replies so far.
+    those are counted in a warning, and sent again by the next run. limit: what may be spent, in all calls that share
+    it; replies of earlier runs count as well. Raises EndpointError where the endpoint cannot go on, or before the limit
+    would be exceeded; the journal then keeps the replies so far.
     """
-    limit = None if budget is None else SpendingLimit(budget, prices, client.identity)
     outbox = _Outbox(requests, journal, limit)
     tally = _Tally(prices)
     with meter(title, outbox.to_send) as show:
@@ -75,8 +74,10 @@ def complete(
                 if tally.sent == before:  # what was on its way has arrived, and still there is no room
                     raise limit.reached(outbox.held)
         except EndpointError as error:
-            kept = f"kept: {len(journal):,} replies in {journal.path}; run the same command again to go on"
-            raise EndpointError(f"{error}\n  {kept}") from None
+            kept = sum(map(journal.has_reply, journal))
+            raise EndpointError(
+                f"{error}\n  kept: {kept:,} replies in {journal.path}; run the same command again to go on"
+            ) from None
     if tally.failures:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in tally.failures.most_common())
         warn(
@@ -104,8 +105,6 @@ class _Outbox(Generic[Record]):
         self._journal, self._limit = journal, limit
         self._unanswered: set[str] = set()
         """Keys of requests on their way, and of those that failed."""
-        self._counted: set[str] = set()
-        """Keys of earlier replies that count for the budget."""
         self.reused = 0
         self.held: EndpointRequest | None = None
         """The request for which the budget had no room."""
@@ -123,9 +122,8 @@ class _Outbox(Generic[Record]):
                 self.reused += 1
             elif self._journal.has_reply(key):
                 self.reused += 1
-                if self._limit and key not in self._counted:
-                    self._counted.add(key)
-                    self._limit.count(self._journal[key].usage)
+                if self._limit:
+                    self._limit.count(key, self._journal[key].usage)
             elif self._limit and not self._limit.allows(request):
                 self.held = request
                 return
@@ -136,7 +134,6 @@ class _Outbox(Generic[Record]):
     def settle(self, request: EndpointRequest, reply: EndpointReply) -> None:
         """Note that a reply has come."""
         if self._limit:
-            self._counted.add(request.key)
             self._limit.settle(request, reply)
         if not reply.failure:
             self._unanswered.remove(request.key)

@@ -34,18 +34,23 @@ UNSUPPORTED = re.compile(
     r"|input should be '|cannot unmarshal",
     re.IGNORECASE,
 )
-TOO_LONG = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|available context size"
-    r"|prompt is too long|input is too long|exceeds? the .{0,40}context",
-    re.IGNORECASE,
-)
-FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.IGNORECASE)
+ONE_REQUEST_ALONE = {
+    "prompt and max_tokens exceed the model's context": re.compile(
+        r"context_length_exceeded|exceed_context_size|maximum context length|available context size"
+        r"|prompt is too long|input is too long|exceeds? the .{0,40}context",
+        re.IGNORECASE,
+    ),
+    "refused by the endpoint's content filter": re.compile(
+        r"content_filter|content_policy|content management policy", re.IGNORECASE
+    ),
+}
+"""Why a server refuses one request, though it may answer others, and how it says so."""
 SHORT = 400
 """Characters of a message in which a server says what it refuses; further ones may quote the request."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServerError:
+class ErrorBody:
     """What a server says of a request that it refuses, in whichever of the usual forms."""
 
     message: str
@@ -55,7 +60,7 @@ class ServerError:
     """The field of the request that is to blame."""
 
     @classmethod
-    def parse(cls, content: bytes) -> ServerError:
+    def parse(cls, content: bytes) -> ErrorBody:
         """Return the error in a response's body."""
         text = content.decode("utf-8", "replace")
         try:
@@ -79,9 +84,7 @@ class ServerError:
     def concerns_one_request(self) -> str:
         """Why the server refuses this request, though it may answer others; empty where it gives no such reason."""
         said = f"{self.code} {self.message[:SHORT]}"
-        if TOO_LONG.search(said):
-            return "prompt and max_tokens exceed the model's context"
-        return "refused by the endpoint's content filter" if FILTERED.search(said) else ""
+        return next((reason for reason, pattern in ONE_REQUEST_ALONE.items() if pattern.search(said)), "")
 
     def unsupported(self, body: Json) -> str | None:
         """Return the optional parameter of a request's body that the server does not support."""

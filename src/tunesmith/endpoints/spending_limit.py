@@ -30,6 +30,7 @@ class SpendingLimit:
         self.budget, self.prices = budget, prices
         self.spent = 0.0
         self._reserved: dict[str, TokenUsage] = {}
+        self._counted: set[str] = set()
         self._overhead = OVERHEAD
         own = [value for name in BOUNDS if type(value := (identity.extra or {}).get(name)) is int]
         self._completion = max([identity.max_tokens, *own])
@@ -47,11 +48,14 @@ class SpendingLimit:
         most, usage = self._reserved.pop(request.key), reply.usage
         self._overhead += max(0, usage.prompt_tokens - most.prompt_tokens)
         self._completion = max(self._completion, usage.completion_tokens)
-        self.count(usage if usage.prompt_tokens or reply.failure else most)
+        self.spent += self._price(usage if usage.prompt_tokens or reply.failure else most)
+        self._counted.add(request.key)
 
-    def count(self, usage: TokenUsage) -> None:
-        """Add what a request cost."""
-        self.spent += self._price(usage)
+    def count(self, key: str, usage: TokenUsage) -> None:
+        """Add what an earlier reply cost, unless it is counted already."""
+        if key not in self._counted:
+            self._counted.add(key)
+            self.spent += self._price(usage)
 
     def reached(self, request: EndpointRequest) -> EndpointError:
         """Return the error for a request that does not fit any more."""

@@ -46,8 +46,7 @@ def evaluate(
         return Outcome(validation, 0)
     if methods.find(job.recipe).is_charged:  # nothing was trained that could over-fit
         return Outcome(validation, len(rows))
-    drawn = np.random.default_rng(job.recipe.seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
-    seen = predict(result.text_predictor, [splits.train[place] for place in sorted(drawn.tolist())])
+    seen = predict(result.text_predictor, drawn(splits.train, MOST_TRAIN_ROWS, job.recipe.seed))
     train = job.headline(seen)
     known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
     known["test"] = job.headline(rows)
@@ -67,18 +66,31 @@ def chosen(rows: Sequence[Row], places: Sequence[int] | None) -> list[Row]:
     return list(rows) if places is None else [rows[place] for place in places]
 
 
+def drawn(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
+    """Return at most so many rows, drawn with the seed, in their order."""
+    places = np.random.default_rng(seed).permutation(len(rows))[:most]
+    return [rows[place] for place in sorted(places.tolist())]
+
+
 def decide(job: Job, result: TrainResult) -> TrainResult:
     """Return the result with what its target chooses by the validation rows, such as thresholds; not yet saved."""
-    settings, rows = job.recipe.decide, job.splits.validation
-    if not job.target.decides(settings) or (methods.find(job.recipe).is_charged and not settings.is_set):
+    recipe, examples = job.recipe, job.splits.validation
+    settings = recipe.decide
+    if not (job.target.decides(settings) and recipe.gives_probabilities):
         return result
-    if not rows:
+    if methods.find(recipe).is_charged and not settings.is_set:
+        return result
+    if not examples:
         if settings.is_set:
             warn("nothing is decided: there is no validation split to choose calibration or thresholds on")
         return result
     trained: Any = result.text_predictor
     predictor = replace(trained, target=job.target)  # without what an interrupted run has chosen
-    target, fit = job.target.decide(predict(predictor, rows), settings, job.recipe.seed)
+    rows = predict(predictor, examples)
+    if without := sum(not row.probabilities for row in rows):
+        warn(f"nothing is decided: {without:,} of {len(rows):,} predictions of validation rows have no probabilities")
+        return result
+    target, fit = job.target.decide(rows, settings, job.recipe.seed)
     if fit is not None:
         job.run.write(DECISION, fit)
         for remark in fit.remarks:

@@ -134,6 +134,7 @@ def _result(run: Run, name: str) -> GenerationResult:
             "model": model,
             "template": manifest.notes.template or recipe.prompt.template,
             "max_length": recipe.model.max_length,
+            **({"shots": recipe.prompt.shots} if recipe.prompt.shots else {}),
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",
         },

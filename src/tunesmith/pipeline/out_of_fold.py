@@ -64,6 +64,7 @@ def predict(trainer: PartTrainer, folds: int = FOLDS) -> OutOfFold:
     folds: fewer where there are fewer texts.
     """
     recipe, splits = trainer.recipe, trainer.splits
+    methods.check_probabilities(recipe, "judge labels by predictions")
     method, target = methods.find(recipe), TASKS[recipe.task].target(splits)
     seed = recipe.seed if recipe.split.seed is None else recipe.split.seed
     count = min(folds, len(data_splits.units(splits.train)))

@@ -56,9 +56,10 @@ def one_split(recipe: Recipe) -> str:
 
 
 def spread(finished: Sequence[Run]) -> dict[str, Spread]:
-    """Return the spread of every headline metric over the runs."""
+    """Return the spread of every headline metric that all runs have."""
     headlines = [run.load("scores.json", task_of(run).scores).headline for run in finished]
-    values = {name: [headline[name].value for headline in headlines] for name in headlines[0]}
+    common = [name for name in headlines[0] if all(name in headline for headline in headlines)]
+    values = {name: [headline[name].value for headline in headlines] for name in common}
     return {
         name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
         for name, of_one in values.items()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tunesmith.data.conversations import content_with_input, transcript
 from tunesmith.data.prompts import Conversation, Ids
+from tunesmith.data.shots import Shots
 from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.errors import ModelError
 from tunesmith.prediction import endpoint_file
 from tunesmith.prediction.endpoint_file import EndpointFile
-from tunesmith.prediction.endpoint_model import EndpointModel
+from tunesmith.prediction.endpoint_model import EndpointModel, Requests
 from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Endpoint, Generate
 from tunesmith.types import Message, Response
@@ -29,6 +30,8 @@ class EndpointGenerator:
     settings: Endpoint
     system: str | None = None
     """A system message before every conversation that has none."""
+    shots: Shots = Shots()
+    """Conversations with their answers, before every other."""
     context_length = UNKNOWN_LENGTH
 
     def max_answer_tokens(self, settings: Generate) -> int:
@@ -53,7 +56,7 @@ class EndpointGenerator:
             for messages in conversations
         ]
 
-    def answers(self, requests: Sequence[EndpointRequest]) -> list[tuple[str, str]]:
+    def answers(self, requests: Requests) -> list[tuple[str, str]]:
         """Return the text of the reply to each request, twice: it is the answer."""
         return [(record.text, record.text) for record in self.model.records(requests)]
 
@@ -103,12 +106,16 @@ class EndpointGenerator:
         return []
 
     def save(self, folder: Path) -> None:
-        """Write endpoint.json, which has no key."""
+        """Write endpoint.json, which has no key, and the shots."""
         settings = self.settings.model_dump(mode="json")
         endpoint_file.write(folder, EndpointFile(settings=settings, system=self.system))
+        self.shots.save(folder)
 
     def _messages(self, messages: Conversation) -> list[Message]:
-        turns = [Message(message.role, content_with_input(message)) for message in messages]
+        shown = [turn for row in self.shots.rows for turn in row.messages if turn.role != "system"]
+        own = [turn for turn in messages if turn.role == "system"]
+        rest = [turn for turn in messages if turn.role != "system"]
+        turns = [Message(turn.role, content_with_input(turn)) for turn in (*own, *shown, *rest)]
         if self.system and all(message.role != "system" for message in turns):
             turns = [Message("system", self.system), *turns]
         return turns

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from tunesmith.endpoints import completion, journal
 from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest, TokenAlternatives
 from tunesmith.endpoints.journal import Journal
+from tunesmith.endpoints.refused_parameters import ONE_REQUEST_ALONE
+from tunesmith.endpoints.spending_limit import SpendingLimit
 from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import EndpointError
 from tunesmith.manifest import EndpointCosts
@@ -67,6 +70,23 @@ class EndpointRecord:
 
 
 @dataclass(frozen=True)
+class LazyRequests:
+    """Requests that are made whenever they are iterated over: a hundred thousand of them take no memory."""
+
+    number: int
+    make: Callable[[], Iterator[EndpointRequest]]
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[EndpointRequest]:
+        return self.make()
+
+
+Requests = Sequence[EndpointRequest] | LazyRequests
+
+
+@dataclass(frozen=True)
 class EndpointModel:
     """A model behind an endpoint."""
 
@@ -103,57 +123,62 @@ class EndpointModel:
         """Whether the journal has the reply to a request."""
         return self._journal.has_reply(request.key)
 
-    def records(self, requests: Iterable[EndpointRequest]) -> list[EndpointRecord]:
-        """Return the reply to each request, from the journal where it is there.
+    def records(self, requests: Requests) -> Iterator[EndpointRecord]:
+        """Ask for what the journal lacks, and return an iterator over the replies to all requests, in their order.
 
+        A request that the server refuses for what it says, as too long or by a content filter, has an empty reply.
         Raises EndpointError where the endpoint cannot go on, where the budget is spent, and where requests failed after
         all retries; the journal then has all other replies, and running the same command again asks for the rest.
         """
-        requests = list(requests)
-        kept = self._journal
-        title = f"ask {self.client.name}"
-        totals = completion.complete(
-            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, budget=self.budget
+        kept, title = self._journal, f"ask {self.client.name}"
+        completion.complete(
+            self.client, requests, kept, EndpointRecord.of, title=title, prices=self.prices, limit=self._limit
         )
-        if totals.failed:
-            failures = [kept[request.key].failure for request in requests if not kept.has_reply(request.key)]
+        lacking = (kept[request.key].failure for request in requests if not kept.has_reply(request.key))
+        if failed := [failure for failure in lacking if failure not in ONE_REQUEST_ALONE]:
             raise EndpointError(
-                f"{self.client.name} did not reply to {len(failures):,} of {len(requests):,} requests",
-                found=failures[0],
+                f"{self.client.name} did not reply to {len(failed):,} of {len(requests):,} requests",
+                found=failed[0],
                 do="run the same command again: replies are kept, and only these requests are sent again",
             )
-        return [kept[request.key] for request in requests]
+        return (kept[request.key] for request in requests)
 
     def price(self, usage: TokenUsage) -> float | None:
         """Return what tokens cost; None where prices are unknown."""
         return None if self.prices is None else usage.price(self.prices)
 
-    def usage(self, requests: Sequence[EndpointRequest]) -> TokenUsage:
-        """Return the tokens and HTTP requests behind the replies to these requests."""
-        return TokenUsage.total(self._journal[key].usage for key in {request.key for request in requests})
-
-    def costs(self, requests: Sequence[EndpointRequest]) -> EndpointCosts:
-        """Return what the replies to these requests took, whenever they were asked for."""
-        kept = self._journal
-        records = [kept[key] for key in dict.fromkeys(request.key for request in requests)]
-        usage = self.usage(requests)
-        latency = np.percentile([record.seconds for record in records], [50, 95, 99]).tolist()
+    def costs(self, requests: Requests) -> EndpointCosts:
+        """Return what the replies to these requests took, whenever they were asked for; equal requests count once."""
+        kept, usage, waited, reused = self._journal, TokenUsage(), 0.0, 0
+        models, seconds = set(), array("d")
+        for key in dict.fromkeys(request.key for request in requests):
+            record = kept[key]
+            usage += record.usage
+            models.add(record.model)
+            seconds.append(record.seconds)
+            waited += record.waited
+            reused += record.created < self.since
+        latency = np.percentile(seconds, [50, 95, 99]).tolist()
         return EndpointCosts(
-            model=", ".join(sorted({record.model for record in records} - {""})) or self.client.name,
+            model=", ".join(sorted(models - {""})) or self.client.name,
             requests=usage.requests,
-            reused=sum(record.created < self.since for record in records),
+            reused=reused,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             price=self.price(usage),
-            waited=sum(record.waited for record in records),
+            waited=waited,
             latency=(latency[0], latency[1], latency[2]),
         )
 
-    def seconds(self, requests: Sequence[EndpointRequest]) -> float:
+    def seconds(self, requests: Requests) -> float:
         """Return the seconds that these requests take, `concurrency` at a time, by how long each of them took."""
-        kept = self._journal
-        records = [kept[key] for key in {request.key for request in requests}]
+        records = (self._journal[key] for key in {request.key for request in requests})
         return sum(record.seconds + record.waited for record in records) / self.concurrency
+
+    @cached_property
+    def _limit(self) -> SpendingLimit | None:
+        """The budget of all requests together."""
+        return None if self.budget is None else SpendingLimit(self.budget, self.prices, self.client.identity)
 
     @cached_property
     def _journal(self) -> Journal[EndpointRecord]:

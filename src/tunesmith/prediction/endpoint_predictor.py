@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunesmith.console import say, warn
 from tunesmith.data.conversations import transcript
+from tunesmith.data.shots import Shots
 from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.prediction import endpoint_file, endpoint_replies
 from tunesmith.prediction.endpoint_file import EndpointFile
-from tunesmith.prediction.endpoint_model import EndpointModel, EndpointRecord
+from tunesmith.prediction.endpoint_model import EndpointModel, EndpointRecord, LazyRequests, Requests
 from tunesmith.prediction.endpoint_prompts import EndpointPrompt
 from tunesmith.recipe import Endpoint
 from tunesmith.tasks import text_targets
+from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.multilabel import HALF, MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import NO_LABEL, Example, MultilabelPrediction, Prediction, ValuePrediction
+
+SHOWN = 3
+"""Invalid replies that are shown."""
+Read = tuple[EndpointRecord, Any]
+"""A reply, and what it is read as: None where it is no answer."""
+TINY = 1e-300
+"""In place of a probability of 0, whose logarithm is not finite."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class EndpointPredictor:
     prompt: EndpointPrompt
     settings: Endpoint
     seed: int
+    shots: Shots = Shots()
     max_length = None
 
     @property
@@ -44,34 +58,35 @@ class EndpointPredictor:
 
         A label has the probabilities that the log-probabilities of the reply's tokens say, or of several samples the
         share that names it; else there are none. A reply that is no label predicts NO_LABEL, one that is no number the
-        mean of the training rows, and one that lists no label none; all of them are counted. Several samples are
+        mean of the training rows, and one that is no list of labels none; all of them are counted. Several samples are
         predicted as what most of them name, as the labels that at least half of them list, or as the mean of their
         numbers. Raises EndpointError as `EndpointModel.records`.
         """
         if not examples:
             return []
-        samples = self.settings.samples
-        replies = self.model.records(self.requests(examples))
-        by_example = [replies[start : start + samples] for start in range(0, len(replies), samples)]
+        records = self.model.records(self.requests(examples))
+        replies, samples = _InvalidReplies(), self.settings.samples
+        groups = ([replies.note(next(records), self._read) for _ in range(samples)] for _ in examples)
         if isinstance(self.target, Number):
-            return self._numbers(examples, by_example, self.target.mean)
-        if isinstance(self.target, MultiLabel):
-            return self._label_sets(examples, by_example)
-        return self._labels(examples, by_example)
-
-    def requests(self, examples: Sequence[Example], repetition: int = 0) -> list[EndpointRequest]:
-        """Return the requests about these examples, `samples` of each. repetition: to ask the same again."""
-        return list(self._requests(examples, repetition))
-
-    def answers(self, requests: Sequence[EndpointRequest]) -> list[tuple[str, object]]:
-        """Return the text of the reply to each request, and what it is read as: a label, labels, a number, or None."""
-        read: Callable[[Any, str], object] = endpoint_replies.label
-        if isinstance(self.target, Number):
-            read = endpoint_replies.number
+            predictions: list[Any] = [
+                self._number(example, group) for example, group in zip(examples, groups, strict=True)
+            ]
+            replies.report("no number: the mean of train stands in")
         elif isinstance(self.target, MultiLabel):
-            read = endpoint_replies.labels
-        question = self.prompt.question
-        return [(record.text, read(question, record.text)) for record in self.model.records(requests)]
+            predictions = [self._label_set(example, group) for example, group in zip(examples, groups, strict=True)]
+            replies.report("no list of labels")
+        else:
+            predictions = self._labels(examples, groups)
+            replies.report("no label")
+        return predictions
+
+    def requests(self, examples: Sequence[Example], repetition: int = 0) -> LazyRequests:
+        """Return the requests about these examples, `samples` of each. repetition: to ask the same again."""
+        return LazyRequests(len(examples) * self.settings.samples, partial(self._requests, examples, repetition))
+
+    def answers(self, requests: Requests) -> list[tuple[str, object]]:
+        """Return the text of the reply to each request, and what it is read as: a label, labels, a number, or None."""
+        return [(record.text, self._read(record.text)) for record in self.model.records(requests)]
 
     def count_tokens(self, example: Example) -> int:
         """Return 0: the tokens of an endpoint are not known before it is asked."""
@@ -79,10 +94,10 @@ class EndpointPredictor:
 
     def rendered_prompt(self, example: Example) -> str:
         """Return the conversation that asks about a text, each turn after its role."""
-        return transcript(self.prompt.messages(example))
+        return transcript(self.prompt.messages(example, self.shots.of(example)))
 
     def save(self, folder: Path) -> None:
-        """Write endpoint.json, which has no key."""
+        """Write endpoint.json, which has no key, and the shots."""
         content = EndpointFile(
             settings=self.settings.model_dump(mode="json"),
             seed=self.seed,
@@ -90,6 +105,7 @@ class EndpointPredictor:
             target=text_targets.to_settings(self.target),
         )
         endpoint_file.write(folder, content)
+        self.shots.save(folder)
 
     def _requests(self, examples: Sequence[Example], repetition: int) -> Iterator[EndpointRequest]:
         settings = self.settings
@@ -97,7 +113,7 @@ class EndpointPredictor:
         sampled = settings.samples > 1
         is_label = not isinstance(self.target, MultiLabel | Number)
         for example in examples:
-            messages = self.prompt.messages(example)
+            messages = self.prompt.messages(example, self.shots.of(example))
             for place in range(settings.samples):
                 yield self.model.request(
                     messages,
@@ -108,71 +124,84 @@ class EndpointPredictor:
                     repetition=repetition,
                 )
 
-    def _labels(self, examples: Sequence[Example], replies: Sequence[Sequence[EndpointRecord]]) -> list[Prediction]:
-        question, count = self.prompt.question, len(self.labels)
-        places = [[endpoint_replies.label(question, record.text) for record in group] for group in replies]
-        self._report([record for group in replies for record in group], [p for group in places for p in group])
-        found: list[list[float] | None] = []
-        for group, named in zip(replies, places, strict=True):
-            if self.settings.samples > 1:
-                votes = [place for place in named if place is not None]
-                found.append([votes.count(k) / len(votes) for k in range(count)] if votes else None)
+    def _read(self, text: str) -> Any:
+        """Return what a reply is read as; None where it is no answer."""
+        if isinstance(self.target, Number):
+            return endpoint_replies.number(self.prompt.question, text)
+        if isinstance(self.target, MultiLabel):
+            return endpoint_replies.labels(self.prompt.question, text)
+        return endpoint_replies.label(self.prompt.question, text)
+
+    def _labels(self, examples: Sequence[Example], groups: Iterable[Sequence[Read]]) -> list[Prediction]:
+        """Return a prediction for each example, by the replies about it."""
+        labels = self.labels
+        decides = isinstance(self.target, SingleLabel) and self.target.decision is not None
+        found = [(self._vote(group), self._probabilities(group)) for group in groups]
+        known = any(row for _, row in found)
+        predictions, lacking = [], 0
+        for example, (label, row) in zip(examples, found, strict=True):
+            if known and not row:
+                lacking += label != NO_LABEL
+                row = () if label != NO_LABEL else [1 / len(labels)] * len(labels)  # as of any answer that is no label
+            if row and decides:
+                predictions += self.target.predictions([example], np.log(np.maximum([row], TINY)))
             else:
-                tokens = group[0].tokens or ()
-                found.append(endpoint_replies.probabilities(question, group[0].text, tokens) if tokens else None)
-        known = sum(row is not None for row in found)
-        lacking = sum(
-            row is None and any(p is not None for p in group) for row, group in zip(found, places, strict=True)
-        )
-        if known and lacking:
+                predictions.append(Prediction(example.id, label, row))
+        if lacking:
             warn(f"{lacking:,} of {len(found):,} replies came without usable log-probabilities (endpoint.logprobs)")
-        predictions = []
-        for example, row, named in zip(examples, found, places, strict=True):
-            most = Counter(place for place in named if place is not None).most_common(1)
-            chosen = self.labels[most[0][0]] if most else NO_LABEL
-            if row is None and chosen == NO_LABEL and known:
-                row = [1 / count] * count  # as of any model with probabilities whose answer is no label
-            predictions.append(Prediction(example.id, chosen, row or ()))
         return predictions
 
-    def _label_sets(
-        self, examples: Sequence[Example], replies: Sequence[Sequence[EndpointRecord]]
-    ) -> list[MultilabelPrediction]:
-        question = self.prompt.question
-        listed = [[endpoint_replies.labels(question, record.text) for record in group] for group in replies]
-        self._report([record for group in replies for record in group], [one for group in listed for one in group])
-        if unknown := [name for group in listed for one in group if one for name in one[1]]:
-            say(f"note: left out of lists of labels, as they are none: {_shown(unknown)}")
-        predictions = []
-        for example, group in zip(examples, listed, strict=True):
-            votes = Counter(place for one in group if one for place in one[0])
-            shares = [votes[k] / len(group) for k in range(len(self.labels))]
-            labels = tuple(label for label, share in zip(self.labels, shares, strict=True) if share >= HALF)
-            predictions.append(MultilabelPrediction(example.id, labels, shares if len(group) > 1 else ()))
-        return predictions
+    def _vote(self, group: Sequence[Read]) -> str:
+        votes = Counter(place for _, place in group if place is not None).most_common(1)
+        return self.labels[votes[0][0]] if votes else NO_LABEL
 
-    def _numbers(
-        self, examples: Sequence[Example], replies: Sequence[Sequence[EndpointRecord]], default: float
-    ) -> list[ValuePrediction]:
-        read = [[endpoint_replies.number(self.prompt.question, record.text) for record in group] for group in replies]
-        self._report([record for group in replies for record in group], [value for group in read for value in group])
-        predictions = []
-        for example, group in zip(examples, read, strict=True):
-            values = [value for value in group if value is not None]
-            predictions.append(ValuePrediction(example.id, sum(values) / len(values) if values else default))
-        return predictions
+    def _probabilities(self, group: Sequence[Read]) -> Sequence[float]:
+        """Return the probability of each label by the replies about a text; none where they do not tell."""
+        if len(group) == 1:
+            (record, _), question = group[0], self.prompt.question
+            return array("d", endpoint_replies.probabilities(question, record.text, record.tokens or ()) or ())
+        votes = [place for _, place in group if place is not None]
+        return array("d", [votes.count(k) / len(votes) for k in range(len(self.labels))] if votes else ())
 
-    def _report(self, replies: Sequence[EndpointRecord], read: Sequence[object]) -> None:
-        """Say how many replies are no answer."""
-        invalid = [record.text for record, answer in zip(replies, read, strict=True) if answer is None]
-        if invalid:
-            what = {Number: "no number: the mean of train stands in", MultiLabel: "no list of labels"}
-            why = what.get(type(self.target), "no label")
-            cut = sum(record.truncated for record, answer in zip(replies, read, strict=True) if answer is None)
-            more = f"; {cut:,} were cut off (endpoint.max_tokens)" if cut else ""
-            say(f"note: {len(invalid):,} of {len(replies):,} replies are {why}: {_shown(invalid)}{more}")
+    def _label_set(self, example: Example, group: Sequence[Read]) -> MultilabelPrediction:
+        votes = Counter(place for _, places in group for place in places or ())
+        shares = [votes[k] / len(group) for k in range(len(self.labels))]
+        labels = tuple(label for label, share in zip(self.labels, shares, strict=True) if share >= HALF)
+        return MultilabelPrediction(example.id, labels, shares if len(group) > 1 else ())
+
+    def _number(self, example: Example, group: Sequence[Read]) -> ValuePrediction:
+        values = [value for _, value in group if value is not None]
+        default = self.target.mean if isinstance(self.target, Number) else 0.0
+        return ValuePrediction(example.id, sum(values) / len(values) if values else default)
 
 
-def _shown(texts: Sequence[str]) -> str:
-    """Return the first few of some texts, shortened."""
-    return ", ".join(repr(text[:40]) for text in texts[:3])
+class _InvalidReplies:
+    """Counts replies that are no answer, and keeps the first of them."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.number = self.invalid = self.cut = 0
+        self.refused: Counter[str] = Counter()
+
+    def note(self, record: EndpointRecord, read: Callable[[str], Any]) -> Read:
+        """Return a reply with what it is read as."""
+        answer = read(record.text)
+        self.number += 1
+        if answer is None:
+            self.invalid += 1
+            self.cut += record.truncated
+            if record.failure:
+                self.refused[record.failure] += 1
+            elif len(self.shown) < SHOWN:
+                self.shown.append(repr(record.text[:40]))
+        return record, answer
+
+    def report(self, why: str) -> None:
+        """Say how many there were."""
+        if not self.invalid:
+            return
+        parts = [f"note: {self.invalid:,} of {self.number:,} replies are {why}"]
+        parts[0] += f": {', '.join(self.shown)}" if self.shown else ""
+        parts += [f"{self.cut:,} were cut off (endpoint.max_tokens)"] if self.cut else []
+        parts += [f"{count:,} empty: {failure}" for failure, count in self.refused.items()]
+        say("; ".join(parts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,16 @@ class EndpointPrompt:
 
     @classmethod
     def about(
-        cls, target: Target, train: Sequence[Example], settings: Prompt, delimiters: bool
+        cls,
+        target: Target,
+        train: Sequence[Example],
+        settings: Prompt,
+        delimiters: bool,
+        descriptions: Mapping[str, str] | None = None,
     ) -> EndpointPrompt | None:
         """Return the prompt for a target; None where it has no labels or numbers, as that of instructions.
 
-        Raises RecipeError where answers would not tell the labels apart.
+        descriptions: `data.label_descriptions`. Raises RecipeError where answers would not tell the labels apart.
         """
         if not target.labels and not isinstance(target, Number):
             return None
@@ -72,23 +77,22 @@ class EndpointPrompt:
                 default = UNKNOWN_NUMBERS.format(low=numbers[0], high=numbers[-1])
                 question = LabelQuestion((), (), settings.instruction or default, "number")
             else:
-                question = LabelQuestion.of(settings, numbers, "number")
+                question = LabelQuestion.of(settings, numbers, "number", descriptions)
         else:
             form: Form = "list" if isinstance(target, MultiLabel) else "label"
-            question = LabelQuestion.of(settings, target.labels, form)
+            question = LabelQuestion.of(settings, target.labels, form, descriptions)
         return cls(question, delimiters, settings.system)
 
     def messages(self, example: Example, shots: Sequence[Example] = ()) -> list[Message]:
         """Return the conversation that asks about a text. shots: labelled examples that are shown before it."""
         if not self.delimiters:
-            conversation = self._system(self.system or "")
-            for shot in shots:
-                conversation += [*self._plain(shot), Message("assistant", self.answer(shot))]
-            return [*conversation, *self._plain(example)]
+            turns = self.question.ask(example, shots)
+            plain = [Message(turn.role, content_with_input(turn)) for turn in turns]
+            return [*self._system(self.system or ""), *plain]
         texts = [text for each in (*shots, example) for text in (each.text, each.text_pair) if text is not None]
         # the basis is the same for all texts, so that a server can keep what it computed of the prompt's beginning
         mark = fencing.mark([self.question.instruction, [shot.id for shot in shots]], texts)
-        parts = [self.system, self.question.instruction, GUARD.format(mark=mark)]
+        parts = [self.system, self.question.descriptions, self.question.instruction, GUARD.format(mark=mark)]
         conversation = self._system("\n\n".join(part for part in parts if part))
         for shot in shots:
             conversation += [self._fenced(mark, shot), Message("assistant", self.answer(shot))]
@@ -120,9 +124,6 @@ class EndpointPrompt:
 
     def _system(self, text: str) -> list[Message]:
         return [Message("system", text)] if text else []
-
-    def _plain(self, example: Example) -> list[Message]:
-        return [Message(message.role, content_with_input(message)) for message in self.question.ask(example)]
 
     def _fenced(self, mark: str, example: Example) -> Message:
         if example.text_pair is None:

@@ -21,8 +21,8 @@ def label(question: LabelQuestion, text: str) -> int | None:
     return question.place_of(answer) if isinstance(answer, str) else None
 
 
-def labels(question: LabelQuestion, text: str) -> tuple[list[int], list[str]] | None:
-    """Return the numbers of the labels that a reply lists, and what else it lists; None where it lists no label.
+def labels(question: LabelQuestion, text: str) -> list[int] | None:
+    """Return the numbers of the labels that a reply lists, from 0; None where it lists anything else.
 
     A list that says that no label applies is a list.
     """
@@ -31,10 +31,8 @@ def labels(question: LabelQuestion, text: str) -> tuple[list[int], list[str]] | 
         answer = [] if answer.strip().casefold() == NONE else answer.split(",")
     if not isinstance(answer, list) or not all(isinstance(part, str) for part in answer):
         return None
-    places = {part.strip(): question.place_of(part) for part in answer}
-    known = sorted({place for place in places.values() if place is not None})
-    unknown = [part for part, place in places.items() if place is None]
-    return None if unknown and not known else (known, unknown)
+    places = [question.place_of(part) for part in answer]
+    return None if None in places else sorted({place for place in places if place is not None})
 
 
 def number(question: LabelQuestion, text: str) -> float | None:

@@ -49,6 +49,10 @@ class Data(Section):
     are numbers in their order, and says so; `none` takes them as names."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
+    label_descriptions: Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(label_keys)] = Field(
+        default={}
+    )
+    """What labels or numbers mean, `{billing: "invoices, refunds, charges"}`: a `generator` reads it in the prompt."""
     votes: (
         str
         | tuple[str, ...]

@@ -38,7 +38,7 @@ class Requests(Section):
     max_retries: Annotated[int, Field(ge=0), BOUNDED] = 5
     """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
     extra: Tree = Field(default={})
-    """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
+    """Further fields of a request, such as `{top_p: 0.9, seed: null}`; null leaves one out."""
 
 
 class Endpoint(Requests):

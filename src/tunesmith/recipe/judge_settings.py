@@ -45,6 +45,6 @@ class Judge(Requests):
     max_answers: Count | None = None
     """Judge at most this many rows, drawn with the recipe's seed."""
     input_price: Price | None = None
-    """Price of a million input tokens, for the report's costs."""
+    """Price of a million input tokens; costs are reported where both prices are known."""
     output_price: Price | None = None
     """Price of a million output tokens."""

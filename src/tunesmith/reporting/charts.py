@@ -177,9 +177,8 @@ def learning_curves(curves: LearningCurveAudit, name: str) -> Markup:
         edge = [place(p.rows, p.score.high) for p in band] + [place(p.rows, p.score.low) for p in band[::-1]]
         outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in edge)
         parts = [Markup('<polygon class="band" points="{}"/>').format(outline)] if band else []
-        line: list[CurvePoint | BandPoint] = [p for p in method.points if not band or p.rows < band[0].rows]
-        line += band
-        parts.append(_line([place(p.rows, p.score.value) for p in line], "line"))
+        before = [place(p.rows, p.score.value) for p in method.points if not band or p.rows < band[0].rows]
+        parts.append(_line([*before, *(place(p.rows, p.score.value) for p in band)], "line"))
         whisker = Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
         for point in method.points:
             x, y = place(point.rows, point.score.low)

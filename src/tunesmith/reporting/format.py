@@ -246,6 +246,16 @@ def directed(name: str) -> str:
     return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
 
 
+def columns(headlines: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return the metrics that any of several methods has, in the order of the one with most."""
+    return list(dict.fromkeys(name for headline in sorted(headlines, key=len, reverse=True) for name in headline))
+
+
+def predicted(label: str, probability: float | None) -> str:
+    """A predicted label: spam 91%; spam where its probability is not known; no label"""
+    return (label or "no label") + ("" if probability is None else f" {percent(probability)}")
+
+
 def shown(scores: Iterable[GenerationScores]) -> list[str]:
     """Return the figures that any of the models has, in order."""
     known = {name for model in scores for name in model.headline}

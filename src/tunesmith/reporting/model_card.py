@@ -9,7 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith.evaluation.intervals import Estimate
-from tunesmith.reporting import clean_report, generation_report, judge_report, price_report, regression_report
+from tunesmith.reporting import (
+    clean_report,
+    generation_report,
+    judge_report,
+    prediction_notes,
+    price_report,
+    regression_report,
+)
 from tunesmith.reporting.classification_report import majority_sentence
 from tunesmith.reporting.format import NAMES, directed, figure, interval, level, quantity, share
 from tunesmith.reporting.markdown import (
@@ -44,6 +51,7 @@ from tunesmith.types import DataSummary
 
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}
 """What model hubs call a metric, where not as here."""
+THRESHOLDS = "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files."
 
 
 def classification(report: ClassificationReport, exported: ExportedModel | None = None) -> str:
@@ -56,7 +64,11 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         f"It gives a text one of {len(labels)} labels: {listing(labels)}.",
         tags=["text-classification"],
         metrics=["accuracy", "f1"],
-        limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
+        limits=[
+            "It knows only the labels above."
+            if scores.invalid
+            else "It knows only the labels above and always answers one of them, also for a text that fits none."
+        ],
         support={label: scores.per_class[label].support for label in labels},
         baseline=majority_sentence(report.data),
         usage=_usage(method, SingleLabel(method.scores.labels, method.decision.decision if method.decision else None)),
@@ -75,7 +87,7 @@ def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) 
         metrics=["f1"],
         limits=[
             "It knows only the labels above. A text may get none of them.",
-            "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
+            *([] if scores.without_probabilities else [THRESHOLDS]),
         ],
         support={label: scores.per_label[label].support for label in labels},
         usage=_usage(method, MultiLabel(method.scores.labels)),
@@ -131,6 +143,7 @@ def _predictor_card(
         *limits,
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
     ]
+    limits += map(plain, prediction_notes.sentences([method]))
     if method.clean is not None:
         limits.append(f"{clean_report.sentence(method.clean, scores.headline)}.")
     if method.notes.cut:

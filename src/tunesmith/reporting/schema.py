@@ -49,14 +49,15 @@ class Mistake:
     text_pair: str | None
     gold: str
     predicted: str
-    probability: float
+    probability: float | None
+    """None where mistakes are drawn at random, as not all predictions have probabilities."""
     words: tuple[WordContribution, ...] | None = omitted_if_none()
     """What its words contribute to the predicted label, without weak ones; None where that was not computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorstMistakes:
-    """worst.json: the most confidently wrong test examples, worst first."""
+    """worst.json: the most confidently wrong test examples, worst first; without probabilities some drawn at random."""
 
     worst: tuple[Mistake, ...] = ()
 
@@ -69,8 +70,8 @@ class SamplePrediction:
     text: str
     text_pair: str | None
     gold: str
-    labels: tuple[tuple[str, float], ...]
-    """Labels with their probabilities, most probable first."""
+    labels: tuple[tuple[str, float | None], ...]
+    """Labels with their probabilities, most probable first; the predicted one alone where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +84,22 @@ class SamplePredictions:
 
 @dataclass(frozen=True, slots=True)
 class LabelMistake:
-    """An example of which a label was confidently missed or wrongly given."""
+    """An example of which a label was missed or wrongly given."""
 
     id: str
     text: str
     text_pair: str | None
     gold: tuple[str, ...]
     predicted: tuple[str, ...]
-    label: str
-    """The label that is most wrong, with the probability that it was given."""
-    probability: float
+    label: str | None
+    """The label that is most wrong, with the probability that it was given; None where mistakes are drawn at random."""
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorstLabelMistakes:
-    """worst.json of a multilabel run: test examples with the most confidently wrong labels, worst first."""
+    """worst.json of a multilabel run: test examples with the most confidently wrong labels, worst first; without
+    probabilities some drawn at random."""
 
     worst: tuple[LabelMistake, ...] = ()
 

@@ -70,7 +70,7 @@ def sample_predictions(samples: SamplePredictions) -> str:
     lines = [f"sample predictions ({samples.split}):"]
     for row in samples.rows:
         text = " ".join(f"{row.text} {row.text_pair or ''}".split())
-        labels = ", ".join(f"{label} {format.percent(probability)}" for label, probability in row.labels)
+        labels = ", ".join(format.predicted(*each) for each in row.labels)
         lines += [f"  {text[:TEXT]}{'…' if len(text) > TEXT else ''}", f"    {row.gold}, predicted: {labels}"]
     return "\n".join(lines)
 

@@ -67,7 +67,9 @@ def read(recipe: Recipe, splits: Splits, method: str, source: str, count: int) -
             found=f"task {recipe.task}",
             do="leave --unlabelled out",
         )
-    if not methods.find(methods.of_method(recipe, method)).refits_cheaply and not splits.labels:
+    chosen_by = methods.of_method(recipe, method)
+    methods.check_probabilities(chosen_by, "choose rows to label")
+    if not methods.find(chosen_by).refits_cheaply and not splits.labels:
         able = " or ".join(methods.refitting(recipe))
         raise RecipeError(f"{method} does not say how sure it is of a number", expected=able, do="set --method")
     if count < 1:
@@ -163,6 +165,7 @@ def _disagreement(trainer: PartTrainer, examples: Sequence[Example]) -> Floats:
 
 def errors_of(labels: Sequence[str], predictions: Sequence[Any]) -> Floats:
     """Return the probability of each label, minus 1 where it is predicted: N x K."""
+    classification.check_probabilities(predictions, "choose rows to label")
     errors_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     return errors_NK - indicators([[a for a in _answers(each) if a in labels] for each in predictions], labels)
 

@@ -18,7 +18,7 @@ from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
-from tunesmith.types import Example
+from tunesmith.types import Example, MultilabelPredictionRow, PredictionRow
 
 POOL, TRAIN, TEST = "pool.jsonl", "bought.jsonl", "test.jsonl"
 """Files of a distillation: the texts to label, those whose labels are kept, and the frozen test split."""
@@ -53,7 +53,7 @@ def distill(
     """
     recipe = recipes.load(in_memory.recipe_source(source, overrides), overrides)
     task = TASKS[recipe.task]
-    if task.has_responses or recipe.task not in ("classification", "multilabel"):
+    if task.row not in (PredictionRow, MultilabelPredictionRow):
         raise RecipeError("distill buys labels", expected="task classification or multilabel", found=recipe.task)
     teacher = training.train(recipe, ["method=endpoint"])
     folder = runs.create(recipe.output_dir, "distill", training.short_name(recipe))

@@ -17,7 +17,7 @@ from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline import engines, in_memory, new_data
 from tunesmith.pipeline.commands.train import train
-from tunesmith.pipeline.fitting.methods import load_text_predictor
+from tunesmith.pipeline.fitting.methods import METHODS, load_text_predictor
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
@@ -175,6 +175,8 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]
+    if len(by_run) == 1:
+        classification.check_probabilities(by_run[0], "pseudo-label with one run")
     data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
     for example, *predictions in zip(examples, *by_run, strict=True):
@@ -193,15 +195,24 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
 
 
 def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> Vote:
-    """Return how sure a single predictor is."""
+    """Return how sure a single predictor is: not at all where there are no probabilities."""
+    if not prediction.probabilities:
+        return Vote(None, 0.0, counts=())
     if isinstance(target, MultiLabel) and isinstance(prediction, MultilabelPrediction):
         return Vote(0, target.certainty(prediction), counts=tuple((label, 1) for label in prediction.labels))
     assert isinstance(prediction, Prediction)
     assert isinstance(target, SingleLabel)
     probability = classification.probability(prediction, target.labels)
+    assert probability is not None
     tied = target.decision is None and prediction.probabilities.count(probability) > 1
     index = None if prediction.label == NO_LABEL else 0
     return Vote(index, probability, tied, ((prediction.label, 1),))
+
+
+def _has_probabilities(run: Run) -> bool:
+    """Return whether labels have probabilities, by the recipe and, where there are some, by the test predictions."""
+    tested: list[Any] = run.predictions("test", task_of(run).row) if run.has("predictions/test.jsonl") else []
+    return run.recipe.gives_probabilities and (not tested or any(row.probabilities for row in tested))
 
 
 def _described(voters: Sequence[Run]) -> str:
@@ -281,6 +292,13 @@ def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -
                 found=f"task {run.recipe.task}",
                 do="use tunesmith predict",
             )
+    if len(voters) == 1 and not (task_of(voters[0]).has_responses or _has_probabilities(voters[0])):
+        method = METHODS[voters[0].recipe.method]
+        raise RunError(
+            f"cannot pseudo-label with {voters[0].path} alone: its labels have no probabilities",
+            expected="a run that gives probabilities, or several runs of task classification",
+            do=f"give several runs to vote, or train with {method.probabilities_by}",
+        )
     tasks = {run.recipe.task for run in voters}
     if len(tasks) > 1 or (len(voters) > 1 and task_of(voters[0]).row is not PredictionRow):
         raise RunError(

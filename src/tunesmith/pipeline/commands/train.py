@@ -15,7 +15,7 @@ from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
 from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memory, leaked_rows, run_report, slice_scores
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import Method
+from tunesmith.pipeline.fitting.method_interface import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import Predictor, TrainResult
@@ -210,7 +210,7 @@ def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tu
     parent.verify_model()
     recipe = parent.recipe
     own = {
-        "name_or_path": str(parent.model),
+        "name_or_path": str(parent.model / methods.find(recipe).weights),
         "generator": None,
         "revision": None,
         "from_config": None,

@@ -18,8 +18,9 @@ from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.method_interface import Method, learns
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Endpoint, Prompt, Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -30,92 +31,6 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 WEIGHTS = ("safetensors", "adapter", "pth")
-
-
-class Method:
-    """One way to learn a task: all that the rest of the package knows of it."""
-
-    tasks: tuple[str, ...]
-    """Names of the tasks that it can learn."""
-    variants: tuple[str, ...] = ()
-    """What may follow the method's name behind a colon: keys of VARIANTS."""
-    default_variant: str | None = None
-    """The variant that goes by the method's name alone."""
-    export_targets: tuple[str, ...] = ("safetensors",)
-    weighs_rows: bool = False
-    """Whether training rows may have weights."""
-    refits_cheaply: bool = False
-    """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
-    library: str | None = None
-    """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
-    is_charged: bool = False
-    """Whether every prediction costs money: only the rows that scores need are then predicted."""
-
-    def uses_train(self, recipe: Recipe) -> bool:
-        """Return whether predictions depend on the training rows: some method only knows labels, or is as it came."""
-        return True
-
-    def describe(self, recipe: Recipe) -> str:
-        """Return what the recipe trains, in a few words."""
-        raise NotImplementedError
-
-    def model(self, recipe: Recipe) -> str | None:
-        """Return the name of the pretrained model; None if there is none."""
-        return None
-
-    def prepare(self, recipe: Recipe) -> None:
-        """Import libraries and fetch files, so that the time of `fit` is training alone."""
-
-    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str | None:
-        """Return what should be known before anything is trained; None if nothing. Raises RecipeError to prevent it.
-
-        runs: how often the test rows will be predicted, each time by a model of other rows or another seed.
-        """
-        return None
-
-    def fit(self, job: Job) -> TrainResult:
-        """Train."""
-        raise NotImplementedError
-
-    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
-        """Return what does the same as `fit` for jobs on parts of the same rows, and computes what they share once."""
-        return self.fit
-
-    def account(self, job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
-        """Return what predicting the test rows took of an endpoint, after it; None of a model in this process."""
-        return None
-
-    def load(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in a model folder. recipe: the run's."""
-        raise NotImplementedError
-
-    def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in an export of a run that is computed without torch. recipe: the run's."""
-        from tunesmith.exporting import onnx, openvino
-
-        return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
-
-    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts | None:
-        """Return the data as the method's tokenizer sees it; None if it has none."""
-        return None
-
-    def variant_settings(self, variant: str) -> dict[str, str] | None:
-        """Return the settings behind what may follow the method's name and a colon; None for an unknown one."""
-        return VARIANTS[variant] if variant in self.variants else None
-
-    def name(self, recipe: Recipe) -> str:
-        """Return what the method is called in a comparison: `generator:lora`, or plain `encoder` if trained in full."""
-        if not self.variants:
-            return recipe.method
-        trained = "full" if recipe.adapter.kind == "none" else recipe.adapter.kind
-        variant = trained if learns(recipe) else "untuned"
-        return recipe.method if variant == self.default_variant else f"{recipe.method}:{variant}"
-
-    def fallback(self, recipe: Recipe) -> tuple[str, str]:
-        """Return name and description of a qlora recipe that was trained as lora, as 4 bits cannot be used here."""
-        adapter = recipe.adapter.model_copy(update={"kind": "lora"})
-        trained = recipe.model_copy(update={"adapter": adapter})
-        return f"{self.name(recipe)} (fell back to lora)", f"{self.describe(trained)}; 4 bits cannot be used here"
 
 
 class LinearMethod(Method):
@@ -156,7 +71,7 @@ class LinearMethod(Method):
 class ProbeMethod(Method):
     """Logistic or ridge regression on the embeddings of a frozen encoder."""
 
-    tasks = ("classification", "multilabel", "regression")
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
     weighs_rows = True
     refits_cheaply = True
     export_targets = ("safetensors", *PROGRAMS)
@@ -189,12 +104,9 @@ class ProbeMethod(Method):
         )
 
     def _encoder(self, recipe: Recipe) -> Encoder:
-        from tunesmith.models import pretrained
         from tunesmith.prediction import classify
 
-        tokenizer = pretrained.tokenizer(recipe.model)
-        body, limit = pretrained.body(recipe.model, recipe.seed), pretrained.longest_input(recipe.model, tokenizer)
-        return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
+        return classify.frozen(recipe.model, recipe.seed, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.prediction.classify import ProbePredictor
@@ -257,15 +169,41 @@ class EncoderMethod(FineTunedMethod):
         return inspection.count_encoded(recipe, splits)
 
 
+class ContrastiveMethod(ProbeMethod):
+    """A probe on an encoder that was fine-tuned on pairs of texts: for few labels."""
+
+    tasks = ("classification", "multilabel")
+    refits_cheaply = False
+    refits = Method.refits
+    weights = "encoder"
+
+    def describe(self, recipe: Recipe) -> str:
+        return f"contrastively {METHODS['encoder'].describe(recipe)} + {_regression(recipe)}"
+
+    def prepare(self, recipe: Recipe) -> None:
+        from tunesmith.pipeline.fitting import contrastive  # noqa: F401
+
+        super().prepare(recipe)
+
+    def fit(self, job: Job) -> TrainResult:
+        from tunesmith.pipeline.fitting import contrastive
+
+        return contrastive.fit(job)
+
+
 class GeneratorMethod(FineTunedMethod):
     """A causal language model that answers a prompt."""
 
     tasks = ("classification", "multilabel", "regression", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
+    probabilities_by = "predict.mode=score"
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
 
     def uses_train(self, recipe: Recipe) -> bool:
-        return learns(recipe)
+        return learns(recipe) or recipe.prompt.shots > 0
+
+    def describe(self, recipe: Recipe) -> str:
+        return ", ".join(filter(None, (super().describe(recipe), _shots(recipe.prompt, recipe.prompt.shot_encoder))))
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
@@ -294,14 +232,15 @@ class EndpointMethod(Method):
 
     tasks = ("classification", "multilabel", "regression", "instruction")
     export_targets = ()
+    probabilities_by = "endpoint.samples above 1"
     is_charged = True
 
     def uses_train(self, recipe: Recipe) -> bool:
         return recipe.endpoint.shots > 0
 
     def describe(self, recipe: Recipe) -> str:
-        shots = recipe.endpoint.shots
-        return f"prompted {self.model(recipe)}, {counted(shots, 'shot') if shots else 'zero-shot'}"
+        shots = _shots(recipe.endpoint, recipe.prompt.shot_encoder)
+        return f"prompted {self.model(recipe)}, {shots or 'zero-shot'}"
 
     def model(self, recipe: Recipe) -> str:
         from tunesmith.pipeline.fitting import prompting
@@ -328,6 +267,11 @@ class EndpointMethod(Method):
 
         return prompting.load(folder, recipe)
 
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
+        from tunesmith.pipeline.fitting import prompting
+
+        return TokenCounts(prompt=prompting.rendered(recipe, splits, target))
+
     def variant_settings(self, variant: str) -> dict[str, str]:
         return {"endpoint.model": json.dumps(variant)}
 
@@ -339,25 +283,21 @@ METHODS: dict[str, Method] = {
     "linear": LinearMethod(),
     "probe": ProbeMethod(),
     "encoder": EncoderMethod(),
+    "encoder:contrastive": ContrastiveMethod(),
     "generator": GeneratorMethod(),
     "endpoint": EndpointMethod(),
 }
-VARIANTS = {
-    "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
-    "full": {"adapter.kind": "none"},
-    "lora": {"adapter.kind": "lora"},
-    "qlora": {"adapter.kind": "qlora"},
-}
-"""What follows a method's name behind a colon -> settings."""
 OWN = ("learning_rate", "freeze")
 """Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
 
 
 def variants(method: str) -> dict[str, str]:
     """Return the settings behind `generator:lora` and its like. Raises RecipeError for an unknown one."""
-    name, colon, variant = method.partition(":")
-    settings = METHODS[name].variant_settings(variant) if name in METHODS and colon else {}
-    if name not in METHODS or settings is None or (colon and not variant):
+    if method in METHODS:
+        return {"method": method}
+    name, _, variant = method.partition(":")
+    settings = METHODS[name].variant_settings(variant) if name in METHODS and variant else None
+    if settings is None:
         named = ["generator:untuned", "generator:lora", "endpoint:MODEL"]
         raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, *named]))
     return {"method": name, **settings}
@@ -399,11 +339,22 @@ def find(recipe: Recipe) -> Method:
     return method
 
 
+def check_probabilities(recipe: Recipe, action: str) -> None:
+    """Raise RecipeError, `cannot ACTION`, where a recipe's predictions of labels have no probabilities."""
+    if not recipe.gives_probabilities:
+        raise RecipeError(
+            f"cannot {action}: {METHODS[recipe.method].name(recipe)} gives no probabilities",
+            expected="a probability for each label",
+            do=f"set {METHODS[recipe.method].probabilities_by}, or use another method",
+        )
+
+
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
-    method, _, variant = name.partition(":")
-    known = METHODS[method].library if method in METHODS else None
-    return "peft" if known and variant else known
+    if name in METHODS:
+        return METHODS[name].library
+    method = METHODS.get(name.partition(":")[0])
+    return "peft" if method and method.library else None
 
 
 def load_predictor(run: Run) -> Predictor:
@@ -425,9 +376,12 @@ def _regression(recipe: Recipe) -> str:
     return {"regression": "ridge regression"}.get(recipe.task, "logistic regression")
 
 
-def learns(recipe: Recipe) -> bool:
-    """Return whether a recipe trains at all."""
-    return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
+def _shots(settings: Prompt | Endpoint, encoder: str) -> str | None:
+    """Return how many shots prompts show, and how they are selected; None without any."""
+    if not settings.shots:
+        return None
+    by = f" by {_base_name(encoder)}" if settings.shot_selection == "nearest" else ""
+    return f"{settings.shots} {settings.shot_selection} {'shot' if settings.shots == 1 else 'shots'}{by}"
 
 
 def _begins_at_random(recipe: Recipe) -> bool:
@@ -437,5 +391,9 @@ def _begins_at_random(recipe: Recipe) -> bool:
 def _model(recipe: Recipe) -> str:
     if recipe.model.from_config and _begins_at_random(recipe):
         return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
-    path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
+    return _base_name(recipe.model.name_or_path)
+
+
+def _base_name(model: str) -> str:
+    path = Path(model.removeprefix("pypi:"))
     return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 from tunesmith.console import say
+from tunesmith.data import shots
+from tunesmith.data.shots import Embed
 from tunesmith.endpoints import address
 from tunesmith.endpoints.chat_client import EndpointRequest
 from tunesmith.endpoints.client import EndpointClient
@@ -18,13 +22,13 @@ from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction import endpoint_file
 from tunesmith.prediction.endpoint_generator import EndpointGenerator
-from tunesmith.prediction.endpoint_model import REPEATED, EndpointModel
+from tunesmith.prediction.endpoint_model import REPEATED, EndpointModel, Requests
 from tunesmith.prediction.endpoint_predictor import EndpointPredictor
 from tunesmith.prediction.endpoint_prompts import EndpointPrompt
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Endpoint, Generate, Recipe
 from tunesmith.reporting.format import counted
-from tunesmith.tasks import text_targets
+from tunesmith.tasks import instruction, text_targets
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
 
@@ -64,9 +68,9 @@ def load(folder: Path, recipe: Recipe) -> Predictor:
         raise ModelError(f"cannot read {file}", found=summary(error), do="restore the run from a copy") from None
     model = _model(settings, recipe)
     if content.prompt is None or content.target is None:
-        return EndpointGenerator(model, settings, content.system)
+        return EndpointGenerator(model, settings, content.system, shots.load(folder, _embedder))
     target = text_targets.of_settings(content.target)
-    return EndpointPredictor(model, target, content.prompt, settings, content.seed)
+    return EndpointPredictor(model, target, content.prompt, settings, content.seed, shots.load(folder, _embedder))
 
 
 def announce(recipe: Recipe, splits: Splits, target: Target, runs: int) -> str:
@@ -76,15 +80,16 @@ def announce(recipe: Recipe, splits: Splits, target: Target, runs: int) -> str:
     several runs, whose prompts differ, all are counted as new.
     """
     predictor, settings = _predictor(recipe, splits, target), recipe.endpoint
-    requests = _requests(predictor, recipe, splits)
-    requests = [request for request in requests if runs > 1 or not predictor.model.has_reply(request)]
-    if not requests:
+    number = characters = messages = 0
+    for request in _requests(predictor, recipe, splits):
+        if runs > 1 or not predictor.model.has_reply(request):
+            number += 1
+            messages += len(request.messages)
+            characters += sum(len(message.content) for message in request.messages)
+    if not number:
         return f"endpoint {predictor.model.client.name}: all replies are in {predictor.model.folder} already"
-    texts = [message.content for request in requests for message in request.messages]
-    prompt_tokens = sum(map(len, texts)) // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * len(texts)
-    usage = TokenUsage(
-        runs * prompt_tokens, runs * len(requests) * _answer_tokens(predictor, splits), runs * len(requests)
-    )
+    prompt_tokens = characters // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE * messages
+    usage = TokenUsage(runs * prompt_tokens, runs * number * _answer_tokens(predictor, splits), runs * number)
     price = predictor.model.price(usage)
     if price is not None and settings.budget is not None and price > settings.budget:
         raise RecipeError(
@@ -98,6 +103,15 @@ def announce(recipe: Recipe, splits: Splits, target: Target, runs: int) -> str:
     return f"endpoint {predictor.model.client.name}: about {_described(usage)}{several}; {cost}"
 
 
+def rendered(recipe: Recipe, splits: Splits, target: Target) -> str:
+    """Return what is asked about the first training row."""
+    predictor = _predictor(recipe, splits, target)
+    first = splits.train[0]
+    if isinstance(predictor, EndpointPredictor):
+        return predictor.rendered_prompt(first)
+    return predictor.rendered_prompt(instruction.prompt(first))
+
+
 def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
     """Return what the predictions of the test rows took, and write how often the model repeats its answers.
 
@@ -108,36 +122,40 @@ def account(job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts |
         return None
     requests = _test_requests(predictor, job.recipe, job.splits)
     repeated = _repeated(predictor, job.recipe, job.splits)
-    first, second = (predictor.answers(some) for some in (requests[: len(repeated)], repeated))
+    asked_twice = list(islice(requests, len(repeated)))
+    first, second = (predictor.answers(some) for some in (asked_twice, repeated))
     texts = [text for text, _ in first], [text for text, _ in second]
     read = [answer for _, answer in first], [answer for _, answer in second]
-    job.run.write(determinism.FILE, determinism.compare(texts, None if read == texts else read))
+    job.run.write(
+        determinism.FILE, determinism.compare(texts, read if isinstance(predictor, EndpointPredictor) else None)
+    )
     watch.seconds["predict"] = predictor.model.seconds(requests)
     costs = predictor.model.costs(requests)
     reused = f", {costs.reused:,} of the replies from earlier runs" if costs.reused else ""
     price = "" if costs.price is None else f"; price {costs.price:.4g}"
-    say(f"endpoint {costs.model}: {_described(predictor.model.usage(requests))}{reused}{price}")
+    usage = TokenUsage(costs.prompt_tokens, costs.completion_tokens, costs.requests)
+    say(f"endpoint {costs.model}: {_described(usage)}{reused}{price}")
     return costs
 
 
-def _test_requests(predictor: Prompted, recipe: Recipe, splits: Splits, repetition: int = 0) -> list[EndpointRequest]:
+def _test_requests(predictor: Prompted, recipe: Recipe, splits: Splits, repetition: int = 0) -> Requests:
     if isinstance(predictor, EndpointPredictor):
         return predictor.requests(splits.test, repetition)
     conversations = [row.messages[:-1] for row in splits.test[: recipe.evaluate.max_responses]]
     return predictor.requests(conversations, recipe.generate, recipe.seed, repetition)
 
 
-def _repeated(predictor: Prompted, recipe: Recipe, splits: Splits) -> list[EndpointRequest]:
+def _repeated(predictor: Prompted, recipe: Recipe, splits: Splits) -> Requests:
     """Return the requests that ask about the first test rows again."""
     return _test_requests(predictor, recipe, replace(splits, test=splits.test[:REPEATED]), repetition=1)
 
 
-def _requests(predictor: Prompted, recipe: Recipe, splits: Splits) -> list[EndpointRequest]:
+def _requests(predictor: Prompted, recipe: Recipe, splits: Splits) -> Iterator[EndpointRequest]:
     """Return the requests that a run will send."""
-    requests = [*_test_requests(predictor, recipe, splits), *_repeated(predictor, recipe, splits)]
+    requests = [_test_requests(predictor, recipe, splits), _repeated(predictor, recipe, splits)]
     if isinstance(predictor, EndpointPredictor) and (recipe.decide.is_set or not splits.test):
-        requests += predictor.requests(splits.validation)
-    return requests
+        requests.append(predictor.requests(splits.validation))
+    return chain.from_iterable(requests)
 
 
 def _answer_tokens(predictor: Prompted, splits: Splits) -> int:
@@ -160,12 +178,15 @@ def _predictor(recipe: Recipe, splits: Splits, target: Target) -> Prompted:
         "endpoint", recipe.endpoint.api, recipe.endpoint.url, None, recipe.endpoint.api_key_env
     )
     settings = recipe.endpoint.model_copy(update={"model": model_name(recipe), "url": url})
-    prompt = EndpointPrompt.about(target, splits.train, recipe.prompt, settings.delimiters)
+    descriptions = recipe.data.label_descriptions
+    prompt = EndpointPrompt.about(target, splits.train, recipe.prompt, settings.delimiters, descriptions)
+    shown = recipe.prompt.model_copy(update={"shots": settings.shots, "shot_selection": settings.shot_selection})
+    chosen = shots.choose(splits.train, shown, recipe.seed, _embedder)
     if prompt is None:
         _check_generation(recipe)
         settings = settings.model_copy(update={"max_tokens": recipe.generate.max_new_tokens})
-        return EndpointGenerator(_model(settings, recipe), settings, recipe.prompt.system)
-    return EndpointPredictor(_model(settings, recipe), target, prompt, settings, recipe.seed)
+        return EndpointGenerator(_model(settings, recipe), settings, recipe.prompt.system, chosen)
+    return EndpointPredictor(_model(settings, recipe), target, prompt, settings, recipe.seed, chosen)
 
 
 def _model(settings: Endpoint, recipe: Recipe) -> EndpointModel:
@@ -192,6 +213,13 @@ def _model(settings: Endpoint, recipe: Recipe) -> EndpointModel:
     prices = TokenPrices(input_price, output_price)
     folder = Path(recipe.output_dir) / JOURNALS
     return EndpointModel(client, folder, settings.concurrency, prices, settings.budget)
+
+
+def _embedder(name: str) -> Embed:
+    """Return what embeds texts with an encoder: for the nearest shots, which alone need torch."""
+    from tunesmith.prediction import classify
+
+    return classify.embedder(name)
 
 
 def _check_generation(recipe: Recipe) -> None:
