@@ -12,6 +12,7 @@ import numpy as np
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
+from tunesmith.pipeline.fitting.methods import variants
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -58,17 +59,15 @@ def prices(path: Path) -> Path:
 
 def learn(task: str, method: str, folder: Path, model: Path, *more: str, path: Path | None = None) -> Run:
     """A run of task `multilabel` or `regression` in `folder`, on such rows or `path`; `encoder:lora` is an adapter."""
-    name, _, kind = method.partition(":")
     rows, label = {"multilabel": (tagged, "labels"), "regression": (prices, "label")}[task]
     path = path or rows(folder.with_suffix(".jsonl" if task == "multilabel" else ".csv"))
     source = {
         "task": task,
-        "method": name,
         "data": {"path": str(path), "label": label},
         "model": {"name_or_path": str(model)},
-        "adapter": {"kind": kind or "none"},
     }
-    steps = ["max_steps=30", "learning_rate=5e-3", "per_device_train_batch_size=16"]
+    chosen = [f"{key}={value}" for key, value in variants(method).items()]
+    steps = [*chosen, "max_steps=30", "learning_rate=5e-3", "per_device_train_batch_size=16"]
     return tunesmith.train(source, ["bootstrap_samples=100", *steps, *more], run_dir=folder, quiet=True)
 
 

@@ -57,7 +57,7 @@ class TextPredictor(Protocol):
     def predict(self, examples: Sequence[Example]) -> list[Any]:
         """Return one prediction per example, in the order given: a `Prediction`, or a `ValuePrediction`.
 
-        Labels of the examples are ignored.
+        Labels of the examples are ignored. Predicted labels may have no probabilities (`Prediction.probabilities`).
         """
 
     def count_tokens(self, example: Example) -> int:
@@ -120,7 +120,10 @@ class TextGenerator(Protocol):
         """
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number."""
+        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number.
+
+        Empty where the model does not say how probable a text is.
+        """
 
     def save(self, folder: Path) -> None:
         """Write everything that generation needs into `folder`."""

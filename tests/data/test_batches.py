@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests import tiny
-from tunesmith.data.batches import BalancedSampler, MicroBatches, Padded, Sampler, collate, plan
+from tunesmith.data.batches import BalancedSampler, GroupedSampler, MicroBatches, Padded, Sampler, collate, plan
 from tunesmith.data.encode import IGNORE, Encoded, encode
 from tunesmith.tasks.classification import SingleLabel
 from tunesmith.types import Example
@@ -48,6 +48,34 @@ def test_balanced_sampling_draws_every_label_equally_often() -> None:
     assert sorted(rows) == list(range(90, 99))
     assert max(rows.values()) < 1.25 * min(rows.values())
     assert len({*indices}) == 100
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 5))
+def test_grouped_sampling_draws_every_example_once_an_epoch_in_steps_of_one_size(
+    labels: list[str], size: int, seed: int
+) -> None:
+    sampler, orders = GroupedSampler(len(labels), size, seed, labels), []
+    for epoch in range(3):
+        steps = [sampler.draw(epoch * sampler.steps_per_epoch + step) for step in range(sampler.steps_per_epoch)]
+        assert max(map(len, steps)) <= size
+        assert max(map(len, steps)) - min(map(len, steps)) <= 1
+        orders.append([index for step in steps for index in step])
+        assert sorted(orders[-1]) == list(range(len(labels)))
+    assert sampler.draw(0) == GroupedSampler(len(labels), size, seed, labels).draw(0)
+    if len(labels) > 12:
+        assert orders[0] != orders[1]
+
+
+def test_a_grouped_step_has_pairs_of_one_label_however_many_labels_there_are() -> None:
+    """150 labels with 8 examples each, 64 a step: of 2,016 pairs, 13 share a label in a plain order."""
+    labels = [str(number % 150) for number in range(1200)]
+
+    def pairs(sampler: Sampler) -> float:
+        counts = [Counter(labels[index] for index in sampler.draw(step)) for step in range(sampler.steps_per_epoch)]
+        return sum(n * (n - 1) / 2 for count in counts for n in count.values()) / len(counts)
+
+    assert pairs(Sampler(1200, 64, 0)) < 20
+    assert pairs(GroupedSampler(1200, 64, 0, labels)) > 90
 
 
 def test_balanced_sampling_depends_on_seed_and_step_alone() -> None:

@@ -52,7 +52,7 @@ def test_the_seed_decides() -> None:
 
 def test_few_labels_of_many_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(choose(ROWS, 2).rows) == 2
-    assert "the shots have 2 of 3 labels: prompt.shots is 2" in capsys.readouterr().err
+    assert "the 2 shots have 2 of 3 labels" in capsys.readouterr().err
     choose(ROWS, 3)
     assert capsys.readouterr().err == ""
 
@@ -77,7 +77,7 @@ def test_sets_of_labels_are_shown_with_each_label_and_with_none() -> None:
 @pytest.mark.parametrize("selection", ["random", "nearest"])
 def test_fewer_rows_than_shots_are_all_shown_with_a_note(selection: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = choose(ROWS[:3] + ROWS[:2], 5, selection)
-    assert "prompt.shots is 5, but train has 3 different texts: all of them are shown" in capsys.readouterr().err
+    assert "5 shots are asked for, but train has 3 different texts: all are shown" in capsys.readouterr().err
     assert {row.id for row in found.of(Example("new", "a new text"))} == {"r:0", "r:1", "r:2"}
 
 

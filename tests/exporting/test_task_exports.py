@@ -71,6 +71,7 @@ def close(ours: list[Any], theirs: list[Any], tolerance: float, *, same_labels: 
         ("multilabel", "encoder", "openvino"),
         ("multilabel", "encoder", "torch-export"),
         ("multilabel", "probe", "onnx"),
+        ("multilabel", "encoder:contrastive", "onnx"),
         ("regression", "encoder", "onnx"),
         ("regression", "encoder", "openvino"),
         ("regression", "encoder", "torchscript"),

@@ -206,7 +206,7 @@ def test_pickled_weights_need_consent(tmp_path: Path, monkeypatch: pytest.Monkey
         lambda: pretrained.saved_causal_lm(path)[0],
         lambda: pretrained.sequence_classifier(about, words, SingleLabel(("a", "b")), 0).module,
         lambda: pretrained.saved_classifier(path)[0],
-        lambda: pretrained.body(about),
+        lambda: pretrained.body(about, words),
     ]
     for load in loads:
         with pytest.raises(ModelError, match="TUNESMITH_ALLOW_PICKLE=1"):

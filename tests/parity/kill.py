@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-import tunesmith.pipeline.fitting.encoders
+import tunesmith.pipeline.fitting.contrastive
 import tunesmith.pipeline.fitting.generators  # noqa: F401 - so that the children need not
 from tests import tiny
 from tunesmith.pipeline.commands.train import train
@@ -46,6 +46,7 @@ LORA = ["method=generator", "template=plain", "adapter.kind=lora", "adapter.r=4"
 ANSWERS = ["task=instruction", "num_samples=1", "max_responses=2", "max_new_tokens=4", "template=plain"]
 KINDS = {
     "encoder": ("bert", ["method=encoder", "max_tokens_per_micro_batch=60"]),
+    "contrastive": ("bert", ["method=encoder:contrastive", "max_tokens_per_micro_batch=40"]),
     "lora": ("llama", [*LORA, "max_tokens_per_micro_batch=400"]),
     "causal": ("gpt2", [*ANSWERS, "max_tokens_per_micro_batch=400"]),
 }
@@ -82,7 +83,7 @@ def killed(work: Callable[[], object], delay: float) -> bool:
 
 def digest(run: Path) -> dict[str, str]:
     """Hashes of all that must be equal: weights, optimizer, metrics, predictions, scores."""
-    files = [*run.glob("model/*"), *run.glob("checkpoints/*/*.safetensors"), *run.glob("predictions/*.jsonl")]
+    files = [*run.glob("model/**/*"), *run.glob("checkpoints/*/*.safetensors"), *run.glob("predictions/*.jsonl")]
     files += [run / "metrics.jsonl", run / "scores.json"]
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
@@ -90,7 +91,8 @@ def digest(run: Path) -> dict[str, str]:
 def write(folder: Path, kind: str) -> dict[str, object]:
     """Data and a model; the recipe's part that names them."""
     rows, family = tiny.texts(130), KINDS[kind][0]
-    model = tiny.model(family, folder / "model") if kind == "encoder" else tiny.generator(family, folder / "model")
+    make = tiny.model if family == "bert" else tiny.generator
+    model = make(family, folder / "model")
     path = folder / "rows.json"
     path.write_text(
         json.dumps(

@@ -111,6 +111,19 @@ def test_two_processes_give_the_losses_of_one(way: str, recipe: Path, tmp_path: 
     assert json.loads((alone.path / "scores.json").read_text())["confusion"] == both.read("scores.json")["confusion"]
 
 
+@pytest.mark.parametrize("way", ["whole", "fsdp2"])
+def test_two_processes_compare_the_texts_that_one_compares(way: str, recipe: Path, tmp_path: Path) -> None:
+    """Each has all texts of a step, in one micro-batch or in many."""
+    settings = [*SETTINGS, "method=encoder:contrastive", "layout=padded"]
+    alone = tunesmith.train(recipe, [*settings, "per_device_train_batch_size=20"], run_dir=tmp_path / "one")
+    words = ["per_device_train_batch_size=10", "max_tokens_per_micro_batch=40"]
+    launch("train", recipe, *settings, *words, "--run-dir", tmp_path / "two", way=way)
+    both = Run(tmp_path / "two")
+    assert len(losses(alone)) == len(losses(both)) == 8
+    np.testing.assert_allclose(losses(both), losses(alone), rtol=1e-5)
+    assert alone.finished.validation == pytest.approx(both.finished.validation, rel=1e-4)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["none", "lora"])
 def test_two_processes_pack_what_one_packs(kind: str, way: str, tmp_path: Path) -> None:

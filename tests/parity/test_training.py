@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from transformers import get_scheduler
 
 from tests import tiny
-from tunesmith.data.batches import Batch, MicroBatches, Padded, Sampler, Unpadded, collate
+from tunesmith.data.batches import Batch, EncoderLayout, MicroBatches, Padded, Sampler, Unpadded, WholeSteps, collate
 from tunesmith.data.encode import IGNORE, Encoded, EncodedText, encode
 from tunesmith.errors import TrainingError
 from tunesmith.models import adapters, pretrained, unpadding
@@ -144,6 +144,66 @@ def test_unpadded_rows_have_the_gradients_of_padded_ones(tiny_models: Models, fa
         found = gradients(model, feed, weights)
         assert (found - expected).norm() / expected.norm() < 1e-5
     assert torch.equal(gradients(model, padded, weights), expected)
+
+
+def step_gradients(
+    model: nn.Module, encoded: list[Encoded], layout: EncoderLayout, tokens: int, pooling: str
+) -> tuple[torch.Tensor, float, int]:
+    """Gradients, loss and number of micro-batches of a step of 16 texts that are compared with each other."""
+    feed = WholeSteps(MicroBatches(encoded, Sampler(len(encoded), 16, 3), layout, tokens))
+    ((step,)) = feed(0)
+    torch.manual_seed(5)
+    loss = loop._backward(model, [step], losses.Contrastive(pooling, 0.1), Accelerator(cpu=True))
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return found, loss, len(step.parts)
+
+
+def body(folder: Path) -> tuple[nn.Module, pretrained.Tokenizer, list[Encoded]]:
+    """A body to whose weights texts are not nearly the same, as they are to small random ones."""
+    _, tokenizer, encoded = setup(folder)
+    model = pretrained.body(Model(name_or_path=str(folder)), tokenizer)
+    for parameter in model.parameters():
+        parameter.data *= 10 if parameter.ndim > 1 else 1
+    return model, tokenizer, encoded
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlnet"])
+def test_texts_are_compared_across_micro_batches(tiny_models: Models, family: str, pooling: str) -> None:
+    """Padded or in one row, in one micro-batch, in several, or in one for each text: gradients within 1e-5 relative."""
+    model, tokenizer, encoded = body(tiny_models(family))
+    no_dropout(model).train()
+    expected, loss, count = step_gradients(model, encoded, Padded(tokenizer), 10_000, pooling)
+    assert count == 1
+    layouts: list[EncoderLayout] = [Padded(tokenizer)]
+    if family != "xlnet":
+        found = unpadding.find(model, tokenizer)
+        assert isinstance(found, Unpadded)
+        layouts.append(found)
+    for layout in layouts:
+        for tokens, counts in ((64, range(3, losses.KEPT + 3)), (1, [16])):
+            gradients, other, count = step_gradients(model, encoded, layout, tokens, pooling)
+            assert count in counts
+            assert other == pytest.approx(loss, rel=1e-5)
+            assert (gradients - expected).norm() / expected.norm() < 1e-5
+
+
+def test_activations_that_are_computed_again_have_the_same_dropout(
+    tiny_models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit; without dropout the gradient is another."""
+    model, tokenizer, encoded = body(tiny_models("bert"))
+    layout = unpadding.find(model.train(), tokenizer)
+    assert isinstance(layout, Unpadded)
+    found = []
+    for kept in (16, 4, 0):
+        monkeypatch.setattr(losses, "KEPT", kept)
+        found.append(step_gradients(model, encoded, layout, 1, "mean"))
+        assert found[-1][2] == 16
+    assert all(torch.equal(gradients, found[0][0]) and loss == found[0][1] for gradients, loss, _ in found)
+    model.eval()
+    assert step_gradients(model, encoded, layout, 1, "mean")[1] != found[0][1]
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])

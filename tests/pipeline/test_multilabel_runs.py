@@ -16,6 +16,7 @@ from tests.conftest import write_csv
 from tests.small_runs import TOPICS
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
+from tunesmith.pipeline.fitting.methods import variants
 from tunesmith.pipeline.multilabel_runs import Thresholds
 from tunesmith.runs import Run
 from tunesmith.types import MultilabelPredictionRow
@@ -38,13 +39,13 @@ def train(method: str, tagged: Path, models: Models, *overrides: str, **more: An
     return tunesmith.train(source, [*FAST, *overrides], **more)
 
 
-@pytest.mark.parametrize("method", ["linear", "probe", "encoder", "encoder:lora"])
+@pytest.mark.parametrize("method", ["linear", "probe", "encoder", "encoder:lora", "encoder:contrastive"])
 def test_every_method_learns_predicts_and_reports(
     method: str, tagged: Path, tiny_models: Models, tmp_path: Path
 ) -> None:
-    name, _, kind = method.partition(":")
-    overrides = [f"max_steps={20 if kind else 100}", f"adapter.kind={kind or 'none'}"]
-    run = train(name, tagged, tiny_models, *overrides, run_dir=tmp_path / "run")
+    chosen = [f"{key}={value}" for key, value in variants(method).items()]
+    steps = f"max_steps={20 if ':' in method else 100}"
+    run = train("encoder", tagged, tiny_models, *chosen, steps, run_dir=tmp_path / "run")
     scores = run.load("scores.json", MultilabelScores)
     assert set(scores.labels) == set(TOPICS)
     # the embeddings of random weights tell little, and an adapter on them too

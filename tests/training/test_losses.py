@@ -1,4 +1,4 @@
-"""The focal and the ordinal loss: formulas, limits, and gradients where a row is as good as certain."""
+"""The focal, ordinal and contrastive losses: formulas, limits, gradients where a row is as good as certain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunesmith.data.batches import Batch
+from tunesmith.data.batches import Batch, WholeStep
 from tunesmith.training import losses
 
 
@@ -85,3 +85,64 @@ def test_ordinal_loss_grows_with_the_distance_and_stays_finite() -> None:
     (100 * values).sum().backward()
     assert logits_NK.grad is not None
     assert torch.isfinite(logits_NK.grad).all()
+
+
+def looped(vectors_BD: torch.Tensor, sets: list[set[int]], temperature: float) -> list[float | None]:
+    """The supervised contrastive loss by definition; None of a text whose labels no other text has."""
+    found: list[float | None] = []
+    for i, labels in enumerate(sets):
+        others = [j for j in range(len(sets)) if j != i]
+        exponents = {
+            j: math.exp(nn.functional.cosine_similarity(vectors_BD[i], vectors_BD[j], dim=0).item() / temperature)
+            for j in others
+        }
+        shares = {j: len(labels & sets[j]) / len(labels | sets[j]) if labels | sets[j] else 0.0 for j in others}
+        total = sum(shares.values())
+        losses_of_pairs = [-shares[j] * math.log(exponents[j] / sum(exponents.values())) for j in others]
+        found.append(sum(losses_of_pairs) / total if total else None)
+    return found
+
+
+class Vectors(nn.Module):
+    """A body whose hidden states are its inputs."""
+
+    last_hidden_state: torch.Tensor
+
+    def forward(self, vectors: torch.Tensor, attention_mask: torch.Tensor) -> nn.Module:
+        self.last_hidden_state = vectors[:, None]
+        return self
+
+
+@pytest.mark.parametrize("kind", ["one label", "several labels"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_contrastive_loss_is_that_of_a_double_loop(kind: str, weighted: bool) -> None:
+    """In one micro-batch or in several; texts that share no label with another are not in the mean."""
+    draw = torch.Generator().manual_seed(0)
+    vectors_BD = torch.randn(12, 5, generator=draw).double()
+    if kind == "one label":
+        labels = torch.tensor([0, 1, 2, 0, 1, 0, 3, 1, 0, 0, 2, 4])
+        sets = [{int(label)} for label in labels]
+    else:
+        labels = (torch.rand(12, 4, generator=draw) < 0.3).float()
+        labels[:2] = 0
+        sets = [{k for k in range(4) if row[k]} for row in labels]
+    weights = torch.rand(12, generator=draw) if weighted else torch.ones(12)
+    expected = looped(vectors_BD, sets, 0.3)
+    alone = [loss is None for loss in expected]
+    assert 0 < sum(alone) < 6
+    total = sum(float(weight) * loss for weight, loss in zip(weights, expected, strict=True) if loss is not None)
+    loss_fn = losses.Contrastive("mean", 0.3)
+    for size in (12, 5, 1):
+        parts = [
+            Batch(
+                {"vectors": vectors_BD[k : k + size], "attention_mask": torch.ones(len(labels[k : k + size]), 1)},
+                labels[k : k + size],
+                tuple(map(str, range(k, min(12, k + size)))),
+                weights=weights[k : k + size] if weighted else None,
+            )
+            for k in range(0, 12, size)
+        ]
+        step = WholeStep(tuple(parts))
+        assert step.ids == tuple(map(str, range(12)))
+        assert loss_fn.count(step) == pytest.approx(float(weights[[not single for single in alone]].sum()))
+        assert loss_fn.total(Vectors(), step).item() == pytest.approx(total, rel=1e-5)

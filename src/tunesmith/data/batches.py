@@ -38,6 +38,8 @@ class Tokenized(Protocol):
         ...
 
 
+GROUP = 4
+"""Examples of one label that GroupedSampler draws together."""
 RowT = TypeVar("RowT", bound=Tokenized)
 RowT_contra = TypeVar("RowT_contra", bound=Tokenized, contravariant=True)
 BatchT = TypeVar("BatchT")
@@ -106,6 +108,29 @@ class BalancedSampler(Sampler):
         generator = np.random.Generator(np.random.PCG64([self.seed, epoch, position]))
         drawn = generator.integers(len(self._by_label), size=size)
         return [int(generator.choice(self._by_label[label])) for label in drawn]
+
+
+@dataclass(frozen=True)
+class GroupedSampler(Sampler):
+    """Draws every example once an epoch, GROUP neighbours of one label at a time, for losses that compare examples.
+
+    A step thus has pairs of one label, whatever the number of labels. The steps of an epoch are of one size, or nearly:
+    a last step of one example would compare nothing. Depends on (seed, epoch) alone.
+    """
+
+    labels: Sequence[str]
+    """Of each example."""
+
+    def draw(self, step: int) -> list[int]:
+        """Return the indices of the examples of a step; steps count from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _order(self.num_examples, self.seed, epoch)
+        by_label: dict[str, list[int]] = {}
+        for i in order.tolist():
+            by_label.setdefault(self.labels[i], []).append(i)
+        groups = [places[k : k + GROUP] for places in by_label.values() for k in range(0, len(places), GROUP)]
+        shuffled = [i for k in _order(len(groups), self.seed, epoch) for i in groups[k]]
+        return [int(i) for i in np.array_split(shuffled, self.steps_per_epoch)[position]]
 
 
 @functools.lru_cache(maxsize=2)
@@ -238,3 +263,53 @@ class MicroBatches(Generic[RowT, BatchT]):
     def halved(self) -> MicroBatches[RowT, BatchT]:
         """Return the same examples in micro-batches of half the tokens."""
         return replace(self, max_tokens=max(1, self.max_tokens // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class WholeStep:
+    """All examples of a step, for losses that compare them with each other."""
+
+    parts: tuple[Batch, ...]
+    """Micro-batches."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.ids)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """B; of several labels B x K."""
+        import torch
+
+        return torch.cat([part.labels for part in self.parts])
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """B: of the examples in the loss."""
+        import torch
+
+        known = [torch.ones(len(part.ids)) if part.weights is None else part.weights for part in self.parts]
+        return torch.cat(known).to(self.labels.device)
+
+    def to(self, device: torch.device) -> WholeStep:
+        return WholeStep(tuple(part.to(device) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class WholeSteps:
+    """Every step as one WholeStep. Each process has all of it: what is compared lies in one place."""
+
+    micro_batches: MicroBatches[Encoded, Batch]
+    """Of one process."""
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.micro_batches.sampler
+
+    def __call__(self, step: int) -> list[WholeStep]:
+        """Return the step; steps count from 0."""
+        return [WholeStep(tuple(self.micro_batches(step)))]
+
+    def halved(self) -> WholeSteps:
+        """Return the same steps in micro-batches of half the tokens."""
+        return WholeSteps(self.micro_batches.halved())

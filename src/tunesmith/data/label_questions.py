@@ -161,6 +161,13 @@ class LabelQuestion:
             return tuple(dict.fromkeys([*self.texts, NONE, ", ".join(self.texts)]))
         return self.texts
 
+    def place_of(self, text: str) -> int | None:
+        """Return which answer a text is, from 0: case matters only if two answers differ in nothing else; else None."""
+        text, folded = text.strip(), [answer.casefold() for answer in self.texts]
+        if text in self.texts:
+            return self.texts.index(text)
+        return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
+
     def answer_ids(self, chat_encoder: ChatEncoder, example: Example) -> list[Ids]:
         """Return the ids of `answers`, with their end tokens; yes and no have none, since the same follows both."""
         answers = chat_encoder.encode_answers(self.ask(example), self.answers)
@@ -286,14 +293,24 @@ def _learned(answers: Sequence[str], answer_ids: Sequence[Ids]) -> dict[str, Ids
     return learned
 
 
+def distinct_numbers(examples: Sequence[Example]) -> list[str]:
+    """Return the different numbers of examples as text, in rising order."""
+    return [number_text(value) for value in sorted({float(example.value or 0) for example in examples})]
+
+
+def number_text(value: float) -> str:
+    """Return a number as an answer writes it: `4`, `3.5`."""
+    return np.format_float_positional(value, trim="-")
+
+
 def _numbers(train: Sequence[Example]) -> list[str]:
     """Return the different numbers of the training rows as text, in rising order."""
-    values = sorted({float(example.value or 0) for example in train})
-    if len(values) > MOST_NUMBERS:
+    numbers = distinct_numbers(train)
+    if len(numbers) > MOST_NUMBERS:
         raise DataError(
             "cannot answer with a number: train has too many different numbers",
             expected=f"at most {MOST_NUMBERS}, such as 1 to 5 stars",
-            found=f"{len(values):,}",
-            do="round the numbers in the data, or set method to linear, probe or encoder",
+            found=f"{len(numbers):,}",
+            do="round the numbers in the data, or set method to linear, probe, encoder or endpoint",
         )
-    return [np.format_float_positional(value, trim="-") for value in values]
+    return numbers

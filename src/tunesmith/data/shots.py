@@ -115,14 +115,14 @@ def choose(train: Sequence[Example], settings: Prompt, seed: int, embedder: Embe
     """
     rows = list({text_key(row): row for row in reversed(train)}.values())[::-1] if settings.shots else []
     if settings.shots > len(rows):
-        say(f"note: prompt.shots is {settings.shots}, but train has {len(rows)} different texts: all of them are shown")
+        say(f"note: {settings.shots} shots are asked for, but train has {len(rows)} different texts: all are shown")
     if settings.shot_selection == "nearest" and rows:
         embed = embedder(settings.shot_encoder)
         return Shots(tuple(rows), SimilarTexts(settings.shots, settings.shot_encoder, embed(rows), embed))
     drawn = draw(rows, settings.shots, seed)
     shown, known = ({label for row in part for label in row.all_labels} for part in (drawn, rows))
     if drawn and len(shown) < len(known):
-        say(f"note: the shots have {len(shown)} of {len(known)} labels: prompt.shots is {settings.shots}")
+        say(f"note: the {settings.shots} shots have {len(shown)} of {len(known)} labels")
     return Shots(tuple(drawn))
 
 

@@ -147,7 +147,7 @@ def _with_adapter(model: nn.Module, settings: Model) -> nn.Module:
     return adapted
 
 
-def body(settings: Model, seed: int = 0) -> nn.Module:
+def body(settings: Model, tokenizer: Tokenizer, seed: int = 0) -> nn.Module:
     """Load the pretrained body without a head, on the best device there is: token ids -> hidden states.
 
     A pooler that the files lack is drawn from `seed`; hidden states do not depend on it.
@@ -156,13 +156,10 @@ def body(settings: Model, seed: int = 0) -> nn.Module:
 
     if settings.from_config is not None or settings.state_dict:
         raise ModelError(
-            "cannot freeze a body that is not pretrained", do="leave out model.from_config and model.state_dict"
+            "cannot embed texts by a body that is not pretrained", do="leave out model.from_config and model.state_dict"
         )
-    torch.manual_seed(seed)
-    with _loading_errors(settings):
-        model, report = AutoModel.from_pretrained(_model_location(settings), **_source(settings), **_weight_options())
+    model, report = _weights(AutoModel, settings, _config(settings, tokenizer), seed, None)
     architectures.check_complete(settings.name_or_path, architectures.new_weights(report), "")
-    architectures.check_finite(settings.name_or_path, model)
     return cast(nn.Module, model.to(processes.device()))
 
 

@@ -2,13 +2,13 @@
 
 Except for attention, a layer processes each token by itself; attention runs text by text. Classification heads of
 encoders read the first token of each text, and get only these; in eval mode, so does what follows the attention of the
-last layer. `find` tries whether a model supports this.
+last layer. A body without a head gives the hidden states of the row. `find` tries whether a model supports this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any, cast
 
@@ -18,15 +18,15 @@ from torch import nn
 from tunesmith import errors
 from tunesmith.data.batches import Batch, Padded, Unpadded
 from tunesmith.data.encode import Encoded
-from tunesmith.models import dropout, packing, segment_attention
+from tunesmith.models import dropout, packing, pooling, segment_attention
 from tunesmith.models.segment_attention import Segment
 
 TOLERANCE = 1e-4
-"""Largest difference from the logits of a padded batch, relative to the largest logit."""
+"""Largest difference from the outputs of a padded batch, relative to the largest output."""
 
 
 def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
-    """Set up a sequence classifier for unpadded texts, and return their layout; or why they have to be padded.
+    """Set up a classifier or a body for unpadded texts, and return their layout; or why they have to be padded.
 
     The model still computes padded batches as before.
     """
@@ -38,14 +38,15 @@ def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
         return f"its attention is {implementation}, not sdpa"
     padded = Padded(tokenizer)
     with packing.evaluating(model), torch.no_grad():
-        expected_BK = run(model, padded.collate(rows).to(_device(model))).logits
+        batch = padded.collate(rows).to(_device(model))
+        expected_BK = _values(run(model, batch), batch)
         segment_attention.set_attention(packing.inner(model), segment_attention.NAME)
-        reason = "its logits differ"
+        reason = "its outputs differ"
         for first in (0, int(config.pad_token_id or 0) + 1):  # RoBERTa counts positions from the padding id + 1
             layout = Unpadded(first)
             batch = layout.collate(rows).to(_device(model))
             try:
-                found = [_run(model, batch, narrow).logits for narrow in (False, True)]
+                found = [_values(_run(model, batch, narrow), batch) for narrow in (False, True)]
             except Exception as error:  # models may raise anything here; it is the reason
                 reason = errors.summary(error)
                 break
@@ -57,18 +58,25 @@ def find(model: nn.Module, tokenizer: Any) -> Unpadded | str:
 
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """Return the model's output for a padded or an unpadded batch, with a row for each text."""
+    """Return the model's output for a padded or an unpadded batch: of a classifier, with a row for each text."""
     # In training, dropout would be drawn for fewer tokens, and a seed would give other numbers than before.
     return model(**batch.inputs) if batch.lengths is None else _run(model, batch, narrow=not model.training)
 
 
 def _run(model: nn.Module, batch: Batch, narrow: bool) -> Any:
     """Run an unpadded batch. narrow: in the last layer, only the first token of each text goes on after attention."""
-    lengths = batch.lengths or ()
-    with _first_tokens(model, lengths, narrow):
+    lengths, inner = batch.lengths or (), packing.inner(model)
+    with nullcontext() if inner.base_model is inner else _first_tokens(model, lengths, narrow):
         ends = list(accumulate(lengths))
         segments = tuple(map(Segment, [0, *ends], ends))
         return model(**batch.inputs, segments=segments)
+
+
+def _values(output: Any, batch: Batch) -> torch.Tensor:
+    """Return B x K: the logits of each text, or the mean of a body's hidden states."""
+    return torch.as_tensor(
+        output.logits if hasattr(output, "logits") else pooling.pool(output.last_hidden_state, batch, "mean")
+    )
 
 
 def _agree(logits_BK: torch.Tensor, expected_BK: torch.Tensor) -> bool:

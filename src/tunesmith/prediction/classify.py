@@ -24,7 +24,7 @@ from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.shots import Embed
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
-from tunesmith.models import linear, onednn_linear, packing, pretrained, unpadding
+from tunesmith.models import linear, onednn_linear, packing, pooling, pretrained, unpadding
 from tunesmith.models.linear import Regression
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.prediction import integrated_gradients
@@ -199,7 +199,7 @@ class EncoderPredictor(EncodedPredictor):
 
 
 def layout_of(model: nn.Module, tokenizer: pretrained.Tokenizer) -> tuple[batches.EncoderLayout, str | None]:
-    """Return the layout for a classifier, and why it pads if it does; accelerators always pad, for their kernels."""
+    """Return the layout for a model, and why it pads if it does; accelerators always do, for their kernels."""
     device = next(model.parameters()).device
     layout = unpadding.find(model, tokenizer) if device.type == "cpu" else f"it runs on {device.type}"
     return (batches.Padded(tokenizer), layout) if isinstance(layout, str) else (layout, None)
@@ -240,7 +240,7 @@ class ProbePredictor(EncodedPredictor):
         content = records.parse((folder / SETTINGS).read_bytes())
         model = Model(name_or_path=str(folder / BODY), trust_remote_code=trust_remote_code)
         tokenizer = pretrained.tokenizer(model)
-        encoder = Encoder(pretrained.body(model), tokenizer, tokenizer.model_max_length)
+        encoder = Encoder(pretrained.body(model, tokenizer), tokenizer, tokenizer.model_max_length)
         tensors = linear.read(folder / HEAD)
         regression = Regression(tensors["weight"], tensors["bias"])
         return cls(text_targets.of_settings(content), encoder, Probe(**content["settings"]), regression)
@@ -273,7 +273,8 @@ def fit_probe(
 def frozen(settings: Model, seed: int = 0, max_tokens: int | str = "auto") -> Encoder:
     """Return a pretrained encoder without a head, as it is."""
     tokenizer = pretrained.tokenizer(settings)
-    body, limit = pretrained.body(settings, seed), pretrained.longest_input(settings, tokenizer)
+    body = pretrained.body(settings, tokenizer, seed)
+    limit = pretrained.longest_input(settings, tokenizer)
     return Encoder(body, tokenizer, limit, max_tokens)
 
 
@@ -295,15 +296,10 @@ def embedder(name: str) -> Embed:
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:
     """Return one embedding per example (examples x hidden size), and what `max_length` cut."""
 
-    def pool(output: Any, batch: Batch) -> torch.Tensor:
-        hidden_BTD = output.last_hidden_state
-        mask_BT = batch.inputs["attention_mask"].to(hidden_BTD.dtype)
-        if settings.pooling == "cls":
-            first_B = batch.inputs["attention_mask"].argmax(dim=1)  # behind the padding, where that is on the left
-            return torch.as_tensor(hidden_BTD[torch.arange(len(first_B), device=first_B.device), first_B])
-        return torch.as_tensor((hidden_BTD * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1, keepdim=True))
+    def read(output: Any, batch: Batch) -> torch.Tensor:
+        return pooling.pool(output.last_hidden_state, batch, settings.pooling)
 
-    features, cut = encoder.rows(examples, pool, "embed")
+    features, cut = encoder.rows(examples, read, "embed")
     if settings.normalize:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features, cut

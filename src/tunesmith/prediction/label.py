@@ -63,9 +63,9 @@ class LabelClassifier:
         `score`: probabilities are a softmax over the answers' log-probabilities, end token included, those of labels
         each divided by its number of tokens if `normalize_length` is set; a number is the expected one. Of several
         labels, each has the probability of `yes` against `no`. `constrained`: the label is that of greedy generation
-        restricted to labels, the probabilities those of sampling so. `free`: the generated labels have probability 1;
-        if an answer is not a label, the prediction is NO_LABEL and all labels are equally likely; in a list, what is no
-        label is left out.
+        restricted to labels, the probabilities those of sampling so. `free`: the labels are those that are generated,
+        without probabilities; if an answer is not a label, the prediction is NO_LABEL; in a list, what is no label is
+        left out.
         """
         if not examples:
             return []
@@ -256,28 +256,19 @@ class LabelClassifier:
             say(f"note: {len(invalid):,} of {len(read):,} answers {what}: {', '.join(shown[:3])}")
         return [prediction for prediction, _ in read]
 
-    def _matched(self, text: str) -> int | None:
-        """Return the label with this text; case matters only if two texts differ in nothing else."""
-        folded = [label_text.casefold() for label_text in self.question.texts]
-        text = text.strip()
-        if text in self.question.texts:
-            return self.question.texts.index(text)
-        return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
-
     def _named(self, name: str, text: str) -> tuple[Prediction, list[str]]:
         """Return what an answer predicts, and the answer where it is no label."""
-        count, label = len(self.labels), self._matched(text)
+        label = self.question.place_of(text)
         if label is None:
-            return Prediction(name, NO_LABEL, (1 / count,) * count), [text]
-        return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count))), []
+            return Prediction(name, NO_LABEL, ()), [text]
+        return Prediction(name, self.labels[label], ()), []
 
     def _listed(self, name: str, text: str) -> tuple[MultilabelPrediction, list[str]]:
         """Return what a list of labels predicts, and what in it is no label."""
         parts = [] if text.strip().casefold() == NONE else [part.strip() for part in text.split(",")]
-        matched = {part: self._matched(part) for part in parts}
-        given = [float(k in matched.values()) for k in range(len(self.labels))]
-        labels = tuple(label for label, is_given in zip(self.labels, given, strict=True) if is_given)
-        return MultilabelPrediction(name, labels, given), [part for part, k in matched.items() if k is None]
+        matched = {part: self.question.place_of(part) for part in parts}
+        labels = tuple(label for k, label in enumerate(self.labels) if k in matched.values())
+        return MultilabelPrediction(name, labels, ()), [part for part, k in matched.items() if k is None]
 
 
 def asks_for_labels(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.values import (
+    BOUNDED,
     Count,
     Section,
     Size,
@@ -113,5 +114,7 @@ class Split(Section):
     max_train_samples: Count | None = None
     """Maximum training rows, where validation and test stay as they are: a part that has every label and its share of
     each, with groups and equal texts together. A smaller part lies inside a larger one."""
+    max_validation_samples: Annotated[int, Field(ge=0), BOUNDED] | None = None
+    """Maximum validation rows, drawn likewise; with 0 there are none."""
     train_samples_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    """Seed of that part; null uses the split's."""
+    """Seed of these parts; null uses the split's."""

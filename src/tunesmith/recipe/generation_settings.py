@@ -81,8 +81,8 @@ class Predict(Section):
     mode: Literal["score", "constrained", "free"] = "score"
     """`score` every answer in one forward pass: the text of each label, for `multilabel` each label with yes and with
     no, for `regression` each number; or generate, `constrained` to the labels' texts (`classification` alone) or `free`
-    (not `regression`), where anything else counts as invalid. For `multilabel`, `free` writes a list of labels, and
-    training teaches that list instead of yes and no."""
+    (not `regression`), where anything else counts as invalid, and labels have no probabilities. For `multilabel`,
+    `free` writes a list of labels, and training teaches that list instead of yes and no."""
     normalize_length: bool = True
     """Divide a label's log-probability by its number of tokens, for task `classification`."""
     calibrate: bool = False

@@ -20,7 +20,7 @@ from tunesmith.recipe import aliases
 from tunesmith.recipe.sections import Recipe
 from tunesmith.recipe.values import Tree
 
-SECRET = ("judge.api_key", "judge.url")
+SECRET = ("judge.api_key", "judge.url", "endpoint.url")
 """Settings whose values appear in no message."""
 
 MAX_DEPTH = 20

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide
+from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, OF_PROBABILITIES, TASKS, BestMetric, ComparedMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -29,6 +31,7 @@ from tunesmith.recipe.values import (
 
 GENERATOR = "pypi:smollm2-135m-instruct"
 """The default causal language model of `generator`."""
+CONTRASTIVE = "encoder:contrastive"
 LONGEST_NGRAM = 20
 """Of longer n-grams hardly any occurs twice, and their number exhausts the memory."""
 
@@ -187,7 +190,9 @@ class Recipe(Section):
     (regression); or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
-    encoder, or a causal language model that answers a prompt. Instructions need, and by default have, `generator`."""
+    encoder, an encoder fine-tuned on pairs of texts + logistic regression (for few labels), a causal language model
+    that answers a prompt, or one behind an endpoint. Instructions need one of the last two, and by default have
+    `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed for splits, initialisation, sampling order and dropout."""
     output_dir: str = "runs"
@@ -202,9 +207,11 @@ class Recipe(Section):
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    costs: CostRates = CostRates()
     decide: Decide = Decide()
     predict: Predict = Predict()
     generate: Generate = Generate()
+    endpoint: Endpoint = Endpoint()
     judge: Judge = Judge()
     serve: Serve = Serve()
 
@@ -232,14 +239,19 @@ class Recipe(Section):
                 tree["model"]["name_or_path"] = generator
             if _setting(tree, "prompt", "shots"):
                 _default(tree, "model", "max_length", 1024)
+        if tree.get("method") == CONTRASTIVE:
+            _default(tree, "train", "num_train_epochs", 8.0)
+            _default(tree, "train", "per_device_train_batch_size", 64)
+            _default(tree, "train", "warmup_ratio", 0.0)  # the first step of a warm-up has rate 0, and there are few
+            _default(tree, "evaluate", "eval_strategy", "no")
         if _setting(tree, "adapter", "kind") in ("lora", "qlora"):
             _default(tree, "train", "learning_rate", 2e-4)
         return tree
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        if self.task == "instruction" and self.method != "generator":
-            raise ValueError(f"task instruction needs method generator, not {self.method}")
+        if self.task == "instruction" and self.method not in ("generator", "endpoint"):
+            raise ValueError(f"task instruction needs method generator or endpoint, not {self.method}")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
@@ -268,14 +280,42 @@ class Recipe(Section):
             )
         if self.task == "instruction" and self.evaluate.slices:
             raise ValueError("evaluate.slices is for labels and numbers, not for task instruction: leave it out")
-        if self.method == "encoder" and not (self.train.num_train_epochs or self.train.max_steps):
+        if self.method in ("encoder", CONTRASTIVE) and not (self.train.num_train_epochs or self.train.max_steps):
             raise ValueError("train.num_train_epochs is 0: an encoder's new head must be trained")
+        if self.method == CONTRASTIVE:
+            for name, value in (("loss", self.train.loss), ("freeze", self.train.freeze), ("kind", self.adapter.kind)):
+                if value not in (None, "none"):
+                    section = "adapter" if name == "kind" else "train"
+                    raise ValueError(f"{section}.{name} is {value}, which method {self.method} has not: leave it out")
+        return self
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether predicted labels can have probabilities: not those that a generator writes.
+
+        Those of an endpoint may have some where it is asked for them.
+        """
+        if self.method == "endpoint":
+            return self.endpoint.samples > 1 or (self.endpoint.logprobs and self.task == "classification")
+        return self.method != "generator" or self.predict.mode != "free"
+
+    @model_validator(mode="after")
+    def _measures_probabilities(self) -> Recipe:
+        """Refuse metrics that need probabilities where there are none."""
+        for name in ("metric_for_best_model", "metric_for_comparison"):
+            metric = getattr(self.evaluate, name)
+            if metric in OF_PROBABILITIES and not self.gives_probabilities:
+                raise ValueError(
+                    f"evaluate.{name} is {metric}, which needs probabilities: {self.method} gives none here"
+                )
         return self
 
     @model_validator(mode="after")
     def _shows_shots(self) -> Recipe:
         """Refuse shots where the task or the prediction cannot have them."""
         prompt = self.prompt
+        if self.endpoint.shots and self.endpoint.shot_selection == "nearest" and self.task == "instruction":
+            raise ValueError("endpoint.shot_selection=nearest is for labels and numbers: set random")
         if prompt.shots and self.task == "instruction" and self.data.format == "text":
             raise ValueError("prompt.shots stand before a prompt, and data.format=text has none: leave them out")
         if prompt.shots and prompt.shot_selection == "nearest":
@@ -296,7 +336,7 @@ class Recipe(Section):
             "sampling=balanced": (
                 train.sampling == "balanced",
                 "single labels learned by encoder or generator",
-                ("linear", "probe", "multilabel"),
+                ("linear", "probe", CONTRASTIVE, "multilabel"),
             ),
             "class_weights": (
                 train.class_weights != "none",

@@ -45,6 +45,12 @@ class Train(Section):
     (arXiv:1901.07884)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Focusing parameter of the focal loss, the exponent of 1 - p; 0 is cross-entropy."""
+    contrastive_temperature: Positive = 0.1
+    """Temperature of the supervised contrastive loss (arXiv:2004.11362) of `encoder:contrastive`: the lower, the more
+    the most similar texts count."""
+    max_pairs: Count = 500_000
+    """Pairs of texts that `encoder:contrastive` compares at most, which bounds its steps: each compares all of its
+    texts with each other."""
     callbacks: Annotated[tuple[Plugin, ...], BeforeValidator(as_list)] = ()
     """Classes of your own, as `module:name`, that are called after steps, evaluations and checkpoints."""
     neftune_noise_alpha: Positive | None = None

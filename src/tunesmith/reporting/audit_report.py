@@ -56,7 +56,6 @@ def html(report: AuditReport) -> str:
         split_headline=split_headline,
         duplicates=duplicate_report,
         label_report=label_audit_report,
-        curve_report=curve_report,
         texts=audit_text_report,
         conversations=audit_conversation_report,
     )

@@ -12,10 +12,11 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from tunesmith.data.batches import Batch
+from tunesmith.data.batches import Batch, WholeStep
 from tunesmith.data.encode import IGNORE
-from tunesmith.models import unpadding
+from tunesmith.models import pooling, unpadding
 
 
 class AnyBatch(Protocol):
@@ -159,3 +160,59 @@ class MultilabelLoss:
         if self.gamma:  # (1 - p)^gamma of what each label is
             losses_NK = losses_NK * (self.gamma * nn.functional.logsigmoid(logits_NK * (1 - 2 * labels_NK))).exp()
         return losses_NK.sum()
+
+
+def common(labels: torch.Tensor) -> torch.Tensor:
+    """Return B x B: the share of their labels that two texts have in common, 0 or 1 where each has one; diagonal 0.
+
+    labels: B, or B x K of 0 and 1, which are compared by Jaccard's index.
+    """
+    if labels.ndim == 1:
+        shares_BB = (labels[:, None] == labels).float()
+    else:
+        both_BB, number_B = labels @ labels.T, labels.sum(dim=1)
+        shares_BB = both_BB / (number_B[:, None] + number_B - both_BB).clamp(min=1)
+    return shares_BB.fill_diagonal_(0)
+
+
+def supervised_contrastive(similarities_BB: torch.Tensor, common_BB: torch.Tensor) -> torch.Tensor:
+    """Return, for each text, the cross-entropy of finding those with its labels among all others, B; 0 where none has.
+
+    L_out of Khosla et al. 2020 (arXiv:2004.11362), where texts that share labels in part count in part.
+    """
+    itself_BB = torch.eye(len(common_BB), dtype=torch.bool, device=common_BB.device)
+    log_p_BB = similarities_BB.masked_fill(itself_BB, -torch.inf).log_softmax(dim=1).masked_fill(itself_BB, 0)
+    return -(common_BB * log_p_BB).sum(dim=1) / common_BB.sum(dim=1).clamp(min=torch.finfo(common_BB.dtype).tiny)
+
+
+KEPT = 4
+"""Micro-batches of a step whose activations `Contrastive` keeps."""
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Supervised contrastive loss of all pairs of a step's texts, each of which is encoded once.
+
+    Activations of a few micro-batches are kept. Those of others are computed again in the backward pass, with the same
+    dropout, so that the memory does not grow with the step: gradient caching (Gao et al. 2021, arXiv:2101.06983).
+    """
+
+    pooling: str
+    """What a text's embedding is, as in `probe.pooling`."""
+    temperature: float
+    """Divides the cosine similarities."""
+
+    def count(self, batch: WholeStep) -> float:
+        return float(batch.weights[common(batch.labels).any(dim=1)].sum())
+
+    def total(self, model: nn.Module, batch: WholeStep) -> torch.Tensor:
+        parts = [
+            self._embed(model, part) if index < KEPT else checkpoint(self._embed, model, part, use_reentrant=False)
+            for index, part in enumerate(batch.parts)
+        ]
+        vectors_BD = nn.functional.normalize(torch.cat(parts), dim=1)
+        losses_B = supervised_contrastive(vectors_BD @ vectors_BD.T / self.temperature, common(batch.labels))
+        return (losses_B * batch.weights).sum()
+
+    def _embed(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        return pooling.pool(unpadding.run(model, batch).last_hidden_state, batch, self.pooling).float()

@@ -22,8 +22,8 @@ from tunesmith.pipeline.audit_sections import (
     text_section,
 )
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditOptions, AuditPlan, CurveSettings
-from tunesmith.pipeline.audit_sections.learning_curve_section import CurvePlan
 from tunesmith.pipeline.commands.train import short_name, source_name
+from tunesmith.pipeline.curve_training import CurvePlan
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import audit_report
@@ -95,8 +95,7 @@ def _audit(recipe: Recipe, plan: AuditPlan, folder: Run | None, output: str | Pa
             found=fingerprint[:12],
             do="restore the data, or start a new audit",
         )
-    curve = plan.learning_curve
-    planned = learning_curve_section.plan(recipe, splits, curve.methods, curve.seeds) if curve else None
+    planned = learning_curve_section.plan(recipe, splits, plan.learning_curve) if plan.learning_curve else None
     pool = None
     if plan.unlabelled:
         pool = active_labelling_section.read(recipe, splits, plan.method, plan.unlabelled, plan.next_rows)

@@ -33,7 +33,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         architectures.set_output_bias(loaded, job.target.log_odds(splits.train, job.weights()))
     model = weight_setup.apply(plan, loaded, recipe, "SEQ_CLS").to(accelerator.device)
     limit = pretrained.longest_input(plan.model, tokenizer)
-    layout, padded = _layout(model, tokenizer, recipe)
+    layout, padded = choose_layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderPredictor(job.target, encoder)
     rows, cut = encode(splits.train, tokenizer, limit, job.target)
@@ -53,7 +53,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         ),
         _loss(job),
         evaluate,
-        predictor,
+        lambda: predictor,
         lambda folder: EncoderPredictor.load(folder, recipe.model.trust_remote_code),
         notes.with_cut(cut),
         evaluates_all=evaluate.is_whole,
@@ -80,7 +80,7 @@ def _loss(job: Job) -> losses.Loss[batches.Batch]:
     return losses.Classification(weights, partial(losses.focal, gamma=train.focal_gamma) if is_focal else job.loss())
 
 
-def _layout(
+def choose_layout(
     model: nn.Module, tokenizer: pretrained.Tokenizer, recipe: Recipe
 ) -> tuple[batches.EncoderLayout, str | None]:
     """Return the layout (texts in one row if that gives the model's own logits, else padded) and why it pads."""

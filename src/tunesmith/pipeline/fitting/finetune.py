@@ -43,8 +43,8 @@ class TrainingSetup:
     loss: Loss[Any]
     evaluate: Callable[[int], loop.Scores]
     """Scores of the validation split, given the steps done."""
-    predictor: Predictor
-    """Around the model as it learns."""
+    predictor: Callable[[], Predictor]
+    """Returns the one around the model as it learns."""
     reload: Callable[[Path], Predictor]
     """Loads the predictor from a folder that it was saved in."""
     notes: TrainingNotes = field(default_factory=TrainingNotes)
@@ -52,8 +52,14 @@ class TrainingSetup:
     """Whether `evaluate` scores every row, uncut: what a finished run says of its validation split."""
     write_best: Callable[[], None] | None = None
     """Writes what an evaluation predicted, of the best weights so far."""
+    max_steps: int | None = None
+    """Steps after which training ends, whatever the recipe's epochs."""
     is_causal: bool = False
     """Whether the model is a causal language model, whose compiled layers pay earlier."""
+
+    def save(self, folder: Path) -> None:
+        """Write the predictor around the model as it is."""
+        self.predictor().save(folder)
 
 
 def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> TrainResult:
@@ -64,7 +70,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         with processes.loading(), onednn_linear.enabled():
             setup = prepare(job, accelerator)
         model, sampler = setup.model, setup.micro_batches.sampler
-        plan = _plan(job, sampler.steps_per_epoch)
+        plan = _plan(job, sampler.steps_per_epoch, setup.max_steps)
         parameters, trainable = adapters.count(model)
         device = f"{accelerator.device} ({hardware.device_name(str(accelerator.device))})"
         precision = f"{setup.notes.dtype} weights, mixed precision {accelerator.mixed_precision}"
@@ -75,9 +81,7 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         backend = job.decide_once("matmul_backend", lambda: records.dump(onednn_linear.decide(setting)))
         onednn = backend["value"]["backend"] == "onednn"
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(
-            job, accelerator, plan, sampler.steps_per_epoch, setup.predictor.save, callbacks, setup.write_best
-        )
+        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.save, callbacks, setup.write_best)
         session.resume(state)
         steps = loop.steps(
             state,
@@ -95,9 +99,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         sharding.gather(model)
         zero.release(state.wrapped)
         accelerator.wait_for_everyone()
-        predictor = setup.predictor
-        if session.best_step not in (None, state.step):
-            predictor = setup.reload(job.run.model)
+        is_best = session.best_step in (None, state.step)
+        predictor = setup.predictor() if is_best else setup.reload(job.run.model)
         accelerator.wait_for_everyone()  # the first process goes on to write where the others have just read
     notes = replace(
         setup.notes,
@@ -140,7 +143,9 @@ class HeldOutEvaluation:
     def __call__(self, step: int) -> loop.Scores:
         scores, self.rows = self._headline(self.held_out)
         name, metric = self.job.metrics.of_training
-        return scores | {name: self._headline(self.learned)[0][metric]} if self.learned else scores
+        if not self.learned or metric not in scores:  # without probabilities, there is no log loss
+            return scores
+        return scores | {name: self._headline(self.learned)[0][metric]}
 
     def write(self) -> None:
         """Write the predictions of the newest evaluation, if it was of every row, for the end of the training."""
@@ -155,7 +160,7 @@ class HeldOutEvaluation:
 
 def make_sampler(job: Job, accelerator: Accelerator, rows: Sequence[Tokenized]) -> Sampler:
     """Return what draws the examples of each step. rows: the training rows, without those that do not fit."""
-    size, seed = _step_size(job, accelerator), job.recipe.seed
+    size, seed = step_size(job, accelerator), job.recipe.seed
     if job.recipe.train.sampling == "shuffled":
         return Sampler(len(rows), size, seed)
     by_id = {example.id: str(example.label) for example in job.splits.train}
@@ -169,8 +174,8 @@ def make_sampler(job: Job, accelerator: Accelerator, rows: Sequence[Tokenized]) 
     return BalancedSampler(len(rows), size, seed, labels)
 
 
-def _step_size(job: Job, accelerator: Accelerator) -> int:
-    """Examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
+def step_size(job: Job, accelerator: Accelerator) -> int:
+    """Return the examples of an optimizer step, as Hugging Face counts them; a resumed run keeps its own."""
     train = job.recipe.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps * accelerator.num_processes
     known = int(job.decide_once("step_size", lambda: size))
@@ -198,7 +203,7 @@ def _configure(setup: TrainingSetup, job: Job, plan: loop.TrainingPlan, accelera
         compilation.compile_layers(setup.model)
 
 
-def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
+def _plan(job: Job, steps_per_epoch: int, max_steps: int | None) -> loop.TrainingPlan:
     settings = job.recipe.evaluate
     if not job.splits.validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})
@@ -210,4 +215,5 @@ def _plan(job: Job, steps_per_epoch: int) -> loop.TrainingPlan:
         custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.metrics.higher_is_better[metric]
     )
     settings = settings.model_copy(update={"metric_for_best_model": metric})
-    return loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)
+    plan = loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)
+    return replace(plan, num_steps=min(plan.num_steps, max_steps or plan.num_steps))

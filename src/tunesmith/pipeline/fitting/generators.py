@@ -101,7 +101,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         micro_batches,
         loss,
         evaluate,
-        predictor,
+        lambda: predictor,
         partial(reload, recipe),
         notes.with_cut(changes),
         evaluates_all=evaluate.is_whole,

@@ -53,6 +53,8 @@ class TokenCounts:
     """The rows that are cut."""
     rendered: tuple[RenderedRow, ...] | None = None
     """The first rows with their learned tokens, for methods that learn only some tokens of a row."""
+    prompt: str | None = None
+    """What is asked about the first training row, for methods that learn nothing."""
 
 
 def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
