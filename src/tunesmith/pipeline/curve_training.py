@@ -147,14 +147,16 @@ def measure(
     planned: CurvePlan,
     splits: Splits,
     folder: Run,
-    trainer: Callable[[str], PartTrainer],
+    trainer: Callable[[str], PartTrainer] | None = None,
     finished: Mapping[str, Sequence[Run]] | None = None,
 ) -> LearningCurveAudit:
     """Train each method with each seed on each part, and return what the scores say.
 
     folder: gets the scores, each when it is there; what it has is not trained again. trainer: gives what trains a
-    method in this process. finished: runs with all rows, by method, each with a seed of its own.
+    method in this process, where there is one already. finished: runs with all rows, by method, each with a seed of its
+    own.
     """
+    trainer = trainer or (lambda name: PartTrainer.of(planned.recipes[name], splits))
     first = next(iter(planned.recipes.values()))
     confidence = confidence_of(first)
     by_metric = partial(TASKS[first.task].curve_score, first, splits)  # as comparisons, by the metric of the first
@@ -166,7 +168,15 @@ def measure(
         scorer = Scorer(each, splits, by_metric, confidence, trainer(name) if here else None, whole)
         parts = _scores(planned, name, scorer, Run(folder.path / FOLDER / runs.folder_name(name)))
         (metric,) = {of_part.metric for of_size in parts.values() for of_part in of_size if of_part.score is not None}
-        measured.append(_measured(name, parts) if methods.find(each).uses_train(each) else _level(name, parts))
+        if not methods.find(each).uses_train(each):
+            measured.append(_level(name, parts))
+        elif len((curve := _measured(name, parts)).rows) > 1:
+            measured.append(curve)
+        else:
+            warn(f"{name} is left out of the learning curve: it has a score with all rows only")
+    if all(isinstance(curve, MeasuredLevel) for curve in measured):
+        do = "leave --learning-curve out"
+        raise TrainingError("no method has a learning curve, only a score with all rows", do=do)
     shown = CurveMetric(metric, format.in_a_sentence(metric), metric not in format.LOWER_IS_BETTER)
     return learning_curves.audit_curves(measured, shown, len(splits.test), planned.seeds, confidence)
 

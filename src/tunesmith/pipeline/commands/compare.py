@@ -15,7 +15,6 @@ from tunesmith.pipeline.commands.train import check_data, short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import defaults_for, variants
-from tunesmith.pipeline.part_training import PartTrainer
 from tunesmith.pipeline.task_table import TASKS, RunReport, read_splits
 from tunesmith.recipe import CostRates, Recipe, Source
 from tunesmith.records import omitted_if_none
@@ -119,16 +118,15 @@ def prepare(
     splits = subprocess.check_data([recipe for _, recipe in planned])
     curve = None if smallest is None else curve_training.plan(dict(planned), splits, seeds, smallest)
     seeds = curve.seeds if curve else seeds
+    everything = len(splits.train)
     by_place: dict[str, dict[str, Recipe]] = {}
     for name, recipe in planned:
+        trainings = curve.trainings(recipe) if curve else [(everything, seed) for seed in seeds or ()]
+        whole = {seed for size, seed in trainings if size == everything}
+        subprocess.announce(recipe, splits, len(trainings) or 1)
         repetitions = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)] if seeds else []
-        trainings = len(repetitions) or 1
-        if curve:
-            once = {seed for size, seed in curve.trainings(recipe) if size == len(splits.train)}
-            repetitions = [each for each in repetitions if each.seed in once]
-            trainings = len(curve.trainings(recipe))
-        subprocess.announce(recipe, splits, trainings)
-        by_place[name] = {f"{name}/seed-{each.seed}": each for each in repetitions} or {name: recipe}
+        by_place[name] = {f"{name}/seed-{each.seed}": each for each in repetitions if each.seed in whole}
+        by_place[name] = by_place[name] or {name: recipe}
     folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
     for places in by_place.values():
         for place, recipe in places.items():
@@ -171,8 +169,7 @@ def _learning_curve(folder: Run, plan: ComparisonPlan, finished: Sequence[Sequen
     splits = read_splits(recipe_of[names[0]])
     check_data(splits, by_name[names[0]][0])
     planned = curve_training.plan(recipe_of, splits, plan.seeds, plan.smallest)
-    trainer = lambda name: PartTrainer.of(recipe_of[name], splits)  # noqa: E731
-    return curve_training.measure(planned, splits, folder, trainer, by_name)
+    return curve_training.measure(planned, splits, folder, finished=by_name)
 
 
 def plans(
