@@ -98,7 +98,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented")
     models = {name: folder / "models" / name for name in MODELS.values()}
     for name, path in models.items():
-        (tiny.generator if name in ("llama", "gpt_neox") else tiny.model)(name, path)
+        if name in ("llama", "gpt_neox"):
+            tiny.generator(name, path, max_position_embeddings=1024)  # of bytes, of which prompts have many
+        else:
+            tiny.model(name, path)
     place = folder / "place"
     for name in (name for name in MODELS if not name.startswith("pypi:")):
         (place / name).parent.mkdir(parents=True, exist_ok=True)

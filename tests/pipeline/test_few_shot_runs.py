@@ -35,6 +35,12 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.generator("llama", tmp_path_factory.mktemp("long"), max_position_embeddings=2048)
 
 
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """Few rows, as each prompt is long."""
+    return write_csv(tmp_path / "reviews.csv", tiny.texts(60))
+
+
 def classify(model: Path, reviews: Path, *more: str, **where: Any) -> Run:
     source = {"method": "generator", "data": {"path": str(reviews)}, "model": {"name_or_path": str(model)}}
     return tunesmith.train(source, [*QUICK, *more], quiet=True, **where)
@@ -79,7 +85,18 @@ def test_every_command_has_the_prompt_of_the_run(
     assert f"3 {selection} shots" in run.manifest.description
 
 
-def test_a_resumed_run_and_another_seed(long_model: Path, reviews: Path, tmp_path: Path) -> None:
+def test_a_run_finds_its_encoder_from_another_folder(
+    long_model: Path, reviews: Path, tmp_path: Path, tiny_models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_models("bert").parent)
+    nearest = ["prompt.shot_selection=nearest", "prompt.shot_encoder=bert"]
+    run = classify(long_model, reviews, *UNTUNED, *nearest, run_dir=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    found = {row["id"]: row["predicted_label"] for row in tunesmith.predict(run.path, source=reviews)}
+    assert all(found[row.id] == row.label for row in run.predictions("test", PredictionRow))
+
+
+def test_the_seed_chooses_the_shots(long_model: Path, reviews: Path, tmp_path: Path) -> None:
     runs = [
         classify(long_model, reviews, *UNTUNED, f"seed={seed}", "split.seed=1", run_dir=tmp_path / name)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -88,7 +105,8 @@ def test_a_resumed_run_and_another_seed(long_model: Path, reviews: Path, tmp_pat
     assert files[0] == files[1] != files[2]
 
 
-def test_shots_are_not_learned_and_shown_by_check(long_model: Path, reviews: Path) -> None:
+def test_shots_are_not_learned_and_shown_by_check(long_model: Path, tmp_path: Path) -> None:
+    reviews = write_csv(tmp_path / "many.csv", tiny.texts(240))
     source = {"method": "generator", "data": {"path": str(reviews)}, "model": {"name_or_path": str(long_model)}}
     checked, zero = check(source, ["prompt.shots=2"]), check(source)
     assert checked.tokens is not None
@@ -123,7 +141,7 @@ def test_descriptions_reach_the_prompt_and_other_methods_ignore_them(
 
 def test_compared_with_other_methods(long_model: Path, reviews: Path, tmp_path: Path) -> None:
     source = {"data": {"path": str(reviews)}, "model": {"generator": str(long_model)}}
-    settings = [*QUICK, f"output_dir={tmp_path}", "max_samples=30"]
+    settings = [*QUICK, f"output_dir={tmp_path}"]
     compared = tunesmith.compare(source, settings, methods=["linear", "generator:untuned"])
     report = json.loads((compared.page.parent / "comparison.json").read_text())
     assert [method["description"].count("3 random shots") for method in report["methods"]] == [0, 1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,13 +17,17 @@ from tests.conftest import write_csv
 from tests.sample_reports import Balance
 from tests.serving_fakes import application, error, post
 from tunesmith import cli
-from tunesmith.errors import RecipeError, RunError
+from tunesmith.errors import ModelError, RecipeError, RunError
+from tunesmith.evaluation import probability_scores
 from tunesmith.evaluation.metrics import ClassificationScores
+from tunesmith.models.linear import LinearPredictor
 from tunesmith.pipeline.commands import serve
-from tunesmith.recipe import Serve
+from tunesmith.pipeline.fitting import methods
+from tunesmith.prediction import attribution
+from tunesmith.recipe import Serve, names
 from tunesmith.reporting.schema import SamplePredictions, WorstMistakes
 from tunesmith.runs import Run
-from tunesmith.types import NO_LABEL, PredictionRow
+from tunesmith.types import NO_LABEL, Example, PredictionRow
 
 COUNTED = ["accuracy", "balanced_accuracy", "macro_f1", "mcc"]
 SETTINGS = ["bootstrap_samples=100", "eval_strategy=steps", "eval_steps=50", "eval_batches=1", "seed=1"]
@@ -136,6 +142,12 @@ def test_a_recipe_that_needs_probabilities_is_refused(name: str, words: Path, da
         tunesmith.train(str(data), ["method=generator", "predict.mode=free", "decide.calibration=auto"])
 
 
+def test_a_recipe_knows_the_scores_of_probabilities() -> None:
+    named = {*get_args(names.BestMetric), *get_args(names.ComparedMetric)}
+    of_probabilities = {*probability_scores.HIGHER_IS_BETTER, "label_ranking_ap", "mean_average_precision"}
+    assert set(names.OF_PROBABILITIES) == named & of_probabilities
+
+
 def test_files_of_predictions_have_blank_probabilities(written: Run, data: Path, tmp_path: Path) -> None:
     (row,) = tunesmith.predict(written.path, ["the goal of the match"])
     assert row["score"] is None
@@ -190,6 +202,34 @@ def test_served_without_scores(written: Run) -> None:
     guard = {"classifier": str(written.path), "thresholds": {"sport": 0.5}}
     with pytest.raises(RecipeError, match=r"guard.classifier: .* gives no probabilities"):
         serve.load([written], Serve(guard=guard))
+
+
+def test_where_some_rows_have_none_nothing_is_decided_and_scores_are_blank(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a server that gives probabilities with some of its answers."""
+    predict = LinearPredictor.predict
+
+    def without_some(self: LinearPredictor, examples: Sequence[Example]) -> list[Any]:
+        return [replace(row, probabilities=()) if row.id.endswith("5") else row for row in predict(self, examples)]
+
+    monkeypatch.setattr(LinearPredictor, "predict", without_some)
+    settings = [*SETTINGS, "decide.abstain={accuracy: 0.9}"]
+    run = tunesmith.train({"method": "linear", "data": {"path": str(data)}}, settings, run_dir=tmp_path / "run")
+    without = {
+        split: sum(not row.probabilities for row in run.predictions(split, PredictionRow))
+        for split in ("validation", "test")
+    }
+    assert all(0 < count < 10 for count in without.values())
+    warning = f"nothing is decided: {without['validation']} of 12 predictions of validation rows have no probabilities"
+    assert warning in capsys.readouterr().err
+    assert not run.has("decision.json")
+    scores = run.load("scores.json", ClassificationScores)
+    assert list(scores.headline) == COUNTED
+    assert scores.without_probabilities == without["test"]
+    assert f"linear gives {without['test']} of 24 test rows" in (run.path / "report.md").read_text()
+    with pytest.raises(ModelError, match="cannot explain predictions: predictions have no probabilities"):
+        attribution.explain(methods.load_text_predictor(run), [Example("5", "the goal")])
 
 
 def test_an_export_and_its_card(written: Run, tmp_path: Path) -> None:

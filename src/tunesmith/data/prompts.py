@@ -104,8 +104,7 @@ class ChatEncoder:
                 "this chat template rewrites earlier turns",
                 found=f"a conversation of {len(messages)} turns",
                 do="keep one answer per row, without prompt.shots, or choose another prompt.template, such as a .jinja "
-                "file that leaves "
-                "earlier answers as they are",
+                "file that leaves earlier answers as they are",
             )
         return pieces
 

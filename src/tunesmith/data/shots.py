@@ -120,14 +120,14 @@ def choose(train: Sequence[Example], settings: Prompt, seed: int, embedder: Embe
         embed = embedder(settings.shot_encoder)
         return Shots(tuple(rows), SimilarTexts(settings.shots, settings.shot_encoder, embed(rows), embed))
     drawn = draw(rows, settings.shots, seed)
-    shown, known = ({label for row in some for label in row.all_labels} for some in (drawn, rows))
+    shown, known = ({label for row in part for label in row.all_labels} for part in (drawn, rows))
     if drawn and len(shown) < len(known):
         say(f"note: the {settings.shots} shots have {len(shown)} of {len(known)} labels")
     return Shots(tuple(drawn))
 
 
 def draw(rows: Sequence[Example], number: int, seed: int) -> list[Example]:
-    """Return `number` rows in random order, or all: as many of each label as possible, and low and high numbers alike.
+    """Return `number` rows in random order, or all: each label equally often, and low and high numbers alike.
 
     A row with several labels counts for the one that it is drawn for. Rows of instructions are drawn as they come.
     """

@@ -303,7 +303,7 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
 def _resolve(recipe: Recipe) -> Recipe:
     """Make existing local paths absolute, so that a stored recipe works from any folder."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
-    places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
+    places |= {"prompt": ("template", "shot_encoder"), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)
