@@ -258,7 +258,9 @@ def test_prompts_with_examples_are_asked_anew_for_each_part(
     assert f"about {6 * 170:,} requests" in caplog.text
     assert "in 6 runs; price about" in caplog.text
     assert len(list(comparison.path.glob("learning_curve/endpoint-small/*.json"))) == 6
-    caplog.clear()
+    shown = {tuple(message["content"] for message in request.body["messages"][:-1]) for request in server.requests}
+    assert 2 < len(shown) <= 6  # two examples of every part and seed
+    assert len(server.requests) == len(shown) * TEST + 2 * 20
     with pytest.raises(RecipeError, match="would cost about"):
         tunesmith.compare(str(texts), [*words, "endpoint.budget=0.05"], methods=methods, learning_curve=True)
 

@@ -90,7 +90,7 @@ class Lead:
         first, last = map(_rounded, self.rows)
         is_first, is_last = (end == of_all for end, of_all in zip(self.rows, self.range, strict=True))
         where = {
-            (True, True): f"at every size, from {first} training rows to {last}",
+            (True, True): f"at every size, from {self.rows[0]:,.0f} training rows to {self.rows[1]:,.0f}",
             (True, False): f"up to about {last} training rows; with more, that may be chance",
             (False, True): f"from about {first} training rows on; with fewer, that may be chance",
             (False, False): f"between about {first} and {last} training rows; elsewhere, that may be chance",
