@@ -73,6 +73,16 @@ def test_labelled_data_and_an_endpoint_label_a_pool_without_labels(reviews: Path
     ]
 
 
+def test_without_probabilities_every_reply_that_is_a_label_is_kept(reviews: Path, tmp_path: Path) -> None:
+    pool = write_csv(tmp_path / "pool.csv", tiny.texts(30, seed=7))
+    with serving(lambda request: "Sorry." if "coach" in request.block("TEXT") else gold(request)) as server:
+        words = [f"endpoint.url={server.url}", "endpoint.model=big"]
+        labelled = pseudo_label(str(reviews), source=str(pool), overrides=words)
+    refused = sum("coach" in text.split() for text, _ in tiny.texts(30, seed=7))
+    assert refused > 0
+    assert (labelled.report.kept, labelled.report.rows) == (30 - refused, 30)
+
+
 def test_other_tasks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="distill buys labels"):
         distill("any.csv", ["task=regression", "endpoint.model=big"])

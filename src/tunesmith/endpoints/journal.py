@@ -158,5 +158,6 @@ def request_key(
     """Return the key of a request: a hash of client, conversation, seed and parameters."""
     parameters = {"temperature": temperature, "schema": schema, "top_logprobs": top_logprobs}
     changed = {name: value for name, value in parameters.items() if value}  # keys without them are as they always were
-    whole = json.dumps(records.dump([identity, messages, seed, *([changed] if changed else [])]), sort_keys=True)
+    turns = [{"role": turn.role, "content": turn.content, "input": turn.input} for turn in messages]
+    whole = json.dumps(records.dump([identity, turns, seed, *([changed] if changed else [])]), sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:32]

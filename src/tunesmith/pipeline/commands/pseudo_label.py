@@ -175,7 +175,8 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]
-    if len(by_run) == 1:
+    certain = len(by_run) == 1 and _is_single_vote(voters[0], by_run[0])
+    if len(by_run) == 1 and not METHODS[voters[0].recipe.method].is_charged:
         classification.check_probabilities(by_run[0], "pseudo-label with one run")
     data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
@@ -183,7 +184,7 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
         if len(predictions) > 1:
             vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
         else:
-            vote = _own_vote(predictions[0], predictors[0].target)
+            vote = _own_vote(predictions[0], predictors[0].target, certain)
         answer = NO_LABEL if vote.index is None else predictions[vote.index].answer
         labels = {answer} if isinstance(answer, str) else {*answer}
         right = None if example.gold is None else {*example.all_labels} == labels
@@ -194,10 +195,17 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
     return rows
 
 
-def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> Vote:
-    """Return how sure a single predictor is: not at all where there are no probabilities."""
+def _is_single_vote(run: Run, predictions: Sequence[Any]) -> bool:
+    """Return whether labels are bought, and nothing says how sure the model is: each is then the only vote."""
+    return METHODS[run.recipe.method].is_charged and not any(row.probabilities for row in predictions)
+
+
+def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target, certain: bool) -> Vote:
+    """Return how sure a single predictor is; without probabilities wholly, if `certain`, and otherwise not at all."""
     if not prediction.probabilities:
-        return Vote(None, 0.0, counts=())
+        labels = prediction.labels if isinstance(prediction, MultilabelPrediction) else (prediction.label,)
+        counts = tuple((label, 1) for label in labels)
+        return Vote(0, 1.0, counts=counts) if certain and NO_LABEL not in labels else Vote(None, 0.0, counts=counts)
     if isinstance(target, MultiLabel) and isinstance(prediction, MultilabelPrediction):
         return Vote(0, target.certainty(prediction), counts=tuple((label, 1) for label in prediction.labels))
     assert isinstance(prediction, Prediction)
@@ -210,15 +218,21 @@ def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> 
 
 
 def _has_probabilities(run: Run) -> bool:
-    """Return whether labels have probabilities, by the recipe and, where there are some, by the test predictions."""
+    """Return whether labels have probabilities, by the recipe and, where there are some, by the test predictions.
+
+    Those that are bought are votes where they have none.
+    """
     tested: list[Any] = run.predictions("test", task_of(run).row) if run.has("predictions/test.jsonl") else []
-    return run.recipe.gives_probabilities and (not tested or any(row.probabilities for row in tested))
+    charged = METHODS[run.recipe.method].is_charged
+    return charged or (run.recipe.gives_probabilities and (not tested or any(row.probabilities for row in tested)))
 
 
 def _described(voters: Sequence[Run]) -> str:
     """Return what the agreement on a row is, for people."""
     if len(voters) > 1:
         return f"votes of {len(voters)} runs"
+    if METHODS[voters[0].recipe.method].is_charged:
+        return "probability of the label; where the endpoint gives none, its one reply"
     if task_of(voters[0]).row is MultilabelPredictionRow:
         return "certainty of the least certain label: 50% at its threshold, 100% at probability 0 or 1"
     return "probability of the label"
@@ -260,7 +274,8 @@ def _tested(run: Run) -> list[tuple[float, bool]]:
         return []
     target = load_text_predictor(run).target
     rows: list[Any] = run.predictions("test", task_of(run).row)
-    votes = [_own_vote(row, target) for row in rows]
+    certain = _is_single_vote(run, rows)
+    votes = [_own_vote(row, target, certain) for row in rows]
     return [
         (0.0 if vote.tied else vote.agreement, row.answer == row.gold) for row, vote in zip(rows, votes, strict=True)
     ]
