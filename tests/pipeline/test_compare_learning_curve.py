@@ -294,8 +294,8 @@ def test_a_metric_that_an_endpoint_does_not_have(
     [
         ({"methods": ["endpoint:small"]}, [], "nothing here learns from the training rows"),
         ({"smallest": 40}, [], "or lower --smallest"),
-        ({"smallest": 0}, [], "smallest is 0"),
-        ({"smallest": 8, "learning_curve": False}, [], "smallest is 8"),
+        ({"smallest": 0}, [], "the smallest part needs rows"),
+        ({"smallest": 8, "learning_curve": False}, [], "smallest part of a learning curve"),
         ({"seeds": [1]}, [], "needs two seeds or more"),
         ({}, ["split.max_validation_samples=5"], "takes parts of the rows itself"),
         ({"methods": ["generator:full", "endpoint:small"]}, ["task=instruction"], "shows the loss of the answers"),

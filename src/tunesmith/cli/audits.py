@@ -84,7 +84,7 @@ def _audit(args: Args) -> Audit:
     from tunesmith.pipeline.audit_sections.audit_input import CurveSettings
     from tunesmith.pipeline.commands.audit import audit
 
-    if not args.learning_curve and (args.methods or args.seeds or args.smallest):
+    if not args.learning_curve and (args.methods or args.seeds or args.smallest is not None):
         raise RecipeError("--methods, --seeds and --smallest are those of a learning curve", do="add --learning-curve")
     if args.resume:
         return audit(*source_of(args), output=args.output, resume=args.resume)

@@ -112,6 +112,8 @@ def plan(
     """
     recipe = next(iter(by_name.values()))
     task = TASKS[recipe.task]
+    if smallest is not None and smallest < 1:
+        raise RecipeError("the smallest part needs rows", expected="--smallest above 0", found=str(smallest))
     if not splits.test:
         raise RecipeError("a learning curve needs a test split", do="set split.test_size above 0")
     if recipe.split.max_train_samples is not None or recipe.split.max_validation_samples is not None:

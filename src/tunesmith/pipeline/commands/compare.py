@@ -84,9 +84,9 @@ def compare(
         if not (folder.path / PLAN).is_file():
             raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
         return train_planned(folder, folder.load(PLAN, ComparisonPlan))
-    if smallest is not None and not (learning_curve and smallest > 0):
-        do = "give learning_curve (--learning-curve) too, and a number above 0"
-        raise RecipeError(f"smallest is {smallest}: the rows of the smallest part of a learning curve", do=do)
+    if smallest is not None and not learning_curve:
+        do = "give learning_curve (--learning-curve) too"
+        raise RecipeError("smallest is the smallest part of a learning curve", do=do)
     if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
         sources = [sources]
     if not sources and not overrides:
@@ -106,8 +106,8 @@ def compare(
         rates = _rates(finished[0].recipe, overrides)
         report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
         return _written(runs.create(finished[0].recipe.output_dir, "compare"), report)
-    rows = (smallest or SMALLEST) if learning_curve else None
-    return train_planned(*prepare(plans(sources, overrides, methods), seeds, rows))
+    smallest = SMALLEST if learning_curve and smallest is None else smallest
+    return train_planned(*prepare(plans(sources, overrides, methods), seeds, smallest))
 
 
 def prepare(
