@@ -244,6 +244,7 @@ def given(command: str, page: str) -> list[str]:
     for option in {"--url", "--endpoint.url"} & {*found}:
         del found[found.index(option) : found.index(option) + 2]
     found += ["validation_size=12", "max_samples=12"] if "recipes/" in command else []
+    found += ["--smallest", "2"] if "--learning-curve" in found and found[0] == "compare" else []
     return found + {"serve": ["port=0"], "sweep": ["--trials", "1"]}.get(found[0], [])
 
 

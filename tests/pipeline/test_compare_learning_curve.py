@@ -275,6 +275,20 @@ def test_an_audit_has_level_lines_too(texts: Path, server: Server, caplog: pytes
     assert "endpoint small: about 170 requests" in caplog.text
 
 
+def test_a_metric_that_an_endpoint_does_not_have(
+    texts: Path, trained_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_ENDPOINT_KEY", "secret")
+    with serving(lambda request: TRUTH[request.block("TEXT")]) as server:
+        words = [*QUICK, f"endpoint.url={server.url}", "metric_for_comparison=log_loss"]
+        settings = CurveSettings(("linear", "endpoint:small"), (1, 2))
+        with pytest.raises(RunError, match="no log loss, which the learning curve is to show"):
+            tunesmith.audit(str(texts), [*words, "method=linear"], method="linear", learning_curve=settings)
+        monkeypatch.setattr(curve_training, "measure", None)  # is not begun
+        with pytest.raises(RunError, match="endpoint:small: no log loss to compare by"):
+            tunesmith.compare(str(texts), words, methods=["linear", "endpoint:small"], learning_curve=True)
+
+
 @pytest.mark.parametrize(
     ("options", "words", "message"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def compare(
             )
         finished = [runs.find(source) for source in given]
         rates = _rates(finished[0].recipe, overrides)
-        return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished, rates)
+        report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
+        return _written(runs.create(finished[0].recipe.output_dir, "compare"), report)
     rows = (smallest or SMALLEST) if learning_curve else None
     return train_planned(*prepare(plans(sources, overrides, methods), seeds, rows))
 
@@ -139,17 +141,13 @@ def prepare(
 def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
     """Train what the plan has and the folder lacks, and report."""
     finished: dict[str, list[Run]] = {}
-    try:
+    with _resumable(folder):
         for name, places in plan.runs.items():
             runs_of_method = [Run(folder.path / place) for place in places]
             for run in runs_of_method:
                 if not ((run.path / runs.MANIFEST).is_file() and run.manifest.status == "finished"):
                     subprocess.train(run.recipe, run.path)
             finished[name] = runs_of_method
-        curve = _learning_curve(folder, plan, list(finished.values())) if plan.smallest else None
-    except (KeyboardInterrupt, TunesmithError):
-        say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}")
-        raise
     first = [runs_of_method[0] for runs_of_method in finished.values()]
     repeated = {name: runs_of_method for name, runs_of_method in finished.items() if len(runs_of_method) > 1}
     if repeated:
@@ -158,7 +156,23 @@ def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
         shown = dict(zip(finished, run_names.unique(first)[0], strict=True))
         named = {shown[name]: of_method for name, of_method in spread.items()}
         say(f"over {len(plan.seeds)} seeds:\n{repeats.table(named)}")
-    return _report(folder, first, curve=curve)
+    report = run_report.build(first, confidence_of(first[0].recipe))
+    if plan.smallest:
+        with _resumable(folder):
+            curve = _learning_curve(folder, plan, list(finished.values()))
+        crossings = [crossing.sentence(curve.train_rows) for crossing in curve.crossings]
+        report = replace(report, learning_curve=curve, verdict=" ".join([report.verdict, *crossings]))
+    return _written(folder, report)
+
+
+@contextmanager
+def _resumable(folder: Run) -> Iterator[None]:
+    """Say how to go on where training ends early."""
+    try:
+        yield
+    except (KeyboardInterrupt, TunesmithError):
+        say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}")
+        raise
 
 
 def _learning_curve(folder: Run, plan: ComparisonPlan, finished: Sequence[Sequence[Run]]) -> LearningCurveAudit:
@@ -210,13 +224,7 @@ def _rates(recipe: Recipe, overrides: Sequence[str]) -> CostRates | None:
     return changed.costs if overrides else None
 
 
-def _report(
-    folder: Run, finished: Sequence[Run], rates: CostRates | None = None, curve: LearningCurveAudit | None = None
-) -> Comparison:
-    report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
-    if curve:
-        crossings = [crossing.sentence(curve.train_rows) for crossing in curve.crossings]
-        report = replace(report, learning_curve=curve, verdict=" ".join([report.verdict, *crossings]))
+def _written(folder: Run, report: RunReport) -> Comparison:
     run_report.write_comparison(folder, report)
-    say(f"compared {counted(len(finished), 'run')} in {folder.path}")
+    say(f"compared {counted(len(report.methods), 'run')} in {folder.path}")
     return Comparison(folder.path, report)
