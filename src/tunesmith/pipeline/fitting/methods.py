@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Probe, Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import Splits
+from tunesmith.types import DataNote, Example, Splits
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tunesmith.prediction.classify import Encoder
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
@@ -151,19 +155,12 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
+        return ProbeFits(self._encoder(job.recipe))(job)
+
+    def refits(self, recipe: Recipe) -> ProbeFits:
         from tunesmith.prediction import classify
 
-        recipe, splits = job.recipe, job.splits
-        encoder = self._encoder(recipe)
-        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
-
-    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
-        from tunesmith.prediction import classify
-
-        encoder = classify.RememberingEncoder.of(self._encoder(recipe))  # every text is embedded once
-        return lambda job: classify.fit_probe(
-            encoder, job.splits.train, job.target, job.recipe.probe, job.recipe.linear, job.weights()
-        )
+        return ProbeFits(classify.RememberingEncoder.of(self._encoder(recipe)))
 
     def _encoder(self, recipe: Recipe) -> Encoder:
         from tunesmith.models import pretrained
@@ -180,6 +177,25 @@ class ProbeMethod(Method):
 
     def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
         return inspection.count_encoded(recipe, splits)
+
+
+@dataclass(frozen=True)
+class ProbeFits:
+    """Fits probes to jobs, all with one encoder."""
+
+    encoder: Encoder
+
+    def __call__(self, job: Job) -> TrainResult:
+        from tunesmith.prediction import classify
+
+        recipe, rows = job.recipe, job.splits.train
+        return classify.fit_probe(self.encoder, rows, job.target, recipe.probe, recipe.linear, job.weights())
+
+    def embed(self, examples: Sequence[Example], settings: Probe) -> tuple[NDArray[np.float64], list[DataNote]]:
+        """Return the embeddings of texts, N x D, and what the encoder's maximum length cut."""
+        from tunesmith.prediction import classify
+
+        return classify.embed(self.encoder, examples, settings)
 
 
 class FineTunedMethod(Method):
