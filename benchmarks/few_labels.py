@@ -31,7 +31,7 @@ DATA = {
 """Training and test rows, in the folder `--data`."""
 INTENTS = 20
 """Of CLINC150: the first ones of the alphabet."""
-MOST_TEST_ROWS = 2000
+MOST_TEST_ROWS = 1000
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t by degrees of freedom."""
 Rows = list[tuple[str, str]]

@@ -127,7 +127,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "labelled": table[:130],
         "few": table[:48],
         "new": table[:12],
-        "unlabelled": table[:12],
+        "unlabelled": table[60:],
         "pool": table[130:],
     }
     for name, content in tables.items():
@@ -234,6 +234,8 @@ def load_dataset(name: str, config: str | None = None, **options: object) -> dic
 def given(command: str, page: str) -> list[str]:
     """The words of a command: with a run of a kind that it takes, sizes of tiny splits, and services that are here."""
     found = words(re.sub(r"(validation_size|max_samples)=\d+", r"\1=12", command))
+    if found[0] == "compare" and "--learning-curve" in found:
+        found += ["--smallest", "2"]  # of a few rows
     answers = found[0] in ("chat", "judge", "merge") or {"gguf", "ollama"} & {*found}
     answers = answers or any(word.endswith(".json") for word in found)
     run = "runs/assistant" if answers else "runs/ag-news"

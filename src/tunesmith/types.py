@@ -77,8 +77,9 @@ class DuplicateIndex:
     """Of each pair, from the threshold to 1."""
 
 
-DuplicateGrade = Literal["exact", "normalised", "near"]
-"""How alike two texts are: equal; equal after all folds; or near-duplicates."""
+DuplicateGrade = Literal["exact", "normalised", "near", "paraphrase"]
+"""How alike two texts are: equal; equal after all folds; near-duplicates; or, what an audit may look for, similar in
+meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class RowCopy:
     copy_place: int
     grade: DuplicateGrade
     similarity: float
-    """Jaccard similarity; 1 of rows that are equal after all folds."""
+    """Jaccard similarity, 1 of rows that are equal after all folds; of paraphrases the cosine of their embeddings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,9 @@ def test_a_mode_must_suit_the_target() -> None:
     assert question.labels == ("0", "1", "2.5", "5")
     assert question.right_answers(Example("new", "x", value=4.0)) == ["5"]
     many = [Example(str(n), "x", value=n / 10) for n in range(51)]
-    with pytest.raises(DataError, match=r"(?s)too many different numbers.*found: 51.*encoder or endpoint"):
+    with pytest.raises(
+        DataError, match=r"(?s)too many different numbers.*found: 51.*linear, probe, encoder or endpoint"
+    ):
         about(Number(), "score", many)
     about(Number(), "score", many[1:])
 

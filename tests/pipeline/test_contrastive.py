@@ -143,5 +143,6 @@ def test_in_a_comparison_every_method_has_its_own_defaults(capsys: pytest.Captur
     assert contrastive.train.per_device_train_batch_size > tuned.train.per_device_train_batch_size
     assert (contrastive.evaluate.eval_strategy, tuned.evaluate.eval_strategy) == ("no", "epoch")
     assert {plan.model.max_length for plan in plans.values()} == {64}
-    back = dict(compare.plans([contrastive], [], ["encoder", METHOD]))
-    assert (back["encoder"].method, back["encoder-contrastive"]) == ("encoder", contrastive)
+    back = dict(compare.plans([contrastive], [], ["encoder:full", METHOD]))
+    assert back["encoder-contrastive"] == contrastive
+    assert back["encoder-full"].train == tuned.train.model_copy(update={"learning_rate": 5e-5})

@@ -34,6 +34,7 @@ class _Audit(Command):
         add_columns(parser)
         method = "method whose out-of-fold probabilities find wrong labels (default: probe)"
         parser.add_argument("--method", default="probe", help=method)
+        _add_paraphrases(parser)
         _add_labels(parser)
         _add_curve(parser)
         loss = "let the base model predict the responses to instructions, and name the odd ones"
@@ -61,6 +62,13 @@ class _Audit(Command):
         return 3 if args.strict and severe else None
 
 
+def _add_paraphrases(parser: argparse.ArgumentParser) -> None:
+    similar = "also look for rows that are similar in meaning, by the embeddings of probe"
+    parser.add_argument("--paraphrases", action="store_true", help=similar)
+    threshold = "cosine similarity from which they are (default: 0.9)"
+    parser.add_argument("--paraphrase-threshold", type=float, metavar="C", help=threshold)
+
+
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     gain = "also train without the rows whose labels look wrong, and test it"
     parser.add_argument("--cleaning-gain", action="store_true", help=gain)
@@ -86,12 +94,15 @@ def _audit(args: Args) -> Audit:
 
     if not args.learning_curve and (args.methods or args.seeds or args.smallest is not None):
         raise RecipeError("--methods, --seeds and --smallest are those of a learning curve", do="add --learning-curve")
+    if args.paraphrase_threshold is not None and not args.paraphrases:
+        raise RecipeError("--paraphrase-threshold is that of paraphrases", do="add --paraphrases")
     if args.resume:
         return audit(*source_of(args), output=args.output, resume=args.resume)
     return audit(
         *source_of(args),
         output=args.output,
         method=args.method,
+        paraphrases=args.paraphrases if args.paraphrase_threshold is None else args.paraphrase_threshold,
         learning_curve=args.learning_curve
         and CurveSettings(names_of(args.methods), numbers_of(args.seeds), args.smallest),
         unlabelled=args.unlabelled,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
@@ -143,7 +144,8 @@ class Evaluate(Section):
     """When to evaluate on the validation split, which metric selects the best model, and what the report shows."""
 
     eval_strategy: Annotated[Literal["epoch", "steps", "no"], BeforeValidator(no_as_text)] = "epoch"
-    """Evaluate on validation after each epoch, every `eval_steps` steps, or never."""
+    """Evaluate on validation after each epoch, every `eval_steps` steps, or never. Unless set, never for
+    `encoder:contrastive`: few validation rows would choose by chance."""
     eval_steps: Count = 100
     """Steps between evaluations where `eval_strategy` is `steps`."""
     eval_batches: Count | None = None
@@ -215,38 +217,25 @@ class Recipe(Section):
     judge: Judge = Judge()
     serve: Serve = Serve()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _dependent_defaults(cls, tree: Any) -> Any:
-        """Defaults that follow from other settings, where the recipe has none of its own."""
-        if not isinstance(tree, dict):
-            return tree
-        tree = dict(tree)
+    def _dependent_defaults(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Defaults that follow from other settings, where the recipe has none of its own.
+
+        They do not count as set: with another method, a recipe has that method's.
+        """
+        if not isinstance(written, dict):
+            return handler(written)
+        tree = dict(written)
         if tree.get("task") == "instruction":
             tree.setdefault("method", "generator")
-            _default(tree, "model", "max_length", 1024)
-            if _setting(tree, "data", "format") == "text":  # there are no prompts to answer
-                _default(tree, "prompt", "template", "plain")
-                _default(tree, "evaluate", "max_responses", 0)
-                _default(tree, "evaluate", "num_samples", 0)
-        if tree.get("task") == "regression":
-            _default(tree, "linear", "C", 1.0)
-        if (task := tree.get("task")) in DECIDING:
-            _default(tree, "evaluate", "metric_for_best_model", DECIDING[str(task)][0])
-        if tree.get("method") == "generator":
-            _default(tree, "model", "name_or_path", GENERATOR)
-            if generator := _setting(tree, "model", "generator"):
-                tree["model"]["name_or_path"] = generator
-            if _setting(tree, "prompt", "shots"):
-                _default(tree, "model", "max_length", 1024)
-        if tree.get("method") == CONTRASTIVE:
-            _default(tree, "train", "num_train_epochs", 8.0)
-            _default(tree, "train", "per_device_train_batch_size", 64)
-            _default(tree, "train", "warmup_ratio", 0.0)  # the first step of a warm-up has rate 0, and there are few
-            _default(tree, "evaluate", "eval_strategy", "no")
-        if _setting(tree, "adapter", "kind") in ("lora", "qlora"):
-            _default(tree, "train", "learning_rate", 2e-4)
-        return tree
+        derived = [pair for pair in _derived(tree) if _default(tree, *pair)]
+        if tree.get("method") == "generator" and (generator := _setting(tree, "model", "generator")):
+            tree["model"]["name_or_path"] = generator
+        recipe = handler(tree)
+        for section, name, _ in derived:
+            getattr(recipe, section).model_fields_set.discard(name)
+        return recipe
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -353,12 +342,42 @@ class Recipe(Section):
         return self
 
 
+def _derived(tree: Tree) -> Iterator[tuple[str, str, Any]]:
+    """Yield section, name and value of every default that follows from other settings."""
+    task, method = tree.get("task"), tree.get("method")
+    if task == "instruction":
+        yield "model", "max_length", 1024
+        if _setting(tree, "data", "format") == "text":  # there are no prompts to answer
+            yield "prompt", "template", "plain"
+            yield "evaluate", "max_responses", 0
+            yield "evaluate", "num_samples", 0
+    if task == "regression":
+        yield "linear", "C", 1.0
+    if task in DECIDING:
+        yield "evaluate", "metric_for_best_model", DECIDING[str(task)][0]
+    if method == "generator":
+        yield "model", "name_or_path", GENERATOR
+        if _setting(tree, "prompt", "shots"):
+            yield "model", "max_length", 1024
+    if method == CONTRASTIVE:
+        yield "train", "num_train_epochs", 12.0
+        yield "train", "per_device_train_batch_size", 64
+        yield "train", "learning_rate", 1e-4
+        yield "train", "warmup_ratio", 0.0  # the first step of a warm-up has rate 0, and there are few steps
+        yield "evaluate", "eval_strategy", "no"
+    if _setting(tree, "adapter", "kind") in ("lora", "qlora"):
+        yield "train", "learning_rate", 2e-4
+
+
 def _setting(tree: Tree, section: str, name: str) -> Any:
     inside = tree.get(section)
     return inside.get(name) if isinstance(inside, dict) else None
 
 
-def _default(tree: Tree, section: str, name: str, value: Any) -> None:
+def _default(tree: Tree, section: str, name: str, value: Any) -> bool:
+    """Set a setting that the tree does not have; returns whether it did."""
     inside = tree.get(section) or {}
-    if isinstance(inside, dict):
-        tree[section] = {name: value} | inside
+    if not isinstance(inside, dict) or name in inside:
+        return False
+    tree[section] = {**inside, name: value}
+    return True

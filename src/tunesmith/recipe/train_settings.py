@@ -13,19 +13,22 @@ class Train(Section):
     """Training of `encoder` and `generator`. Names and meanings are those of Hugging Face's TrainingArguments."""
 
     learning_rate: Positive = 5e-5
-    """Peak learning rate. Unless set, 2e-4 with an adapter. `lion` needs 3 to 10 times less than `adamw`."""
+    """Peak learning rate. Unless set, 2e-4 with an adapter, and 1e-4 of `encoder:contrastive`. `lion` needs 3 to 10
+    times less than `adamw`."""
     num_train_epochs: Annotated[float, Field(ge=0)] = 3.0
-    """Passes over the training split; fractions work. 0 leaves a `generator` untuned."""
+    """Passes over the training split; fractions work. 0 leaves a `generator` untuned. Unless set, 12 of
+    `encoder:contrastive`, within `max_pairs`."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps, whatever the epochs."""
     per_device_train_batch_size: Count = 16
-    """Examples of a step on one device; the step's total is this x accumulation x processes."""
+    """Examples of a step on one device; the step's total is this x accumulation x processes. Unless set, 64 of
+    `encoder:contrastive`, which compares all of a step with each other."""
     gradient_accumulation_steps: Count = 1
     """Multiplies the examples of a step."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "linear"
     """Shape of the learning rate after the warm-up."""
     warmup_ratio: Fraction = 0.1
-    """Share of the steps over which the learning rate rises from 0."""
+    """Share of the steps over which the learning rate rises from 0. Unless set, 0 of `encoder:contrastive`."""
     warmup_steps: Annotated[int, Field(ge=0), BOUNDED] | None = None
     """Number of these steps, instead of `warmup_ratio`."""
     optim: Literal["adamw", "adafactor", "lion", "adamw_8bit", "lion_8bit"] = "adamw"

@@ -29,6 +29,8 @@ class AuditPlan:
 
     method: str = "probe"
     """Gives the probabilities by which wrong labels, and rows to label, are found; as in `compare --methods`."""
+    paraphrases: float | None = None
+    """The cosine similarity from which rows are similar in meaning; None where that is not looked for."""
     learning_curve: CurveSettings | None = None
     unlabelled: str | None = None
     """Rows of which `next_rows` are chosen to be labelled next."""
@@ -47,6 +49,7 @@ class AuditOptions(TypedDict, total=False):
     """What may be asked of `audit` by name: the fields of a plan, some of them in other forms too."""
 
     method: str
+    paraphrases: bool | float
     learning_curve: bool | CurveSettings
     unlabelled: object
     next_rows: int

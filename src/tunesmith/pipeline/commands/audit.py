@@ -19,6 +19,7 @@ from tunesmith.pipeline.audit_sections import (
     duplicate_section,
     label_section,
     learning_curve_section,
+    paraphrase_section,
     text_section,
 )
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditOptions, AuditPlan, CurveSettings
@@ -32,6 +33,7 @@ from tunesmith.runs import Run
 
 SECTIONS = {
     "duplicates": duplicate_section.audit,
+    "paraphrases": paraphrase_section.audit,
     "labels": label_section.audit,
     "texts": text_section.audit,
     "conversations": conversation_section.audit,
@@ -54,7 +56,8 @@ def audit(
     folder instead of one under `output_dir`. resume: instead of a source, the folder of an audit that was stopped; what
     was trained for its learning curve is kept.
 
-    options: `method` (default: `probe`) gives the probabilities by which wrong labels, and rows to label, are found;
+    options: `paraphrases` looks for rows that are similar in meaning, from a cosine similarity of 0.9 or the one given;
+    `method` (default: `probe`) gives the probabilities by which wrong labels, and rows to label, are found;
     `learning_curve` trains on growing parts of the data; of the rows `unlabelled` (path, name, or table), `next_rows`
     are chosen to be labelled next; `cleaning_gain` also trains without the rows whose labels look wrong, and tests
     whether that helps; `review_jsonl` writes the review file as JSON Lines too; `loss_outliers` lets the base model of
@@ -79,6 +82,7 @@ def _planned(options: AuditOptions) -> AuditPlan:
     curve, pool = options.get("learning_curve", False), options.get("unlabelled")
     given = {
         **options,
+        "paraphrases": paraphrase_section.threshold_of(options.get("paraphrases", False)),
         "learning_curve": CurveSettings() if curve is True else curve or None,
         "unlabelled": None if pool is None else str(in_memory.kept_path(pool)),
     }

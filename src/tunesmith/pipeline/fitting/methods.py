@@ -19,6 +19,7 @@ from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.method_interface import Method, learns
+from tunesmith.pipeline.fitting.probe_fits import ProbeFits
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
 from tunesmith.recipe import Endpoint, Prompt, Recipe
 from tunesmith.reporting.format import counted
@@ -89,19 +90,12 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
-        from tunesmith.prediction import classify
-
-        recipe, splits = job.recipe, job.splits
-        encoder = self._encoder(recipe)
-        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+        return ProbeFits(self._encoder(job.recipe))(job)
 
     def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
         from tunesmith.prediction import classify
 
-        encoder = classify.RememberingEncoder.of(self._encoder(recipe))  # every text is embedded once
-        return lambda job: classify.fit_probe(
-            encoder, job.splits.train, job.target, job.recipe.probe, job.recipe.linear, job.weights()
-        )
+        return ProbeFits(classify.RememberingEncoder.of(self._encoder(recipe)))
 
     def _encoder(self, recipe: Recipe) -> Encoder:
         from tunesmith.prediction import classify
