@@ -24,6 +24,7 @@ from tunesmith.auditing.label_errors import LabelPredictions
 from tunesmith.data import annotator_votes, dataset
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import out_of_fold
+from tunesmith.pipeline.part_training import PartTrainer
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.types import Splits
@@ -67,7 +68,7 @@ def main() -> None:
     recipe = recipes.load({}, [*whole, *votes, *args.settings])
     splits = read_splits(recipe)
     splits, wrong_N = planted(splits, args.plant, args.next) if args.plant else (splits, known(recipe, splits, args))
-    predicted = out_of_fold.predict(recipe, splits, args.method)
+    predicted = out_of_fold.predict(PartTrainer.of(recipe, splits, args.method))
     probabilities_NK = np.array([prediction.probabilities for prediction in predicted.train])
     given_N = np.array(predicted.target.encode(splits.train), dtype=np.intp)
     rows = LabelPredictions(probabilities_NK, given_N, np.ones(len(given_N), dtype=bool))

@@ -24,6 +24,7 @@ import torch
 import transformers
 from measure import machine_rate, spread
 
+from tunesmith.console import silence
 from tunesmith.data.label_questions import LabelQuestion
 from tunesmith.data.prompts import ChatEncoder
 from tunesmith.evaluation.intervals import wilson
@@ -54,7 +55,8 @@ class Sides:
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of the questions."""
-        return self.ours._prompts(examples, log=False)
+        with silence():
+            return self.ours._prompts(examples)
 
     def score(self, examples: Sequence[Example]) -> Answers:
         return [prediction.label for prediction in self.ours.predict(examples)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,22 @@ from typing import Any
 import numpy as np
 
 from tunesmith import recipe as recipes
-from tunesmith.auditing import active_labelling, learning_curves
-from tunesmith.auditing.learning_curves import CurveMetric, MeasuredCurve
+from tunesmith.auditing import active_labelling
 from tunesmith.console import silence
 from tunesmith.data import nested_subsets
-from tunesmith.evaluation.intervals import Confidence
+from tunesmith.pipeline import curve_training, held_out
 from tunesmith.pipeline.audit_sections import active_labelling_section
-from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditPlan
-from tunesmith.pipeline.audit_sections.learning_curve_section import PartScores, Scorer
-from tunesmith.pipeline.fitting import methods, text_features
-from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
-from tunesmith.protocols import TextPredictor, TrainResult
+from tunesmith.pipeline.fitting import text_features
+from tunesmith.pipeline.part_training import PartTrainer
+from tunesmith.pipeline.task_table import TASKS, read_splits
+from tunesmith.protocols import TextPredictor
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.types import Example, Splits
+from tunesmith.types import Example
 
-ACCURACY = CurveMetric("accuracy", "accuracy", higher_is_better=True)
 MODEL = "pypi:all-minilm-l6-v2"
-CONFIDENCE = Confidence(resamples=1000)
 SEEDS = (1, 2, 3)
 STEP = 100
-Fit = Callable[[Any], TrainResult]
 
 
 @dataclass(frozen=True)
@@ -71,57 +66,40 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args()
     words = [f"data.train={args.train}", f"data.test={args.test}", f"model.name_or_path={args.model}"]
-    words += ["split.validation_size=0", *args.settings]
+    words += ["split.validation_size=0", "bootstrap_samples=1000", *args.settings]
     found: list[Any] = []
     for name in args.methods.split(","):
         recipe = recipes.load({}, [*words, f"method={name}"])
         with silence():
             splits = read_splits(recipe)
-        method = methods.find(recipe)
-        method.prepare(recipe)
-        fit = method.refits(recipe)
+        trainer = PartTrainer.of(recipe, splits, name)
         if args.what == "curve":
-            trials = list(_trials(recipe, splits, fit, args))
+            trials = list(_trials(trainer, args))
             found += [vars(trial) for trial in trials]
             _show_trials(trials)
         else:
-            found += _show_labelling(name, recipe, splits, fit, args)
+            found += _show_labelling(name, trainer, args)
     if args.output:
         args.output.write_text(json.dumps(found, indent=1))
 
 
-def _trials(recipe: Recipe, splits: Splits, fit: Fit, args: argparse.Namespace) -> Iterator[Trial]:
+def _trials(trainer: PartTrainer, args: argparse.Namespace) -> Iterator[Trial]:
     for share in map(float, args.shares.split(",")):
         for repeat in range(args.repeats):
-            yield _trial(recipe, splits, fit, round(share * len(splits.train)), repeat)
+            yield _trial(trainer, round(share * len(trainer.splits.train)), repeat)
 
 
-def _trial(recipe: Recipe, splits: Splits, fit: Fit, whole: int, repeat: int) -> Trial:
-    strata = TASKS[recipe.task].reader.strata
-    drawn = nested_subsets.order(splits.train, 1000 + repeat, strata)
-    half = tuple(splits.train[n] for n in drawn.first(whole // 2))
+def _trial(trainer: PartTrainer, whole: int, repeat: int) -> Trial:
+    recipe, splits = trainer.recipe, trainer.splits
+    drawn = nested_subsets.order(splits.train, 1000 + repeat, TASKS[recipe.task].reader.strata)
+    half = replace(splits, train=tuple(splits.train[n] for n in drawn.first(whole // 2)))
     with tempfile.TemporaryDirectory() as scratch, silence():
-        folder = Run(Path(scratch))
-        data = AuditInput(recipe, replace(splits, train=half), folder, AuditPlan(method=recipe.method))
-        scorer = Scorer(data, recipe, fit, folder)
-        orders = {seed: nested_subsets.order(half, seed, strata) for seed in SEEDS}
-        sizes = learning_curves.sizes(len(half), max(order.covering for order in orders.values()))
-        parts: dict[tuple[int, int], PartScores] = {}
-        for size in sizes:
-            for seed in SEEDS if size < len(half) else SEEDS[:1]:
-                parts[size, seed] = scorer.score(orders[seed].first(size), size, seed, folder, CONFIDENCE)
-        known = [size for size in sizes if all(part.score is not None for (of, _), part in parts.items() if of == size)]
-        table = [[parts.get((size, seed), parts[size, SEEDS[0]]) for size in known] for seed in SEEDS]
-        curve = MeasuredCurve(
-            method=recipe.method,
-            rows=tuple(known),
-            scores=np.array([[part.score for part in line] for line in table], dtype=np.float64),
-            resampled=np.array([[part.resampled for part in line] for line in table]),
-        )
-        (said,) = learning_curves.audit_curves([curve], ACCURACY, len(splits.test), SEEDS, CONFIDENCE).methods
-        everything = replace(data, splits=splits)
-        real = Scorer(everything, recipe, fit, folder).score(drawn.first(whole), whole, 0, folder, CONFIDENCE).score
-    if said.gain is None or real is None:
+        planned = curve_training.plan({recipe.method: recipe}, half, SEEDS)
+        curve = curve_training.measure(planned, half, Run(Path(scratch)), lambda _: replace(trainer, splits=half))
+        everything = trainer.train([splits.train[n] for n in drawn.first(whole)])
+        real = float(np.mean([row.label == row.gold for row in held_out.predict(everything, splits.test)]))
+    (said,) = curve.methods
+    if said.gain is None:
         return Trial(recipe.method, whole, said=False)
     band, before = said.band[-1].score, said.points[-1].score.value
     return Trial(
@@ -152,18 +130,14 @@ def _show_trials(trials: Sequence[Trial]) -> None:
         )
 
 
-def _labelling(
-    kind: str, recipe: Recipe, splits: Splits, fit: Fit, most: int, seed: int
-) -> Iterator[tuple[int, float]]:
+def _labelling(kind: str, trainer: PartTrainer, most: int, seed: int) -> Iterator[tuple[int, float]]:
     """Yield labels and accuracy: from STEP rows at random on, STEP more at a time."""
-    draw = np.random.default_rng(seed)
+    recipe, splits, draw = trainer.recipe, trainer.splits, np.random.default_rng(seed)
     order = nested_subsets.order(splits.train, 1000 + seed, TASKS[recipe.task].reader.strata)
     labelled = order.first(STEP)
-    with tempfile.TemporaryDirectory() as scratch, silence():
+    with silence():
         while True:
-            train = tuple(splits.train[n] for n in labelled)
-            job = job_of(recipe, replace(splits, train=train), Run(Path(scratch)))
-            predictor = fit(job).text_predictor
+            predictor = trainer.train([splits.train[n] for n in labelled], decide=False)
             rows = predictor.predict(splits.test)
             right = [row.label == example.label for row, example in zip(rows, splits.test, strict=True)]
             yield len(labelled), float(np.mean(right))
@@ -191,13 +165,11 @@ def _chosen(
     return active_labelling.choose(errors_NK[pool], features[pool], STEP, seed)
 
 
-def _show_labelling(
-    name: str, recipe: Recipe, splits: Splits, fit: Fit, args: argparse.Namespace
-) -> list[dict[str, Any]]:
+def _show_labelling(name: str, trainer: PartTrainer, args: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     curves = {}
     for kind in ("random", "margin", "chosen"):
-        lines = [list(_labelling(kind, recipe, splits, fit, args.labels, seed)) for seed in range(args.repeats)]
+        lines = [list(_labelling(kind, trainer, args.labels, seed)) for seed in range(args.repeats)]
         curves[kind] = np.array([[score for _, score in line] for line in lines])
         counts = [count for count, _ in lines[0]]
         found.append({"method": name, "kind": kind, "labels": counts, "scores": curves[kind].tolist()})

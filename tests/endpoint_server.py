@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,10 +44,14 @@ Act = Callable[[Request], Any]
 
 @dataclass
 class Server:
-    """The requests so far, and where to ask. Words: `hang`, `cut` (half a body), `drop` (no answer), `drip`."""
+    """The requests so far, and where to ask.
+
+    Words: `hang`, `cut` (half a body), `drip`, and two without an answer: `drop` and `reset`.
+    """
 
     url: str
     requests: list[Request] = field(default_factory=list)
+    connections: int = 0
     highest: int = 0
     """Most requests at one time."""
     active: int = 0
@@ -54,19 +60,30 @@ class Server:
 
 def completion(text: str | None, finish: str = "stop", **message: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    usage = {"prompt_tokens": 100, "completion_tokens": 7}
-    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    return response(choice)
+
+
+def response(choice: dict[str, Any], prompt: int = 100, written: int = 7, **more: Any) -> bytes:
+    """A chat completion with one choice."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": written}
+    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage, **more}).encode()
 
 
 @contextmanager
-def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
-    """An endpoint whose replies come from `act`."""
+def serving(act: Act, delay: float = 0.0, hang: float = 1.5) -> Iterator[Server]:
+    """An endpoint whose replies come from `act`, after `delay` seconds. hang: seconds that the word stands for."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: Any) -> None:
             pass
+
+        def setup(self) -> None:
+            super().setup()
+            with server.lock:
+                server.connections += 1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -85,12 +102,15 @@ def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
                     server.active -= 1
 
         def _answer(self, said: Any) -> None:
-            if said == "drop":
+            if said in ("drop", "reset"):
+                if said == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
                 self.connection.close()
                 return
             if said == "hang":
-                time.sleep(1.5)
+                time.sleep(hang)
+                self.close_connection = True
                 return
             status, headers, body = said if isinstance(said, tuple) else (200, {}, said)
             whole = completion(body) if isinstance(body, str) and body not in ("cut", "drip") else body
@@ -116,7 +136,13 @@ def serving(act: Act, delay: float = 0.0) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(whole)
 
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Web(ThreadingHTTPServer):
+        request_queue_size = 128
+
+        def handle_error(self, *_: Any) -> None:
+            """Say nothing of clients that went away."""
+
+    web = Web(("127.0.0.1", 0), Handler)
     server = Server(f"http://127.0.0.1:{web.server_address[1]}/v1")
     thread = threading.Thread(target=web.serve_forever, daemon=True)
     thread.start()

@@ -97,3 +97,20 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_then(
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     assert list(console.track("abc", "reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == "reading: 2/3 (6 s left)\n"
+
+
+def test_progress_without_a_total_or_with_one_that_changes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for total in (None, 100):
+        clock = iter([0.0, 10.0, 20.0])
+        monkeypatch.setattr("time.monotonic", lambda clock=clock: next(clock))
+        with console.meter("asking", total) as show:
+            show(4, "0.4/s")
+            show(8, "0.4/s", 16)
+    assert capsys.readouterr().err.splitlines() == [
+        "asking: 4 0.4/s",
+        "asking: 8/16 0.4/s (20 s left)",
+        "asking: 4/100 0.4/s (240 s left)",
+        "asking: 8/16 0.4/s (20 s left)",
+    ]

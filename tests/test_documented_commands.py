@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import tunesmith
 from tests import tiny
-from tests.endpoint_server import serving
+from tests.endpoint_server import Request, serving
 from tunesmith import assets, cli, recipe as recipes
 from tunesmith.pipeline.commands import train as training
 from tunesmith.pipeline.fitting import subprocess
@@ -98,7 +98,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented")
     models = {name: folder / "models" / name for name in MODELS.values()}
     for name, path in models.items():
-        (tiny.generator if name in ("llama", "gpt_neox") else tiny.model)(name, path)
+        if name in ("llama", "gpt_neox"):
+            tiny.generator(name, path, max_position_embeddings=1024)  # of bytes, of which prompts have many
+        else:
+            tiny.model(name, path)
     place = folder / "place"
     for name in (name for name in MODELS if not name.startswith("pypi:")):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for text, label in more
     ]
-    tables = {"reviews": table[:130], "new": table[:12], "unlabelled": table[:12], "pool": table[130:]}
+    tables = {
+        "reviews": table[:130],
+        "labelled": table[:130],
+        "few": table[:48],
+        "new": table[:12],
+        "unlabelled": table[60:],
+        "pool": table[130:],
+    }
     for name, content in tables.items():
         Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
     Dataset.from_list([{"text": text, "label": f"{label}|any"} for text, label in rows]).to_csv(
@@ -199,10 +209,17 @@ def place(
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(server, "run", lambda *_: None)
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n/exit\n"))
-    with serving(lambda _: "Score: 50") as judge:
-        for name, value in (("TUNESMITH_JUDGE_URL", judge.url), ("OPENAI_API_KEY", "sk-secret")):
+    with serving(lambda _: "Score: 50") as judge, serving(label) as endpoint:
+        urls = {"TUNESMITH_JUDGE_URL": judge.url, "TUNESMITH_ENDPOINT_URL": endpoint.url}
+        for name, value in (urls | {"OPENAI_API_KEY": "sk-secret"}).items():
             monkeypatch.setenv(name, value)
         yield place
+
+
+def label(request: Request) -> str:
+    """A label of reviews.csv, as a model that is mostly right."""
+    words_of_text = request.block("TEXT").split()
+    return max(tiny.WORDS, key=lambda name: sum(word in tiny.WORDS[name] for word in words_of_text))
 
 
 def load_dataset(name: str, config: str | None = None, **options: object) -> dict[str, Dataset]:
@@ -217,14 +234,17 @@ def load_dataset(name: str, config: str | None = None, **options: object) -> dic
 def given(command: str, page: str) -> list[str]:
     """The words of a command: with a run of a kind that it takes, sizes of tiny splits, and services that are here."""
     found = words(re.sub(r"(validation_size|max_samples)=\d+", r"\1=12", command))
+    if found[0] == "compare" and "--learning-curve" in found:
+        found += ["--smallest", "2"]  # of a few rows
     answers = found[0] in ("chat", "judge", "merge") or {"gguf", "ollama"} & {*found}
     answers = answers or any(word.endswith(".json") for word in found)
     run = "runs/assistant" if answers else "runs/ag-news"
     found = [run if word == "RUN" and found[n - 1] != "--run-dir" else word for n, word in enumerate(found)]
     found = ["chat.yaml" if word == "recipe.yaml" and page == "generators.md" else word for word in found]
-    if "--url" in found:
-        del found[found.index("--url") : found.index("--url") + 2]
+    for option in {"--url", "--endpoint.url"} & {*found}:
+        del found[found.index(option) : found.index(option) + 2]
     found += ["validation_size=12", "max_samples=12"] if "recipes/" in command else []
+    found += ["--smallest", "2"] if "--learning-curve" in found and found[0] == "compare" else []
     return found + {"serve": ["port=0"], "sweep": ["--trials", "1"]}.get(found[0], [])
 
 

@@ -18,6 +18,7 @@ _HOMES = {
     "chat": "tunesmith.pipeline.commands.chat",
     "check": "tunesmith.pipeline.commands.check",
     "compare": "tunesmith.pipeline.commands.compare",
+    "distill": "tunesmith.pipeline.commands.distill",
     "doctor": "tunesmith.pipeline.commands.doctor",
     "evaluate": "tunesmith.pipeline.commands.evaluate",
     "explain": "tunesmith.pipeline.commands.explain",

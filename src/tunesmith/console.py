@@ -35,8 +35,8 @@ _silent = ContextVar("silent", default=False)
 class Meter(Protocol):
     """A running progress display."""
 
-    def __call__(self, done: int, text: str = "") -> None:
-        """Show that `done` units of work are finished, with a few figures beside them."""
+    def __call__(self, done: int, text: str = "", total: int | None = None) -> None:
+        """Show that `done` units of work are finished, with a few figures beside them. total: where it has changed."""
         ...
 
 
@@ -134,8 +134,8 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 
 
 @contextmanager
-def meter(title: str, total: int) -> Iterator[Meter]:
-    """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds."""
+def meter(title: str, total: int | None) -> Iterator[Meter]:
+    """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds. total: None if unknown."""
     if can_draw() and logger.level <= logging.INFO and not _silent.get():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -149,17 +149,18 @@ def meter(title: str, total: int) -> Iterator[Meter]:
         beside = TextColumn("{task.fields[text]}", markup=False)
         with Progress(*columns, beside, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(printable(title), total=total, text="")
-            yield lambda done, text="": bar.update(task, completed=done, text=printable(text))
+            yield lambda done, text="", total=None: bar.update(task, total=total, completed=done, text=printable(text))
         return
     start = shown = time.monotonic()
 
-    def show(done: int, text: str = "") -> None:
+    def show(done: int, text: str = "", total: int | None = total) -> None:
         nonlocal shown
         now = time.monotonic()
         if now - shown >= SECONDS_BETWEEN_LINES:
             shown = now
-            left = (now - start) / done * (total - done) if done else 0.0
-            say(f"{title}: {done}/{total} {text} ({left:.0f} s left)".replace("  ", " "))
+            left = (now - start) / done * (total - done) if done and total else 0.0
+            of, left_text = (f"/{total}", f" ({left:.0f} s left)") if total else ("", "")
+            say(f"{title}: {done}{of} {text}{left_text}".replace("  ", " "))
 
     yield show
 

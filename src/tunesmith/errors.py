@@ -9,7 +9,6 @@
     ├── RunError          a run directory is missing, damaged, or not comparable
     ├── FileError         the system refuses a file: a full disk, a permission, a name that is too long
     ├── EndpointError     an endpoint cannot be reached, or refuses
-    │   └── JudgeError    judging stopped because of it
     ├── MissingExtra      an optional package is not installed
     └── Interrupted       a signal ended training; a checkpoint was written
 
@@ -87,10 +86,6 @@ class FileError(TunesmithError):
 
 class EndpointError(TunesmithError):
     """An endpoint cannot be reached, or refuses; replies that came before are kept in its journal."""
-
-
-class JudgeError(EndpointError):
-    """Judging stopped because its endpoint cannot go on; the verdicts so far are kept."""
 
 
 class MissingExtra(TunesmithError):

@@ -19,6 +19,26 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointCosts:
+    """What the predictions of the test split by an endpoint took, in whichever run they were asked for."""
+
+    model: str
+    """Which model answered, as the server names it; several are separated by commas."""
+    requests: int
+    """HTTP requests, retries among them."""
+    reused: int
+    """Replies that an earlier run had been given already."""
+    prompt_tokens: int
+    completion_tokens: int
+    price: float | None
+    """What these tokens cost at `endpoint.prices`; None where those are unknown."""
+    waited: float
+    """Seconds between attempts, such as those that a rate limit asks for, over all requests."""
+    latency: tuple[float, float, float]
+    """The median, and the 95th and 99th percentile, of the seconds that a reply took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What a training cost. The base model, which was not trained, has parameters alone."""
 
@@ -32,6 +52,8 @@ class Costs:
     trainable: int
     size_mb: float | None
     """Of the folder `model/`."""
+    endpoint: EndpointCosts | None = omitted_if_none()
+    """Of a model behind an endpoint."""
 
 
 UNKNOWN_COSTS = Costs(

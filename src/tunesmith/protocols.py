@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.label_questions import LabelQuestion
 from tunesmith.data.prompts import ChatEncoder, Conversation, Ids
+from tunesmith.data.shots import Shots
 from tunesmith.manifest import TrainingNotes
 from tunesmith.recipe import Generate, Probe
 from tunesmith.tasks.text_targets import Target
@@ -56,7 +57,7 @@ class TextPredictor(Protocol):
     def predict(self, examples: Sequence[Example]) -> list[Any]:
         """Return one prediction per example, in the order given: a `Prediction`, or a `ValuePrediction`.
 
-        Labels of the examples are ignored.
+        Labels of the examples are ignored. Predicted labels may have no probabilities (`Prediction.probabilities`).
         """
 
     def count_tokens(self, example: Example) -> int:
@@ -119,7 +120,10 @@ class TextGenerator(Protocol):
         """
 
     def losses(self, names: Sequence[str], conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number."""
+        """Return, for each conversation, the cross-entropy of its answers' tokens (nats, summed) and their number.
+
+        Empty where the model does not say how probable a text is.
+        """
 
     def save(self, folder: Path) -> None:
         """Write everything that generation needs into `folder`."""
@@ -147,6 +151,8 @@ class ChatSpec:
     """Texts that end an answer."""
     question: LabelQuestion | None = None
     """What a classifier asks about each text."""
+    shots: Shots = Shots()
+    """What a classifier shows before that."""
 
 
 @dataclass(frozen=True, slots=True)

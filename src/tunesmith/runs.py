@@ -307,6 +307,11 @@ def listing(output_dir: str | Path) -> list[Run]:
     return [Run(folder) for folder in sorted(folders | damaged)]
 
 
+def folder_name(method: str) -> str:
+    """Return the folder of a method's run in a comparison: `generator-lora`, `endpoint-llama3-8b`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", method).strip("-.")
+
+
 def data_name(source: str) -> str:
     """Return what a run or a page is called after its data: `reviews.csv`, `bbc-news`."""
     return Path(source.removeprefix("pypi:")).name

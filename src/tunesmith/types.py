@@ -18,6 +18,8 @@ class Message:
     content: str
     input: str = ""
     """What an instruction is about, where the data keeps it apart, as Alpaca does."""
+    learned: bool = field(default=True, compare=False)
+    """Whether training learns it, where it is an answer; not so in an example that a prompt shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,9 @@ class DuplicateIndex:
     """Of each pair, from the threshold to 1."""
 
 
-DuplicateGrade = Literal["exact", "normalised", "near"]
-"""How alike two texts are: equal; equal after all folds; or near-duplicates."""
+DuplicateGrade = Literal["exact", "normalised", "near", "paraphrase"]
+"""How alike two texts are: equal; equal after all folds; near-duplicates; or, what an audit may look for, similar in
+meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class RowCopy:
     copy_place: int
     grade: DuplicateGrade
     similarity: float
-    """Jaccard similarity; 1 of rows that are equal after all folds."""
+    """Jaccard similarity, 1 of rows that are equal after all folds; of paraphrases the cosine of their embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class DataSummary:
     changes: tuple[DataNote, ...]
     label_values: tuple[float, ...] | None = omitted_if_none()
     """The number of each label, rising, where labels have an order."""
+    published: bool | None = omitted_if_none()
+    """True for an asset or a data set on a hub, which others may have trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,11 @@ class Prediction:
     id: str
     label: str
     probabilities: Sequence[float]
-    """One per label, in the order of `SingleLabel.labels`; they sum to 1. Kept as an array of 8 bytes each."""
+    """One per label, in the order of `SingleLabel.labels`; they sum to 1. Kept as an array of 8 bytes each.
+
+    Empty where the predictor has none, as a generator that writes its answers. Scores that need probabilities are left
+    out where any row lacks them; of a predictor that has them, an answer that is no label has equal ones.
+    """
     abstained: bool | None = field(default=None, kw_only=True, metadata=OMITTED)
     """Whether the probabilities are too close for an answer, where `decide.abstain` is set."""
     label_set: tuple[str, ...] | None = field(default=None, kw_only=True, metadata=OMITTED)
@@ -216,7 +225,10 @@ class MultilabelPrediction:
     id: str
     labels: tuple[str, ...]
     probabilities: Sequence[float]
-    """That each label applies, in the order of `MultiLabel.labels`. Kept as an array of 8 bytes each."""
+    """That each label applies, in the order of `MultiLabel.labels`. Kept as an array of 8 bytes each.
+
+    Empty where the predictor has none, as those of a `Prediction`.
+    """
 
     def __post_init__(self) -> None:
         if not isinstance(self.probabilities, array):

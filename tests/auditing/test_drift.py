@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
 
+from tests.random_texts import text
 from tunesmith.auditing import drift
+from tunesmith.data import near_duplicates
 from tunesmith.types import Example
 
 WORDS = [f"word{n}" for n in range(300)]
@@ -83,6 +86,53 @@ def test_words_of_second_texts_are_marked() -> None:
     assert (result.words[0].word, result.words[0].second) == ("new", True)
 
 
+def versions(texts: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return a random split of texts, a third of which has 6 versions; all of one text lie on one side."""
+    draw = random.Random(f"versions {seed}")
+    sets: tuple[list[Example], list[Example]] = ([], [])
+    for number in range(texts):
+        whole = text(1000 * seed + number, 12)
+        copies = [f"{whole} {text(number + n, 1)}" for n in range(6)] if draw.random() < 1 / 3 else [whole]
+        sets[draw.random() < 0.3].extend(Example(f"{number}.{n}", copy) for n, copy in enumerate(copies))
+    return sets
+
+
+def test_near_duplicates_on_one_side_do_not_tell_a_random_split_apart() -> None:
+    """Of 20 splits 4 or more have a probability below 0.002. Taken for different texts the versions give each away."""
+    splits = [versions(120, seed) for seed in range(20)]
+    alone = [drift.compare(("a", "b"), *sets, seed=1) for sets in splits[:5]]
+    assert all(result is not None and result.detected for result in alone)
+    together = [drift.compare(("a", "b"), *sets, seed=1, index=near_duplicates.find(sets, 0.7)) for sets in splits]
+    assert sum(result is not None and result.detected for result in together) < 4
+    assert 0.46 < np.mean([result.auc.value for result in together if result is not None]) < 0.54
+
+
+def test_groups_are_compared_as_one() -> None:
+    """Each group has a word of its own: of groups that were not learned from, nothing can be known."""
+    texts = [
+        [Example(f"{row.id}.{group}", f"{row.text} group{group}", group=f"{group}") for row in rows(10, group)]
+        for group in range(40)
+    ]
+    first, second = list(chain(*texts[:28])), list(chain(*texts[28:]))
+    result = drift.compare(("a", "b"), first, second, seed=1)
+    assert result is not None
+    assert not result.detected
+
+
+def test_the_variance_of_rows_in_units_is_that_of_resampled_units() -> None:
+    draw = np.random.default_rng(0)
+    unit = np.repeat(np.arange(60), draw.integers(1, 6, size=60))
+    gold = (np.arange(60) % 3 == 0)[unit].astype(np.intp)
+    scores = draw.normal(size=60)[unit] + 0.3 * draw.normal(size=len(unit))
+    _, variance = drift.auc(scores, gold, unit)
+    values = []
+    for _ in range(2000):
+        drawn = np.concatenate([np.flatnonzero(unit == u) for u in draw.integers(60, size=60)])
+        values.append(drift.auc(scores[drawn], gold[drawn], drawn)[0])
+    assert variance == pytest.approx(np.var(values), rel=0.2)
+    assert drift.auc(scores, gold, np.arange(len(unit)))[1] < variance / 2
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_auc_and_its_variance_are_those_of_all_pairs(ties: bool) -> None:
     draw = np.random.default_rng(0)
@@ -90,7 +140,7 @@ def test_auc_and_its_variance_are_those_of_all_pairs(ties: bool) -> None:
     gold = (draw.random(60) < 0.4).astype(np.intp)
     positive, negative = scores[gold == 1], scores[gold == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
-    value, variance = drift.auc(scores, gold)
+    value, variance = drift.auc(scores, gold, np.arange(60))
     assert value == pytest.approx(wins.mean())
     expected = np.var(wins.mean(1), ddof=1) / len(positive) + np.var(wins.mean(0), ddof=1) / len(negative)
     assert variance == pytest.approx(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from tunesmith.auditing import learning_curves, power_law
-from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, MeasuredCurve
-from tunesmith.evaluation.intervals import Confidence
+from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, MeasuredCurve, MeasuredLevel
+from tunesmith.evaluation.intervals import Confidence, Estimate
 
 ACCURACY = CurveMetric("accuracy", "accuracy", higher_is_better=True)
 SEEDS = (1, 2, 3)
@@ -47,7 +48,7 @@ def curve(law: Law, rows: int, seed: int, method: str = "linear") -> tuple[Measu
     return MeasuredCurve(method, sizes, scores, resampled), float(later)
 
 
-def audited(*curves: MeasuredCurve, metric: CurveMetric = ACCURACY) -> LearningCurveAudit:
+def audited(*curves: MeasuredCurve | MeasuredLevel, metric: CurveMetric = ACCURACY) -> LearningCurveAudit:
     return learning_curves.audit_curves(curves, metric, TEST_ROWS, SEEDS, Confidence(0.95, DRAWS, 42))
 
 
@@ -102,11 +103,65 @@ def test_where_methods_cross() -> None:
     (crossing,) = audit.crossings
     assert (crossing.method, crossing.overtaken) == ("encoder", "linear")
     assert crossing.rows.low <= 1000 <= crossing.rows.high
-    assert crossing.rows.high < 2500
+    assert crossing.rows.high < 8000
     headline = audit.findings[-1].headline
     assert headline.startswith("encoder overtakes linear at about ")
     assert audited(steep, flat).crossings[0].method == "encoder"
     assert audited(flat, flat).crossings == ()
+
+
+def level(error: float, seed: int = 7, method: str = "endpoint:small") -> MeasuredLevel:
+    """The accuracy of a method with this error on the same test rows."""
+    draws_BN = np.random.default_rng(0).integers(TEST_ROWS, size=(DRAWS, TEST_ROWS))
+    right_N = np.random.default_rng(seed).permutation(TEST_ROWS) >= round(error * TEST_ROWS)
+    return MeasuredLevel(method, float(right_N.mean()), right_N[draws_BN].mean(axis=1))
+
+
+def test_where_a_method_overtakes_one_that_learns_nothing() -> None:
+    """The errors are equal at 294 rows."""
+    audits = [audited(level(0.15), curve(lambda n: 0.08 + 1.2 * n**-0.5, 4000, seed)[0]) for seed in range(14)]
+    crossings = [crossing for audit in audits for crossing in audit.crossings]
+    assert len(crossings) >= 11
+    assert {(crossing.method, crossing.overtaken) for crossing in crossings} == {("linear", "endpoint:small")}
+    assert sum(crossing.rows.low <= 294 <= crossing.rows.high for crossing in crossings) >= len(crossings) - 1
+    assert np.median([crossing.rows.value for crossing in crossings]) == pytest.approx(294, rel=0.2)
+    first = audits[0]
+    assert first.methods[0].level == Estimate.of(0.85, level(0.15).resampled, 0.95)
+    assert first.methods[0].points == ()
+    assert (first.train_rows, len(first.gains)) == (4000, 1)
+
+
+def test_methods_cross_where_no_law_holds() -> None:
+    """The first is better from 700 rows on, at once: between 500 and 1,000, the sizes beside."""
+    for seed in range(5):
+        audit = audited(curve(lambda n: 0.35 - 0.25 * (n > 700), 4000, seed)[0], level(0.22))
+        assert audit.methods[0].gain is None
+        (crossing,) = audit.crossings
+        assert 500 <= crossing.rows.low <= crossing.rows.value <= crossing.rows.high <= 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (0.02, "endpoint:small is better than linear at every size, from 32 training rows to 4,000."),
+        (0.5, "linear is better than endpoint:small at every size, from 32 training rows to 4,000."),
+        (0.1, "endpoint:small is better than linear up to about N training rows; with more, that may be chance."),
+        (0.28, "linear is better than endpoint:small from about N training rows on; with fewer, that may be chance."),
+    ],
+)
+def test_who_is_better_where_nobody_is_overtaken(error: float, said: str) -> None:
+    audit = audited(curve(lambda n: 0.08 + 1.2 * n**-0.5, 4000, 3)[0], level(error))
+    assert audit.crossings == ()
+    (comparison,) = audit.comparisons
+    assert re.sub(r"(?<=about )[\d,]+", "N", comparison.headline) == said
+
+
+def test_equal_methods_do_not_cross() -> None:
+    for seed in range(20):
+        pair = [curve(lambda n: 0.08 + 1.2 * n**-0.5, 4000, 2 * seed + k, f"method {k}")[0] for k in range(2)]
+        assert audited(*pair).crossings == ()
+    audit = audited(level(0.2, method="a"), level(0.1, method="b"), pair[0])
+    assert len(audit.comparisons) == 2  # the two that learn nothing are compared by a test elsewhere
 
 
 def test_errors_that_are_not_shares() -> None:
@@ -140,6 +195,10 @@ def test_fit_finds_a_law_without_noise() -> None:
 
 @pytest.mark.parametrize(("rows", "labels"), [(80, 2), (300, 3), (4000, 4), (15100, 151), (650_000, 5)])
 def test_sizes(rows: int, labels: int) -> None:
+    assert learning_curves.sizes(rows, labels, 10)[:: len(learning_curves.sizes(rows, labels, 10)) - 1] == (
+        max(10, labels),
+        rows,
+    )
     sizes = learning_curves.sizes(rows, labels)
     assert 6 <= len(sizes) <= 8
     assert sizes[-1] == rows

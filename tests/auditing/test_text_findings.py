@@ -97,6 +97,17 @@ def test_drift_and_shifted_labels_are_told() -> None:
     assert "“no” has 25% instead of 50%" in only(found, "other shares").headline
 
 
+def test_drift_of_a_split_that_was_made_is_a_note_that_says_so() -> None:
+    train = random_rows(400)
+    test = changed(random_rows(200, seed=1), lambda n, row: f"{row.text} new")
+    part = TextAudit(columns=(), drift=drift.compare(("train", "test"), train, test, 1))
+    told = only(text_findings.of(part, {}, made=True), "can be told apart")
+    assert told.severity == "note"
+    assert "although test was cut from train at random here. Words that do it: “new”" in told.headline
+    assert "groups, equal texts and near-duplicates" in told.do
+    assert "split.test=none" not in told.do
+
+
 @pytest.mark.parametrize(("made", "severity"), [(True, "warning"), (False, "note")])
 def test_a_random_split_of_rows_with_dates(made: bool, severity: str) -> None:
     rows = random_rows(300)

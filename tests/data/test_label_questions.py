@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from tests import tiny
 from tunesmith.data import label_questions
 from tunesmith.data.encode import IGNORE, EncodedText
 from tunesmith.data.label_questions import MOST_ASKED, LabelQuestion
-from tunesmith.data.prompts import ChatEncoder
+from tunesmith.data.prompts import TEMPLATES, ChatEncoder
+from tunesmith.data.shots import Shots
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Prompt
 from tunesmith.tasks.classification import SingleLabel
@@ -150,6 +152,81 @@ def test_a_mode_must_suit_the_target() -> None:
     assert question.labels == ("0", "1", "2.5", "5")
     assert question.right_answers(Example("new", "x", value=4.0)) == ["5"]
     many = [Example(str(n), "x", value=n / 10) for n in range(51)]
-    with pytest.raises(DataError, match=r"(?s)too many different numbers.*found: 51.*linear, probe or encoder"):
+    with pytest.raises(
+        DataError, match=r"(?s)too many different numbers.*found: 51.*linear, probe, encoder or endpoint"
+    ):
         about(Number(), "score", many)
     about(Number(), "score", many[1:])
+
+
+SHOTS = [Example("s:1", "grr", label="neg"), Example("s:2", "yay", label="pos")]
+FORMS: dict[str, tuple[tuple[str, ...], list[Example], list[str]]] = {
+    "label": (("neg", "pos"), SHOTS, ["neg", "pos"]),
+    "number": (("1", "5"), [Example("s:1", "grr", value=1.2), Example("s:2", "yay", value=5.0)], ["1", "5"]),
+    "each": (
+        MOODS,
+        [Example("s:1", "grr", labels=("anger",)), Example("s:2", "hm", labels=())],
+        ["anger: yes\njoy: no\npride: no", "anger: no\njoy: no\npride: no"],
+    ),
+    "list": (
+        MOODS,
+        [Example("s:1", "yay", labels=("joy", "pride")), Example("s:2", "hm", labels=())],
+        ["joy, pride", "none"],
+    ),
+}
+"""The labels, two shots and their answers, by form."""
+
+
+@pytest.mark.parametrize("template", ["classify", "alpaca", "alpaca-short", "human-assistant", "plain", "chat"])
+@pytest.mark.parametrize("form", ["label", "number", "each", "list"])
+def test_shots_are_earlier_turns_that_are_not_learned(form: Any, template: str) -> None:
+    """In every template: the question about a text stands as it does alone, and its own answer alone is learned."""
+    labels, shots, answers = FORMS[form]
+    question, example = LabelQuestion.of(Prompt(), labels, form), replace(shots[0], id="r:1", text="fine")
+    turns = question.ask(example, shots)
+    assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+    assert turns[-1:] == question.ask(example)
+    assert turns[:1] == question.ask(shots[0])
+    assert [turn.content for turn in turns[1::2]] == answers
+    words = tiny.byte_tokenizer()
+    words.chat_template = TEMPLATES["human-assistant"]
+    chat = ChatEncoder.of(Prompt(template=template), words)
+    (few,), (zero,) = (
+        label_questions.encode(question, [example], Prompt(), 0, chat, 10**6, Shots(tuple(rows)))[0]
+        for rows in (shots, [])
+    )
+    assert [learned for _, learned in shown(few)] == [learned for _, learned in shown(zero)]
+    assert all(len(row) > len(zero) + 2 * len("grr") for row in few.sequences())
+
+
+def test_a_shot_is_not_shown_before_itself() -> None:
+    question = LabelQuestion.of(Prompt(), ["neg", "pos"])
+    rows = label_questions.encode(question, SHOTS, Prompt(), 0, encoder(), 10**6, Shots(tuple(SHOTS)))[0]
+    for row, own in zip(rows, ("grr", "yay"), strict=True):
+        ((text, _),) = shown(row)
+        assert (text.count("grr"), text.count("yay")) == (1, 1)
+        assert text.rindex(own) == max(text.rindex("grr"), text.rindex("yay"))
+
+
+def test_shots_make_way_for_a_long_text() -> None:
+    """The first ones go first, the text is cut last, and rows with fewer shots are counted."""
+    question, chat = LabelQuestion.of(Prompt(), ["neg", "pos"]), encoder()
+    one, two = (len(chat.encode_prompts([question.ask(SHOTS[0], SHOTS[2 - n :])])[0]) for n in (1, 2))
+    short = Example("r:1", "abc")
+    for limit, expected in ((two, 2), (two - 1, 1), (one, 1), (one - 1, 0), (10, 0)):
+        shots = Shots(tuple(SHOTS))
+        asked, notes = label_questions.ask_within(question, [short, *SHOTS], shots, chat, limit)
+        assert asked[0] == question.ask(short, SHOTS[2 - expected :])
+        assert sum(note.count for note in notes) == (0 if expected == 2 else 1 if expected == 1 else 3)
+        assert all(f"fit into {limit} tokens (model.max_length)" in note.what for note in notes)
+
+
+def test_labels_are_described_once_in_a_prompt() -> None:
+    asked = {"neg": "angry or sad", "pos": "glad"}
+    question = LabelQuestion.of(Prompt(label_texts={"pos": "positive"}), ["neg", "pos"], descriptions=asked)
+    first, _, second = question.ask(Example("r:1", "hm"), SHOTS[:1])
+    assert first.content == "neg: angry or sad\npositive: glad\n\nClassify the following text as one of: neg, positive."
+    assert second.content == "Classify the following text as one of: neg, positive."
+    assert question.ask(Example("r:1", "hm"))[0].content == first.content
+    with pytest.raises(RecipeError, match=r"(?s)data.label_descriptions names other.*expected: neg, pos"):
+        LabelQuestion.of(Prompt(), ["neg", "pos"], descriptions={"other": "x"})

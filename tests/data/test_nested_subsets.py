@@ -90,4 +90,4 @@ def test_the_setting_keeps_validation_and_test(tmp_path: Path) -> None:
 def test_too_few_rows_for_the_labels_are_refused() -> None:
     examples = [replace(row, label=f"label {n % 30}") for n, row in enumerate(rows(300))]
     with pytest.raises(DataError, match="leaves no row for some labels"):
-        nested_subsets.sample_train(examples, 10, 0, classification.strata)
+        nested_subsets.sample(examples, 10, 0, classification.strata, "train")

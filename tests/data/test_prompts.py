@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,32 @@ def test_the_saved_tokenizer_makes_the_same_prompt_for_everybody(template: str, 
     ]
     ids = other.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
     assert ids == made.encode_prompts([[user("Go."), assistant("Yes."), user("On.")]])[0]
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+@pytest.mark.parametrize("template", [*TEMPLATES, "chat"])
+def test_shots_stand_after_the_system_message_and_are_not_learned(template: str, system: str | None) -> None:
+    """Also in the template for other software, which shows them once."""
+    shots = ((user("One?"), Message("assistant", "Yes.", learned=False)), (user("Two?", "x"), assistant("No.")))
+    shots = tuple((asked, replace(answer, learned=False)) for asked, answer in shots)
+    plain = prompter(template, chat=CHATML, system=system)
+    few, flat = replace(plain, shots=shots), [turn for shot in shots for turn in shot]
+    for head in ([], [Message("system", "Other.")]):
+        talk = [*head, user("Go."), assistant("So.")]
+        assert few.rendered_prompt(talk[:-1]) == plain.rendered_prompt([*head, *flat, *talk[len(head) : -1]])
+        assert learned(few, talk) == learned(plain, talk)
+        turns = [{"role": turn.role, "content": turn.content} for turn in talk[:-1]]
+        for asked in (turns, [*turns, {"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]):
+            said = plain.tokenizer.apply_chat_template(
+                asked, chat_template=few.portable_template, add_generation_prompt=True, tokenize=False
+            )
+            assert said == few.rendered_prompt([Message(**turn) for turn in asked])
+    (own,) = (few.rendered_prompt([user("Two?", "x")]),)
+    assert own.count("Two?") == 1
+    assert own == plain.rendered_prompt([*flat[:2], user("Two?", "x")])
+    everything = replace(few, train_on_prompt=True)
+    ((ids, labels),) = everything.encode([[user("Go."), assistant("So.")]])
+    assert labels == ids
 
 
 @pytest.mark.parametrize("chat", [CHATML, LLAMA2])

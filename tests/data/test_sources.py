@@ -16,7 +16,7 @@ import pytest
 
 from tunesmith import recipe as recipes
 from tunesmith.data import files, read, read_unlabelled
-from tunesmith.data.sources import short_names, tables
+from tunesmith.data.sources import is_published, short_names, tables
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import Example
@@ -583,3 +583,12 @@ def test_an_address_that_cannot_be_fetched_is_refused_without_its_key(scheme: st
         tables(Data(train="reviews.csv", test=f"{scheme}://me:secret@bucket/reviews.csv"), Split(), None)
     assert f"{scheme}://" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_only_assets_and_data_sets_on_a_hub_are_published(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    (tmp_path / "stanfordnlp" / "mine").mkdir(parents=True)
+    published = ("pypi:bbc-news", "stanfordnlp/sst2", "ag_news")
+    own = ("rows.csv", "stanfordnlp/mine", "https://intranet.example/rows.csv", str(tmp_path))
+    assert [is_published(Data(path=path)) for path in (*published, *own)] == [True] * 3 + [False] * 4
+    assert not is_published(Data(train="rows.csv"))

@@ -6,18 +6,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from tests.endpoint_server import completion, serving
+from tests.endpoint_requests import requests
+from tests.endpoint_server import completion, response, serving
 from tunesmith.endpoints import client
-from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest
-from tunesmith.endpoints.client import Endpoint
+from tunesmith.endpoints.chat_client import EndpointReply, EndpointRequest, TokenAlternatives
+from tunesmith.endpoints.client import EndpointClient
+from tunesmith.endpoints.completion import complete
+from tunesmith.endpoints.journal import Journal
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
-from tunesmith.types import Message
 
 KEY = "sk-very-secret-0123456789"
 
@@ -29,11 +33,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(url: str, number: int = 1, **settings: Any) -> list[tuple[EndpointRequest, EndpointReply]]:
     settings = {"timeout": 0.5, "max_retries": 2} | settings
-    endpoint = Endpoint(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
-    requests = [
-        EndpointRequest(str(n), [Message("system", "s"), Message("user", f"question {n}")], 7) for n in range(number)
-    ]
-    return sorted(endpoint.replies(requests), key=lambda pair: int(pair[0].key))
+    endpoint = EndpointClient(settings.pop("api", "openai"), url, "small", SecretStr(KEY), **settings)
+    return sorted(endpoint.replies(requests(range(number))), key=lambda pair: int(pair[0].key))
 
 
 def once(first: Any) -> Callable[[Any], Any]:
@@ -61,7 +62,8 @@ def test_the_request_is_what_openai_documents() -> None:
         "top_p": 1,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "question 0"}],
     }
-    assert reply == EndpointReply("Score: 70", TokenUsage(100, 7, 1))
+    assert replace(reply, seconds=0) == EndpointReply("Score: 70", TokenUsage(100, 7, 1))
+    assert 0 < reply.seconds < 0.5
 
 
 def test_ollamas_own_api() -> None:
@@ -77,7 +79,7 @@ def test_ollamas_own_api() -> None:
     assert request.path == "/api/chat"
     assert request.body["options"] == {"temperature": 0, "seed": 7, "num_predict": 512}
     assert (request.body["stream"], request.body["keep_alive"]) == (False, 60)
-    assert reply == EndpointReply("Score: 70", TokenUsage(9, 4, 1), truncated=True)
+    assert replace(reply, seconds=0) == EndpointReply("Score: 70", TokenUsage(9, 4, 1), truncated=True)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,7 @@ def test_ollamas_own_api() -> None:
         (408, {}, b""),
         "hang",
         "drop",
+        "reset",
         "cut",
         "drip",
         (200, {}, b"no json"),
@@ -124,6 +127,47 @@ def test_retry_after_is_obeyed(value: str) -> None:
         ((_, reply),) = ask(server.url)
     assert reply.text == "Score: 70"
     assert time.monotonic() - start >= (0.4 if value != "date" else 0.9)
+
+
+def test_milliseconds_and_nonsense_in_retry_after() -> None:
+    assert client._retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    assert client._retry_after({"retry-after-ms": "soon", "retry-after": "9"}) == 9
+    assert client._retry_after({"retry-after": "-3"}) == 0
+    assert [client._retry_after({"retry-after": value}) for value in ("", "soon", "Mon, 99")] == [None] * 3
+
+
+def test_a_used_up_quota_stops_at_once() -> None:
+    body = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "param": None}}
+    with serving(lambda _: (429, {"Retry-After": "1"}, json.dumps(body).encode())) as server:
+        with pytest.raises(EndpointError, match="HTTP 429") as caught:
+            ask(server.url, 50, concurrency=1)
+        assert len(server.requests) == 1
+    assert "check the account's plan and billing" in str(caught.value)
+
+
+def test_a_request_that_is_too_long_fails_alone() -> None:
+    """As OpenAI and vLLM, llama.cpp, and a content filter say it; nothing is tried again, nothing is left out."""
+    refusals = {
+        "question 3": {"message": "This model's maximum context length is 9 tokens", "param": "max_tokens"},
+        "question 5": {
+            "message": "the request exceeds the available context size",
+            "type": "exceed_context_size_error",
+        },
+        "question 7": {"message": "filtered", "code": "content_filter"},
+    }
+
+    def act(request: Any) -> Any:
+        refusal = refusals.get(request.user)
+        return (400, {}, json.dumps({"error": refusal}).encode()) if refusal else "fine"
+
+    with serving(act) as server:
+        pairs = ask(server.url, 10, timeout=5)
+    assert len(server.requests) == 10
+    failures = {request.key: reply.failure for request, reply in pairs if reply.failure}
+    with serving(lambda _: (400, {}, json.dumps({"error": {"code": "context_length_exceeded"}}).encode())) as server:
+        assert len(ask(server.url, 50, timeout=5)) == len(server.requests) == 50  # however many they are in a row
+    too_long = "prompt and max_tokens exceed the model's context"
+    assert failures == {"3": too_long, "5": too_long, "7": "refused by the endpoint's content filter"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 302])
@@ -163,12 +207,128 @@ def test_concurrency_is_a_limit_and_every_question_has_one_reply() -> None:
 
 
 def test_the_key_is_in_no_repr_and_no_identity_and_a_bad_one_is_not_repeated() -> None:
-    endpoint = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
+    endpoint = EndpointClient("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY))
     assert KEY not in f"{endpoint!r} {endpoint.identity} {endpoint.name}"
     with serving(lambda _: f"Your key is {KEY}, Score: 3") as server:
         ((_, reply),) = ask(server.url)
     assert reply.text == "Your key is ***, Score: 3"
-    bad = Endpoint("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY + "\nx"))
+    bad = EndpointClient("openai", "http://127.0.0.1:1/v1", "small", SecretStr(KEY + "\nx"))
     with pytest.raises(EndpointError, match="an HTTP header cannot carry") as caught:
         list(bad.replies([EndpointRequest("1", [], 1)]))
     assert "secret" not in str(caught.value)
+
+
+def test_connections_are_reused() -> None:
+    with serving(lambda _: "fine") as server:
+        ask(server.url, 200, concurrency=8, timeout=10)
+        assert len(server.requests) == 200
+        assert server.connections <= 8
+
+
+def test_replies_on_their_way_when_a_problem_comes_are_not_lost() -> None:
+    """One request is refused while seven are being answered."""
+
+    def act(request: Any) -> Any:
+        if request.user == "question 9":
+            return 401, {}, b"{}"
+        time.sleep(0.3)
+        return "fine"
+
+    with serving(act) as server:
+        endpoint = EndpointClient("openai", server.url, "small", concurrency=8, timeout=5)
+        arrived: list[tuple[EndpointRequest, EndpointReply]] = []
+        with pytest.raises(EndpointError, match="HTTP 401"):
+            arrived.extend(endpoint.replies(requests(range(100))))
+        assert len(arrived) == len(server.requests) - 1 < 20
+        assert {reply.text for _, reply in arrived} == {"fine"}
+
+
+def test_an_abandoned_client_does_not_wait_for_replies() -> None:
+    with serving(lambda one: "fine" if one.user == "question 0" else "hang", hang=3) as server:
+        endpoint = EndpointClient("openai", server.url, "small", concurrency=4, timeout=10)
+        replies = endpoint.replies(requests(range(100)))
+        assert next(replies)[1].text == "fine"
+        start = time.monotonic()
+        replies.close()
+        assert time.monotonic() - start < 1
+        assert len(server.requests) <= 4
+
+
+SCHEMA = {"type": "object", "properties": {"label": {"enum": ["ham", "spam"]}}, "required": ["label"]}
+
+
+def test_schema_temperature_and_log_probabilities_are_sent_to_openai() -> None:
+    (request,) = requests([0], temperature=0.7, schema=SCHEMA, top_logprobs=5)
+    with serving(lambda _: "ham") as server:
+        list(EndpointClient("openai", server.url, "small").replies([request]))
+    body = server.requests[0].body
+    assert body["temperature"] == 0.7
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"] == {"name": "reply", "strict": True, "schema": SCHEMA}
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
+
+
+def test_schema_temperature_and_log_probabilities_are_sent_to_ollama() -> None:
+    token = {"token": "ham", "logprob": -0.25, "bytes": [104, 97, 109]}
+    said = {
+        "model": "gemma3",
+        "message": {"role": "assistant", "content": "ham"},
+        "logprobs": [{**token, "top_logprobs": [token, {"token": "spam", "logprob": -1.5}]}],
+        "prompt_eval_count": 9,
+        "eval_count": 1,
+    }
+    (request,) = requests([0], temperature=0.7, schema=SCHEMA, top_logprobs=2)
+    with serving(lambda _: (200, {}, json.dumps(said).encode())) as server:
+        ((_, reply),) = EndpointClient("ollama", server.url.removesuffix("/v1"), "small").replies([request])
+    body = server.requests[0].body
+    assert body["options"] == {"temperature": 0.7, "seed": 7, "num_predict": 512}
+    assert (body["format"], body["logprobs"], body["top_logprobs"]) == (SCHEMA, True, 2)
+    assert reply.tokens == (TokenAlternatives("ham", {"ham": -0.25, "spam": -1.5}),)
+    assert reply.model == "gemma3"
+
+
+def test_the_model_that_answered_is_noted_with_its_fingerprint() -> None:
+    choice = {"message": {"content": "ham"}}
+    names = [{"model": "small-2026"}, {"model": "small-2026", "system_fingerprint": "fp_1"}, {"model": 5}, {}]
+    bodies = iter([response(choice, **name) for name in names])
+    with serving(lambda _: (200, {}, next(bodies))) as server:
+        models = [reply.model for _, reply in ask(server.url, 4, concurrency=1)]
+    assert models == ["small-2026", "small-2026 (fp_1)", "", ""]
+
+
+def test_the_key_is_in_nothing_that_is_kept_or_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a server that repeats it everywhere."""
+
+    @dataclass(frozen=True)
+    class All:
+        reply: EndpointReply
+        failure: str
+
+        @property
+        def usage(self) -> TokenUsage:
+            return self.reply.usage
+
+    def act(request: Any) -> Any:
+        number = int(request.user.split()[1])
+        if number == 1 and "seed" in request.body:
+            return 400, {}, json.dumps({"error": {"message": f"{KEY}: unsupported `seed`", "param": "seed"}}).encode()
+        if number == 2:
+            return 500, {KEY: KEY}, KEY.encode()
+        if number == 19:
+            return 404, {}, json.dumps({"error": f"no model of {KEY}"}).encode()
+        logprobs = {"content": [{"token": KEY, "logprob": -1, "top_logprobs": [{"token": KEY, "logprob": -1}]}]}
+        choice = {"message": {"content": KEY}, "logprobs": logprobs}
+        return 200, {}, response(choice, model=KEY, system_fingerprint=KEY)
+
+    with serving(act) as server:
+        endpoint = EndpointClient("openai", server.url, "small", SecretStr(KEY), concurrency=1, max_retries=1)
+        journal = Journal(tmp_path / "j.jsonl", All)
+        with pytest.raises(EndpointError, match="404") as caught:
+            complete(endpoint, requests(range(20)), journal, lambda _, reply: All(reply, reply.failure), title="test")
+        with pytest.raises(EndpointError, match="404"):
+            complete(endpoint, requests(range(20)), journal, lambda _, reply: All(reply, reply.failure), title="test")
+    assert len(journal) == 19
+    said = f"{journal.path.read_text()}{caplog.text}{caught.value!r}{endpoint!r}{endpoint.unsupported}{dict(journal)}"
+    assert "***" in said
+    assert KEY not in said
+    assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in server.requests)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunesmith.endpoints.token_usage import TokenUsage
+from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 
 
 def test_the_total_is_the_sum_of_each_count() -> None:
@@ -17,7 +17,9 @@ def test_the_total_of_nothing_is_zero() -> None:
 
 @pytest.mark.parametrize(
     ("prices", "cost"),
-    [((3.0, 15.0), 0.45 + 0.3), ((3.0, None), 0.45), ((None, 15.0), 0.3), ((0.0, 0.0), 0.0), ((None, None), None)],
+    [((3.0, 15.0), 0.45 + 0.3), ((0.0, 0.0), 0.0), ((3.0, None), None), ((None, 15.0), None), ((None, None), None)],
 )
-def test_prices_are_per_million_tokens(prices: tuple[float | None, float | None], cost: float | None) -> None:
-    assert TokenUsage(150_000, 20_000, 9).price(*prices) == (None if cost is None else pytest.approx(cost))
+def test_prices_are_per_million_tokens_and_half_of_them_make_no_price(
+    prices: tuple[float | None, float | None], cost: float | None
+) -> None:
+    assert TokenUsage(150_000, 20_000, 9).price(TokenPrices(*prices)) == (None if cost is None else pytest.approx(cost))

@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from tunesmith import records
 from tunesmith.errors import RunError
-from tunesmith.evaluation import metrics, ordered_labels
+from tunesmith.evaluation import label_pairs, metrics, ordered_labels, probability_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.reporting import classification_report
 from tunesmith.types import Prediction
@@ -209,10 +209,33 @@ def test_rows_without_a_label_are_wrong_as_a_class_of_their_own_would_be() -> No
     assert sum(map(sum, found.confusion)) == 60 - said.count("")
 
 
+def test_without_probabilities_the_other_scores_are_the_same() -> None:
+    """Also where a single row lacks them; labels that have an order need none."""
+    gold, predictions, labels = draw(4, 200, 5)
+    predictions[7] = replace(predictions[7], label="")
+    values, confidence = (1, 2, 3, 4, 5), Confidence(resamples=100, seed=1)
+    whole = metrics.score(gold, predictions, labels, confidence, values)
+    assert whole.without_probabilities is None
+    assert "without_probabilities" not in records.dump(whole)
+    bare = [replace(prediction, probabilities=()) for prediction in predictions]
+    for given, without in ((bare, 200), ([*predictions[:-1], bare[-1]], 1)):
+        scores = metrics.score(gold, given, labels, confidence, values)
+        assert whole.headline.keys() - scores.headline.keys() == {"log_loss", "brier", "ece"}
+        assert scores.headline == {name: whole.headline[name] for name in scores.headline}  # intervals, too
+        expected = replace(whole, headline=scores.headline, calibration=(), without_probabilities=without)
+        assert scores == expected
+        assert scores.invalid == 1
+        assert records.load(metrics.ClassificationScores, records.dump(scores), "scores.json") == scores
+        assert metrics.headline(gold, given, labels).keys() == {"accuracy", "balanced_accuracy", "macro_f1", "mcc"}
+    other = draw(9, 200, 5)[1]
+    pairs = [label_pairs.compare(gold, {"a": rows, "b": other}, labels, confidence) for rows in (predictions, bare)]
+    assert pairs[0] == pairs[1]
+
+
 def test_probabilities_in_pieces_give_the_same_bits(monkeypatch):
     gold, predictions, labels = draw(1, 300, 40)
     whole = metrics.score(gold, predictions, labels, Confidence(resamples=20))
-    monkeypatch.setattr(metrics, "CELLS_AT_ONCE", 1)
+    monkeypatch.setattr(probability_scores, "CELLS_AT_ONCE", 1)
     assert metrics.score(gold, predictions, labels, Confidence(resamples=20)) == whole
 
 

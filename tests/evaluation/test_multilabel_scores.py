@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
+from tunesmith import records
 from tunesmith.errors import RunError
 from tunesmith.evaluation import multilabel_scores
 from tunesmith.evaluation.intervals import Confidence
@@ -77,6 +80,28 @@ def test_a_resample_is_scored_as_its_rows_are() -> None:
         known, probability = table.known[draw], table.probability[draw]
         alone = multilabel_scores.headline(rows(known, probability), LABELS)
         assert {name: values[b] for name, values in found.items()} == pytest.approx(alone)
+
+
+def test_without_probabilities_the_other_scores_are_the_same() -> None:
+    known, probability = drawn(60, 1.5)
+    given = rows(known, probability)
+    whole = multilabel_scores.score(given, LABELS, CONFIDENCE)
+    bare = [replace(row, probabilities=()) for row in given]
+    for some, without in ((bare, 60), ([bare[0], *given[1:]], 1)):
+        scores = multilabel_scores.score(some, LABELS, CONFIDENCE)
+        missing = {"label_ranking_ap", "mean_average_precision", "log_loss"}
+        assert whole.headline.keys() - scores.headline.keys() == missing
+        assert scores.headline == {name: whole.headline[name] for name in scores.headline}
+        blank = {
+            label: replace(each, average_precision=None, threshold=None) for label, each in whole.per_label.items()
+        }
+        expected = replace(whole, headline=scores.headline, per_label=blank, without_probabilities=without)
+        assert scores == expected
+        assert records.load(multilabel_scores.MultilabelScores, records.dump(scores), "scores.json") == scores
+    pairs = [multilabel_scores.compare({"a": some, "b": given}, LABELS, CONFIDENCE) for some in (given, bare)]
+    assert pairs[0] == pairs[1]
+    with pytest.raises(RunError, match=r"expected: 5 numbers from 0 to 1\n *found: 2 numbers"):
+        multilabel_scores.tabulate([bare[0], replace(given[1], probabilities=(0.1, 0.2))], LABELS)
 
 
 def test_pairs() -> None:

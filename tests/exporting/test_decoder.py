@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,19 @@ def test_run_py_goes_on_with_its_cache(written: Callable[..., Any]) -> None:
     second = generator.respond(["1"], [turns], SETTINGS, 42)[0].text
     assert said == f"{first}\n{second}\n"
     assert first
+
+
+def test_run_py_shows_shots(tmp_path: Path) -> None:
+    plain = tiny_generators.generator("gpt2")
+    shots = ((Message("user", "One?"), Message("assistant", "Yes.", learned=False)),)
+    generator = replace(plain, chat_encoder=replace(plain.chat_encoder, shots=shots))
+    targets.find("onnx")(tiny_generators.export_source(generator, SETTINGS), tmp_path)
+    said = run_py(tmp_path, "Why?", without=("torch", "transformers", "tunesmith"))
+    (expected,) = generator.respond(["1"], [[Message("user", "Why?")]], SETTINGS, 42)
+    assert said == expected.text + "\n"
+    again = Generator.load(tmp_path)
+    for prompt in ([Message("user", "Why?")], [*shots[0], Message("user", "Two?")]):
+        assert again.tokenize(prompt) == generator.tokenize(prompt)
 
 
 @pytest.mark.parametrize("target", ["torch-export", "torchscript"])

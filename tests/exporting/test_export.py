@@ -39,8 +39,8 @@ from tunesmith.pipeline.commands import export as exports, serve
 from tunesmith.pipeline.engines import load_generator
 from tunesmith.pipeline.fitting.methods import METHODS, load_predictor, load_text_predictor
 from tunesmith.prediction.generate import Generator
-from tunesmith.protocols import PromptWithAnswer, TextPredictor
-from tunesmith.recipe import Prompt, Serve
+from tunesmith.protocols import ChatSpec, PromptWithAnswer, TextPredictor
+from tunesmith.recipe import Generate, Prompt, Serve
 from tunesmith.runs import Run
 from tunesmith.types import Example, Message
 
@@ -327,6 +327,40 @@ def test_an_untuned_generator_that_labels(llama: Path, reviews: Path, tmp_path: 
     for one, other in zip(loaded.predict(rows), load_text_predictor(run).predict(rows), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
     assert f"run.py '{turn.content}' --input 'Some text'" in (tmp_path / "onnx" / "README.md").read_text()
+
+
+def test_exports_show_the_shots(reviews: Path, tmp_path: Path, tiny_models: Callable[[str], Path]) -> None:
+    """Where other software cannot, the card says how tunesmith reads the folder, or the export is refused."""
+    folder = tiny.generator("llama", tmp_path / "llama", max_position_embeddings=2048)
+    runs = {}
+    for selection in ("random", "nearest"):
+        source = {"method": "generator", "data": {"path": str(reviews)}, "model": {"name_or_path": str(folder)}}
+        shown = ["prompt.shots=3", f"prompt.shot_selection={selection}", f"prompt.shot_encoder={tiny_models('bert')}"]
+        untuned = ["max_steps=null", "num_train_epochs=0", *shown]
+        runs[selection] = tunesmith.train(source, [*QUICK, *untuned], run_dir=tmp_path / selection, quiet=True)
+        tunesmith.export(runs[selection], "onnx", tmp_path / f"{selection}-onnx", rows=2)
+        loaded = METHODS["generator"].load(tmp_path / f"{selection}-onnx", runs[selection].recipe)
+        assert isinstance(loaded, TextPredictor)
+        for row in held_out(runs[selection])[:3]:
+            assert loaded.rendered_prompt(row) == load_text_predictor(runs[selection]).rendered_prompt(row)
+        assert "LabelClassifier.load" in (tmp_path / f"{selection}-onnx" / "README.md").read_text()
+    tunesmith.export(runs["random"], "safetensors", tmp_path / "weights", rows=2)
+    assert as_the_card_says(tmp_path / "weights")
+    card, predictor = (tmp_path / "weights" / "README.md").read_text(), load_predictor(runs["random"])
+    assert all(json.dumps(row.text) in card for row in predictor.shots.rows)
+    tunesmith.export(runs["random"], "ollama", tmp_path / "ollama", rows=2)
+    asked = predictor.rendered_prompt(Example("1", "{{ .Prompt }}"))
+    assert f'TEMPLATE """{asked}"""' in (tmp_path / "ollama" / "Modelfile").read_text()
+    with pytest.raises(ModelError, match=r"(?s)Ollama template.*the shots depend on the text"):
+        tunesmith.export(runs["nearest"], "ollama", tmp_path / "refused", rows=2)
+
+
+def test_shots_of_instructions_are_messages_for_ollama(tmp_path: Path) -> None:
+    words = tiny.byte_tokenizer()
+    shots = ((Message("user", "One?", "x"), Message("assistant", "Yes.")),)
+    encoder = ChatEncoder.of(Prompt(template="alpaca"), words)
+    text = ollama.modelfile(ChatSpec(replace(encoder, shots=shots), []), Generate(), 100, False)
+    assert 'MESSAGE user """One?\n\nx"""\nMESSAGE assistant """Yes."""\n' in text
 
 
 GGUF_FAMILIES: dict[str, dict[str, Any]] = {

@@ -395,7 +395,7 @@ def test_an_adapter_is_no_model_to_train_on(causal_models: Models, tmp_path: Pat
     with pytest.raises(ModelError, match="is an adapter"):
         pretrained.causal_lm(Model(name_or_path=str(tmp_path / "saved")), words, 0)
     with pytest.raises(ModelError, match="is an adapter"):
-        pretrained.body(Model(name_or_path=str(tmp_path / "saved")))
+        pretrained.body(Model(name_or_path=str(tmp_path / "saved")), words)
 
 
 def test_a_pickled_adapter_needs_consent(

@@ -16,7 +16,8 @@ from tests.conftest import write_csv
 from tunesmith import hardware
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline.fitting.job import Job, Outcome
-from tunesmith.pipeline.fitting.methods import METHODS, Method
+from tunesmith.pipeline.fitting.method_interface import Method
+from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.protocols import TrainResult
 from tunesmith.recipe import Recipe, names

@@ -125,6 +125,50 @@ def test_a_test_split_opened_later_has_it_too(leaking: list[str], tmp_path: Path
     assert open_test(run).load("clean.json", CleanScores).rows == 40
 
 
+def test_new_data_is_scored_without_copies_of_training_rows_too(
+    leaking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tunesmith.train({}, [*FAST, *leaking], run_dir=tmp_path / "run", quiet=True)
+    fresh = rows(40, seed=5000)
+    path = write_csv(
+        tmp_path / "new.csv", [*fresh[:30], *rows(100)[:5], (rows(100)[7][0].upper(), "tech"), *fresh[30:]]
+    )
+    capsys.readouterr()
+    overall = tunesmith.evaluate(run.path, data=str(path)).headline["accuracy"].value
+    said = capsys.readouterr().err
+    leaked, clean = run.load("leaks-new.json", LeakedRows).rows, run.load("clean-new.json", CleanScores)
+    assert [row.id for row in leaked] == [f"new.csv:{n}" for n in range(32, 38)]
+    assert [row.copy for row in leaked] == [f"train.csv:{n}" for n in (2, 3, 4, 5, 6, 9)]
+    assert (clean.rows, clean.exact, clean.normalised, clean.near) == (40, 5, 1, 0)
+    predicted = run.predictions("new", PredictionRow)
+    right = sum(row.label == row.gold for row in [*predicted[:30], *predicted[36:]])
+    assert clean.headline["accuracy"].value == right / 40
+    assert (
+        f"warning: 6 of 46 rows of new have a copy in train (5 exact, 1 normalised): accuracy {overall:.3f}; on the 40 "
+        f"rows of new without a copy in train {right / 40:.3f} ["
+    ) in said
+    write_csv(path, fresh)  # other data of that name, without copies
+    tunesmith.evaluate(run.path, data=str(path))
+    assert "copy in train" not in capsys.readouterr().err
+    assert not run.has("leaks-new.json")
+    assert not run.has("clean-new.json")
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_new_data_is_scored_without_the_training_rows(
+    how: str, leaking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tunesmith.train({}, [*FAST, *leaking], run_dir=tmp_path / "run", quiet=True)
+    (tmp_path / "train.csv").unlink()
+    if how == "changed":
+        write_csv(tmp_path / "train.csv", rows(90))
+    path = write_csv(tmp_path / "new.csv", rows(40, seed=1000))
+    assert cli.main(["evaluate", str(run.path), "--data", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert "warning: copies of training rows are not looked for in new: " in captured.err
+    assert "accuracy" in captured.out
+
+
 def leaking_file(path: Path, of: list[dict[str, object]]) -> Path:
     """The rows with a split, the first 25 of 50 test rows also in train with another suffix."""
     test = of[:50]

@@ -19,8 +19,7 @@ from tunesmith import cli, recipe as recipes
 from tunesmith.auditing import learning_curves
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.errors import DataError, Interrupted, RecipeError, RunError
-from tunesmith.pipeline.audit_sections import learning_curve_section
-from tunesmith.pipeline.audit_sections.learning_curve_section import CurvePlan
+from tunesmith.pipeline import curve_training
 from tunesmith.pipeline.commands.audit import CurveSettings
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.fitting.methods import METHODS
@@ -193,7 +192,7 @@ def test_instructions_have_a_curve_of_their_loss(
         (400, CurveSettings(seeds=(1,)), (), "needs two seeds or more"),
         (400, CurveSettings(methods=("linear", "linear")), (), "different methods"),
         (400, CurveSettings(methods=("boosting",)), (), "no method 'boosting'"),
-        (400, CurveSettings(), ("split.max_train_samples=50",), "takes parts of train itself"),
+        (400, CurveSettings(), ("split.max_train_samples=50",), "takes parts of the rows itself"),
         (400, CurveSettings(), ("split.test_size=0",), "needs a test split"),
     ],
 )
@@ -211,8 +210,8 @@ def test_groups_and_repeated_texts_stay_whole(tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("\n".join(["text,label,author", *rows]))
     recipe = recipes.load(str(tmp_path / "texts.csv"), ["split.group=author"])
     splits = read_splits(recipe)
-    planned: CurvePlan = learning_curve_section.plan(recipe, splits, ["linear"])
-    for order in planned.orders.values():
+    planned = curve_training.plan({"linear": recipe}, splits)
+    for order in planned.train.values():
         for size in planned.sizes:
             inside = {splits.train[place].group for place in order.first(size)}
             outside = {row.group for n, row in enumerate(splits.train) if n not in set(order.first(size))}

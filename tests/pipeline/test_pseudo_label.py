@@ -24,6 +24,7 @@ from tunesmith.pipeline.fitting.methods import load_text_predictor
 from tunesmith.prediction.generate import Generator
 from tunesmith.runs import Run
 from tunesmith.tasks.multilabel import MultiLabel
+from tunesmith.types import PredictionRow
 
 
 @pytest.mark.parametrize(
@@ -211,12 +212,21 @@ def test_what_has_no_votes_is_refused(reviews: Path, tmp_path: Path) -> None:
         tunesmith.pseudo_label(tags.path, linear(reviews, "run").path, source=str(reviews))
 
 
-def test_rows_without_labels_have_no_precision(reviews: Path, tmp_path: Path) -> None:
+def test_without_labels_of_their_own_the_test_rows_tell_the_precision(reviews: Path, tmp_path: Path) -> None:
     run = linear(reviews, "run")
     (tmp_path / "new.csv").write_text("text\nthe goal of the team\na chip\n")
     found = tunesmith.pseudo_label(run.path, source=str(tmp_path / "new.csv"), threshold=0.0)
-    assert (found.report.chosen, found.report.curve, found.report.kept) == (None, (), 2)
-    assert "is not known" in found.page.read_text()
+    tested = run.predictions("test", PredictionRow)
+    right = sum(row.label == row.gold for row in tested)
+    assert (found.report.kept, found.report.labelled, found.report.from_test) == (2, len(tested), True)
+    assert found.report.chosen is not None
+    assert found.report.chosen.precision is not None
+    assert found.report.chosen.precision.value == right / len(tested)
+    assert f"Of the {len(tested)} test rows of the run, 100% would be kept" in found.page.read_text()
+    other = linear(reviews, "other")
+    unknown = tunesmith.pseudo_label(run.path, other.path, source=str(tmp_path / "new.csv"), threshold=0.0)
+    assert (unknown.report.chosen, unknown.report.curve, unknown.report.kept) == (None, (), 2)
+    assert "is not known" in unknown.page.read_text()
 
 
 @pytest.fixture

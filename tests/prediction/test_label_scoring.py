@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,8 @@ def test_batch_size_and_order_do_not_matter(family: str, mode: str) -> None:
     for other in (alone, backwards, parts):
         assert [p.id for p in other] == [e.id for e in EXAMPLES]
         assert [p.label for p in other] == [p.label for p in together]
-        assert np.abs(rows(other) - rows(together)).max() < 1e-5
+        assert rows(other) == pytest.approx(rows(together), abs=1e-5)
+        assert rows(other).shape == (len(EXAMPLES), 0 if mode == "free" else len(MANY))
 
 
 @pytest.mark.parametrize("mode", ["score", "constrained"])
@@ -200,8 +200,7 @@ def test_free_takes_a_label_or_nothing(written: str, label: str, capsys: pytest.
     scripted(one.generator, written)
     (found,) = one.predict(EXAMPLES[:1])
     assert found.label == label
-    assert max(found.probabilities) == (1 / len(MANY) if label == NO_LABEL else 1)
-    assert math.isclose(sum(found.probabilities), 1)
+    assert not found.probabilities
     assert ("1 of 1 answers are no label" in capsys.readouterr().err) == (label == NO_LABEL)
 
 
@@ -313,7 +312,7 @@ def test_a_list_takes_labels_and_names_the_rest(
     scripted(one.generator, written)
     (found,) = one.predict(EXAMPLES[:1])
     assert found.labels == labels
-    assert list(found.probabilities) == [float(mood in labels) for mood in moods]
+    assert not found.probabilities
     note = capsys.readouterr().err
     assert (f"1 of 1 answers have something else than labels: {unknown}" in note) == (unknown is not None)
 

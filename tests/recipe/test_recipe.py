@@ -68,7 +68,7 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
     message = problems(write(tmp_path, text), ["seed=x", "max_lenth=4", "nonsense"])
     for part in (
         "7 problem(s)",
-        "line 1: method: input should be 'linear', 'probe', 'encoder', 'encoder:contrastive' or 'generator'",
+        "line 1: method: input should be 'linear', 'probe', 'encoder', 'encoder:contrastive', 'generator' or",
         "line 3: train.learning_rte: no such setting; did you mean train.learning_rate?",
         "line 4: train.num_train_epochs: input should be greater than or equal to 0",
         "line 5: modle: no such setting; did you mean model?",
@@ -233,10 +233,10 @@ def test_a_bare_name_is_a_setting_that_the_run_uses(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("override", "sections", "candidates"),
     [
-        ("url=http://x/v1", TRAINING, "did you mean judge.url?"),
+        ("url=http://x/v1", TRAINING, "did you mean endpoint.url or judge.url?"),
         ("port=9000", TRAINING, "did you mean serve.port?"),
         ("revision=abc", TRAINING, "ambiguous, choose model.revision or data.revision"),
-        ("model=x", ("serve",), "did you mean model.name_or_path or judge.model?"),
+        ("model=x", ("serve",), "did you mean model.name_or_path or endpoint.model or judge.model?"),
     ],
 )
 def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
@@ -245,6 +245,12 @@ def test_a_bare_name_of_no_section_or_several_lists_the_candidates(
     with pytest.raises(RecipeError) as caught:
         recipes.load({}, [override], sections=sections)
     assert candidates in str(caught.value)
+
+
+def test_settings_of_endpoints_need_their_section() -> None:
+    recipe = recipes.load({}, ["temperature=0.5", "shots=2", "endpoint.temperature=0.9", "endpoint.shots=4"])
+    assert (recipe.generate.temperature, recipe.endpoint.temperature) == (0.5, 0.9)
+    assert (recipe.prompt.shots, recipe.endpoint.shots) == (2, 4)
 
 
 def test_a_file_of_llama_factory_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +313,7 @@ def test_flat_names_that_are_wrong_name_their_line(tmp_path: Path) -> None:
         "line 4: revision: ambiguous, choose model.revision or data.revision",
         "line 6: lr and train.learning_rate are the same setting: keep one",
         "line 7: load_in_8bit=True: not offered",
-        "line 8: url: this run uses no setting of this name; did you mean judge.url?",
+        "line 8: url: this run uses no setting of this name; did you mean endpoint.url or judge.url?",
     ):
         assert part in message
 

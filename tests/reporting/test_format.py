@@ -40,3 +40,17 @@ from tunesmith.reporting import format
 )
 def test_numbers_are_written_for_people(shown: str, text: str) -> None:
     assert shown == text
+
+
+def test_prices_have_two_decimals_or_two_digits_and_their_currency() -> None:
+    values = (None, 0.0, 1e-9, 0.0000193, 0.004821, 0.0999, 0.123, 0.997, 4.2, 1234.5)
+    texts = ("–", "0", "< 0.000001", "0.000019", "0.0048", "0.10", "0.12", "1.00", "4.20", "1,234.50")
+    assert tuple(map(format.price, values)) == texts
+    assert format.price(4.2, "USD") == "4.20 USD"
+    assert format.price(None, "USD") == "–"
+
+
+def test_numbers_that_are_roughly_known_have_two_digits() -> None:
+    assert [format.approximate(n) for n in (1, 7, 126, 41_234, 1_249_000, 96_000_000)] == [
+        *("1", "7", "130", "41,000", "1,200,000", "96.0 M")
+    ]

@@ -210,7 +210,8 @@ def test_what_cannot_be_served_is_told(
     found = runs.find(linear)
     assert engine(found, Serve()).labels == engine(found, Serve(engine="torch")).labels
     with pytest.raises(
-        RunError, match=r"a run of method probe, encoder, generator\n.*a linear run\n.*serve\.engine=auto"
+        RunError,
+        match=r"method probe, encoder, encoder:contrastive, generator\n.*a linear run\n.*serve\.engine=auto",
     ):
         engine(found, Serve(engine="onnx-int8"))
     with pytest.raises(RunError, match="called linear"):

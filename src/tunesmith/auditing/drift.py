@@ -4,6 +4,10 @@ A linear model learns which set a text is from. Where both sets are of one kind,
 ROC curve (AUC), on texts that it did not learn from, is 0.5. The AUC is the mean over the folds of a cross-validation.
 Its variance is that of each fold (DeLong et al. 1988), and more, as folds learn from the same texts in part (Nadeau and
 Bengio 2003): without that, two random parts of one set of texts were told apart four times as often as they may be.
+
+Rows of one group, equal texts and near-duplicates count as one: they lie in one fold, so that a text is not known by
+its copy, and their errors are added before they are squared (Obuchowski 1997). Splits keep them on one side, so that
+without this a random split of texts with many copies could be told apart.
 """
 
 from __future__ import annotations
@@ -17,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data import personal_data
+from tunesmith.data import personal_data, splits
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.models import newton, vectorizer
 from tunesmith.models.newton import ColumnBlocks
 from tunesmith.models.ngrams import SECOND
 from tunesmith.recipe import Linear
-from tunesmith.types import Example
+from tunesmith.types import DuplicateIndex, Example
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -84,9 +88,17 @@ class LabelShift:
 
 
 def compare(
-    sets: tuple[str, str], first: Sequence[Example], second: Sequence[Example], seed: int, level: float = 0.95
+    sets: tuple[str, str],
+    first: Sequence[Example],
+    second: Sequence[Example],
+    seed: int,
+    index: DuplicateIndex | None = None,
+    level: float = 0.95,
 ) -> Drift | None:
-    """Return how well two sets of texts can be told apart; None for fewer than FEWEST_ROWS rows, or without words."""
+    """Return how well two sets of texts can be told apart; None for fewer than FEWEST_ROWS rows, or without words.
+
+    index: of rows that include these; by default their equal texts alone count as one.
+    """
     if min(len(first), len(second)) < FEWEST_ROWS:
         return None
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -97,14 +109,15 @@ def compare(
         return None
     features = table.features.joined()
     weights = len(rows) / (2 * np.bincount(gold_N))
-    fold_N = _folds(rows, gold_N, generator)
+    unit_N = _units(rows, index)
+    fold_N = _folds(unit_N, gold_N, generator)
     values, variances = [], []
     for fold in range(FOLDS):
         held = fold_N == fold
         if len(set(gold_N[held].tolist())) < 2 or len(set(gold_N[~held].tolist())) < 2:
             continue
         weight, bias = _fit(features[~held], gold_N[~held], weights)
-        value, variance = auc(features[held] @ weight + bias, gold_N[held])
+        value, variance = auc(features[held] @ weight + bias, gold_N[held], unit_N[held])
         values.append(value)
         variances.append(variance)
     if not values:
@@ -128,15 +141,25 @@ def _drawn(rows: Sequence[Example], generator: np.random.Generator) -> list[Exam
     return [rows[place] for place in np.sort(generator.permutation(len(rows))[:MOST_ROWS]).tolist()]
 
 
-def _folds(rows: Sequence[Example], gold_N: Ints, generator: np.random.Generator) -> Ints:
-    """Return the fold of each row, equal texts in one: else a text that both sets have would be held out and known."""
-    first: dict[tuple[str, str | None], int] = {}
-    leader_N = np.array([first.setdefault((row.text, row.text_pair), place) for place, row in enumerate(rows)])
-    fold_N = np.zeros(len(rows), np.intp)
+def _units(rows: Sequence[Example], index: DuplicateIndex | None) -> Ints:
+    """Return the unit of each row: rows of a group, equal texts and near-duplicates are one."""
+    units = splits.units(rows)
+    if index is not None:
+        units, _ = splits.near_units(rows, units, index)
+    unit_N = np.zeros(len(rows), np.intp)
+    for number, places in enumerate(units):
+        unit_N[places] = number
+    return unit_N
+
+
+def _folds(unit_N: Ints, gold_N: Ints, generator: np.random.Generator) -> Ints:
+    """Return the fold of each row, a unit in one; each set is spread over all folds."""
+    _, leaders, place_N = np.unique(unit_N, return_index=True, return_inverse=True)
+    fold_U = np.zeros(len(leaders), np.intp)
     for known in (0, 1):
-        leaders = np.flatnonzero((leader_N == np.arange(len(rows))) & (gold_N == known))
-        fold_N[generator.permutation(leaders)] = np.arange(len(leaders)) % FOLDS
-    return np.asarray(fold_N[leader_N])
+        of_set = np.flatnonzero(gold_N[leaders] == known)
+        fold_U[generator.permutation(of_set)] = np.arange(len(of_set)) % FOLDS
+    return np.asarray(fold_U[place_N])
 
 
 def _fit(features: Any, gold_N: Ints, weights: Floats) -> tuple[Floats, float]:
@@ -145,15 +168,22 @@ def _fit(features: Any, gold_N: Ints, weights: Floats) -> tuple[Floats, float]:
     return np.asarray(weight[0], np.float64), float(bias[0])
 
 
-def auc(scores_N: Floats, gold_N: Ints) -> tuple[float, float]:
-    """Return the area under the ROC curve, and its variance by DeLong et al. (1988), computed with ranks."""
+def auc(scores_N: Floats, gold_N: Ints, unit_N: Ints) -> tuple[float, float]:
+    """Return the area under the ROC curve, and its variance, computed with ranks.
+
+    The variance is that of DeLong et al. (1988) where every row is a unit of its own, and else that of Obuchowski
+    (1997).
+    """
     positive, negative = scores_N[gold_N == 1], scores_N[gold_N == 0]
     m, n = len(positive), len(negative)
     ranks_N = _ranks(np.concatenate([positive, negative]))
     above_M = (ranks_N[:m] - _ranks(positive)) / n
     below_N = 1 - (ranks_N[m:] - _ranks(negative)) / m
-    variance = sum(float(np.var(part, ddof=1)) / len(part) for part in (above_M, below_N) if len(part) > 1)
-    return float(above_M.mean()), variance
+    value = float(above_M.mean())
+    error_N = np.zeros(len(scores_N))
+    for known, part in ((1, above_M), (0, below_N)):
+        error_N[gold_N == known] = (part - value) / np.sqrt(max(1, len(part) * (len(part) - 1)))
+    return value, float(np.square(np.bincount(unit_N, error_N)).sum())
 
 
 def _ranks(values_N: Floats) -> Floats:

@@ -34,7 +34,8 @@ class DuplicatePair:
     other_id: str
     grade: DuplicateGrade
     similarity: float
-    """Jaccard similarity of words and word pairs; 1 of rows that are equal after all folds."""
+    """Jaccard similarity of words and word pairs; 1 of rows that are equal after all folds; of grade `paraphrase` the
+    cosine similarity of embeddings."""
     folds: tuple[str, ...]
     """Of grade `normalised`: the folds that make the rows equal."""
     text: str
@@ -109,9 +110,7 @@ def _findings(
 def _counted(
     rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex
 ) -> Iterator[tuple[DuplicateCount, list[RowCopy]]]:
-    across = [(later, earlier) for earlier, later in combinations(rows_by_split, 2)]
-    across.sort(key=lambda pair: (pair[0] != "test", pair[1] != "train"))
-    for name, other in [*across, *((name, name) for name in rows_by_split)]:
+    for name, other in of_splits(rows_by_split):
         rows, others = rows_by_split[name], rows_by_split[other]
         if name == other:
             copies = duplicates.repeats(rows, index)
@@ -133,6 +132,13 @@ def _counted(
             yield counted, copies
 
 
+def of_splits(rows_by_split: Mapping[str, Sequence[Example]]) -> list[tuple[str, str]]:
+    """Return the pairs of splits whose rows are compared: a later and an earlier one, and each with itself."""
+    across = [(later, earlier) for earlier, later in combinations(rows_by_split, 2)]
+    across.sort(key=lambda pair: (pair[0] != "test", pair[1] != "train"))
+    return [*across, *((name, name) for name in rows_by_split)]
+
+
 def audit(
     rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex, threshold: float
 ) -> tuple[DuplicateAudit, list[DuplicatePair]]:
@@ -144,11 +150,11 @@ def audit(
     every_pair: list[DuplicatePair] = []
     shown: list[DuplicatePair] = []
     for counted, copies in every_count:
-        pairs = [_pair(copy, counted, rows_by_split) for copy in copies]
+        pairs = [pair_of(copy, counted.split, counted.other, rows_by_split) for copy in copies]
         every_pair += pairs
         for grade in GRADES:
             alike = sorted((pair for pair in pairs if pair.grade == grade), key=lambda pair: -pair.similarity)
-            shown += map(_cut, alike[:PAIRS_SHOWN])
+            shown += map(cut, alike[:PAIRS_SHOWN])
     return (
         DuplicateAudit(
             threshold=threshold,
@@ -161,14 +167,17 @@ def audit(
     )
 
 
-def _pair(copy: RowCopy, counted: DuplicateCount, rows_by_split: Mapping[str, Sequence[Example]]) -> DuplicatePair:
-    row, other = rows_by_split[counted.split][copy.place], rows_by_split[counted.other][copy.copy_place]
+def pair_of(
+    copy: RowCopy, split: str, other_split: str, rows_by_split: Mapping[str, Sequence[Example]]
+) -> DuplicatePair:
+    """Return a row and its copy side by side."""
+    row, other = rows_by_split[split][copy.place], rows_by_split[other_split][copy.copy_place]
     texts = list(zip(near_duplicates.parts(row), near_duplicates.parts(other), strict=False))
     folds = {fold for pair in texts for fold in text_folds.between(*pair)} if copy.grade == "normalised" else set()
     return DuplicatePair(
-        split=counted.split,
+        split=split,
         id=copy.id,
-        other_split=counted.other,
+        other_split=other_split,
         other_id=copy.copy,
         grade=copy.grade,
         similarity=copy.similarity,
@@ -182,7 +191,8 @@ def _text(row: Example) -> str:
     return "\n\n".join(filter(None, near_duplicates.parts(row)))
 
 
-def _cut(pair: DuplicatePair) -> DuplicatePair:
+def cut(pair: DuplicatePair) -> DuplicatePair:
+    """Return a pair as a report shows it: texts of bounded length, without personal data."""
     texts = [personal_data.masked(text) for text in (pair.text, pair.other_text)]
     text, other = (text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in texts)
     return replace(pair, text=text, other_text=other)

@@ -10,6 +10,7 @@ from math import ceil, log2
 import numpy as np
 
 from tunesmith.auditing import power_law
+from tunesmith.auditing.curve_crossings import Crossing, ErrorPath, PathComparison
 from tunesmith.auditing.findings import Finding
 from tunesmith.auditing.power_law import Errors, FittedLaw, Floats, PowerLaw
 from tunesmith.evaluation.intervals import Confidence, Estimate
@@ -20,11 +21,11 @@ FEWEST, MOST = 6, 8
 RANGE = 8
 """The largest size is at least this many times the smallest: three doublings."""
 LEAST_ROWS = 10
-"""The smallest size, unless there are more labels."""
+"""The smallest size, unless there are more labels, or it is given."""
 HORIZON = 2.0
 """How far a law is trusted beyond the rows that there are: to twice as many."""
 HALF = 0.6
-"""Sizes up to this share of the rows are about half of them, or less: sizes lie by a factor of 1.3 to 2.2 apart."""
+"""Sizes up to this share of the rows are about half of them, or fewer."""
 BAND_POINTS = 41
 LITTLE = 0.005
 """A gain below half a point that may be none is called little."""
@@ -56,6 +57,16 @@ class MeasuredCurve:
     """R x S x B."""
 
 
+@dataclass(frozen=True)
+class MeasuredLevel:
+    """The score of a method that learns nothing from the training rows."""
+
+    method: str
+    score: float
+    resampled: Floats
+    """On each draw of the test rows: B."""
+
+
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
     """One size."""
@@ -82,9 +93,11 @@ class MethodCurve:
     """The learning curve of one method."""
 
     method: str
-    points: tuple[CurvePoint, ...]
-    law: PowerLaw
-    p: float
+    level: Estimate | None = omitted_if_none()
+    """The score of a method that learns nothing from the training rows, which has nothing else here."""
+    points: tuple[CurvePoint, ...] = ()
+    law: PowerLaw | None = None
+    p: float | None = None
     """How often noise alone is as far from a power law as these scores are."""
     rejected: str | None = omitted_if_none()
     """Why the law is not believed, and nothing is said about more rows; None where it holds."""
@@ -92,16 +105,6 @@ class MethodCurve:
     """The law from the size where it begins to HORIZON times the rows; empty where it does not hold."""
     gain: Estimate | None = omitted_if_none()
     """How much better the score of a training with twice the rows is; None where the law does not hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """Where one method overtakes another as rows grow."""
-
-    method: str
-    """The better one from here on."""
-    overtaken: str
-    rows: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,41 +120,57 @@ class LearningCurveAudit:
     """Level of the intervals."""
     methods: tuple[MethodCurve, ...]
     crossings: tuple[Crossing, ...]
-    findings: tuple[Finding, ...] = ()
+    gains: tuple[Finding, ...] = ()
+    """What more rows would bring each method that learns."""
+    comparisons: tuple[Finding, ...] = ()
+    """Of each two methods where they cross, or which is better."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that the curves say."""
+        return (*self.gains, *self.comparisons)
 
 
-def least_rows(labels: int) -> int:
+def least_rows(labels: int, smallest: int | None = None) -> int:
     """Return how many training rows a learning curve needs."""
-    return RANGE * max(LEAST_ROWS, labels)
+    return RANGE * max(smallest or LEAST_ROWS, labels)
 
 
-def sizes(rows: int, labels: int) -> tuple[int, ...]:
+def sizes(rows: int, labels: int, smallest: int | None = None) -> tuple[int, ...]:
     """Return FEWEST to MOST sizes up to `rows`, each by the same factor larger than the last: 2 where the rows suffice.
 
     labels: the rows that it takes to have every label; the smallest size has no fewer. rows: at least `least_rows`.
+    smallest: the smallest size, however large the factor then is.
     """
-    smallest = max(LEAST_ROWS, labels, ceil(rows / 2 ** (MOST - 1)))
-    count = min(MOST, max(FEWEST, 3 + int(log2(rows / smallest))))
-    return tuple(round(size) for size in np.geomspace(smallest, rows, count))
+    start = max(labels, smallest or max(LEAST_ROWS, ceil(rows / 2 ** (MOST - 1))))
+    count = min(MOST, max(FEWEST, 3 + int(log2(rows / start))))
+    return tuple(round(size) for size in np.geomspace(start, rows, count))
 
 
 def audit_curves(
-    curves: Sequence[MeasuredCurve],
+    measured: Sequence[MeasuredCurve | MeasuredLevel],
     metric: CurveMetric,
     test_rows: int,
     seeds: Sequence[int],
     confidence: Confidence,
 ) -> LearningCurveAudit:
-    """Fit a law to each curve, and say what more rows would bring and where methods cross. Equal input, equal bits."""
-    fitted = [_fitted(curve, metric, confidence, place) for place, curve in enumerate(curves)]
-    methods = tuple(method for method, _ in fitted)
-    laws = {method.method: law for method, law in fitted if method.rejected is None}
-    crossings = [
-        crossing
-        for first, second in combinations(laws, 2)
-        if (crossing := _crossing((first, laws[first]), (second, laws[second]), confidence.level))
-    ]
-    train_rows = max(curve.rows[-1] for curve in curves)
+    """Fit a law to each curve, and say what more rows would bring and where methods cross. Equal input, equal bits.
+
+    The draws of the test rows are the same for all methods.
+    """
+    train_rows = max(curve.rows[-1] for curve in measured if isinstance(curve, MeasuredCurve))
+    methods, paths = [], []
+    for place, curve in enumerate(measured):
+        if isinstance(curve, MeasuredLevel):
+            score = Estimate.of(curve.score, curve.resampled, confidence.level)
+            methods.append(MethodCurve(method=curve.method, level=score))
+            paths.append(ErrorPath.of_level(curve.method, metric.error(curve.resampled)))
+        else:
+            method, path = _fitted(curve, metric, confidence, place)
+            methods.append(method)
+            paths.append(path)
+    learning = [pair for pair in combinations(paths, 2) if pair[0].sizes or pair[1].sizes]
+    compared = [PathComparison.of(*pair, confidence.level) for pair in learning]
     return LearningCurveAudit(
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
@@ -159,15 +178,16 @@ def audit_curves(
         test_rows=test_rows,
         seeds=tuple(seeds),
         confidence=confidence.level,
-        methods=methods,
-        crossings=tuple(crossings),
-        findings=tuple(_findings(methods, crossings, metric, train_rows)),
+        methods=tuple(methods),
+        crossings=tuple(crossing for pair in compared if (crossing := pair.crossing(confidence.level))),
+        gains=tuple(_finding(method, metric, train_rows) for method in methods if method.level is None),
+        comparisons=tuple(_comparison(pair, train_rows, confidence.level) for pair in compared),
     )
 
 
 def _fitted(
     curve: MeasuredCurve, metric: CurveMetric, confidence: Confidence, place: int
-) -> tuple[MethodCurve, FittedLaw]:
+) -> tuple[MethodCurve, ErrorPath]:
     generator = np.random.Generator(np.random.PCG64([confidence.seed, place]))
     rows_S = np.array(curve.rows, dtype=np.float64)
     errors = Errors.of(rows_S, metric.error(curve.scores), metric.error(curve.resampled), generator)
@@ -200,7 +220,7 @@ def _fitted(
         band=tuple(band),
         gain=gain,
     )
-    return method, fitted
+    return method, ErrorPath.of_curve(curve.method, errors, None if rejected else fitted, HORIZON * last)
 
 
 def _rejected(fitted: FittedLaw, errors: Errors, level: float) -> str | None:
@@ -228,42 +248,17 @@ def _score(metric: CurveMetric, error: float, low: float, high: float) -> Estima
     return Estimate(1 - error, 1 - high, 1 - low) if metric.higher_is_better else Estimate(error, low, high)
 
 
-def _crossing(first: tuple[str, FittedLaw], second: tuple[str, FittedLaw], level: float) -> Crossing | None:
-    """Return where one law overtakes the other; None where the draws do not agree on who leads at both ends."""
-    (a, law_a), (b, law_b) = first, second
-    start = max(law_a.law.from_rows, law_b.law.from_rows)
-    end = HORIZON * max(float(law.errors.rows[-1]) for law in (law_a, law_b))
-    rows_T = np.geomspace(start, end, 400)
-    behind_BT = law_a.draws.errors(rows_T) - law_b.draws.errors(rows_T)  # above 0: b leads
-    sure = (1 + level) / 2
-    b_first, b_last = (float((behind_BT[:, place] > 0).mean()) for place in (0, -1))
-    if not ((b_first >= sure and b_last <= 1 - sure) or (b_first <= 1 - sure and b_last >= sure)):
-        return None
-    ahead, overtaken = (a, b) if b_first >= sure else (b, a)
-    leads_BT = (behind_BT < 0) if ahead == a else (behind_BT > 0)
-    # the last place at which the later winner is still behind
-    places_B = len(rows_T) - 1 - np.argmin(leads_BT[:, ::-1], axis=1)
-    drawn_B = rows_T[np.minimum(places_B + 1, len(rows_T) - 1)]
-    low, middle, high = (float(np.quantile(drawn_B, q)) for q in (1 - sure, 0.5, sure))
-    return Crossing(ahead, overtaken, Estimate(middle, low, high))
-
-
-def _findings(
-    methods: Sequence[MethodCurve], crossings: Sequence[Crossing], metric: CurveMetric, rows: int
-) -> list[Finding]:
-    found = [_finding(method, metric, rows) for method in methods]
-    for crossing in crossings:
-        at, low, high = (_rounded(value) for value in (crossing.rows.value, crossing.rows.low, crossing.rows.high))
-        overtakes = "overtakes" if crossing.rows.value <= rows else "would overtake"
-        found.append(
-            Finding(
-                headline=f"{crossing.method} {overtakes} {crossing.overtaken} at about {at} training rows "
-                f"[{low}, {high}].",
-                severity="note",
-                do=f"Take {crossing.overtaken} with fewer rows and {crossing.method} with more, unless costs decide.",
-            )
-        )
-    return found
+def _comparison(pair: PathComparison, rows: int, level: float) -> Finding:
+    """Say where one of two methods overtakes the other, or is better."""
+    if crossing := pair.crossing(level):
+        headline = crossing.sentence(rows)
+        do = f"Take {crossing.overtaken} with fewer rows and {crossing.method} with more, unless costs decide."
+    elif lead := pair.lead(rows):
+        headline, do = lead.sentence(), f"Take {lead.method} there, unless costs decide."
+    else:
+        headline = f"{pair.first.method} and {pair.second.method} cannot be told apart with any number of rows."
+        do = "Let costs decide; more test rows tell smaller differences."
+    return Finding(headline=headline, severity="note", do=do)
 
 
 def _finding(method: MethodCurve, metric: CurveMetric, rows: int) -> Finding:
@@ -293,8 +288,3 @@ def _gain(gain: Estimate, metric: CurveMetric) -> str:
     if metric.higher_is_better:
         return f"+{100 * gain.value:.1f} points of {metric.spoken} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
     return f"{metric.spoken} lower by {gain.value:.3g} [{gain.low:.3g}, {gain.high:.3g}]"
-
-
-def _rounded(rows: float) -> str:
-    """Two digits: more than an estimate of rows can mean."""
-    return f"{float(f'{rows:.2g}'):,.0f}"

@@ -11,7 +11,7 @@ import numpy as np
 from tunesmith.auditing import drift
 from tunesmith.auditing.drift import Drift
 from tunesmith.records import omitted_if_none
-from tunesmith.types import Example
+from tunesmith.types import DuplicateIndex, Example
 
 MIXED = 0.1
 """Share of test rows older than the middle training row, from which on the test split is not later than train."""
@@ -43,10 +43,12 @@ def compare(
     rows_by_split: Mapping[str, Sequence[Example]],
     made: bool,
     seed: int,
+    index: DuplicateIndex | None = None,
 ) -> TimeColumn | None:
     """Return what a column of times says of train and test; None where one of them has none.
 
-    rows_by_split: has `train` and `test`. made: whether test was cut from train at random.
+    rows_by_split: has `train` and `test`. made: whether test was cut from train at random. index: of
+    rows that include these.
     """
     known = {name: [(times[row.id], row) for row in rows if row.id in times] for name, rows in rows_by_split.items()}
     if not (known.get("train") and known.get("test")):
@@ -60,7 +62,7 @@ def compare(
         spans={name: _span([time for time, _ in rows]) for name, rows in known.items() if rows},
         older=float((seconds["test"] < middle).mean()),
         made=made,
-        drift=drift.compare(("older half", "newer half"), ordered[:half], ordered[half:], seed),
+        drift=drift.compare(("older half", "newer half"), ordered[:half], ordered[half:], seed, index),
     )
 
 

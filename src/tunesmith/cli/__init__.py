@@ -16,7 +16,7 @@ from typing import Any
 
 from tunesmith import __version__, console, disk, processes
 from tunesmith.cli import audits, experiments, inference, inspect
-from tunesmith.cli.shared import Command
+from tunesmith.cli.shared import Command, as_settings
 from tunesmith.errors import Interrupted, TunesmithError
 
 COMMANDS: dict[str, Command] = audits.COMMANDS | experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         processes.run_one_command()
     root = parser()
-    args, unrecognized = root.parse_known_args(argv)
+    args, unrecognized = root.parse_known_args(as_settings(sys.argv[1:] if argv is None else argv))
     words = getattr(args, "overrides", getattr(args, "sources", None))
     if unrecognized and (words is None or any(word.startswith("-") for word in unrecognized)):
         wrong = next((word.partition("=")[0] for word in unrecognized if word.startswith("-")), unrecognized[0])

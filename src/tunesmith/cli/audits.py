@@ -10,6 +10,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_learning_curve,
     add_no_verify,
     add_overrides,
     names_of,
@@ -33,8 +34,9 @@ class _Audit(Command):
         add_columns(parser)
         method = "method whose out-of-fold probabilities find wrong labels (default: probe)"
         parser.add_argument("--method", default="probe", help=method)
+        _add_paraphrases(parser)
         _add_labels(parser)
-        _add_learning_curve(parser)
+        _add_curve(parser)
         loss = "let the base model predict the responses to instructions, and name the odd ones"
         parser.add_argument("--loss-outliers", action="store_true", help=loss)
         output = "new folder of the report (default: one in output_dir); with --apply the new data, .csv or .jsonl"
@@ -60,6 +62,13 @@ class _Audit(Command):
         return 3 if args.strict and severe else None
 
 
+def _add_paraphrases(parser: argparse.ArgumentParser) -> None:
+    similar = "also look for rows that are similar in meaning, by the embeddings of probe"
+    parser.add_argument("--paraphrases", action="store_true", help=similar)
+    threshold = "cosine similarity from which they are (default: 0.9)"
+    parser.add_argument("--paraphrase-threshold", type=float, metavar="C", help=threshold)
+
+
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     gain = "also train without the rows whose labels look wrong, and test it"
     parser.add_argument("--cleaning-gain", action="store_true", help=gain)
@@ -68,8 +77,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apply", metavar="REVIEW", help=apply)
 
 
-def _add_learning_curve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--learning-curve", action="store_true", help="train on growing parts of the data")
+def _add_curve(parser: argparse.ArgumentParser) -> None:
+    add_learning_curve(parser, "a 128th of all, or at least 10 rows")
     methods = "methods of the learning curve, separated by commas (default: linear,probe, which take little time)"
     parser.add_argument("--methods", help=methods)
     parser.add_argument("--seeds", metavar="S,S,...", help="seeds of the learning curve (default: three)")
@@ -83,15 +92,19 @@ def _audit(args: Args) -> Audit:
     from tunesmith.pipeline.audit_sections.audit_input import CurveSettings
     from tunesmith.pipeline.commands.audit import audit
 
-    if not args.learning_curve and (args.methods or args.seeds):
-        raise RecipeError("--methods and --seeds are those of a learning curve", do="add --learning-curve")
+    if not args.learning_curve and (args.methods or args.seeds or args.smallest):
+        raise RecipeError("--methods, --seeds and --smallest are those of a learning curve", do="add --learning-curve")
+    if args.paraphrase_threshold is not None and not args.paraphrases:
+        raise RecipeError("--paraphrase-threshold is that of paraphrases", do="add --paraphrases")
     if args.resume:
         return audit(*source_of(args), output=args.output, resume=args.resume)
     return audit(
         *source_of(args),
         output=args.output,
         method=args.method,
-        learning_curve=CurveSettings(names_of(args.methods), numbers_of(args.seeds)) if args.learning_curve else False,
+        paraphrases=args.paraphrases if args.paraphrase_threshold is None else args.paraphrase_threshold,
+        learning_curve=args.learning_curve
+        and CurveSettings(names_of(args.methods), numbers_of(args.seeds), args.smallest),
         unlabelled=args.unlabelled,
         next_rows=args.next,
         cleaning_gain=args.cleaning_gain,

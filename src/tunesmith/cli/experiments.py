@@ -10,6 +10,7 @@ from tunesmith.cli.shared import (
     Command,
     add_columns,
     add_json,
+    add_learning_curve,
     add_no_verify,
     add_overrides,
     column_settings,
@@ -137,6 +138,7 @@ class _Compare(Command):
             parser.add_argument(f"--{option}", dest=f"old_{option}", help=argparse.SUPPRESS)
         _add_methods(parser)
         _add_seeds(parser)
+        add_learning_curve(parser, "8")
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:
@@ -149,7 +151,16 @@ class _Compare(Command):
         sources, overrides = split_overrides(args.sources)
         seeds = numbers_of(args.seeds)
         settings = [*column_settings(args), *overrides]
-        show_comparison(compare(sources, settings, methods=names_of(args.methods), seeds=seeds, resume=args.resume))
+        comparison = compare(
+            sources,
+            settings,
+            methods=names_of(args.methods),
+            seeds=seeds,
+            learning_curve=args.learning_curve,
+            smallest=args.smallest,
+            resume=args.resume,
+        )
+        show_comparison(comparison)
 
 
 class _Sweep(Command):
@@ -192,6 +203,33 @@ class _Sweep(Command):
             show(f"report: {folder.path / 'report.html'}")
 
 
+class _Distill(Command):
+    help = "buy labels from a model behind an endpoint, and train small models on them"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        _add_source(parser)
+        add_overrides(parser)
+        parser.add_argument("--data", metavar="POOL", help="the texts to label (default: the training rows)")
+        parser.add_argument(
+            "--threshold",
+            type=float,
+            default=0.75,
+            metavar="T",
+            help="minimum agreement to keep (default: %(default)s)",
+        )
+        _add_methods(parser)
+
+    def run(self, args: Args) -> None:
+        from tunesmith.pipeline.commands.distill import distill
+
+        source, overrides = source_of(args)
+        made = distill(
+            source or {}, overrides, pool=args.data, methods=names_of(args.methods), threshold=args.threshold
+        )
+        show_comparison(made.comparison)
+        show(f"labels: {made.labels.kept}\nreport on the labels: {made.labels.page}")
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     help = "recipe (YAML), or data source: file, folder, hub id, asset"
     parser.add_argument("source", nargs="?", metavar="SOURCE", help=help)
@@ -214,5 +252,6 @@ COMMANDS: dict[str, Command] = {
     "check": _Check(),
     "train": _Train(),
     "compare": _Compare(),
+    "distill": _Distill(),
     "sweep": _Sweep(),
 }

@@ -265,7 +265,11 @@ class _PseudoLabel(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "sources", nargs="+", metavar="RUN", help="run directories; several vote; then data and generate settings"
+            "sources",
+            nargs="+",
+            metavar="RUN",
+            help="run directories, of which several vote, then data and generate settings; or labelled data (or a "
+            "recipe) for a model behind an endpoint, then endpoint.name=value settings",
         )
         parser.add_argument("--data", required=True, help="rows to label: a file, folder, hub data set or asset")
         add_columns(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from tunesmith.errors import RecipeError
 Args = argparse.Namespace
 
 
+OPTION = re.compile(r"--[a-z_]+(\.\w+)+(?==|$)")
+"""A setting that is written as an option."""
 COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
 """Options that name a column, and the setting of each."""
 
@@ -62,6 +65,21 @@ def column_settings(args: Args) -> list[str]:
     return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
 
 
+def as_settings(words: Sequence[str]) -> list[str]:
+    """Return arguments in which settings written as options, `--section.name value`, are `section.name=value`."""
+    settings: list[str] = []
+    name = ""
+    for word in words:
+        if name:
+            settings.append(f"{name}={word}")
+            name = ""
+        elif OPTION.fullmatch(word):
+            name = word.removeprefix("--")
+        else:
+            settings.append(word.removeprefix("--") if OPTION.match(word) else word)
+    return [*settings, f"--{name}"] if name else settings
+
+
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the sources and the `name=value` settings among the words; a file with `=` in its name is a source."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
@@ -88,6 +106,13 @@ def numbers_of(text: str | None) -> tuple[int, ...] | None:
 def names_of(text: str | None) -> tuple[str, ...] | None:
     """Return the names of `--methods`."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def add_learning_curve(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options of learning curves. default: that of the smallest part."""
+    parser.add_argument("--learning-curve", action="store_true", help="train on growing parts of the data")
+    rows = f"rows of the smallest part of the learning curve, for each label there is (default: {default})"
+    parser.add_argument("--smallest", type=int, metavar="N", help=rows)
 
 
 def show_json(content: object) -> None:
@@ -144,6 +169,8 @@ def describe_scores(scores: Any) -> str:
         return terminal.figures({"score": scores}, [])
     none = scores.invalid if isinstance(scores, ClassificationScores) else 0
     invalid = f", {none:,} of them given no label" if none else ""
+    without = getattr(scores, "without_probabilities", None)
+    invalid += f", {without:,} without probabilities" if without else ""
     lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
     width = max(18, *map(len, scores.headline))
     for name, score in scores.headline.items():

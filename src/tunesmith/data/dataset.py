@@ -176,8 +176,10 @@ def _sampled(
     """Return at most as many rows of each split as the settings say, and notes on what is left out."""
     rows_by_split, notes = splits.sample(rows_by_split, split.max_samples, seed, strata)
     part = seed if split.train_samples_seed is None else split.train_samples_seed
-    train, more = nested_subsets.sample_train(rows_by_split["train"], split.max_train_samples, part, strata)
-    return {**rows_by_split, "train": train}, [*notes, *more]
+    for name, most in (("train", split.max_train_samples), ("validation", split.max_validation_samples)):
+        rows, more = nested_subsets.sample(rows_by_split.get(name, ()), most, part, strata, name)
+        rows_by_split, notes = {**rows_by_split, name: rows}, [*notes, *more]
+    return rows_by_split, notes
 
 
 def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:

@@ -1,4 +1,4 @@
-"""Parts of the training rows of which every smaller one lies inside the next: stratified, groups and texts together.
+"""Parts of the rows of a split of which every smaller one lies inside the next: stratified, groups and texts together.
 
 Rows are put into one order, and a part is its beginning. Each stratum's rows are spread evenly over the order, so that
 every beginning has its share of each stratum, as near as whole rows allow; the rows in front are as few as it takes to
@@ -19,12 +19,17 @@ from tunesmith.types import DataNote, Example
 
 @dataclass(frozen=True)
 class NestedOrder:
-    """Training rows in the order in which parts take them."""
+    """Rows in the order in which parts take them."""
 
     units: tuple[tuple[int, ...], ...]
     """Row numbers that stay together, the first to be taken in front."""
     covering: int
     """Rows of the first units, which have every label between them."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(map(len, self.units))
 
     def first(self, most: int) -> list[int]:
         """Return the numbers, ascending, of the rows of whole units: at most `most`, or those that have every label."""
@@ -37,9 +42,9 @@ class NestedOrder:
 
 
 def order(rows: Sequence[Example], seed: int, strata: Strata) -> NestedOrder:
-    """Return the order in which parts of training rows are taken. Equal rows and seed give the same order."""
+    """Return the order in which parts of rows are taken. Equal rows and seed give the same order."""
     generator = random.Random(f"{seed} nested")  # noqa: S311 - repeatable, not secret
-    classes = strata(rows)
+    classes = strata(rows) if rows else []
     totals, dealt = Counter(classes), Counter()  # type: ignore[var-annotated]
     together = units(rows)
     draws = [generator.random() for _ in together]
@@ -74,20 +79,23 @@ def _covering(rows: Sequence[Example], ordered: Sequence[Sequence[int]]) -> list
     return sorted(front)
 
 
-def sample_train(
-    rows: Sequence[Example], most: int | None, seed: int, strata: Strata
+def sample(
+    rows: Sequence[Example], most: int | None, seed: int, strata: Strata, split: str
 ) -> tuple[tuple[Example, ...], list[DataNote]]:
-    """Keep at most `most` training rows. Raises DataError where they could not have every label."""
+    """Keep at most `most` rows of a split. Raises DataError where they could not have every label, unless it is 0."""
     if most is None or most >= len(rows):
         return tuple(rows), []
+    setting = f"split.max_{split}_samples"
+    if not most:
+        return (), [DataNote(f"left out of {split} by {setting}", len(rows))]
     nested = order(rows, seed, strata)
     if nested.covering > most:
         raise DataError(
-            f"split.max_train_samples={most} leaves no row for some labels",
+            f"{setting}={most} leaves no row for some labels",
             expected=f"at least {nested.covering}, which have every label, with groups and equal texts kept together",
             found=f"{most}",
-            do="raise split.max_train_samples",
+            do=f"raise {setting}",
         )
     kept = nested.first(most)
-    note = DataNote("left out of train by split.max_train_samples", len(rows) - len(kept))
+    note = DataNote(f"left out of {split} by {setting}", len(rows) - len(kept))
     return tuple(rows[i] for i in kept), [note]

@@ -75,6 +75,8 @@ class ChatEncoder:
     train_on_prompt: bool = False
     template: str = "chat"
     """Which template is the tokenizer's: a name in TEMPLATES, a file, or `chat` for the one it came with."""
+    shots: tuple[tuple[Message, ...], ...] = ()
+    """Conversations that every other one is shown after; they are not learned, and never shortened."""
 
     @classmethod
     def of(cls, settings: Prompt, tokenizer: Any, default: str | None = None) -> ChatEncoder:
@@ -96,19 +98,19 @@ class ChatEncoder:
         Raises ModelError where the template rewrites earlier answers in later turns, as those of reasoning models do:
         the model would never see again what it learned.
         """
-        pieces = self._pieces(self._with_system(messages))
+        pieces = self._pieces(self._whole(messages))
         if pieces is None:
             raise ModelError(
                 "this chat template rewrites earlier turns",
                 found=f"a conversation of {len(messages)} turns",
-                do="keep one answer per row, or choose another prompt.template, such as a .jinja file that leaves "
-                "earlier answers as they are",
+                do="keep one answer per row, without prompt.shots, or choose another prompt.template, such as a .jinja "
+                "file that leaves earlier answers as they are",
             )
         return pieces
 
     def rendered_prompt(self, messages: Conversation) -> str:
         """Return the text up to where the next answer begins."""
-        return self._text(self._with_system(messages), True)
+        return self._text(self._whole(messages), True)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[tuple[Ids, Ids]]:
         """Return the ids of each conversation and its labels: the id where it is learned, else -100."""
@@ -138,14 +140,24 @@ class ChatEncoder:
 
     @property
     def portable_template(self) -> str:
-        """The template for other software: it adds the recipe's system message where a conversation has none."""
-        if self.system is None:
-            return str(self.tokenizer.chat_template)
-        added = f"[{json.dumps({'role': 'system', 'content': self.system}, ensure_ascii=False)}]"
-        return (
-            "{% if not messages or messages[0].role != 'system' %}{% set messages = "
-            + f"{added} + messages %}}{{% endif %}}\n{self.tokenizer.chat_template}"  # Jinja drops this line's end
-        )
+        """The template for other software: it adds the recipe's system message where there is none, and the shots.
+
+        A conversation that begins as the shots do has them already.
+        """
+        added = ""
+        if self.system is not None:
+            turns = self._json([Message("system", self.system)])
+            added += "{% if not messages or messages[0].role != 'system' %}"
+            added += f"{{% set messages = {turns} + messages %}}{{% endif %}}\n"  # Jinja drops this line's end
+        if self.shots:
+            turns = self._json([turn for shot in self.shots for turn in shot])
+            added += "{% set start = 1 if messages and messages[0].role == 'system' else 0 %}"
+            added += f"{{% if messages[start].content != ({turns})[0].content %}}"
+            added += f"{{% set messages = messages[:start] + {turns} + messages[start:] %}}{{% endif %}}\n"
+        return f"{added}{self.tokenizer.chat_template}"
+
+    def _json(self, messages: Conversation) -> str:
+        return json.dumps([self._turn(message) for message in messages], ensure_ascii=False)
 
     def check(self) -> None:
         """Try the template: it must leave the prompt unchanged, and end an answer with a special token."""
@@ -186,22 +198,29 @@ class ChatEncoder:
                 if not after.startswith(before) or not before.startswith(text):
                     return None
                 end = self._end(after, len(before), message.content)
-                pieces += [(before[len(text) :], self.train_on_prompt), (after[len(before) : end], True)]
+                learned = message.learned or self.train_on_prompt
+                pieces += [(before[len(text) :], self.train_on_prompt), (after[len(before) : end], learned)]
                 text = after[:end]
         return pieces
 
     def _prompt_pieces(self, messages: Conversation) -> list[tuple[str, bool]]:
         """Return the prompt in the pieces of training; in one piece where the template rewrites earlier turns."""
         prompt = self.rendered_prompt(messages)
-        learned = self._pieces(self._with_system(messages)) or []
+        learned = self._pieces(self._whole(messages)) or []
         earlier = "".join(text for text, _ in learned)
         return [*learned, (prompt[len(earlier) :], False)] if prompt.startswith(earlier) else [(prompt, False)]
 
-    def _with_system(self, messages: Conversation) -> list[Message]:
-        """Add the recipe's system message where the conversation has none."""
-        if self.system is None or (messages and messages[0].role == "system"):
-            return list(messages)
-        return [Message("system", self.system), *messages]
+    def _whole(self, messages: Conversation) -> list[Message]:
+        """Add the recipe's system message where the conversation has none, and the shots.
+
+        A shot that asks what the conversation begins with is left out: it has the answer.
+        """
+        start = 1 if messages and messages[0].role == "system" else 0
+        system, turns = list(messages[:start]), list(messages[start:])
+        if self.system is not None and not system:
+            system = [Message("system", self.system)]
+        shown = [turn for shot in self.shots if list(shot[:-1]) != turns[: len(shot) - 1] for turn in shot]
+        return [*system, *shown, *turns]
 
     def _text(self, messages: Conversation, answering: bool) -> str:
         """Render a conversation as the tokenizer's `apply_chat_template` does, but within bounds."""

@@ -65,6 +65,12 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
     return tables_by_split
 
 
+def is_published(data: Data) -> bool:
+    """Return whether rows that were read are those of an asset or of a data set on a hub, which others can have too."""
+    path = data.path
+    return path is not None and not path.startswith(SCHEMES) and not Path(path).expanduser().exists()
+
+
 def all_values(data: Data) -> dict[str, Values]:
     """Return every column of every row of `data.path`, by the row's id."""
     tables_by_split = tables(data, Split(), None)

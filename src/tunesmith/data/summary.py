@@ -13,8 +13,11 @@ MOST_LABELS = 12
 """Labels of a split that are shown, the most frequent ones."""
 
 
-def summarize(splits: Splits, source: str) -> DataSummary:
-    """Rows, labels and lengths of each split, fingerprints, and everything that reading changed."""
+def summarize(splits: Splits, source: str, published: bool = False) -> DataSummary:
+    """Rows, labels and lengths of each split, fingerprints, and everything that reading changed.
+
+    published: whether others may have trained on the source, see `sources.is_published`.
+    """
     summaries = {}
     for name, rows in {"train": splits.train, "validation": splits.validation, "test": splits.test}.items():
         counts = Counter(label for row in rows for label in row.all_labels)
@@ -40,6 +43,7 @@ def summarize(splits: Splits, source: str) -> DataSummary:
         splits=summaries,
         changes=splits.notes,
         label_values=splits.label_values,
+        published=published or None,
     )
 
 

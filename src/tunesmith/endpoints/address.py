@@ -7,7 +7,7 @@ import os
 from pydantic import SecretStr
 
 from tunesmith.errors import RecipeError
-from tunesmith.recipe.judge_settings import checked_url
+from tunesmith.recipe.endpoint_settings import checked_url
 
 LOCAL_OLLAMA = {"openai": "http://localhost:11434/v1", "ollama": "http://localhost:11434"}
 """Ollama on this machine, by either of its APIs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,20 @@ class EndpointRequest:
     seed: int
     choices: Sequence[str] = ()
     """The only texts that make sense as a reply, where they are few; a client that can choose among them may."""
+    temperature: float = 0.0
+    schema: Json | None = None
+    """The JSON schema that the reply must follow, of a server that can hold its model to one."""
+    top_logprobs: int = 0
+    """How many alternatives to each token of the reply to return with their log-probabilities; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAlternatives:
+    """One token of a reply, and the tokens that could have stood in its place."""
+
+    token: str
+    logprobs: Mapping[str, float]
+    """Natural log-probabilities of the most probable tokens, and of `token`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +66,20 @@ class EndpointReply:
     usage: TokenUsage = ONE_REQUEST
     truncated: bool = False
     """Ended by the token limit."""
+    tokens: Sequence[TokenAlternatives] = ()
+    """The tokens of `text`, where they were asked for and the server returns them."""
+    model: str = ""
+    """Which model answered, as the server names it, with its `system_fingerprint` where it has one."""
+    seconds: float = 0.0
+    """Of the attempt that succeeded."""
+    waited: float = 0.0
+    """Seconds between attempts: back-off, and what Retry-After asked for."""
     failure: str = ""
     """Why no reply came, after all retries; empty where one did."""
+
+
+Replies = Generator[tuple[EndpointRequest, EndpointReply], None, None]
+"""Requests, each with its reply, in the order of arrival."""
 
 
 class ChatClient(Protocol):
@@ -69,6 +95,10 @@ class ChatClient(Protocol):
         """What the client's replies depend on."""
         ...
 
-    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
-        """Yield each request with its reply as soon as it arrives. Raises EndpointError for permanent problems."""
+    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
+        """Yield each request with its reply as soon as it arrives. Raises EndpointError for permanent problems.
+
+        Requests are taken one by one, when there is room for them. Replies that are on their way when a problem ends
+        the work are yielded before the error; closing the generator abandons them.
+        """
         ...

@@ -1,29 +1,31 @@
-"""Clients of chat completion endpoints: OpenAI's API, which many servers offer, and Ollama's own.
+"""Clients of chat completion endpoints over HTTP.
 
 Transient problems (429, 5xx, timeouts, broken or malformed replies) are retried with exponential backoff; permanent
-ones (a wrong key, an unknown model) stop at once. The API key is sent to the endpoint and appears nowhere else.
+ones (a wrong key, an unknown model, a used-up quota) stop at once. The API key is sent to the endpoint and appears
+nowhere else.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from queue import SimpleQueue
 
 import httpx2
 from pydantic import SecretStr
 
-from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Json
+from tunesmith import records
+from tunesmith.endpoints.chat_apis import APIS
+from tunesmith.endpoints.chat_client import ClientIdentity, EndpointReply, EndpointRequest, Json, Replies
+from tunesmith.endpoints.refused_parameters import ONE_REQUEST_ALONE, ErrorBody, RefusedParameters
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import EndpointError
-from tunesmith.types import Message
 
 INITIAL_BACKOFF, MAX_BACKOFF = 0.5, 30.0
 """Seconds before the first retry, doubled each time, and at most; each is drawn between half of it and all."""
@@ -32,25 +34,16 @@ MAX_RETRY_AFTER = 300.0
 MAX_REPLY_BYTES = 8 * 2**20
 RETRYABLE = {408, 425, 429, *range(500, 600)}
 """Status codes of transient problems."""
+REFUSALS = {400, 403, 413, 422}
+"""Status codes of which the reason may be one parameter, or this one request."""
+QUOTA = b"insufficient_quota"
+"""What OpenAI says in a 429 that no waiting helps against."""
 HIDDEN_KEY = "***"
-
-
-class ChatApi(Protocol):
-    """One kind of API."""
-
-    path: str
-
-    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
-        """Return the body of a request."""
-        ...
-
-    def parse_reply(self, body: Json) -> EndpointReply:
-        """Return the reply in a response's body; raises whatever a malformed one leads to."""
-        ...
+Outcome = EndpointReply | Exception
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class EndpointClient:
     """A model behind HTTP."""
 
     api: str
@@ -65,7 +58,7 @@ class Endpoint:
     concurrency: int = 4
     extra: Json = field(default_factory=dict)
     """Further fields of the request body; None removes a field."""
-    stopped: threading.Event = field(default_factory=threading.Event, repr=False)
+    refused: RefusedParameters = field(default_factory=RefusedParameters, repr=False)
 
     @property
     def name(self) -> str:
@@ -76,72 +69,112 @@ class Endpoint:
         url = self.url.split("?")[0]
         return ClientIdentity(api=self.api, url=url, model=self.model, max_tokens=self.max_tokens, extra=self.extra)
 
-    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """Parameters of the requests so far that the endpoint refused: left out since, or sent under a newer name."""
+        return self.refused.names
+
+    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
         """Yield replies in order of arrival. Raises EndpointError after `max(5, 2 x concurrency)` failures in a row."""
         unsent = iter(requests)
-        failures = 0
-        with httpx2.Client(timeout=self.timeout, headers=self._headers(), follow_redirects=False) as client:
-            pool = ThreadPoolExecutor(self.concurrency, "endpoint")
+        sent: SimpleQueue[EndpointRequest | None] = SimpleQueue()
+        done: SimpleQueue[tuple[EndpointRequest, Outcome]] = SimpleQueue()
+        stop = threading.Event()
+        workers: list[threading.Thread] = []
+        failures = in_flight = 0
+        error: Exception | None = None
+        limits = httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        with httpx2.Client(timeout=self.timeout, headers=self._headers(), limits=limits) as http:
             try:
-                pending: dict[Future[EndpointReply], EndpointRequest] = {}
                 while True:
-                    for request in unsent:
-                        pending[pool.submit(self._reply, client, request)] = request
-                        if len(pending) >= self.concurrency:
-                            break
-                    if not pending:
-                        return
-                    for done in wait(pending, return_when=FIRST_COMPLETED).done:
-                        request, reply = pending.pop(done), done.result()
-                        failures = failures + 1 if reply.failure else 0
-                        yield request, reply
-                    if failures >= max(5, 2 * self.concurrency):
-                        raise EndpointError(
-                            f"{self.url}: {failures} requests in a row failed",
-                            found=reply.failure,
-                            do="check the endpoint, then run the same command again",
-                        )
+                    while in_flight < self.concurrency and not error and (request := next(unsent, None)):
+                        if in_flight == len(workers):  # daemons: none may keep an interrupted process alive
+                            workers.append(
+                                threading.Thread(target=self._work, args=(http, sent, done, stop), daemon=True)
+                            )
+                            workers[-1].start()
+                        sent.put(request)
+                        in_flight += 1
+                    if not in_flight:
+                        break
+                    request, outcome = done.get()
+                    in_flight -= 1
+                    if isinstance(outcome, EndpointReply):
+                        yield request, outcome
+                        failures = failures + 1 if outcome.failure not in ("", *ONE_REQUEST_ALONE) else 0
+                        if failures >= max(5, 2 * self.concurrency):
+                            error = error or self._given_up(failures, outcome.failure)
+                    else:
+                        error = error or outcome
+                    if error:
+                        stop.set()
             finally:
-                self.stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                self.stopped.clear()
+                stop.set()
+                for _ in workers:
+                    sent.put(None)
+            for worker in workers:
+                worker.join()
+        if error:
+            raise error
 
-    def _reply(self, client: httpx2.Client, request: EndpointRequest) -> EndpointReply:
-        """Return the reply to one request, retried where that may help. Raises EndpointError where it cannot."""
-        problem = ""
-        for attempt in range(self.max_retries + 1):
+    def _work(
+        self,
+        http: httpx2.Client,
+        sent: SimpleQueue[EndpointRequest | None],
+        done: SimpleQueue[tuple[EndpointRequest, Outcome]],
+        stop: threading.Event,
+    ) -> None:
+        """Answer requests until there is None."""
+        while request := sent.get():
             try:
-                reply = self._attempt(client, request)
-                return replace(reply, usage=replace(reply.usage, requests=attempt + 1))
-            except _TransientError as error:
-                problem, pause = error.problem, error.pause
-            if attempt < self.max_retries:
-                backoff = min(MAX_BACKOFF, INITIAL_BACKOFF * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-                if self.stopped.wait(backoff if pause is None else min(MAX_RETRY_AFTER, pause)):
-                    break
-        return EndpointReply(failure=problem, usage=TokenUsage(requests=attempt + 1))
+                done.put((request, self._reply(http, request, stop)))
+            except Exception as error:
+                done.put((request, error))
 
-    def _attempt(self, client: httpx2.Client, request: EndpointRequest) -> EndpointReply:
+    def _reply(self, http: httpx2.Client, request: EndpointRequest, stop: threading.Event) -> EndpointReply:
+        """Return the reply to one request, retried where that may help. Raises EndpointError where it cannot."""
+        attempts = retries = 0
+        waited = 0.0
+        while True:
+            attempts += 1
+            began = time.monotonic()
+            try:
+                reply = self._attempt(http, request)
+            except _RefusedParameter:
+                continue
+            except _RefusedRequest as refusal:
+                return EndpointReply(failure=refusal.reason, usage=TokenUsage(requests=attempts), waited=waited)
+            except _TransientError as error:
+                if retries < self.max_retries and not stop.is_set():
+                    waited += _wait(stop, retries, error.pause)
+                    retries += 1
+                    if not stop.is_set():
+                        continue
+                return EndpointReply(failure=error.problem, usage=TokenUsage(requests=attempts), waited=waited)
+            usage = replace(reply.usage, requests=attempts)
+            return replace(reply, usage=usage, seconds=time.monotonic() - began, waited=waited)
+
+    def _attempt(self, http: httpx2.Client, request: EndpointRequest) -> EndpointReply:
         api = APIS[self.api]
-        body = {**api.request_body(self.model, request, self.max_tokens), **self.extra}
-        body = {name: value for name, value in body.items() if value is not None}
-        status, headers, content = self._post(client, api.path, body)
-        if status in RETRYABLE:
-            raise _TransientError(f"HTTP {status}", _retry_after(headers))
+        parameters = self.refused.removed_from(api.request_body(self.model, request, self.max_tokens))
+        body = {name: value for name, value in {**parameters, **self.extra}.items() if value is not None}
+        status, headers, content = self._post(http, api.path, body)
         if status != 200:
-            raise self._refusal(status, content)
+            raise self._problem(status, headers, content, {k: v for k, v in parameters.items() if k not in self.extra})
         try:
-            reply = api.parse_reply(json.loads(content))
+            reply = api.parse_reply(records.parse(content))
         except (ValueError, LookupError, TypeError, AttributeError):
             raise _TransientError("a reply that is not a chat completion") from None
-        return replace(reply, text=self._without_key(reply.text))
+        text = self._without_key(reply.text)
+        tokens = reply.tokens if text == reply.text else ()
+        return replace(reply, text=text, tokens=tokens, model=self._without_key(reply.model))
 
-    def _post(self, client: httpx2.Client, path: str, body: Json) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and content, all within `timeout` seconds even where a server sends byte by byte."""
+    def _post(self, http: httpx2.Client, path: str, body: Json) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and content, the content within `timeout` seconds even where it comes byte by byte."""
         deadline = time.monotonic() + self.timeout
         content = bytearray()
         try:
-            with client.stream("POST", self._address(path), json=body) as response:
+            with http.stream("POST", self._address(path), json=body) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if time.monotonic() > deadline:
@@ -157,6 +190,19 @@ class Endpoint:
             ) from None
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise _TransientError(f"a broken connection ({type(error).__name__})") from None
+
+    def _problem(self, status: int, headers: Mapping[str, str], content: bytes, parameters: Json) -> Exception:
+        """Return what a response other than 200 comes to. parameters: those that were sent and may be left out."""
+        if status in RETRYABLE and not (status == 429 and QUOTA in content):
+            return _TransientError(f"HTTP {status}", _retry_after(headers))
+        if status in REFUSALS:
+            error = ErrorBody.parse(content)
+            if reason := error.concerns_one_request:
+                return _RefusedRequest(reason)
+            if name := error.unsupported(parameters):
+                self.refused.add(name, self.model)
+                return _RefusedParameter()
+        return self._refusal(status, content)
 
     def _address(self, path: str) -> str:
         """Return the base URL followed by an API's path, unless it is there already; a query stays at the end."""
@@ -177,18 +223,28 @@ class Endpoint:
     def _without_key(self, text: str) -> str:
         """Return the text without the API key, which servers sometimes repeat."""
         key = self.key.get_secret_value().strip() if self.key else ""
-        return text.replace(key, HIDDEN_KEY) if len(key) >= 6 else text
+        if len(key) < 6:
+            return text
+        return text.replace(key, HIDDEN_KEY).replace(key.replace("/", "\\/"), HIDDEN_KEY)
 
     def _refusal(self, status: int, content: bytes) -> EndpointError:
         body = self._without_key(" ".join(content.decode("utf-8", "replace").split()))[:300]
         do = {
             401: "check the key: --api-key-env names its environment variable",
             403: "check the key and its permissions",
+            429: "check the account's plan and billing",
             404: "check the URL (OpenAI's API ends with /v1) and the model's name",
         }.get(status, "check the model's name and the extra fields of the request")
         if 300 <= status < 400:
             do = "use the address that it redirects to"
         return EndpointError(f"{self.url} refused the request: HTTP {status}", found=body, do=do)
+
+    def _given_up(self, failures: int, failure: str) -> EndpointError:
+        return EndpointError(
+            f"{self.url}: {failures} requests in a row failed",
+            found=failure,
+            do="check the endpoint, then run the same command again",
+        )
 
 
 class _TransientError(Exception):
@@ -198,73 +254,32 @@ class _TransientError(Exception):
         self.problem, self.pause = problem, pause
 
 
+class _RefusedParameter(Exception):
+    """A parameter that the endpoint does not accept, and that it will not be sent again."""
+
+
+class _RefusedRequest(Exception):
+    """A request that the endpoint refuses, though it may answer others."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _wait(stop: threading.Event, retries: int, pause: float | None) -> float:
+    """Wait before a retry, for as long as the server asks or by exponential backoff; return the seconds."""
+    began = time.monotonic()
+    backoff = min(MAX_BACKOFF, INITIAL_BACKOFF * 2**retries) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+    stop.wait(backoff if pause is None else min(MAX_RETRY_AFTER, pause))
+    return time.monotonic() - began
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Retry-After asks for, as a number or a date; None without one."""
+    """Return the seconds that Retry-After asks for, as a number or a date; None without one. OpenAI also sends ms."""
     value = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    for number, scale in ((headers.get("retry-after-ms", ""), 1000), (value, 1)):
+        with contextlib.suppress(ValueError):
+            return max(0.0, float(number) / scale)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
-
-
-def _message_list(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _text(content: Any) -> str:
-    """Return a text, or the joined texts of a list of parts; lone surrogates, which no file can hold, are replaced."""
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") == "text")
-    if not isinstance(content, str):
-        raise TypeError("no text")
-    return content.encode("utf-8", "replace").decode()
-
-
-def _count(counts: Json, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
-
-
-class OpenAiApi:
-    """Chat completions as OpenAI documents them."""
-
-    path = "/chat/completions"
-
-    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
-        """Return the body of a request."""
-        fixed = {"temperature": 0, "seed": request.seed, "max_tokens": max_tokens, "stream": False}
-        return {"model": model, "messages": _message_list(request.messages), **fixed}
-
-    def parse_reply(self, body: Json) -> EndpointReply:
-        """Return the reply in a response's body."""
-        choice = body["choices"][0]
-        text = choice["message"]["content"]
-        if text is None:  # a refusal has a field of its own; a reasoning model may have spent all its tokens
-            text = choice["message"].get("refusal") or ""
-        counts = body.get("usage") or {}
-        usage = TokenUsage(_count(counts, "prompt_tokens"), _count(counts, "completion_tokens"), 1)
-        return EndpointReply(_text(text), usage, choice.get("finish_reason") == "length")
-
-
-class OllamaApi:
-    """Ollama's own chat API."""
-
-    path = "/api/chat"
-
-    def request_body(self, model: str, request: EndpointRequest, max_tokens: int) -> Json:
-        """Return the body of a request."""
-        options = {"temperature": 0, "seed": request.seed, "num_predict": max_tokens}
-        return {"model": model, "messages": _message_list(request.messages), "stream": False, "options": options}
-
-    def parse_reply(self, body: Json) -> EndpointReply:
-        """Return the reply in a response's body."""
-        usage = TokenUsage(_count(body, "prompt_eval_count"), _count(body, "eval_count"), 1)
-        return EndpointReply(_text(body["message"]["content"]), usage, body.get("done_reason") == "length")
-
-
-APIS: dict[str, ChatApi] = {"openai": OpenAiApi(), "ollama": OllamaApi()}
-"""A new API is a class and an entry here."""

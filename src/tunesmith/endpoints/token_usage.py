@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class TokenPrices:
+    """Prices per million tokens, in any currency; None where one is unknown."""
+
+    input: float | None = None
+    output: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens as the endpoint counts them (0 where it does not) and HTTP requests, retries among them."""
 
@@ -17,11 +25,17 @@ class TokenUsage:
     @classmethod
     def total(cls, parts: Iterable[TokenUsage]) -> TokenUsage:
         """Return the sum over several replies."""
-        counts = [(part.prompt_tokens, part.completion_tokens, part.requests) for part in parts]
-        return cls(*(sum(column) for column in zip(*counts, strict=True)))
+        return sum(parts, cls())
 
-    def price(self, input_price: float | None, output_price: float | None) -> float | None:
-        """Return what the tokens cost, from prices per million tokens; None where neither price is known."""
-        if input_price is None and output_price is None:
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.requests + other.requests,
+        )
+
+    def price(self, prices: TokenPrices) -> float | None:
+        """Return what the tokens cost; None unless both prices are known."""
+        if prices.input is None or prices.output is None:
             return None
-        return (self.prompt_tokens * (input_price or 0) + self.completion_tokens * (output_price or 0)) / 1e6
+        return (self.prompt_tokens * prices.input + self.completion_tokens * prices.output) / 1e6

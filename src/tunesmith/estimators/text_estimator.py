@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from tunesmith import disk, integrity, processes, recipe as recipes, records, runs
 from tunesmith.errors import InputError, RecipeError, RunError
 from tunesmith.estimators import parameters, text_input
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.pipeline.task_table import job_of
 from tunesmith.protocols import TextPredictor
@@ -79,6 +80,7 @@ class TextEstimator(BaseEstimator):  # type: ignore[misc]
             )
         settings = self.get_params(deep=False) | {"random_state": self._seed()}
         self.recipe_ = parameters.to_recipe(self._task, settings)
+        methods.check_probabilities(self.recipe_, "fit")
         examples, targets = self._read_examples(X, reset=True), self._read_targets(y)
         if len(examples) != len(targets) or not examples:
             raise InputError(

@@ -12,7 +12,10 @@ FEWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class CleanScores:
-    """clean.json: the headline metrics of the clean part of the test split, where the other part leaks."""
+    """clean.json: the headline metrics of the clean part of the test split, where the other part leaks.
+
+    clean-NAME.json: those of the new data NAME.
+    """
 
     rows: int
     """Test rows without a copy in train."""

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import RunError
-from tunesmith.evaluation import intervals, ordered_labels
+from tunesmith.evaluation import intervals, ordered_labels, probability_scores
 from tunesmith.evaluation.decision_scores import DecisionScores
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
 from tunesmith.evaluation.ordered_labels import OrderedColumns
+from tunesmith.evaluation.probability_scores import ProbabilityColumns
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks import calibration
 from tunesmith.tasks.calibration import CalibrationBin
@@ -28,14 +29,10 @@ HIGHER_IS_BETTER = {
     "balanced_accuracy": True,
     "macro_f1": True,
     "mcc": True,
-    "log_loss": False,
-    "brier": False,
-    "ece": False,
-} | ordered_labels.HIGHER_IS_BETTER
+    **probability_scores.HIGHER_IS_BETTER,
+    **ordered_labels.HIGHER_IS_BETTER,
+}
 """The headline metrics, in the order of a report, and which way is better; the last are of ordered labels."""
-
-CELLS_AT_ONCE = 1 << 22
-"""Probabilities (rows x labels) checked and summed at once: 32 MB."""
 
 FULL_CONFUSION = 500
 """With more labels almost every cell of the confusion matrix is 0: only the mistakes are stored."""
@@ -50,13 +47,8 @@ class PredictionTable:
     predicted: Index
     hit: Index
     """The gold label where the prediction is right, else K: counting it counts the diagonal of the confusion."""
-    confidence: Floats
-    """The top probability."""
-    top_right: Index
-    """1 where the label with the top probability is right; where costs or a threshold decide, another may be given."""
-    log_loss: Floats
-    squared_error: Floats
-    """Summed over the K probabilities: 0 to 2."""
+    probabilities: ProbabilityColumns | None = None
+    """Set where every prediction has probabilities."""
     ordered: OrderedColumns | None = None
     """Set where the labels have an order."""
 
@@ -138,7 +130,7 @@ class ClassificationScores:
     confidence: float
     """Level of the intervals."""
     headline: dict[str, Estimate]
-    """By metric, in the order of HIGHER_IS_BETTER."""
+    """By metric, in the order of HIGHER_IS_BETTER; without probabilities, not those that need them."""
     averages: dict[str, Average]
     """Of precision, recall and F1."""
     per_class: dict[str, ClassScores]
@@ -146,6 +138,9 @@ class ClassificationScores:
     """K x K row counts: gold down, predictions across; rows that were given no label are not in it. Empty above
     FULL_CONFUSION labels."""
     calibration: tuple[CalibrationBin, ...]
+    """Empty without probabilities."""
+    without_probabilities: int | None = omitted_if_none()
+    """Rows whose prediction has no probabilities, where there are some."""
     decisions: DecisionScores | None = omitted_if_none()
     """What costs, thresholds, abstentions and sets came to, where the recipe asks for them."""
     confusions: tuple[Confusion, ...] | None = omitted_if_none()
@@ -171,7 +166,7 @@ def score(
     headline = intervals.estimates(partial(measure, table), N, confidence, "bootstrap")
     headline["accuracy"] = replace(Estimate.share(int(table.right.sum()), N, confidence.level), interval="wilson")
     precision, recall = _ratio(counts.right, counts.predicted)[0], _ratio(counts.right, counts.gold)[0]
-    f1, many = _f1(counts)[0], len(labels) > FULL_CONFUSION
+    f1, many, probabilities = _f1(counts)[0], len(labels) > FULL_CONFUSION, table.probabilities
     return ClassificationScores(
         rows=N,
         invalid=int((table.predicted == len(table.labels)).sum()),
@@ -190,7 +185,8 @@ def score(
             for k, label in enumerate(table.labels)
         },
         confusion=() if many else table.confusion(),
-        calibration=calibration.bins(table.confidence, table.top_right),
+        calibration=calibration.bins(probabilities.confidence, probabilities.top_right) if probabilities else (),
+        without_probabilities=sum(not prediction.probabilities for prediction in predictions) or None,
         confusions=table.confusions() if many else None,
     )
 
@@ -213,36 +209,6 @@ def tabulate(
     values: Sequence[float] | None = None,
 ) -> PredictionTable:
     """Return the columns that all metrics are computed from. RunError where predictions, gold and labels do not fit."""
-    _check_shape(gold, predictions, labels)
-    truth = _places(gold, labels, "gold label")
-    predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
-    confidence, of_truth, squared_error = np.empty((3, len(truth)))
-    top_right = np.zeros(len(truth), dtype=np.intp)
-    step = max(1, CELLS_AT_ONCE // len(labels))
-    for start in range(0, len(truth), step):
-        rows = slice(start, start + step)
-        probabilities = _probabilities(predictions[rows])
-        at_truth = np.arange(len(probabilities)), truth[rows]
-        confidence[rows], of_truth[rows] = probabilities.max(axis=1), probabilities[at_truth]
-        top_right[rows] = (probabilities.argmax(axis=1) == truth[rows]) & (predicted[rows] < len(labels))
-        probabilities[at_truth] -= 1
-        squared_error[rows] = (probabilities**2).sum(axis=1)
-    # scikit-learn's clipping: a certain and wrong prediction costs 36, not infinity.
-    tiny = np.finfo(np.float64).eps
-    return PredictionTable(
-        labels=tuple(labels),
-        gold=truth,
-        predicted=predicted,
-        hit=np.where(truth == predicted, truth, len(labels)),
-        confidence=confidence,
-        top_right=top_right,
-        log_loss=-np.log(np.clip(of_truth, tiny, 1 - tiny)),
-        squared_error=squared_error,
-        ordered=None if values is None else ordered_labels.columns(truth, predicted, values),
-    )
-
-
-def _check_shape(gold: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
     if not gold or len(gold) != len(predictions):
         raise RunError(
             "the predictions do not fit the rows",
@@ -250,31 +216,16 @@ def _check_shape(gold: Sequence[str], predictions: Sequence[Prediction], labels:
             found=f"{len(gold)} rows and {len(predictions)} predictions",
             do="predict the split again with this run's model",
         )
-    for prediction in predictions:
-        if len(prediction.probabilities) != len(labels):
-            raise RunError(
-                f"the prediction of {prediction.id} does not fit the labels",
-                expected=f"{len(labels)} probabilities, one per label",
-                found=str(len(prediction.probabilities)),
-                do="score predictions with the labels of the run that made them",
-            )
-
-
-def _probabilities(predictions: Sequence[Prediction]) -> Floats:
-    """Return the predicted probabilities, N x K. RunError where they are none."""
-    probabilities_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
-    sums = probabilities_NK.sum(axis=1)
-    # 1e-3 leaves room for probabilities that a file rounds to a few digits, and for bf16.
-    good = (np.abs(sums - 1) < 1e-3) & (probabilities_NK >= 0).all(axis=1)
-    if not good.all():
-        place = int(np.argmin(good))
-        raise RunError(
-            f"{predictions[place].id}: invalid probabilities",
-            expected="numbers from 0 to 1 that sum to 1",
-            found=f"sum {sums[place]:.6g}, least {probabilities_NK[place].min():.6g}",
-            do="look for non-finite values in the model, or for damage in the predictions file",
-        )
-    return probabilities_NK
+    truth = _places(gold, labels, "gold label")
+    predicted = _places([prediction.label for prediction in predictions], [*labels, NO_LABEL], "predicted label")
+    return PredictionTable(
+        labels=tuple(labels),
+        gold=truth,
+        predicted=predicted,
+        hit=np.where(truth == predicted, truth, len(labels)),
+        probabilities=probability_scores.columns(predictions, truth, predicted, labels),
+        ordered=None if values is None else ordered_labels.columns(truth, predicted, values),
+    )
 
 
 def _places(names: Sequence[str], labels: Sequence[str], what: str) -> Index:
@@ -342,14 +293,6 @@ def mcc(counts: Counts) -> Floats:
     return _ratio(shared, np.sqrt(spread_gold * spread_predicted))
 
 
-def ece(table: PredictionTable, draws_BN: Index) -> Floats:
-    """Expected calibration error (Guo et al. 2017): sum over bins of |sum of (confidence - top label is right)| / N."""
-    gaps_BN = (table.confidence - table.top_right)[draws_BN]
-    return _total(
-        np.abs(intervals.counts(calibration.places(table.confidence)[draws_BN], calibration.BINS, gaps_BN))
-    ) / len(draws_BN[0])
-
-
 COUNTED: dict[str, Callable[[Counts], Floats]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
@@ -362,15 +305,12 @@ COUNTED: dict[str, Callable[[Counts], Floats]] = {
 def measure(table: PredictionTable, draws_BN: Index) -> dict[str, Floats]:
     """Return the headline metrics of each line of `draws_BN`: {name: B}, in the order of HIGHER_IS_BETTER.
 
-    `log_loss` is the mean of -ln p(gold), in nats; `brier` the mean over rows of the squared errors summed over
-    the labels (Brier 1950, 0 to 2; for two labels twice scikit-learn's binary form).
+    Without probabilities, those that need them are left out.
     """
     counts = count(table, draws_BN)
-    measured = {name: metric(counts) for name, metric in COUNTED.items()} | {
-        "log_loss": table.log_loss[draws_BN].mean(axis=1),
-        "brier": table.squared_error[draws_BN].mean(axis=1),
-        "ece": ece(table, draws_BN),
-    }
+    measured = {name: metric(counts) for name, metric in COUNTED.items()}
+    if table.probabilities is not None:
+        measured |= probability_scores.measure(table.probabilities, draws_BN)
     return measured if table.ordered is None else measured | ordered_labels.measure(table.ordered, draws_BN)
 
 

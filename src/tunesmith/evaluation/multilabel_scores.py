@@ -17,9 +17,11 @@ from tunesmith.errors import RunError
 from tunesmith.evaluation import intervals, metric_pairs
 from tunesmith.evaluation.intervals import Confidence, Estimate, Floats, Index
 from tunesmith.evaluation.metric_pairs import MetricPair
+from tunesmith.records import omitted_if_none
 from tunesmith.tasks.multilabel import indicators
 from tunesmith.types import MultilabelPredictionRow
 
+Flags = npt.NDArray[np.bool_]
 HIGHER_IS_BETTER = {
     "macro_f1": True,
     "micro_f1": True,
@@ -46,8 +48,8 @@ class PerLabelScores:
     f1: float
     average_precision: float | None
     """None for a label that no row has."""
-    threshold: float
-    """The probability from which it was predicted."""
+    threshold: float | None
+    """The probability from which it was predicted; like the average precision, None without probabilities."""
     support: int
     """Rows that have it."""
     predicted: int
@@ -63,19 +65,22 @@ class MultilabelScores:
     confidence: float
     """Level of the intervals."""
     headline: dict[str, Estimate]
-    """By metric, in the order of HIGHER_IS_BETTER."""
+    """By metric, in the order of HIGHER_IS_BETTER; without probabilities, not those that need them."""
     per_label: dict[str, PerLabelScores]
     labels_per_row: tuple[float, float]
     """Mean number of labels: that rows have, and that were predicted."""
+    without_probabilities: int | None = omitted_if_none()
+    """Rows whose prediction has no probabilities, where there are some."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
     """Predictions beside gold labels, as arrays of N x K."""
 
-    known: npt.NDArray[np.bool_]
-    predicted: npt.NDArray[np.bool_]
-    probability: Floats
+    known: Flags
+    predicted: Flags
+    probability: Floats | None
+    """None unless every prediction has probabilities."""
 
     def counts(self) -> Floats:
         """Return N x 3K: for each label whether it is known, predicted, and both."""
@@ -95,8 +100,10 @@ def score(
     table = tabulate(rows, labels)
     known, predicted, both = np.split(table.counts().sum(axis=0), 3)
     precision, recall, f1 = _ratio(both, predicted), _ratio(both, known), _ratio(2 * both, known + predicted)
-    average = _average_precisions(table, np.ones((1, len(rows))))[0]
-    chosen = thresholds or (0.5,) * len(labels)
+    average, chosen = np.full(len(labels), np.nan), dict.fromkeys(labels)
+    if table.probability is not None:
+        average = _average_precisions(table.known, table.probability, np.ones((1, len(rows))))[0]
+        chosen = dict(zip(labels, thresholds or (0.5,) * len(labels), strict=True))
     return MultilabelScores(
         rows=len(rows),
         labels=tuple(labels),
@@ -108,13 +115,14 @@ def score(
                 recall=float(recall[k]),
                 f1=float(f1[k]),
                 average_precision=None if np.isnan(average[k]) else float(average[k]),
-                threshold=float(chosen[k]),
+                threshold=chosen[label],
                 support=int(known[k]),
                 predicted=int(predicted[k]),
             )
             for k, label in enumerate(labels)
         },
         labels_per_row=(float(known.sum() / len(rows)), float(predicted.sum() / len(rows))),
+        without_probabilities=sum(not row.probabilities for row in rows) or None,
     )
 
 
@@ -146,17 +154,19 @@ def tabulate(rows: Sequence[MultilabelPredictionRow], labels: Sequence[str]) -> 
                 found=", ".join(sorted(unknown)[:10]),
                 do="score predictions with the labels of the run that made them",
             )
-    probability = np.array([row.probabilities for row in rows], dtype=np.float64).reshape(len(rows), -1)
-    good_N = (probability >= 0).all(axis=1) & (probability <= 1).all(axis=1)
-    if probability.shape[1] != len(labels) or not good_N.all():
-        raise RunError(
-            f"{rows[int(np.argmin(good_N))].id}: invalid probabilities",
-            expected=f"{len(labels)} numbers from 0 to 1",
-            found=f"{probability.shape[1]} numbers from {probability.min():.6g} to {probability.max():.6g}",
-            do="look for non-finite values in the model, or for damage in the predictions file",
-        )
+    probability = None
+    if given := [row for row in rows if row.probabilities]:
+        probability = np.array([row.probabilities for row in given], dtype=np.float64).reshape(len(given), -1)
+        good_N = (probability >= 0).all(axis=1) & (probability <= 1).all(axis=1)
+        if probability.shape[1] != len(labels) or not good_N.all():
+            raise RunError(
+                f"{given[int(np.argmin(good_N))].id}: invalid probabilities",
+                expected=f"{len(labels)} numbers from 0 to 1",
+                found=f"{probability.shape[1]} numbers from {probability.min():.6g} to {probability.max():.6g}",
+                do="look for non-finite values in the model, or for damage in the predictions file",
+            )
     known, predicted = (indicators([getattr(row, name) for row in rows], labels) for name in ("gold", "labels"))
-    return LabelTable(known, predicted, probability)
+    return LabelTable(known, predicted, probability if len(given) == len(rows) else None)
 
 
 def measure(table: LabelTable, draws_BN: Index) -> dict[str, Floats]:
@@ -164,25 +174,29 @@ def measure(table: LabelTable, draws_BN: Index) -> dict[str, Floats]:
 
     Macro averages go over all labels, as in scikit-learn: the F1 of a label that the drawn rows lack is 0. The mean
     average precision goes over the labels that occur. `log_loss` is the mean binary cross-entropy over rows and labels,
-    in nats.
+    in nats. Without probabilities, the three metrics that need them are left out.
     """
     sums_BC = intervals.sums(table.counts(), draws_BN)
     f1s = _f1s(sums_BC)
     known_BK, predicted_BK, both_BK = np.split(sums_BC, 3, axis=1)
     wrong_N = (table.known != table.predicted).mean(axis=1)
-    weights_BN = intervals.counts(draws_BN, len(table.known))
-    tiny = np.finfo(np.float64).eps
-    truth_NK = np.where(table.known, table.probability, 1 - table.probability)
-    losses_N = -np.log(np.clip(truth_NK, tiny, 1)).mean(axis=1)
-    average_BK = _average_precisions(table, weights_BN)
-    occurs_BK = ~np.isnan(average_BK)
-    return {
+    measured = {
         **f1s,
         "micro_precision": _ratio(both_BK.sum(axis=1), predicted_BK.sum(axis=1)),
         "micro_recall": _ratio(both_BK.sum(axis=1), known_BK.sum(axis=1)),
         "subset_accuracy": (wrong_N == 0)[draws_BN].mean(axis=1),
         "hamming_loss": wrong_N[draws_BN].mean(axis=1),
-        "label_ranking_ap": _label_ranking(table)[draws_BN].mean(axis=1),
+    }
+    if table.probability is None:
+        return measured
+    tiny = np.finfo(np.float64).eps
+    truth_NK = np.where(table.known, table.probability, 1 - table.probability)
+    losses_N = -np.log(np.clip(truth_NK, tiny, 1)).mean(axis=1)
+    average_BK = _average_precisions(table.known, table.probability, intervals.counts(draws_BN, len(table.known)))
+    occurs_BK = ~np.isnan(average_BK)
+    return {
+        **measured,
+        "label_ranking_ap": _label_ranking(table.known, table.probability)[draws_BN].mean(axis=1),
         "mean_average_precision": _ratio(np.nansum(average_BK, axis=1), occurs_BK.sum(axis=1).astype(np.float64)),
         "log_loss": losses_N[draws_BN].mean(axis=1),
     }
@@ -211,15 +225,15 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _average_precisions(table: LabelTable, weights_BN: Floats) -> Floats:
+def _average_precisions(known_NK: Flags, probability_NK: Floats, weights_BN: Floats) -> Floats:
     """Return the average precision of each label with weighted rows, B x K; NaN where no row has the label."""
-    average_BK = np.full((len(weights_BN), table.known.shape[1]), np.nan)
-    for k in range(table.known.shape[1]):
-        order_N = np.argsort(-table.probability[:, k], kind="stable")
-        sorted_N = table.probability[order_N, k]
+    average_BK = np.full((len(weights_BN), known_NK.shape[1]), np.nan)
+    for k in range(known_NK.shape[1]):
+        order_N = np.argsort(-probability_NK[:, k], kind="stable")
+        sorted_N = probability_NK[order_N, k]
         last_N = np.append(sorted_N[:-1] != sorted_N[1:], True)  # of the rows with one probability
         weights_BL = np.cumsum(weights_BN[:, order_N], axis=1)[:, last_N]
-        hits_BL = np.cumsum(weights_BN[:, order_N] * table.known[order_N, k], axis=1)[:, last_N]
+        hits_BL = np.cumsum(weights_BN[:, order_N] * known_NK[order_N, k], axis=1)[:, last_N]
         gained_BL = np.diff(hits_BL, axis=1, prepend=0)
         total_B = hits_BL[:, -1]
         sums_B = (gained_BL * _ratio(hits_BL, weights_BL)).sum(axis=1)
@@ -227,10 +241,10 @@ def _average_precisions(table: LabelTable, weights_BN: Floats) -> Floats:
     return average_BK
 
 
-def _label_ranking(table: LabelTable) -> Floats:
+def _label_ranking(known_NK: Flags, probability_NK: Floats) -> Floats:
     """Return the label-ranking average precision of each row; 1 where it has no label or all of them."""
-    average_N = np.ones(len(table.known))
-    for n, (known_K, probability_K) in enumerate(zip(table.known, table.probability, strict=True)):
+    average_N = np.ones(len(known_NK))
+    for n, (known_K, probability_K) in enumerate(zip(known_NK, probability_NK, strict=True)):
         if known_K.any() and not known_K.all():
             at = probability_K[known_K]
             above = (probability_K[None] >= at[:, None]).sum(axis=1)

@@ -147,6 +147,9 @@ def read_back(
     model = GraphModel.load(folder)
     predictor = source.predictor.with_model(model)
     predictor.save(folder)
+    if source.parts.chat and source.parts.chat.chat_encoder.shots:  # which run.py reads from the template alone
+        template = source.parts.chat.chat_encoder.portable_template
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     _write_generation_config(source, predictor, folder)
     (folder / "run.py").write_text(_run_py(model.config, lines), encoding="utf-8")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tunesmith.data.conversations import content_with_input
 from tunesmith.data.prompts import ChatEncoder
 from tunesmith.errors import ModelError
 from tunesmith.exporting import gguf
@@ -65,8 +66,11 @@ def ollama(source: ExportSource, folder: Path) -> Exported:
 def modelfile(chat: ChatSpec, settings: Generate, max_length: int, adds_bos: bool) -> str:
     """Return the Modelfile. adds_bos: whether Ollama puts the bos token before every prompt by itself."""
     if chat.question:  # around the user's text, which is all that Ollama is given
-        text = chat.chat_encoder.rendered_prompt(chat.question.ask(Example("mark", MARKS["user"])))
-        head, _, end = text.partition(MARKS["user"])
+        if chat.shots.similar:
+            raise _unsupported("the shots depend on the text (prompt.shot_selection=nearest)")
+        asked = chat.question.ask(Example("mark", MARKS["user"]), chat.shots.rows)
+        text = chat.chat_encoder.rendered_prompt(asked)
+        head, _, end = text.rpartition(MARKS["user"])
         pieces = Pieces(head, ("", ""), end)
     else:
         pieces = split_template(chat.chat_encoder)
@@ -82,6 +86,8 @@ def modelfile(chat: ChatSpec, settings: Generate, max_length: int, adds_bos: boo
     lines = [f"FROM ./{gguf.FILE}", f"TEMPLATE {_quoted(template(pieces, bos))}"]
     if chat.chat_encoder.system and not chat.question:
         lines.append(f"SYSTEM {_quoted(chat.chat_encoder.system)}")
+    shown = [turn for shot in chat.chat_encoder.shots for turn in shot]
+    lines += [f"MESSAGE {turn.role} {_quoted(content_with_input(turn))}" for turn in shown]
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in chat.stops]
     lines += [f"PARAMETER {name} {value:g}" for name, value in options.items()]
     return "\n".join(lines) + "\n"

@@ -29,24 +29,27 @@ PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 
 def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
     """Return Markdown with the commands or the Python that use the folder. pairs: whether rows are pairs of texts."""
-    if target in PROGRAMS and source.parts.chat:
+    chat = source.parts.chat
+    # run.py asks one question without earlier turns, and other software cannot look for similar texts
+    needs_tunesmith = chat is not None and (chat.shots.similar or (chat.shots.rows and target in PROGRAMS))
+    if target in PROGRAMS and chat and not needs_tunesmith:
         turn = Message("user", "Name three primary colours.")
-        if source.parts.chat.question:
-            (turn,) = source.parts.chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+        if chat.question:
+            (turn,) = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
         about = f" --input {shlex.quote(turn.input)}" if turn.input else ""
         return _block("sh", f"python run.py {shlex.quote(turn.content)}{about}\npython run.py --chat")
-    if target in PROGRAMS:
+    if target in PROGRAMS and not needs_tunesmith:
         texts = "$'Some text\\tAnother'" if pairs else "'Some text' 'Another'"
         return _block("sh", f"python run.py {texts}")
     if target == "ollama":
         pipe = ""
-        if pairs and source.parts.chat and source.parts.chat.question:  # the command reads a pair as training wrote it
-            (turn,) = source.parts.chat.question.ask(Example("1", "Some text", "Another"))
+        if pairs and chat and chat.question:  # the command reads a pair as training wrote it
+            (turn,) = chat.question.ask(Example("1", "Some text", "Another"))
             pipe = "printf '{}' | ".format(turn.input.replace("\n", "\\n"))
         return _block("sh", f"ollama create my-model -f Modelfile\n{pipe}ollama run my-model")
     if target == "gguf":
         return _block("sh", "llama-cli -m model.gguf --jinja")
-    if source.has_own_format:
+    if source.has_own_format or needs_tunesmith:
         kind, texts = type(source.predictor), '"Some text", "Another"' if pairs else '"Some text"'
         lines = [
             "from pathlib import Path\n",
@@ -55,7 +58,7 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
             "",
             f'print({kind.__name__}.load(Path(".")).predict([Example("1", {texts})]))',
         ]
-    elif chat := source.parts.chat:
+    elif chat:
         has_input = ".input" in (chat.chat_encoder.tokenizer.chat_template or "")
         messages = [
             {"role": turn.role, "content": turn.content, "input": turn.input}
@@ -87,7 +90,7 @@ def usage(source: ExportSource, target: str, pairs: bool, folder: Path) -> str:
 def _turns(chat: ChatSpec, pairs: bool) -> list[Message]:
     turns = [Message("user", "Name three primary colours.")]
     if chat.question:
-        turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None))
+        turns = chat.question.ask(Example("1", "Some text", "Another" if pairs else None), chat.shots.rows)
         if chat.question.form == "each":  # yes or no follows a label
             turns.append(Message("assistant", f"{chat.question.texts[0]}:"))
     if chat.chat_encoder.system:

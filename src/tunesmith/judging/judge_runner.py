@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from tunesmith.console import meter, warn
 from tunesmith.endpoints.chat_client import ChatClient, EndpointReply, EndpointRequest
+from tunesmith.endpoints.completion import complete
 from tunesmith.endpoints.journal import Journal, request_key
-from tunesmith.endpoints.token_usage import TokenUsage
-from tunesmith.errors import DataError, EndpointError, JudgeError
+from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
+from tunesmith.errors import DataError
 from tunesmith.evaluation.judge_scores import JudgeDecision, Verdict
 from tunesmith.judging.judge_prompts import CHOICES, JudgeItem, Rubric
 from tunesmith.judging.reply_parsing import parse
@@ -30,6 +29,11 @@ class JudgeRecord(JudgeDecision):
     written: int
     tries: int
     failure: str
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What the question used."""
+        return TokenUsage(self.read, self.written, self.tries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,14 @@ class JudgeQuery:
 
 
 def run_judge(
-    judge: ChatClient, items: Sequence[JudgeItem], rubric: Rubric, seeds: Sequence[int], journal: Journal[JudgeRecord]
+    judge: ChatClient,
+    items: Sequence[JudgeItem],
+    rubric: Rubric,
+    seeds: Sequence[int],
+    journal: Journal[JudgeRecord],
+    prices: TokenPrices | None = None,
 ) -> JudgeRun:
-    """Return a judge's verdicts on all items, controls among them.
-
-    Questions that the journal has a reply to are not asked again; equal questions are asked once. Raises JudgeError
-    where the endpoint cannot go on; the journal then keeps the replies so far.
-    """
-    start = time.monotonic()
+    """Return a judge's verdicts on all items, controls among them. Raises EndpointError as `complete` does."""
     queries = []
     for item in items:
         for swapped in (False, True) if item.pairwise else (False,):
@@ -117,29 +121,21 @@ def run_judge(
                 key = request_key(judge.identity, messages, seed)
                 request = EndpointRequest(key, messages, seed, CHOICES[item.mode])
                 queries.append(JudgeQuery(item, seed, swapped, request))
-    unanswered: dict[str, JudgeQuery] = {}
-    for query in queries:
-        if not journal.has_reply(query.request.key):
-            unanswered.setdefault(query.request.key, query)
+    first = {query.request.key: query for query in reversed(queries)}
     # Sorting by key, which is a hash, shuffles: controls lie among answers, and models among each other.
-    requests = [unanswered[key].request for key in sorted(unanswered)]
-    unscored = done = 0
-    with meter(f"judge {judge.name}", len(requests)) as show:
-        try:
-            for done, (request, reply) in enumerate(judge.replies(requests), 1):
-                record = unanswered[request.key].record(reply)
-                unscored += not record.scored
-                journal.add(request.key, record)
-                show(done, f"{unscored} unscored" if unscored else "")
-        except EndpointError as error:
-            raise JudgeError(f"{error}\n  kept: {done:,} of {len(requests):,} replies; rerun to continue") from None
-    failed = sum(bool(journal.records[query.request.key].failure) for query in queries)
-    if failed:
-        warn(f"{failed:,} of {len(queries):,} questions had no reply; run the same command again to retry them")
-    verdicts = [query.verdict(judge.name, journal.records[query.request.key]) for query in queries]
-    records = [journal.records[key] for key in {query.request.key for query in queries}]
-    usage = TokenUsage.total(TokenUsage(record.read, record.written, record.tries) for record in records)
-    return JudgeRun(verdicts, len(records), usage, time.monotonic() - start)
+    requests = [first[key].request for key in sorted(first)]
+    totals = complete(
+        judge,
+        requests,
+        journal,
+        lambda request, reply: first[request.key].record(reply),
+        title=f"judge {judge.name}",
+        prices=prices,
+    )
+    records = {key: journal[key] for key in first}
+    verdicts = [query.verdict(judge.name, records[query.request.key]) for query in queries]
+    usage = TokenUsage.total(record.usage for record in records.values())
+    return JudgeRun(verdicts, len(records), usage, totals.seconds)
 
 
 def pairs(items: Sequence[JudgeItem]) -> list[JudgeItem]:

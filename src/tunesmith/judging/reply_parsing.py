@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tunesmith.endpoints import reasoning
+
 NUMBER = r"(?P<number>[-+]?\d+(?:[.,]\d+)?)\s*%?"
 SCALE = r"(?:\s*(?:/|out of)\s*(?P<scale>\d+(?:\.\d+)?))?"
 LABEL = r"(?:(?:final|overall|total|my)\s+)*(?:score|rating|grade|mark|verdict|judgement|judgment)\s*(?:is\s*)?[:=]?\s*"
@@ -19,7 +21,6 @@ CHOICE = re.compile(
     r"(?P<choice>A|B|C|tie)\.?",
     re.IGNORECASE | re.ASCII,
 )
-REASONING = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 MARKUP = re.compile(r"^[\s*_`#>\"'\[(]+|[\s*_`\"'\])]+$")
 FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 FIELDS = ("score", "rating", "verdict", "winner")
@@ -48,7 +49,7 @@ def parse(reply: str, *, pairwise: bool = False, material: Iterable[str] = (), t
     """
     if truncated:
         return ParsedReply(reason="cut off at the token limit")
-    text = REASONING.sub("", reply, count=1).strip()
+    text = reasoning.removed(reply)
     if not text:
         return ParsedReply(reason="empty reply")
     parse_line = _parse_choice if pairwise else _parse_score

@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
-import numpy as np
-
 from tunesmith import hardware
 from tunesmith.console import say, silence
 from tunesmith.errors import RunError
@@ -63,7 +61,7 @@ def _illustrate(
     predictor: TextPredictor, job: Job, validation: Sequence[PredictionRow], test: Sequence[PredictionRow]
 ) -> None:
     splits = job.splits
-    mistakes = worst(splits.test, test, splits.labels).worst
+    mistakes = worst(splits.test, test, splits.labels, job.recipe.seed).worst
     job.run.write("worst.json", WorstMistakes(explained(predictor, mistakes)))
     split, examples = ("validation", splits.validation) if validation else ("test", splits.test)
     samples = sample_predictions(split, examples, validation or test, splits.labels, job.recipe.seed)
@@ -72,25 +70,29 @@ def _illustrate(
         say(terminal.sample_predictions(samples))
 
 
-def worst(examples: Sequence[Example], predictions: Sequence[PredictionRow], labels: Sequence[str]) -> WorstMistakes:
-    """Return the most confidently wrong examples, worst first."""
-    wrong = [(e, p, probability(p, labels)) for e, p in zip(examples, predictions, strict=True) if p.gold != p.label]
-    wrong.sort(key=lambda mistake: (-mistake[2], mistake[0].id))
-    return WorstMistakes(
-        tuple(
-            Mistake(e.id, e.text, e.text_pair, gold=p.gold, predicted=p.label, probability=confidence)
-            for e, p, confidence in wrong[:WORST]
-        )
-    )
+def worst(
+    examples: Sequence[Example], predictions: Sequence[PredictionRow], labels: Sequence[str], seed: int
+) -> WorstMistakes:
+    """Return the most confidently wrong examples, worst first; without probabilities, some drawn with the seed."""
+    wrong = [
+        Mistake(e.id, e.text, e.text_pair, gold=p.gold, predicted=p.label, probability=probability(p, labels))
+        for e, p in zip(examples, predictions, strict=True)
+        if p.gold != p.label
+    ]
+    if any(mistake.probability is None for mistake in wrong):
+        shown = [replace(mistake, probability=None) for mistake in held_out.drawn(wrong, WORST, seed)]
+    else:
+        shown = sorted(wrong, key=lambda mistake: (-(mistake.probability or 0), mistake.id))[:WORST]
+    return WorstMistakes(tuple(shown))
 
 
 def explained(predictor: TextPredictor, mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     """Return mistakes with their marked words: as many of the first as EXPLAINING predictions suffice for.
 
-    None of a model that is asked for the label by a prompt, as its predictions cost much.
+    None of a model that is asked for the label by a prompt, as its predictions cost much, or that has no probabilities.
     """
     examples = [Example(mistake.id, mistake.text, mistake.text_pair) for mistake in mistakes]
-    if not examples or predictor.rendered_prompt(examples[0]) is not None:
+    if not examples or mistakes[0].probability is None or predictor.rendered_prompt(examples[0]) is not None:
         return tuple(mistakes)
     costs = accumulate(attribution.cost(predictor, example, POINTS) for example in examples)
     count = sum(cost <= EXPLAINING for cost in costs)
@@ -105,11 +107,11 @@ def sample_predictions(
     split: str, examples: Sequence[Example], predictions: Sequence[PredictionRow], labels: Sequence[str], seed: int
 ) -> SamplePredictions:
     """Return a few examples of a split, drawn with the seed, with their most probable labels."""
-    drawn = np.random.default_rng(seed).permutation(len(examples))[:SAMPLES]
     rows = []
-    for place in sorted(drawn.tolist()):
-        example, prediction = examples[place], predictions[place]
-        top = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])[:TOP_LABELS]
+    for example, prediction in held_out.drawn(list(zip(examples, predictions, strict=True)), SAMPLES, seed):
+        top: Sequence[tuple[str, float | None]] = [(prediction.label, None)]
+        if prediction.probabilities:
+            top = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])[:TOP_LABELS]
         rows.append(SamplePrediction(example.id, example.text, example.text_pair, prediction.gold, tuple(top)))
     return SamplePredictions(split, tuple(rows))
 
@@ -119,7 +121,7 @@ def score(run: Run, split: str = "test", places: Sequence[int] | None = None) ->
     rows, data = held_out.chosen(run.predictions(split, PredictionRow), places), run.manifest.data
     confidence = confidence_of(run.recipe)
     scores = metrics.score([row.gold for row in rows], rows, data.labels, confidence, data.label_values)
-    if not run.has(DECISION):
+    if not run.has(DECISION) or scores.without_probabilities:
         return scores
     decide, fit = run.recipe.decide, run.load(DECISION, DecisionFit)
     decided = decision_scores.score(rows, data.labels, fit.decision, _costs(run), decide.conformal, confidence)
@@ -191,7 +193,7 @@ def _ranked_by(run: Run, results: Sequence[ClassificationResult]) -> str:
     if lacking := [result.name for result in results if metric not in result.scores.headline]:
         raise RunError(
             f"{', '.join(lacking)}: no {in_a_sentence(metric)} to compare by",
-            expected="the same decide.costs, or labels with an order, in every run",
+            expected="the same decide.costs, labels with an order, or probabilities, in every run",
             do="train it again with these settings, or set evaluate.metric_for_comparison",
         )
     return metric

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tunesmith.errors import RunError
 from tunesmith.evaluation import decision_scores, metrics, multilabel_scores
 from tunesmith.evaluation.intervals import Floats, Index
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.format import in_a_sentence
 from tunesmith.tasks import decisions
 from tunesmith.types import MultilabelPredictionRow, PredictionRow, ResponseRow, Splits, ValuePredictionRow
 
@@ -25,7 +27,10 @@ class NamedMeasure:
 
 
 def of_labels(recipe: Recipe, splits: Splits, rows: Sequence[PredictionRow]) -> NamedMeasure:
-    """Return the accuracy, unless the recipe compares by another metric or has costs of mistakes."""
+    """Return the accuracy, unless the recipe compares by another metric or has costs of mistakes.
+
+    Raises RunError where the predictions do not have it.
+    """
     metric = recipe.evaluate.metric_for_comparison or ("cost" if recipe.decide.costs else "accuracy")
     if metric == "accuracy":
         return _mean(metric, np.array([row.label == row.gold for row in rows], dtype=np.float64))
@@ -33,6 +38,12 @@ def of_labels(recipe: Recipe, splits: Splits, rows: Sequence[PredictionRow]) -> 
         costs_KK = decisions.cost_matrix(splits.labels, recipe.decide.costs, splits.label_values)
         return _mean(metric, decision_scores.PER * decision_scores.row_costs(rows, splits.labels, costs_KK))
     table = metrics.tabulate([row.gold for row in rows], rows, splits.labels, splits.label_values)
+    if metric not in metrics.measure(table, metrics.every_row(table)):
+        raise RunError(
+            f"these predictions have no {in_a_sentence(metric)}, which the learning curve is to show",
+            expected="probabilities, or labels with an order",
+            do="set evaluate.metric_for_comparison, or leave the method out",
+        )
     return NamedMeasure(metric, len(rows), lambda draws_BN: metrics.measure(table, draws_BN)[metric])
 
 

@@ -38,6 +38,7 @@ def response_rows(
     with (watch or hardware.Stopwatch()).time("predict"):
         responses = generator.attempt([row.id for row in asked], questions, recipe.generate, recipe.seed)
     responses = [*responses, *[None] * (len(examples) - len(asked))]
+    known: Sequence[tuple[float | None, int | None]] = losses(generator, examples) or [(None, None)] * len(examples)
     return [
         with_response(
             ResponseRow(
@@ -49,7 +50,7 @@ def response_rows(
             ),
             response,
         )
-        for row, (loss, learned), response in zip(examples, losses(generator, examples), responses, strict=True)
+        for row, (loss, learned), response in zip(examples, known, responses, strict=True)
     ]
 
 
@@ -61,5 +62,8 @@ def with_response(row: ResponseRow, response: Response | None) -> ResponseRow:
 
 
 def losses(generator: TextGenerator, examples: Sequence[Example]) -> list[tuple[float, int]]:
-    """Return the loss of each conversation's last response, summed over its tokens, and their number."""
+    """Return the loss of each conversation's last response, summed over its tokens, and their number.
+
+    There are none of a model behind an endpoint.
+    """
     return generator.losses([row.id for row in examples], [row.messages for row in examples])

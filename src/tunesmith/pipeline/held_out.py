@@ -10,6 +10,7 @@ import numpy as np
 
 from tunesmith import hardware
 from tunesmith.console import say, warn
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TextPredictor, TrainResult
 from tunesmith.reporting.format import counted, figure, in_a_sentence
@@ -34,7 +35,7 @@ def evaluate(
     splits, run = job.splits, job.run
     if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
         held_out = run.predictions("validation", job.target.row)
-    elif held_out := predict(result.text_predictor, splits.validation):
+    elif held_out := predict(result.text_predictor, splits.validation) if needs_validation(job) else []:
         run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.text_predictor, splits.test)
@@ -43,8 +44,9 @@ def evaluate(
     validation = job.headline(held_out) if held_out else None
     if not rows:
         return Outcome(validation, 0)
-    drawn = np.random.default_rng(job.recipe.seed).permutation(len(splits.train))[:MOST_TRAIN_ROWS]
-    seen = predict(result.text_predictor, [splits.train[place] for place in sorted(drawn.tolist())])
+    if methods.find(job.recipe).is_charged:  # nothing was trained that could over-fit
+        return Outcome(validation, len(rows))
+    seen = predict(result.text_predictor, drawn(splits.train, MOST_TRAIN_ROWS, job.recipe.seed))
     train = job.headline(seen)
     known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
     known["test"] = job.headline(rows)
@@ -54,23 +56,41 @@ def evaluate(
     return Outcome(validation, len(rows), train)
 
 
+def needs_validation(job: Job) -> bool:
+    """Return whether validation rows are predicted: where predictions cost money, only if something depends on it."""
+    return job.recipe.decide.is_set or not (methods.find(job.recipe).is_charged and job.splits.test)
+
+
 def chosen(rows: Sequence[Row], places: Sequence[int] | None) -> list[Row]:
     """Return the rows at these places, from 0; all where there are none given."""
     return list(rows) if places is None else [rows[place] for place in places]
 
 
+def drawn(rows: Sequence[Row], most: int, seed: int) -> list[Row]:
+    """Return at most so many rows, drawn with the seed, in their order."""
+    places = np.random.default_rng(seed).permutation(len(rows))[:most]
+    return [rows[place] for place in sorted(places.tolist())]
+
+
 def decide(job: Job, result: TrainResult) -> TrainResult:
     """Return the result with what its target chooses by the validation rows, such as thresholds; not yet saved."""
-    settings, rows = job.recipe.decide, job.splits.validation
-    if not job.target.decides(settings):
+    recipe, examples = job.recipe, job.splits.validation
+    settings = recipe.decide
+    if not (job.target.decides(settings) and recipe.gives_probabilities):
         return result
-    if not rows:
+    if methods.find(recipe).is_charged and not settings.is_set:
+        return result
+    if not examples:
         if settings.is_set:
             warn("nothing is decided: there is no validation split to choose calibration or thresholds on")
         return result
     trained: Any = result.text_predictor
     predictor = replace(trained, target=job.target)  # without what an interrupted run has chosen
-    target, fit = job.target.decide(predict(predictor, rows), settings, job.recipe.seed)
+    rows = predict(predictor, examples)
+    if without := sum(not row.probabilities for row in rows):
+        warn(f"nothing is decided: {without:,} of {len(rows):,} predictions of validation rows have no probabilities")
+        return result
+    target, fit = job.target.decide(rows, settings, job.recipe.seed)
     if fit is not None:
         job.run.write(DECISION, fit)
         for remark in fit.remarks:

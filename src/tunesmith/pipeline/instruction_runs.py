@@ -104,7 +104,10 @@ def _result(run: Run, name: str) -> GenerationResult:
     generate, model = recipe.generate, recipe.model.name_or_path
     base_folder = None
     listed = f"model/{HASHES}"
-    if "adapter_config.json" in (run.read(listed) if run.has(listed) else {file.name for file in run.model.glob("*")}):
+    files = run.read(listed) if run.has(listed) else {file.name for file in run.model.glob("*")}
+    if manifest.costs.endpoint is not None:
+        saved = "prompt"
+    elif "adapter_config.json" in files:
         saved = "adapter"
     elif manifest.costs.trainable:
         saved = "model"
@@ -131,6 +134,7 @@ def _result(run: Run, name: str) -> GenerationResult:
             "model": model,
             "template": manifest.notes.template or recipe.prompt.template,
             "max_length": recipe.model.max_length,
+            **({"shots": recipe.prompt.shots} if recipe.prompt.shots else {}),
             "max_new_tokens": generate.max_new_tokens,
             "answers": f"sampled, temperature {generate.temperature:g}" if generate.do_sample else "greedy",
         },

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.endpoints import address
-from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest
-from tunesmith.endpoints.client import Endpoint
+from tunesmith.endpoints.chat_client import ChatClient, ClientIdentity, EndpointReply, EndpointRequest, Replies
+from tunesmith.endpoints.client import EndpointClient
 from tunesmith.endpoints.token_usage import TokenUsage
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline import engines
@@ -38,7 +39,7 @@ def clients(recipe: Recipe) -> list[ChatClient]:
         return [LocalJudge(model, recipe, name) for model, name in zip(names, short if unique else names, strict=True)]
     url, key = address.url_and_key("judge", settings.api, settings.url, settings.api_key, settings.api_key_env)
     return [
-        Endpoint(
+        EndpointClient(
             settings.api,
             url,
             name,
@@ -72,12 +73,12 @@ class LocalJudge:
             dtype=self.recipe.model.dtype,
         )
 
-    def replies(self, requests: Sequence[EndpointRequest]) -> Iterator[tuple[EndpointRequest, EndpointReply]]:
+    def replies(self, requests: Iterable[EndpointRequest]) -> Replies:
         """Yield replies in the order of the requests, a batch at a time."""
         size, constrained = self.recipe.judge.concurrency, self.recipe.judge.constrained
         limit = self._generator.context_length - self._generator.max_answer_tokens(self._settings)
-        for start in range(0, len(requests), size):
-            batch = requests[start : start + size]
+        unanswered = iter(requests)
+        while batch := list(islice(unanswered, size)):
             prompts = self._generator.chat_encoder.encode_prompts([request.messages for request in batch])
             fits = [request for request, prompt in zip(batch, prompts, strict=True) if len(prompt) <= limit]
             for request in batch:

@@ -41,31 +41,40 @@ def evaluate(job: Job, result: TrainResult, watch: hardware.Stopwatch) -> Outcom
     """Predict the labels of the held-out rows, and write the worst mistakes and the thresholds."""
     target = result.text_predictor.target
     assert isinstance(target, MultiLabel)
-    job.run.write(THRESHOLDS, Thresholds(dict(zip(target.labels, target.thresholds, strict=True))))
+    if job.recipe.gives_probabilities:
+        job.run.write(THRESHOLDS, Thresholds(dict(zip(target.labels, target.thresholds, strict=True))))
     return held_out.evaluate(job, result, watch, _illustrate)
 
 
 def _illustrate(
     job: Job, validation: Sequence[MultilabelPredictionRow], test: Sequence[MultilabelPredictionRow]
 ) -> None:
-    job.run.write("worst.json", worst(job.splits.test, test, job.splits.labels))
+    job.run.write("worst.json", worst(job.splits.test, test, job.splits.labels, job.recipe.seed))
 
 
 def worst(
-    examples: Sequence[Example], rows: Sequence[MultilabelPredictionRow], labels: Sequence[str]
+    examples: Sequence[Example], rows: Sequence[MultilabelPredictionRow], labels: Sequence[str], seed: int
 ) -> WorstLabelMistakes:
-    """Return the examples whose most wrong label is the most confidently wrong, worst first."""
+    """Return the examples whose most wrong label is the most confidently wrong, worst first.
+
+    Without probabilities, some wrong examples drawn with the seed.
+    """
+    pairs = [pair for pair in zip(examples, rows, strict=True) if {*pair[1].gold} != {*pair[1].labels}]
+    if not all(row.probabilities for _, row in pairs):
+        mistakes = (
+            LabelMistake(e.id, e.text, e.text_pair, row.gold, row.labels, label=None, probability=None)
+            for e, row in held_out.drawn(pairs, WORST, seed)
+        )
+        return WorstLabelMistakes(tuple(mistakes))
     found = []
-    for example, row in zip(examples, rows, strict=True):
-        wrong = {*row.gold} ^ {*row.labels}
-        if wrong:
-            distance = {
-                label: (1 - p if label in row.gold else p, p)
-                for label, p in zip(labels, row.probabilities, strict=True)
-                if label in wrong
-            }
-            label = max(distance, key=lambda name: distance[name][0])
-            found.append((-distance[label][0], example, row, label, distance[label][1]))
+    for example, row in pairs:
+        distance = {
+            label: (1 - p if label in row.gold else p, p)
+            for label, p in zip(labels, row.probabilities, strict=True)
+            if label in {*row.gold} ^ {*row.labels}
+        }
+        label = max(distance, key=lambda name: distance[name][0])
+        found.append((-distance[label][0], example, row, label, distance[label][1]))
     found.sort(key=lambda item: (item[0], item[1].id))
     return WorstLabelMistakes(
         tuple(
@@ -78,9 +87,10 @@ def worst(
 def score(run: Run, split: str = "test", places: Sequence[int] | None = None) -> MultilabelScores:
     """Return the scores of the stored predictions of a split. places: the rows to score, from 0; by default all."""
     labels = run.manifest.data.labels
-    thresholds = run.load(THRESHOLDS, Thresholds).by_label
+    thresholds = run.load(THRESHOLDS, Thresholds).by_label if run.recipe.gives_probabilities else {}
     rows = held_out.chosen(run.predictions(split, MultilabelPredictionRow), places)
-    return multilabel_scores.score(rows, labels, confidence_of(run.recipe), [thresholds[label] for label in labels])
+    chosen = [thresholds[label] for label in labels if thresholds]
+    return multilabel_scores.score(rows, labels, confidence_of(run.recipe), chosen)
 
 
 def report(runs: Mapping[str, Run], confidence: Confidence) -> MultilabelReport:

@@ -10,7 +10,7 @@ from tunesmith.console import say
 from tunesmith.data import sources, summary
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline.task_table import TASKS
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Data, Recipe
 from tunesmith.types import Example
 
 SECTIONS = ("data", "generate", "seed")
@@ -51,6 +51,18 @@ def check_output(output: Path, source: str | None, *, overwrite: bool) -> None:
         raise RecipeError(f"cannot write {output}: it is the input", do="give --output another name")
     if not overwrite:
         raise RecipeError(f"cannot write {output}: it exists", do="give another name, or --overwrite")
+
+
+def as_row(example: Example, answer: str | tuple[str, ...] | None, data: Data) -> dict[str, object]:
+    """Return a text as a row that training reads by the same settings. answer: its label or labels; None for none."""
+    row: dict[str, object] = {data.text: example.text}
+    if example.text_pair is not None and data.text_pair is not None:
+        row[data.text_pair] = example.text_pair
+    if answer is None:
+        return row
+    if isinstance(data.label, str):
+        return row | {data.label: answer}
+    return row | {label: int(label in ((answer,) if isinstance(answer, str) else answer)) for label in data.label}
 
 
 def columns(recipe: Recipe) -> dict[str, dict[str, object]]:

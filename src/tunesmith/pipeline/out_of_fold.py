@@ -6,10 +6,8 @@ where it reads n-grams. Other methods are trained in full, once a fold.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +17,12 @@ from tunesmith.console import say
 from tunesmith.data import folds as data_folds, splits as data_splits
 from tunesmith.errors import DataError
 from tunesmith.pipeline.fitting import methods
-from tunesmith.pipeline.fitting.job import Job
 from tunesmith.pipeline.fitting.text_features import TextFeatures
-from tunesmith.pipeline.task_table import TASKS, job_of
-from tunesmith.protocols import TextPredictor, TrainResult
-from tunesmith.recipe import Recipe
-from tunesmith.runs import Run
+from tunesmith.pipeline.part_training import PartTrainer
+from tunesmith.pipeline.task_table import TASKS
+from tunesmith.protocols import TextPredictor
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import Example, Splits
+from tunesmith.types import Example
 
 Index = NDArray[np.intp]
 Trainer = Callable[[Index, Index], list[Any]]
@@ -62,13 +58,14 @@ class OutOfFold:
         return np.array([any(len(folds[label]) < 2 for label in row.all_labels) for row in rows], dtype=bool)
 
 
-def predict(recipe: Recipe, splits: Splits, method: str, folds: int = FOLDS) -> OutOfFold:
+def predict(trainer: PartTrainer, folds: int = FOLDS) -> OutOfFold:
     """Return predictions of every row of the splits by models that have not learned from it.
 
-    method: as in `compare --methods`; its settings are the recipe's. folds: fewer where there are fewer texts.
+    folds: fewer where there are fewer texts.
     """
-    recipe = methods.of_method(recipe, method)
-    chosen, target = methods.find(recipe), TASKS[recipe.task].target(splits)
+    recipe, splits = trainer.recipe, trainer.splits
+    methods.check_probabilities(recipe, "judge labels by predictions")
+    method, target = methods.find(recipe), TASKS[recipe.task].target(splits)
     seed = recipe.seed if recipe.split.seed is None else recipe.split.seed
     count = min(folds, len(data_splits.units(splits.train)))
     if count < FEWEST_FOLDS:
@@ -80,41 +77,22 @@ def predict(recipe: Recipe, splits: Splits, method: str, folds: int = FOLDS) -> 
         )
     assigned = np.array(data_folds.assign(splits.train, count, seed, TASKS[recipe.task].reader.strata), dtype=np.intp)
     held_out = [*splits.validation, *splits.test]
-    name = chosen.name(recipe)
+    rows = [*splits.train, *held_out]
+    name = method.name(recipe)
     say(f"{name}: predicting {len(splits.train):,} training rows in {count} folds, and {len(held_out):,} held-out rows")
-    chosen.prepare(recipe)
-    models = _Models(recipe, splits, chosen.refits(recipe))
+
+    def trained(places: Index) -> TextPredictor:
+        return trainer.train([splits.train[place] for place in places], decide=False)
+
+    def predicted(learned: Index, places: Index) -> list[Any]:
+        return trained(learned).predict([rows[place] for place in places]) if len(places) else []
+
     train: list[Any] = [None] * len(splits.train)
     for fold in range(count):
         left_out = np.flatnonzero(assigned == fold)
-        for place, prediction in zip(left_out, models.predict(np.flatnonzero(assigned != fold), left_out), strict=True):
+        for place, prediction in zip(left_out, predicted(np.flatnonzero(assigned != fold), left_out), strict=True):
             train[place] = prediction
-    predictor = models.train(np.arange(len(splits.train))) if held_out or chosen.refits_cheaply else None
-    predicted = predictor.predict(held_out) if predictor and held_out else []
+    predictor = trained(np.arange(len(splits.train))) if held_out or method.refits_cheaply else None
+    of_held_out = predictor.predict(held_out) if predictor and held_out else []
     features = TextFeatures.of(predictor, splits.train, held_out, recipe.linear)
-    return OutOfFold(name, chosen.describe(recipe), target, assigned, train, predicted, features, models.predict)
-
-
-@dataclass(frozen=True)
-class _Models:
-    """Models of parts of the training rows, by the recipe, with the validation split as it is; nothing is kept."""
-
-    recipe: Recipe
-    splits: Splits
-    fit: Callable[[Job], TrainResult]
-
-    def train(self, places: Index) -> TextPredictor:
-        """Return a model of the training rows at these places."""
-        engine = self.recipe.engine.model_copy(update={"save_strategy": "no"})
-        evaluate = self.recipe.evaluate.model_copy(update={"report_to": (), "base": False})
-        recipe = self.recipe.model_copy(update={"engine": engine, "evaluate": evaluate})
-        train = tuple(self.splits.train[place] for place in places)
-        with tempfile.TemporaryDirectory() as folder:
-            return self.fit(
-                job_of(recipe, replace(self.splits, train=train, test=()), Run(Path(folder)))
-            ).text_predictor
-
-    def predict(self, learned: Index, predicted: Index) -> list[Any]:
-        """Return what a model of some training rows says of other rows."""
-        rows = [*self.splits.train, *self.splits.validation, *self.splits.test]
-        return self.train(learned).predict([rows[place] for place in predicted]) if len(predicted) else []
+    return OutOfFold(name, method.describe(recipe), target, assigned, train, of_held_out, features, predicted)

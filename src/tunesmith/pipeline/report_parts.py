@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tunesmith import records
+from tunesmith.evaluation import determinism
 from tunesmith.evaluation.clean_scores import CleanScores
+from tunesmith.evaluation.determinism import Determinism
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.slices import SliceScores
 from tunesmith.hardware import Environment
@@ -40,6 +42,7 @@ def method(kind: Callable[..., Part], run: Run, name: str, **content: Any) -> Pa
         train=manifest.train,
         validation=manifest.validation,
         costs=manifest.costs,
+        determinism=run.load(determinism.FILE, Determinism) if run.has(determinism.FILE) else None,
         curve=curve(run),
         notes=manifest.notes,
         clean=run.load(clean_report.FILE, CleanScores) if run.has(clean_report.FILE) else None,

@@ -16,7 +16,7 @@ from tunesmith.reporting.header import DifferingSettings
 from tunesmith.runs import Run
 
 UNRELATED = (
-    *("output_dir", "data", "split", "judge", "serve", "engine.save_strategy", "engine.save_steps"),
+    *("output_dir", "data", "split", "costs", "judge", "serve", "engine.save_strategy", "engine.save_steps"),
     *("engine.save_total_limit", "evaluate.base", "evaluate.bootstrap_samples", "evaluate.confidence"),
     *("evaluate.logging_steps", "evaluate.max_responses", "evaluate.metrics", "evaluate.num_samples"),
     *("evaluate.metric_for_comparison", "evaluate.report_to", "evaluate.slices", "model.generator"),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith import runs as run_folders
 from tunesmith.errors import RunError
+from tunesmith.evaluation import prediction_costs
 from tunesmith.evaluation.intervals import Confidence
+from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.pipeline import report_parts, run_names
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.task_table import TASKS, RunReport
+from tunesmith.recipe import CostRates
+from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 
 
-def build(runs: Sequence[Run], confidence: Confidence) -> RunReport:
-    """Return the report on finished runs. Raises RunError where their tasks or splits differ."""
+def build(runs: Sequence[Run], confidence: Confidence, rates: CostRates | None = None) -> RunReport:
+    """Return the report on finished runs. Raises RunError where their tasks or splits differ.
+
+    rates: what computing costs; None where each run's own recipe says it.
+    """
     manifests = [run.finished for run in runs]
     first, tasks = manifests[0], [manifest.task for manifest in manifests]
     if len(set(tasks)) > 1:
@@ -46,7 +53,25 @@ def build(runs: Sequence[Run], confidence: Confidence) -> RunReport:
     if len(levels) > 1:
         found = ", ".join(f"{level:g}" for level in sorted(levels))
         raise RunError("the runs have intervals of different confidence", found=found, do="train them with one level")
-    return report
+    return _priced(report, {str(run.path): rates or run.recipe.costs for run in runs})
+
+
+def _priced(report: RunReport, rates: Mapping[str, CostRates]) -> RunReport:
+    """Return the report with what its methods cost, where prices are known or one of them is an endpoint.
+
+    rates: what computing costs, by run.
+    """
+    endpoints = [method.name for method in report.methods if method.costs.endpoint]
+    if not endpoints and all(rate.price_per_hour is None for rate in rates.values()):
+        return report
+    by_method = {}
+    for method in report.methods:
+        scores, rate = method.scores, rates[method.run]
+        rows = scores.answered if isinstance(scores, GenerationScores) else scores.rows
+        by_method[method.name] = prediction_costs.prices(method.costs, rows, rate.price_per_hour, rate.currency)
+    prices = prediction_costs.compare(by_method, endpoints)
+    verdict = " ".join(filter(None, [report.verdict, conclusions.of_prices(prices.break_evens)]))
+    return replace(report, prices=prices, verdict=verdict)
 
 
 def write_run(run: Run) -> None:

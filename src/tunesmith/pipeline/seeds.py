@@ -32,7 +32,7 @@ def repeat(source: object, overrides: Sequence[str], seeds: Sequence[int], *, ru
     """Train once with each seed; return the folder with the runs, seeds.json and report.md."""
     source = in_memory.recipe_source(source, overrides)
     planned = [recipes.load(source, [*overrides, *words]) for words in settings(recipes.load(source, overrides), seeds)]
-    subprocess.check_data(planned[:1])
+    subprocess.announce(planned[0], subprocess.check_data(planned[:1]), len(planned))
     folder = runs.use(run_dir) if run_dir else runs.create(planned[0].output_dir, "seeds", planned[0].method)
     finished = [subprocess.train(recipe, folder.path / f"seed-{recipe.seed}") for recipe in planned]
     scores = spread(finished)
@@ -56,9 +56,10 @@ def one_split(recipe: Recipe) -> str:
 
 
 def spread(finished: Sequence[Run]) -> dict[str, Spread]:
-    """Return the spread of every headline metric over the runs."""
+    """Return the spread of every headline metric that all runs have."""
     headlines = [run.load("scores.json", task_of(run).scores).headline for run in finished]
-    values = {name: [headline[name].value for headline in headlines] for name in headlines[0]}
+    common = [name for name in headlines[0] if all(name in headline for headline in headlines)]
+    values = {name: [headline[name].value for headline in headlines] for name in common}
     return {
         name: Spread(tuple(of_one), statistics.mean(of_one), statistics.stdev(of_one))
         for name, of_one in values.items()

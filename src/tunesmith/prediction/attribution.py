@@ -23,6 +23,7 @@ from tunesmith.models.linear import LinearPredictor
 from tunesmith.models.ngrams import CHARACTERS, SECOND, BagOfWords, Span
 from tunesmith.prediction.words import Words, texts_of
 from tunesmith.protocols import Exportable, TextPredictor
+from tunesmith.tasks import classification
 from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.types import (
@@ -104,7 +105,8 @@ def explain(
     probable one where none is predicted. method: `auto` or a key of METHODS. points: of integrated gradients, at first
     and at most. on_batch: called before each batch of the model; what it raises ends the work.
 
-    Raises RecipeError for an unknown label, and for a method that the predictor cannot be explained by.
+    Raises RecipeError for an unknown label, and for a method that the predictor cannot be explained by; ModelError for
+    predictions of labels without probabilities.
     """
     if label is not None and label not in predictor.labels:
         expected = ", ".join(predictor.labels) or "none, as numbers are predicted"
@@ -112,6 +114,8 @@ def explain(
     name = _method(predictor, method)
     explanations: list[Explanation] = []
     predictions = predictor.predict(examples)
+    if predictor.labels:
+        classification.check_probabilities(predictions, "explain predictions")
     for example, prediction in track(zip(examples, predictions, strict=True), "explain", len(examples)):
         outputs = _outputs(predictor, prediction, label)
         with silence():

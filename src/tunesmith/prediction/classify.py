@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +17,11 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from tunesmith import records
-from tunesmith.console import say, track
+from tunesmith.console import say, silence, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
 from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.shots import Embed
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pooling, pretrained, unpadding
@@ -265,6 +268,29 @@ def fit_probe(
     total = sum(parameter.numel() for parameter in encoder.model.parameters()) + trainable
     notes = TrainingNotes(device=str(encoder.device)).with_cut(cut)
     return TrainResult(ProbePredictor(target, encoder, settings, head), total, trainable, notes)
+
+
+def frozen(settings: Model, seed: int = 0, max_tokens: int | str = "auto") -> Encoder:
+    """Return a pretrained encoder without a head, as it is."""
+    tokenizer = pretrained.tokenizer(settings)
+    body = pretrained.body(settings, tokenizer, seed)
+    limit = pretrained.longest_input(settings, tokenizer)
+    return Encoder(body, tokenizer, limit, max_tokens)
+
+
+def embedder(name: str) -> Embed:
+    """Return what embeds texts as `probe` does by default, with an encoder that is loaded when it is first used."""
+
+    @cache
+    def encoder() -> Encoder:
+        with silence():  # model.max_length is that of another model
+            return frozen(Model(name_or_path=name))
+
+    def embed_texts(examples: Sequence[Example]) -> NDArray[np.float32]:
+        with silence() if len(examples) == 1 else nullcontext():  # texts that are asked about come one by one
+            return embed(encoder(), examples, Probe())[0].astype(np.float32)
+
+    return embed_texts
 
 
 def embed(encoder: Encoder, examples: Sequence[Example], settings: Probe) -> tuple[Floats, list[DataNote]]:

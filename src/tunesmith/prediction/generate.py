@@ -47,6 +47,8 @@ class GeneratorSettings:
     max_length: int
     base: Model | None
     """See `Generator.base`."""
+    shots: tuple[tuple[Message, ...], ...] | None = omitted_if_none()
+    """Conversations that every other one is shown after."""
     question: LabelQuestion | None = omitted_if_none()
     """What a classifier asks about each text."""
     predict: Predict | None = omitted_if_none()
@@ -258,7 +260,8 @@ class Generator:
             pretrained.save(folder, self.model, self.chat_encoder.tokenizer)
         else:
             self.chat_encoder.tokenizer.save_pretrained(folder)
-        write_settings(folder, GeneratorSettings(self.chat_encoder.system, self.max_length, self.base))
+        chat = self.chat_encoder
+        write_settings(folder, GeneratorSettings(chat.system, self.max_length, self.base, chat.shots or None))
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> Generator:
@@ -271,7 +274,8 @@ class Generator:
             base = base.model_copy(update={"trust_remote_code": trust_remote_code})
             tokenizer = pretrained.tokenizer(Model(name_or_path=str(folder), trust_remote_code=trust_remote_code))
             model = pretrained.causal_lm(base, tokenizer, 0).module.eval().to(processes.device())
-        return cls(model, ChatEncoder(tokenizer, settings.system), settings.max_length, base)
+        chat_encoder = ChatEncoder(tokenizer, settings.system, shots=settings.shots or ())
+        return cls(model, chat_encoder, settings.max_length, base)
 
     @property
     def stops(self) -> list[str]:

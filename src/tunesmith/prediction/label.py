@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from tunesmith.console import say, warn
+from tunesmith.console import say, silence, warn
+from tunesmith.data import label_questions, shots as stored_shots
 from tunesmith.data.label_questions import NONE, LabelQuestion
 from tunesmith.data.prompts import Ids
 from tunesmith.data.rows import listed
-from tunesmith.errors import DataError, ModelError
-from tunesmith.prediction import scoring
+from tunesmith.data.shots import Shots
+from tunesmith.errors import ModelError
+from tunesmith.prediction import classify, scoring
 from tunesmith.prediction.generate import Generator, read_settings, write_settings
 from tunesmith.protocols import Logits, ModelParts, PromptWithAnswer
 from tunesmith.recipe import Generate, Predict
@@ -26,7 +28,7 @@ from tunesmith.tasks.classification import SingleLabel
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import NO_LABEL, Example, MultilabelPrediction, Prediction
+from tunesmith.types import NO_LABEL, Example, Message, MultilabelPrediction, Prediction
 
 Floats = npt.NDArray[np.float64]
 CONTENT_FREE = ("N/A", "[MASK]", "...")
@@ -47,6 +49,8 @@ class LabelClassifier:
     settings: Predict
     max_tokens: int | str = "auto"
     """Tokens in memory at once."""
+    shots: Shots = Shots()
+    """Training rows that the prompts show with their answers."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,9 +63,9 @@ class LabelClassifier:
         `score`: probabilities are a softmax over the answers' log-probabilities, end token included, those of labels
         each divided by its number of tokens if `normalize_length` is set; a number is the expected one. Of several
         labels, each has the probability of `yes` against `no`. `constrained`: the label is that of greedy generation
-        restricted to labels, the probabilities those of sampling so. `free`: the generated labels have probability 1;
-        if an answer is not a label, the prediction is NO_LABEL and all labels are equally likely; in a list, what is no
-        label is left out.
+        restricted to labels, the probabilities those of sampling so. `free`: the labels are those that are generated,
+        without probabilities; if an answer is not a label, the prediction is NO_LABEL; in a list, what is no label is
+        left out.
         """
         if not examples:
             return []
@@ -80,19 +84,21 @@ class LabelClassifier:
         return self.generator.context_length - self.max_answer_tokens
 
     def count_tokens(self, example: Example) -> int:
-        """Number of tokens of the whole prompt before cutting."""
+        """Number of tokens of the prompt before cutting, without shots, which make way for a long text."""
         return len(self.generator.tokenize(self.question.ask(example)))
 
     def rendered_prompt(self, example: Example) -> str:
-        """The question about a text in the chat template."""
-        return self.generator.rendered_prompt(self.question.ask(example))
+        """The question about a text in the chat template, after its shots."""
+        return self.generator.rendered_prompt(self._ask([example], self.max_answer_tokens)[0])
 
     def parts(self) -> ModelParts:
         parts = self.generator.parts()
-        return replace(parts, chat=replace(parts.chat, question=self.question)) if parts.chat else parts
+        chat = parts.chat and replace(parts.chat, question=self.question, shots=self.shots)
+        return replace(parts, chat=chat)
 
     def parity_rows(self, examples: Sequence[Example], settings: Generate) -> list[PromptWithAnswer]:
-        return [self.generator.answer_greedily(self.question.ask(example), settings) for example in examples]
+        asked = self._ask(examples, self.generator.max_answer_tokens(settings))
+        return [self.generator.answer_greedily(conversation, settings) for conversation in asked]
 
     def logits(self, rows: Sequence[PromptWithAnswer]) -> list[Logits]:
         """Return T x V for the T tokens of each answer."""
@@ -102,8 +108,9 @@ class LabelClassifier:
         return replace(self, generator=self.generator.with_model(model))
 
     def save(self, folder: Path) -> None:
-        """Write the generator's files; target, question and settings are in prompt.json."""
+        """Write the generator's files, with target, question and settings in prompt.json; and the shots."""
         self.generator.save(folder)
+        self.shots.save(folder)
         target = text_targets.to_settings(self.target)
         settings = replace(read_settings(folder), question=self.question, predict=self.settings, target=target)
         write_settings(folder, settings)
@@ -117,19 +124,13 @@ class LabelClassifier:
         target: Target = SingleLabel(settings.question.labels)  # the only one of earlier versions
         if settings.target is not None:
             target = text_targets.of_settings(settings.target)
-        return cls(Generator.load(folder, trust_remote_code), target, settings.question, settings.predict)
+        generator, shots = Generator.load(folder, trust_remote_code), stored_shots.load(folder, classify.embedder)
+        return cls(generator, target, settings.question, settings.predict, shots=shots)
 
     def check(self) -> None:
         """Raise ModelError if two answers are the same tokens, and DataError if no text fits beside the question."""
-        length = len(self.generator.tokenize(self.question.ask(Example("shortest", "a"))))
-        limit = self.generator.context_length
-        if length > limit - self.max_answer_tokens:
-            raise DataError(
-                "the question leaves no room for a text",
-                expected=f"at most {limit} tokens for question and answer (model.max_length)",
-                found=f"{length} tokens without a text, {self.max_answer_tokens} of the longest answer",
-                do="raise model.max_length, or shorten prompt.instruction",
-            )
+        chat_encoder, limit = self.generator.chat_encoder, self.generator.context_length
+        label_questions.check_room(self.question, self.shots, chat_encoder, limit, self.max_answer_tokens)
 
     @property
     def max_answer_tokens(self) -> int:
@@ -165,9 +166,11 @@ class LabelClassifier:
     def _reads_trees(self) -> bool:
         """Whether the model gives its own log-probabilities for a tree; warns once if it does not."""
         long = Example("long", "a " * self.generator.context_length)
-        prompts = self._prompts([*_content_free()[:2], long], log=False)
+        with silence():
+            prompts = self._prompts([*_content_free()[:2], long])
         tried = sorted(self._answers, key=len)
-        reason = scoring.disagrees(self.generator.model, prompts, [tried[0], *tried[1:][-2:]])
+        answers = [tried[0], *tried[1:][-2:]]
+        reason = scoring.disagrees(self.generator.model, prompts, answers, self._opening_ids)
         if reason:
             warn(f"labels are scored one by one, which is slow: {reason}")
         return reason is None
@@ -184,12 +187,37 @@ class LabelClassifier:
         return self._priors[paired]
 
     def _edges(self, examples: Sequence[Example], title: str) -> Floats:
-        score = scoring.score if self._reads_trees else scoring.score_padded
-        return score(self.generator.model, self._prompts(examples), self._tree, self.max_tokens, title)
+        model, prompts = self.generator.model, self._prompts(examples)
+        if self._reads_trees:
+            return scoring.score(model, prompts, self._tree, self.max_tokens, title, self._opening)
+        return scoring.score_padded(model, prompts, self._tree, self.max_tokens, title)
 
-    def _prompts(self, examples: Sequence[Example], log: bool = True) -> list[Ids]:
-        asked = [self.question.ask(example) for example in examples]
-        return self.generator.encode(asked, self.max_answer_tokens, log)
+    @cached_property
+    def _opening(self) -> scoring.Prefix:
+        """The shots that are the same for every text: computed once, for all predictions."""
+        return scoring.Prefix.of(self.generator.model, self._opening_ids)
+
+    @property
+    def _opening_ids(self) -> Ids:
+        """What prompts begin with, up to the end of the last answer to a shot."""
+        if self.shots.similar is not None or not self.shots.rows:
+            return []
+        asked = (self.question.ask(example, self.shots.rows) for example in _content_free())
+        first, *others = self.generator.chat_encoder.encode_prompts([*asked])
+        common = next((i for i, ids in enumerate(zip(first, *others, strict=False)) if len(set(ids)) > 1), 0)
+        ends = [i for i, token in enumerate(first[:common], 1) if token in self.generator.chat_encoder.end_ids]
+        return first[: ends[-1]] if ends else []
+
+    def _prompts(self, examples: Sequence[Example]) -> list[Ids]:
+        return self.generator.encode(self._ask(examples, self.max_answer_tokens), self.max_answer_tokens)
+
+    def _ask(self, examples: Sequence[Example], answer_tokens: int) -> list[list[Message]]:
+        """Return what is asked about each text, with the shots that fit beside it and an answer."""
+        limit, chat_encoder = self.generator.context_length - answer_tokens, self.generator.chat_encoder
+        asked, notes = label_questions.ask_within(self.question, examples, self.shots, chat_encoder, limit)
+        for fewer in notes:
+            warn(f"{fewer.count:,} of {len(examples):,} texts are {fewer.what}: {listed(fewer.where)}")
+        return asked
 
     def _scores(self, edges_BE: Floats) -> Floats:
         """Return the log-probabilities of the A answers that exclude each other, for each of G questions, B x G x A.
@@ -218,7 +246,7 @@ class LabelClassifier:
     def _read(self, examples: Sequence[Example]) -> list[Any]:
         """Predict in mode `free`: generate answers, and match them to the labels' texts."""
         settings = Generate(max_new_tokens=self.max_answer_tokens + SLACK, batch_size=BATCH_SIZE)
-        asked = [self.question.ask(example) for example in examples]
+        asked = self._ask(examples, self.generator.max_answer_tokens(settings))
         written = self.generator.respond([example.id for example in examples], asked, settings, 0)
         lists = self.question.form == "list"
         read = [(self._listed if lists else self._named)(response.id, response.text) for response in written]
@@ -228,28 +256,19 @@ class LabelClassifier:
             say(f"note: {len(invalid):,} of {len(read):,} answers {what}: {', '.join(shown[:3])}")
         return [prediction for prediction, _ in read]
 
-    def _matched(self, text: str) -> int | None:
-        """Return the label with this text; case matters only if two texts differ in nothing else."""
-        folded = [label_text.casefold() for label_text in self.question.texts]
-        text = text.strip()
-        if text in self.question.texts:
-            return self.question.texts.index(text)
-        return folded.index(text.casefold()) if folded.count(text.casefold()) == 1 else None
-
     def _named(self, name: str, text: str) -> tuple[Prediction, list[str]]:
         """Return what an answer predicts, and the answer where it is no label."""
-        count, label = len(self.labels), self._matched(text)
+        label = self.question.place_of(text)
         if label is None:
-            return Prediction(name, NO_LABEL, (1 / count,) * count), [text]
-        return Prediction(name, self.labels[label], tuple(float(k == label) for k in range(count))), []
+            return Prediction(name, NO_LABEL, ()), [text]
+        return Prediction(name, self.labels[label], ()), []
 
     def _listed(self, name: str, text: str) -> tuple[MultilabelPrediction, list[str]]:
         """Return what a list of labels predicts, and what in it is no label."""
         parts = [] if text.strip().casefold() == NONE else [part.strip() for part in text.split(",")]
-        matched = {part: self._matched(part) for part in parts}
-        given = [float(k in matched.values()) for k in range(len(self.labels))]
-        labels = tuple(label for label, is_given in zip(self.labels, given, strict=True) if is_given)
-        return MultilabelPrediction(name, labels, given), [part for part, k in matched.items() if k is None]
+        matched = {part: self.question.place_of(part) for part in parts}
+        labels = tuple(label for k, label in enumerate(self.labels) if k in matched.values())
+        return MultilabelPrediction(name, labels, ()), [part for part, k in matched.items() if k is None]
 
 
 def asks_for_labels(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Exact log-probabilities of several answers to a prompt, with every shared part computed once.
 
 The answers form a prefix tree. A row of a batch is a prompt followed by the tree's nodes, each of which attends to the
-prompt and its ancestors; the common beginning of all prompts (an instruction) is computed once and cached. As in
+prompt and its ancestors; the common beginning of all prompts (an instruction, shots) is computed once and cached. As in
 models/packing.py, every hidden state equals that of the sequence run alone. Here a row holds one example: attention
 between the examples of a row would be computed and masked.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 MAX_LOGITS = 2**26
 """Logits in memory at once."""
+MAX_CACHED = 2**15
+"""Tokens whose keys and values are in memory at once: every row of a batch has a copy of those of the beginning."""
 CPU_TOKENS = 512
 """Tokens in memory at once on a CPU: 256 and 1,024 take a tenth longer."""
 TOLERANCE = 1e-4
@@ -114,34 +116,76 @@ class Part:
     """The place of each edge in a row: 0 for the prompt's end, n for the n-th of `nodes`."""
 
 
-def score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_tokens: int | str, title: str) -> Floats:
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that prompts begin with, and their keys and values."""
+
+    ids: tuple[int, ...] = ()
+    cache: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, model: nn.Module, ids: Sequence[int]) -> Prefix:
+        """Compute the keys and values of tokens that prompts begin with."""
+        model.eval()
+        with torch.inference_mode(), onednn_linear.enabled():
+            return cls().extended(model, ids)
+
+    def extended(self, model: nn.Module, ids: Sequence[int]) -> Prefix:
+        """Return the prefix of `ids`, which begin with those of this one; only the others are computed."""
+        if len(ids) == len(self.ids):
+            return self
+        inputs = {"input_ids": torch.tensor([ids[len(self.ids) :]], device=_device(model)), "use_cache": True}
+        if self.cache is not None:
+            inputs["past_key_values"] = copy.deepcopy(self.cache)  # the model adds to it
+        output = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])[1]
+        return Prefix(tuple(ids), output.past_key_values)
+
+    def starts(self, ids: Ids) -> bool:
+        """Return whether a prompt begins with these tokens, and goes on."""
+        return len(ids) > len(self.ids) and tuple(ids[: len(self.ids)]) == self.ids
+
+
+def score(
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    tree: Tree,
+    max_tokens: int | str,
+    title: str,
+    opening: Prefix = Prefix(),
+) -> Floats:
     """Return the log-probabilities of a tree's edges after each prompt, B x E.
 
-    max_tokens: in memory at once, or `auto`.
+    max_tokens: in memory at once, or `auto`. opening: what most prompts begin with, computed before.
     """
     model.eval()
-    device = _device(model)
-    budget = _budget(max_tokens, device)
+    logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
+    begun = [i for i, ids in enumerate(prompts) if opening.starts(ids)]
+    others = [i for i, ids in enumerate(prompts) if not opening.starts(ids)]
+    with torch.inference_mode(), onednn_linear.enabled():
+        for places, known in ((begun, opening), (others, Prefix())):
+            if places:
+                rows = [prompts[i] for i in places]
+                logs_BE[places] = _score(model, rows, tree, _budget(max_tokens, _device(model)), title, known)
+    return logs_BE
+
+
+def _score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, budget: int, title: str, opening: Prefix) -> Floats:
+    """Return the same of prompts that all begin with `opening`; what more they have in common is computed once."""
     vocabulary: int = model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
-    shared: Ids = []
+    shared: Sequence[int] = opening.ids
     if len(prompts) > 1:
         first, last = min(prompts), max(prompts)  # all others lie between these two
         common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         shared = first[: min(common, *(len(ids) - 1 for ids in prompts))]  # at least one token of each prompt remains
+    prefix, size = opening.extended(model, shared), len(shared)
     logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
-    with torch.inference_mode(), onednn_linear.enabled():
-        cache = None
-        if shared:
-            inputs = {"input_ids": torch.tensor([shared], device=device), "use_cache": True}
-            cache = packing.run_trimmed(model, inputs, lambda hidden_1TD: hidden_1TD[:, :1])[1].past_key_values
-        for part in _parts(tree, budget):
-            layout = _PromptRows(tree, part, cache, len(shared))
-            lengths = [len(ids) - len(shared) + len(part.nodes) for ids in prompts]
-            max_rows = max(1, MAX_LOGITS // (vocabulary * (len(part.nodes) + 1)))
-            for group in track(batches.plan(lengths, min(budget, max(lengths) * max_rows)), title):
-                logs_BE[np.array(group)[:, None], part.edges] = layout.run(
-                    model, [prompts[i][len(shared) :] for i in group]
-                )
+    for part in _parts(tree, budget):
+        layout = _PromptRows(tree, part, prefix)
+        lengths = [len(ids) - size + len(part.nodes) for ids in prompts]
+        longest = max(lengths)
+        max_rows = max(1, min(MAX_LOGITS // (vocabulary * (len(part.nodes) + 1)), MAX_CACHED // (size + longest)))
+        for group in track(batches.plan(lengths, min(budget, longest * max_rows)), title):
+            logs_BE[np.array(group)[:, None], part.edges] = layout.run(model, [prompts[i][size:] for i in group])
     return logs_BE
 
 
@@ -172,14 +216,17 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
     return logs_BE
 
 
-def disagrees(model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids]) -> str | None:
+def disagrees(
+    model: nn.Module, prompts: Sequence[Ids], answers: Sequence[Ids], opening: Sequence[int] = ()
+) -> str | None:
     """Run both ways; return None if a tree gives the model's own log-probabilities, else the reason.
 
-    The longest prompt decides about sliding windows.
+    The longest prompt decides about sliding windows. opening: what most prompts begin with.
     """
     tree = Tree.of(answers)
     try:
-        by_tree, by_row = (f(model, prompts, tree, "auto", "check") for f in (score, score_padded))
+        by_tree = score(model, prompts, tree, "auto", "check", Prefix.of(model, opening))
+        by_row = score_padded(model, prompts, tree, "auto", "check")
     except Exception as error:  # models may raise anything here; it is the reason
         return f"it cannot read a tree ({errors.summary(error)})"
     difference = float(np.abs(by_tree - by_row).max() / np.abs(by_row).max())
@@ -194,10 +241,8 @@ class _PromptRows:
 
     tree: Tree
     part: Part
-    cache: Any | None
-    """Keys and values of the shared beginning."""
-    shared: int
-    """Its tokens."""
+    prefix: Prefix
+    """The shared beginning."""
 
     def run(self, model: nn.Module, prompts: Sequence[Ids]) -> Floats:
         """Return the log-probabilities of the part's edges, B x E."""
@@ -210,12 +255,12 @@ class _PromptRows:
         prompt_BT = torch.arange(width).expand(len(prompts), -1)
         inputs = {
             "input_ids": torch.tensor([ids + [0] * (width - len(ids)) + tokens for ids in prompts]),
-            "position_ids": torch.cat([prompt_BT, lengths_B[:, None] + depth_N], dim=1) + self.shared,
+            "position_ids": torch.cat([prompt_BT, lengths_B[:, None] + depth_N], dim=1) + len(self.prefix.ids),
             "attention_mask": self._mask(lengths_B, width, next(model.parameters()).dtype),
         }
         more: dict[str, object] = {"use_cache": False}
-        if self.cache:
-            cache = copy.deepcopy(self.cache)  # the model adds to it
+        if self.prefix.ids:
+            cache = copy.deepcopy(self.prefix.cache)  # the model adds to it
             cache.batch_repeat_interleave(len(prompts))
             more = {"past_key_values": cache, "use_cache": True}
         places_BU = torch.cat(
@@ -236,11 +281,12 @@ class _PromptRows:
     def _mask(self, lengths_B: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
         """Return the bias on attention scores, B x 1 x T x S: 0 where a token (row) attends to a token (column)."""
         nodes = self.part.nodes
-        end = self.shared + width
+        shared = len(self.prefix.ids)
+        end = shared + width
         mask = torch.zeros(len(lengths_B), width + len(nodes), end + len(nodes), dtype=torch.bool)
-        mask[:, :, : self.shared] = True
-        mask[:, :width, self.shared : end] = torch.ones(width, width, dtype=torch.bool).tril()
-        mask[:, width:, self.shared : end] = (torch.arange(width) < lengths_B[:, None])[:, None]
+        mask[:, :, :shared] = True
+        mask[:, :width, shared:end] = torch.ones(width, width, dtype=torch.bool).tril()
+        mask[:, width:, shared:end] = (torch.arange(width) < lengths_B[:, None])[:, None]
         mask[:, width:, end:] = torch.from_numpy(self.tree.mask()[np.ix_(nodes, nodes)])
         return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
 

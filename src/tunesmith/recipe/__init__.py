@@ -1,8 +1,10 @@
 """The recipe: what a run does, completely."""
 
 from tunesmith.recipe.aliases import fields
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide, DecisionTarget
+from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
 from tunesmith.recipe.load import Source, dump, load
@@ -13,9 +15,11 @@ from tunesmith.recipe.values import Section
 
 __all__ = [
     "Adapter",
+    "CostRates",
     "Data",
     "Decide",
     "DecisionTarget",
+    "Endpoint",
     "Engine",
     "Evaluate",
     "Generate",

@@ -58,6 +58,7 @@ ALIASES = {
     "label_column_name": "data.label",
     "evaluation_strategy": "evaluate.eval_strategy",
     "eval_iter": "evaluate.eval_batches",
+    "num_fewshot": "prompt.shots",
 }
 """Names that other tools use -> ours. They are accepted anywhere in a recipe or an override, with a note."""
 LORA, QLORA, CHAT = {"adapter.kind": "lora"}, {"adapter.kind": "qlora"}, {"prompt.template": "chat"}
@@ -111,7 +112,9 @@ FOR_INSTRUCTIONS = ("template", "finetuning_type", "use_peft", "packing", "datas
 """Names that stand in files for instruction tuning alone, which do not say that they are."""
 SECTION_SETTINGS = {"model": "model.name_or_path", "data": "data.path", "adapter": "adapter.kind"}
 """What a section's own name means where a value follows it: `model=xlnet-base-cased`."""
-TRAINING = tuple(name for name in Recipe.model_fields if name not in ("judge", "serve"))
+APART = {"endpoint", "judge", "serve"}
+"""Sections whose settings need the section's name: `model` and `temperature` alone mean others."""
+TRAINING = tuple(name for name in Recipe.model_fields if name not in APART)
 """The sections that a training uses. They are one for all methods, since a comparison trains several with one list."""
 
 
@@ -155,7 +158,7 @@ def setting(name: str, sections: Collection[str], problems: list[str]) -> str | 
     """
     names = [full for full, _ in fields()]
     if name in names or any(name.startswith(f"{full}.") for full in names):  # `train.class_weights.spam`
-        if sections is TRAINING or _used(name, sections):  # a recipe to train holds those of `judge` and `serve` too
+        if sections is TRAINING or _used(name, sections):  # a recipe to train holds the others too
             return name
         problems.append(f"{name}: this command does not use it; it uses {', '.join(sections)}")
         return None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tunesmith.recipe.values import (
+    BOUNDED,
     Count,
     Section,
     Size,
@@ -48,6 +49,10 @@ class Data(Section):
     are numbers in their order, and says so; `none` takes them as names."""
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(labels)] = None
     """Names for integer labels, in order from 0; a hub data set has its own."""
+    label_descriptions: Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(label_keys)] = Field(
+        default={}
+    )
+    """What labels or numbers mean, `{billing: "invoices, refunds, charges"}`: a `generator` reads it in the prompt."""
     votes: (
         str
         | tuple[str, ...]
@@ -109,5 +114,7 @@ class Split(Section):
     max_train_samples: Count | None = None
     """Maximum training rows, where validation and test stay as they are: a part that has every label and its share of
     each, with groups and equal texts together. A smaller part lies inside a larger one."""
+    max_validation_samples: Annotated[int, Field(ge=0), BOUNDED] | None = None
+    """Maximum validation rows, drawn likewise; with 0 there are none."""
     train_samples_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    """Seed of that part; null uses the split's."""
+    """Seed of these parts; null uses the split's."""

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tunesmith.recipe.values import BOUNDED, Count, Fraction, Positive, Section, as_list, label_keys, no_as_none
+from tunesmith.recipe.values import (
+    BOUNDED,
+    Count,
+    Fraction,
+    ModelName,
+    Positive,
+    Section,
+    as_list,
+    label_keys,
+    no_as_none,
+)
 
 
 class Prompt(Section):
@@ -24,6 +34,15 @@ class Prompt(Section):
     label_texts: Annotated[dict[str, str], BeforeValidator(label_keys)] = Field(default={})
     """The answer that stands for a label or number (verbalizer), such as `{neg: negative}`; others are answered as they
     are."""
+    shots: Annotated[int, Field(ge=0), BOUNDED] = 0
+    """Training rows that every prompt shows with their answers before its text (few-shot); a text's own row is never
+    among them. Shots that do not fit beside a text are left out, the first ones first, and counted."""
+    shot_selection: Literal["random", "nearest"] = "random"
+    """`random`: the same shots for every text, drawn with the seed, each label equally often, or low and high numbers
+    alike. `nearest`: for each text the training texts with the most similar embeddings, the most similar last (not for
+    task `instruction`)."""
+    shot_encoder: ModelName = "pypi:all-minilm-l6-v2"
+    """The frozen encoder whose embeddings say which texts are `nearest`."""
     train_on_prompt: bool = False
     """Also train on the tokens of the prompt."""
     truncation: Literal["truncate", "drop", "error"] = "truncate"
@@ -62,8 +81,8 @@ class Predict(Section):
     mode: Literal["score", "constrained", "free"] = "score"
     """`score` every answer in one forward pass: the text of each label, for `multilabel` each label with yes and with
     no, for `regression` each number; or generate, `constrained` to the labels' texts (`classification` alone) or `free`
-    (not `regression`), where anything else counts as invalid. For `multilabel`, `free` writes a list of labels, and
-    training teaches that list instead of yes and no."""
+    (not `regression`), where anything else counts as invalid, and labels have no probabilities. For `multilabel`,
+    `free` writes a list of labels, and training teaches that list instead of yes and no."""
     normalize_length: bool = True
     """Divide a label's log-probability by its number of tokens, for task `classification`."""
     calibrate: bool = False

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
-from tunesmith.recipe.values import BOUNDED, Count, Section, Tree, as_list, numbers
-
-
-def checked_url(url: str) -> str:
-    """Return an endpoint's address without a slash at its end. Raises ValueError, which does not repeat it.
-
-    Addresses are shown and stored, so none may carry a password or a key.
-    """
-    parts = urlsplit(url)
-    words = {word for name, _ in parse_qsl(parts.query, keep_blank_values=True) for word in name.lower().split("-")}
-    if parts.username or parts.password or words & {"key", "token", "secret", "sig", "apikey", "password"}:
-        raise ValueError("the address carries a password or a key: name its environment variable in api_key_env")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the address needs http:// or https:// and a host")
-    return url.rstrip("/")
+from tunesmith.recipe.endpoint_settings import Price, Requests, Url
+from tunesmith.recipe.values import BOUNDED, Count, as_list, numbers
 
 
-Price = Annotated[float, Field(ge=0)]
-
-
-class Judge(Section):
+class Judge(Requests):
     """Settings of `tunesmith judge`: which model judges answers, and how. They do not affect training."""
 
     api: Literal["openai", "ollama", "local"] = "openai"
     """Chat completions as OpenAI has them (also Ollama's `/v1`, vLLM, llama.cpp), Ollama's own API, or a model in this
     process."""
-    url: Annotated[str, AfterValidator(checked_url)] | None = None
+    url: Url | None = None
     """Base address of the endpoint, such as `https://api.openai.com/v1`. Null takes TUNESMITH_JUDGE_URL or
     OPENAI_BASE_URL from the environment, else Ollama on this machine."""
     model: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
@@ -61,15 +44,7 @@ class Judge(Section):
     """Rows of each kind (empty, `Sure!`, the reference, another row's reference) mixed in to test the judge."""
     max_answers: Count | None = None
     """Judge at most this many rows, drawn with the recipe's seed."""
-    concurrency: Count = 4
-    """Concurrent requests; for a `local` judge, prompts in a batch."""
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds that one request may take in all."""
-    max_retries: Annotated[int, Field(ge=0), BOUNDED] = 5
-    """Tries after the first, with growing pauses, after 429, 5xx, timeouts and broken connections."""
-    extra: Tree = Field(default={})
-    """Further fields of a request, such as `{max_completion_tokens: 512, max_tokens: null}`; null leaves one out."""
     input_price: Price | None = None
-    """Price of a million input tokens, for the report's costs."""
+    """Price of a million input tokens; costs are reported where both prices are known."""
     output_price: Price | None = None
     """Price of a million output tokens."""

@@ -20,7 +20,7 @@ from tunesmith.recipe import aliases
 from tunesmith.recipe.sections import Recipe
 from tunesmith.recipe.values import Tree
 
-SECRET = ("judge.api_key", "judge.url")
+SECRET = ("judge.api_key", "judge.url", "endpoint.url")
 """Settings whose values appear in no message."""
 
 MAX_DEPTH = 20
@@ -303,7 +303,7 @@ def _check(tree: Tree, lines: Mapping[str, int], problems: list[str]) -> Recipe 
 def _resolve(recipe: Recipe) -> Recipe:
     """Make existing local paths absolute, so that a stored recipe works from any folder."""
     places = {"data": ("path", "train", "validation", "test"), "model": ("name_or_path", "generator", "state_dict")}
-    places |= {"prompt": ("template",), "judge": ("rubric",), "serve": ("key_file",)}
+    places |= {"prompt": ("template", "shot_encoder"), "judge": ("rubric",), "serve": ("key_file",)}
     update = {}
     for name, keys in places.items():
         section = getattr(recipe, name)

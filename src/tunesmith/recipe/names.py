@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TASKS = ["classification", "multilabel", "regression", "instruction"]
-METHODS = ["linear", "probe", "encoder", "encoder:contrastive", "generator"]
+METHODS = ["linear", "probe", "encoder", "encoder:contrastive", "generator", "endpoint"]
 DECIDING: dict[str, tuple[str, ...]] = {
     "classification": ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "log_loss", "mae", "qwk", "within_one"),
     "multilabel": ("macro_f1", "micro_f1", "mean_average_precision", "log_loss"),
@@ -35,6 +35,9 @@ BestMetric = Literal[
 ComparedMetric = Literal[
     "accuracy", "macro_f1", "balanced_accuracy", "mcc", "log_loss", "brier", "mae", "qwk", "within_one", "cost"
 ]
+
+OF_PROBABILITIES = ("log_loss", "brier", "mean_average_precision")
+"""The metrics among these that need the probabilities of labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
+from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide
+from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, TASKS, BestMetric, ComparedMetric, OneOf
+from tunesmith.recipe.names import DECIDING, METHODS, OF_PROBABILITIES, TASKS, BestMetric, ComparedMetric, OneOf
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -47,7 +49,7 @@ class Model(Section):
     """Branch, tag or commit of a hub model; a commit pins it."""
     max_length: Annotated[int, Field(ge=2), BOUNDED] = 256
     """Maximum input length in tokens, special tokens included; cut inputs are counted. Unless set, 1024 for task
-    `instruction`."""
+    `instruction`, and for a `generator` with `prompt.shots`."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Number format of the weights in training. With `bfloat16` the optimizer keeps float32 copies; `auto` measures
     both on the device and takes the faster."""
@@ -190,8 +192,9 @@ class Recipe(Section):
     (regression); or answers to instructions."""
     method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
-    encoder, an encoder fine-tuned on pairs of texts + logistic regression (for few labels), or a causal language model
-    that answers a prompt. Instructions need, and by default have, `generator`."""
+    encoder, an encoder fine-tuned on pairs of texts + logistic regression (for few labels), a causal language model
+    that answers a prompt, or one behind an endpoint. Instructions need one of the last two, and by default have
+    `generator`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed for splits, initialisation, sampling order and dropout."""
     output_dir: str = "runs"
@@ -206,9 +209,11 @@ class Recipe(Section):
     train: Train = Train()
     engine: Engine = Engine()
     evaluate: Evaluate = Evaluate()
+    costs: CostRates = CostRates()
     decide: Decide = Decide()
     predict: Predict = Predict()
     generate: Generate = Generate()
+    endpoint: Endpoint = Endpoint()
     judge: Judge = Judge()
     serve: Serve = Serve()
 
@@ -234,8 +239,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        if self.task == "instruction" and self.method != "generator":
-            raise ValueError(f"task instruction needs method generator, not {self.method}")
+        if self.task == "instruction" and self.method not in ("generator", "endpoint"):
+            raise ValueError(f"task instruction needs method generator or endpoint, not {self.method}")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")
@@ -271,6 +276,44 @@ class Recipe(Section):
                 if value not in (None, "none"):
                     section = "adapter" if name == "kind" else "train"
                     raise ValueError(f"{section}.{name} is {value}, which method {self.method} has not: leave it out")
+        return self
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether predicted labels can have probabilities: not those that a generator writes.
+
+        Those of an endpoint may have some where it is asked for them.
+        """
+        if self.method == "endpoint":
+            return self.endpoint.samples > 1 or (self.endpoint.logprobs and self.task == "classification")
+        return self.method != "generator" or self.predict.mode != "free"
+
+    @model_validator(mode="after")
+    def _measures_probabilities(self) -> Recipe:
+        """Refuse metrics that need probabilities where there are none."""
+        for name in ("metric_for_best_model", "metric_for_comparison"):
+            metric = getattr(self.evaluate, name)
+            if metric in OF_PROBABILITIES and not self.gives_probabilities:
+                raise ValueError(
+                    f"evaluate.{name} is {metric}, which needs probabilities: {self.method} gives none here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shows_shots(self) -> Recipe:
+        """Refuse shots where the task or the prediction cannot have them."""
+        prompt = self.prompt
+        if self.endpoint.shots and self.endpoint.shot_selection == "nearest" and self.task == "instruction":
+            raise ValueError("endpoint.shot_selection=nearest is for labels and numbers: set random")
+        if prompt.shots and self.task == "instruction" and self.data.format == "text":
+            raise ValueError("prompt.shots stand before a prompt, and data.format=text has none: leave them out")
+        if prompt.shots and prompt.shot_selection == "nearest":
+            if self.task == "instruction":
+                raise ValueError("prompt.shot_selection=nearest is for labels and numbers: set random")
+            if self.predict.calibrate:
+                raise ValueError(
+                    "predict.calibrate needs the same shots for every text: set prompt.shot_selection=random"
+                )
         return self
 
     @model_validator(mode="after")
@@ -314,6 +357,8 @@ def _derived(tree: Tree) -> Iterator[tuple[str, str, Any]]:
         yield "evaluate", "metric_for_best_model", DECIDING[str(task)][0]
     if method == "generator":
         yield "model", "name_or_path", GENERATOR
+        if _setting(tree, "prompt", "shots"):
+            yield "model", "max_length", 1024
     if method == CONTRASTIVE:
         yield "train", "num_train_epochs", 12.0
         yield "train", "per_device_train_batch_size", 64

@@ -17,6 +17,7 @@ from tunesmith.reporting import (
     duplicate_report,
     label_audit_report,
     page,
+    paraphrase_report,
 )
 from tunesmith.reporting.audit_schema import SEVERITIES, AuditReport
 from tunesmith.reporting.format import counted
@@ -28,6 +29,7 @@ SHOWN = 3
 """Ids beside a headline in the terminal, at most."""
 PARTS: dict[str, tuple[str, Callable[[Any, AuditReport], list[str]]]] = {
     "duplicates": ("Duplicates and leaks", lambda part, report: duplicate_report.markdown(part)),
+    "paraphrases": (paraphrase_report.TITLE, lambda part, report: paraphrase_report.markdown(part)),
     "labels": ("Wrong labels", lambda part, report: label_audit_report.markdown(part, report.data.labels)),
     "learning_curve": ("Learning curve", lambda part, report: curve_report.curve_parts(part)),
     "active_labelling": ("Which rows to label next", lambda part, report: curve_report.labelling_parts(part)),
@@ -55,8 +57,8 @@ def html(report: AuditReport) -> str:
         marked=marked,
         split_headline=split_headline,
         duplicates=duplicate_report,
+        paraphrases=paraphrase_report,
         label_report=label_audit_report,
-        curve_report=curve_report,
         texts=audit_text_report,
         conversations=audit_conversation_report,
     )

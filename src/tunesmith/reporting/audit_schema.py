@@ -11,6 +11,7 @@ from tunesmith.auditing.duplicate_audit import DuplicateAudit
 from tunesmith.auditing.findings import Finding, Severity
 from tunesmith.auditing.label_errors import LabelAudit
 from tunesmith.auditing.learning_curves import LearningCurveAudit
+from tunesmith.auditing.paraphrases import ParaphraseAudit
 from tunesmith.auditing.text_profile import TextAudit
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import Header
@@ -27,6 +28,7 @@ class AuditReport(Header):
     task: str
     data: DataSummary
     duplicates: DuplicateAudit | None = omitted_if_none()
+    paraphrases: ParaphraseAudit | None = omitted_if_none()
     labels: LabelAudit | None = omitted_if_none()
     learning_curve: LearningCurveAudit | None = omitted_if_none()
     active_labelling: ActiveLabellingAudit | None = omitted_if_none()
@@ -38,6 +40,7 @@ class AuditReport(Header):
         """All findings, the severe ones first."""
         parts = (
             self.duplicates,
+            self.paraphrases,
             self.labels,
             self.learning_curve,
             self.active_labelling,

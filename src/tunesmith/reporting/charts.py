@@ -143,9 +143,10 @@ def graph(rows: Sequence[object], across: str, up: str, title: str, chosen: Poin
 
 
 def learning_curves(curves: LearningCurveAudit, name: str) -> Markup:
-    """Scores over training rows, by factors, with their intervals; where a power law holds, the law and its band.
+    """Scores over training rows, by factors, with their intervals; from where a power law holds, the law and its band.
 
-    A dashed upright line marks the rows that there are: what lies behind it is what the law says.
+    A method that learns nothing from training rows is a level line with a band. A dashed upright line marks the rows
+    that there are: what lies behind it is what the law says.
     """
     top, bottom = 26, 266
     shown: list[CurvePoint | BandPoint] = []
@@ -156,7 +157,9 @@ def learning_curves(curves: LearningCurveAudit, name: str) -> Markup:
     marks = [factor * 10**power for power in range(10) for factor in (1, 2, 5)]
     marks = [mark for mark in marks if low <= log10(mark) <= high]
     marks = marks if len(marks) <= 8 else [mark for mark in marks if str(mark)[0] == "1"]
-    scores = axis([end for point in shown for end in (point.score.low, point.score.high)], least=0.02)
+    levels = [method.level for method in curves.methods if method.level]
+    known = [*(point.score for point in shown), *levels]
+    scores = axis([end for score in known for end in (score.low, score.high)], least=0.02)
 
     def place(count: int, score: float) -> Point:
         return LEFT + (RIGHT - LEFT) * (log10(count) - low) / (high - low), _up(score, scores, top, bottom)
@@ -168,11 +171,14 @@ def learning_curves(curves: LearningCurveAudit, name: str) -> Markup:
     body.append(rule.format(now, top, bottom))
     group = Markup('<g class="m{} d{}">{}</g>')
     for number, method in enumerate(curves.methods):
-        band = method.band
+        band: Sequence[BandPoint] = method.band
+        if method.level:
+            band = [BandPoint(count, method.level) for count in (min(rows), max(rows))]
         edge = [place(p.rows, p.score.high) for p in band] + [place(p.rows, p.score.low) for p in band[::-1]]
         outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in edge)
         parts = [Markup('<polygon class="band" points="{}"/>').format(outline)] if band else []
-        parts.append(_line([place(p.rows, p.score.value) for p in band or method.points], "line"))
+        before = [place(p.rows, p.score.value) for p in method.points if not band or p.rows < band[0].rows]
+        parts.append(_line([*before, *(place(p.rows, p.score.value) for p in band)], "line"))
         whisker = Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
         for point in method.points:
             x, y = place(point.rows, point.score.low)

@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.evaluation.metrics import ClassificationScores, Confusion
-from tunesmith.reporting import clean_report, decision_report, page, slice_report
-from tunesmith.reporting.format import NAMES, chance, directed, estimate, metric, percent, signed_estimate
+from tunesmith.reporting import (
+    clean_report,
+    curve_report,
+    decision_report,
+    page,
+    prediction_notes,
+    price_report,
+    slice_report,
+)
+from tunesmith.reporting.format import (
+    NAMES,
+    chance,
+    columns,
+    directed,
+    estimate,
+    metric,
+    percent,
+    predicted,
+    signed_estimate,
+)
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import ClassificationReport
 from tunesmith.types import DataSummary
@@ -30,6 +48,7 @@ def html(report: ClassificationReport) -> str:
     return page.render(
         "report.html.j2",
         report=report,
+        columns=columns(method.scores.headline for method in report.methods),
         full_matrix=FULL_MATRIX,
         confusions=confusions,
         weakest=weakest,
@@ -46,8 +65,10 @@ def html(report: ClassificationReport) -> str:
 
 def markdown(report: ClassificationReport) -> str:
     """Return the tables that matter, for a terminal, a pull request or an issue."""
-    metrics = list(report.methods[0].scores.headline)
-    scores = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in report.methods)
+    metrics = columns(m.scores.headline for m in report.methods)
+    scores = (
+        [plain(m.name), *(estimate(name, m.scores.headline.get(name)) for name in metrics)] for m in report.methods
+    )
     by_split = []
     for m in report.methods:
         if m.train:
@@ -58,13 +79,29 @@ def markdown(report: ClassificationReport) -> str:
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
+        *map(plain, prediction_notes.sentences(report.methods)),
         *clean_report.markdown(report.methods, ("accuracy", "macro_f1")),
         majority_sentence(report.data),
         *([table(["Accuracy", "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
         *differing_tables(report),
+        *price_report.markdown(report),
+        *curve_report.markdown(report),
     ]
     parts += _recall_parts(report)
+    parts += _pair_parts(report)
+    for m in report.methods:
+        if m.decision and m.scores.decisions:
+            parts.append(f"## Decisions of {plain(m.name)}")
+            parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
+    parts += slice_report.markdown(report.methods)
+    parts += _sample_parts(report)
+    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+
+
+def _pair_parts(report: ClassificationReport) -> list[str]:
+    """Return the tests of every two methods: by accuracy, and by the metric that ranks them."""
+    parts = []
     if report.pairs:
         head = ["Pair", "Accuracy difference", "p", "p (Holm)", "Macro F1 difference", "p", "p (Holm)", "Significant"]
         pairs = (
@@ -94,13 +131,7 @@ def markdown(report: ClassificationReport) -> str:
             for pair, test in tests
         )
         parts.append(table(["Pair", f"{NAMES[name]} difference", "p", "p (Holm)", "Significant"], ranked))
-    for m in report.methods:
-        if m.decision and m.scores.decisions:
-            parts.append(f"## Decisions of {plain(m.name)}")
-            parts += [f"- {plain(line)}" for line in decision_report.lines(m.decision, m.scores.decisions)]
-    parts += slice_report.markdown(report.methods)
-    parts += _sample_parts(report)
-    return "\n\n".join([*parts, "## Data", *data_parts(report.data), sign(report)]) + "\n"
+    return parts
 
 
 def _sample_parts(report: ClassificationReport) -> list[str]:
@@ -110,7 +141,7 @@ def _sample_parts(report: ClassificationReport) -> list[str]:
         return []
     parts = [f"## Sample predictions ({samples.split})"]
     for row in samples.rows:
-        labels = ", ".join(f"{plain(label)} {percent(probability)}" for label, probability in row.labels)
+        labels = ", ".join(plain(predicted(*each)) for each in row.labels)
         parts.append(f"- {quote(row.text)}\n  - {plain(row.gold)}, predicted: {labels}")
     return parts
 

@@ -20,24 +20,26 @@ def metrics(clean: CleanScores, names: Sequence[str] = ()) -> list[str]:
     return [name for name in names if name in clean.headline] or list(clean.headline)[:SHOWN]
 
 
-def sentence(clean: CleanScores, headline: Mapping[str, Estimate], names: Sequence[str] = ()) -> str:
+def sentence(
+    clean: CleanScores, headline: Mapping[str, Estimate], names: Sequence[str] = (), of: str = "test rows"
+) -> str:
     """Return `accuracy 0.934; on the 412 test rows without a copy in train 0.917 [0.887, 0.940]`.
 
-    headline: the scores of all test rows.
+    headline: the scores of all test rows. of: what the rows are called, where they are others.
     """
     shown = [
-        f"{in_a_sentence(name)} {figure(name, headline[name].value)}; on the {clean.rows:,} test rows without a copy "
-        f"in train {estimate(name, clean.headline[name])}"
+        f"{in_a_sentence(name)} {figure(name, headline[name].value)}; on the {clean.rows:,} {of} without a copy in "
+        f"train {estimate(name, clean.headline[name])}"
         for name in metrics(clean, names)[:1]
     ]
-    return f"{leaks(clean)}: {shown[0]}" if shown else f"{leaks(clean)}; {few(clean)}"
+    return f"{leaks(clean, of)}: {shown[0]}" if shown else f"{leaks(clean, of)}; {few(clean)}"
 
 
-def leaks(clean: CleanScores) -> str:
+def leaks(clean: CleanScores, of: str = "test rows") -> str:
     """Return `88 of 500 test rows have a copy in train (3 exact, 85 near)`."""
     numbers = {"exact": clean.exact, "normalised": clean.normalised, "near": clean.near}
     grades = ", ".join(f"{number:,} {grade}" for grade, number in numbers.items() if number)
-    return f"{clean.copies:,} of {clean.rows + clean.copies:,} test rows have a copy in train ({grades})"
+    return f"{clean.copies:,} of {clean.rows + clean.copies:,} {of} have a copy in train ({grades})"
 
 
 def few(clean: CleanScores) -> str:

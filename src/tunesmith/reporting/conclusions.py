@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.metric_pairs import MetricPair
+from tunesmith.evaluation.prediction_costs import BreakEven
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.reporting.format import (
     LOWER_IS_BETTER,
     NAMES,
+    approximate,
     counted,
     figure,
     in_a_sentence,
@@ -58,6 +60,22 @@ def _faster(ours: float | None, theirs: float | None, than: str) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+
+
+def of_prices(break_evens: Sequence[BreakEven]) -> str:
+    """Return from how many predictions on each method pays against each endpoint; nothing without such numbers."""
+    sentences = []
+    for endpoint in dict.fromkeys(pair.endpoint for pair in break_evens):
+        clauses = [_pays(pair) for pair in break_evens if pair.endpoint == endpoint]
+        sentences.append(f"Against {endpoint}, {_join(clauses)}.")
+    return " ".join(sentences)
+
+
+def _pays(pair: BreakEven) -> str:
+    if pair.predictions is None:
+        return f"{pair.method} never pays"
+    start = f"{approximate(pair.predictions)} predictions" if pair.predictions > 1 else "the first prediction"
+    return f"{pair.method} pays from {start} on"
 
 
 # Classifiers and regressions.
@@ -149,6 +167,8 @@ def _not_different(best: MethodResult, rivals: Sequence[MethodResult], p_values:
         (rival,) = rivals
         p = p_value(p_values[rival.name])
         verdict = f"{rival.name} and {best.name} are not significantly different {where} ({p})"
+    if any(method.costs.endpoint for method in (best, *rivals)):  # seconds do not say which costs less
+        return f"{verdict}."
     cheap = min([best, *rivals], key=_training_seconds)
     if cheap is best and len(rivals) > 1:
         fastest = all(_is_more(rival.costs.train_seconds, best.costs.train_seconds) for rival in rivals)

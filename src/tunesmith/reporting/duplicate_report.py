@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import groupby
 
 from tunesmith.auditing.duplicate_audit import DuplicateAudit, DuplicateCount, DuplicatePair
+from tunesmith.auditing.paraphrases import ParaphraseCount
 from tunesmith.reporting.markdown import code, plain, table
 
 TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
@@ -42,22 +43,22 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 3 * KEPT else f"{text[:KEPT].rstrip()} … {text[-KEPT:].lstrip()}"
 
 
-def place(counted: DuplicateCount) -> str:
+def place(counted: DuplicateCount | ParaphraseCount, how: str = "copied in") -> str:
     """Return where the copies lie: `test, copied in train`, or `within train`."""
-    return f"within {counted.split}" if counted.within else f"{counted.split}, copied in {counted.other}"
+    return f"within {counted.split}" if counted.within else f"{counted.split}, {how} {counted.other}"
 
 
 def likeness(pair: DuplicatePair) -> str:
     """Return how alike two rows are, and by which folds: `normalised (case, punctuation)`, `near, 0.85`."""
-    if pair.grade == "near":
-        return f"near, {pair.similarity:.2f}"
+    if pair.grade in ("near", "paraphrase"):
+        return f"{pair.grade}, {pair.similarity:.2f}"
     return f"{pair.grade} ({', '.join(pair.folds)})" if pair.folds else pair.grade
 
 
-def grouped(audit: DuplicateAudit) -> Iterator[tuple[str, list[DuplicatePair]]]:
+def grouped(pairs: Iterable[DuplicatePair]) -> Iterator[tuple[str, list[DuplicatePair]]]:
     """Yield the pairs of each two splits, with a title."""
-    for (split, other), pairs in groupby(audit.pairs, key=lambda pair: (pair.split, pair.other_split)):
-        yield f"Within {split}" if split == other else f"{split.capitalize()} and {other}", list(pairs)
+    for (split, other), of_splits in groupby(pairs, key=lambda pair: (pair.split, pair.other_split)):
+        yield f"Within {split}" if split == other else f"{split.capitalize()} and {other}", list(of_splits)
 
 
 def note(audit: DuplicateAudit) -> str:
@@ -90,15 +91,20 @@ def markdown(audit: DuplicateAudit) -> list[str]:
         ]
         for counted in audit.counts
     )
-    parts = ["## Duplicates and leaks", table(head, rows), note(audit)]
-    for title, pairs in grouped(audit):
+    return ["## Duplicates and leaks", table(head, rows), note(audit), *pair_parts(audit.pairs, audit.file)]
+
+
+def pair_parts(every_pair: Sequence[DuplicatePair], file: str | None) -> list[str]:
+    """Return pairs side by side in Markdown, and where all of them are."""
+    parts = []
+    for title, pairs in grouped(every_pair):
         parts.append(f"### {title}")
         shown: Sequence[DuplicatePair] = [
             pair for _, same in groupby(pairs, key=lambda pair: pair.grade) for pair in list(same)[:LISTED]
         ]
         parts += map(_markdown_pair, shown)
-    if audit.file:
-        parts.append(f"All pairs: {code(audit.file)}.")
+    if file:
+        parts.append(f"All pairs: {code(file)}.")
     return parts
 
 
@@ -114,4 +120,4 @@ def _bold(pieces: Sequence[Piece]) -> str:
     for text, differs in pieces:
         marked = f"**{plain(text)}**" if differs and text.strip() else plain(text)
         words.append(f"{' ' * text[:1].isspace()}{marked}{' ' * text[-1:].isspace()}")
-    return " ".join("".join(words).replace("** **", " ").split()) or "*(empty)*"
+    return " ".join("".join(words).split()).replace("** **", " ") or "*(empty)*"

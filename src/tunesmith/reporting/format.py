@@ -167,6 +167,21 @@ def count(value: float | None) -> str:
     return f"{value / 1e9:,.1f} B"
 
 
+def approximate(number: float) -> str:
+    """A number of which two digits are worth saying: 7, 41,000, 1,200,000, 23.0 M."""
+    rounded = float(f"{number:.2g}")
+    return f"{rounded:,.0f}" if rounded < 1e7 else count(rounded)
+
+
+def price(value: float | None, currency: str | None = None) -> str:
+    """Two digits of a small price, and two decimals of others: 0.000019, 0.12, 4.20 USD, 1,234.50."""
+    if value is None:
+        return NOTHING
+    digits = 1 - floor(log10(float(f"{value:.2g}"))) if value else 0
+    amount = "0" if value == 0 else "< 0.000001" if value < 1e-6 else f"{value:,.{max(2, digits)}f}"
+    return f"{amount} {currency}" if currency else amount
+
+
 def megabytes(value: float | None) -> str:
     """40 kB, 1.2 MB, 310 MB, 1.4 GB."""
     if value is None:
@@ -229,6 +244,16 @@ def estimate(name: str, known: AnyEstimate | None) -> str:
 def directed(name: str) -> str:
     """The name, with an arrow where lower is better."""
     return f"{NAMES[name]} ↓" if name in LOWER_IS_BETTER else NAMES[name]
+
+
+def columns(headlines: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return the metrics that any of several methods has, in the order of the one with most."""
+    return list(dict.fromkeys(name for headline in sorted(headlines, key=len, reverse=True) for name in headline))
+
+
+def predicted(label: str, probability: float | None) -> str:
+    """A predicted label: spam 91%; spam where its probability is not known; no label"""
+    return (label or "no label") + ("" if probability is None else f" {percent(probability)}")
 
 
 def shown(scores: Iterable[GenerationScores]) -> list[str]:

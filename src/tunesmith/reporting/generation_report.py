@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 
 from tunesmith.evaluation.responses import SHARES, GenerationScores
-from tunesmith.reporting import clean_report, format, judge_report, page
+from tunesmith.reporting import clean_report, curve_report, format, judge_report, page, price_report
 from tunesmith.reporting.format import NAMES, NOTHING, chance, signed_estimate
 from tunesmith.reporting.markdown import code, cost_table, data_parts, differing_tables, plain, quote, sign, table
 from tunesmith.reporting.schema import GenerationReport, StepResponse
@@ -70,7 +70,7 @@ def markdown(report: GenerationReport) -> str:
     parts += clean_report.markdown(report.methods, (decides, report.compared.closeness))
     if not report.is_of_files:
         parts += ["## Costs", cost_table(methods, "answers")]
-    parts += differing_tables(report)
+    parts += [*differing_tables(report), *price_report.markdown(report), *curve_report.markdown(report)]
     if report.pairs:
         head = ["Pair", f"{NAMES[decides]} difference", "p", "p (Holm)", "Exact match: p (Holm)", "Significant"]
         rows = []

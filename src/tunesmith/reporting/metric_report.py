@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.reporting import clean_report, page, slice_report
-from tunesmith.reporting.format import chance, directed, estimate, figure, signed_estimate
+from tunesmith.reporting import clean_report, curve_report, page, prediction_notes, price_report, slice_report
+from tunesmith.reporting.format import chance, columns, directed, estimate, figure, signed_estimate
 from tunesmith.reporting.markdown import cost_table, data_parts, differing_tables, plain, sign, table
 from tunesmith.reporting.schema import MultilabelReport, RegressionReport
 
@@ -39,6 +39,7 @@ def html(
         template,
         report=report,
         shown=shown,
+        columns=columns(method.scores.headline for method in report.methods),
         pictures=charts.laid_over(curves, [method.validation for method in report.methods])
         if len(list(filter(None, curves))) > 1
         else [],
@@ -55,8 +56,10 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
 
     baseline: a sentence on what a rule without a model would reach. details: paragraphs on a single method.
     """
-    metrics = list(report.methods[0].scores.headline)
-    scores = ([plain(m.name), *(estimate(name, m.scores.headline[name]) for name in metrics)] for m in report.methods)
+    metrics = columns(m.scores.headline for m in report.methods)
+    scores = (
+        [plain(m.name), *(estimate(name, m.scores.headline.get(name)) for name in metrics)] for m in report.methods
+    )
     by_split = [
         [
             plain(m.name),
@@ -71,11 +74,14 @@ def markdown(report: MetricReport, deciding: str, baseline: str = "", details: l
         f"**{plain(report.verdict)}**",
         f"## {'Comparison' if len(report.methods) > 1 else 'Scores and costs'}",
         table(["Method", *map(directed, metrics)], scores),
+        *map(plain, prediction_notes.sentences(report.methods)),
         *clean_report.markdown(report.methods),
         *([baseline] if baseline else []),
         *([table([directed(deciding), "Train", "Validation", "Test"], by_split)] if by_split else []),
         cost_table(report.methods),
         *differing_tables(report),
+        *price_report.markdown(report),
+        *curve_report.markdown(report),
     ]
     if report.pairs:
         tested = list(report.pairs[0].differences)

@@ -9,7 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith.evaluation.intervals import Estimate
-from tunesmith.reporting import clean_report, generation_report, judge_report, regression_report
+from tunesmith.reporting import (
+    clean_report,
+    generation_report,
+    judge_report,
+    prediction_notes,
+    price_report,
+    regression_report,
+)
 from tunesmith.reporting.classification_report import majority_sentence
 from tunesmith.reporting.format import NAMES, directed, figure, interval, level, quantity, share
 from tunesmith.reporting.markdown import (
@@ -23,6 +30,7 @@ from tunesmith.reporting.markdown import (
     table,
 )
 from tunesmith.reporting.schema import (
+    AnyReport,
     ClassificationReport,
     ClassificationResult,
     ExportedModel,
@@ -41,9 +49,9 @@ from tunesmith.tasks.regression import Number
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import DataSummary
 
-AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
 HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "brier": "brier_score"}
 """What model hubs call a metric, where not as here."""
+THRESHOLDS = "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files."
 
 
 def classification(report: ClassificationReport, exported: ExportedModel | None = None) -> str:
@@ -56,7 +64,11 @@ def classification(report: ClassificationReport, exported: ExportedModel | None 
         f"It gives a text one of {len(labels)} labels: {listing(labels)}.",
         tags=["text-classification"],
         metrics=["accuracy", "f1"],
-        limits=["It knows only the labels above and always answers one of them, also for a text that fits none."],
+        limits=[
+            "It knows only the labels above."
+            if scores.invalid
+            else "It knows only the labels above and always answers one of them, also for a text that fits none."
+        ],
         support={label: scores.per_class[label].support for label in labels},
         baseline=majority_sentence(report.data),
         usage=_usage(method, SingleLabel(method.scores.labels, method.decision.decision if method.decision else None)),
@@ -75,7 +87,7 @@ def multilabel(report: MultilabelReport, exported: ExportedModel | None = None) 
         metrics=["f1"],
         limits=[
             "It knows only the labels above. A text may get none of them.",
-            "Each label has a threshold of its own, chosen on the validation split: `thresholds` in the model's files.",
+            *([] if scores.without_probabilities else [THRESHOLDS]),
         ],
         support={label: scores.per_label[label].support for label in labels},
         usage=_usage(method, MultiLabel(method.scores.labels)),
@@ -131,20 +143,26 @@ def _predictor_card(
         *limits,
         "The scores hold for texts like those of the test split; other sources, times or languages were not tested.",
     ]
+    limits += map(plain, prediction_notes.sentences([method]))
     if method.clean is not None:
         limits.append(f"{clean_report.sentence(method.clean, scores.headline)}.")
     if method.notes.cut:
         limits.append(f"{method.notes.cut:,} texts were longer than the model's input and were cut.")
     if rare := [label for label, count in (support or {}).items() if count < 20]:
         limits.append(f"Fewer than 20 test rows, so the scores say little about: {listing(rare)}.")
+    limits += map(plain, price_report.caveats(report))
     sections = {
         "Scores": [*_changed(exported), table(head, rows), *([] if baseline is None else [baseline])],
         "How to use": [exported.usage] if exported else usage,
         "Data": data_parts(report.data),
         "Limits": [_bullets(limits)],
-        "Costs": [cost_table([method])],
+        "Costs": [cost_table([method]), *price_report.tables(report)],
     }
     return _card(report, front, purpose, sections)
+
+
+LIBRARIES = {"adapter": "peft", "model": "transformers", "tokenizer": "transformers"}
+"""What loads each kind of model folder without tunesmith, as model hubs name it."""
 
 
 def generation(report: GenerationReport, exported: ExportedModel | None = None) -> str:
@@ -160,7 +178,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         method.scores.headline,
         exported,
         pipeline_tag="text-generation",
-        library_name=exported.library if exported else "peft" if method.saved == "adapter" else "transformers",
+        library_name=exported.library if exported else LIBRARIES.get(method.saved),
         base_model=method.base_model,
         tags=["text-generation", "conversational", "tunesmith", method.name],
     )
@@ -180,6 +198,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         limits.append(f"Only {scores.rows:,} test rows: the intervals above are rough.")
     if method.saved == "adapter":
         limits.append("It is an adapter: the model under it is needed too, with its own licence and limits.")
+    limits += map(plain, price_report.caveats(report))
     judged = judge_report.trusted_headline(method.judged)
     data = data_parts(report.data) if isinstance(report.data, DataSummary) else []
     sections = {
@@ -191,7 +210,7 @@ def generation(report: GenerationReport, exported: ExportedModel | None = None) 
         "How to use": [exported.usage] if exported else _generator_usage(method),
         "Data": data,
         "Limits": [_bullets(limits)],
-        "Costs": [cost_table([method], "answers")],
+        "Costs": [cost_table([method], "answers"), *price_report.tables(report)],
     }
     return _card(report, front, "It answers instructions as those of its training data were answered.", sections)
 
@@ -286,6 +305,9 @@ def _usage(method: ClassificationResult | MultilabelResult | RegressionResult, t
 
 def _generator_usage(method: GenerationResult) -> list[str]:
     run = shlex.quote(method.run)
+    shell = f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```"
+    if method.saved == "prompt":
+        return [shell]
     folder = json.dumps(f"{method.run}/model", ensure_ascii=False)
     if method.saved == "adapter":
         python = [
@@ -312,7 +334,7 @@ def _generator_usage(method: GenerationResult) -> list[str]:
         'print(reply[0]["generated_text"][-1]["content"])',
     ]
     return [
-        f"```sh\ntunesmith chat {run}\ntunesmith predict {run} --text 'Name three primary colours.'\n```",
+        shell,
         "or without tunesmith; the chat template is stored with the tokenizer:",
         "```python\n" + "\n".join(python) + "\n```",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
-from tunesmith.reporting import metric_report
+from tunesmith.reporting import metric_report, prediction_notes
 from tunesmith.reporting.format import metric
 from tunesmith.reporting.markdown import plain, quote, table
 from tunesmith.reporting.schema import MultilabelReport
@@ -32,7 +32,7 @@ def markdown(report: MultilabelReport) -> str:
             rows.append([plain(label), *figures, f"{s.support:,}"])
         details += ["## Labels", table(head, rows)]
         if method.worst:
-            details.append("## Most confidently wrong")
+            details.append(f"## {prediction_notes.worst_title(method.worst)}")
         for row in method.worst[:3]:
             gold, predicted = (", ".join(map(plain, labels)) or "none" for labels in (row.gold, row.predicted))
             details.append(f"- {quote(row.text)}\n  - {gold}; predicted: {predicted}")

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import records
-from tunesmith.reporting import format, word_marks
+from tunesmith.reporting import curve_report, format, prediction_notes, price_report, word_marks
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FILTERS = (
     *("metric", "points", "signed", "chance", "p_value", "percent", "share", "level", "seconds", "count", "counted"),
     *("megabytes", "training", "trained", "figure", "interval", "quantity", "signed_figure", "signed_estimate"),
-    *("estimate", "in_a_sentence"),
+    *("estimate", "in_a_sentence", "predicted", "value"),
 )
 """Functions of `format` that templates use as filters."""
 
@@ -42,5 +42,6 @@ def _environment() -> SandboxedEnvironment:
     environment.filters["fields"] = records.dump
     environment.filters.update({name: getattr(format, name) for name in FILTERS})
     environment.globals.update(charts=charts, names=format.NAMES, lower_is_better=format.LOWER_IS_BETTER)
-    environment.globals["pieces"] = word_marks.pieces
+    reports = {"prediction_notes": prediction_notes, "price_report": price_report, "curve_report": curve_report}
+    environment.globals.update(pieces=word_marks.pieces, **reports)
     return environment

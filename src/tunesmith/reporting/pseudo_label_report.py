@@ -14,7 +14,13 @@ def html(report: PseudoLabelReport) -> str:
     pictures = [("Rows by agreement", "from 0 to 100%", histogram(report.histogram, "Rows by agreement"))]
     if report.curve and report.chosen:
         curve = trade_off(report.curve, report.chosen.threshold, "Precision over coverage")
-        pictures.append(("Precision and coverage", "on the rows that have a label of their own", curve))
+        pictures.append(
+            (
+                "Precision and coverage",
+                "on the test rows of the run" if report.from_test else "on the rows that have a label of their own",
+                curve,
+            )
+        )
     return page.render("pseudo_labels.html.j2", report=report, verdict=headline(report), pictures=pictures)
 
 
@@ -38,13 +44,30 @@ def markdown(report: PseudoLabelReport) -> str:
 
 
 def headline(report: PseudoLabelReport) -> str:
-    """Return what was kept, and how much of it is right where that is known."""
+    """Return what was kept, how much of it is right where that is known, and what the labels cost."""
+    if (costs := report.endpoint) is None:
+        return _kept(report)
+    price = "" if costs.price is None else f", price {costs.price:.4g}"
+    tokens = f"{costs.prompt_tokens:,} prompt and {costs.completion_tokens:,} completion tokens"
+    return f"{_kept(report)} Bought from {costs.model}: {tokens}{price}."
+
+
+def _kept(report: PseudoLabelReport) -> str:
     kept = f"{report.kept:,} of {report.rows:,} rows kept, at an agreement of at least {share(report.threshold)}."
     if report.chosen is None:
         return f"{kept} No row has a label of its own, so how many are right is not known."
     right = report.chosen.precision
     if right is None:
-        return f"{kept} None of the {report.labelled:,} rows with a label of their own is among them."
+        of = (
+            "test rows of the run would be kept" if report.from_test else "rows with a label of their own is among them"
+        )
+        return f"{kept} None of the {report.labelled:,} {of}."
+    if report.from_test:
+        return (
+            f"{kept} No row has a label of its own. Of the {report.labelled:,} test rows of the run, "
+            f"{share(report.chosen.coverage)} would be kept, and of these {share(right.value)} "
+            f"[{share(right.low)}, {share(right.high)}] are right."
+        )
     return (
         f"{kept} {report.labelled:,} rows have a label of their own: {share(report.chosen.coverage)} of them are kept, "
         f"and of these {share(right.value)} [{share(right.low)}, {share(right.high)}] are right."

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.evaluation.clean_scores import CleanScores
+from tunesmith.evaluation.determinism import Determinism
 from tunesmith.evaluation.label_pairs import LabelPair
 from tunesmith.evaluation.length_bias import LengthBias
 from tunesmith.evaluation.metric_pairs import MetricPair
 from tunesmith.evaluation.metrics import ClassificationScores
 from tunesmith.evaluation.multilabel_scores import MultilabelScores
+from tunesmith.evaluation.prediction_costs import PriceComparison
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.evaluation.self_consistency import ThresholdPoint
 from tunesmith.evaluation.slices import SliceScores
 from tunesmith.evaluation.value_scores import RegressionScores
 from tunesmith.hardware import Environment
-from tunesmith.manifest import Costs, TrainingNotes
+from tunesmith.manifest import Costs, EndpointCosts, TrainingNotes
 from tunesmith.records import omitted_if_none
 from tunesmith.reporting.header import DifferingSettings, Header
 from tunesmith.reporting.judge_schema import JudgePairReport, JudgeScoreReport
@@ -46,14 +49,15 @@ class Mistake:
     text_pair: str | None
     gold: str
     predicted: str
-    probability: float
+    probability: float | None
+    """None where mistakes are drawn at random, as not all predictions have probabilities."""
     words: tuple[WordContribution, ...] | None = omitted_if_none()
     """What its words contribute to the predicted label, without weak ones; None where that was not computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorstMistakes:
-    """worst.json: the most confidently wrong test examples, worst first."""
+    """worst.json: the most confidently wrong test examples, worst first; without probabilities some drawn at random."""
 
     worst: tuple[Mistake, ...] = ()
 
@@ -66,8 +70,8 @@ class SamplePrediction:
     text: str
     text_pair: str | None
     gold: str
-    labels: tuple[tuple[str, float], ...]
-    """Labels with their probabilities, most probable first."""
+    labels: tuple[tuple[str, float | None], ...]
+    """Labels with their probabilities, most probable first; the predicted one alone where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +84,22 @@ class SamplePredictions:
 
 @dataclass(frozen=True, slots=True)
 class LabelMistake:
-    """An example of which a label was confidently missed or wrongly given."""
+    """An example of which a label was missed or wrongly given."""
 
     id: str
     text: str
     text_pair: str | None
     gold: tuple[str, ...]
     predicted: tuple[str, ...]
-    label: str
-    """The label that is most wrong, with the probability that it was given."""
-    probability: float
+    label: str | None
+    """The label that is most wrong, with the probability that it was given; None where mistakes are drawn at random."""
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorstLabelMistakes:
-    """worst.json of a multilabel run: test examples with the most confidently wrong labels, worst first."""
+    """worst.json of a multilabel run: test examples with the most confidently wrong labels, worst first; without
+    probabilities some drawn at random."""
 
     worst: tuple[LabelMistake, ...] = ()
 
@@ -181,6 +186,8 @@ class MethodResult:
     """Metrics of a sample of the training rows."""
     validation: dict[str, float] | None = None
     costs: Costs
+    determinism: Determinism | None = omitted_if_none()
+    """Of an endpoint that was asked twice."""
     curve: Curve | None = None
     """None where training has no steps."""
     clean: CleanScores | None = omitted_if_none()
@@ -231,7 +238,8 @@ class GenerationResult(MethodResult):
     scores: GenerationScores
     samples: tuple[TrainingSample, ...] = ()
     saved: str = "model"
-    """What lies in the run's model/: the whole `model`, an `adapter`, or of an untuned model the `tokenizer`."""
+    """What lies in the run's model/: the whole `model`, an `adapter`, of an untuned model the `tokenizer`, or of a
+    model behind an endpoint the `prompt`."""
     judged: JudgeScoreReport | JudgePairReport | None = None
     """judged.json, where a judge has read the responses."""
     base_model: str | None = None
@@ -268,6 +276,10 @@ class Report(Header):
     verdict: str
     differing: tuple[DifferingSettings, ...] | None = omitted_if_none()
     """Settings that differ between runs of one method, where their names do not say it."""
+    learning_curve: LearningCurveAudit | None = omitted_if_none()
+    """The scores of the methods with fewer training rows."""
+    prices: PriceComparison | None = omitted_if_none()
+    """None where the price of an hour is not known and no method is an endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +338,9 @@ class GenerationReport(Report):
         return isinstance(self.data, ResponseFiles)
 
 
+AnyReport = ClassificationReport | MultilabelReport | RegressionReport | GenerationReport
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
     """What the model card of an exported run says beyond the run's own report."""
@@ -365,8 +380,12 @@ class PseudoLabelReport(Header):
     left_out: dict[str, int]
     """Rows that were not kept, by reason."""
     labelled: int
-    """Rows that have a label of their own."""
+    """Rows that have a label of their own; where there are none, test rows of the run."""
+    from_test: bool | None = omitted_if_none()
+    """True where `labelled`, `chosen` and `curve` are of the test split of the run, which is not among the rows."""
     chosen: ThresholdPoint | None
     curve: tuple[ThresholdPoint, ...]
     histogram: tuple[int, ...]
     """Rows by agreement."""
+    endpoint: EndpointCosts | None = omitted_if_none()
+    """What the labels took of an endpoint."""

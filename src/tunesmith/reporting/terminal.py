@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tunesmith.evaluation.response_pairs import ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
-from tunesmith.reporting import clean_report, format
+from tunesmith.reporting import clean_report, curve_report, format, price_report
 from tunesmith.reporting.header import DifferingSettings
 from tunesmith.reporting.schema import (
     ClassificationReport,
@@ -27,7 +27,8 @@ def table(
 ) -> str:
     """Return one row per method: the scores that decide, with their intervals, and the main costs.
 
-    Below are the settings in which runs of one method differ, and the scores without test rows that are in train.
+    Below are the settings in which runs of one method differ, the scores without test rows that are in train, prices,
+    and the scores with fewer training rows.
     """
     columns = COLUMNS[report.task]
     rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
@@ -36,6 +37,11 @@ def table(
     if (clean := clean_report.of(report.methods)) is not None:
         parts.append(clean_report.leaks(clean) + ("" if clean.headline else f"; {clean_report.few(clean)}"))
         parts += [drawn(*clean_report.rows(report.methods), width)] if clean.headline else []
+    parts += (drawn(head, rows, width) for head, rows in price_report.figures(report))
+    parts += price_report.caveats(report)
+    if (curves := report.learning_curve) is not None:
+        parts += [drawn(*curve_report.figures(curves), width), curve_report.about(curves)]
+        parts += [finding.headline for finding in curves.findings]
     return "\n".join(parts)
 
 
@@ -64,7 +70,7 @@ def sample_predictions(samples: SamplePredictions) -> str:
     lines = [f"sample predictions ({samples.split}):"]
     for row in samples.rows:
         text = " ".join(f"{row.text} {row.text_pair or ''}".split())
-        labels = ", ".join(f"{label} {format.percent(probability)}" for label, probability in row.labels)
+        labels = ", ".join(format.predicted(*each) for each in row.labels)
         lines += [f"  {text[:TEXT]}{'…' if len(text) > TEXT else ''}", f"    {row.gold}, predicted: {labels}"]
     return "\n".join(lines)
 

@@ -58,6 +58,8 @@ class ServedClassifier:
     task: str = "classification"
     thresholds: dict[str, float] | None = None
     """Of several labels for a text: the probability from which each is predicted."""
+    gives_probabilities: bool = True
+    """Whether predicted labels have probabilities."""
     max_rows: int = field(default=10**9, init=False)
 
     @property

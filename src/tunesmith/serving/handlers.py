@@ -157,6 +157,8 @@ class Handlers:
         if body.top_k is not None and body.top_k > len(labels):
             reason = f"there are {len(labels)} labels" if labels else "this model predicts numbers"
             raise Refusal.invalid(f"top_k is {body.top_k}, but {reason}", param="top_k")
+        if body.top_k is not None and not model.gives_probabilities:
+            raise Refusal.invalid(f"top_k is {body.top_k}, but this model gives no probabilities", param="top_k")
         log = _log(request)
         log.model, log.inputs = model.name, len(examples)
         log.add_texts([example.text for example in examples])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tunesmith.errors import EndpointError
 from tunesmith.recipe import Serve
 from tunesmith.serving.prometheus import ServerMetrics
 from tunesmith.serving.refusal import QueueClosed, QueueFull, Refusal
@@ -88,6 +89,9 @@ class Middleware:
             await self._refuse(refusal, respond)
         except (ClientDisconnected, ClientStalled):
             log.status = CLIENT_CLOSED_REQUEST
+        except EndpointError as error:
+            log.write_error(error)
+            await self._refuse(Refusal(502, "the endpoint behind this model did not answer", "bad_gateway"), respond)
         except Exception as error:
             log.write_error(error)
             await self._refuse(Refusal(500, "internal server error", "internal_error"), respond)

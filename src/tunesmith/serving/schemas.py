@@ -69,10 +69,10 @@ class LabelScores(BaseModel):
 
     label: str
     """Empty where a generator produced no valid label."""
-    score: float
-    """Its probability."""
-    scores: dict[str, float]
-    """Probabilities by label, most probable first."""
+    score: float | None = None
+    """Its probability; left out where the model gives none, as a generator that writes its answers."""
+    scores: dict[str, float] | None = None
+    """Probabilities by label, most probable first; left out where the model gives none."""
     cut: bool
     """Whether the model read only the beginning of the input."""
     abstained: bool | None = None
@@ -85,9 +85,9 @@ class LabelSetScores(BaseModel):
     """All labels of one input, perhaps none."""
 
     labels: list[str]
-    """Those whose probability reaches their threshold, which `/v1/models` shows."""
-    scores: dict[str, float]
-    """Probabilities by label, most probable first."""
+    """Those whose probability reaches their threshold, which `/v1/models` shows; or those that a generator writes."""
+    scores: dict[str, float] | None = None
+    """Probabilities by label, most probable first; left out where the model gives none."""
     cut: bool
 
 
@@ -113,8 +113,9 @@ def scored(
     """Return a prediction as a response has it. labels: in the order of its probabilities."""
     if isinstance(prediction, ValuePrediction):
         return NumberScore(value=prediction.value, cut=cut)
-    ranked = sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
-    scores = dict(ranked[:top_k])
+    scores = None
+    if prediction.probabilities:
+        scores = dict(sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])[:top_k])
     if isinstance(prediction, MultilabelPrediction):
         return LabelSetScores(labels=list(prediction.labels), scores=scores, cut=cut)
     return LabelScores(

@@ -17,7 +17,7 @@ from tunesmith.errors import DataError, ModelError, RecipeError
 from tunesmith.recipe import Decide
 from tunesmith.tasks import decisions
 from tunesmith.tasks.decisions import Decision, DecisionFit
-from tunesmith.types import Example, Prediction, PredictionRow
+from tunesmith.types import Example, MultilabelPrediction, Prediction, PredictionRow
 
 NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?")
 SEPARATORS = ("|", ";", ",", "/")
@@ -169,8 +169,21 @@ def decided(
     ]
 
 
-def probability(prediction: Prediction, labels: Sequence[str]) -> float:
-    """Return the probability of the predicted label; of a prediction that is no label, the highest."""
+def check_probabilities(predictions: Sequence[Prediction | MultilabelPrediction], action: str) -> None:
+    """Raise ModelError, `cannot ACTION`, unless every prediction has probabilities."""
+    if without := sum(not prediction.probabilities for prediction in predictions):
+        raise ModelError(
+            f"cannot {action}: predictions have no probabilities",
+            expected="a probability for each label",
+            found=f"{without:,} of {len(predictions):,} predictions without",
+            do="use a method that gives probabilities; of a generator, predict.mode=score",
+        )
+
+
+def probability(prediction: Prediction, labels: Sequence[str]) -> float | None:
+    """Return the probability of the predicted label; of a prediction that is no label, the highest; None if unknown."""
+    if not prediction.probabilities:
+        return None
     given = prediction.label in labels
     return prediction.probabilities[labels.index(prediction.label)] if given else max(prediction.probabilities)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,16 +17,14 @@ from tunesmith.console import say, silence, track
 from tunesmith.data import personal_data
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation.intervals import Floats
-from tunesmith.pipeline import held_out, new_data
+from tunesmith.pipeline import new_data
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.pipeline.commands import predict
 from tunesmith.pipeline.fitting import methods, text_features
-from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.task_table import TASKS, job_of
-from tunesmith.protocols import TextPredictor, TrainResult
+from tunesmith.pipeline.part_training import PartTrainer
+from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.format import counted, quantity
-from tunesmith.runs import Run
 from tunesmith.tasks import classification
 from tunesmith.tasks.multilabel import MultiLabel, indicators
 from tunesmith.tasks.text_targets import Target
@@ -71,7 +67,9 @@ def read(recipe: Recipe, splits: Splits, method: str, source: str, count: int) -
             found=f"task {recipe.task}",
             do="leave --unlabelled out",
         )
-    if not methods.find(methods.of_method(recipe, method)).refits_cheaply and not splits.labels:
+    chosen_by = methods.of_method(recipe, method)
+    methods.check_probabilities(chosen_by, "choose rows to label")
+    if not methods.find(chosen_by).refits_cheaply and not splits.labels:
         able = " or ".join(methods.refitting(recipe))
         raise RecipeError(f"{method} does not say how sure it is of a number", expected=able, do="set --method")
     if count < 1:
@@ -116,19 +114,14 @@ def _check_columns(recipe: Recipe, name: str, columns: set[str]) -> None:
 
 def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     """Choose rows of the pool, write them, and say what they are."""
-    recipe = methods.of_method(data.recipe, data.plan.method)
-    method = methods.find(recipe)
-    say(f"active labelling: {method.name(recipe)} is trained to choose of {counted(len(pool.examples), 'row')}")
-    method.prepare(recipe)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = _Trainer(recipe, data.splits, Run(Path(scratch)))
-        fit = method.refits(recipe)
-        predictor = trainer.train(fit, data.splits.train)
-        predictions = predictor.predict(pool.examples)
-        errors_NK = (
-            errors_of(predictor.labels, predictions) if predictor.labels else trainer.disagreement(fit, pool.examples)
-        )
-        features = text_features.table(predictor, pool.examples, recipe.linear)
+    trainer = data.trainer(data.plan.method)
+    recipe = trainer.recipe
+    method = methods.find(recipe).name(recipe)
+    say(f"active labelling: {method} is trained to choose of {counted(len(pool.examples), 'row')}")
+    predictor = trainer.train(data.splits.train)
+    predictions = predictor.predict(pool.examples)
+    errors_NK = errors_of(predictor.labels, predictions) if predictor.labels else _disagreement(trainer, pool.examples)
+    features = text_features.table(predictor, pool.examples, recipe.linear)
     chosen = active_labelling.choose(errors_NK, features, pool.asked, data.recipe.seed)
     rows = [_added(predictor.target, predictions[place], errors_NK[place]) for place in chosen]
     examples = [pool.examples[place] for place in chosen]
@@ -144,7 +137,7 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     ]
     return ActiveLabellingAudit(
         source=pool.source,
-        method=method.name(recipe),
+        method=method,
         pool=pool.read,
         same_as_labelled=pool.same_as_labelled,
         repeated=pool.repeated,
@@ -156,37 +149,23 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     )
 
 
-@dataclass(frozen=True)
-class _Trainer:
-    """Trains the method on rows, in a folder that is thrown away."""
+def _disagreement(trainer: PartTrainer, examples: Sequence[Example]) -> Floats:
+    """Return the standard deviation, N x 1, of the numbers that models give which learned from other draws of rows.
 
-    recipe: Recipe
-    splits: Splits
-    scratch: Run
-
-    def train(self, fit: Callable[[Job], TrainResult], rows: Sequence[Example]) -> TextPredictor:
-        engine = self.recipe.engine.model_copy(update={"save_strategy": "no"})
-        evaluate = self.recipe.evaluate.model_copy(update={"report_to": ()})
-        recipe = self.recipe.model_copy(update={"engine": engine, "evaluate": evaluate})
-        job = job_of(recipe, replace(self.splits, train=tuple(rows), test=()), self.scratch)
-        return held_out.decide(job, fit(job)).text_predictor
-
-    def disagreement(self, fit: Callable[[Job], TrainResult], examples: Sequence[Example]) -> Floats:
-        """Return the standard deviation, N x 1, of the numbers that models give which learned from other draws of rows.
-
-        Query by committee (Seung, Opper and Sompolinsky 1992), for numbers as in Burbidge, Rowland and King 2007.
-        """
-        train, generator = self.splits.train, np.random.default_rng(self.recipe.seed)
-        numbers = []
-        for _ in track(range(COMMITTEE), "committee"):
-            drawn = sorted(generator.integers(len(train), size=len(train)).tolist())
-            with silence():
-                numbers.append([each.value for each in self.train(fit, [train[n] for n in drawn]).predict(examples)])
-        return np.asarray(np.std(numbers, axis=0)[:, None], dtype=np.float64)
+    Query by committee (Seung, Opper and Sompolinsky 1992), for numbers as in Burbidge, Rowland and King 2007.
+    """
+    train, generator = trainer.splits.train, np.random.default_rng(trainer.recipe.seed)
+    numbers = []
+    for _ in track(range(COMMITTEE), "committee"):
+        drawn = sorted(generator.integers(len(train), size=len(train)).tolist())
+        with silence():
+            numbers.append([each.value for each in trainer.train([train[n] for n in drawn]).predict(examples)])
+    return np.asarray(np.std(numbers, axis=0)[:, None], dtype=np.float64)
 
 
 def errors_of(labels: Sequence[str], predictions: Sequence[Any]) -> Floats:
     """Return the probability of each label, minus 1 where it is predicted: N x K."""
+    classification.check_probabilities(predictions, "choose rows to label")
     errors_NK = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     return errors_NK - indicators([[a for a in _answers(each) if a in labels] for each in predictions], labels)
 

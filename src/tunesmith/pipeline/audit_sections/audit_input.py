@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
+from tunesmith.pipeline.part_training import PartTrainer
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -18,6 +19,8 @@ class CurveSettings:
     """As in `compare --methods`; by default those that are fitted in little time."""
     seeds: tuple[int, ...] | None = None
     """Of the orders in which rows are taken, and of the trainings; by default three."""
+    smallest: int | None = None
+    """Rows of the smallest part, for each label there is; by default an eighth to a 128th of all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,8 @@ class AuditPlan:
 
     method: str = "probe"
     """Gives the probabilities by which wrong labels, and rows to label, are found; as in `compare --methods`."""
+    paraphrases: float | None = None
+    """The cosine similarity from which rows are similar in meaning; None where that is not looked for."""
     learning_curve: CurveSettings | None = None
     unlabelled: str | None = None
     """Rows of which `next_rows` are chosen to be labelled next."""
@@ -44,6 +49,7 @@ class AuditOptions(TypedDict, total=False):
     """What may be asked of `audit` by name: the fields of a plan, some of them in other forms too."""
 
     method: str
+    paraphrases: bool | float
     learning_curve: bool | CurveSettings
     unlabelled: object
     next_rows: int
@@ -60,3 +66,11 @@ class AuditInput:
     splits: Splits
     folder: Run
     plan: AuditPlan
+    trainers: dict[str, PartTrainer] = field(default_factory=dict)
+    """Those that were asked for, by method: no text is embedded for two parts of an audit."""
+
+    def trainer(self, method: str) -> PartTrainer:
+        """Return what trains a method, as `compare --methods` names it, on parts of the training rows."""
+        if method not in self.trainers:
+            self.trainers[method] = PartTrainer.of(self.recipe, self.splits, method)
+        return self.trainers[method]

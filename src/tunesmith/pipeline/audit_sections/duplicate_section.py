@@ -13,6 +13,7 @@ from tunesmith.auditing.duplicate_audit import DuplicateAudit, DuplicatePair
 from tunesmith.auditing.findings import Finding
 from tunesmith.data.rows import SPLITS
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
+from tunesmith.runs import Run
 from tunesmith.types import Example, Splits
 
 FILE = "duplicates.csv"
@@ -23,20 +24,25 @@ def audit(data: AuditInput) -> DuplicateAudit | None:
     index = data.splits.copies
     if index is None:
         return None
-    found, pairs = duplicate_audit.audit(_rows(data.splits), index, data.recipe.split.duplicate_threshold)
-    if pairs:
-        runs.write_whole(data.folder.path / FILE, _lines(pairs))
-        found = replace(found, file=FILE)
-    return found
+    found, pairs = duplicate_audit.audit(rows_of(data.splits), index, data.recipe.split.duplicate_threshold)
+    return replace(found, file=write(data.folder, FILE, pairs))
 
 
 def findings(splits: Splits) -> list[Finding]:
     """Return the findings of the part, without its pairs and its file: cheap enough for every training."""
-    return [] if splits.copies is None else duplicate_audit.findings(_rows(splits), splits.copies)
+    return [] if splits.copies is None else duplicate_audit.findings(rows_of(splits), splits.copies)
 
 
-def _rows(splits: Splits) -> dict[str, tuple[Example, ...]]:
+def rows_of(splits: Splits) -> dict[str, tuple[Example, ...]]:
+    """Return the rows of each split that has some."""
     return {name: rows for name in SPLITS if (rows := getattr(splits, name))}
+
+
+def write(folder: Run, name: str, pairs: Sequence[DuplicatePair]) -> str | None:
+    """Write all pairs as CSV, and return the name of the file; None where there are none."""
+    if pairs:
+        runs.write_whole(folder.path / name, _lines(pairs))
+    return name if pairs else None
 
 
 def _lines(pairs: Sequence[DuplicatePair]) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.out_of_fold import OutOfFold
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.records import fields_of
-from tunesmith.tasks import multilabel, regression
+from tunesmith.tasks import classification, multilabel, regression
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
 from tunesmith.types import Example, Splits
@@ -61,7 +61,7 @@ def audit(data: AuditInput) -> LabelAudit | None:
     if TASKS[recipe.task].has_responses:
         return None
     try:
-        predicted = out_of_fold.predict(recipe, splits, data.plan.method)
+        predicted = out_of_fold.predict(data.trainer(data.plan.method))
     except TrainingError as error:
         return LabelAudit(findings=(label_findings.not_judged(str(error).split("\n")[0]),))
     confidence = confidence_of(recipe)
@@ -128,6 +128,7 @@ def _beside(
     if isinstance(target, Number):
         values = np.array([[prediction.value] for prediction in predictions]).reshape(-1, 1)
         return LabelPredictions(values, regression.gold(rows), known)
+    classification.check_probabilities(predictions, "judge labels by predictions")
     table = np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
     table = table.reshape(len(rows), len(target.labels))
     if isinstance(target, MultiLabel):

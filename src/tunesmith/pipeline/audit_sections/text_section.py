@@ -24,12 +24,13 @@ def audit(data: AuditInput) -> TextAudit | None:
     part = TextAudit(
         columns=profiles,
         leaks=label_leaks.find(splits.train, held_out, splits.labels) if gold else None,
-        drift=drift.compare(("train", "test"), splits.train, splits.test, seed),
+        drift=drift.compare(("train", "test"), splits.train, splits.test, seed, splits.copies),
         label_shift=drift.label_shift(splits.train, splits.test),
         times=_times(data, rows_by_split),
     )
     counts = Counter(label for row in splits.train for label in row.all_labels)
-    return replace(part, findings=(*reading_findings.of(splits.notes), *text_findings.of(part, dict(counts))))
+    found = text_findings.of(part, dict(counts), made="test" in splits.made)
+    return replace(part, findings=(*reading_findings.of(splits.notes), *found))
 
 
 def columns(rows_by_split: dict[str, tuple[Example, ...]]) -> list[TextColumn]:
@@ -54,9 +55,7 @@ def columns(rows_by_split: dict[str, tuple[Example, ...]]) -> list[TextColumn]:
 
 def _times(data: AuditInput, rows_by_split: dict[str, tuple[Example, ...]]) -> tuple[TimeColumn, ...]:
     ids: Sequence[str] = [row.id for rows in rows_by_split.values() for row in rows]
-    made = "test" in data.splits.made
+    made, seed, index = "test" in data.splits.made, data.recipe.seed, data.splits.copies
     known = time_columns.read(data.recipe.data, data.recipe.split, ids)
-    found = (
-        time_order.compare(column, times, rows_by_split, made, data.recipe.seed) for column, times in known.items()
-    )
+    found = (time_order.compare(name, times, rows_by_split, made, seed, index) for name, times in known.items())
     return tuple(time for time in found if time is not None)

@@ -19,11 +19,12 @@ from tunesmith.pipeline.audit_sections import (
     duplicate_section,
     label_section,
     learning_curve_section,
+    paraphrase_section,
     text_section,
 )
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditOptions, AuditPlan, CurveSettings
-from tunesmith.pipeline.audit_sections.learning_curve_section import CurvePlan
 from tunesmith.pipeline.commands.train import short_name, source_name
+from tunesmith.pipeline.curve_training import CurvePlan
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import audit_report
@@ -32,6 +33,7 @@ from tunesmith.runs import Run
 
 SECTIONS = {
     "duplicates": duplicate_section.audit,
+    "paraphrases": paraphrase_section.audit,
     "labels": label_section.audit,
     "texts": text_section.audit,
     "conversations": conversation_section.audit,
@@ -54,7 +56,8 @@ def audit(
     folder instead of one under `output_dir`. resume: instead of a source, the folder of an audit that was stopped; what
     was trained for its learning curve is kept.
 
-    options: `method` (default: `probe`) gives the probabilities by which wrong labels, and rows to label, are found;
+    options: `paraphrases` looks for rows that are similar in meaning, from a cosine similarity of 0.9 or the one given;
+    `method` (default: `probe`) gives the probabilities by which wrong labels, and rows to label, are found;
     `learning_curve` trains on growing parts of the data; of the rows `unlabelled` (path, name, or table), `next_rows`
     are chosen to be labelled next; `cleaning_gain` also trains without the rows whose labels look wrong, and tests
     whether that helps; `review_jsonl` writes the review file as JSON Lines too; `loss_outliers` lets the base model of
@@ -79,6 +82,7 @@ def _planned(options: AuditOptions) -> AuditPlan:
     curve, pool = options.get("learning_curve", False), options.get("unlabelled")
     given = {
         **options,
+        "paraphrases": paraphrase_section.threshold_of(options.get("paraphrases", False)),
         "learning_curve": CurveSettings() if curve is True else curve or None,
         "unlabelled": None if pool is None else str(in_memory.kept_path(pool)),
     }
@@ -95,8 +99,7 @@ def _audit(recipe: Recipe, plan: AuditPlan, folder: Run | None, output: str | Pa
             found=fingerprint[:12],
             do="restore the data, or start a new audit",
         )
-    curve = plan.learning_curve
-    planned = learning_curve_section.plan(recipe, splits, curve.methods, curve.seeds) if curve else None
+    planned = learning_curve_section.plan(recipe, splits, plan.learning_curve) if plan.learning_curve else None
     pool = None
     if plan.unlabelled:
         pool = active_labelling_section.read(recipe, splits, plan.method, plan.unlabelled, plan.next_rows)

@@ -39,6 +39,8 @@ class DataCheck(DataSummary):
     """Of methods with a tokenizer."""
     rendered: tuple[RenderedRow, ...] | None = omitted_if_none()
     """The first rows as a generator learns them."""
+    prompt: str | None = omitted_if_none()
+    """What a model behind an endpoint is asked about the first row."""
     suggestion: str | None = omitted_if_none()
     """Another task that the labels suggest."""
 
@@ -57,6 +59,7 @@ def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
         ),
         tokens=counts.lengths,
         rendered=counts.rendered,
+        prompt=counts.prompt,
         suggestion=classification.suggestion(splits.labels) if splits.train[0].label is not None else None,
     )
 
@@ -73,6 +76,9 @@ def describe(checked: DataCheck, *, colours: bool = False) -> str:
     lines += [f"data: {line}" for line in summary.lines(checked.changes)]
     if checked.suggestion:
         lines.append(f"note: {checked.suggestion}")
+    if checked.prompt is not None:
+        lines.append(f"--- what is asked about {checked.examples[0].id}:\n{checked.prompt}")
+        return printable("\n".join(lines))
     if checked.rendered is None:
         lines += [f"example {row.id} [{row.label}]: {row.text[:200]!r}" for row in checked.examples]
         return printable("\n".join(lines))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith import recipe as recipes, runs
+from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError, TunesmithError
-from tunesmith.pipeline import in_memory, run_names, run_report, seeds as repeats
-from tunesmith.pipeline.commands.train import short_name
+from tunesmith.pipeline import curve_training, in_memory, run_names, run_report, seeds as repeats
+from tunesmith.pipeline.commands.train import check_data, short_name
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, subprocess
 from tunesmith.pipeline.fitting.methods import defaults_for, variants
-from tunesmith.pipeline.task_table import TASKS, RunReport
-from tunesmith.recipe import Recipe, Source
+from tunesmith.pipeline.task_table import TASKS, RunReport, read_splits
+from tunesmith.recipe import CostRates, Recipe, Source
+from tunesmith.records import omitted_if_none
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 
@@ -43,9 +46,13 @@ class ComparisonPlan:
     runs: dict[str, tuple[str, ...]]
     """The folders of each method's runs: one, or one for each seed."""
     seeds: tuple[int, ...] = ()
+    smallest: int | None = omitted_if_none()
+    """Of a learning curve, the rows of the smallest part for each label there is; None without a curve."""
 
 
 PLAN = "plan.json"
+SMALLEST = 8
+"""Rows of the smallest part of a learning curve, for each label there is: where few-shot methods are compared."""
 
 
 def compare(
@@ -54,31 +61,41 @@ def compare(
     *,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    learning_curve: bool = False,
+    smallest: int | None = None,
     resume: str | Path | None = None,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
     sources: one data source (path, name, or table in memory) or one recipe, trained with each of `methods` (default:
     the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
-    directories, compared as they are. Every training is a process of its own: peak memory is that method's alone.
+    directories, compared as they are, but for `costs` in `overrides`. Every training is a process of its own: peak
+    memory is that method's alone.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
+    learning_curve: also train the methods on nested parts of the training rows, from `smallest` rows for each label
+    there is (default: 8) to all, with each seed (default: three), and report where one method overtakes another. What
+    learns nothing from training rows is asked once.
     resume: instead of sources, the folder of a comparison that was stopped; what it lacks is trained.
     """
     if resume is not None:
-        if sources or overrides or methods or seeds:
+        if sources or overrides or methods or seeds or learning_curve:
             raise RecipeError("a resumed comparison keeps its sources and settings", do="leave all but --resume out")
         folder = Run(Path(resume))
         if not (folder.path / PLAN).is_file():
             raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
-        return _train(folder, folder.load(PLAN, ComparisonPlan))
+        return train_planned(folder, folder.load(PLAN, ComparisonPlan))
+    if smallest is not None and not (learning_curve and smallest > 0):
+        do = "give learning_curve (--learning-curve) too, and a number above 0"
+        raise RecipeError(f"smallest is {smallest}: the rows of the smallest part of a learning curve", do=do)
     if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
         sources = [sources]
     if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]
     if given := [source for source in sources if isinstance(source, (str, Path)) and runs.is_run(source)]:
-        if overrides or methods or seeds:
-            raise RecipeError("finished runs are compared as they are", do="leave settings, --methods and --seeds out")
+        if methods or seeds or learning_curve:
+            do = "leave --methods, --seeds and --learning-curve out"
+            raise RecipeError("finished runs are compared as they are", do=do)
         if len(given) < len(sources):
             raise RecipeError(
                 "runs are compared with runs, recipes with recipes",
@@ -86,42 +103,87 @@ def compare(
                 do="train the others first: tunesmith train",
             )
         finished = [runs.find(source) for source in given]
-        return _report(runs.create(finished[0].recipe.output_dir, "compare"), finished)
-    planned = plans(sources, overrides, methods)
-    subprocess.check_data([recipe for _, recipe in planned])
-    folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
-    places: dict[str, tuple[str, ...]] = {}
+        rates = _rates(finished[0].recipe, overrides)
+        report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
+        return _written(runs.create(finished[0].recipe.output_dir, "compare"), report)
+    rows = (smallest or SMALLEST) if learning_curve else None
+    return train_planned(*prepare(plans(sources, overrides, methods), seeds, rows))
+
+
+def prepare(
+    planned: Sequence[tuple[str, Recipe]], seeds: Sequence[int] | None = None, smallest: int | None = None
+) -> tuple[Run, ComparisonPlan]:
+    """Check the data of planned runs, say what they cost, and write their recipes and the plan into a new folder.
+
+    smallest: of a learning curve, the rows of the smallest part for each label there is.
+    """
+    splits = subprocess.check_data([recipe for _, recipe in planned])
+    curve = None if smallest is None else curve_training.plan(dict(planned), splits, seeds, smallest)
+    seeds = curve.seeds if curve else seeds
+    everything = len(splits.train)
+    by_place: dict[str, dict[str, Recipe]] = {}
     for name, recipe in planned:
+        trainings = curve.trainings(recipe) if curve else [(everything, seed) for seed in seeds or ()]
+        whole = {seed for size, seed in trainings if size == everything}
+        subprocess.announce(recipe, splits, len(trainings) or 1)
         repetitions = [recipes.load(recipe, words) for words in repeats.settings(recipe, seeds)] if seeds else []
-        by_place = {f"{name}/seed-{each.seed}": each for each in repetitions} or {name: recipe}
-        for place, each in by_place.items():
-            folder.write(f"{place}/recipe.yaml", recipes.dump(each))
-        places[name] = tuple(by_place)
-    plan = ComparisonPlan(places, tuple(seeds or ()))
+        by_place[name] = {f"{name}/seed-{each.seed}": each for each in repetitions if each.seed in whole}
+        by_place[name] = by_place[name] or {name: recipe}
+    folder = runs.create(planned[0][1].output_dir, "compare", short_name(planned[0][1]))
+    for places in by_place.values():
+        for place, recipe in places.items():
+            folder.write(f"{place}/recipe.yaml", recipes.dump(recipe))
+    plan = ComparisonPlan({name: tuple(places) for name, places in by_place.items()}, tuple(seeds or ()), smallest)
     folder.write(PLAN, plan)
-    return _train(folder, plan)
+    return folder, plan
 
 
-def _train(folder: Run, plan: ComparisonPlan) -> Comparison:
+def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
     """Train what the plan has and the folder lacks, and report."""
     finished: dict[str, list[Run]] = {}
-    try:
+    with _resumable(folder):
         for name, places in plan.runs.items():
             runs_of_method = [Run(folder.path / place) for place in places]
             for run in runs_of_method:
                 if not ((run.path / runs.MANIFEST).is_file() and run.manifest.status == "finished"):
                     subprocess.train(run.recipe, run.path)
             finished[name] = runs_of_method
+    first = [runs_of_method[0] for runs_of_method in finished.values()]
+    repeated = {name: runs_of_method for name, runs_of_method in finished.items() if len(runs_of_method) > 1}
+    if repeated:
+        spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in repeated.items()}
+        folder.write("seeds.json", {"seeds": plan.seeds, "scores": spread})
+        shown = dict(zip(finished, run_names.unique(first)[0], strict=True))
+        named = {shown[name]: of_method for name, of_method in spread.items()}
+        say(f"over {len(plan.seeds)} seeds:\n{repeats.table(named)}")
+    report = run_report.build(first, confidence_of(first[0].recipe))
+    if plan.smallest:
+        with _resumable(folder):
+            curve = _learning_curve(folder, plan, list(finished.values()))
+        crossings = [crossing.sentence(curve.train_rows) for crossing in curve.crossings]
+        report = replace(report, learning_curve=curve, verdict=" ".join([report.verdict, *crossings]))
+    return _written(folder, report)
+
+
+@contextmanager
+def _resumable(folder: Run) -> Iterator[None]:
+    """Say how to go on where training ends early."""
+    try:
+        yield
     except (KeyboardInterrupt, TunesmithError):
         say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}")
         raise
-    first = [runs_of_method[0] for runs_of_method in finished.values()]
-    if plan.seeds:
-        spread = {name: repeats.spread(runs_of_method) for name, runs_of_method in finished.items()}
-        folder.write("seeds.json", {"seeds": plan.seeds, "scores": spread})
-        named = dict(zip(run_names.unique(first)[0], spread.values(), strict=True))
-        say(f"over {len(plan.seeds)} seeds:\n{repeats.table(named)}")
-    return _report(folder, first)
+
+
+def _learning_curve(folder: Run, plan: ComparisonPlan, finished: Sequence[Sequence[Run]]) -> LearningCurveAudit:
+    """Train the methods of finished runs on parts of their rows too."""
+    names, _ = run_names.unique([runs_of_method[0] for runs_of_method in finished])
+    by_name = dict(zip(names, finished, strict=True))
+    recipe_of = {name: runs_of_method[0].recipe for name, runs_of_method in by_name.items()}
+    splits = read_splits(recipe_of[names[0]])
+    check_data(splits, by_name[names[0]][0])
+    planned = curve_training.plan(recipe_of, splits, plan.seeds, plan.smallest)
+    return curve_training.measure(planned, splits, folder, finished=by_name)
 
 
 def plans(
@@ -137,7 +199,7 @@ def plans(
         for method in chosen:
             variant = [f"{key}={value}" for key, value in variants(method).items()]
             words = [*defaults_for(variant, base), *overrides, *variant]
-            planned.append((method.replace(":", "-"), _recipe(sources[0], words)))
+            planned.append((runs.folder_name(method), _recipe(sources[0], words)))
         return planned
     if methods:
         raise RecipeError("several recipes bring their own methods", do="leave --methods out")
@@ -149,8 +211,20 @@ def _recipe(source: Source, overrides: Sequence[str]) -> Recipe:
     return base_model.unless_asked(recipes.load(source, overrides))
 
 
-def _report(folder: Run, finished: Sequence[Run]) -> Comparison:
-    report = run_report.build(finished, confidence_of(finished[0].recipe))
+def _rates(recipe: Recipe, overrides: Sequence[str]) -> CostRates | None:
+    """Return what computing costs by the overrides, which can set nothing else once runs are finished."""
+    changed = recipes.load(recipe, overrides)
+    if changed.model_copy(update={"costs": recipe.costs}) != recipe:
+        raise RecipeError(
+            "finished runs are compared as they are",
+            expected="no settings but those of costs",
+            found=", ".join(overrides),
+            do="leave the other settings out",
+        )
+    return changed.costs if overrides else None
+
+
+def _written(folder: Run, report: RunReport) -> Comparison:
     run_report.write_comparison(folder, report)
-    say(f"compared {counted(len(finished), 'run')} in {folder.path}")
+    say(f"compared {counted(len(report.methods), 'run')} in {folder.path}")
     return Comparison(folder.path, report)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith import recipe as recipes
-from tunesmith.errors import DataError, RecipeError, RunError
+from tunesmith.console import warn
+from tunesmith.errors import DataError, FileError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
 from tunesmith.pipeline import (
@@ -117,7 +118,7 @@ def _read_slices(run: Run, overrides: Sequence[str]) -> None:
 
 def _score_new_data(run: Run, source: str, overrides: Sequence[str], engine: str) -> Scores:
     """Predict labelled rows with a run; write predictions/<name>.jsonl, scores-<name>.json and, of slices,
-    slices-<name>.json.
+    slices-<name>.json. Where rows are copies of training rows, leaks-<name>.json and clean-<name>.json too.
     """
     recipe = new_data.settings(run.recipe, source, overrides, more=SLICES[:1])
     examples = new_data.read(recipe)
@@ -143,4 +144,12 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str], engine: str
     scores = task_of(run).score(run, name)
     run.write(f"scores-{name}.json", scores)
     slice_scores.write(run, slice_values, name)
+    try:
+        splits = read_splits(run.recipe)
+        check_data(splits, run)
+    except (DataError, FileError, RunError) as error:
+        warn(f"copies of training rows are not looked for in {name}: {str(error).splitlines()[0]}")
+    else:
+        leaked_rows.keep_of_new_data(run, name, examples, splits.train)
+        leaked_rows.write_scores(run, scores, name)
     return scores

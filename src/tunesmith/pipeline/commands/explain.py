@@ -39,7 +39,8 @@ def explain(
     texts, text_pairs, source, overrides: as `predict` takes them. label: the label whose score is explained; by default
     the predicted one, or each of them. method: `exact`, the weights of a linear model; `integrated-gradients`, of an
     encoder; `occlusion`, what changes where a word is left out, or masked; `auto` is the first that the run can have.
-    Raises RunError for a run that answers instructions, and RecipeError for an unknown label or method.
+    Raises RunError for a run that answers instructions, and RecipeError for an unknown label or method, and for a run
+    without probabilities.
     """
     run = run if isinstance(run, Run) else runs.find(run)
     if task_of(run).has_responses:
@@ -48,6 +49,7 @@ def explain(
             expected="a run that predicts labels or numbers",
             found=f"a run of task {run.recipe.task}",
         )
+    methods.check_probabilities(run.recipe, f"explain {run.path}")
     if source is None and frames.rows(texts) is not None:
         source, texts = texts, ()
     singles, seconds = frames.texts(texts), frames.texts(text_pairs)

@@ -95,7 +95,7 @@ def export_source(run: Run, precision: Precision, name: str | None = None) -> Ex
     """Return the model of a run for a target. Raises RunError where its method has nothing to export."""
     recipe, predictor = run.recipe, load_predictor(run)
     if not isinstance(predictor, Exportable):
-        raise RunError(f"a {recipe.method} model cannot be exported", do=f"use it as it is: {run.model}")
+        raise RunError(f"method {recipe.method} has nothing to export", do=f"use the run as it is: {run.path}")
     parts = predictor.parts()
 
     def reload(folder: Path) -> Exportable:

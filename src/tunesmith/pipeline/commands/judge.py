@@ -14,7 +14,7 @@ from tunesmith.data.rows import merge
 from tunesmith.data.summary import lines
 from tunesmith.endpoints.chat_client import ChatClient
 from tunesmith.endpoints.journal import Journal, file_name
-from tunesmith.endpoints.token_usage import TokenUsage
+from tunesmith.endpoints.token_usage import TokenPrices, TokenUsage
 from tunesmith.errors import RecipeError
 from tunesmith.evaluation import judge_pairs, judge_scores
 from tunesmith.evaluation.judge_pairs import JudgePairs
@@ -103,7 +103,8 @@ def judge(
     judge_runs = []
     for client in judge_models.clients(settings):
         journal = Journal(folder.path / FOLDER / file_name(client.name, client.identity), JudgeRecord)
-        judge_runs.append((client, run_judge(client, [*items, *tests], rubric, settings.judge.seeds, journal)))
+        judge_run = run_judge(client, [*items, *tests], rubric, settings.judge.seeds, journal, _prices(settings))
+        judge_runs.append((client, judge_run))
     report = _report(items, judge_runs, settings, rubric, ", ".join(path.name for path in paths))
     folder.write(RESULT, records.dump(report))
     folder.write("judge.md", judge_report.markdown(report))
@@ -181,12 +182,16 @@ def _report(
             tries=usage.requests,
             read=usage.prompt_tokens,
             written=usage.completion_tokens,
-            price=usage.price(settings.judge.input_price, settings.judge.output_price),
+            price=usage.price(_prices(settings)),
             seconds=sum(run.seconds for _, run in judge_runs),
         ),
         shown=shown,
         **vars(summary),
     )
+
+
+def _prices(settings: Recipe) -> TokenPrices:
+    return TokenPrices(settings.judge.input_price, settings.judge.output_price)
 
 
 def _shown(items: Sequence[JudgeItem], verdicts: Sequence[Verdict]) -> dict[str, tuple[ScoredPrompt, ...]]:

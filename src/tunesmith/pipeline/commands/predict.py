@@ -16,6 +16,7 @@ from tunesmith.console import printable, warn
 from tunesmith.data import conversations, files, frames, spreadsheets
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.protocols import TextPredictor
 from tunesmith.reporting.format import counted
@@ -54,7 +55,8 @@ def predict(
     `id` where they have none, and `predicted_label`, `probability` and, with `top_k` > 1, `probabilities`. Where the
     recipe decides so (`decide`), both have `abstained` and `label_set` too. Of a regression run, `"value"` or
     `predicted_value` takes the place of label and probability; of a multilabel run, `"labels"` and `"scores"`, or
-    `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best).
+    `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best). Without probabilities, `score` and
+    `probability`, or `scores` and `probabilities`, are None, and `top_k` has to be 1.
     overrides:
     `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
     engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
@@ -104,6 +106,8 @@ def _predicted(
             found=", ".join(sorted(taken)),
             do="rename them in the data",
         )
+    if top_k > 1:
+        methods.check_probabilities(run.recipe, f"rank {top_k} labels")
     predictor = engines.load(run, engine, "--engine", least_agreement=1)
     assert isinstance(predictor, TextPredictor)
     if not predictor.labels and top_k > 1:
@@ -126,7 +130,7 @@ def _added(prediction: Any, labels: Sequence[str], top_k: int, *, of_source: boo
     if isinstance(prediction, MultilabelPrediction):
         ranked = _ranked(prediction, labels)
         known = dict(ranked[:top_k] if top_k > 1 else [pair for pair in ranked if pair[0] in prediction.labels])
-        return {LABELS if of_source else "labels": list(prediction.labels), scores: known}
+        return {LABELS if of_source else "labels": list(prediction.labels), scores: known if ranked else None}
     row: Row = {label: prediction.label, score: classification.probability(prediction, labels)}
     if prediction.abstained is not None:
         row[ABSTAINED] = prediction.abstained
@@ -136,7 +140,9 @@ def _added(prediction: Any, labels: Sequence[str], top_k: int, *, of_source: boo
 
 
 def _ranked(prediction: Any, labels: Sequence[str]) -> list[tuple[str, float]]:
-    return sorted(zip(labels, prediction.probabilities, strict=True), key=lambda pair: -pair[1])
+    """Return the labels with their probabilities, most probable first; none without probabilities."""
+    named = zip(labels, prediction.probabilities, strict=True) if prediction.probabilities else ()
+    return sorted(named, key=lambda pair: -pair[1])
 
 
 def check_output(output: Path | None, run: Run, source: str | None, *, overwrite: bool = False) -> None:

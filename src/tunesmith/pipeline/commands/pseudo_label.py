@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tunesmith import records, runs
 from tunesmith.console import printable, say
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
+from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline import engines, in_memory, new_data
-from tunesmith.pipeline.fitting.methods import load_text_predictor
+from tunesmith.pipeline.commands.train import train
+from tunesmith.pipeline.fitting.methods import METHODS, load_text_predictor
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import pseudo_label_report
@@ -95,7 +98,10 @@ def pseudo_label(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
 ) -> PseudoLabels:
-    """Label the rows of `source` by runs, and keep those on which they agree.
+    """Label the rows of `source` by runs, or by a model behind an endpoint, and keep those on which they agree.
+
+    sources: runs; or one labelled data source or recipe, for which a run of method `endpoint` is made first: its test
+    split then shows how many labels are right.
 
     One classifier: the probability of the label that it gives; a row on which it abstains is not kept. Several: the
     share that gives the most frequent label. A multilabel run: the certainty of its least certain label
@@ -104,7 +110,12 @@ def pseudo_label(
     Ties are not kept. overrides: of the `data` and `generate` sections. Rows are written as JSON Lines that training
     reads, with agreement and origin; those that are not kept go to `<name>-left-out.jsonl`.
     """
-    voters = [runs.find(path) for path in sources]
+    prompted = any(word.startswith("endpoint.") for word in overrides)
+    if len(sources) == 1 and not runs.is_run(sources[0]) and (prompted or Path(sources[0]).is_file()):
+        voters = [train(sources[0], ["method=endpoint", *overrides])]
+        overrides = ()
+    else:
+        voters = [runs.find(path) for path in sources]
     _check(voters, samples, threshold, answer)
     with in_memory.as_path(source) as name:
         default = voters[0].path / "pseudo-labels" / f"{Path(name).name.split('.')[0]}.jsonl"
@@ -123,7 +134,7 @@ def pseudo_label(
     else:
         rows = _voted_labels(voters, examples)
         votes = _described(voters)
-    report = _report(rows, voters, threshold, votes, name)
+    report = replace(_report(rows, voters, threshold, votes, name), endpoint=_costs(voters[0], examples))
     reasons = [row.reason(threshold) for row in rows]
     kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
     left = [row.content() | {"reason": reason} for row, reason in zip(rows, reasons, strict=True) if reason]
@@ -164,45 +175,64 @@ def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[La
     if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
         raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
     by_run = [predictor.predict(examples) for predictor in predictors]
+    certain = len(by_run) == 1 and _is_single_vote(voters[0], by_run[0])
+    if len(by_run) == 1 and not METHODS[voters[0].recipe.method].is_charged:
+        classification.check_probabilities(by_run[0], "pseudo-label with one run")
     data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
     rows = []
     for example, *predictions in zip(examples, *by_run, strict=True):
         if len(predictions) > 1:
             vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
         else:
-            vote = _own_vote(predictions[0], predictors[0].target)
+            vote = _own_vote(predictions[0], predictors[0].target, certain)
         answer = NO_LABEL if vote.index is None else predictions[vote.index].answer
         labels = {answer} if isinstance(answer, str) else {*answer}
         right = None if example.gold is None else {*example.all_labels} == labels
-        columns: dict[str, object] = {data.text: example.text}
-        if example.text_pair is not None and data.text_pair is not None:
-            columns[data.text_pair] = example.text_pair
-        if isinstance(data.label, str):
-            columns[data.label] = answer
-        else:
-            columns |= {label: int(label in labels) for label in data.label}
+        columns = new_data.as_row(example, answer, data)
         alone = predictions[0] if len(predictions) == 1 else None
         abstained = isinstance(alone, Prediction) and alone.abstained is True
         rows.append(LabelledRow(example.id, columns, vote, right, origin, abstained))
     return rows
 
 
-def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target) -> Vote:
-    """Return how sure a single predictor is."""
+def _is_single_vote(run: Run, predictions: Sequence[Any]) -> bool:
+    """Return whether labels are bought, and nothing says how sure the model is: each is then the only vote."""
+    return METHODS[run.recipe.method].is_charged and not any(row.probabilities for row in predictions)
+
+
+def _own_vote(prediction: Prediction | MultilabelPrediction, target: Target, certain: bool) -> Vote:
+    """Return how sure a single predictor is; without probabilities wholly, if `certain`, and otherwise not at all."""
+    if not prediction.probabilities:
+        labels = prediction.labels if isinstance(prediction, MultilabelPrediction) else (prediction.label,)
+        counts = tuple((label, 1) for label in labels)
+        return Vote(0, 1.0, counts=counts) if certain and NO_LABEL not in labels else Vote(None, 0.0, counts=counts)
     if isinstance(target, MultiLabel) and isinstance(prediction, MultilabelPrediction):
         return Vote(0, target.certainty(prediction), counts=tuple((label, 1) for label in prediction.labels))
     assert isinstance(prediction, Prediction)
     assert isinstance(target, SingleLabel)
     probability = classification.probability(prediction, target.labels)
+    assert probability is not None
     tied = target.decision is None and prediction.probabilities.count(probability) > 1
     index = None if prediction.label == NO_LABEL else 0
     return Vote(index, probability, tied, ((prediction.label, 1),))
+
+
+def _has_probabilities(run: Run) -> bool:
+    """Return whether labels have probabilities, by the recipe and, where there are some, by the test predictions.
+
+    Those that are bought are votes where they have none.
+    """
+    tested: list[Any] = run.predictions("test", task_of(run).row) if run.has("predictions/test.jsonl") else []
+    charged = METHODS[run.recipe.method].is_charged
+    return charged or (run.recipe.gives_probabilities and (not tested or any(row.probabilities for row in tested)))
 
 
 def _described(voters: Sequence[Run]) -> str:
     """Return what the agreement on a row is, for people."""
     if len(voters) > 1:
         return f"votes of {len(voters)} runs"
+    if METHODS[voters[0].recipe.method].is_charged:
+        return "probability of the label; where the endpoint gives none, its one reply"
     if task_of(voters[0]).row is MultilabelPredictionRow:
         return "certainty of the least certain label: 50% at its threshold, 100% at probability 0 or 1"
     return "probability of the label"
@@ -213,6 +243,9 @@ def _report(
 ) -> PseudoLabelReport:
     confidence = voters[0].recipe.evaluate.confidence
     labelled = [(0.0 if row.vote.tied else row.vote.agreement, row.right) for row in rows if row.right is not None]
+    from_test = not labelled and len(voters) == 1 and not task_of(voters[0]).has_responses
+    if from_test:
+        labelled = _tested(voters[0])
     histogram = [0] * BINS
     for row in rows:
         histogram[min(BINS - 1, int(row.vote.agreement * BINS))] += 1
@@ -228,10 +261,35 @@ def _report(
         kept=kept,
         left_out=dict(reasons.most_common()),
         labelled=len(labelled),
+        from_test=from_test or None,
         chosen=self_consistency.at_threshold(labelled, threshold, confidence) if labelled else None,
         curve=self_consistency.threshold_curve(labelled, threshold, confidence) if labelled else (),
         histogram=tuple(histogram),
     )
+
+
+def _tested(run: Run) -> list[tuple[float, bool]]:
+    """Return of each test row of a run how sure its label is, and whether it is right."""
+    if not run.has("predictions/test.jsonl"):
+        return []
+    target = load_text_predictor(run).target
+    rows: list[Any] = run.predictions("test", task_of(run).row)
+    certain = _is_single_vote(run, rows)
+    votes = [_own_vote(row, target, certain) for row in rows]
+    return [
+        (0.0 if vote.tied else vote.agreement, row.answer == row.gold) for row, vote in zip(rows, votes, strict=True)
+    ]
+
+
+def _costs(run: Run, examples: Sequence[Example]) -> EndpointCosts | None:
+    """Return what the labels took of an endpoint; None where a model in this process gave them."""
+    if run.finished.costs.endpoint is None or task_of(run).has_responses:
+        return None
+    from tunesmith.prediction.endpoint_predictor import EndpointPredictor
+
+    predictor = load_text_predictor(run)
+    assert isinstance(predictor, EndpointPredictor)
+    return predictor.model.costs(predictor.requests(examples))
 
 
 def _origin(run: Run) -> RunOrigin:
@@ -249,6 +307,13 @@ def _check(voters: Sequence[Run], samples: int, threshold: float, answer: str) -
                 found=f"task {run.recipe.task}",
                 do="use tunesmith predict",
             )
+    if len(voters) == 1 and not (task_of(voters[0]).has_responses or _has_probabilities(voters[0])):
+        method = METHODS[voters[0].recipe.method]
+        raise RunError(
+            f"cannot pseudo-label with {voters[0].path} alone: its labels have no probabilities",
+            expected="a run that gives probabilities, or several runs of task classification",
+            do=f"give several runs to vote, or train with {method.probabilities_by}",
+        )
     tasks = {run.recipe.task for run in voters}
     if len(tasks) > 1 or (len(voters) > 1 and task_of(voters[0]).row is not PredictionRow):
         raise RunError(

@@ -18,7 +18,7 @@ from tunesmith.protocols import AnswerRequest, Predictor, TextGenerator, TextPre
 from tunesmith.recipe import Serve
 from tunesmith.runs import Run
 from tunesmith.tasks.multilabel import MultiLabel
-from tunesmith.types import Example, Explanation, Message, PredictionRow
+from tunesmith.types import Example, Explanation, Message, PredictionRow, ValuePrediction
 
 
 def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
@@ -67,6 +67,12 @@ def load(served: Sequence[Run], settings: Serve) -> Any:
                 found=f"task {run.recipe.task}{', with pairs of texts' if pairs else ''}",
             )
         guard = _served("guard", run, settings.model_copy(update={"engine": "auto", "max_input_tokens": None}))
+        if not guard.gives_probabilities:
+            raise RecipeError(
+                f"serve.guard.classifier: {run.path} gives no probabilities",
+                expected="a run whose labels have probabilities",
+                found=f"predict.mode={run.recipe.predict.mode}",
+            )
         if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
             expected = ", ".join(guard.classifier.labels)
             raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
@@ -101,12 +107,25 @@ def _served(name: str, run: Run, settings: Serve) -> Any:
     assert isinstance(classifier, TextPredictor)
     pairs = recipe.data.text_pair is not None
     first = Example("first", "Hello", "Hello" if pairs else None)
-    classifier.predict([first])
-    prompted, target = classifier.rendered_prompt(first) is not None, classifier.target
-    thresholds = dict(zip(target.labels, target.thresholds, strict=True)) if isinstance(target, MultiLabel) else None
+    (tried,) = classifier.predict([first])
+    gives_probabilities = isinstance(tried, ValuePrediction) or bool(tried.probabilities)
+    prompted, target, thresholds = classifier.rendered_prompt(first) is not None, classifier.target, None
+    if isinstance(target, MultiLabel) and gives_probabilities:
+        thresholds = dict(zip(target.labels, target.thresholds, strict=True))
 
     def explainer(example: Example, label: str | None, on_batch: Callable[[], None]) -> list[Explanation]:
         return attribution.explain(classifier, [example], label, on_batch=on_batch)
 
     limit = settings.max_input_tokens
-    return ServedClassifier(name, classifier, pairs, limit, prompted, created, explainer, recipe.task, thresholds)
+    return ServedClassifier(
+        name,
+        classifier,
+        pairs,
+        limit,
+        prompted,
+        created,
+        explainer if gives_probabilities else None,
+        recipe.task,
+        thresholds,
+        gives_probabilities,
+    )

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tunesmith import __version__, hardware, processes, recipe as recipes, records, runs
 from tunesmith.console import say, warn
-from tunesmith.data import summary
+from tunesmith.data import sources as data_sources, summary
 from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summary_of
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
 from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memory, leaked_rows, run_report, slice_scores
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job
-from tunesmith.pipeline.fitting.methods import Method
+from tunesmith.pipeline.fitting.method_interface import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
-from tunesmith.protocols import TrainResult
+from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
@@ -70,6 +70,8 @@ def train(
             say(f"data: {line}")
         for line in audit_summary.lines(splits):
             say(f"audit: {line}")
+        if announced := method.announce(recipe, splits, TASKS[recipe.task].target(splits)):
+            say(announced)
     if parent:
         _check_parent(parent, splits)
     path = ""
@@ -95,6 +97,19 @@ def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) ->
     return run
 
 
+def adopt(recipe: Recipe, run: Run, predictor: Predictor) -> None:
+    """Finish a new run with a model that another run made: it is saved, scored and reported, and not trained."""
+    splits = read_splits(recipe)
+    run.save_manifest(_manifest(recipe, splits))
+    watch = hardware.Stopwatch()
+    watch.seconds["train"] = 0.0
+    with _end_recorded(run):
+        slice_values = slice_scores.read(recipe, splits.test)
+        runs.write_folder(run.model, predictor.save)
+        result = TrainResult(predictor, parameters=0, trainable=0, is_saved=True)
+        _finish(job_of(recipe, splits, run), result, watch, slice_values)
+
+
 def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Manifest:
     """Return the manifest of a run that begins in this process."""
     method = methods.find(recipe)
@@ -106,7 +121,7 @@ def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Mani
         description=method.describe(recipe),
         seed=recipe.seed,
         trust_remote_code=recipe.model.trust_remote_code,
-        data=summary.summarize(splits, source_name(recipe)),
+        data=summary.summarize(splits, source_name(recipe), data_sources.is_published(recipe.data)),
         parent=parent,
         status="running",
         process=ProcessIdentity.current(),
@@ -137,7 +152,7 @@ def _fit(method: Method, job: Job, slice_values: Mapping[str, Sequence[str]], *,
     with watch.time("train"):
         result = method.fit(job)
     watch.seconds["train"] += result.earlier_seconds
-    if result.notes.steps is None:  # others say it before the first step
+    if result.notes.steps is None and result.parameters:  # others say it before the first step
         say(f"{result.trainable:,} of {result.parameters:,} parameters were trained")
     if processes.is_main():
         if result.notes.fallback:
@@ -251,6 +266,7 @@ def _finish(
             values = custom_metrics.score(custom, job.run.predictions("test", task.row))
             job.run.write(custom_metrics.FILE, values)
             say(f"test: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
+    endpoint = methods.find(job.recipe).account(job, result.predictor, watch)
     costs = Costs(
         train_seconds=watch.seconds["train"],
         seconds_per_1000=watch.seconds["predict"] / outcome.predicted * 1000 if outcome.predicted else None,
@@ -259,6 +275,7 @@ def _finish(
         parameters=result.parameters,
         trainable=result.trainable,
         size_mb=runs.size(job.run.model) / 2**20,
+        endpoint=endpoint,
     )
     job.run.save_manifest(
         FinishedManifest(

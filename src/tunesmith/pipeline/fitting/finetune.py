@@ -143,7 +143,9 @@ class HeldOutEvaluation:
     def __call__(self, step: int) -> loop.Scores:
         scores, self.rows = self._headline(self.held_out)
         name, metric = self.job.metrics.of_training
-        return scores | {name: self._headline(self.learned)[0][metric]} if self.learned else scores
+        if not self.learned or metric not in scores:  # without probabilities, there is no log loss
+            return scores
+        return scores | {name: self._headline(self.learned)[0][metric]}
 
     def write(self) -> None:
         """Write the predictions of the newest evaluation, if it was of every row, for the end of the training."""

@@ -14,18 +14,20 @@ from torch import nn
 
 from tunesmith import processes
 from tunesmith.console import say, warn
-from tunesmith.data import batches, label_questions, truncation
+from tunesmith.data import batches, label_questions, shots as chosen_shots, truncation
 from tunesmith.data.batches import MicroBatches
 from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.label_questions import LabelQuestion
 from tunesmith.data.prompts import ChatEncoder
+from tunesmith.data.shots import Shots
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
 from tunesmith.pipeline.fitting import weight_setup
 from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, make_sampler, sample
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.prediction import classify
 from tunesmith.prediction.generate import Generator
 from tunesmith.prediction.label import LabelClassifier, asks_for_labels
 from tunesmith.protocols import TrainResult
@@ -33,7 +35,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.tasks.text_targets import Target
 from tunesmith.training import causal
 from tunesmith.training.loop import Scores
-from tunesmith.types import DataNote, Example, Splits
+from tunesmith.types import DataNote, Example, Message, Splits
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference between the logits of packed and separate rows, relative to the largest logit."""
@@ -46,22 +48,22 @@ def untuned(job: Job, chat_encoder: ChatEncoder | None = None) -> TrainResult:
     """
     recipe = job.recipe
     tokenizer = chat_encoder.tokenizer if chat_encoder else pretrained.tokenizer(recipe.model)
-    question = question_of(job.target, job.splits, recipe)
-    chat_encoder = chat_encoder or make_chat_encoder(recipe, question, tokenizer)
+    question, shots = question_of(job.target, job.splits, recipe), shots_of(job.splits, recipe)
+    chat_encoder = chat_encoder or make_chat_encoder(recipe, question, tokenizer, shots)
     chat_encoder = replace(chat_encoder, train_on_prompt=False)
     model = pretrained.causal_lm(recipe.model, tokenizer, recipe.seed).module.to(processes.device())
     generator = Generator(model, chat_encoder, pretrained.longest_input(recipe.model, tokenizer), recipe.model)
     total, _ = adapters.count(model)
     notes = TrainingNotes(device=str(processes.device()), template=chat_encoder.template)
-    return TrainResult(_predictor(generator, job, question), total, 0, notes)
+    return TrainResult(_predictor(generator, job, question, shots), total, 0, notes)
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     """Return a causal language model, and the training conversations packed or padded."""
     recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
-    question = question_of(job.target, job.splits, recipe)
-    chat_encoder = make_chat_encoder(recipe, question, tokenizer)
+    question, shots = question_of(job.target, job.splits, recipe), shots_of(job.splits, recipe)
+    chat_encoder = make_chat_encoder(recipe, question, tokenizer, shots)
     plan = weight_setup.plan(job, accelerator.device)
     loaded = pretrained.causal_lm(plan.model, tokenizer, recipe.seed, plan.quantization)
     model = weight_setup.apply(plan, loaded, recipe, "CAUSAL_LM").to(accelerator.device)
@@ -69,8 +71,8 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         chat_encoder.pieces(row.messages)
     limit = pretrained.longest_input(plan.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
-    predictor = _predictor(generator, job, question)
-    rows, changes = encode(job.splits.train, recipe, question, chat_encoder, limit)
+    predictor = _predictor(generator, job, question, shots)
+    rows, changes = encode(job.splits.train, recipe, question, chat_encoder, limit, shots)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
@@ -116,7 +118,13 @@ def reload(recipe: Recipe, folder: Path) -> LabelClassifier | Generator:
 
 def question_of(target: Target, splits: Splits, recipe: Recipe) -> LabelQuestion | None:
     """Return what is asked about every text; None of instructions, which ask themselves."""
-    return LabelQuestion.about(target, splits.train, recipe.prompt, recipe.predict.mode)
+    descriptions = recipe.data.label_descriptions
+    return LabelQuestion.about(target, splits.train, recipe.prompt, recipe.predict.mode, descriptions)
+
+
+def shots_of(splits: Splits, recipe: Recipe) -> Shots:
+    """Return the training rows that prompts show with their answers."""
+    return chosen_shots.choose(splits.train, recipe.prompt, recipe.seed, classify.embedder)
 
 
 def encode(
@@ -125,28 +133,56 @@ def encode(
     question: LabelQuestion | None,
     chat_encoder: ChatEncoder,
     limit: int,
+    shots: Shots = Shots(),
 ) -> tuple[list[EncodedText], list[DataNote]]:
     """Return conversations to learn from, or texts with the answers to a question."""
     if question is not None:
-        return label_questions.encode(question, examples, recipe.prompt, recipe.seed, chat_encoder, limit)
+        return label_questions.encode(question, examples, recipe.prompt, recipe.seed, chat_encoder, limit, shots)
     names, conversations = [example.id for example in examples], [example.messages for example in examples]
     return truncation.encode(names, conversations, chat_encoder, [limit] * len(names), recipe.prompt.truncation)
 
 
-def make_chat_encoder(recipe: Recipe, question: LabelQuestion | None, tokenizer: Any) -> ChatEncoder:
-    """Return the chat encoder of a recipe; its `auto` template is another if there is a question."""
-    return ChatEncoder.of(recipe.prompt, tokenizer, "classify" if question else None)
+def make_chat_encoder(recipe: Recipe, question: LabelQuestion | None, tokenizer: Any, shots: Shots) -> ChatEncoder:
+    """Return the chat encoder of a recipe; its `auto` template is another if there is a question.
+
+    Without one, shots are conversations before every other.
+    """
+    chat_encoder = ChatEncoder.of(recipe.prompt, tokenizer, "classify" if question else None)
+    if question or not shots.rows:
+        return chat_encoder
+    turns = [[replace(turn, learned=False) for turn in row.messages if turn.role != "system"] for row in shots.rows]
+    if own := sum(row.messages[0].role == "system" for row in shots.rows):
+        say(f"note: {own} of {len(turns)} shots have a system message, which is not shown: the prompt has its own")
+    shown = replace(chat_encoder, shots=tuple(map(tuple, turns)))
+    shown.check()  # the template may rewrite earlier turns
+    return shown
 
 
-def _predictor(generator: Generator, job: Job, question: LabelQuestion | None) -> LabelClassifier | Generator:
+def _predictor(
+    generator: Generator, job: Job, question: LabelQuestion | None, shots: Shots
+) -> LabelClassifier | Generator:
     """Return the generator itself, or the classifier around it if there is a question."""
-    if question is None:
-        return generator
     recipe = job.recipe
+    if question is None:
+        _check_room(generator, recipe)
+        return generator
     budget = recipe.engine.max_tokens_per_micro_batch
-    classifier = LabelClassifier(generator, job.target, question, recipe.predict, budget)
+    classifier = LabelClassifier(generator, job.target, question, recipe.predict, budget, shots)
     classifier.check()
     return classifier
+
+
+def _check_room(generator: Generator, recipe: Recipe) -> None:
+    """Raise DataError where shots leave no room for a prompt and its answer."""
+    limit, answer = generator.context_length, generator.max_answer_tokens(recipe.generate)
+    length = len(generator.tokenize([Message("user", "a")]))
+    if generator.chat_encoder.shots and length > limit - answer:
+        raise DataError(
+            f"the {len(generator.chat_encoder.shots)} shots leave no room for a prompt",
+            expected=f"at most {limit} tokens for prompt and answer (model.max_length)",
+            found=f"{length} tokens without a prompt, {answer} of an answer (generate.max_new_tokens)",
+            do="raise model.max_length, or lower prompt.shots",
+        )
 
 
 def _longest(job: Job, generator: Generator) -> list[EncodedText]:

@@ -53,6 +53,8 @@ class TokenCounts:
     """The rows that are cut."""
     rendered: tuple[RenderedRow, ...] | None = None
     """The first rows with their learned tokens, for methods that learn only some tokens of a row."""
+    prompt: str | None = None
+    """What is asked about the first training row, for methods that learn nothing."""
 
 
 def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
@@ -72,12 +74,12 @@ def render(recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
     from tunesmith.pipeline.fitting import generators
 
     tokenizer = pretrained.tokenizer(recipe.model)
-    question = generators.question_of(target, splits, recipe)
-    chat_encoder = generators.make_chat_encoder(recipe, question, tokenizer)
+    question, shots = generators.question_of(target, splits, recipe), generators.shots_of(splits, recipe)
+    chat_encoder = generators.make_chat_encoder(recipe, question, tokenizer, shots)
     limit = pretrained.longest_input(recipe.model, tokenizer)
     rows = [*splits.train, *splits.validation, *splits.test]
-    whole, _ = generators.encode(rows, recipe, question, chat_encoder, UNCUT)
-    cut, changes = generators.encode(rows, recipe, question, chat_encoder, limit)
+    whole, _ = generators.encode(rows, recipe, question, chat_encoder, UNCUT, shots)
+    cut, changes = generators.encode(rows, recipe, question, chat_encoder, limit, shots)
 
     def rendered(row: EncodedText) -> RenderedRow:
         pieces: list[tuple[str, bool]] = []

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from tunesmith import processes, recipe as recipes
 from tunesmith.console import say
 from tunesmith.errors import RecipeError, RunError
+from tunesmith.hardware import Stopwatch
+from tunesmith.manifest import EndpointCosts
 from tunesmith.pipeline.fitting import inspection
 from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.method_interface import Method, learns
+from tunesmith.pipeline.fitting.probe_fits import ProbeFits
 from tunesmith.protocols import Predictor, TextPredictor, TrainResult
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Endpoint, Prompt, Recipe
 from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -28,73 +32,6 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 WEIGHTS = ("safetensors", "adapter", "pth")
-
-
-class Method:
-    """One way to learn a task: all that the rest of the package knows of it."""
-
-    tasks: tuple[str, ...]
-    """Names of the tasks that it can learn."""
-    variants: tuple[str, ...] = ()
-    """What may follow the method's name behind a colon: keys of VARIANTS."""
-    default_variant: str | None = None
-    """The variant that goes by the method's name alone."""
-    export_targets: tuple[str, ...] = ("safetensors",)
-    weighs_rows: bool = False
-    """Whether training rows may have weights."""
-    refits_cheaply: bool = False
-    """Whether it is fitted to many parts of the same rows in little time, always with the same result."""
-    library: str | None = None
-    """What loads the model folder of the default variant without tunesmith, as model hubs name it."""
-    weights: str = "."
-    """Folder, in the model folder, of weights that another run can begin with."""
-
-    def describe(self, recipe: Recipe) -> str:
-        """Return what the recipe trains, in a few words."""
-        raise NotImplementedError
-
-    def model(self, recipe: Recipe) -> str | None:
-        """Return the name of the pretrained model; None if there is none."""
-        return None
-
-    def prepare(self, recipe: Recipe) -> None:
-        """Import libraries and fetch files, so that the time of `fit` is training alone."""
-
-    def fit(self, job: Job) -> TrainResult:
-        """Train."""
-        raise NotImplementedError
-
-    def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
-        """Return what does the same as `fit` for jobs on parts of the same rows, and computes what they share once."""
-        return self.fit
-
-    def load(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in a model folder. recipe: the run's."""
-        raise NotImplementedError
-
-    def load_graph(self, folder: Path, recipe: Recipe) -> Predictor:
-        """Return the predictor in an export of a run that is computed without torch. recipe: the run's."""
-        from tunesmith.exporting import onnx, openvino
-
-        return openvino.load(folder) if (folder / openvino.MODEL).is_file() else onnx.load(folder)
-
-    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts | None:
-        """Return the data as the method's tokenizer sees it; None if it has none."""
-        return None
-
-    def name(self, recipe: Recipe) -> str:
-        """Return what the method is called in a comparison: `generator:lora`, or plain `encoder` if trained in full."""
-        if not self.variants:
-            return recipe.method
-        trained = "full" if recipe.adapter.kind == "none" else recipe.adapter.kind
-        variant = trained if learns(recipe) else "untuned"
-        return recipe.method if variant == self.default_variant else f"{recipe.method}:{variant}"
-
-    def fallback(self, recipe: Recipe) -> tuple[str, str]:
-        """Return name and description of a qlora recipe that was trained as lora, as 4 bits cannot be used here."""
-        adapter = recipe.adapter.model_copy(update={"kind": "lora"})
-        trained = recipe.model_copy(update={"adapter": adapter})
-        return f"{self.name(recipe)} (fell back to lora)", f"{self.describe(trained)}; 4 bits cannot be used here"
 
 
 class LinearMethod(Method):
@@ -153,28 +90,17 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
-        from tunesmith.prediction import classify
-
-        recipe, splits = job.recipe, job.splits
-        encoder = self._encoder(recipe)
-        return classify.fit_probe(encoder, splits.train, job.target, recipe.probe, recipe.linear, job.weights())
+        return ProbeFits(self._encoder(job.recipe))(job)
 
     def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
         from tunesmith.prediction import classify
 
-        encoder = classify.RememberingEncoder.of(self._encoder(recipe))  # every text is embedded once
-        return lambda job: classify.fit_probe(
-            encoder, job.splits.train, job.target, job.recipe.probe, job.recipe.linear, job.weights()
-        )
+        return ProbeFits(classify.RememberingEncoder.of(self._encoder(recipe)))
 
     def _encoder(self, recipe: Recipe) -> Encoder:
-        from tunesmith.models import pretrained
         from tunesmith.prediction import classify
 
-        tokenizer = pretrained.tokenizer(recipe.model)
-        body = pretrained.body(recipe.model, tokenizer, recipe.seed)
-        limit = pretrained.longest_input(recipe.model, tokenizer)
-        return classify.Encoder(body, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch)
+        return classify.frozen(recipe.model, recipe.seed, recipe.engine.max_tokens_per_micro_batch)
 
     def load(self, folder: Path, recipe: Recipe) -> Predictor:
         from tunesmith.prediction.classify import ProbePredictor
@@ -264,7 +190,14 @@ class GeneratorMethod(FineTunedMethod):
 
     tasks = ("classification", "multilabel", "regression", "instruction")
     variants = ("untuned", "full", "lora", "qlora")
+    probabilities_by = "predict.mode=score"
     export_targets = (*WEIGHTS, *PROGRAMS, "gguf", "ollama")
+
+    def uses_train(self, recipe: Recipe) -> bool:
+        return learns(recipe) or recipe.prompt.shots > 0
+
+    def describe(self, recipe: Recipe) -> str:
+        return ", ".join(filter(None, (super().describe(recipe), _shots(recipe.prompt, recipe.prompt.shot_encoder))))
 
     def prepare(self, recipe: Recipe) -> None:
         from tunesmith.pipeline.fitting import generators  # noqa: F401
@@ -288,20 +221,66 @@ class GeneratorMethod(FineTunedMethod):
         return inspection.render(recipe, splits, target)
 
 
+class EndpointMethod(Method):
+    """A model behind an endpoint, prompted with or without examples. Nothing is trained."""
+
+    tasks = ("classification", "multilabel", "regression", "instruction")
+    export_targets = ()
+    probabilities_by = "endpoint.samples above 1"
+    is_charged = True
+
+    def uses_train(self, recipe: Recipe) -> bool:
+        return recipe.endpoint.shots > 0
+
+    def describe(self, recipe: Recipe) -> str:
+        shots = _shots(recipe.endpoint, recipe.prompt.shot_encoder)
+        return f"prompted {self.model(recipe)}, {shots or 'zero-shot'}"
+
+    def model(self, recipe: Recipe) -> str:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.model_name(recipe)
+
+    def announce(self, recipe: Recipe, splits: Splits, target: Target, runs: int = 1) -> str:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.announce(recipe, splits, target, runs)
+
+    def fit(self, job: Job) -> TrainResult:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.fit(job)
+
+    def account(self, job: Job, predictor: Predictor, watch: Stopwatch) -> EndpointCosts | None:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.account(job, predictor, watch)
+
+    def load(self, folder: Path, recipe: Recipe) -> Predictor:
+        from tunesmith.pipeline.fitting import prompting
+
+        return prompting.load(folder, recipe)
+
+    def inspect(self, recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
+        from tunesmith.pipeline.fitting import prompting
+
+        return TokenCounts(prompt=prompting.rendered(recipe, splits, target))
+
+    def variant_settings(self, variant: str) -> dict[str, str]:
+        return {"endpoint.model": json.dumps(variant)}
+
+    def name(self, recipe: Recipe) -> str:
+        return f"endpoint:{self.model(recipe)}"
+
+
 METHODS: dict[str, Method] = {
     "linear": LinearMethod(),
     "probe": ProbeMethod(),
     "encoder": EncoderMethod(),
     "encoder:contrastive": ContrastiveMethod(),
     "generator": GeneratorMethod(),
+    "endpoint": EndpointMethod(),
 }
-VARIANTS = {
-    "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
-    "full": {"adapter.kind": "none"},
-    "lora": {"adapter.kind": "lora"},
-    "qlora": {"adapter.kind": "qlora"},
-}
-"""What follows a method's name behind a colon -> settings."""
 OWN = ("learning_rate", "freeze")
 """Settings of `train` that, like those of `adapter`, a recipe makes for the method that it names."""
 
@@ -311,11 +290,11 @@ def variants(method: str) -> dict[str, str]:
     if method in METHODS:
         return {"method": method}
     name, _, variant = method.partition(":")
-    if name not in METHODS or variant not in METHODS[name].variants:
-        raise RecipeError(
-            f"no method {method!r}", expected=", ".join([*METHODS, "generator:untuned", "generator:lora"])
-        )
-    return {"method": name, **VARIANTS[variant]}
+    settings = METHODS[name].variant_settings(variant) if name in METHODS and variant else None
+    if settings is None:
+        named = ["generator:untuned", "generator:lora", "endpoint:MODEL"]
+        raise RecipeError(f"no method {method!r}", expected=", ".join([*METHODS, *named]))
+    return {"method": name, **settings}
 
 
 def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
@@ -354,6 +333,16 @@ def find(recipe: Recipe) -> Method:
     return method
 
 
+def check_probabilities(recipe: Recipe, action: str) -> None:
+    """Raise RecipeError, `cannot ACTION`, where a recipe's predictions of labels have no probabilities."""
+    if not recipe.gives_probabilities:
+        raise RecipeError(
+            f"cannot {action}: {METHODS[recipe.method].name(recipe)} gives no probabilities",
+            expected="a probability for each label",
+            do=f"set {METHODS[recipe.method].probabilities_by}, or use another method",
+        )
+
+
 def library(name: str) -> str | None:
     """Return what loads the model folder of a run without tunesmith, by what the run is called in a comparison."""
     if name in METHODS:
@@ -381,9 +370,12 @@ def _regression(recipe: Recipe) -> str:
     return {"regression": "ridge regression"}.get(recipe.task, "logistic regression")
 
 
-def learns(recipe: Recipe) -> bool:
-    """Return whether a recipe trains at all."""
-    return bool(recipe.train.max_steps or recipe.train.num_train_epochs)
+def _shots(settings: Prompt | Endpoint, encoder: str) -> str | None:
+    """Return how many shots prompts show, and how they are selected; None without any."""
+    if not settings.shots:
+        return None
+    by = f" by {_base_name(encoder)}" if settings.shot_selection == "nearest" else ""
+    return f"{settings.shots} {settings.shot_selection} {'shot' if settings.shots == 1 else 'shots'}{by}"
 
 
 def _begins_at_random(recipe: Recipe) -> bool:
@@ -393,5 +385,9 @@ def _begins_at_random(recipe: Recipe) -> bool:
 def _model(recipe: Recipe) -> str:
     if recipe.model.from_config and _begins_at_random(recipe):
         return f"{recipe.model.from_config.get('model_type', 'model')} with random initial weights"
-    path = Path(recipe.model.name_or_path.removeprefix("pypi:"))
+    return _base_name(recipe.model.name_or_path)
+
+
+def _base_name(model: str) -> str:
+    path = Path(model.removeprefix("pypi:"))
     return path.parent.name if path.name == "model" else path.name  # a run's model goes by the run's name

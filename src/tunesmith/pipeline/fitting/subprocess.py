@@ -13,14 +13,14 @@ from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
 from tunesmith.pipeline import audit_summary, slice_scores
-from tunesmith.pipeline.fitting import interruption
-from tunesmith.pipeline.task_table import read_splits
+from tunesmith.pipeline.fitting import interruption, methods
+from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.types import Splits
 
 
-def check_data(planned: Sequence[Recipe]) -> None:
+def check_data(planned: Sequence[Recipe]) -> Splits:
     """Read the data before anything trains: it must be there, the same for all, and have rows to test on."""
     checked: dict[str, Splits] = {}
     for recipe in planned:
@@ -36,6 +36,13 @@ def check_data(planned: Sequence[Recipe]) -> None:
                 say(f"audit: {line}")
     if len({splits.fingerprints["data"] for splits in checked.values()}) > 1:
         raise RecipeError("the recipes do not share one split", do="give all the same data, split and seed")
+    return next(iter(checked.values()))
+
+
+def announce(recipe: Recipe, splits: Splits, runs: int = 1) -> None:
+    """Say what should be known before a method is trained so many times. Raises RecipeError to prevent it."""
+    if announced := methods.find(recipe).announce(recipe, splits, TASKS[recipe.task].target(splits), runs):
+        say(announced)
 
 
 def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
