@@ -9,7 +9,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TypeVar
@@ -50,7 +50,7 @@ def main() -> None:
         told_apart(splits.train, args.pairs)
 
 
-def varied(examples: tuple[Example, ...], count: int) -> list[Example]:
+def varied(examples: Sequence[Example], count: int) -> list[Example]:
     """Return `count` rows: the examples over and over, with their words in another order and one of them replaced."""
     draw, rows = random.Random(0), []  # noqa: S311
     for number in range(count):
@@ -62,7 +62,7 @@ def varied(examples: tuple[Example, ...], count: int) -> list[Example]:
     return rows
 
 
-def told_apart(examples: tuple[Example, ...], pairs: int) -> None:
+def told_apart(examples: Sequence[Example], pairs: int) -> None:
     """Print how often random parts are told apart; 2.5% is what a 95% interval allows on its upper side."""
     found = []
     for seed in range(pairs):

@@ -60,8 +60,8 @@ class Example:
         return self.label if self.value is None else self.value
 
 
-TextKey = tuple[str, str | None]
-"""A text and the second one of a pair: what rows with the same text share."""
+TextKey = int
+"""A hash, of 128 bits, of a text and of the second one of a pair: what rows with the same text share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,9 +163,10 @@ class DataSummary:
 class Splits:
     """The frozen split that every method of a comparison shares."""
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: Sequence[Example]
+    """A tuple, or where rows are many a `data.example_table.ExampleTable`; so are the other splits."""
+    validation: Sequence[Example]
+    test: Sequence[Example]
     labels: tuple[str, ...]
     """Every label of `train`, in the order of the probabilities in a `Prediction`."""
     fingerprints: dict[str, str]

@@ -60,9 +60,15 @@ def test_the_reported_similarity_is_exact() -> None:
     assert {pair for pair, similarity in expected.items() if similarity >= 0.75} <= reported.keys()
 
 
+def key(text: str) -> int:
+    return text_key(Example("", text))
+
+
 def test_texts_equal_after_folds_share_a_number() -> None:
     index = find([rows("Good movie!", "good  MOVIE", "bad movie"), rows("<b>good</b> movie")], 0.7)
-    assert [index.numbers[key, None] for key in ("Good movie!", "good  MOVIE", "bad movie", "<b>good</b> movie")] == [
+    assert [
+        index.numbers[key(words)] for words in ("Good movie!", "good  MOVIE", "bad movie", "<b>good</b> movie")
+    ] == [
         0,
         0,
         1,
@@ -159,14 +165,14 @@ def test_in_a_crowded_band_rows_of_other_splits_are_met() -> None:
 
 def test_at_threshold_1_only_equal_texts_are_sought() -> None:
     index = find([rows(text(1), text(1) + " more", text(1).upper())], 1.0)
-    assert (index.first, index.numbers[text(1), None]) == ((), index.numbers[text(1).upper(), None])
+    assert (index.first, index.numbers[key(text(1))]) == ((), index.numbers[key(text(1).upper())])
 
 
 def test_odd_texts_are_no_trouble() -> None:
     examples = rows("", " ", "!", "?", "a", "\ud800", "x" * 100_000, "y " * 50_000, "\0", "one two three " * 3000)
     index = find([examples, []], 0.7)
     assert len(index.numbers) == len(examples)
-    assert index.numbers["", None] == index.numbers[" ", None] != index.numbers["!", None]
+    assert index.numbers[key("")] == index.numbers[key(" ")] != index.numbers[key("!")]
     assert find([[]], 0.7).numbers == {}
 
 

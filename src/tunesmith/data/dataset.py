@@ -9,7 +9,17 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from tunesmith.data import cells, conversations, duplicates, examples, near_duplicates, nested_subsets, sources, splits
+from tunesmith.data import (
+    cells,
+    conversations,
+    duplicates,
+    example_table,
+    examples,
+    near_duplicates,
+    nested_subsets,
+    sources,
+    splits,
+)
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Data, Split
@@ -182,7 +192,7 @@ def _sampled(
     return rows_by_split, notes
 
 
-def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
+def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[Sequence[Example], tuple[DataNote, ...]]:
     """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
     parsed = reader.parse(data, Split(), False)
     with _naming(data):
@@ -190,7 +200,7 @@ def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Ex
         rows_by_split = examples.name_labels(parsed, strict=False)
         filled = [name for name in SPLITS if rows_by_split.get(name)]
         chosen = ["test"] if "test" in filled and len(filled) > 1 else filled
-        rows = tuple(row for name in chosen for row in rows_by_split[name])
+        rows = example_table.join(rows_by_split[name] for name in chosen)
         left_out = [
             DataNote(f"left out: rows of {name}, as the source has a test split", len(rows_by_split[name]))
             for name in filled

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, combinations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Literal
 
+from tunesmith.data import example_table
 from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SHOWN, SPLITS, RowsBySplit, note
 from tunesmith.errors import DataError
@@ -27,22 +28,27 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
     """
     notes = []
     for name, rows in rows_by_split.items():
-        first = {text_key(row): row.id for row in reversed(rows)}
-        if repeated := [row for row in rows if first[text_key(row)] != row.id]:
-            notes.append(_note(f"exact duplicates within {name}", repeated))
+        seen: set[TextKey] = set()
+        repeated = []
+        for row in rows:
+            if (key := text_key(row)) in seen:
+                repeated.append(row.id)
+            seen.add(key)
+        if repeated:
+            notes.append(note(f"exact duplicates within {name}", repeated))
     labels: dict[TextKey, object] = {}
-    every_row = list(chain.from_iterable(rows_by_split.values()))
+    every_row = example_table.join(rows_by_split.values())
     contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.gold) != row.gold}
     if contradicting:
-        conflicts = [row for row in every_row if text_key(row) in contradicting]
-        notes.append(_note("same text with contradicting labels", conflicts))
+        conflicts = (row.id for row in every_row if text_key(row) in contradicting)
+        notes.append(note("same text with contradicting labels", conflicts))
     leaked: list[DataNote] = []
     if policy != "report":
         rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
     for earlier, later in _pairs(rows_by_split):
-        grouped = [row for row in rows_by_split[earlier] if row.group is not None]
-        if shared := _shared(grouped, rows_by_split[later], lambda row: row.group):
-            leaked.append(_note(f"same group in {earlier} and {later}", shared))
+        groups = {row.group for row in rows_by_split[later] if row.group is not None}
+        if groups and (shared := [row.id for row in rows_by_split[earlier] if row.group in groups]):
+            leaked.append(note(f"same group in {earlier} and {later}", shared))
     return rows_by_split, [*notes, *leaked]
 
 
@@ -68,8 +74,7 @@ def resolve_leaks(
             elif leaked:
                 notes.append(note(f"{what} in {earlier} and {later}", leaked))
         if leaks and policy == "remove":
-            removed = {leak.place for leak in leaks}
-            kept = tuple(row for place, row in enumerate(rows_by_split[earlier]) if place not in removed)
+            kept = example_table.leave_out(rows_by_split[earlier], {leak.place for leak in leaks})
             rows_by_split = {**rows_by_split, earlier: kept}
     return rows_by_split, notes
 
@@ -143,12 +148,3 @@ def _leak_error(earlier: str, later: str, leaks: Sequence[RowCopy]) -> DataError
 def described(copy: RowCopy) -> str:
     """Return how alike a row and its copy are: `exact`, `normalised`, `near, 0.85`."""
     return f"{copy.grade}, {copy.similarity:.2f}" if copy.grade == "near" else copy.grade
-
-
-def _shared(rows: Sequence[Example], others: Iterable[Example], key: Callable[[Example], object]) -> list[Example]:
-    keys = {key(row) for row in others}
-    return [row for row in rows if key(row) in keys]
-
-
-def _note(what: str, rows: Iterable[Example]) -> DataNote:
-    return note(what, (row.id for row in rows))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal, NamedTuple, Protocol
 
-from tunesmith.data import cells
+from tunesmith.data import cells, example_table
 from tunesmith.data.cells import InvalidRow
 from tunesmith.data.rows import (
     OTHER_NAMES,
@@ -165,7 +165,7 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
     if errors:  # of all tables at once
         errors[0].args = ("\n".join(map(str, errors)),)
         raise errors[0]
-    examples: dict[str, list[Example]] = {name: [] for name in SPLITS if name in tables or split.column}
+    examples = {name: example_table.Collector() for name in SPLITS if name in tables or split.column}
     rejected: list[RejectedRow] = []
     notes: list[DataNote] = []
     unused = dict.fromkeys(column for name, table in tables.items() for column in reader.unused(table, columns[name]))
@@ -193,7 +193,7 @@ def collect(tables: Mapping[str, Table], split: Split, reader: RowReader) -> Par
                 do=do,
             )
     names = next((table.label_names for table in tables.values() if table.label_names), None)
-    rows_by_split = {name: tuple(rows) for name, rows in examples.items() if rows or name in tables}
+    rows_by_split = {name: rows.rows() for name, rows in examples.items() if rows or name in tables}
     return ParsedRows(rows_by_split, rejected, notes, names, tuple(unused))
 
 
@@ -266,15 +266,15 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
             found=listed(names),
             do="correct data.label_names",
         )
-    rows = [row for split_rows in parsed.rows_by_split.values() for row in split_rows]
+    rows = example_table.join(parsed.rows_by_split.values())
     labels = {label for row in rows for label in row.all_labels}
     indices = {label: int(whole[1]) if (whole := WHOLE.fullmatch(label)) else TRUTH.get(label) for label in labels}
     if labels <= set(names) or None in indices.values():
         renamed = {label: label for label in labels if label in names}
     else:
         renamed = {label: names[i] for label, i in indices.items() if i is not None and 0 <= i < len(names)}
-    unnamed = [row for row in rows if not renamed.keys() >= {*row.all_labels}]
-    if strict and unnamed:
+    unnamed = [row for row in rows if not renamed.keys() >= {*row.all_labels}] if strict else []
+    if unnamed:
         uncovered = dict.fromkeys(label for row in unnamed for label in row.all_labels)
         raise DataError(
             "labels that data.label_names does not cover",
@@ -289,7 +289,7 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
             return replace(row, labels=tuple(renamed.get(label, label) for label in row.labels))
         return replace(row, label=renamed.get(row.label or "", row.label))
 
-    return {split_name: tuple(map(named, split_rows)) for split_name, split_rows in parsed.rows_by_split.items()}
+    return {name: example_table.collect(map(named, split_rows)) for name, split_rows in parsed.rows_by_split.items()}
 
 
 def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySplit, list[RejectedRow], list[DataNote]]:
@@ -301,18 +301,16 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
         ids = (row.id for row in rows_by_split["train"] if single.intersection(row.all_labels))
         notes.append(note("label with a single example in train", ids))
     known = set(counts) - single if making else set(counts)
-    rejected = [
-        RejectedRow(
-            "label with a single example" if split_name == "train" else "label unseen in train",
-            row.id,
-            listed(map(quoted, unknown)),
-        )
-        for split_name, rows in rows_by_split.items()
-        for row in rows
-        if (unknown := [label for label in row.all_labels if label not in known])
-    ]
-    out = {row.id for row in rejected}
-    kept = {name: tuple(row for row in rows if row.id not in out) for name, rows in rows_by_split.items()}
+    rejected: list[RejectedRow] = []
+    kept: RowsBySplit = {}
+    for split_name, rows in rows_by_split.items():
+        reason = "label with a single example" if split_name == "train" else "label unseen in train"
+        out = set()
+        for place, row in enumerate(rows):
+            if unknown := [label for label in row.all_labels if label not in known]:
+                rejected.append(RejectedRow(reason, row.id, listed(map(quoted, unknown))))
+                out.add(place)
+        kept[split_name] = example_table.leave_out(rows, out)
     folded: dict[str, list[str]] = {}
     for label in sorted(known):
         folded.setdefault(" ".join(label.split()).casefold(), []).append(label)

@@ -14,12 +14,12 @@ Shapes: N texts that differ after all folds, K parts of a text, P pairs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.data import minhash, shingles, text_folds
+from tunesmith.data import example_table, minhash, shingles, text_folds
 from tunesmith.data.conversations import content_with_input
 from tunesmith.data.shingles import Hashes, Index, WordHashes
 from tunesmith.types import DuplicateIndex, Example, TextKey
@@ -35,7 +35,7 @@ PAIRS_AT_ONCE = 20_000
 
 def text_key(row: Example) -> TextKey:
     """Return what two rows with the same text have in common."""
-    return row.text, row.text_pair
+    return int.from_bytes(_exact(row), "big")
 
 
 def parts(row: Example) -> tuple[str, ...]:
@@ -53,22 +53,23 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     rows_by_origin: rows that belong together, such as those of one split. threshold: Jaccard similarity from which
     texts are near-duplicates; at 1 none are sought. The same rows and threshold give the same result.
     """
-    numbers: dict[TextKey, int] = {}
-    by_fold: dict[bytes, int] = {}
-    first: list[Example] = []
-    origins: list[int] = []
+    exact, folded, origins = bytearray(), bytearray(), []
+    unique: set[bytes] = set()
+    first = example_table.Collector()
     for origin, rows in enumerate(rows_by_origin):
         for row in rows:
-            key = text_key(row)
-            if key not in numbers:
-                numbers[key] = number = by_fold.setdefault(_digest(row), len(by_fold))
-                if number == len(first):
-                    first.append(row)
-                    origins.append(origin)
-    del by_fold
-    if threshold >= 1 or len(first) < 2:
+            text, *pair = (text_folds.fold(part) for part in parts(row))
+            digest = _digest("\0".join((text, *pair)))
+            exact += _exact(row)
+            folded += digest
+            if digest not in unique:
+                unique.add(digest)
+                first.append(Example("", text, pair[0] if pair else None))
+                origins.append(origin)
+    numbers = TextNumbers.of(exact, folded)
+    if threshold >= 1 or len(origins) < 2:
         return DuplicateIndex(numbers)
-    texts = _ShingledTexts(first)
+    texts = _ShingledTexts(first.rows())
     signatures = np.concatenate([minhash.signatures(*texts.shingled(block)) for block in texts.blocks()])
     pairs_P2 = minhash.candidates(signatures, threshold, np.array(origins, dtype=np.int64))
     del signatures
@@ -78,31 +79,86 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     return DuplicateIndex(numbers, smaller, larger, similarity_P[kept].tolist())
 
 
-def _digest(row: Example) -> bytes:
-    folded = map(text_folds.fold, parts(row))
-    return hashlib.blake2b("\0".join(folded).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+class TextNumbers(Mapping[TextKey, int]):
+    """The number of each text. Texts that are equal after all folds have one number; numbers rise as texts appear.
+
+    Kept as sorted arrays, of 24 bytes a text, K x 2 and K.
+    """
+
+    def __init__(self, keys_K2: Hashes, numbers_K: Index) -> None:
+        self.keys_K2 = keys_K2
+        self.numbers_K = numbers_K
+
+    @classmethod
+    def of(cls, exact: bytes | bytearray, folded: bytes | bytearray) -> TextNumbers:
+        """Return the numbers of texts by the hashes of all texts and of all folded texts, 16 bytes each."""
+        _, number_N = _numbered(np.frombuffer(folded, dtype=">u8").astype(np.uint64).reshape(-1, 2))
+        exact_N2 = np.frombuffer(exact, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+        first_K, _ = _numbered(exact_N2)
+        keys_K2, numbers_K = exact_N2[first_K], number_N[first_K]
+        rising = np.lexsort(keys_K2.T[::-1])
+        return cls(keys_K2[rising], numbers_K[rising])
+
+    def __getitem__(self, key: TextKey) -> int:
+        high, low = divmod(key, 1 << 64)
+        place = int(np.searchsorted(self.keys_K2[:, 0], np.uint64(high)))
+        while place < len(self) and self.keys_K2[place, 0] == high:
+            if self.keys_K2[place, 1] == low:
+                return int(self.numbers_K[place])
+            place += 1
+        raise KeyError(key)
+
+    def __len__(self) -> int:
+        return len(self.numbers_K)
+
+    def __iter__(self) -> Iterator[TextKey]:
+        return (high << 64 | low for high, low in self.keys_K2.tolist())
+
+
+def _numbered(keys_N2: Hashes) -> tuple[Index, Index]:
+    """Return where each different key is first, U, and the place of each key in that list, N."""
+    order = np.lexsort(keys_N2.T[::-1])  # stable: of equal keys the first stays in front
+    is_new = np.ones(len(order), dtype=bool)
+    is_new[1:] = (keys_N2[order[1:]] != keys_N2[order[:-1]]).any(axis=1)
+    first_U = order[is_new]
+    by_appearance = np.argsort(first_U)
+    rank_U = np.empty_like(by_appearance)
+    rank_U[by_appearance] = np.arange(len(first_U))
+    number_N = np.empty(len(order), dtype=np.int64)
+    number_N[order] = rank_U[is_new.cumsum() - 1]
+    return first_U[by_appearance], number_N
+
+
+def _exact(row: Example) -> bytes:
+    if row.text_pair is None:
+        return _digest(row.text)
+    return _digest(f"{len(row.text)} {row.text}{row.text_pair}", of=b"pair")
+
+
+def _digest(text: str, of: bytes = b"") -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=of).digest()
 
 
 class _ShingledTexts:
-    """Texts whose shingles are computed when they are needed, block by block, as those of all would fill the memory."""
+    """Folded texts whose shingles are computed when they are needed, as those of all would fill the memory."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
         self.rows = rows
-        self.parts = max(len(parts(row)) for row in rows)
+        self.lengths = np.array([len(row.text) + len(row.text_pair or "") for row in rows])
+        self.parts = 1 if all(row.text_pair is None for row in rows) else 2
         self.known = WordHashes()
         self.common = np.empty(0, dtype=np.uint64)
         sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
         if len(rows) >= FEWEST:
             self.common = self._common(sample)
-        columns = zip(*map(self._folded, sample.tolist()), strict=True) if self.parts > 1 else [()]
+        columns = zip(*self._parts(sample), strict=True) if self.parts > 1 else [()]
         distinct = [len(set(column)) for column in columns]
         self.telling = distinct.index(max(distinct))
         """The part that differs most between rows, by which pairs are proposed."""
 
     def blocks(self) -> list[Index]:
         """Return the numbers of all texts in blocks of about AT_ONCE characters."""
-        lengths = np.array([sum(map(len, parts(row))) for row in self.rows])
-        starts = np.flatnonzero(np.diff(lengths.cumsum() // AT_ONCE))
+        starts = np.flatnonzero(np.diff(self.lengths.cumsum() // AT_ONCE))
         return np.split(np.arange(len(self.rows)), starts + 1)
 
     def shingled(self, numbers: Index, *, every_part: bool = False) -> tuple[Hashes, Index]:
@@ -110,16 +166,16 @@ class _ShingledTexts:
 
         Common ones are left out.
         """
-        texts = []
-        for number in numbers.tolist():
-            folded = self._folded(number)
+        texts: list[str] = []
+        for folded in self._parts(numbers):
             texts += folded if every_part else [folded[self.telling]]
         hashes, bounds = shingles.of_texts(texts, self.known)
         return self._without_common(hashes, bounds)
 
-    def _folded(self, number: int) -> list[str]:
-        folded = [text_folds.fold(part) for part in parts(self.rows[number])]
-        return [*folded, *[""] * (self.parts - len(folded))]
+    def _parts(self, numbers: Index) -> Iterator[tuple[str, ...]]:
+        """Yield the parts of these texts; every text has as many."""
+        for row in example_table.take(self.rows, numbers):
+            yield (row.text,) if self.parts == 1 else (row.text, row.text_pair or "")
 
     def similarities(self, pairs_P2: Index) -> npt.NDArray[np.float64]:
         """Return the exact Jaccard similarity of each pair: of its parts the least."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunesmith.data import example_table
 from tunesmith.data.splits import Strata, units
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, Example
@@ -81,10 +82,10 @@ def _covering(rows: Sequence[Example], ordered: Sequence[Sequence[int]]) -> list
 
 def sample(
     rows: Sequence[Example], most: int | None, seed: int, strata: Strata, split: str
-) -> tuple[tuple[Example, ...], list[DataNote]]:
+) -> tuple[Sequence[Example], list[DataNote]]:
     """Keep at most `most` rows of a split. Raises DataError where they could not have every label, unless it is 0."""
     if most is None or most >= len(rows):
-        return tuple(rows), []
+        return rows, []
     setting = f"split.max_{split}_samples"
     if not most:
         return (), [DataNote(f"left out of {split} by {setting}", len(rows))]
@@ -98,4 +99,4 @@ def sample(
         )
     kept = nested.first(most)
     note = DataNote(f"left out of {split} by {setting}", len(rows) - len(kept))
-    return tuple(rows[i] for i in kept), [note]
+    return example_table.take(rows, kept), [note]

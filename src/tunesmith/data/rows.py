@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.data.cells import Values
@@ -14,7 +14,7 @@ from tunesmith.types import DataNote, Example
 SPLITS = ("train", "validation", "test")
 OTHER_NAMES = {"validation": ("val", "valid", "dev")}
 """Other common names of a split; tried where the recipe keeps the default name."""
-RowsBySplit = dict[str, tuple[Example, ...]]
+RowsBySplit = dict[str, Sequence[Example]]
 """Examples by the name of their split; a split that the data lacks has no entry."""
 SHOWN = 5
 """How many ids a message or a note names."""

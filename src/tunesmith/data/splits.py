@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-from tunesmith.data import iterative_stratification
+from tunesmith.data import example_table, iterative_stratification
 from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SPLITS, RowsBySplit, note
 from tunesmith.errors import DataError
@@ -61,9 +61,9 @@ def cut(
             do="lower split.test_size or split.validation_size; 0 makes no such split",
         )
     assigned, notes = _assign(rows, classes, wanted, seed, index)
-    made: dict[str, list[Example]] = {name: [] for name in ("train", *wanted)}
-    for row, name in zip(rows, assigned, strict=True):
-        made[name].append(row)
+    made: dict[str, list[int]] = {name: [] for name in ("train", *wanted)}
+    for place, name in enumerate(assigned):
+        made[name].append(place)
     why = "as groups and equal texts stay together and every label needs a row in train"
     for name, count in wanted.items():
         reached = len(made[name])
@@ -72,7 +72,7 @@ def cut(
             raise DataError(f"no row is left for {name}, {why}", expected=f"{count} rows", found="none", do=do)
         if reached < count:
             notes.append(DataNote(f"{name} has {reached} rows instead of {count}, {why}", count - reached))
-    return {**rows_by_split, **{name: tuple(split_rows) for name, split_rows in made.items()}}, notes
+    return {**rows_by_split, **{name: example_table.take(rows, places) for name, places in made.items()}}, notes
 
 
 def _assign(
@@ -268,7 +268,7 @@ def sample(
             kept = _sampled(strata(rows), most, generator, least=1 if name == "train" else 0)
             if name == "train":
                 kept = _with_every_label(rows, kept)
-            rows_by_split = {**rows_by_split, name: tuple(rows[i] for i in kept)}
+            rows_by_split = {**rows_by_split, name: example_table.take(rows, kept)}
             notes.append(DataNote(f"left out of {name} by split.max_samples", len(rows) - most))
     return rows_by_split, notes
 

@@ -33,7 +33,7 @@ def findings(splits: Splits) -> list[Finding]:
     return [] if splits.copies is None else duplicate_audit.findings(rows_of(splits), splits.copies)
 
 
-def rows_of(splits: Splits) -> dict[str, tuple[Example, ...]]:
+def rows_of(splits: Splits) -> dict[str, Sequence[Example]]:
     """Return the rows of each split that has some."""
     return {name: rows for name in SPLITS if (rows := getattr(splits, name))}
 

@@ -33,7 +33,7 @@ def audit(data: AuditInput) -> TextAudit | None:
     return replace(part, findings=(*reading_findings.of(splits.notes), *found))
 
 
-def columns(rows_by_split: dict[str, tuple[Example, ...]]) -> list[TextColumn]:
+def columns(rows_by_split: dict[str, Sequence[Example]]) -> list[TextColumn]:
     """Return the texts, and the second texts of pairs; of conversations the prompts and the responses."""
     rows = [row for split_rows in rows_by_split.values() for row in split_rows]
     splits = [name for name, split_rows in rows_by_split.items() for _ in split_rows]
@@ -53,7 +53,7 @@ def columns(rows_by_split: dict[str, tuple[Example, ...]]) -> list[TextColumn]:
     ]
 
 
-def _times(data: AuditInput, rows_by_split: dict[str, tuple[Example, ...]]) -> tuple[TimeColumn, ...]:
+def _times(data: AuditInput, rows_by_split: dict[str, Sequence[Example]]) -> tuple[TimeColumn, ...]:
     ids: Sequence[str] = [row.id for rows in rows_by_split.values() for row in rows]
     made, seed, index = "test" in data.splits.made, data.recipe.seed, data.splits.copies
     known = time_columns.read(data.recipe.data, data.recipe.split, ids)
