@@ -218,7 +218,7 @@ def run_once(args: argparse.Namespace) -> None:
     leaks = duplicates.copies(rows[cut:], rows[:cut], index)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    texts = len(set(index.numbers.values()))
+    texts = len(set(index.numbers.of_rows(rows)))
     print(
         f"{len(rows):,} rows of {characters / len(rows):.0f} characters: find {found:.0f} s (CPU {cpu_found:.0f} s), "
         f"with leaks {wall:.0f} s (CPU {cpu:.0f} s); peak {peak:,.0f} MB, {before:,.0f} MB before; "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from tunesmith.records import OMITTED, omitted_if_none
 
@@ -64,11 +64,27 @@ TextKey = int
 """A hash, of 128 bits, of a text and of the second one of a pair: what rows with the same text share."""
 
 
+class TextNumbering(Protocol):
+    """The number of each text by its key."""
+
+    def __getitem__(self, key: TextKey) -> int:
+        """Return the number of a text. Raises KeyError."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many texts there are."""
+        ...
+
+    def of_rows(self, rows: Sequence[Example]) -> list[int]:
+        """Return the number of each row's text, which is faster than one by one. Raises KeyError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DuplicateIndex:
     """Which texts of a data set are equal but for small differences, and which are near-duplicates."""
 
-    numbers: Mapping[TextKey, int]
+    numbers: TextNumbering
     """The number of each text; texts that are equal after all folds have one number."""
     first: Sequence[int] = ()
     """Of each pair of near-duplicates the smaller number."""

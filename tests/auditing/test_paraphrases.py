@@ -13,7 +13,7 @@ from tunesmith.auditing import duplicate_audit, paraphrases
 from tunesmith.auditing.duplicate_audit import DuplicatePair
 from tunesmith.auditing.paraphrases import ParaphraseAudit
 from tunesmith.data import near_duplicates
-from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.text_keys import text_key
 from tunesmith.reporting import paraphrase_report
 from tunesmith.types import Example, Message
 

@@ -46,7 +46,7 @@ def test_rows_come_out_as_they_went_in(many: None, tmp_path: Path) -> None:
 
 
 def test_any_rows_in_any_order(many: None) -> None:
-    rows, draw = odd_rows(50), random.Random(0)  # noqa: S311
+    rows, draw = odd_rows(50), random.Random(0)
     table = collect(rows)
     for _ in range(100):
         places = [draw.randrange(50) for _ in range(draw.randrange(30))]

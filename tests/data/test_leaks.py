@@ -11,7 +11,7 @@ import pytest
 from tests.random_texts import WORDS, text
 from tunesmith import recipe as recipes
 from tunesmith.data import LABEL_LISTS, duplicates, near_duplicates, read, splits
-from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.text_keys import text_key
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import Example

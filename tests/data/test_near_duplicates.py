@@ -14,7 +14,8 @@ import pytest
 
 from tests.random_texts import WORDS, text
 from tunesmith.data import minhash, shingles, text_folds
-from tunesmith.data.near_duplicates import find, text_key
+from tunesmith.data.near_duplicates import find
+from tunesmith.data.text_keys import text_key
 from tunesmith.types import Example, Message
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from tunesmith.data import near_duplicates, read, splits
+from tunesmith.data import read, splits
+from tunesmith.data.text_keys import text_key
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import Example, Splits
@@ -93,7 +94,7 @@ def test_groups_and_equal_texts_stay_whole(
         return
     assert sorted(row.id for part in made.values() for row in part) == sorted(row.id for row in train)
     part_of = {row.id: part for part, part_rows in made.items() for row in part_rows}
-    for key in (lambda row: row.group, near_duplicates.text_key):
+    for key in (lambda row: row.group, text_key):
         parts: dict[Any, set[str]] = {}
         for row in train:
             parts.setdefault(key(row), set()).add(part_of[row.id])

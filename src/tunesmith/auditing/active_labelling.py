@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.auditing.findings import Finding
-from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.text_keys import text_key
 from tunesmith.evaluation.intervals import Floats
 from tunesmith.types import Example
 

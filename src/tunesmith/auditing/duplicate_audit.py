@@ -9,8 +9,8 @@ from itertools import chain, combinations
 
 from tunesmith.auditing.findings import Finding, Severity
 from tunesmith.data import duplicates, near_duplicates, personal_data, splits, text_folds
-from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SHOWN
+from tunesmith.data.text_keys import text_key
 from tunesmith.types import DuplicateGrade, DuplicateIndex, Example, RowCopy
 
 GRADES: tuple[DuplicateGrade, ...] = ("exact", "normalised", "near")

@@ -18,6 +18,7 @@ from tunesmith.data import (
     near_duplicates,
     nested_subsets,
     sources,
+    split_cache,
     splits,
 )
 from tunesmith.data.rows import SPLITS, Columns, RejectedRow, Row, RowsBySplit, Table, listed, merge, quoted
@@ -114,10 +115,22 @@ CONVERSATIONS = TaskReader(
 def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, used_later: Sequence[str] = ()) -> Splits:
     """Read every row, check it, and freeze the splits. The same recipe, rows and seed give the same splits.
 
-    used_later: columns that `column_values` reads, which are not noted as unused.
+    Those of large files are kept in the user's cache. used_later: columns that `column_values` reads, which are not
+    noted as unused.
     """
-    parsed = reader.parse(data, split, True)
     seed = seed if split.seed is None else split.seed
+    of_reader = [f"{part.__module__}.{part.__qualname__}" for part in (reader.parse, reader.strata)]
+    key = split_cache.key(data, split, [seed, *of_reader, *used_later])
+    if key and (known := split_cache.load(key)):
+        return known
+    frozen = _read(data, split, seed, reader, used_later)
+    if key:
+        split_cache.store(key, frozen)
+    return frozen
+
+
+def _read(data: Data, split: Split, seed: int, reader: TaskReader, used_later: Sequence[str]) -> Splits:
+    parsed = reader.parse(data, split, True)
     with _naming(data):
         if not parsed.rows_by_split.get("train"):
             examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))

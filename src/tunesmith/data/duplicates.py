@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Literal
 
 from tunesmith.data import example_table
-from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SHOWN, SPLITS, RowsBySplit, note
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote, DuplicateGrade, DuplicateIndex, Example, RowCopy, TextKey
@@ -30,17 +29,20 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
     for name, rows in rows_by_split.items():
         seen: set[TextKey] = set()
         repeated = []
-        for row in rows:
-            if (key := text_key(row)) in seen:
+        for row, key in zip(rows, example_table.text_keys(rows), strict=True):
+            if key in seen:
                 repeated.append(row.id)
             seen.add(key)
         if repeated:
             notes.append(note(f"exact duplicates within {name}", repeated))
     labels: dict[TextKey, object] = {}
     every_row = example_table.join(rows_by_split.values())
-    contradicting = {key for row in every_row if labels.setdefault(key := text_key(row), row.gold) != row.gold}
+    keys = example_table.text_keys(every_row)
+    contradicting = {
+        key for row, key in zip(every_row, keys, strict=True) if labels.setdefault(key, row.gold) != row.gold
+    }
     if contradicting:
-        conflicts = (row.id for row in every_row if text_key(row) in contradicting)
+        conflicts = (row.id for row, key in zip(every_row, keys, strict=True) if key in contradicting)
         notes.append(note("same text with contradicting labels", conflicts))
     leaked: list[DataNote] = []
     if policy != "report":
@@ -95,14 +97,14 @@ def _copies(
     """Return the rows with a copy among the others. earlier: these are the rows themselves, of which those before."""
     exact: dict[TextKey, int] = {}
     by_number: dict[int, int] = {}
-    for place, row in enumerate(others):
-        key = text_key(row)
+    keyed = zip(example_table.text_keys(others), index.numbers.of_rows(others), strict=True)
+    for place, (key, number) in enumerate(keyed):
         exact.setdefault(key, place)
-        by_number.setdefault(index.numbers[key], place)
+        by_number.setdefault(number, place)
     best = _best(by_number, index, earlier=earlier)
     found = []
-    for place, row in enumerate(rows):
-        number = index.numbers[key := text_key(row)]
+    keyed = zip(example_table.text_keys(rows), index.numbers.of_rows(rows), strict=True)
+    for place, (key, number) in enumerate(keyed):
         before = place if earlier else len(others)
         similarity, other = 1.0, exact.get(key, before)
         grade: DuplicateGrade = "exact"
@@ -111,7 +113,7 @@ def _copies(
         if other >= before and number in best:
             grade, (similarity, other) = "near", best[number]
         if other < before:
-            found.append(RowCopy(row.id, place, others[other].id, other, grade, similarity))
+            found.append(RowCopy(rows[place].id, place, others[other].id, other, grade, similarity))
     return found
 
 

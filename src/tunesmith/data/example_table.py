@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith import disk
+from tunesmith.data.text_keys import text_digest
 from tunesmith.errors import FileError
-from tunesmith.types import Example, Message
+from tunesmith.types import Example, Message, TextKey
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,6 +31,8 @@ ROWS = 4096
 MOST_BYTES, OVERHEAD = 64 << 20, 400
 """Bytes of rows that are kept in memory as examples, those of an example besides its text; more become a table."""
 STRINGS = ("id", "text", "text_pair", "label", "group")
+DIGEST = "digest"
+"""The column with `text_keys.text_digest`."""
 
 
 class ExampleTable(Sequence[Example]):
@@ -90,6 +93,18 @@ class ExampleTable(Sequence[Example]):
         """Return some of the rows, in this order."""
         chosen = np.fromiter(places, dtype=np.int64)
         return ExampleTable(self.batches, chosen if self.places is None else self.places[chosen])
+
+    def text_digests(self) -> bytes:
+        """Return the hash of the text of each row, 16 bytes a row."""
+        parts = []
+        for start in range(0, len(self), ROWS):
+            numbers = self._numbers(start, start + ROWS)
+            order = np.argsort(numbers, kind="stable")
+            hashes = np.empty((len(numbers), 16), dtype=np.uint8)
+            rising = [batch.column(DIGEST).to_pylist() for batch in self._gathered(numbers[order])]
+            hashes[order] = np.frombuffer(b"".join(chain.from_iterable(rising)), dtype=np.uint8).reshape(-1, 16)
+            parts.append(hashes.tobytes())
+        return b"".join(parts)
 
     def joined(self, other: ExampleTable) -> ExampleTable:
         """Return the rows of both."""
@@ -208,6 +223,19 @@ def take(rows: Sequence[Example], places: Iterable[int]) -> Sequence[Example]:
     return rows.take(places) if isinstance(rows, ExampleTable) else tuple(rows[place] for place in places)
 
 
+def text_digests(rows: Sequence[Example]) -> bytes:
+    """Return the hash of the text of each row, 16 bytes a row; of a table without making the rows."""
+    if isinstance(rows, ExampleTable):
+        return rows.text_digests()
+    return b"".join(text_digest(row.text, row.text_pair) for row in rows)
+
+
+def text_keys(rows: Sequence[Example]) -> list[TextKey]:
+    """Return the `text_keys.text_key` of each row."""
+    digests = text_digests(rows)
+    return [int.from_bytes(digests[start : start + 16], "big") for start in range(0, len(digests), 16)]
+
+
 def leave_out(rows: Sequence[Example], places: Collection[int]) -> Sequence[Example]:
     """Return the rows but for those at these places."""
     return take(rows, (place for place in range(len(rows)) if place not in places)) if places else rows
@@ -229,7 +257,7 @@ def _schema() -> pyarrow.Schema:
 
     binary = pyarrow.large_binary()
     types = dict.fromkeys(STRINGS, binary) | {"messages": binary, "value": pyarrow.float64()}
-    types |= {"labels": pyarrow.large_list(binary), "weight": pyarrow.float64()}
+    types |= {"labels": pyarrow.large_list(binary), "weight": pyarrow.float64(), DIGEST: pyarrow.binary(16)}
     return pyarrow.schema(types)
 
 
@@ -241,6 +269,7 @@ def _batch(rows: Sequence[Example]) -> pyarrow.RecordBatch:
     columns["value"] = [row.value for row in rows]
     columns["labels"] = [None if row.labels is None else [_bytes(label) for label in row.labels] for row in rows]
     columns["weight"] = [row.weight for row in rows]
+    columns[DIGEST] = [text_digest(row.text, row.text_pair) for row in rows]
     return pyarrow.RecordBatch.from_pydict(columns, schema=_schema())
 
 

@@ -13,7 +13,6 @@ Shapes: N texts that differ after all folds, K parts of a text, P pairs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from tunesmith.data import example_table, minhash, shingles, text_folds
 from tunesmith.data.conversations import content_with_input
 from tunesmith.data.shingles import Hashes, Index, WordHashes
+from tunesmith.data.text_keys import digest
 from tunesmith.types import DuplicateIndex, Example, TextKey
 
 COMMON, FEWEST = 0.25, 100
@@ -31,11 +31,6 @@ SAMPLED = 2000
 AT_ONCE = 1 << 23
 """Characters of texts that are made into shingles at once; they take about 200 MB."""
 PAIRS_AT_ONCE = 20_000
-
-
-def text_key(row: Example) -> TextKey:
-    """Return what two rows with the same text have in common."""
-    return int.from_bytes(_exact(row), "big")
 
 
 def parts(row: Example) -> tuple[str, ...]:
@@ -57,13 +52,13 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     unique: set[bytes] = set()
     first = example_table.Collector()
     for origin, rows in enumerate(rows_by_origin):
+        exact += example_table.text_digests(rows)
         for row in rows:
             text, *pair = (text_folds.fold(part) for part in parts(row))
-            digest = _digest("\0".join((text, *pair)))
-            exact += _exact(row)
-            folded += digest
-            if digest not in unique:
-                unique.add(digest)
+            hashed = digest("\0".join((text, *pair)))
+            folded += hashed
+            if hashed not in unique:
+                unique.add(hashed)
                 first.append(Example("", text, pair[0] if pair else None))
                 origins.append(origin)
     numbers = TextNumbers.of(exact, folded)
@@ -92,27 +87,43 @@ class TextNumbers(Mapping[TextKey, int]):
     @classmethod
     def of(cls, exact: bytes | bytearray, folded: bytes | bytearray) -> TextNumbers:
         """Return the numbers of texts by the hashes of all texts and of all folded texts, 16 bytes each."""
-        _, number_N = _numbered(np.frombuffer(folded, dtype=">u8").astype(np.uint64).reshape(-1, 2))
-        exact_N2 = np.frombuffer(exact, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+        _, number_N = _numbered(_halves(folded))
+        exact_N2 = _halves(exact)
         first_K, _ = _numbered(exact_N2)
         keys_K2, numbers_K = exact_N2[first_K], number_N[first_K]
         rising = np.lexsort(keys_K2.T[::-1])
         return cls(keys_K2[rising], numbers_K[rising])
 
     def __getitem__(self, key: TextKey) -> int:
-        high, low = divmod(key, 1 << 64)
-        place = int(np.searchsorted(self.keys_K2[:, 0], np.uint64(high)))
-        while place < len(self) and self.keys_K2[place, 0] == high:
-            if self.keys_K2[place, 1] == low:
-                return int(self.numbers_K[place])
-            place += 1
-        raise KeyError(key)
+        return self.of_digests(key.to_bytes(16, "big"))[0]
+
+    def of_rows(self, rows: Sequence[Example]) -> list[int]:
+        """Return the number of each row's text. Raises KeyError for a text that has none."""
+        return self.of_digests(example_table.text_digests(rows))
+
+    def of_digests(self, digests: bytes) -> list[int]:
+        """Return the numbers of texts by their hashes, 16 bytes each. Raises KeyError for one that is not known."""
+        wanted_N2 = _halves(digests)
+        place_N = np.searchsorted(self.keys_K2[:, 0], wanted_N2[:, 0])
+        while True:  # past keys that share the first half alone, which hardly ever happens
+            place_N = place_N.clip(max=len(self) - 1)
+            is_other_N = (self.keys_K2[place_N] != wanted_N2).any(axis=1)
+            if not is_other_N.any():
+                return list(self.numbers_K[place_N].tolist())
+            if (self.keys_K2[place_N[is_other_N], 0] != wanted_N2[is_other_N, 0]).any():
+                raise KeyError("a text that is not among the numbered ones")
+            place_N = place_N + is_other_N
 
     def __len__(self) -> int:
         return len(self.numbers_K)
 
     def __iter__(self) -> Iterator[TextKey]:
         return (high << 64 | low for high, low in self.keys_K2.tolist())
+
+
+def _halves(digests: bytes | bytearray) -> Hashes:
+    """Return hashes of 16 bytes as two numbers each, N x 2."""
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _numbered(keys_N2: Hashes) -> tuple[Index, Index]:
@@ -127,16 +138,6 @@ def _numbered(keys_N2: Hashes) -> tuple[Index, Index]:
     number_N = np.empty(len(order), dtype=np.int64)
     number_N[order] = rank_U[is_new.cumsum() - 1]
     return first_U[by_appearance], number_N
-
-
-def _exact(row: Example) -> bytes:
-    if row.text_pair is None:
-        return _digest(row.text)
-    return _digest(f"{len(row.text)} {row.text}{row.text_pair}", of=b"pair")
-
-
-def _digest(text: str, of: bytes = b"") -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=of).digest()
 
 
 class _ShingledTexts:

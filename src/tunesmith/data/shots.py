@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from tunesmith import records
 from tunesmith.console import say
-from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.text_keys import text_key
 from tunesmith.recipe import Prompt
 from tunesmith.records import omitted_if_none
 from tunesmith.types import Example, TextKey

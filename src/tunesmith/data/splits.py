@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from tunesmith.data import example_table, iterative_stratification
-from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.rows import SPLITS, RowsBySplit, note
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
@@ -178,8 +177,8 @@ def units(rows: Sequence[Example]) -> list[list[int]]:
     """Return row numbers that stay together: one group or one text, chained where they overlap; by their first row."""
     first: dict[object, int] = {}
     links = []
-    for i, row in enumerate(rows):
-        keys = (text_key(row),) if row.group is None else (text_key(row), row.group)
+    for i, (row, key) in enumerate(zip(rows, example_table.text_keys(rows), strict=True)):
+        keys = (key,) if row.group is None else (key, row.group)
         links += [(i, earlier) for key in keys if (earlier := first.setdefault(key, i)) != i]
     return _linked(len(rows), links)
 
@@ -194,8 +193,8 @@ def near_units(
     unit_of = {i: number for number, unit in enumerate(equal) for i in unit}
     first: dict[int, int] = {}
     links = []
-    for i, row in enumerate(rows):
-        earlier = first.setdefault(index.numbers[text_key(row)], i)
+    for i, number in enumerate(index.numbers.of_rows(rows)):
+        earlier = first.setdefault(number, i)
         if unit_of[earlier] != unit_of[i]:
             links.append((unit_of[i], unit_of[earlier]))
     pairs = zip(index.first, index.second, strict=True)

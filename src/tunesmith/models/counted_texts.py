@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import records
-from tunesmith.data.near_duplicates import text_key
+from tunesmith.data.text_keys import text_key
 from tunesmith.models import linear, vectorizer
 from tunesmith.models.linear import LinearPredictor
 from tunesmith.protocols import TrainResult

@@ -20,8 +20,8 @@ from tunesmith import records
 from tunesmith.console import say, silence, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
-from tunesmith.data.near_duplicates import text_key
 from tunesmith.data.shots import Embed
+from tunesmith.data.text_keys import text_key
 from tunesmith.errors import ModelError
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import linear, onednn_linear, packing, pooling, pretrained, unpadding

@@ -73,6 +73,10 @@ class Data(Section):
     on_bad_rows: Literal["error", "drop"] = "error"
     """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
 
+    cache: bool = True
+    """Keep the splits of files of 8 MB or more in the user's cache ($TUNESMITH_CACHE), so that they are read and cut
+    once; they are used again only for the same contents and settings. `false` for data that must not lie there."""
+
     @model_validator(mode="after")
     def _one_source(self) -> Data:
         if self.path and self.train:
