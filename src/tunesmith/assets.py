@@ -20,6 +20,8 @@ from tunesmith.console import say
 from tunesmith.errors import DataError
 
 PREFIX = "pypi:"
+MOST_CACHED = 20 << 30
+"""Bytes of all cached splits, and of all cached tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,17 @@ def user_cache() -> Path:
     """Return the folder for all that is fetched or measured once: $TUNESMITH_CACHE, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunesmith"
     return Path(os.environ.get("TUNESMITH_CACHE", default))
+
+
+def make_room(newest: Path) -> None:
+    """Remove the folders beside a new one that were used longest ago, where all of them exceed MOST_CACHED bytes."""
+    folders = [folder for folder in newest.parent.iterdir() if folder.is_dir() and folder != newest]
+    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in [newest, *folders]}
+    total = sum(sizes.values())
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime):
+        if total > MOST_CACHED:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= sizes[folder]
 
 
 def cache() -> Path:

@@ -11,6 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.conftest import write_csv
+from tunesmith import assets
 from tunesmith.data import dataset, split_cache
 from tunesmith.data.example_table import ExampleTable
 from tunesmith.pipeline.task_table import read_splits
@@ -125,7 +126,7 @@ def test_the_entries_that_were_used_longest_ago_make_room(
         os.utime(newest, (place, place))
     read_splits(recipes[0])  # used again
     size = sum(file.stat().st_size for file in newest.iterdir())
-    monkeypatch.setattr(split_cache, "LARGEST", int(2.5 * size))
+    monkeypatch.setattr(assets, "MOST_CACHED", int(2.5 * size))
     read_splits(recipes[2])
     assert len(list(split_cache.folder().iterdir())) == 2
     assert len(reads) == 3

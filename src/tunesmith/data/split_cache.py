@@ -9,9 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,6 @@ from tunesmith.types import DataNote, DuplicateIndex, Splits
 FORMAT = 1
 SMALLEST = 8 << 20
 """Bytes of a source from which its splits are kept; smaller ones are read in no time."""
-LARGEST = 20 << 30
-"""Bytes of all entries; the ones that were used longest ago make room."""
 INDEX, FACTS = "duplicates.npz", "splits.json"
 
 
@@ -75,7 +71,7 @@ def load(key: str) -> Splits | None:
     if problem := integrity.damage(entry):
         warn(f"the cached splits in {entry} are damaged ({problem}); the data is read again")
         return None
-    entry.touch()  # for `_make_room`
+    entry.touch()  # for `assets.make_room`
     facts = records.read(_Facts, entry / FACTS)
     train, validation, test = (ExampleTable.open(entry / f"{name}.arrow") for name in SPLITS)
     with np.load(entry / INDEX, allow_pickle=False) as index:
@@ -103,20 +99,9 @@ def store(key: str, splits: Splits) -> None:
 
     try:
         runs.write_folder(folder() / key, fill)
-        _make_room(folder() / key)
+        assets.make_room(folder() / key)
     except (FileError, OSError) as error:
         warn(f"the splits are not kept for the next time: {error}")
-
-
-def _make_room(newest: Path) -> None:
-    entries = sorted((entry for entry in folder().iterdir() if entry.is_dir()), key=lambda entry: entry.stat().st_mtime)
-    sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
-    total = sum(sizes.values())
-    for entry in entries:
-        if total > LARGEST and entry != newest:
-            with suppress(OSError):
-                shutil.rmtree(entry)
-            total -= sizes[entry]
 
 
 def _files(data: Data) -> list[Path]:

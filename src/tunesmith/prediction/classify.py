@@ -20,6 +20,7 @@ from tunesmith import records
 from tunesmith.console import say, silence, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
+from tunesmith.data.rows import merge
 from tunesmith.data.shots import Embed
 from tunesmith.data.text_keys import text_key
 from tunesmith.errors import ModelError
@@ -36,6 +37,8 @@ from tunesmith.tasks.text_targets import Target
 from tunesmith.types import DataNote, Example, TextKey
 
 Floats = NDArray[np.float64]
+BLOCK = 1 << 15
+"""Texts that are tokenized and sorted by length at once."""
 BODY, HEAD, SETTINGS = "encoder", "probe.safetensors", "probe.json"
 
 
@@ -58,6 +61,16 @@ class Encoder:
 
         The batches hold examples of similar length, in `layout`.
         """
+        blocks = [examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK)]
+        parts = [self._rows(list(block), read, title) for block in blocks]
+        changes = merge(change for _, notes in parts for change in notes)
+        for change in changes:
+            say(f"{title}: {change.count:,} of {len(examples):,} texts {change.what}")
+        return np.concatenate([rows for rows, _ in parts] or [np.zeros(0)]), list(changes)
+
+    def _rows(
+        self, examples: Sequence[Example], read: Callable[[Any, Batch], torch.Tensor], title: str
+    ) -> tuple[Floats, list[DataNote]]:
         self.model.eval()
         encoded, changes = encode.encode(examples, self.tokenizer, self.max_length)
         rows: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
@@ -69,8 +82,6 @@ class Encoder:
                 output = read(unpadding.run(self.model, batch), batch)
             for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
                 rows[position] = row
-        for change in changes:
-            say(f"{title}: {change.count:,} of {len(examples):,} texts {change.what}")
         return np.array(rows, dtype=np.float64), changes
 
     @property

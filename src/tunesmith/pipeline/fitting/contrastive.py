@@ -13,7 +13,6 @@ from accelerate import Accelerator
 
 from tunesmith.console import say
 from tunesmith.data import batches
-from tunesmith.data.encode import encode
 from tunesmith.models import adapters, pretrained
 from tunesmith.pipeline.fitting import encoders, finetune, weight_setup
 from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup
@@ -40,13 +39,13 @@ def fit(job: Job) -> TrainResult:
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     """Return a pretrained encoder, and all training rows of a step in micro-batches of similar lengths."""
-    recipe, splits = job.recipe, job.splits
+    recipe = job.recipe
     tokenizer = pretrained.tokenizer(recipe.model)
     plan = weight_setup.plan(job, accelerator.device)
     model = pretrained.body(plan.model, tokenizer, recipe.seed).to(accelerator.device, plan.dtype)
     limit = pretrained.longest_input(plan.model, tokenizer)
     layout, padded = encoders.choose_layout(model, tokenizer, recipe)
-    rows, cut = encode(splits.train, tokenizer, limit, job.target)
+    rows, cut = encoders.training_rows(job, tokenizer, limit)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     sampler = _sampler(job, accelerator)
     # The probe's texts are padded, as those of a reloaded one are: both predict the same, to the last bit.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tunesmith.data import batches
-from tunesmith.data.encode import encode
+from tunesmith.data import batches, token_cache
+from tunesmith.data.encode import Encoded, encode
 from tunesmith.errors import RecipeError
 from tunesmith.models import adapters, architectures, pretrained
 from tunesmith.pipeline.fitting import weight_setup
@@ -20,7 +22,9 @@ from tunesmith.prediction.classify import Encoder, EncoderPredictor, layout_of
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.multilabel import MultiLabel
 from tunesmith.tasks.regression import Number
+from tunesmith.tasks.text_targets import to_settings
 from tunesmith.training import losses
+from tunesmith.types import DataNote
 
 
 def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
@@ -36,7 +40,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     layout, padded = choose_layout(model, tokenizer, recipe)
     encoder = Encoder(model, tokenizer, limit, recipe.engine.max_tokens_per_micro_batch, layout)
     predictor = EncoderPredictor(job.target, encoder)
-    rows, cut = encode(splits.train, tokenizer, limit, job.target)
+    rows, cut = training_rows(job, tokenizer, limit)
     budget = batches.token_budget(recipe.engine.max_tokens_per_micro_batch, accelerator.device)
     layout_note = "unpadded" if padded is None else f"padded: {padded}"
     notes = replace(plan.notes, adapter=adapters.describe(model), layout=layout_note)
@@ -59,6 +63,13 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         evaluates_all=evaluate.is_whole,
         write_best=evaluate.write,
     )
+
+
+def training_rows(job: Job, tokenizer: Any, limit: int) -> tuple[Sequence[Encoded], list[DataNote]]:
+    """Return the tokenized training rows, and notes on what was cut."""
+    key = [*token_cache.identity(tokenizer), limit, to_settings(job.target)]
+    tokenize = partial(encode, tokenizer=tokenizer, max_length=limit, target=job.target)
+    return token_cache.tokenized(job.splits.train, tokenize, key, keep=job.recipe.data.cache)
 
 
 def _loss(job: Job) -> losses.Loss[batches.Batch]:

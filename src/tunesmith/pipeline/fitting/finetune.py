@@ -14,6 +14,7 @@ from torch import nn
 
 from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
+from tunesmith.data import example_table
 from tunesmith.data.batches import BalancedSampler, Sampler, Tokenized
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
@@ -119,13 +120,13 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
     return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds, is_saved, validation)
 
 
-def sample(examples: Sequence[Example], recipe: Recipe) -> list[Example]:
+def sample(examples: Sequence[Example], recipe: Recipe) -> Sequence[Example]:
     """Return the examples for evaluations during training: all, or `evaluate.eval_batches` drawn with the seed."""
     size = (recipe.evaluate.eval_batches or len(examples)) * recipe.train.per_device_train_batch_size
     if size >= len(examples):
-        return list(examples)
+        return examples
     drawn = np.random.Generator(np.random.PCG64(recipe.seed)).permutation(len(examples))[:size]
-    return [examples[i] for i in sorted(drawn)]
+    return example_table.take(examples, sorted(drawn.tolist()))
 
 
 class HeldOutEvaluation:

@@ -14,7 +14,7 @@ from torch import nn
 
 from tunesmith import processes
 from tunesmith.console import say, warn
-from tunesmith.data import batches, label_questions, shots as chosen_shots, truncation
+from tunesmith.data import batches, label_questions, shots as chosen_shots, token_cache, truncation
 from tunesmith.data.batches import MicroBatches
 from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
@@ -72,7 +72,10 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     limit = pretrained.longest_input(plan.model, tokenizer)
     generator = Generator(model, replace(chat_encoder, train_on_prompt=False), limit)
     predictor = _predictor(generator, job, question, shots)
-    rows, changes = encode(job.splits.train, recipe, question, chat_encoder, limit, shots)
+    tokenize = partial(encode, recipe=recipe, question=question, chat_encoder=chat_encoder, limit=limit, shots=shots)
+    key = [*token_cache.identity(tokenizer), limit, question, shots.rows, recipe.prompt, recipe.seed]
+    keep = recipe.data.cache and shots.similar is None  # whose embeddings no key holds
+    rows, changes = token_cache.tokenized(job.splits.train, tokenize, key, keep=keep)
     for change in changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
