@@ -179,6 +179,15 @@ def test_a_review_that_was_edited_survives_a_resumed_audit(texts: str, capsys: p
     assert "review.csv has been edited and stays as it is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [{}, {"cleaning_gain": True}])
+def test_rows_of_which_each_has_a_label_of_its_own_are_audited_without_their_labels(options: dict[str, Any]) -> None:
+    rows = [(text, f"label {n}") for n, (text, _) in enumerate(tiny.texts(2))]
+    words = [*QUICK, "split.test_size=0", "split.validation_size=0"]
+    report = tunesmith.audit(str(write_csv(Path("two.csv"), rows)), words, method="linear", **options).report
+    assert report.labels is not None
+    assert "learned no training row's label from other rows" in report.labels.findings[0].headline
+
+
 def test_rows_that_all_have_one_text_are_audited_without_their_labels() -> None:
     rows = [("the goal of the match", label) for label in ("sport", "tech") * 10]
     words = [*QUICK, "split.test_size=0", "split.validation_size=0"]

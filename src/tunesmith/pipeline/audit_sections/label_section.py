@@ -84,6 +84,9 @@ def audit(data: AuditInput) -> LabelAudit | None:
     )
     votes = noted.votes if noted else (None,) * (len(splits.train) + len(held_out))
     train_rows = _beside(splits.train, predicted.train, predicted, ~predicted.unseen(splits.train))
+    if not train_rows.judged.any():
+        why = f"{predicted.method} learned no training row's label from other rows"
+        return LabelAudit(findings=(label_findings.not_judged(why),))
     held_rows = _beside(held_out, predicted.held_out, predicted)
     of_target = _verdicts(predicted, train_rows, held_rows)
     judged = _Judged(train_rows, held_rows, of_target, (votes[: len(splits.train)], votes[len(splits.train) :]))
@@ -171,8 +174,6 @@ def _estimates(
         return label_errors.share_of_label_sets(train, confidence), agreement, None
     right = train.probabilities.argmax(axis=1) == train.given
     agreement = Estimate.share(int(right.sum()), len(right), confidence.level)
-    if not train.judged.any():
-        return None, agreement, None
     return label_errors.share_of_labels(train, confidence), agreement, label_errors.unexplained(train, confidence)
 
 
