@@ -222,7 +222,8 @@ def test_two_processes_cannot_take_the_same_folder(tmp_path: Path) -> None:
 
     def take() -> None:
         try:
-            taken.append(runs.use(tmp_path / "run", tiny.manifest(process=ProcessIdentity.current())))
+            manifest = tiny.manifest(process=ProcessIdentity.current())
+            taken.append(runs.use(tmp_path / "run", lambda run: run.save_manifest(manifest)))
         except RunError as error:
             refused.append(str(error))
 

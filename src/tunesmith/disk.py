@@ -163,6 +163,25 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def reserved(file: Path) -> Iterator[bool]:
+    """Lock a file for as long as this lasts. Yields False where another process holds it.
+
+    Where the file system has no locks, every process gets it.
+    """
+    with explained("read", file), contextlib.ExitStack() as stack:
+        handle = os.open(file, os.O_RDONLY)
+        stack.callback(os.close, handle)
+        is_free = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            pass
+        yield is_free
+
+
 def _head(target: Path) -> str:
     return f".{target.name[:40]}."
 

@@ -20,7 +20,7 @@ from tunesmith import assets, records
 from tunesmith.console import warn
 from tunesmith.errors import RunError, TunesmithError, summary
 
-MANIFEST, HASHES = "manifest.json", "hashes.json"
+MANIFEST, HASHES, PLAN = "manifest.json", "hashes.json", "plan.json"
 LARGE = 1 << 20
 """Bytes above which a file is hashed once."""
 SETTLED = 2_000_000_000
@@ -132,8 +132,13 @@ def damaged(folder: Path, problem: str, *, found: str = "") -> RunError:
     ways = ["restore the file from a copy"]
     if is_run and problem.startswith("scores.json"):
         ways.append(f"or score the predictions again (tunesmith evaluate {folder})")
-    elif (folder / "recipe.yaml").is_file() and not problem.startswith("recipe.yaml"):
-        ways.append(f"or train again (tunesmith train {folder / 'recipe.yaml'})")
+    else:
+        again = "audit" if (folder / PLAN).exists() else "train"  # comparisons have their recipes in the runs' folders
+        recipe = folder / "recipe.yaml"
+        if recipe.is_file() and not problem.startswith(recipe.name):
+            ways.append(f"or {again} again (tunesmith {again} {recipe})")
+        elif again == "audit":
+            ways.append("or audit again")
     if is_run and problem.endswith((CHANGED, MISSING, NEW)):
         ways.append(f"or, if it was changed on purpose, tunesmith runs accept {folder}")
     if whole:

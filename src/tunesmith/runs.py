@@ -93,8 +93,8 @@ class Run:
         self.verify(f"model/{HASHES}")
         integrity.verify(self.model)
 
-    def read(self, name: str) -> dict[str, Any]:
-        """Return the content of a JSON file of this run. Raises RunError where it is damaged."""
+    def read(self, name: str, *, signed: bool = False) -> dict[str, Any]:
+        """Return the content of a JSON file, `signed` where it was written so. Raises RunError where it is damaged."""
         if name != MANIFEST:
             self.verify(name)
         try:
@@ -108,8 +108,8 @@ class Run:
             raise integrity.damaged(self.path, f"{name} is not JSON", found=str(error)) from error
         if not isinstance(content, dict):
             raise integrity.damaged(self.path, f"{name} is not an object", found=type(content).__name__)
-        is_signed = name != MANIFEST or not content.keys() & {HASHED, SHA256}  # of an older run the manifest is not
-        if integrity.enabled() and not (is_signed or integrity.is_signed(written, content.get(SHA256))):
+        signed |= name == MANIFEST and not content.keys().isdisjoint({HASHED, SHA256})  # of an older run it is not
+        if integrity.enabled() and signed and not integrity.is_signed(written, content.get(SHA256)):
             raise integrity.damaged(self.path, f"{name} {integrity.CHANGED}")
         return content
 
@@ -118,20 +118,20 @@ class Run:
         self.verify(name)
         return (self.path / name).read_text(encoding="utf-8")
 
-    def load(self, name: str, kind: type[Record]) -> Record:
-        """Return a JSON file of this run as a record."""
-        return records.load(kind, self.read(name), str(self.path / name))
+    def load(self, name: str, kind: type[Record], *, signed: bool = False) -> Record:
+        """Return a JSON file of this run as a record. signed: as in `read`."""
+        return records.load(kind, self.read(name, signed=signed), str(self.path / name))
 
-    def write(self, name: str, content: object) -> Path:
+    def write(self, name: str, content: object, *, signed: bool = False) -> Path:
         """Write a text, or a record or mapping as JSON; readers see the old file or the new one, never half of it.
 
-        Raises RunError where a number is not finite, which JSON does not have.
+        signed: with a hash of itself, as the manifest always is. Raises RunError where a number is not finite, which
+        JSON does not have.
         """
-        if name == MANIFEST and isinstance(content, dict):
-            content = {key: value for key, value in content.items() if key != SHA256} | {SHA256: integrity.UNSIGNED}
+        if signed := signed or (name == MANIFEST and isinstance(content, dict)):
+            content = records.dump(content) | {SHA256: integrity.UNSIGNED}
         text = content if isinstance(content, str) else records.encode(content, f"write {self.path / name}") + "\n"
-        encoded = text.encode()
-        path = write_whole(self.path / name, integrity.signed(encoded) if name == MANIFEST else encoded)
+        path = write_whole(self.path / name, integrity.signed(text.encode()) if signed else text.encode())
         if name != MANIFEST:
             self._rehash(name)
         return path
@@ -240,10 +240,10 @@ def create(output_dir: str | Path, *words: str) -> Run:
     raise RunError(f"too many runs named {name} in {output_dir}", do="wait a second, or set output_dir")
 
 
-def use(path: str | Path, manifest: Manifest | None = None, option: str = "--run-dir") -> Run:
+def use(path: str | Path, claim: Callable[[Run], object] | None = None, option: str = "--run-dir") -> Run:
     """Return a given folder as run directory: new, or empty except for a recipe or a run that never took a step.
 
-    manifest: written at once, so that no other process takes the folder too. option: that gives the folder. Raises
+    claim: writes into it at once, so that no other process takes the folder too. option: that gives the folder. Raises
     RunError for any other folder.
     """
     run = Run(Path(path))
@@ -260,8 +260,8 @@ def use(path: str | Path, manifest: Manifest | None = None, option: str = "--run
             raise RunError(
                 f"{path} is not empty", found=", ".join(sorted(files)[:5]), do=f"{resume}give another {option}"
             )
-        if manifest:
-            run.save_manifest(manifest)
+        if claim:
+            claim(run)
     return run
 
 

@@ -1,5 +1,6 @@
 """Campaigns that try to break tunesmith: `make campaign` runs all of them, the test suite a small sample."""
 
+from tests.campaigns.audits import Audits
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.damaged_runs import DamagedRuns
 from tests.campaigns.disk_faults import DiskFaults
@@ -18,6 +19,7 @@ CAMPAIGNS: dict[str, type[Campaign]] = {
         Recipes,
         MalformedData,
         DamagedRuns,
+        Audits,
         DiskFaults,
         Writers,
         ServerFuzz,

@@ -27,7 +27,7 @@ def damage(run: Path, sibling: Path, random: Random, number: int) -> tuple[str, 
     files = [path for path in files if not path.name.endswith("-with-response.json")]
     for _ in range(TRIES):
         file = random.choice(files)
-        if _damaged(file, sibling / file.relative_to(run), kind, random):
+        if damaged(file, sibling / file.relative_to(run), kind, random):
             return str(file.relative_to(run)), kind
     if kind == "another model":
         shutil.rmtree(run / "model")
@@ -37,7 +37,7 @@ def damage(run: Path, sibling: Path, random: Random, number: int) -> tuple[str, 
     return "model/adapter_config.json", "added"
 
 
-def _damaged(file: Path, other: Path, kind: str, random: Random) -> bool:
+def damaged(file: Path, other: Path, kind: str, random: Random) -> bool:
     """Damage the file if that is possible, and say whether it was."""
     before = file.read_bytes()
     if kind in BYTES:

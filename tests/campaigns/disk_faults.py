@@ -9,13 +9,14 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from tests.campaigns import campaign, commands
 from tests.campaigns.campaign import CLEAN, SECONDS, Campaign, Outcome, Result, execute
-from tests.campaigns.commands import WRITERS
+from tests.campaigns.commands import WRITERS, Writer
 
 INJECTED = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
 STORAGES = ("nope://x", "sqlite:///no/such/folder/x.db", "sqlite:///reviews.csv", "postgresql://localhost:1/x", "x", "")
@@ -29,6 +30,9 @@ class DiskFaults(Campaign):
     """A command that writes, on a disk that fails."""
 
     name = "disk-faults"
+    writers: ClassVar[Mapping[str, Writer]] = WRITERS
+    rows: ClassVar[int] = commands.ROWS
+    """Rows of the tables that they write."""
     size = 114
     sample = 4
 
@@ -36,10 +40,14 @@ class DiskFaults(Campaign):
         self.shared = folder
         commands.prepare(folder)
 
+    def begin(self, disk: Path, writer: Writer) -> None:
+        """Copy onto the disk what a command starts from."""
+        commands.begin(self.shared, disk, writer)
+
     def attempt(self, number: int, folder: Path) -> Outcome:
         draw = self.random(number)
-        name = list(WRITERS)[number % len(WRITERS)]
-        writer, disk, scratch = WRITERS[name], folder / "disk", folder / "scratch"
+        name = list(self.writers)[number % len(self.writers)]
+        writer, disk, scratch = self.writers[name], folder / "disk", folder / "scratch"
         words, fault = writer.with_output(f"out{writer.suffix}"), draw.choice(FAULTS)
         if name == "sweep":  # trains in processes of its own, which take long to start
             fault = "storage"
@@ -47,7 +55,7 @@ class DiskFaults(Campaign):
             made.mkdir()
         is_small = fault == "space" and _mount(disk)
         try:
-            commands.begin(self.shared, disk, writer)
+            self.begin(disk, writer)
             (disk / "loop").symlink_to("loop")
             old = _tree(disk)
             before: Callable[[], None] | None = None
@@ -68,7 +76,8 @@ class DiskFaults(Campaign):
             seconds = 3 * SECONDS if name == "export-onnx" else SECONDS  # slow on a busy machine
             work = partial(_on_disk, disk, before)
             result = execute(*words, folder=folder, environment=environment, work=work, seconds=seconds)
-            return _judged(result, disk, scratch, old, f"{name}, {fault} {before and before.args}")  # type: ignore[attr-defined]
+            told = f"{name}, {fault} {before and before.args}"  # type: ignore[attr-defined]
+            return _judged(result, disk, scratch, old, told, self.rows)
         finally:
             if is_small:
                 subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -80,7 +89,7 @@ def _on_disk(disk: Path, before: Callable[[], None] | None, _: str, words: tuple
     campaign.command(str(disk), words)
 
 
-def _judged(result: Result, disk: Path, scratch: Path, old: dict[str, int], attempt: str) -> Outcome:
+def _judged(result: Result, disk: Path, scratch: Path, old: dict[str, int], attempt: str, rows: int) -> Outcome:
     outcome = result.outcome
     told = f"{attempt}: {outcome.detail or result.stderr[-1500:]}"
     if outcome.kind not in CLEAN:
@@ -95,14 +104,14 @@ def _judged(result: Result, disk: Path, scratch: Path, old: dict[str, int], atte
     lost = [path for path, size in old.items() if path not in new or (path[:3] != "run" and new[path] != size)]
     if lost:
         return Outcome("silent", f"{lost[:5]} are gone or changed: {told}")
-    problem = commands.damage(disk) or _half(disk, outcome.kind == "works")
+    problem = commands.damage(disk) or _half(disk, outcome.kind == "works", rows)
     return Outcome("silent", f"{problem}: {told}") if problem else outcome
 
 
-def _half(disk: Path, works: bool) -> str:
+def _half(disk: Path, works: bool, rows: int) -> str:
     """Return what is wrong with an output that is there."""
     for file in (disk / "out.csv", disk / "out.jsonl"):
-        if file.is_file() and len(commands.rows(file)) != commands.ROWS:
+        if file.is_file() and len(commands.rows(file)) != rows:
             return f"{file.name} has {len(commands.rows(file))} rows"
     manifest = disk / "out" / "manifest.json"
     if manifest.exists() and works and json.loads(manifest.read_text())["status"] != "finished":

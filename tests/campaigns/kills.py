@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from safetensors import safe_open
 
@@ -53,7 +54,7 @@ class Victim:
     requests: int = 0
 
 
-def _resume(command: str, pattern: str, needed: str) -> Callable[[Path], Words | None]:
+def resumption(command: str, pattern: str, needed: str) -> Callable[[Path], Words | None]:
     def words(folder: Path) -> Words | None:
         begun = next((path for path in sorted(folder.glob(pattern)) if (path / needed).exists()), None)
         return None if begun is None else (command, "--resume", str(begun.relative_to(folder)))
@@ -65,7 +66,7 @@ SETTINGS = ("max_steps=3", "save_strategy=steps", "save_steps=1", "save_total_li
 BETTER = ("eval_strategy=steps", "eval_steps=1", "metric_for_best_model=log_loss")
 """A better model replaces the one before."""
 RUN = ("--run-dir", "run")
-RESUMED = _resume("train", "run", "manifest.json")
+RESUMED = resumption("train", "run", "manifest.json")
 OLD = {"out.csv": "text,label\nold,old\n"}
 VICTIMS: dict[str, Victim] = {
     "train linear": Victim(("train", *CASES["linear"], *RUN), again=RESUMED),
@@ -75,7 +76,7 @@ VICTIMS: dict[str, Victim] = {
     ),
     "compare": Victim(
         ("compare", "classification.yaml", "--methods", "linear", "--seeds", "1,2", "output_dir=runs"),
-        again=_resume("compare", "runs/*", "plan.json"),
+        again=resumption("compare", "runs/*", "plan.json"),
     ),
     "sweep": Victim(("sweep", "classification.yaml", "method=linear", "linear.C=0.1,1", "--sweep-dir", "sweep")),
     "predict": Victim(("predict", "{linear}", "--data", "new.csv", "--output", "out.csv", "--overwrite"), before=OLD),
@@ -108,6 +109,7 @@ class Kills(Campaign):
     """One of the commands, killed ten times: before a write, while it runs, or asked to end."""
 
     name = "kills"
+    victims: ClassVar[Mapping[str, Victim]] = VICTIMS
     size = 10 * len(VICTIMS)
     sample = 2
 
@@ -125,8 +127,8 @@ class Kills(Campaign):
         self.stack.close()
 
     def attempt(self, number: int, folder: Path) -> Outcome:
-        name = list(VICTIMS)[number % len(VICTIMS)]
-        victim, way, random = VICTIMS[name], number // len(VICTIMS), self.random(number)
+        name = list(self.victims)[number % len(self.victims)]
+        victim, way, random = self.victims[name], number // len(self.victims), self.random(number)
         if name not in self.whole:
             whole = folder / "whole"
             whole.mkdir()
@@ -260,7 +262,7 @@ def _read(path: Path) -> Any:
         with safe_open(path, "numpy") as file:
             [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 - no mapping
     elif path.suffix == ".csv":
-        rows = list(csv.reader(content.decode().splitlines()))
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
         if len({len(row) for row in rows}) != 1:
             raise ValueError("ragged")
     elif path.suffix in (".md", ".yaml") and not content.endswith(b"\n"):

@@ -69,6 +69,20 @@ def test_the_percentile_interval_holds_its_value():
     assert intervals.percentile(0.01, resampled, 0.9) == pytest.approx((0.01, 0.95))
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_no_resample_defines_a_statistic_the_interval_is_the_value():
+    def measure(draws_BN):  # only where all three rows were drawn
+        of_draw = [4.5 if len(set(draw)) == 3 and np.all(draw[:-1] < draw[1:]) else np.nan for draw in draws_BN]
+        return {"rare": np.array(of_draw), "common": draws_BN.mean(axis=1)}
+
+    confidence = intervals.Confidence(resamples=5, seed=0)
+    assert np.isnan(intervals.bootstrap(measure, 3, 5, 0)["rare"]).all()
+    estimates = intervals.estimates(measure, 3, confidence, "bootstrap")
+    assert estimates["rare"] == intervals.Estimate(4.5, 4.5, 4.5, "bootstrap")
+    assert estimates["common"].low < 1 < estimates["common"].high
+    assert intervals.percentile(0.25, np.zeros(0), 0.95) == (0.25, 0.25)
+
+
 def test_bootstrap_p_is_never_zero_and_never_above_one():
     assert intervals.bootstrap_p(np.ones(1999)) == 2 / 2000
     assert intervals.bootstrap_p(-np.ones(1999)) == 2 / 2000

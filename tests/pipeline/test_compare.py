@@ -45,6 +45,9 @@ def test_the_settings_of_a_recipes_method_are_not_anothers(capsys: pytest.Captur
     assert lora.train.learning_rate == 2e-4  # the default with an adapter
     assert {plan.train.num_train_epochs for plan in plans.values()} == {7}  # how long all are trained
     assert "note: encoder is trained with its defaults of adapter.kind, adapter.r" in capsys.readouterr().err
+    alike = {"method": "generator", "adapter": {"kind": "none", "r": 4}, "train": {"learning_rate": 5e-5}}
+    assert planned(alike, ["encoder:full"])["encoder-full"].adapter.r == Recipe().adapter.r
+    assert "note: encoder is trained with its defaults of adapter.r: the recipe" in capsys.readouterr().err
     plans = planned(tuned, ["generator:qlora", "encoder:lora"], "adapter.r=8", "learning_rate=1e-3")
     assert {(plan.adapter.r, plan.train.learning_rate) for plan in plans.values()} == {(8, 1e-3)}
 

@@ -102,8 +102,11 @@ def percentile(value: float, resampled: Floats, confidence: float) -> tuple[floa
     """Percentile interval of the bootstrap (Efron 1979), widened where needed to hold `value` itself.
 
     Resampling biases some statistics (ECE upwards, macro F1 of rare classes downwards), so that on few rows the
-    plain percentiles can leave the measured value outside; the wider interval covers no less.
+    plain percentiles can leave the measured value outside; the wider interval covers no less. Where no resample defines
+    the statistic, which happens on a few rows, the interval is the value itself.
     """
+    if not len(resampled):
+        return value, value
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return min(float(low), value), max(float(high), value)
 
@@ -116,7 +119,8 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return every statistic of `measure` on the rows as they are, with its percentile interval over resampled rows.
 
-    NaN marks a resample in which a statistic is not defined; the interval leaves such resamples out.
+    NaN marks a resample in which a statistic is not defined; the interval leaves such resamples out, and is the value
+    itself where none is left.
     """
     resampled = bootstrap(measure, rows, confidence.resamples, confidence.seed)
     by_name = {}

@@ -17,7 +17,7 @@ from tunesmith.auditing.learning_curves import CurveMetric, LearningCurveAudit, 
 from tunesmith.console import meter, silence, warn
 from tunesmith.data import nested_subsets
 from tunesmith.data.nested_subsets import NestedOrder
-from tunesmith.errors import DataError, RecipeError, TrainingError
+from tunesmith.errors import DataError, RecipeError, RunError, TrainingError, summary
 from tunesmith.evaluation import intervals
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.pipeline import held_out, seeds as repeats
@@ -91,7 +91,7 @@ class CurvePlan:
 
 @dataclass(frozen=True, slots=True)
 class PartScores:
-    """learning_curve/METHOD/seed-S-rows-N.json: the score of one training."""
+    """learning_curve/METHOD/seed-S-rows-N.json, signed: the score of one training."""
 
     metric: str
     rows: int
@@ -191,17 +191,28 @@ def _scores(planned: CurvePlan, name: str, scorer: Scorer, folder: Run) -> dict[
     with meter(f"learning curve of {name}", len(wanted)) as show:
         for done, (size, seed) in enumerate(wanted, 1):
             file = f"seed-{seed}-rows-{size}.json"
-            if folder.has(file):
-                known[size, seed] = folder.load(file, PartScores)
-            else:
+            scores = _stored(folder, file)
+            if scores is None:
                 with silence() if has_trained else nullcontext():  # what the first says, all would
-                    known[size, seed] = scorer.score(planned.part(size, seed), folder)
+                    scores = scorer.score(planned.part(size, seed), folder)
                 has_trained |= size < planned.sizes[-1] or seed not in scorer.whole
-                folder.write(file, known[size, seed])
+                folder.write(file, scores, signed=True)
+            known[size, seed] = scores
             show(done)
     first = planned.seeds[0]
     sizes = [size for size in planned.sizes if (size, first) in known]
     return {size: [known.get((size, seed), known[size, first]) for seed in planned.seeds] for size in sizes}
+
+
+def _stored(folder: Run, file: str) -> PartScores | None:
+    """Return the scores that an earlier process wrote; None, with a warning, where they are damaged."""
+    if not folder.has(file):
+        return None
+    try:
+        return folder.load(file, PartScores, signed=True)
+    except RunError as error:
+        warn(f"{summary(error)}; this part of the learning curve is trained again")
+        return None
 
 
 def _level(name: str, parts: Mapping[int, Sequence[PartScores]]) -> MeasuredLevel:

@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from tunesmith import disk
 from tunesmith.auditing.label_errors import Gold, SuspectLabel
-from tunesmith.console import printable
-from tunesmith.data import cells, formats, spreadsheets
+from tunesmith.console import printable, warn
+from tunesmith.data import cells, files, formats, spreadsheets
 from tunesmith.data.cells import InvalidRow
-from tunesmith.data.rows import SHOWN, Row, listed
+from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed
 from tunesmith.errors import DataError
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -43,6 +44,13 @@ class ReviewDecision:
     """None where nothing was decided."""
     new_label: str
 
+    @property
+    def change(self) -> tuple[Action, str] | None:
+        """What becomes of the row; None where it stays as it is."""
+        if self.action is None or self.action == "keep":
+            return None
+        return self.action, self.new_label.strip() if self.action == "relabel" else ""
+
 
 def content_of(row: Example) -> str:
     """Return a hash of texts and label: by it and its id a row is recognised."""
@@ -60,11 +68,22 @@ def write(folder: Run, suspects: Sequence[SuspectLabel], contents: Mapping[str, 
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(names)
-    writer.writerows([[spreadsheets.escape(row[name]) for name in names] for row in rows])
-    folder.write(NAME, out.getvalue())
+    writer.writerows([[spreadsheets.escape(_cell(row[name])) for name in names] for row in rows])
+    _write(folder, NAME, out.getvalue())
     if jsonl:
         lines = (printable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-        folder.write("review.jsonl", "".join(lines))
+        _write(folder, "review.jsonl", "".join(lines))
+
+
+def _write(folder: Run, name: str, text: str) -> None:
+    """Write a review file, unless a resumed audit finds one that a person has edited meanwhile."""
+    path = folder.path / name
+    with disk.explained("read", path):
+        is_edited = path.exists() and path.read_bytes() != text.encode()
+    if is_edited:
+        warn(f"{path} has been edited and stays as it is; to have it written again, remove it and resume the audit")
+    else:
+        folder.write(name, text)
 
 
 def _columns(suspect: SuspectLabel, content: str) -> dict[str, str | float]:
@@ -103,17 +122,20 @@ def written(gold: Gold) -> str:
     return f"{gold:.10g}" if isinstance(gold, float) else gold
 
 
-def read(path: Path, known: Collection[str]) -> list[ReviewDecision]:
-    """Return the decisions in a review file, CSV or JSON Lines, also as a spreadsheet saved it.
+def read(path: Path, known: Collection[str]) -> tuple[list[ReviewDecision], str]:
+    """Return the decisions in a review file, CSV or JSON Lines, also as a spreadsheet saved it; and its SHA-256.
 
     known: ids of the data. Raises DataError, which names the lines, for a decision that is none and for a row with
     two of them.
     """
     if not path.is_file():
-        raise DataError(
-            f"no such file: {path}", expected="a review file of an audit", found="nothing", do="check --apply"
-        )
-    table = formats.table(path, path.name, "utf-8,cp1252", None)
+        found = "a folder" if path.is_dir() else "nothing"
+        do = "give the file review.csv in the folder of the audit"
+        raise DataError(f"{path} is not a file", expected="a review file of an audit", found=found, do=do)
+    with disk.explained("read", path):
+        content = path.read_bytes()
+    encodings = "utf-16" if content.startswith(files.UTF16) else "utf-8,cp1252"
+    table = formats.table(path, path.name, encodings, None)
     if missing := [name for name in REQUIRED if name not in table.columns]:
         found = f"the columns {listed(table.columns)}"
         do = "keep the columns of the review file that the audit wrote; others may go"
@@ -121,19 +143,19 @@ def read(path: Path, known: Collection[str]) -> list[ReviewDecision]:
     decisions: dict[str, ReviewDecision] = {}
     problems: list[str] = []
     for item in table.items:
-        if not isinstance(item, Row):
-            if not hasattr(item, "what"):
-                problems.append(f"{item.id}: {item.reason}")
+        if isinstance(item, RejectedRow):
+            problems.append(f"{item.id}: {item.reason}: {item.note}")
+        if not isinstance(item, Row) or all(cells.is_null(cell) for cell in item.values.values()):
             continue
         decision = _decision(item, known)
         if isinstance(decision, str):
             problems.append(decision)
         elif (earlier := decisions.get(decision.id)) is None:
             decisions[decision.id] = decision
-        elif (earlier.action, earlier.new_label) != (decision.action, decision.new_label):
-            problems.append(f"{item.id}: {decision.id} is decided twice, first in {earlier.where}")
+        elif earlier.change != decision.change:
+            problems.append(f"{item.id}: row {decision.id} is decided twice, first in {earlier.where}")
     refuse(path.name, problems)
-    return list(decisions.values())
+    return list(decisions.values()), hashlib.sha256(content).hexdigest()
 
 
 def refuse(name: str, problems: Sequence[str]) -> None:
@@ -151,14 +173,24 @@ def refuse(name: str, problems: Sequence[str]) -> None:
 
 def _decision(row: Row, known: Collection[str]) -> ReviewDecision | str:
     """Return the decision of a line, or what is wrong with it."""
-    values = {name: "" if cells.is_null(cell := row.values.get(name)) else str(cell) for name in REQUIRED}
-    name = values["id"] if values["id"] in known else spreadsheets.unescape(values["id"])
+    values = {name: _cell(row.values.get(name)) for name in REQUIRED}
+    if not values["id"]:
+        return f"{row.id}: no id, by which a row is recognised"
+    name = next((name for name in (values["id"], values["id"].strip()) if name in known), None)
+    name = spreadsheets.unescape(values["id"]) if name is None else name
     word = values["decision"].strip().casefold()
     action = next((action for action in ACTIONS if action == word), None)
     if word and action is None:
         close = get_close_matches(word, ACTIONS, n=1)
         return f"{row.id}: unknown decision {word[:40]!r}" + (f" (did you mean {close[0]}?)" if close else "")
     return ReviewDecision(row.id, name, values["content"].strip(), action, values["new_label"])
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a cell of CSV has it, also of JSON Lines, which has lists; without zero bytes, which CSV lacks."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if cells.is_null(value) else str(value).replace("\0", "\\u0000")
 
 
 def parse_labels(cell: str) -> tuple[str, ...]:

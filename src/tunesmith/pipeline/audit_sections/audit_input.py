@@ -41,8 +41,10 @@ class AuditPlan:
     """Whether to write the review file as JSON Lines too."""
     loss_outliers: bool = False
     """Whether to look for responses that the base model predicts oddly well or badly."""
+    recipe: str = ""
+    """SHA-256 of recipe.yaml."""
     fingerprint: str = ""
-    """Of the data."""
+    """Of the data; empty until it has been read."""
 
 
 class AuditOptions(TypedDict, total=False):

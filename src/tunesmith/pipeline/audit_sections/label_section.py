@@ -21,15 +21,17 @@ from tunesmith.auditing.label_errors import (
     Suggestion,
     SuspectLabel,
 )
-from tunesmith.console import say
+from tunesmith.console import say, silence
 from tunesmith.data import annotator_votes, personal_data
-from tunesmith.errors import TrainingError
+from tunesmith.errors import DataError, TrainingError, summary
 from tunesmith.evaluation.intervals import Confidence, Estimate
 from tunesmith.pipeline import cleaning_gain, out_of_fold, review_file
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.pipeline.confidence import confidence_of
+from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.out_of_fold import OutOfFold
 from tunesmith.pipeline.task_table import TASKS
+from tunesmith.recipe import Recipe
 from tunesmith.records import fields_of
 from tunesmith.tasks import classification, multilabel, regression
 from tunesmith.tasks.multilabel import MultiLabel
@@ -55,6 +57,15 @@ class _Judged:
     votes: tuple[Sequence[Votes | None], Sequence[Votes | None]]
 
 
+def check(recipe: Recipe, method: str) -> None:
+    """Raise RecipeError where a method, as `compare --methods` names it, cannot judge the labels of a recipe's task."""
+    if not TASKS[recipe.task].has_responses:
+        with silence():  # it is said when the method is trained
+            judge = methods.of_method(recipe, method)
+        methods.find(judge)
+        methods.check_probabilities(judge, "judge labels by predictions")
+
+
 def audit(data: AuditInput) -> LabelAudit | None:
     """Return which labels are suspect, and write the review file; None for a task without labels."""
     recipe, splits = data.recipe, data.splits
@@ -62,8 +73,8 @@ def audit(data: AuditInput) -> LabelAudit | None:
         return None
     try:
         predicted = out_of_fold.predict(data.trainer(data.plan.method))
-    except TrainingError as error:
-        return LabelAudit(findings=(label_findings.not_judged(str(error).split("\n")[0]),))
+    except (DataError, TrainingError) as error:  # too few rows, or nothing in them to learn from
+        return LabelAudit(findings=(label_findings.not_judged(summary(error)),))
     confidence = confidence_of(recipe)
     held_out = [*splits.validation, *splits.test]
     noted = (
@@ -73,6 +84,9 @@ def audit(data: AuditInput) -> LabelAudit | None:
     )
     votes = noted.votes if noted else (None,) * (len(splits.train) + len(held_out))
     train_rows = _beside(splits.train, predicted.train, predicted, ~predicted.unseen(splits.train))
+    if not train_rows.judged.any():
+        why = f"{predicted.method} learned no training row's label from other rows"
+        return LabelAudit(findings=(label_findings.not_judged(why),))
     held_rows = _beside(held_out, predicted.held_out, predicted)
     of_target = _verdicts(predicted, train_rows, held_rows)
     judged = _Judged(train_rows, held_rows, of_target, (votes[: len(splits.train)], votes[len(splits.train) :]))
@@ -160,8 +174,6 @@ def _estimates(
         return label_errors.share_of_label_sets(train, confidence), agreement, None
     right = train.probabilities.argmax(axis=1) == train.given
     agreement = Estimate.share(int(right.sum()), len(right), confidence.level)
-    if not train.judged.any():
-        return None, agreement, None
     return label_errors.share_of_labels(train, confidence), agreement, label_errors.unexplained(train, confidence)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import __version__, recipe as recipes, records, runs
+from tunesmith import __version__, disk, recipe as recipes, records, runs
 from tunesmith.console import printable, say, warn
 from tunesmith.data import cells, sources, spreadsheets
 from tunesmith.data.cells import InvalidRow
@@ -95,22 +95,22 @@ def apply_review(
         raise RecipeError(f"cannot write {output}", expected="a name that ends in .csv or .jsonl", do="change --output")
     recipe = _recipe(review, source, overrides)
     for path in (output, output.with_suffix(".provenance.json")):
-        new_data.check_output(path, source_name(recipe), overwrite=overwrite)
+        for read in (source_name(recipe), str(review)):
+            new_data.check_output(path, read, overwrite=overwrite)
     if TASKS[recipe.task].has_responses:
         raise RecipeError(f"cannot apply {review.name}: task {recipe.task} has no labels")
     splits = read_splits(recipe)
     examples = {row.id: row for rows in (splits.train, splits.validation, splits.test) for row in rows}
-    decisions = review_file.read(review, examples.keys())
+    decisions, review_sha256 = review_file.read(review, examples.keys())
     _check_unchanged(decisions, examples, review.name)
     changes = _changes(decisions, examples, splits, review.name)
     rows, columns, split_column = _cleaned(recipe, examples, changes)
-    runs.write_whole(output, _written(rows, columns, output.suffix).encode(errors="backslashreplace"))
     counts: Counter[str] = Counter(decision.action or "undecided" for decision in decisions)
     provenance = Provenance(
         source=source_name(recipe),
         fingerprint=splits.fingerprints["data"],
         review=str(review),
-        review_sha256=hashlib.sha256(review.read_bytes()).hexdigest(),
+        review_sha256=review_sha256,
         audit=str(review.absolute().parent),
         tunesmith=__version__,
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -119,12 +119,24 @@ def apply_review(
         rows=tuple(changes.values()),
     )
     cleaned = CleanedData(output, provenance)
-    runs.write_whole(cleaned.provenance_path, (records.encode(provenance, "write it") + "\n").encode())
+    _write(cleaned, _written(rows, columns, output.suffix).encode(errors="backslashreplace"))
     done = ", ".join(f"{counts[name]:,} {name}" for name in (*review_file.ACTIONS, "undecided"))
     say(f"{output}: {counted(len(rows), 'row')} ({done})")
     if split_column:
         say(f"{output}: the source has several files; read it with split.column={split_column}")
     return cleaned
+
+
+def _write(cleaned: CleanedData, content: bytes) -> None:
+    """Write the data and its provenance, or where the disk does not take both, neither."""
+    path = cleaned.provenance_path
+    with disk.explained("write", path), disk.scratch(path, Path.touch) as scratch:
+        with scratch.open("wb") as file:
+            file.write((records.encode(cleaned.provenance, f"write {path}") + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        runs.write_whole(cleaned.path, content)
+        scratch.replace(path)
 
 
 def _recipe(review: Path, source: object, overrides: Sequence[str]) -> Recipe:

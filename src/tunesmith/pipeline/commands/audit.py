@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from tunesmith import recipe as recipes, runs
+from tunesmith import disk, integrity, recipe as recipes, runs
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.console import say
 from tunesmith.data import summary
 from tunesmith.errors import RecipeError, RunError, TunesmithError
+from tunesmith.integrity import PLAN
 from tunesmith.pipeline import in_memory
 from tunesmith.pipeline.audit_sections import (
     active_labelling_section,
@@ -22,6 +25,7 @@ from tunesmith.pipeline.audit_sections import (
     paraphrase_section,
     text_section,
 )
+from tunesmith.pipeline.audit_sections.active_labelling_section import Pool
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditOptions, AuditPlan, CurveSettings
 from tunesmith.pipeline.commands.train import short_name, source_name
 from tunesmith.pipeline.curve_training import CurvePlan
@@ -29,7 +33,8 @@ from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
 from tunesmith.reporting import audit_report
 from tunesmith.reporting.audit_schema import Audit, AuditReport
-from tunesmith.runs import Run
+from tunesmith.runs import RECIPE, Run
+from tunesmith.types import Splits
 
 SECTIONS = {
     "duplicates": duplicate_section.audit,
@@ -39,7 +44,20 @@ SECTIONS = {
     "conversations": conversation_section.audit,
 }
 """The parts of every audit."""
-PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What an audit reads before it begins."""
+
+    splits: Splits
+    curve: CurvePlan | None = None
+    pool: Pool | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return self.splits.fingerprints["data"]
 
 
 def audit(
@@ -66,16 +84,13 @@ def audit(
     if resume is not None:
         if source is not None or overrides or output or options:
             raise RecipeError("a resumed audit keeps its source and settings", do="leave all but --resume out")
-        folder = Run(Path(resume))
-        if not (folder.path / PLAN).is_file():
-            raise RunError(f"{resume} is not the folder of an audit", expected=f"a folder with {PLAN}")
-        return _audit(folder.recipe, folder.load(PLAN, AuditPlan), folder)
+        return _resumed(Run(Path(resume)))
     if isinstance(source, (str, Path)) and runs.is_run(source):
         source = runs.find(source).recipe
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     if "on_bad_rows" not in recipe.data.model_fields_set:  # rows that training would refuse are a finding
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"on_bad_rows": "drop"})})
-    return _audit(recipe, _planned(options), None, output)
+    return _begun(recipe, _planned(options), output)
 
 
 def _planned(options: AuditOptions) -> AuditPlan:
@@ -89,33 +104,114 @@ def _planned(options: AuditOptions) -> AuditPlan:
     return AuditPlan(**given)  # type: ignore[arg-type]
 
 
-def _audit(recipe: Recipe, plan: AuditPlan, folder: Run | None, output: str | Path | None = None) -> Audit:
+def _begun(recipe: Recipe, plan: AuditPlan, output: str | Path | None) -> Audit:
+    """Audit into a new folder. One that is given is taken before the data is read, which may last."""
+    text = recipes.dump(recipe)
+    plan = replace(plan, recipe=hashlib.sha256(text.encode()).hexdigest())
+    with ExitStack() as held:
+        if output:
+            folder, inputs = _taken(Path(output), recipe, plan, held)
+        else:
+            inputs = _read(recipe, plan)  # what cannot be audited leaves no folder behind
+            folder = runs.create(recipe.output_dir, "audit", short_name(recipe))
+            folder.write(RECIPE, text)
+            held.enter_context(_alone(folder))
+        plan = replace(plan, fingerprint=inputs.fingerprint)
+        folder.write(PLAN, plan, signed=True)
+        return _audit(recipe, plan, folder, inputs)
+
+
+def _taken(output: Path, recipe: Recipe, plan: AuditPlan, held: ExitStack) -> tuple[Run, _Inputs]:
+    """Take a folder, new or empty, for this process alone, and read the data. Where that fails, it is as it was.
+
+    held: keeps the folder for as long as the audit lasts.
+    """
+    is_new = not output.exists()
+
+    def claim(run: Run) -> None:
+        if (run.path / RECIPE).exists():
+            raise RunError(f"{output} is not empty", found=RECIPE, do="give another --output")
+        with _withdrawn(run.path, is_new):
+            run.write(RECIPE, recipes.dump(recipe))
+            run.write(PLAN, plan, signed=True)
+        held.enter_context(_alone(run))
+
+    if (output / PLAN).is_file():
+        do = f"finish it (tunesmith audit --resume {output}), or give another --output"
+        raise RunError(f"{output} is not empty", found="an audit", do=do)
+    folder = runs.use(output, claim, option="--output")
+    with _withdrawn(folder.path, is_new):
+        return folder, _read(recipe, plan)
+
+
+@contextmanager
+def _withdrawn(folder: Path, is_new: bool) -> Iterator[None]:
+    """Where the following fails, leave a folder as it was before it was taken."""
+    try:
+        yield
+    except BaseException:
+        for name in (PLAN, RECIPE):
+            (folder / name).unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _alone(folder: Run) -> Iterator[None]:
+    """Keep other audits out of a folder for as long as this one lasts, or until it is killed."""
+    with disk.reserved(folder.path / RECIPE) as is_free:
+        if not is_free:
+            do = "wait until it has ended, or give another --output"
+            raise RunError(f"another audit is running in {folder.path}", do=do)
+        yield
+
+
+def _resumed(folder: Run) -> Audit:
+    """Finish the audit in a folder."""
+    if not (folder.path / PLAN).is_file():
+        raise RunError(f"{folder.path} is not the folder of an audit", expected=f"a folder with {PLAN}")
+    plan = folder.load(PLAN, AuditPlan, signed=True)
+    if integrity.enabled() and (how := integrity.difference(folder.path / RECIPE, plan.recipe)):
+        raise integrity.damaged(folder.path, f"{RECIPE} {how}")
+    with _alone(folder):
+        inputs = _read(folder.recipe, plan)
+        plan = replace(plan, fingerprint=inputs.fingerprint)
+        folder.write(PLAN, plan, signed=True)
+        return _audit(folder.recipe, plan, folder, inputs)
+
+
+def _read(recipe: Recipe, plan: AuditPlan) -> _Inputs:
+    """Read the data, and check all that is asked of it."""
+    label_section.check(recipe, plan.method)
     splits = read_splits(recipes.load(recipe, ["split.leaks=report"]) if recipe.split.leaks == "error" else recipe)
-    fingerprint = splits.fingerprints["data"]
-    if plan.fingerprint not in ("", fingerprint):
+    inputs = _Inputs(splits)
+    if plan.fingerprint not in ("", inputs.fingerprint):
         raise RunError(
             "the data has changed since the audit began",
             expected=f"fingerprint {plan.fingerprint[:12]}",
-            found=fingerprint[:12],
+            found=inputs.fingerprint[:12],
             do="restore the data, or start a new audit",
         )
-    planned = learning_curve_section.plan(recipe, splits, plan.learning_curve) if plan.learning_curve else None
-    pool = None
+    if plan.learning_curve:
+        inputs = replace(inputs, curve=learning_curve_section.plan(recipe, splits, plan.learning_curve))
     if plan.unlabelled:
         pool = active_labelling_section.read(recipe, splits, plan.method, plan.unlabelled, plan.next_rows)
-    if folder is None:
-        words = ("audit", short_name(recipe))
-        folder = runs.use(output, option="--output") if output else runs.create(recipe.output_dir, *words)
-        folder.write(runs.RECIPE, recipes.dump(recipe))
-        folder.write(PLAN, replace(plan, fingerprint=fingerprint))
-    data = AuditInput(recipe, splits, folder, plan)
+        inputs = replace(inputs, pool=pool)
+    return inputs
+
+
+def _audit(recipe: Recipe, plan: AuditPlan, folder: Run, inputs: _Inputs) -> Audit:
+    """Audit what was read, and write the report."""
+    data = AuditInput(recipe, inputs.splits, folder, plan)
     parts = {name: part(data) for name, part in SECTIONS.items()}
     report = AuditReport(
         title=runs.data_name(source_name(recipe)),
         task=recipe.task,
-        data=summary.summarize(splits, source_name(recipe)),
-        learning_curve=_learning_curve(data, planned) if planned else None,
-        active_labelling=active_labelling_section.audit(data, pool) if pool else None,
+        data=summary.summarize(inputs.splits, source_name(recipe)),
+        learning_curve=_learning_curve(data, inputs.curve) if inputs.curve else None,
+        active_labelling=active_labelling_section.audit(data, inputs.pool) if inputs.pool else None,
         **parts,  # type: ignore[arg-type]
     )
     folder.write("audit.json", report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def train(
     path = ""
     if processes.is_main():
         words = filter(None, (recipe.method, method.model(recipe), short_name(recipe)))
-        run = runs.use(run_dir, _manifest(recipe, splits)) if run_dir else runs.create(recipe.output_dir, *words)
+        run = runs.use(run_dir, _claim(recipe, splits)) if run_dir else runs.create(recipe.output_dir, *words)
         run.write("recipe.yaml", recipes.dump(recipe))
         if parent:
             run.record_decision("parent", str(parent.path))
@@ -126,6 +126,11 @@ def _manifest(recipe: Recipe, splits: Splits, parent: str | None = None) -> Mani
         status="running",
         process=ProcessIdentity.current(),
     )
+
+
+def _claim(recipe: Recipe, splits: Splits) -> Callable[[Run], None]:
+    """Return what writes the manifest of a run that begins in this process."""
+    return lambda run: run.save_manifest(_manifest(recipe, splits))
 
 
 @contextmanager

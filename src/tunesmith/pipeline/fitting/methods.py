@@ -298,13 +298,18 @@ def variants(method: str) -> dict[str, str]:
 
 
 def defaults_for(variant: Sequence[str], recipe: Recipe) -> list[str]:
-    """Return a method's defaults for what a recipe sets for another method, the one that it names."""
+    """Return a method's defaults for what a recipe sets otherwise for another method, the one that it names."""
     defaults = recipes.load({}, [f"task={recipe.task}", *variant])
     if "method" not in recipe.model_fields_set or find(defaults) is find(recipe):
         return []
     own = {"adapter": recipe.adapter.model_fields_set, "train": recipe.train.model_fields_set & set(OWN)}
-    content = defaults.model_dump(mode="json")
-    words = {f"{section}.{name}": content[section][name] for section in own for name in sorted(own[section])}
+    content, given = defaults.model_dump(mode="json"), recipe.model_dump(mode="json")
+    words = {
+        f"{section}.{name}": content[section][name]
+        for section in own
+        for name in sorted(own[section])
+        if content[section][name] != given[section][name]
+    }
     if words:
         note = f"note: {defaults.method} is trained with its defaults of {', '.join(words)}"
         say(f"{note}: the recipe sets them for {recipe.method}")
