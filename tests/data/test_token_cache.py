@@ -62,9 +62,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     fill = token_cache._fill
 
-    def counted(folder: Path, examples: ExampleTable, encode: Any) -> None:
+    def counted(folder: Path, examples: ExampleTable, *rest: Any) -> None:
         counts.append(len(examples))
-        fill(folder, examples, encode)
+        fill(folder, examples, *rest)
 
     monkeypatch.setattr(token_cache, "_fill", counted)
     return counts
@@ -115,17 +115,6 @@ def test_a_damaged_entry_is_made_anew(tokenizer: Any, made: list[int], tmp_path:
     (entry / token_cache.TOKENS).write_bytes(content[:-4])
     assert list(tokenized(examples, tokenizer)[0]) == expected
     assert len(made) == 2
-
-
-def test_several_processes_give_the_same(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = list(tokenized(rows(), tokenizer)[0])
-    monkeypatch.setattr(token_cache, "PARALLEL", 1)
-    monkeypatch.setattr(token_cache.os, "sched_getaffinity", lambda pid: {0, 1})
-    key: list[object] = ["other"]
-    table, _ = token_cache.tokenized(
-        rows(), partial(encode.encode, tokenizer=tokenizer, max_length=12, target=LABELS), key
-    )
-    assert list(table) == expected
 
 
 def test_rows_of_causal_models_and_no_rows(made: list[int]) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import tunesmith
-from tunesmith import assets, integrity, records, runs
+from tunesmith import assets, hardware, integrity, records, runs
 from tunesmith.console import say, warn
 from tunesmith.data import example_table
 from tunesmith.data.example_table import ExampleTable
@@ -59,7 +58,7 @@ def key(data: Data, split: Split, more: Sequence[object]) -> str | None:
         return None
     content = [(str(file), integrity.digest(file)) for file in files]
     settings = [section.model_dump(mode="json") for section in (data, split)]
-    parts = [FORMAT, tunesmith.__version__, content, settings, [*more]]
+    parts = [FORMAT, hardware.versions(("tunesmith",)), content, settings, [*more]]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 

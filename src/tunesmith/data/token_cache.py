@@ -1,28 +1,21 @@
-"""Tokenized rows of large data in the user's cache: made once, by several processes, and mapped into memory.
+"""Tokenized rows of large data in the user's cache: made once, and mapped into memory.
 
 The key is a hash of the rows and of all that their tokens depend on: the tokenizer, the template, the length. Rows are
-handed over in blocks, so that memory does not grow with their number.
+handed over in blocks, so that memory does not grow with their number; tokenizers spread a block over all cores.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import pickle
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-import tunesmith
-from tunesmith import assets, integrity, runs
+from tunesmith import assets, hardware, integrity, runs
 from tunesmith.console import say, track
 from tunesmith.data import rows as data_rows
 from tunesmith.data.encode import Encoded, EncodedText, Ending
@@ -30,10 +23,8 @@ from tunesmith.data.example_table import ExampleTable
 from tunesmith.types import DataNote, Example
 
 FORMAT = 1
-BLOCK = 8192
+BLOCK = 16_384
 """Rows that are tokenized at once."""
-PARALLEL = 100_000
-"""Rows from which several processes tokenize: each takes some seconds to start."""
 RowT = TypeVar("RowT", Encoded, EncodedText)
 Encode = Callable[[Sequence[Example]], tuple[Sequence[RowT], list[DataNote]]]
 """Tokenizes some rows; what it gives for a row must not depend on the others."""
@@ -43,7 +34,11 @@ META = "rows.json"
 
 
 def tokenized(
-    examples: Sequence[Example], encode: Encode[RowT], key: Sequence[object], *, keep: bool = True
+    examples: Sequence[Example],
+    encode: Encode[RowT],
+    key: Sequence[object],
+    *,
+    keep: bool = True,
 ) -> tuple[Sequence[RowT], list[DataNote]]:
     """Return the tokenized rows of examples, and notes on what was cut or left out.
 
@@ -57,7 +52,7 @@ def tokenized(
         with tempfile.TemporaryDirectory(prefix="tunesmith-tokens-") as scratch:
             _fill(Path(scratch), examples, encode)
             return _opened(Path(scratch))  # what is mapped stays readable
-    parts = [FORMAT, tunesmith.__version__, examples.fingerprint(), *key]
+    parts = [FORMAT, hardware.versions(("tunesmith",)), examples.fingerprint(), *key]
     name = hashlib.sha256(json.dumps(parts, default=repr).encode()).hexdigest()[:32]
     entry = assets.user_cache() / "tokens" / name
     if not entry.exists() or integrity.damage(entry):
@@ -117,9 +112,9 @@ def _fill(folder: Path, examples: ExampleTable, encode: Encode[RowT]) -> None:
     notes: list[DataNote] = []
     names: list[str] = []
     bounds, starts = [0], [0]
-    blocks = [range(start, min(start + BLOCK, len(examples))) for start in range(0, len(examples), BLOCK)]
     with (folder / TOKENS).open("wb") as tokens, (folder / FACTS).open("wb") as facts:
-        for rows, changes in track(_encoded(examples, blocks, encode), "tokenize", total=len(blocks)):
+        for start in track(range(0, len(examples), BLOCK), "tokenize"):
+            rows, changes = encode(list(examples[start : start + BLOCK]))
             notes += changes
             for row in rows:
                 lists, rest = _parts(row)
@@ -133,43 +128,6 @@ def _fill(folder: Path, examples: ExampleTable, encode: Encode[RowT]) -> None:
     np.array(starts, dtype=np.int64).tofile(folder / STARTS)
     merged = [(note.what, note.count, note.where) for note in data_rows.merge(notes)]
     (folder / META).write_text(json.dumps({"names": names, "notes": merged}), encoding="utf-8")
-
-
-def _encoded(
-    examples: ExampleTable, blocks: Sequence[range], encode: Encode[RowT]
-) -> Iterator[tuple[Sequence[RowT], list[DataNote]]]:
-    """Yield the tokenized rows of each block, in order."""
-    workers = min(len(os.sched_getaffinity(0)), 8)
-    packed = _pickled(encode) if len(examples) >= PARALLEL and workers > 1 else None
-    if packed is None:
-        yield from (encode(list(examples.take(block))) for block in blocks)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[Future[Any]] = deque()
-        for block in blocks:
-            waiting.append(pool.submit(_work, packed, list(examples.take(block))))
-            if len(waiting) > 2 * workers:  # blocks that are done and not yet taken cost memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _pickled(encode: object) -> bytes | None:
-    try:
-        return pickle.dumps(encode)
-    except (pickle.PicklingError, AttributeError, TypeError):  # some tokenizers of strangers
-        return None
-
-
-@lru_cache(maxsize=1)
-def _unpickled(packed: bytes) -> Callable[[Sequence[Example]], Any]:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of this process, which is one of several
-    encode: Callable[[Sequence[Example]], Any] = pickle.loads(packed)  # noqa: S301 - of the parent process
-    return encode
-
-
-def _work(packed: bytes, examples: Sequence[Example]) -> Any:
-    return _unpickled(packed)(examples)
 
 
 def _parts(row: Encoded | EncodedText) -> tuple[dict[str, list[int]], list[Any]]:

@@ -187,7 +187,7 @@ def _decision(row: Row, known: Collection[str]) -> ReviewDecision | str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as a cell of CSV has it, also of JSON Lines, which has lists; without zero bytes, which CSV lacks."""
+    """Return a value as a cell of CSV has it, also one of JSON Lines, which has lists; without zero bytes."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return "" if cells.is_null(value) else str(value).replace("\0", "\\u0000")
