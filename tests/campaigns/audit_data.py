@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ class AuditData:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no row lacks a text or a label."""
-        return all(str(row["text"]).strip() and row["label"] not in ("", None, []) for row in self.rows)
+        """Whether every row has a text, and a label that another row has too."""
+        counts = Counter(str(row["label"]) for row in self.rows)
+        return all(str(row["text"]).strip() and row["label"] not in ("", None, []) for row in self.rows) and (
+            "task=regression" in self.words or min(counts.values()) > 1
+        )
 
 
 def plain(random: Random, rows: int) -> list[Row]:

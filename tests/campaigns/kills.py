@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -261,7 +262,7 @@ def _read(path: Path) -> Any:
         with safe_open(path, "numpy") as file:
             [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 - no mapping
     elif path.suffix == ".csv":
-        rows = list(csv.reader(content.decode().splitlines()))
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
         if len({len(row) for row in rows}) != 1:
             raise ValueError("ragged")
     elif path.suffix in (".md", ".yaml") and not content.endswith(b"\n"):

@@ -173,6 +173,22 @@ def test_a_spreadsheet_is_refused_by_its_name_and_a_folder_too(source: Path, row
         tunesmith.apply_review("folder.csv", str(source), output="cleaned.csv")
 
 
+def test_texts_with_zero_bytes_do_not_make_a_review_that_cannot_be_read(source: Path) -> None:
+    topics = {"sport": LABELS[0], "tech": LABELS[1]}
+    rows = [
+        {"text": text.replace(" ", "\0", 1), "label": topics[label if n % 9 else "sport"]}
+        for n, (text, label) in enumerate(tiny.texts(60, labels=tuple(topics)))
+    ]
+    Path("zeros.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tunesmith.audit("zeros.jsonl", ["linear.min_df=1", "bootstrap_samples=100"], method="linear", output="audit")
+    with Path("audit/review.csv").open(encoding="utf-8", newline="") as file:
+        review = list(csv.DictReader(file))
+    assert review
+    assert all("\\u0000" in row["text"] for row in review)
+    cleaned = tunesmith.apply_review("audit/review.csv", output="cleaned.jsonl")
+    assert [json.loads(line) for line in cleaned.path.read_text().splitlines()] == rows
+
+
 def test_the_review_is_not_overwritten(source: Path, rows: Rows) -> None:
     Path("review.csv").write_text(table(rows))
     with pytest.raises(RecipeError, match="it is the input"):

@@ -68,7 +68,7 @@ def write(folder: Run, suspects: Sequence[SuspectLabel], contents: Mapping[str, 
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(names)
-    writer.writerows([[spreadsheets.escape(row[name]) for name in names] for row in rows])
+    writer.writerows([[spreadsheets.escape(_cell(row[name])) for name in names] for row in rows])
     _write(folder, NAME, out.getvalue())
     if jsonl:
         lines = (printable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
@@ -187,10 +187,10 @@ def _decision(row: Row, known: Collection[str]) -> ReviewDecision | str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as a cell of CSV has it, also of JSON Lines, which has lists."""
+    """Return a value as a cell of CSV has it, which has no lists and no zero bytes."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
-    return "" if cells.is_null(value) else str(value)
+    return "" if cells.is_null(value) else str(value).replace("\0", "\\u0000")
 
 
 def parse_labels(cell: str) -> tuple[str, ...]:
