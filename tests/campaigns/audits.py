@@ -37,10 +37,11 @@ class Audits(Campaign):
 
     name = "audits"
     size = 140
-    sample = 6
+    sample = 4
 
     def sampled(self) -> list[int]:
-        return [0, 3, *range(6, 10)]  # one of each kind
+        """Return one attempt of each kind that takes little time."""
+        return [0, 3, 6, 9]
 
     def prepare(self, folder: Path) -> None:
         rows = audit_data.plain(Random(0), _Disks.rows)
