@@ -44,6 +44,7 @@ class Audits(Campaign):
         return [0, 3, 6, 9]
 
     def prepare(self, folder: Path) -> None:
+        csv.field_size_limit(2**31 - 1)  # for the reading of very long texts
         rows = audit_data.plain(Random(0), _Disks.rows)
         conftest.write_csv(folder / "rows.csv", [(row["text"], row["label"]) for row in rows])
         conftest.write_csv(folder / "pool.csv", [(f"{row['text']} again", "") for row in rows[:20]])
