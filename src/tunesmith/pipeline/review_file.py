@@ -145,7 +145,7 @@ def read(path: Path, known: Collection[str]) -> tuple[list[ReviewDecision], str]
     for item in table.items:
         if isinstance(item, RejectedRow):
             problems.append(f"{item.id}: {item.reason}: {item.note}")
-        if not isinstance(item, Row) or all(cells.is_null(cell) for cell in item.values.values()):
+        if not isinstance(item, Row) or all(cells.is_null(item.values.get(name)) for name in REQUIRED):
             continue
         decision = _decision(item, known)
         if isinstance(decision, str):
