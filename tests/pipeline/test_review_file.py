@@ -85,6 +85,7 @@ SAVED: dict[str, Callable[[Rows], bytes]] = {
     "other columns in another order": lambda rows: table([row | {"notes": "?"} for row in rows], ANY_ORDER).encode(),
     "columns without a name": lambda rows: table(rows).replace("\r\n", ",,\r\n").encode(),
     "empty rows": lambda rows: (table(rows) + ",,,,,,\r\n \r\n" * 3).encode(),
+    "a row with a remark": lambda rows: (table(rows) + ",,,well done,,,\r\n").encode(),
     "a row less": lambda rows: table(rows[:3]).encode(),
     "a row twice": lambda rows: table([*rows, rows[0]]).encode(),
     "a kept row twice, with another suggestion": lambda rows: table([*rows, rows[2] | {"new_label": "?"}]).encode(),

@@ -145,7 +145,7 @@ def read(path: Path, known: Collection[str]) -> tuple[list[ReviewDecision], str]
     for item in table.items:
         if isinstance(item, RejectedRow):
             problems.append(f"{item.id}: {item.reason}: {item.note}")
-        if not isinstance(item, Row) or all(cells.is_null(cell) for cell in item.values.values()):
+        if not isinstance(item, Row) or all(cells.is_null(item.values.get(name)) for name in REQUIRED):
             continue
         decision = _decision(item, known)
         if isinstance(decision, str):
@@ -187,7 +187,7 @@ def _decision(row: Row, known: Collection[str]) -> ReviewDecision | str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as a cell of CSV has it, also one of JSON Lines, which has lists; without zero bytes."""
+    """Return a value as a cell of CSV has it, which has no lists and no zero bytes."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return "" if cells.is_null(value) else str(value).replace("\0", "\\u0000")
