@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from tunesmith.data import formats
-from tunesmith.data.files import File, decode, load
+from tunesmith.data.files import File, decode, without_compression
 from tunesmith.data.rows import Item, Row, Table, listed, note, split_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
@@ -58,7 +58,7 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
     stems = {}  # `train` for `train.csv.gz`, and for a folder of that name
     for entry in entries:
         suffix = None if entry.is_dir() else formats.format_of(entry)
-        stems[entry] = entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
+        stems[entry] = entry.name if suffix is None else without_compression(entry.name).removesuffix(suffix)
     for split_name, accepted in names.items():
         matches = [entry for entry, stem in stems.items() if stem in accepted]
         if len(matches) > 1:
@@ -105,6 +105,6 @@ def _ignored(folder: Path, classes: list[Path], root: Path) -> Iterator[Item]:
 def _texts(folder: Path, root: Path, encodings: str) -> Iterator[Item]:
     for path in sorted(filter(_is_text, _entries(folder))):
         name = path.relative_to(root).as_posix()
-        text = decode(File(name, load(path, name), encodings))
+        text = decode(File(path, name, encodings))
         yield from (replace(note, where=(name,)) for note in text.notes)
         yield Row(name, {"text": text.decoded(), "label": folder.name})

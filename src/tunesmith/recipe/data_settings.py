@@ -20,8 +20,8 @@ class Data(Section):
     """Where the rows come from and what their columns mean."""
 
     path: str | None = None
-    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz) or its http(s) address, a folder, a hub id, or a
-    `pypi:` asset. What an address gives is kept in the cache."""
+    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz, .bz2, .xz, .zst) or its http(s) address, a folder,
+    a hub id, or a `pypi:` asset. What an address gives is kept in the cache."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
     """SHA-256 of the file in `path`; another file is refused."""
     train: str | None = None
