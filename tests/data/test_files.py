@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -16,17 +14,12 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.written_files import COMPRESS
 from tunesmith.data import files, formats
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError
 
 ROWS = [{"text": f"text {number}, and\nmore", "label": "ab"[number % 2]} for number in range(50)]
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": lambda content: pyarrow.compress(content, codec="zstd", asbytes=True),
-}
 
 
 def write(path: Path, content: bytes) -> Path:

@@ -1,4 +1,4 @@
-"""Tables from files: csv, tsv, json, jsonl, parquet. A format is one function and one row in `FORMATS`."""
+"""Tables from files: csv, tsv, json, jsonl, parquet, xlsx. A format is one function and one row in `FORMATS`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.data.delimited import read_csv, read_tsv
 from tunesmith.data.files import COMPRESSIONS, PIECE, File, Text, check_expansion, decode, without_compression
 from tunesmith.data.rows import Item, RejectedRow, Row, Table, listed, no_rows, refuse_repeated
+from tunesmith.data.workbooks import read_xlsx, split_sheet
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
@@ -32,15 +33,16 @@ def table(path: Path, name: str, encodings: str, wanted: Iterable[str] | None, d
             f"{name}: unknown file format",
             found=f"the name {path.name}",
             expected=f"{listed(FORMATS)}, each also with {listed(COMPRESSIONS)}",
-            do="convert the file (unpack archives, save spreadsheets as CSV), or rename it if the name misleads",
+            do="convert the file (unpack archives, save other spreadsheets as CSV), or rename it if the name misleads",
         )
     columns = None if wanted is None else frozenset(wanted)
-    return FORMATS[suffix](File(path, name, encodings, columns, delimiter))
+    path, sheet = split_sheet(path)
+    return FORMATS[suffix](File(path, name, encodings, columns, delimiter, sheet))
 
 
 def format_of(path: Path) -> str | None:
     """Return `.csv` for `reviews.csv.gz`; None for a format that cannot be read."""
-    name = without_compression(path.name)
+    name = without_compression(split_sheet(path)[0].name)
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
 
 
@@ -203,4 +205,11 @@ def _broken_parquet(name: str, error: Exception) -> DataError:
     return DataError(f"{name}: broken Parquet file", expected="Parquet", found=found, do="fetch or write it again")
 
 
-FORMATS = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json, ".parquet": read_parquet}
+FORMATS = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".xlsx": read_xlsx,
+}
