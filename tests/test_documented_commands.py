@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -9,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +134,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, content in tables.items():
         Dataset.from_list(content).to_csv(str(place / f"{name}.csv"), index=False)
+    (place / "data").mkdir()
+    with contextlib.closing(sqlite3.connect(place / "shop.db")) as database, database:
+        for number, name in enumerate(("reviews", "exam")):
+            part = table[number * 65 : number * 65 + 65]
+            Dataset.from_list(part).to_parquet(str(place / f"data/{number}.parquet"))
+            database.execute(f"CREATE TABLE {name} (id INTEGER, text TEXT, label TEXT)")
+            cells = [(number, row["text"], row["label"]) for number, row in enumerate(part)]
+            database.executemany(f"INSERT INTO {name} VALUES (?, ?, ?)", cells)
     Dataset.from_list([{"text": text, "label": f"{label}|any"} for text, label in rows]).to_csv(
         str(place / "tagged.csv")
     )

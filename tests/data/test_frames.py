@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas
 import polars
+import pyarrow
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -19,6 +20,7 @@ from tests import tiny
 from tunesmith import TextClassifier
 from tunesmith.data import frames
 from tunesmith.errors import DataError
+from tunesmith.runs import Run
 
 ROWS = [{"text": text, "label": label} for text, label in tiny.texts(60)]
 COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
@@ -32,6 +34,9 @@ TABLES: dict[str, Callable[[], Any]] = {
     "polars": lambda: polars.DataFrame(ROWS),
     "lazy": lambda: polars.DataFrame(ROWS).lazy(),
     "datasets": lambda: Dataset.from_list(ROWS),
+    "arrow": lambda: pyarrow.Table.from_pylist(ROWS),
+    "batch": lambda: pyarrow.RecordBatch.from_pylist(ROWS),
+    "streamed": lambda: Dataset.from_list(ROWS).to_iterable_dataset(),
     "labels": lambda: Dataset.from_dict(
         {**COLUMNS, "label": [LABELS.index(row["label"]) for row in ROWS]}, features=FEATURES
     ),
@@ -83,17 +88,47 @@ def test_cells_that_json_does_not_have(tmp_path: Path) -> None:
     assert frames.store(frames.rows(table) or [], tmp_path / "new") == path  # named by its content
 
 
-@pytest.mark.parametrize("kind", TABLES)
-def test_a_run_on_a_table_is_the_run_on_its_rows(kind: str, tmp_path: Path) -> None:
-    """The table stays beside the runs, so that the run can be resumed and its data read again."""
-    run = tunesmith.train(TABLES[kind](), LINEAR, run_dir=tmp_path / "run")
-    file = tmp_path / "rows.json"
-    file.write_text(json.dumps(ROWS))
-    assert run.manifest.data.fingerprint == tunesmith.train(str(file), LINEAR).manifest.data.fingerprint
+FUNCTIONS: dict[str, Callable[[Any, Run], Any]] = {
+    "train": lambda table, run: tunesmith.train(table, LINEAR).manifest.data.fingerprint,
+    "train on a part": lambda table, run: (
+        tunesmith.train({"data": {"train": table, "test": ROWS[:9]}}, LINEAR).manifest.data.fingerprint
+    ),
+    "check": lambda table, run: tunesmith.check(table, LINEAR).fingerprint,
+    "compare": lambda table, run: (
+        Run(tunesmith.compare(table, LINEAR, methods=["linear"]).path / "linear").manifest.data.fingerprint
+    ),
+    "audit": lambda table, run: tunesmith.audit(table, LINEAR, method="linear").report.data.fingerprint,
+    "predict a source": lambda table, run: tunesmith.predict(run, source=table),
+    "predict": lambda table, run: tunesmith.predict(run, table),
+    "explain": lambda table, run: [row.text for row in tunesmith.explain(run, source=table)],
+    "evaluate": lambda table, run: tunesmith.evaluate(run, data=table).rows,
+    "pseudo_label": lambda table, run: tunesmith.pseudo_label(run.path, source=table, threshold=0).report.rows,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tunesmith.train(ROWS, LINEAR, run_dir=tmp_path_factory.mktemp("frames") / "run")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_takes_every_table(name: str, run: Run, tmp_path: Path) -> None:
+    """And gives what it gives for the rows in a file."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ROWS))
+    function = FUNCTIONS[name]
+    expected = function(ROWS if name == "predict" else str(path), run)
+    kinds = ("pandas", "arrow", "streamed") if name == "compare" else TABLES  # which starts a process for each
+    for kind in kinds:
+        result = function(TABLES[kind](), run)
+        if name == "predict a source":  # whose ids are those of the file
+            result, expected = ([{**row, "id": ""} for row in rows] for rows in (result, expected))
+        assert result == expected, kind
+
+
+def test_the_table_of_a_run_stays(run: Run) -> None:
+    """So that it can be resumed, and its data read again."""
     assert Path(str(run.recipe.data.path)).is_file()
-    predicted = tunesmith.predict(run, source=TABLES[kind]())
-    assert [(row["text"], row["label"]) for row in predicted] == [(row["text"], row["label"]) for row in ROWS]
-    assert tunesmith.evaluate(run, data=TABLES[kind]()).rows == 60
 
 
 def test_every_entry_point_takes_a_table(tmp_path: Path) -> None:

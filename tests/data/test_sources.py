@@ -478,7 +478,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("plain.csv.gz", GOOD, r"plain\.csv\.gz: broken gzip"),
     ("short.csv.gz", gzip.compress(GOOD.encode() * 50)[:-9], r"short\.csv\.gz: broken gzip"),
     ("text.parquet", GOOD, r"text\.parquet: broken Parquet"),
-    ("sheet.xlsx", b"PK\x03\x04", r"sheet\.xlsx: unknown file format(.|\n)*\.csv, \.tsv"),
+    ("sheet.xls", b"\xd0\xcf\x11\xe0", r"sheet\.xls: unknown file format(.|\n)*\.csv, \.tsv"),
     ("one.csv", "text,label\na,x\nb,x\n", r"single label(.|\n)*'x'"),
 ]
 

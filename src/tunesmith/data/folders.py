@@ -1,4 +1,4 @@
-"""Tables from folders: a folder a class, a folder a split, or a file a split."""
+"""Tables from folders: a folder a class, a folder a split, a file a split, or shards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from tunesmith.data import formats
-from tunesmith.data.files import File, decode, load
+from tunesmith.data import formats, shards
+from tunesmith.data.files import File, decode, without_compression
 from tunesmith.data.rows import Item, Row, Table, listed, note, split_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
@@ -19,22 +19,39 @@ UNLABELLED = "unsup"
 """aclImdb's folder of reviews without a label."""
 
 
-def tables(folder: Path, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
+def tables(
+    folder: Path, split: Split, encodings: str, wanted: Iterable[str] | None, delimiter: str = "auto"
+) -> dict[str, Table]:
     """Return the tables by split. Ids are paths within the folder."""
     entries = sorted(entry for entry in _entries(folder) if not entry.name.startswith("."))
     names = split_names(split)
     files = [entry for entry in entries if entry.is_file() and formats.format_of(entry)]
+
+    def sharded(paths: list[Path]) -> Table:
+        ids = [path.relative_to(folder).as_posix() for path in paths]
+        return shards.table(paths, ids, encodings, wanted, delimiter)
+
     if by_file := _by_split(folder, files, names):
-        return {split_name: formats.table(path, path.name, encodings, wanted) for split_name, path in by_file.items()}
+        return {split_name: sharded(paths) for split_name, paths in by_file.items()}
     folders = [entry for entry in entries if entry.is_dir()]
-    by_folder = _by_split(folder, folders, names)
+    by_folder = {split_name: path for split_name, (path, *_) in _by_split(folder, folders, names).items()}
     if by_folder and all(_class_folders(path) for path in by_folder.values()):
         return {split_name: _class_table(path, folder, encodings) for split_name, path in by_folder.items()}
+    shards_by_split = {split_name: shards.within(path) for split_name, path in by_folder.items()}
+    if by_folder and all(shards_by_split.values()):
+        return {split_name: sharded(paths) for split_name, paths in shards_by_split.items()}
     if _class_folders(folder):
         return {"train": _class_table(folder, folder, encodings)}
+    of_splits = [path for path in files if shards.split_of(_stem(path)) in chain(*names.values())]
+    if not folders and not of_splits and (paths := shards.within(folder)):
+        table = sharded(paths)
+        ignored = [entry.name for entry in entries if entry not in paths]
+        notes = [note("ignored: not a data file", ignored)] if ignored else []
+        return {"train": replace(table, items=chain(notes, table.items))}
     raise DataError(
         f"{folder}: no data found in this folder",
-        expected="a folder of .txt files for each class, or train and test folders of such, or train.csv and test.csv",
+        expected="a folder of .txt files for each class, or train and test folders of such, train.csv and test.csv, or "
+        "shards of one table",
         found=listed(entry.name + ("/" if entry.is_dir() else "") for entry in entries),
         do="give the path of a file, or of the folder that holds the classes",
     )
@@ -52,16 +69,14 @@ def _entries(folder: Path) -> list[Path]:
         ) from error
 
 
-def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, Path]:
-    """Return the entry of each split; nothing where train has none."""
-    chosen: dict[str, Path] = {}
-    stems = {}  # `train` for `train.csv.gz`, and for a folder of that name
-    for entry in entries:
-        suffix = None if entry.is_dir() else formats.format_of(entry)
-        stems[entry] = entry.name if suffix is None else entry.name.lower().removesuffix(".gz").removesuffix(suffix)
+def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...]]) -> dict[str, list[Path]]:
+    """Return the entry of each split, or its shards; nothing where train has none."""
+    chosen: dict[str, list[Path]] = {}
     for split_name, accepted in names.items():
-        matches = [entry for entry, stem in stems.items() if stem in accepted]
-        if len(matches) > 1:
+        whole = [entry for entry in entries if _stem(entry) in accepted]
+        numbered = [entry for entry in entries if entry.is_file() and shards.split_of(_stem(entry)) in accepted]
+        matches = numbered if numbered and not whole else sorted({*whole, *numbered})
+        if len(matches) > 1 and whole:
             raise DataError(
                 f"{folder}: several candidates for {split_name}",
                 expected="one file or folder for each split",
@@ -69,8 +84,14 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
                 do=f"keep one, or name it, for instance data.{split_name}={matches[0]}",
             )
         if matches:
-            chosen[split_name] = matches[0]
+            chosen[split_name] = matches
     return chosen if "train" in chosen else {}
+
+
+def _stem(entry: Path) -> str:
+    """Return `train` for `train.csv.gz`, and for a folder of that name."""
+    suffix = None if entry.is_dir() else formats.format_of(entry)
+    return entry.name if suffix is None else without_compression(entry.name).removesuffix(suffix)
 
 
 def _is_text(path: Path) -> bool:
@@ -105,6 +126,6 @@ def _ignored(folder: Path, classes: list[Path], root: Path) -> Iterator[Item]:
 def _texts(folder: Path, root: Path, encodings: str) -> Iterator[Item]:
     for path in sorted(filter(_is_text, _entries(folder))):
         name = path.relative_to(root).as_posix()
-        text = decode(File(name, load(path, name), encodings))
+        text = decode(File(path, name, encodings))
         yield from (replace(note, where=(name,)) for note in text.notes)
         yield Row(name, {"text": text.decoded(), "label": folder.name})

@@ -1,4 +1,4 @@
-"""Tables in memory: pandas and polars frames, `datasets.Dataset`, rows as a list of dicts, columns as a dict of lists.
+"""Tables in memory: pandas and polars frames, Arrow tables, `datasets.Dataset`, a list of dicts, a dict of lists.
 
 They become a JSON Lines file, which every command reads: trainings are processes of their own, and a run that is
 resumed needs its data again. Of these libraries none is imported that the user's data is not from.
@@ -18,7 +18,10 @@ from tunesmith.data.cells import PANDAS_MISSING, Values
 from tunesmith.data.rows import refuse_repeated
 from tunesmith.errors import DataError
 
-TABLES = "a pandas or polars DataFrame, a datasets.Dataset, a list of rows (dicts), or a dict of columns (lists)"
+TABLES = (
+    "a pandas or polars DataFrame, an Arrow table, a datasets.Dataset, a list of rows (dicts), or a dict of columns "
+    "(lists)"
+)
 
 
 def rows(table: Any) -> list[Values] | None:
@@ -41,8 +44,12 @@ def rows(table: Any) -> list[Values] | None:
     if "polars" in libraries:
         table = table.collect() if hasattr(table, "collect") else table  # a lazy one
         return list(table.to_dicts()) if hasattr(table, "to_dicts") else None
+    if "pyarrow" in libraries and hasattr(table, "schema") and hasattr(table, "to_pylist"):
+        refuse_repeated("the Arrow table", table.schema.names)
+        return list(table.to_pylist())
     if "datasets" in libraries and hasattr(table, "features"):
-        names = {column: feature.names for column, feature in table.features.items() if hasattr(feature, "names")}
+        features = table.features or {}  # of data that is streamed, they may be unknown
+        names = {column: feature.names for column, feature in features.items() if hasattr(feature, "names")}
         listed = list(table)
         for row in listed:
             for column, known in names.items():
@@ -65,7 +72,7 @@ def texts(values: Any) -> list[Any]:
         raise TypeError(
             f"cannot read texts from {_described(values)}: expected a string, a list of strings, or {TABLES}"
         )
-    return list(values)
+    return list(values.to_pylist() if hasattr(values, "to_pylist") else values)
 
 
 def table_of(library: str, columns: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Where rows come from: files, folders, assets from PyPI, data sets on a hub."""
+"""Where rows come from: files here and elsewhere, folders, databases, assets from PyPI, data sets on a hub."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from tunesmith.data import downloads, folders, formats, hub
+from tunesmith.data import databases, downloads, folders, formats, hub, shards
 from tunesmith.data.cells import Values
+from tunesmith.data.files import COMPRESSIONS
 from tunesmith.data.rows import SPLITS, Row, Table, listed
+from tunesmith.data.workbooks import split_sheet
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
+from tunesmith.recipe.data_settings import DATABASES
 
 ASSET = "pypi:"
-SCHEMES = ("http://", "https://")
 
 
 def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
@@ -22,39 +24,28 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
 
     wanted: the columns that will be read, None for all; the others are skipped where the format allows it.
     """
-    for name in ("path", *SPLITS):
-        scheme, mark, rest = (getattr(data, name) or "").partition("://")
-        if mark and (f"{scheme}://" not in SCHEMES or "@" in rest.partition("/")[0]):
-            raise DataError(  # which does not repeat the address: it may hold a key
-                f"data.{name}: cannot fetch this kind of address",
-                expected=f"a path, or an address that begins with {' or '.join(SCHEMES)}, without user and password",
-                found=f"{scheme}://...",
-                do="download the file, and give its path",
-            )
-    addresses = {name: url for name in ("path", *SPLITS) if (url := getattr(data, name) or "").startswith(SCHEMES)}
-    data = data.model_copy(update={name: str(downloads.fetch(url, data.sha256)) for name, url in addresses.items()})
-    if data.path and Path(data.path).expanduser().is_file():
-        path = Path(data.path).expanduser()
-        if data.sha256 and (found := downloads.digest(path)) != data.sha256.lower():
-            do = "use the file that the recipe was written for, or correct data.sha256"
-            raise DataError(f"{path}: not the file that data.sha256 names", expected=data.sha256, found=found, do=do)
-        data = data.model_copy(update={"path": None, "train": data.path})
-    tables_by_split = {} if data.train else _one_source(data, split, wanted)
-    paths = {split_name: Path(source).expanduser() for split_name in SPLITS if (source := getattr(data, split_name))}
-    for split_name, path in paths.items():
-        if not path.exists():
-            raise _missing(f"data.{split_name}", path)
-    repeated = [path for path, count in Counter(path.resolve() for path in paths.values()).items() if count > 1]
-    if repeated:
+    by_setting = {name: source for name in ("path", *SPLITS) if (source := getattr(data, name))}
+    for name, source in by_setting.items():
+        _check_address(f"data.{name}", source, data)
+    wanted = None if wanted is None else tuple(wanted)
+    tables_by_split: dict[str, Table] = {}
+    paths_by_split: dict[str, list[Path]] = {}
+    for name, source in by_setting.items():
+        if _is_database(source):
+            tables_by_split |= _of_database(name, source, data)
+        elif name == "path" and not _is_files(source):
+            tables_by_split |= _one_source(source, data, split, wanted)
+        else:
+            paths_by_split["train" if name == "path" else name] = _files(name, source, data)
+    if not by_setting:
         raise DataError(
-            f"{repeated[0]}: one file given for two splits",
-            expected="a file of its own for each split",
-            found=listed(f"data.{name}={path}" for name, path in paths.items()),
-            do="correct the paths, or leave a split out to have it made from train",
+            "no data", expected="a source of rows", found="no path", do="set data.path, or data.train and data.test"
         )
-    names = short_names(list(paths.values()))
-    for split_name, path in paths.items():
-        tables_by_split[split_name] = formats.table(path, names[path], data.encoding, wanted)
+    _refuse_repeated(paths_by_split)
+    names = short_names([path for paths in paths_by_split.values() for path in paths])
+    for split_name, paths in paths_by_split.items():
+        ids = [names[path] for path in paths]
+        tables_by_split[split_name] = shards.table(paths, ids, data.encoding, wanted, data.delimiter)
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
@@ -62,13 +53,130 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
             found=f"{len(tables_by_split)} tables: {listed(table.name for table in tables_by_split.values())}",
             do="leave out split.column, or give one file with data.path",
         )
-    return tables_by_split
+    return {name: tables_by_split[name] for name in SPLITS if name in tables_by_split}
+
+
+def _check_address(setting: str, source: str, data: Data) -> None:
+    """Raise DataError, which does not repeat the address as it may hold a key, for one that cannot be read."""
+    protocol = downloads.protocol_of(source)
+    if protocol is None:
+        return
+    user, mark, _ = source.partition("://")[2].partition("/")[0].rpartition("@")
+    has_key = bool(mark) and (":" in user or protocol in downloads.WEB)
+    if has_key or (not downloads.is_fetched(source) and not _is_database(source)):
+        raise DataError(
+            f"{setting}: cannot fetch this kind of address",
+            expected="a path, an address such as https://, s3://, gs://, abfs:// or hf://, without user and password, "
+            "or that of a database, such as postgresql://",
+            found=f"{protocol}://...",
+            do="download the file, and give its path; keys belong in the environment",
+        )
+    if _is_database(source) and data.sql is None:
+        raise DataError(
+            f"{setting}: a database without a query",
+            expected="data.sql",
+            found=f"{protocol}://...",
+            do='set it, for instance data.sql="SELECT text, label FROM reviews ORDER BY id"',
+        )
+
+
+def _is_database(source: str) -> bool:
+    protocol = downloads.protocol_of(source)
+    return protocol is not None and protocol.partition("+")[0] in DATABASES
+
+
+def _of_database(name: str, source: str, data: Data) -> dict[str, Table]:
+    """Return the tables of queries: of one for `path` or a split, or of one for each split."""
+    if isinstance(data.sql, str):
+        split_name = "train" if name == "path" else name
+        part = "" if split_name == "train" else split_name
+        return {split_name: databases.table(source, data.sql, f"data.{name}", part)}
+    queries = data.sql or {}
+    if name != "path":
+        queries = {name: queries[name]} if name in queries else {}
+    if not queries:
+        raise DataError(
+            f"data.{name}: no query for it in data.sql",
+            expected=f"a query for {name}",
+            found=f"queries for {listed(data.sql or ())}",
+            do=f"add one for {name}",
+        )
+    return {part: databases.table(source, query, f"data.{name}", part) for part, query in queries.items()}
+
+
+def _is_files(source: str) -> bool:
+    """Return whether a source is a file, several or an address of such: one table, without splits of its own."""
+    path = split_sheet(Path(source))[0].expanduser()
+    return downloads.protocol_of(source) is not None or path.is_file() or shards.is_pattern(source)
+
+
+def _files(name: str, source: str, data: Data) -> list[Path]:
+    """Return the file of a source, or its shards."""
+    setting = f"data.{name}"
+    path = Path(source).expanduser()
+    if downloads.protocol_of(source) is not None:
+        paths = downloads.fetch_all(source, data.sha256 if name == "path" else None)
+    elif shards.is_pattern(source):
+        paths = shards.matches(source, setting)
+    elif not split_sheet(path)[0].exists():
+        raise _missing(setting, path)
+    elif path.is_dir():
+        paths = shards.within(path)
+        if not paths:
+            raise DataError(
+                f"{path.name}: not a file",
+                expected="a file with rows, or a folder of shards",
+                found="a folder without data files",
+                do="give the path of a file",
+            )
+    else:
+        paths = [path]
+    if name == "path" and data.sha256:
+        if len(paths) > 1:
+            do = "leave out data.sha256, or give one file"
+            raise DataError(
+                "data.sha256 is that of one file", expected="one file", found=f"{len(paths):,} files", do=do
+            )
+        downloads.check(split_sheet(paths[0])[0], data.sha256)
+    return paths
+
+
+def _refuse_repeated(paths_by_split: dict[str, list[Path]]) -> None:
+    places = [path.resolve() for paths in paths_by_split.values() for path in {*paths}]
+    repeated = [path for path, count in Counter(places).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{repeated[0]}: one file given for two splits",
+            expected="a file of its own for each split",
+            found=listed(f"data.{name}={path}" for name, paths in paths_by_split.items() for path in paths),
+            do="correct the paths, or leave a split out to have it made from train",
+        )
+
+
+def local_files(data: Data) -> list[Path]:
+    """Return all files of a source, fetched where they are elsewhere; none of a database, an asset or a hub."""
+    files: set[Path] = set()
+    for name, source in ((name, getattr(data, name)) for name in ("path", *SPLITS)):
+        if source is None:
+            continue
+        if _is_database(source):
+            return []
+        path = Path(source).expanduser()
+        if path.is_dir():
+            files.update(file for file in path.rglob("*") if file.is_file())
+        elif name != "path" or _is_files(source):
+            files.update(split_sheet(file)[0] for file in _files(name, source, data))
+        else:
+            return []
+    return sorted(files)
 
 
 def is_published(data: Data) -> bool:
     """Return whether rows that were read are those of an asset or of a data set on a hub, which others can have too."""
     path = data.path
-    return path is not None and not path.startswith(SCHEMES) and not Path(path).expanduser().exists()
+    if path is None or downloads.protocol_of(path) is not None:
+        return path is not None and path.startswith("hf://datasets/")
+    return not _is_files(path) and not Path(path).expanduser().exists()
 
 
 def all_values(data: Data) -> dict[str, Values]:
@@ -77,33 +185,28 @@ def all_values(data: Data) -> dict[str, Values]:
     return {item.id: item.values for table in tables_by_split.values() for item in table.items if isinstance(item, Row)}
 
 
-def _one_source(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
-    source = data.path
-    if not source:
-        raise DataError(
-            "no data", expected="a source of rows", found="no path", do="set data.path, or data.train and data.test"
-        )
+def _one_source(source: str, data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, Table]:
     if source.startswith(ASSET):
         from tunesmith import assets
 
         asset = assets.fetch(source)
         untouched = data.encoding == Data.model_fields["encoding"].default
         encodings = asset.encoding if asset.encoding and untouched else data.encoding
-        return _local(Path(asset.path), split, encodings, wanted)
+        return _local(Path(asset.path), data, split, encodings, wanted)
     path = Path(source).expanduser()
     if path.exists():
-        return _local(path, split, data.encoding, wanted)
+        return _local(path, data, split, data.encoding, wanted)
     # a hub id is `name` or `owner/name`; anything else, or anything with a file's suffix, was meant as a path
-    has_suffix = formats.format_of(Path(source)) is not None or source.endswith(".gz")
+    has_suffix = formats.format_of(Path(source)) is not None or source.endswith(tuple(COMPRESSIONS))
     if has_suffix or source.startswith((".", "/", "~")) or "\\" in source or source.count("/") > 1:
         raise _missing("data.path", path)
     return hub.tables(data, split, wanted)
 
 
-def _local(path: Path, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
+def _local(path: Path, data: Data, split: Split, encodings: str, wanted: Iterable[str] | None) -> dict[str, Table]:
     if path.is_dir():
-        return folders.tables(path, split, encodings, wanted)
-    return {"train": formats.table(path, path.name, encodings, wanted)}
+        return folders.tables(path, split, encodings, wanted, data.delimiter)
+    return {"train": formats.table(path, path.name, encodings, wanted, data.delimiter)}
 
 
 def short_names(paths: list[Path]) -> dict[Path, str]:

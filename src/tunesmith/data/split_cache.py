@@ -6,7 +6,6 @@ of tunesmith, so that an entry is never that of other data.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from tunesmith import assets, hardware, integrity, records, runs
 from tunesmith.console import say, warn
-from tunesmith.data import example_table
+from tunesmith.data import example_table, sources
 from tunesmith.data.example_table import ExampleTable
 from tunesmith.data.near_duplicates import TextNumbers
 from tunesmith.data.rows import SPLITS
@@ -53,7 +52,7 @@ def key(data: Data, split: Split, more: Sequence[object]) -> str | None:
 
     more: what else the rows depend on, such as the seed.
     """
-    files = _files(data) if data.cache else []
+    files = sources.local_files(data) if data.cache else []
     if sum(file.stat().st_size for file in files) < SMALLEST:
         return None
     content = [(str(file), integrity.digest(file)) for file in files]
@@ -101,16 +100,3 @@ def store(key: str, splits: Splits) -> None:
         assets.make_room(folder() / key)
     except (FileError, OSError) as error:
         warn(f"the splits are not kept for the next time: {error}")
-
-
-def _files(data: Data) -> list[Path]:
-    """Return all files of a source, sorted; none where it is no source of files of this machine."""
-    found: set[Path] = set()
-    for source in filter(None, (data.path, data.train, data.validation, data.test)):
-        path = Path(source).expanduser()
-        paths = [path] if path.exists() else [Path(name) for name in glob.glob(str(path), recursive=True)]
-        if not paths:
-            return []
-        for place in paths:
-            found |= {place} if place.is_file() else {file for file in place.rglob("*") if file.is_file()}
-    return sorted(found)

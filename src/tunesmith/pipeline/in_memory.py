@@ -57,14 +57,22 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     return {**source, **({} if data is None else {"data": data})}
 
 
-def kept_path(source: Any) -> Path:
-    """Return a file as its path; a table is written beside those that runs were trained on. Raises TypeError."""
+def kept_source(source: Any) -> str:
+    """Return a path, name or address as it is; a table is written beside those that runs were trained on.
+
+    Raises TypeError for anything else.
+    """
     if isinstance(source, (str, Path)):
-        return Path(source).expanduser()
+        return str(source)
     table = frames.rows(source)
     if table is None:
         raise frames.refuse(source)
-    return frames.store(table, Path("runs") / FOLDER)
+    return str(frames.store(table, Path("runs") / FOLDER))
+
+
+def kept_path(source: Any) -> Path:
+    """Return the path of a file, or of a table that is written as by `kept_source`. Raises TypeError."""
+    return Path(kept_source(source)).expanduser()
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,21 +16,40 @@ from tunesmith.recipe.values import (
     labels,
 )
 
+DATABASES = (
+    *("postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "duckdb", "cockroachdb", "clickhousedb"),
+    *("snowflake", "bigquery", "redshift", "databricks", "trino"),
+)
+"""Databases that SQLAlchemy knows by itself or through a package, as their addresses begin."""
+VARIABLE = re.compile(r"\$\{\w+\}")
+PASSWORD = re.compile(r"://[^:/@]*:[^@]+@|[?&;](\w*password|passwd|pwd|token|odbc_connect)=[^&;]", re.IGNORECASE)
+"""What is left of an address with a password when variables of the environment are left out."""
+
+
+def _tab(value: Any) -> Any:
+    """Return a tab for its name, and for how a command line writes it."""
+    return "\t" if value in ("tab", "\\t") else value
+
 
 class Data(Section):
     """Where the rows come from and what their columns mean."""
 
     path: str | None = None
-    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz) or its http(s) address, a folder, a hub id, or a
-    `pypi:` asset. What an address gives is kept in the cache."""
+    """One source: a file (csv, tsv, json, jsonl, parquet; also .gz, .bz2, .xz, .zst; xlsx, or a sheet of it as in
+    `book.xlsx#Reviews`), a pattern of shards such as `data/*.parquet`, their address (https, s3, gs, abfs, hf, ...), a
+    folder, the address of a database, a hub id, or a `pypi:` asset. What is fetched is kept in the cache."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
     """SHA-256 of the file in `path`; another file is refused."""
     train: str | None = None
-    """Instead of `path`: the training file."""
+    """Instead of `path`: the training file, a pattern or folder of shards, an address or a database."""
     validation: str | None = None
-    """The validation file, if there is one."""
+    """The validation file, if there is one; the same kinds."""
     test: str | None = None
-    """The test file, if there is one."""
+    """The test file, if there is one; the same kinds."""
+    sql: str | dict[Literal["train", "validation", "test"], str] | None = None
+    """The query, or a query for each split, where `path`, `train`, ... is the address of a database as SQLAlchemy has
+    them: `sqlite:///shop.db`, `postgresql://me:${DB_PASSWORD}@host/shop` with a variable of the environment. With an
+    ORDER BY the rows, and so the splits, are the same each time."""
     name: str | None = None
     """Configuration of a hub data set, for instance `rte` of `glue`."""
     revision: str | None = None
@@ -70,6 +90,9 @@ class Data(Section):
     encoding: str = "utf-8"
     """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
     first are counted."""
+    delimiter: Annotated[str, BeforeValidator(_tab), Field(pattern=r"^(auto|[^\r\n\"])$")] = "auto"
+    """What separates the fields of CSV files: one character, or `tab`. `auto` finds out whether that is a comma, a
+    semicolon, a tab or a bar, and says so where it is no comma."""
     on_bad_rows: Literal["error", "drop"] = "error"
     """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
 
@@ -83,6 +106,17 @@ class Data(Section):
             raise ValueError("path and train exclude each other: one source, or one file a split")
         if (self.validation or self.test) and not (self.train or self.path):
             raise ValueError("validation and test need train")
+        return self
+
+    @model_validator(mode="after")
+    def _no_passwords(self) -> Data:
+        for name in ("path", "train", "validation", "test"):
+            source = getattr(self, name) or ""
+            if source.partition("://")[0].partition("+")[0] in DATABASES and PASSWORD.search(VARIABLE.sub("", source)):
+                raise ValueError(
+                    f"{name}: a password in an address would be written into the run; export it as a variable, "
+                    "and write ${DB_PASSWORD} in its place"
+                )
         return self
 
 

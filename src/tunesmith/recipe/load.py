@@ -316,9 +316,16 @@ def _resolve(recipe: Recipe) -> Recipe:
 
 
 def _existing(path: str) -> str | None:
-    """Return a path as an absolute one; None where nothing is there, or cannot be."""
+    """Return a path as an absolute one; None where nothing is there, or cannot be.
+
+    Of a pattern such as `data/*.csv`, and of `book.xlsx#Sheet`, what stands before the sign must be there.
+    """
     try:
         local = Path(path).expanduser()
-        return str(local.absolute()) if local.exists() else None
+        before = re.split(r"[*?\[#]", str(local), maxsplit=1)[0]
+        is_there = local.exists() or (
+            before != str(local) and (Path(before).exists() or Path(f"{before}*").parent.is_dir())
+        )
+        return str(local.absolute()) if is_there and "://" not in path else None
     except (OSError, RuntimeError):  # names that are too long, and homes of users that there are not
         return None

@@ -99,7 +99,7 @@ def _planned(options: AuditOptions) -> AuditPlan:
         **options,
         "paraphrases": paraphrase_section.threshold_of(options.get("paraphrases", False)),
         "learning_curve": CurveSettings() if curve is True else curve or None,
-        "unlabelled": None if pool is None else str(in_memory.kept_path(pool)),
+        "unlabelled": None if pool is None else in_memory.kept_source(pool),
     }
     return AuditPlan(**given)  # type: ignore[arg-type]
 

@@ -240,7 +240,7 @@ def _json_rows(run: Run, source: str | None) -> list[object] | None:
     path = Path(source).expanduser() if source else None
     if path is None or path.suffix != ".json" or not path.is_file():
         return None
-    text = files.decode(files.File(path.name, files.load(path, path.name), run.recipe.data.encoding))
+    text = files.decode(files.File(path, path.name, run.recipe.data.encoding))
     try:
         content = json.loads(text.decoded())
     except ValueError:  # one object a line, under the wrong name
