@@ -41,15 +41,15 @@ def evaluate(
     with watch.time("predict"):
         rows = predict(result.text_predictor, splits.test)
     run.write_predictions("test", rows)
-    seen: Rows = []
-    if rows and not methods.find(job.recipe).is_charged:  # else nothing was trained that could over-fit
-        seen = predict(result.text_predictor, drawn(splits.train, MOST_TRAIN_ROWS, job.recipe.seed))
     if processes.is_main():
         with processes.sharing(False):
             illustrate(job, held_out, rows)
     validation = job.headline(held_out) if held_out else None
-    if not seen:
+    if not rows:
+        return Outcome(validation, 0)
+    if methods.find(job.recipe).is_charged:  # nothing was trained that could over-fit
         return Outcome(validation, len(rows))
+    seen = predict(result.text_predictor, drawn(splits.train, MOST_TRAIN_ROWS, job.recipe.seed))
     train = job.headline(seen)
     known = {f"train ({counted(len(seen), 'row')})": train, "validation": validation}
     known["test"] = job.headline(rows)
