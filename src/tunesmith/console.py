@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Protocol, TextIO, TypeVar
@@ -68,6 +68,16 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Log a message that should not be overlooked (level WARNING)."""
     logger.warning(text, stacklevel=2)
+
+
+def relay(line: str, name: str) -> None:
+    """Write a line that another process logged, with the name of its work: before it, or as a value of JSON."""
+    if os.environ.get(FORMAT_VARIABLE) == "json":
+        with suppress(ValueError, TypeError):
+            line = json.dumps(json.loads(line) | {"name": name}, ensure_ascii=False)
+            print(printable(line), file=sys.stderr, flush=True)
+            return
+    print(printable(f"[{name}] {line}"), file=sys.stderr, flush=True)
 
 
 # Only the main of several training processes speaks, and nobody inside `silence`.

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tunesmith.console import logger
 
+SIDE_BY_SIDE = "TUNESMITH_SIDE_BY_SIDE"
+"""Environment variable: how many trainings have the machine to themselves, this one included."""
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "numpy", "tokenizers", "safetensors")
 
 
@@ -94,6 +96,12 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return installed
+
+
+def side_by_side() -> int | None:
+    """Return how many trainings run on this machine at once, by what started this one; None for it alone."""
+    text = os.environ.get(SIDE_BY_SIDE, "")
+    return int(text) if text.isdigit() and int(text) > 1 else None
 
 
 def peak_memory_mb() -> float:

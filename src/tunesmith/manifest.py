@@ -52,6 +52,8 @@ class Costs:
     trainable: int
     size_mb: float | None
     """Of the folder `model/`."""
+    side_by_side: int | None = omitted_if_none()
+    """How many trainings ran on the machine at once while this was measured (`compare --parallel`)."""
     endpoint: EndpointCosts | None = omitted_if_none()
     """Of a model behind an endpoint."""
 
@@ -86,6 +88,8 @@ class TrainingNotes:
     """Training rows that were cut."""
     cut_rows: list[str] | None = omitted_if_none()
     """The first of them."""
+    streamed: int | None = omitted_if_none()
+    """Texts of a stream that were learned from."""
     ngrams: int | None = omitted_if_none()
     solver: str | None = omitted_if_none()
     """Of a linear model with more than a few classes."""

@@ -1,4 +1,4 @@
-"""Which of several training processes this is, and on which device it runs. Accelerate does the rest."""
+"""Which of several processes this is, on which device it runs, and its share of work. Accelerate does the rest."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 WITHOUT_DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "false"}
 """Environment in which to create accelerate's objects: its own DeepSpeed support would step in the backward pass."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 _runs_one_command: ContextVar[bool] = ContextVar("runs_one_command", default=False)
 """Whether what this process loads stays until it ends."""
+_shares_work: ContextVar[bool] = ContextVar("shares_work", default=False)
+"""Whether all processes do the same at this moment, so that they can divide it."""
 
 
 def run_one_command() -> None:
@@ -122,6 +126,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def rank() -> int:
+    """Return the number of this process among those that a launcher started, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def count() -> int:
     """Return how many processes a launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -154,3 +163,45 @@ def agree(text: str) -> str:
     device()
     (shared,) = broadcast_object_list([text])
     return str(shared)
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    if count() > 1:
+        from accelerate import PartialState
+
+        device()
+        PartialState().wait_for_everyone()
+
+
+def leave() -> None:
+    """Leave the other processes, which must do so too: from here on each works alone."""
+    if count() > 1:
+        from accelerate import PartialState
+
+        PartialState().destroy_process_group()
+
+
+@contextmanager
+def sharing(shares: bool = True) -> Iterator[None]:
+    """Within this, all processes do the same, and `share` divides work among them; with False, each works alone."""
+    token = _shares_work.set(shares)
+    try:
+        yield
+    finally:
+        _shares_work.reset(token)
+
+
+def share(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+    """Return `work(items)`, a result for each item.
+
+    Within `sharing`, each of N processes works on every N-th item, and gathers the results of the others: all return
+    the same.
+    """
+    if count() == 1 or not _shares_work.get():
+        return list(work(items))
+    from accelerate.utils import gather_object
+
+    device()
+    parts = gather_object([list(work(items[rank() :: count()]))])
+    return [parts[place % count()][place // count()] for place in range(len(items))]

@@ -155,6 +155,8 @@ class SplitSummary:
     """Characters of each row."""
     numbers: NumberSummary | None = omitted_if_none()
     """Of task `regression`: the numbers of its rows; None without rows."""
+    is_stream: bool | None = omitted_if_none()
+    """Whether these are the first rows of a stream, which goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,8 @@ class Splits:
     """What reading changed or noticed."""
     copies: DuplicateIndex | None = field(default=None, compare=False, repr=False)
     """Which texts of all splits are duplicates and near-duplicates of one another."""
+    is_stream: bool = False
+    """Whether `train` is the beginning of a stream, the rest of which is read as it is learned from."""
 
 
 NO_LABEL = ""

@@ -44,11 +44,13 @@ SETTINGS = [
 ]
 LORA = ["method=generator", "template=plain", "adapter.kind=lora", "adapter.r=4", "lora_dropout=0.2"]
 ANSWERS = ["task=instruction", "num_samples=1", "max_responses=2", "max_new_tokens=4", "template=plain"]
+STREAM = ["data.streaming=true", "shuffle_buffer=30", "max_steps=18", "test_size=20", "validation_size=13"]
 KINDS = {
     "encoder": ("bert", ["method=encoder", "max_tokens_per_micro_batch=60"]),
     "contrastive": ("bert", ["method=encoder:contrastive", "max_tokens_per_micro_batch=40"]),
     "lora": ("llama", [*LORA, "max_tokens_per_micro_batch=400"]),
     "causal": ("gpt2", [*ANSWERS, "max_tokens_per_micro_batch=400"]),
+    "stream": ("gpt2", [*ANSWERS, *STREAM, "max_tokens_per_micro_batch=400"]),
 }
 """What is trained: model family (each with dropout) and settings. A step of 16 rows is several micro-batches."""
 

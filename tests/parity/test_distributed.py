@@ -6,8 +6,10 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from torch import nn
 import tunesmith
 from tests import forked, tiny
 from tests.conftest import write_csv
-from tunesmith import processes
+from tunesmith import integrity, processes
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Train
 from tunesmith.runs import Run
@@ -165,6 +167,26 @@ def test_a_run_of_two_processes_is_finished_by_any_number(way: str, recipe: Path
         np.testing.assert_allclose(losses(run), losses(whole), rtol=1e-5)
         assert losses(run)[:12] == losses(whole)[:12]
         assert run.read("scores.json")["confusion"] == whole.read("scores.json")["confusion"]
+
+
+def test_a_signal_to_one_process_stops_both_after_one_step(recipe: Path, tmp_path: Path) -> None:
+    """Launchers do not signal all at once; the checkpoint is whole, and the run goes on from it."""
+    words = ["train", str(recipe), "max_steps=4000", "save_strategy=no", "per_device_train_batch_size=5"]
+    started = [
+        forked.start(tmp_path / f"rank-{rank}", forked.command, *words, "--run-dir", "run", environment=environment)
+        for rank, environment in enumerate(ranks("whole"))
+    ]
+    while not Path("run/metrics.jsonl").exists() and all(process.exitcode is None for process in started):
+        time.sleep(0.02)
+    assert started[1].pid
+    os.kill(started[1].pid, signal.SIGTERM)
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [128 + signal.SIGTERM] * 2
+    run = Run(Path("run"))
+    assert run.manifest.status == "interrupted"
+    (newest,) = (run.path / "checkpoints").glob("step-*")
+    assert integrity.damage(newest) is None
 
 
 class Batch:

@@ -31,7 +31,7 @@ KILLS = int(os.environ.get("TUNESMITH_KILLS", "4"))
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["encoder", "contrastive", "lora", "causal"])
+@pytest.mark.parametrize("kind", ["encoder", "contrastive", "lora", "causal", "stream"])
 def test_killed_at_random_moments_and_resumed_is_bit_identical(kind: str, tmp_path: Path) -> None:
     said = forked.run(kill.main, kind, KILLS, 1, tmp_path)
     found = [json.loads(line) for line in said.splitlines()]

@@ -117,17 +117,34 @@ def test_a_sweep_goes_on_and_trains_nothing_twice(recipe: Path, tmp_path: Path) 
         tunesmith.sweep(recipe, ["linear.C=5,6"], sweep_dir=tmp_path / "sweep")
 
 
-def test_two_workers_share_one_sweep(recipe: Path, tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path / 'shared.db'}"
-    words = ["sweep", str(recipe), "linear.C=0.1,1,10", "--storage", storage, "--sweep-dir", str(tmp_path / "sweep")]
+@pytest.mark.parametrize("storage", ["sqlite:///shared.db", "journal:shared/sweep.journal"])
+def test_workers_share_one_sweep(storage: str, recipe: Path, tmp_path: Path) -> None:
+    """One is killed after its first trial, two go on: every trial is trained to its end, and none twice."""
+    folder = tmp_path / "sweep"
+    words = ["sweep", str(recipe), "linear.C=0.1,1,10,100", "--storage", storage, "--sweep-dir", str(folder)]
     command = [sys.executable, "-m", "tunesmith", *words]
-    tunesmith.sweep(recipe, ["linear.C=0.1,1,10"], trials=1, storage=storage, sweep_dir=tmp_path / "sweep")
-    workers = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+
+    def work() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0)
+
+    first = work()
+    while not [*folder.glob("*/README.md"), *folder.glob("*/scores.json"), *folder.glob("*/predictions")]:
+        assert first.poll() is None
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    done = {run.path.name for run in runs.listing(folder) if run.manifest.status == "finished"}
+    before = {name: (folder / name / "model" / "hashes.json").stat().st_mtime_ns for name in done}
+    workers = [work() for _ in range(2)]
+    trained = 0
     for worker in workers:
         _, said = worker.communicate(timeout=250)
         assert worker.returncode == 0, said.decode()[-2000:]
-    content = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert sorted(trial["values"]["linear.C"] for trial in content["trials"]) == ["0.1", "1", "10"]
+        trained += said.decode().count("training rows")
+    content = json.loads((folder / "sweep.json").read_text())
+    assert sorted(trial["values"]["linear.C"] for trial in content["trials"]) == ["0.1", "1", "10", "100"]
+    assert {name: (folder / name / "model" / "hashes.json").stat().st_mtime_ns for name in done} == before
+    assert trained == 4 - len(done)
 
 
 def test_a_trial_counts_as_soon_as_nobody_holds_it(
@@ -473,10 +490,14 @@ def test_a_comparison_over_seeds(recipe: Path, reviews: Path, capsys: pytest.Cap
         ("no url", "URL"),
         ("sqlite:////no/such/folder/x.db", "unable to open database file"),
         ("sqlite:///broken.db", "not a database"),
+        ("journal:/dev/null/sweep.journal", "Not a directory|exists"),
+        ("journal:broken.journal", "Expecting value"),
+        ("redis://me:hunter2@localhost:1/1", "redis|refused"),
     ],
 )
 def test_a_storage_that_does_not_work_is_named_without_its_password(recipe: Path, storage: str, found: str) -> None:
     Path("broken.db").write_bytes(b"x" * 5000)
+    Path("broken.journal").write_bytes(b"x" * 5000 + b"\n")
     with pytest.raises(FileError, match=rf"cannot use the Optuna storage .*[\s\S]*found: .*{found}") as caught:
         tunesmith.sweep(recipe, ["linear.C=1,2"], storage=storage)
     assert "hunter2" not in str(caught.value)

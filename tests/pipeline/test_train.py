@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -279,12 +282,23 @@ def test_names_and_lists_of_runs_carry_the_model(
     assert [method.name for method in compared.report.methods] == ["probe bert", "probe roberta"]
 
 
-def test_a_run_under_way_is_not_resumed(reviews: Path, tmp_path: Path) -> None:
+def test_a_run_under_way_is_not_resumed_unless_its_machine_is_said_to_be_gone(
+    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tunesmith.train({"method": "linear", "data": {"path": str(reviews)}}, FAST, run_dir=tmp_path / "run")
     elsewhere = ProcessIdentity("another", 1, 0.0)
     run.save_manifest(tiny.manifest(data=run.manifest.data, process=elsewhere))
-    with pytest.raises(RunError, match="is being trained\n  found: process 1 on another"):
+    with pytest.raises(RunError, match=r"is being trained\n  found: process 1 on another\n  do: .* add --take-over"):
         tunesmith.train(resume=run.path)
+    assert tunesmith.train(resume=run.path, take_over=True).manifest.status == "finished"
+    assert "taking " in capsys.readouterr().err
+    here = psutil.Process(os.getppid())
+    identity = ProcessIdentity(socket.gethostname(), here.pid, here.create_time())
+    run.save_manifest(tiny.manifest(data=run.manifest.data, process=identity))
+    with pytest.raises(RunError, match=f"is being trained\n  found: {identity}$"):
+        tunesmith.train(resume=run.path, take_over=True)
+    with pytest.raises(RecipeError, match="take_over is for a run that is resumed"):
+        tunesmith.train(take_over=True)
 
 
 def test_training_begins_with_a_summary(reviews: Path, tiny_models: Models, capsys: pytest.CaptureFixture[str]) -> None:

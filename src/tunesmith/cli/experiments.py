@@ -78,6 +78,11 @@ class _Train(Command):
         parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
         parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run")
         parser.add_argument(
+            "--take-over",
+            action="store_true",
+            help="with --resume: also a run that a process on another machine was training, which has ended",
+        )
+        parser.add_argument(
             "--continue",
             metavar="RUN",
             dest="continue_from",
@@ -117,6 +122,7 @@ class _Train(Command):
             continue_from=args.continue_from,
             quiet=args.worker,
             skip_test=args.skip_test,
+            take_over=args.take_over,
         )
         if not args.worker and processes.is_main():
             show_run(run)
@@ -139,6 +145,13 @@ class _Compare(Command):
         _add_methods(parser)
         _add_seeds(parser)
         add_learning_curve(parser, "8")
+        parser.add_argument(
+            "--parallel",
+            type=int,
+            default=1,
+            metavar="N",
+            help="train N methods side by side, each with its share of the cores or a GPU of its own (default: 1)",
+        )
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:
@@ -159,6 +172,7 @@ class _Compare(Command):
             learning_curve=args.learning_curve,
             smallest=args.smallest,
             resume=args.resume,
+            parallel=args.parallel,
         )
         show_comparison(comparison)
 
@@ -183,7 +197,11 @@ class _Sweep(Command):
         parser.add_argument(
             "--trials", type=int, metavar="N", help="number of trials (default: the whole grid, else 20)"
         )
-        parser.add_argument("--storage", metavar="URL", help="Optuna storage that several workers share")
+        parser.add_argument(
+            "--storage",
+            metavar="URL",
+            help="Optuna storage that several workers share: journal:PATH, sqlite:///PATH, postgresql://..., redis://...",
+        )
         parser.add_argument("--sweep-dir", help="the sweep's folder; give it again to resume, or to add a worker")
 
     def run(self, args: Args) -> None:

@@ -34,7 +34,10 @@ def summarize(splits: Splits, source: str, published: bool = False) -> DataSumma
             if len(values)
             else None
         )
-        summaries[name] = SplitSummary(len(rows), splits.fingerprints[name], per_label, quantiles(lengths), numbers)
+        is_stream = (splits.is_stream and name == "train") or None
+        summaries[name] = SplitSummary(
+            len(rows), splits.fingerprints[name], per_label, quantiles(lengths), numbers, is_stream
+        )
     return DataSummary(
         source=source,
         labels=splits.labels,
@@ -56,7 +59,7 @@ def describe(data: DataSummary, columns: Sequence[str] = ()) -> list[str]:
     read = f"columns {', '.join(columns)}; " if columns else ""
     lines = [f"{data.source}: {read}{labels}fingerprint {data.fingerprint[:12]}"]
     for name, split in data.splits.items():
-        made = " (made here)" if name in data.made else ""
+        made = " (made here)" if name in data.made else " (the first of a stream)" if split.is_stream else ""
         size = split.characters
         lines.append(f"{name:10} {split.rows:>8,} rows{made}; characters: median {size.median:,}, longest {size.max:,}")
         ranked = sorted(split.per_label.items(), key=lambda item: -item[1])

@@ -15,4 +15,6 @@ CHEAP: Sequence[Callable[[Splits], Sequence[Finding]]] = (duplicate_section.find
 
 def lines(splits: Splits) -> list[str]:
     """Return at most three lines: the two worst findings, and where to see all of them."""
+    if splits.is_stream:  # nobody knows its copies
+        return []
     return audit_report.summary([finding for part in CHEAP for finding in part(splits)])

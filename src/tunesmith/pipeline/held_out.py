@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tunesmith import hardware
+from tunesmith import hardware, processes
 from tunesmith.console import say, warn
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, Outcome
 from tunesmith.protocols import TextPredictor, TrainResult
 from tunesmith.reporting.format import counted, figure, in_a_sentence
+from tunesmith.runs import Run
 from tunesmith.types import Example
 
 MOST_TRAIN_ROWS = 1000
@@ -30,17 +31,19 @@ def evaluate(
     """Predict the validation and the test rows. The test split is used here and nowhere else.
 
     At most MOST_TRAIN_ROWS training rows are predicted too, so that over-fitting shows. illustrate: writes examples
-    for the report, from the rows of validation and test.
+    for the report, from the rows of validation and test; called in the first process only.
     """
     splits, run = job.splits, job.run
-    if result.is_saved and result.validation and run.has("predictions/validation.jsonl"):  # written beside the weights
-        held_out = run.predictions("validation", job.target.row)
+    if result.is_saved and result.validation and _has_validation(run):  # written beside the weights
+        held_out = run.predictions("validation", job.target.row) if processes.is_main() else []
     elif held_out := predict(result.text_predictor, splits.validation) if needs_validation(job) else []:
         run.write_predictions("validation", held_out)
     with watch.time("predict"):
         rows = predict(result.text_predictor, splits.test)
     run.write_predictions("test", rows)
-    illustrate(job, held_out, rows)
+    if processes.is_main():
+        with processes.sharing(False):
+            illustrate(job, held_out, rows)
     validation = job.headline(held_out) if held_out else None
     if not rows:
         return Outcome(validation, 0)
@@ -54,6 +57,12 @@ def evaluate(
     shown = [f"{split} {figure(name, scores[name])}" for split, scores in known.items() if scores]
     say(f"{in_a_sentence(name)}: {', '.join(shown)}")
     return Outcome(validation, len(rows), train)
+
+
+def _has_validation(run: Run) -> bool:
+    """Return whether the run has predictions of the validation split, as the first process sees its folder."""
+    (known,) = processes.share(["predictions/validation.jsonl"], lambda names: [run.has(name) for name in names])
+    return known
 
 
 def needs_validation(job: Job) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import data, hardware
-from tunesmith.data import annotator_votes
+from tunesmith.data import annotator_votes, shuffled_stream
 from tunesmith.evaluation import metrics, multilabel_scores, responses, slices, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
@@ -58,7 +58,8 @@ class Task:
     row: type[PredictionRow | MultilabelPredictionRow | ValuePredictionRow | ResponseRow]
     """A line of predictions/test.jsonl."""
     evaluate: Callable[[Job, TrainResult, hardware.Stopwatch], Outcome]
-    """Predicts the held-out rows, and writes the predictions into the run."""
+    """Predicts the held-out rows, and writes the predictions into the run. Called in all processes of a training; the
+    run of the first alone writes."""
     scores: type[Scores]
     """What scores.json holds."""
     score: Callable[..., Scores]
@@ -173,6 +174,8 @@ def job_of(recipe: Recipe, splits: Splits, run: Run) -> Job:
 
 
 def read_splits(recipe: Recipe) -> Splits:
-    """Read a recipe's data as its task does."""
+    """Read a recipe's data as its task does; of a stream the beginning."""
+    if recipe.data.streaming:
+        return shuffled_stream.read_head(recipe.data, recipe.split)
     used_later = [*recipe.evaluate.slices, *annotator_votes.columns(recipe.data.votes)]
     return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader, used_later)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import nn
 
-from tunesmith import records
+from tunesmith import processes, records
 from tunesmith.console import say, silence, track
 from tunesmith.data import batches, encode
 from tunesmith.data.batches import Batch
@@ -73,14 +73,20 @@ class Encoder:
     ) -> tuple[Floats, list[DataNote]]:
         self.model.eval()
         encoded, changes = encode.encode(examples, self.tokenizer, self.max_length)
-        rows: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        budget = batches.token_budget(self.max_tokens, self.device)
         layout = self.layout or batches.Padded(self.tokenizer)
-        for positions in track(layout.plan(encoded, budget), title):
-            batch = layout.collate([encoded[i] for i in positions]).to(self.device)
-            with torch.inference_mode(), onednn_linear.enabled():
-                output = read(unpadding.run(self.model, batch), batch)
-            for position, row in zip(positions, output.float().cpu().numpy(), strict=True):
+
+        def compute(groups: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+            outputs = []
+            for positions in track(groups, title):
+                batch = layout.collate([encoded[i] for i in positions]).to(self.device)
+                with torch.inference_mode(), onednn_linear.enabled():
+                    outputs.append(read(unpadding.run(self.model, batch), batch).float().cpu().numpy())
+            return outputs
+
+        plan = layout.plan(encoded, batches.token_budget(self.max_tokens, self.device))
+        rows: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        for positions, output in zip(plan, processes.share(plan, compute), strict=True):
+            for position, row in zip(positions, output, strict=True):
                 rows[position] = row
         return np.array(rows, dtype=np.float64), changes
 

@@ -80,10 +80,16 @@ class Generator:
         is cut there and has not `ended`.
         """
         limit = self.max_answer_tokens(settings)
-        rows = [GenerationRow(prompt, seed, limit, settings) for prompt in self.encode(conversations, limit)]
-        for _ in track(self._generate(rows), "answer", len(rows)):
-            pass
-        return [self._response(name, row.answer) for name, row in zip(names, rows, strict=True)]
+        prompts = self.encode(conversations, limit)
+
+        def answer(share: Sequence[Ids]) -> list[Ids]:
+            rows = [GenerationRow(prompt, seed, limit, settings) for prompt in share]
+            for _ in track(self._generate(rows), "answer", len(rows)):
+                pass
+            return [row.answer for row in rows]
+
+        answers = processes.share(prompts, answer)
+        return [self._response(name, ids) for name, ids in zip(names, answers, strict=True)]
 
     def attempt(
         self, names: Sequence[str], conversations: Sequence[Conversation], settings: Generate, seed: int

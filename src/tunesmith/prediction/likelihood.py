@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from tunesmith import processes
 from tunesmith.console import track, warn
 from tunesmith.data import batches, truncation
 from tunesmith.data.encode import IGNORE, EncodedText
@@ -37,32 +38,46 @@ def losses(
     for change in changes:
         warn(f"loss: {change.count:,} of {len(names):,} rows {change.what} ({names[int(change.where[0])]} ...)")
     summed: list[Loss] = [(0.0, 0)] * len(names)
-
-    def add(row: EncodedText, loss: Loss) -> None:  # a raw text may be several rows
-        earlier = summed[int(row.id)]
-        summed[int(row.id)] = earlier[0] + loss[0], earlier[1] + loss[1]
-
     if not rows:
         return summed
     model.eval()
     ids, labels = [row.ids for row in rows], [row.labels for row in rows]
-    device = next(model.parameters()).device
     with torch.inference_mode():
         if packing.reach(labels) > packs_up_to and packing.set_up(model, ids, labels):
-            for row in track(rows, "loss"):
-                places, targets = _targets(row.labels, device)
-                logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits
-                add(row, _summed(logits_1TV[0, places], targets))
-            return summed
-        for group in track(packing.plan(ids, batches.token_budget("auto", device)), "loss"):
-            packed = packing.pack([ids[i] for i in group], [labels[i] for i in group]).to(device)
-            hidden = packing.unpack(packing.hidden_states(model, packed), packed)
-            learned = [_targets(labels[i], device) for i in group]
-            hidden_ND = torch.cat([states_LD[at] for states_LD, (at, _) in zip(hidden, learned, strict=True)])
-            each_N = _cross_entropies(packing.head(model), hidden_ND, torch.cat([targets for _, targets in learned]))
-            for i, part in zip(group, torch.split(each_N, [len(at) for at, _ in learned]), strict=True):
-                add(rows[i], (float(part.sum()), len(part)))
+            plan, measure = [[i] for i in range(len(rows))], _measure_alone
+        else:
+            plan = packing.plan(ids, batches.token_budget("auto", next(model.parameters()).device))
+            measure = _measure_packed
+
+        def compute(groups: Sequence[Sequence[int]]) -> list[list[Loss]]:
+            return [measure(model, [rows[i] for i in group]) for group in track(groups, "loss")]
+
+        for group, of_group in zip(plan, processes.share(plan, compute), strict=True):
+            for i, (loss, learned) in zip(group, of_group, strict=True):  # a raw text may be several rows
+                earlier = summed[int(rows[i].id)]
+                summed[int(rows[i].id)] = earlier[0] + loss, earlier[1] + learned
     return summed
+
+
+def _measure_alone(model: nn.Module, rows: Sequence[EncodedText]) -> list[Loss]:
+    """Return the loss of one row, for models that cannot read packed rows."""
+    (row,) = rows
+    device = next(model.parameters()).device
+    places, targets = _targets(row.labels, device)
+    logits_1TV = model(input_ids=torch.tensor([row.ids], device=device)).logits
+    return [_summed(logits_1TV[0, places], targets)]
+
+
+def _measure_packed(model: nn.Module, rows: Sequence[EncodedText]) -> list[Loss]:
+    """Return the losses of rows that are packed in one."""
+    device = next(model.parameters()).device
+    packed = packing.pack([row.ids for row in rows], [row.labels for row in rows]).to(device)
+    hidden = packing.unpack(packing.hidden_states(model, packed), packed)
+    learned = [_targets(row.labels, device) for row in rows]
+    hidden_ND = torch.cat([states_LD[at] for states_LD, (at, _) in zip(hidden, learned, strict=True)])
+    each_N = _cross_entropies(packing.head(model), hidden_ND, torch.cat([targets for _, targets in learned]))
+    parts = torch.split(each_N, [len(at) for at, _ in learned])
+    return [(float(part.sum()), len(part)) for part in parts]
 
 
 def _targets(labels: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

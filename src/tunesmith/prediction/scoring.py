@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tunesmith import errors
+from tunesmith import errors, processes
 from tunesmith.console import track
 from tunesmith.data import batches
 from tunesmith.data.prompts import Ids
@@ -184,8 +184,13 @@ def _score(model: nn.Module, prompts: Sequence[Ids], tree: Tree, budget: int, ti
         lengths = [len(ids) - size + len(part.nodes) for ids in prompts]
         longest = max(lengths)
         max_rows = max(1, min(MAX_LOGITS // (vocabulary * (len(part.nodes) + 1)), MAX_CACHED // (size + longest)))
-        for group in track(batches.plan(lengths, min(budget, longest * max_rows)), title):
-            logs_BE[np.array(group)[:, None], part.edges] = layout.run(model, [prompts[i][size:] for i in group])
+        plan = batches.plan(lengths, min(budget, longest * max_rows))
+
+        def compute(groups: Sequence[Sequence[int]], layout: _PromptRows = layout) -> list[Floats]:
+            return [layout.run(model, [prompts[i][size:] for i in group]) for group in track(groups, title)]
+
+        for group, edges_GE in zip(plan, processes.share(plan, compute), strict=True):
+            logs_BE[np.array(group)[:, None], part.edges] = edges_GE
     return logs_BE
 
 
@@ -196,24 +201,35 @@ def score_padded(model: nn.Module, prompts: Sequence[Ids], tree: Tree, max_token
     logs_BE = np.zeros((len(prompts), len(tree.edge_tokens)))
     rows = [(b, k) for b in range(len(prompts)) for k in range(len(tree.answers))]
     lengths = [len(prompts[b]) + len(tree.answers[k]) - 1 for b, k in rows]
+    plan = batches.plan(lengths, _budget(max_tokens, device))
+
+    def compute(groups: Sequence[Sequence[int]]) -> list[list[Floats]]:
+        chosen = [[(prompts[b], tree.answers[k]) for b, k in (rows[i] for i in group)] for group in groups]
+        return [_answer_logs(model, pairs) for pairs in track(chosen, title)]
+
     with torch.inference_mode(), onednn_linear.enabled():
-        for group in track(batches.plan(lengths, _budget(max_tokens, device)), title):
-            width = max(lengths[i] for i in group)
-            padding = [width - lengths[i] for i in group]
-            ids = [[*prompts[b], *tree.answers[k][:-1]] for b, k in (rows[i] for i in group)]
-            inputs = {
-                "input_ids": torch.tensor([row + [0] * pad for row, pad in zip(ids, padding, strict=True)]),
-                "attention_mask": torch.tensor([[1] * (width - pad) + [0] * pad for pad in padding]),
-            }
-            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-            logits_BTV = model(**inputs, use_cache=False).logits
-            for i, logits_TV in zip(group, logits_BTV, strict=True):
+        for group, logs in zip(plan, processes.share(plan, compute), strict=True):
+            for i, logs_L in zip(group, logs, strict=True):
                 b, k = rows[i]
-                at = torch.arange(len(tree.answers[k])) + len(prompts[b]) - 1
-                logs_LV = logits_TV[at].float().log_softmax(-1)
-                chosen = logs_LV[torch.arange(len(at)), torch.tensor(tree.answers[k])]
-                logs_BE[b, tree.paths[k]] = chosen.double().cpu().numpy()
+                logs_BE[b, tree.paths[k]] = logs_L
     return logs_BE
+
+
+def _answer_logs(model: nn.Module, pairs: Sequence[tuple[Ids, Sequence[int]]]) -> list[Floats]:
+    """Return the log-probability of each token of each answer, of prompts and answers in padded rows."""
+    ids = [[*prompt, *answer[:-1]] for prompt, answer in pairs]
+    width = max(map(len, ids))
+    inputs = {
+        "input_ids": torch.tensor([row + [0] * (width - len(row)) for row in ids]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
+    }
+    inputs = {name: tensor.to(_device(model)) for name, tensor in inputs.items()}
+    logs = []
+    for (prompt, answer), logits_TV in zip(pairs, model(**inputs, use_cache=False).logits, strict=True):
+        at = torch.arange(len(answer)) + len(prompt) - 1
+        logs_LV = logits_TV[at].float().log_softmax(-1)
+        logs.append(logs_LV[torch.arange(len(at)), torch.tensor(answer)].double().cpu().numpy())
+    return logs
 
 
 def disagrees(
@@ -225,8 +241,9 @@ def disagrees(
     """
     tree = Tree.of(answers)
     try:
-        by_tree = score(model, prompts, tree, "auto", "check", Prefix.of(model, opening))
-        by_row = score_padded(model, prompts, tree, "auto", "check")
+        with processes.sharing(False):  # where the model fails, every process has to see it
+            by_tree = score(model, prompts, tree, "auto", "check", Prefix.of(model, opening))
+            by_row = score_padded(model, prompts, tree, "auto", "check")
     except Exception as error:  # models may raise anything here; it is the reason
         return f"it cannot read a tree ({errors.summary(error)})"
     difference = float(np.abs(by_tree - by_row).max() / np.abs(by_row).max())

@@ -95,6 +95,14 @@ class Data(Section):
     semicolon, a tab or a bar, and says so where it is no comma."""
     on_bad_rows: Literal["error", "drop"] = "error"
     """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
+    streaming: bool = False
+    """Read the training rows as they are learned from, for data that does not fit or has no end; task `instruction`.
+    `train.max_steps` is then required. Splits that the data lacks are its first rows, `split.test_size` and
+    `split.validation_size` of them, which are not learned from. A source that ends begins again. What needs all rows is
+    not known: epochs, copies across splits, the number and the lengths of rows."""
+    shuffle_buffer: Count = 1000
+    """With `data.streaming`: rows in memory, of which each step draws. The more, the better they are shuffled; with 1
+    they keep their order."""
 
     cache: bool = True
     """Keep the splits of files of 8 MB or more in the user's cache ($TUNESMITH_CACHE), so that they are read and cut

@@ -241,6 +241,10 @@ class Recipe(Section):
     def _fits(self) -> Recipe:
         if self.task == "instruction" and self.method not in ("generator", "endpoint"):
             raise ValueError(f"task instruction needs method generator or endpoint, not {self.method}")
+        if self.data.streaming and self.task != "instruction":
+            raise ValueError(f"data.streaming is for task instruction, not {self.task}, whose labels it cannot know")
+        if self.data.streaming and self.train.max_steps is None:
+            raise ValueError("data.streaming needs train.max_steps: a stream has no epochs")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):
             raise ValueError(f"evaluate.metric_for_best_model: {deciding} must be in evaluate.metrics of a classifier")

@@ -71,7 +71,8 @@ def data_parts(data: DataSummary) -> list[str]:
     rows = []
     for name, split in data.splits.items():
         sizes = (split.rows, split.characters.median, split.characters.p95, split.characters.max)
-        rows.append([name, *(f"{size:,.0f}" for size in sizes), code(split.fingerprint[:12])])
+        shown = f"{name} (the first rows of a stream)" if split.is_stream else name
+        rows.append([shown, *(f"{size:,.0f}" for size in sizes), code(split.fingerprint[:12])])
     made = f" Split off here: {', '.join(data.made)}." if data.made else " Every split came with the data."
     source = f"Source: {code(data.source)}, fingerprint {code(data.fingerprint[:12])}.{made}"
     parts = [source, table(["Split", "Rows", "Median characters", "95% below", "Longest", "Fingerprint"], rows)]

@@ -1,4 +1,4 @@
-"""What reports say about prices, and about endpoints: what they took, and what limits their scores.
+"""What reports say about prices, and about endpoints: what they took, and what limits the scores and the times.
 
 Pure functions, no files.
 """
@@ -43,6 +43,24 @@ def note(report: AnyReport) -> str:
 
 
 def caveats(report: AnyReport) -> list[str]:
+    """Return what limits times that were measured side by side, and the scores of endpoints; often nothing."""
+    return [*_side_by_side(report), *_endpoint_caveats(report)]
+
+
+def _side_by_side(report: AnyReport) -> Iterator[str]:
+    """Yield how many trainings shared the machine while times were measured."""
+    shared = {method.costs.side_by_side for method in report.methods} - {None}
+    if shared:
+        names = [method.name for method in report.methods if method.costs.side_by_side is not None]
+        of = "" if len(names) == len(report.methods) else f" of {', '.join(names)}"
+        most = max(number for number in shared if number is not None)
+        yield (
+            f"The times{of} were measured with up to {most} trainings side by side, each with its share of the machine "
+            "(compare --parallel). A method alone on the machine is faster."
+        )
+
+
+def _endpoint_caveats(report: AnyReport) -> list[str]:
     """Return what limits the scores of endpoints, whatever they are; nothing in a report without one."""
     if not _asked(report):
         return []

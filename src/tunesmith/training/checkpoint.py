@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tunesmith import integrity, records, runs
 from tunesmith.console import warn
+from tunesmith.data.shuffled_stream import StreamPosition
 from tunesmith.errors import RunError
 from tunesmith.training import sharding
 from tunesmith.training.loop import TrainState
@@ -36,6 +37,8 @@ class SessionNotes:
     metrics: int
     """Lines in metrics.jsonl."""
     threads: int
+    stream: StreamPosition | None = None
+    """Where the stream is that is learned from."""
 
 
 @dataclass(frozen=True, slots=True)

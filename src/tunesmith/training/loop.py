@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from tunesmith import processes
 from tunesmith.console import warn
 from tunesmith.errors import TrainingError
 from tunesmith.recipe import Evaluate, Train
@@ -154,7 +155,7 @@ def steps(
 ) -> Iterator[Step]:
     """Train `state.model` in place from `state.step` on; yields after each step, with `state` up to date.
 
-    evaluate: returns the scores of the validation split; called in eval mode, when `plan` says so.
+    evaluate: returns the scores of the validation split; called in eval mode, in all processes, when `plan` says so.
 
     Raises TrainingError, before the weights change, when the loss or the gradient is not finite.
     """
@@ -271,7 +272,7 @@ def _evaluated(step: Step, state: TrainState, plan: TrainingPlan, evaluate: Call
     """Return the step with the scores after it; updates the best score in `state`."""
     state.model.eval()
     try:
-        with sharding.gathered(state.model):
+        with sharding.gathered(state.model), processes.sharing():
             scores = evaluate()
     finally:
         state.model.train()

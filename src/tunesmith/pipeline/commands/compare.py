@@ -14,8 +14,9 @@ from tunesmith.errors import RecipeError, RunError, TunesmithError
 from tunesmith.pipeline import curve_training, in_memory, run_names, run_report, seeds as repeats
 from tunesmith.pipeline.commands.train import check_data, short_name
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.fitting import base_model, subprocess
+from tunesmith.pipeline.fitting import base_model, parallel as side_by_side, subprocess
 from tunesmith.pipeline.fitting.methods import defaults_for, variants
+from tunesmith.pipeline.fitting.parallel import PlannedTraining
 from tunesmith.pipeline.task_table import TASKS, RunReport, read_splits
 from tunesmith.recipe import CostRates, Recipe, Source
 from tunesmith.records import omitted_if_none
@@ -64,6 +65,7 @@ def compare(
     learning_curve: bool = False,
     smallest: int | None = None,
     resume: str | Path | None = None,
+    parallel: int = 1,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
@@ -76,14 +78,17 @@ def compare(
     there is (default: 8) to all, with each seed (default: three), and report where one method overtakes another. What
     learns nothing from training rows is asked once.
     resume: instead of sources, the folder of a comparison that was stopped; what it lacks is trained.
+    parallel: trainings side by side, each with its share of the cores or a GPU of its own. The parts of a learning
+    curve are trained one after the other all the same.
     """
+    side_by_side.check(parallel)
     if resume is not None:
         if sources or overrides or methods or seeds or learning_curve:
             raise RecipeError("a resumed comparison keeps its sources and settings", do="leave all but --resume out")
         folder = Run(Path(resume))
         if not (folder.path / PLAN).is_file():
             raise RunError(f"{resume} is not the folder of a comparison", expected=f"a folder with {PLAN}")
-        return train_planned(folder, folder.load(PLAN, ComparisonPlan))
+        return train_planned(folder, folder.load(PLAN, ComparisonPlan), parallel)
     if smallest is not None and not learning_curve:
         do = "give learning_curve (--learning-curve) too"
         raise RecipeError("smallest is the smallest part of a learning curve", do=do)
@@ -93,8 +98,8 @@ def compare(
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]
     if given := [source for source in sources if isinstance(source, (str, Path)) and runs.is_run(source)]:
-        if methods or seeds or learning_curve:
-            do = "leave --methods, --seeds and --learning-curve out"
+        if methods or seeds or learning_curve or parallel > 1:
+            do = "leave --methods, --seeds, --learning-curve and --parallel out"
             raise RecipeError("finished runs are compared as they are", do=do)
         if len(given) < len(sources):
             raise RecipeError(
@@ -107,7 +112,7 @@ def compare(
         report = run_report.build(finished, confidence_of(finished[0].recipe), rates)
         return _written(runs.create(finished[0].recipe.output_dir, "compare"), report)
     smallest = SMALLEST if learning_curve and smallest is None else smallest
-    return train_planned(*prepare(plans(sources, overrides, methods), seeds, smallest))
+    return train_planned(*prepare(plans(sources, overrides, methods), seeds, smallest), parallel)
 
 
 def prepare(
@@ -138,16 +143,21 @@ def prepare(
     return folder, plan
 
 
-def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
-    """Train what the plan has and the folder lacks, and report."""
-    finished: dict[str, list[Run]] = {}
-    with _resumable(folder):
-        for name, places in plan.runs.items():
-            runs_of_method = [Run(folder.path / place) for place in places]
-            for run in runs_of_method:
-                if not ((run.path / runs.MANIFEST).is_file() and run.manifest.status == "finished"):
-                    subprocess.train(run.recipe, run.path)
-            finished[name] = runs_of_method
+def train_planned(folder: Run, plan: ComparisonPlan, parallel: int = 1) -> Comparison:
+    """Train what the plan has and the folder lacks, so many at a time, and report."""
+    finished = {name: [Run(folder.path / place) for place in places] for name, places in plan.runs.items()}
+    lacking = [
+        PlannedTraining(place, run.recipe, run.path)
+        for name, places in plan.runs.items()
+        for place, run in zip(places, finished[name], strict=True)
+        if not ((run.path / runs.MANIFEST).is_file() and run.manifest.status == "finished")
+    ]
+    with _resumable(folder, parallel):
+        if parallel == 1:
+            for training in lacking:
+                subprocess.train(training.recipe, training.folder)
+        else:
+            side_by_side.train(lacking, parallel)
     first = [runs_of_method[0] for runs_of_method in finished.values()]
     repeated = {name: runs_of_method for name, runs_of_method in finished.items() if len(runs_of_method) > 1}
     if repeated:
@@ -158,7 +168,7 @@ def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
         say(f"over {len(plan.seeds)} seeds:\n{repeats.table(named)}")
     report = run_report.build(first, confidence_of(first[0].recipe))
     if plan.smallest:
-        with _resumable(folder):
+        with _resumable(folder, parallel):
             curve = _learning_curve(folder, plan, list(finished.values()))
         crossings = [crossing.sentence(curve.train_rows) for crossing in curve.crossings]
         report = replace(report, learning_curve=curve, verdict=" ".join([report.verdict, *crossings]))
@@ -166,12 +176,13 @@ def train_planned(folder: Run, plan: ComparisonPlan) -> Comparison:
 
 
 @contextmanager
-def _resumable(folder: Run) -> Iterator[None]:
+def _resumable(folder: Run, parallel: int) -> Iterator[None]:
     """Say how to go on where training ends early."""
     try:
         yield
     except (KeyboardInterrupt, TunesmithError):
-        say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}")
+        option = f" --parallel {parallel}" if parallel > 1 else ""
+        say(f"compare: to train the rest and finish the comparison: tunesmith compare --resume {folder.path}{option}")
         raise
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tunesmith import disk, recipe as recipes, runs
 from tunesmith.console import say, warn
-from tunesmith.errors import FileError, Interrupted, MissingExtra, RecipeError, RunError, TunesmithError, summary
-from tunesmith.pipeline import in_memory, report_parts, seeds
+from tunesmith.errors import Interrupted, RecipeError, RunError, TunesmithError
+from tunesmith.pipeline import in_memory, report_parts, seeds, sweep_storage
 from tunesmith.pipeline.commands.train import open_test
 from tunesmith.pipeline.fitting import subprocess
 from tunesmith.pipeline.task_table import TASKS, scores_of
@@ -89,12 +89,12 @@ def sweep(
     """Train a recipe with many settings; return the sweep's folder, with report.html and sweep.json.
 
     settings: `name=a,b,c` (values) and `name=low..high` (a range) are searched; others are fixed. sampler: `grid`,
-    `random` or `tpe`. storage: an Optuna URL; several workers with one URL and one sweep_dir share the work. The same
-    call with the same sweep_dir resumes an interrupted sweep.
+    `random` or `tpe`. storage: the URL of a database for Optuna, or `journal:PATH`, a file; several workers with one
+    storage and one sweep_dir share the work. The same call with the same sweep_dir resumes an interrupted sweep.
     """
     plan = _Plan.of(in_memory.recipe_source(source, settings), settings, sampler, trials)
     folder = Run(disk.make_folder(Path(sweep_dir))) if sweep_dir else runs.create(plan.base.output_dir, "sweep")
-    with _storage_errors(storage or str(folder.path / STUDY)):
+    with sweep_storage.errors_explained(storage or str(folder.path / STUDY)):
         search = _Search(plan, folder, _study(plan, folder, storage))
         before = -1
         try:
@@ -230,26 +230,6 @@ class _Plan:
         return json.dumps(fields, sort_keys=True)
 
 
-@contextmanager
-def _storage_errors(storage: str) -> Iterator[None]:
-    """Turn errors of Optuna's storage, a database, into FileError. storage: its URL or file."""
-    try:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        raise MissingExtra("a sweep needs optuna", found="not installed", do="pip install 'tunesmith[sweep]'") from None
-    try:
-        yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        raise FileError(
-            f"cannot use the Optuna storage {storage}",
-            expected="a database that works, as sqlite:///sweep.db or postgresql://host/name",
-            found=summary(cause or error),
-            do="check the address, the space left, and that the database's driver is installed",
-        ) from error
-
-
 def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     """Create or load the study of this folder. Raises RunError where it holds other settings."""
     import optuna
@@ -257,7 +237,7 @@ def _study(plan: _Plan, folder: Run, storage: str | None) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # this module reports on trials
     url = storage or f"sqlite:///{(folder.path / STUDY).resolve()}"
     study = optuna.create_study(
-        storage=url,
+        storage=sweep_storage.open_storage(url),
         study_name=folder.path.resolve().name,
         direction="maximize" if plan.higher_is_better else "minimize",
         load_if_exists=True,

@@ -14,7 +14,7 @@ from tunesmith.errors import Interrupted, RecipeError, RunError, summary as summ
 from tunesmith.manifest import Costs, FinishedManifest, Manifest, Status
 from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memory, leaked_rows, run_report, slice_scores
 from tunesmith.pipeline.fitting import methods
-from tunesmith.pipeline.fitting.job import Job
+from tunesmith.pipeline.fitting.job import Job, SilentRun
 from tunesmith.pipeline.fitting.method_interface import Method
 from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
 from tunesmith.processes import ProcessIdentity
@@ -33,6 +33,7 @@ def train(
     continue_from: str | Path | None = None,
     quiet: bool = False,
     skip_test: bool = False,
+    take_over: bool = False,
 ) -> Run:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
@@ -42,9 +43,12 @@ def train(
     have. continue_from: instead of a source, a finished run whose recipe and weights a new run begins with.
     quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
+    take_over: resume a run although a process on another machine may train it, which only you can know to have ended.
     """
+    if take_over and not resume:
+        raise RecipeError("take_over is for a run that is resumed", do="give resume (--resume RUN) too")
     if resume:
-        recipe, run = _resumed(resume, source, overrides)
+        recipe, run = _resumed(resume, source, overrides, take_over=take_over)
         if run.manifest.status == "finished":
             say(f"{run.path} has finished already")
             if processes.is_main() and not run.has("README.md"):  # killed while it wrote its report
@@ -63,15 +67,7 @@ def train(
         recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     method, splits = methods.find(recipe), read_splits(recipe)
     if not quiet:
-        columns = TASKS[recipe.task].reader.columns(recipe.data, recipe.split)
-        for line in summary.describe(summary.summarize(splits, source_name(recipe)), columns):
-            say(line)
-        for line in summary.lines(splits.notes):
-            say(f"data: {line}")
-        for line in audit_summary.lines(splits):
-            say(f"audit: {line}")
-        if announced := method.announce(recipe, splits, TASKS[recipe.task].target(splits)):
-            say(announced)
+        _announce(recipe, splits)
     if parent:
         _check_parent(parent, splits)
     path = ""
@@ -85,9 +81,23 @@ def train(
     return fit(recipe, splits, Run(Path(processes.agree(path))), skip_test=skip_test)
 
 
+def _announce(recipe: Recipe, splits: Splits) -> None:
+    """Say what the data looks like, and what training on it will cost."""
+    columns = TASKS[recipe.task].reader.columns(recipe.data, recipe.split)
+    for line in summary.describe(summary.summarize(splits, source_name(recipe)), columns):
+        say(line)
+    for line in summary.lines(splits.notes):
+        say(f"data: {line}")
+    for line in audit_summary.lines(splits):
+        say(f"audit: {line}")
+    if announced := methods.find(recipe).announce(recipe, splits, TASKS[recipe.task].target(splits)):
+        say(announced)
+
+
 def fit(recipe: Recipe, splits: Splits, run: Run, *, skip_test: bool = False) -> Run:
     """Train on splits that were read already."""
-    method, job = methods.find(recipe), job_of(recipe, splits, run)
+    job = job_of(recipe, splits, run if processes.is_main() else SilentRun(run.path))
+    method = methods.find(recipe)
     if processes.is_main():
         run.save_manifest(_manifest(recipe, splits, run.decision("parent")))
     with _end_recorded(run):
@@ -152,24 +162,31 @@ def _fit(method: Method, job: Job, slice_values: Mapping[str, Sequence[str]], *,
     with processes.loading():
         method.prepare(recipe)
     labels = f", {len(splits.labels)} labels" if splits.labels else ""
-    say(f"{recipe.method}: {method.describe(recipe)}; {len(splits.train):,} training rows{labels}")
+    rows = "training rows of a stream" if splits.is_stream else f"{len(splits.train):,} training rows"
+    say(f"{recipe.method}: {method.describe(recipe)}; {rows}{labels}")
     watch = hardware.Stopwatch()
     with watch.time("train"):
         result = method.fit(job)
     watch.seconds["train"] += result.earlier_seconds
     if result.notes.steps is None and result.parameters:  # others say it before the first step
         say(f"{result.trainable:,} of {result.parameters:,} parameters were trained")
-    if processes.is_main():
-        if result.notes.fallback:
-            name, description = method.fallback(recipe)
-            run.save_manifest(replace(run.manifest, name=name, description=description))
+    if method.is_charged:  # one process asks
+        processes.leave()
+        if not processes.is_main():
+            return
+    if result.notes.fallback:
+        name, description = method.fallback(recipe)
+        run.save_manifest(replace(run.manifest, name=name, description=description))
+    with processes.sharing(not method.is_charged):
         result = held_out.decide(job, result)
-        if not result.is_saved:
-            runs.write_folder(run.model, result.predictor.save)
-        if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
-            result = replace(result, predictor=method.load(run.model, recipe), validation=None)
-        job = replace(job, splits=replace(splits, test=())) if skip_test else job
-        _finish(job, result, watch, slice_values)
+    if not result.is_saved and processes.is_main():
+        runs.write_folder(run.model, result.predictor.save)
+    if result.notes.dtype not in (None, "float32"):  # saved so, but always computed with in float32
+        if not method.is_charged:
+            processes.wait()
+        result = replace(result, predictor=method.load(run.model, recipe), validation=None)
+    job = replace(job, splits=replace(splits, test=())) if skip_test else job
+    _finish(job, result, watch, slice_values)
 
 
 def open_test(run: Run) -> Run:
@@ -189,7 +206,7 @@ def open_test(run: Run) -> Run:
     return run
 
 
-def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
+def _resumed(resume: str | Path, source: object, overrides: Sequence[str], *, take_over: bool) -> tuple[Recipe, Run]:
     """Return the recipe and the run to go on with. Only what cannot change the result may be set anew."""
     if source is not None:
         raise RecipeError("a resumed run has its recipe", found=str(source), do="leave the recipe out")
@@ -200,8 +217,13 @@ def _resumed(resume: str | Path, source: object, overrides: Sequence[str]) -> tu
         )
     run = runs.find(resume)
     trained_by = run.manifest.process if run.manifest.state()[0] == "running" else None
-    if processes.is_main() and trained_by not in (None, ProcessIdentity.current()):
-        raise RunError(f"{run.path} is being trained", found=str(trained_by))
+    current = ProcessIdentity.current()
+    if processes.is_main() and trained_by is not None and trained_by != current:
+        is_elsewhere = trained_by.host != current.host
+        if not (is_elsewhere and take_over):
+            do = "if that process has ended, add --take-over" if is_elsewhere else ""
+            raise RunError(f"{run.path} is being trained", found=str(trained_by), do=do)
+        warn(f"taking {run.path} over from {trained_by}")
     return recipes.load(run.recipe, overrides), run
 
 
@@ -257,7 +279,11 @@ def _finish(
 ) -> None:
     """Predict and score the held-out splits, and report. peak: of the process that trained, where that was another."""
     task = TASKS[job.recipe.task]
-    outcome = task.evaluate(job, result, watch)
+    with processes.sharing(not methods.find(job.recipe).is_charged):
+        outcome = task.evaluate(job, result, watch)
+    processes.leave()
+    if not processes.is_main():
+        return
     if job.splits.test:
         scores = task.score(job.run)
         job.run.write("scores.json", scores)
@@ -280,6 +306,7 @@ def _finish(
         parameters=result.parameters,
         trainable=result.trainable,
         size_mb=runs.size(job.run.model) / 2**20,
+        side_by_side=hardware.side_by_side(),
         endpoint=endpoint,
     )
     job.run.save_manifest(

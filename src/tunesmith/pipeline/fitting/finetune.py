@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from torch import nn
 
 from tunesmith import extensions, hardware, processes, records
 from tunesmith.console import say
-from tunesmith.data import example_table
+from tunesmith.data import example_table, summary
 from tunesmith.data.batches import BalancedSampler, Sampler, Tokenized
+from tunesmith.data.shuffled_stream import ShuffledStream
 from tunesmith.manifest import TrainingNotes
 from tunesmith.models import adapters, onednn_linear, pretrained
 from tunesmith.pipeline import custom_metrics
@@ -57,6 +59,8 @@ class TrainingSetup:
     """Steps after which training ends, whatever the recipe's epochs."""
     is_causal: bool = False
     """Whether the model is a causal language model, whose compiled layers pay earlier."""
+    stream: ShuffledStream | None = None
+    """What the micro-batches are of, where that is a stream."""
 
     def save(self, folder: Path) -> None:
         """Write the predictor around the model as it is."""
@@ -82,7 +86,9 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         backend = job.decide_once("matmul_backend", lambda: records.dump(onednn_linear.decide(setting)))
         onednn = backend["value"]["backend"] == "onednn"
         state = loop.begin(model, recipe.train, plan, accelerator)
-        session = Session(job, accelerator, plan, sampler.steps_per_epoch, setup.save, callbacks, setup.write_best)
+        session = Session(
+            job, accelerator, plan, sampler.steps_per_epoch, setup.save, callbacks, setup.write_best, setup.stream
+        )
         session.resume(state)
         steps = loop.steps(
             state,
@@ -101,7 +107,8 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         zero.release(state.wrapped)
         accelerator.wait_for_everyone()
         is_best = session.best_step in (None, state.step)
-        predictor = setup.predictor() if is_best else setup.reload(job.run.model)
+        with processes.sharing():
+            predictor = setup.predictor() if is_best else setup.reload(job.run.model)
         accelerator.wait_for_everyone()  # the first process goes on to write where the others have just read
     notes = replace(
         setup.notes,
@@ -113,11 +120,18 @@ def fit(job: Job, prepare: Callable[[Job, Accelerator], TrainingSetup]) -> Train
         best_step=session.best_step,
         skipped=state.skipped,
     )
-    validation = (
-        session.validation(session.best_step or state.step) if setup.evaluates_all and processes.is_main() else None
-    )
+    notes = notes if setup.stream is None else _with_stream(notes, setup.stream)
+    known = session.validation(session.best_step or state.step) if setup.evaluates_all and processes.is_main() else None
+    validation = json.loads(processes.agree(json.dumps(known)))
     is_saved = session.best_step is not None  # written when it was found to be the best
     return TrainResult(predictor, parameters, trainable, notes, session.earlier_seconds, is_saved, validation)
+
+
+def _with_stream(notes: TrainingNotes, stream: ShuffledStream) -> TrainingNotes:
+    """Say what was read of a stream, and return the notes with it."""
+    for line in summary.lines(stream.notes):
+        say(f"stream: {line}")
+    return replace(notes.with_cut(stream.cut), streamed=stream.learned)
 
 
 def sample(examples: Sequence[Example], recipe: Recipe) -> Sequence[Example]:
@@ -208,6 +222,10 @@ def _plan(job: Job, steps_per_epoch: int, max_steps: int | None) -> loop.Trainin
     settings = job.recipe.evaluate
     if not job.splits.validation:
         settings = settings.model_copy(update={"eval_strategy": "no"})
+    if job.splits.is_stream and settings.eval_strategy == "epoch":
+        say("note: a stream has no epochs: only the last step is evaluated, unless evaluate.eval_strategy=steps")
+    if job.splits.is_stream and job.recipe.engine.save_strategy == "epoch":
+        say("note: a stream has no epochs: no checkpoint is saved, unless engine.save_strategy=steps")
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")

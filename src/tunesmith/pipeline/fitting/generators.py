@@ -15,16 +15,17 @@ from torch import nn
 from tunesmith import processes
 from tunesmith.console import say, warn
 from tunesmith.data import batches, label_questions, shots as chosen_shots, token_cache, truncation
-from tunesmith.data.batches import MicroBatches
+from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.conversations import transcript
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.label_questions import LabelQuestion
 from tunesmith.data.prompts import ChatEncoder
 from tunesmith.data.shots import Shots
+from tunesmith.data.shuffled_stream import ShuffledStream, StreamBatches, open_stream
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.manifest import LogEntry, Sample, TrainingNotes
 from tunesmith.models import adapters, packing, pretrained
-from tunesmith.pipeline.fitting import weight_setup
+from tunesmith.pipeline.fitting import finetune, weight_setup
 from tunesmith.pipeline.fitting.finetune import HeldOutEvaluation, TrainingSetup, make_sampler, sample
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.prediction import classify
@@ -76,12 +77,15 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
     key = [*token_cache.identity(tokenizer), limit, question, shots.rows, recipe.prompt, recipe.seed]
     keep = recipe.data.cache and shots.similar is None  # whose embeddings no key holds
     rows, changes = token_cache.tokenized(job.splits.train, tokenize, key, keep=keep)
-    for change in changes:
+    for change in [] if job.splits.is_stream else changes:
         say(f"train: {change.count:,} of {len(job.splits.train):,} rows {change.what}")
     if not rows:
         found, do = f"{len(job.splits.train):,} rows, all too long", "raise model.max_length"
         raise DataError("no training row is left", expected="rows that fit", found=found, do=do)
     packed_later = [] if question or packing.sliding_window(model) else _longest(job, generator)
+    if job.splits.is_stream:  # a row that is yet to come may be as long as any
+        ids = (rows[0].ids * limit)[:limit]
+        packed_later.append(EncodedText("longest", ids, ids))
     micro_batches, loss, padded = _layout(rows, packed_later, job, accelerator, model, plan.dtype)
     if isinstance(predictor, LabelClassifier):
         classifier = predictor
@@ -99,9 +103,10 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         template=chat_encoder.template,
         layout="packed" if padded is None else f"padded: {padded}",
     )
+    stream = _stream(job, accelerator, chat_encoder, limit) if job.splits.is_stream else None
     return TrainingSetup(
         model,
-        micro_batches,
+        StreamBatches(stream, micro_batches, recipe.train.max_steps or 1) if stream else micro_batches,
         loss,
         evaluate,
         lambda: predictor,
@@ -110,6 +115,7 @@ def prepare(job: Job, accelerator: Accelerator) -> TrainingSetup:
         evaluates_all=evaluate.is_whole,
         write_best=evaluate.write if isinstance(evaluate, HeldOutEvaluation) else None,
         is_causal=True,
+        stream=stream,
     )
 
 
@@ -159,6 +165,17 @@ def make_chat_encoder(recipe: Recipe, question: LabelQuestion | None, tokenizer:
     shown = replace(chat_encoder, shots=tuple(map(tuple, turns)))
     shown.check()  # the template may rewrite earlier turns
     return shown
+
+
+def _stream(job: Job, accelerator: Accelerator, chat_encoder: ChatEncoder, limit: int) -> ShuffledStream:
+    """Return the rows to learn from, of a recipe that streams them."""
+    recipe = job.recipe
+    if recipe.train.sampling != "shuffled":
+        raise RecipeError("a stream is not sampled by label", do="leave train.sampling out")
+    size = finetune.step_size(job, accelerator)
+    return open_stream(
+        recipe.data, recipe.split, recipe.seed, size, lambda row: encode([row], recipe, None, chat_encoder, limit)
+    )
 
 
 def _predictor(
@@ -223,7 +240,7 @@ def _layout(
             )
         if reason:
             warn(f"rows are padded, not packed: {reason}")
-    sampler = make_sampler(job, accelerator, rows)
+    sampler = Sampler(len(rows), len(rows), 0) if job.splits.is_stream else make_sampler(job, accelerator, rows)
     budget = batches.token_budget(engine.max_tokens_per_micro_batch, accelerator.device)
     place = accelerator.process_index, accelerator.num_processes
     if reason is None:
@@ -265,8 +282,12 @@ class _Validation:
     def _loss(self, rows: Sequence[Any]) -> float:
         model = self.generator.model
         device = next(model.parameters()).device
+
+        def measure(share: Sequence[Any]) -> list[float]:
+            return [float(self.loss.total(model, batch.to(device))) for batch in share]
+
         with torch.no_grad():
-            total = sum(float(self.loss.total(model, batch.to(device))) for batch in rows)
+            total = sum(processes.share(rows, measure))
         return total / max(1.0, float(sum(self.loss.count(batch) for batch in rows)))
 
     def _answer(self, step: int) -> None:
@@ -275,7 +296,8 @@ class _Validation:
         if not shown or not processes.is_main():
             return
         questions = [row.messages[:-1] for row in shown]
-        answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
+        with processes.sharing(False):
+            answers = self.generator.attempt([row.id for row in shown], questions, recipe.generate, recipe.seed)
         samples = [
             Sample(row.id, transcript(question), row.messages[-1].content, answer.text)
             for row, question, answer in zip(shown, questions, answers, strict=True)

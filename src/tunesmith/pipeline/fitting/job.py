@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunesmith import extensions, processes
+from tunesmith.manifest import LogEntry
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks.text_targets import Target
@@ -24,6 +26,22 @@ class Metrics:
     """Measures predictions beside what the data has: the rows of a `Target`, and the target."""
     of_training: tuple[str, str]
     """What evaluations during training say of training rows: its name in the log, and the headline metric."""
+
+
+class SilentRun(Run):
+    """A run directory that another process writes: of what this one would write, nothing happens."""
+
+    def write(self, name: str, content: object, *, signed: bool = False) -> Path:
+        return self.path / name
+
+    def log(self, entry: LogEntry) -> None:
+        pass
+
+    def cut_metrics(self, lines: int) -> None:
+        pass
+
+    def write_predictions(self, split: str, rows: Iterable[object]) -> None:
+        pass
 
 
 @dataclass(frozen=True)

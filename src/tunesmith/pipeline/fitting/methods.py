@@ -90,7 +90,8 @@ class ProbeMethod(Method):
         pretrained.prepare(recipe.model)
 
     def fit(self, job: Job) -> TrainResult:
-        return ProbeFits(self._encoder(job.recipe))(job)
+        with processes.sharing():
+            return ProbeFits(self._encoder(job.recipe))(job)
 
     def refits(self, recipe: Recipe) -> Callable[[Job], TrainResult]:
         from tunesmith.prediction import classify

@@ -16,9 +16,11 @@ from accelerate.utils import patch_environment
 
 from tunesmith import processes, runs
 from tunesmith.console import can_draw, meter, say, warn
+from tunesmith.data.shuffled_stream import ShuffledStream
 from tunesmith.errors import Interrupted, MissingExtra, TrainingError
 from tunesmith.manifest import LogEntry
 from tunesmith.pipeline.fitting import interruption, weight_setup
+from tunesmith.pipeline.fitting.interruption import StopRequest
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.training import checkpoint, loop, sharding
 from tunesmith.training.callbacks import Callback
@@ -37,6 +39,8 @@ class Session:
     callbacks: Sequence[Callback] = ()
     write_best: Callable[[], None] | None = None
     """Writes what else belongs to the best weights."""
+    stream: ShuffledStream | None = None
+    """What is learned from, where that is a stream."""
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line in metrics.jsonl."""
     best_step: int | None = None
@@ -57,6 +61,8 @@ class Session:
         if newest is None or notes is None:
             return
         self.losses, self.best_step, self.earlier_seconds = notes.losses, notes.best_step, notes.seconds
+        if self.stream is not None and notes.stream is not None:
+            self.stream.restore(notes.stream)
         if notes.threads != torch.get_num_threads():
             warn(f"{notes.threads} threads before, {torch.get_num_threads()} now: the last bits may differ")
         say(f"resuming at step {state.step} of {self.plan.num_steps} ({newest.name})")
@@ -75,12 +81,13 @@ class Session:
                     callback.on_step(step, state)
                     if step.scores is not None:
                         callback.on_evaluate(step, state)
-                if stop_request.signal or self._is_due(step.number):
+                stopped_by = self._agree(stop_request)
+                if stopped_by or self._is_due(step.number):
                     self._save(state, self.earlier_seconds + time.perf_counter() - start)
-                if stop_request.signal:
+                if stopped_by:
                     raise Interrupted(
                         f"stopped at step {step.number} of {self.plan.num_steps}",
-                        stop_request.signal,
+                        stopped_by,
                         do=f"go on with: tunesmith train --resume {self.job.run.path}",
                     )
         if state.skipped:
@@ -89,6 +96,14 @@ class Session:
     def validation(self, step: int) -> dict[str, float] | None:
         """Return the scores of the validation split after a step; None where it was not evaluated then."""
         return next((line.validation for line in self.job.run.metrics() if line.step == step and line.validation), None)
+
+    def _agree(self, stop_request: StopRequest) -> int:
+        """Return the signal that asks any of the processes to stop, 0 for none: all stop after the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop_request.signal or 0
+        number = torch.tensor(stop_request.signal or 0, device=self.accelerator.device)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        return int(number)
 
     def _record(self, step: loop.Step, state: loop.TrainState, last: bool) -> None:
         if not step.skipped:
@@ -145,7 +160,8 @@ class Session:
         content = checkpoint.snapshot(state)
         if self.accelerator.is_main_process:
             lines, threads = len(self.job.run.metrics()), torch.get_num_threads()
-            notes = checkpoint.SessionNotes(self.losses, self.best_step, seconds, lines, threads)
+            position = None if self.stream is None else self.stream.position
+            notes = checkpoint.SessionNotes(self.losses, self.best_step, seconds, lines, threads, position)
             folder = checkpoint.save(self.checkpoints, content, notes, self.job.recipe.engine.save_total_limit)
             for callback in self.callbacks:
                 callback.on_save(folder, state)
@@ -188,4 +204,5 @@ def accelerated(job: Job) -> Iterator[Accelerator]:
     try:
         yield accelerator
     finally:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # `end_training` would part the processes too, which evaluate together
+            tracker.finish()

@@ -51,21 +51,31 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
     held: a file descriptor that the process inherits, so that a lock on it lasts while it trains.
     Raises Interrupted where a signal ended it.
     """
-    plan = folder / "recipe.yaml"
-    command = [sys.executable, "-m", "tunesmith", "train"]
-    if (folder / runs.MANIFEST).is_file():
-        command += ["--resume", str(folder)]
-    else:
-        Run(folder).write(plan.name, recipes.dump(recipe))
-        command += [str(plan), "--run-dir", str(folder)]
-    verbosity = ["-v"] if logger.level == logging.DEBUG else ["-q"] if logger.level > logging.INFO else []
-    command += ["--worker", *verbosity, *(["--skip-test"] if skip_test else [])]
-    with subprocess.Popen(command, pass_fds=() if held is None else (held,)) as child:  # noqa: S603
+    words = ["--skip-test"] if skip_test else []
+    with subprocess.Popen(command(recipe, folder, *words), pass_fds=() if held is None else (held,)) as child:  # noqa: S603
         try:
             code = child.wait()
         except KeyboardInterrupt:
             child.wait()  # Ctrl-C reached it too: it ends its step and writes a checkpoint
             raise
+    check_end(recipe, folder, code)
+    return Run(folder)
+
+
+def command(recipe: Recipe, folder: Path, *words: str) -> list[str]:
+    """Return the command that trains into `folder`, or goes on with the run there; a new run's recipe is written."""
+    start = [sys.executable, "-m", "tunesmith", "train"]
+    if (folder / runs.MANIFEST).is_file():
+        start += ["--resume", str(folder)]
+    else:
+        plan = Run(folder).write("recipe.yaml", recipes.dump(recipe))
+        start += [str(plan), "--run-dir", str(folder)]
+    verbosity = ["-v"] if logger.level == logging.DEBUG else ["-q"] if logger.level > logging.INFO else []
+    return [*start, "--worker", *verbosity, *words]
+
+
+def check_end(recipe: Recipe, folder: Path, code: int) -> None:
+    """Raise Interrupted where a signal ended a training, and TunesmithError where it failed. code: its exit code."""
     if code - 128 in interruption.SIGNALS:
         raise Interrupted(
             f"training {recipe.method} was stopped", code - 128, do=f"go on with: tunesmith train --resume {folder}"
@@ -73,6 +83,5 @@ def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | 
     if code:
         raise TunesmithError(
             f"training {recipe.method} failed (exit code {code}); see the error above",
-            do=f"fix the error above, then rerun this method: tunesmith train {plan}",
+            do=f"fix the error above, then rerun this method: tunesmith train {folder / 'recipe.yaml'}",
         )
-    return Run(folder)
