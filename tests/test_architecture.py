@@ -77,7 +77,7 @@ DOORS = {
         "models/tiktoken_import.py",
     },
     "python_calamine": {"data/workbooks.py"},
-    "sqlalchemy": {"data/databases.py", "pipeline/commands/sweep.py"},
+    "sqlalchemy": {"data/databases.py", "pipeline/sweep_storage.py"},
     "fsspec": {"data/downloads.py"},
     "pyarrow": {"data/example_table.py", "data/files.py", "data/formats.py"},
     "PIL": {"reporting/loss_plot.py"},
