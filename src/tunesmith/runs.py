@@ -129,7 +129,8 @@ class Run:
         JSON does not have.
         """
         if signed := signed or (name == MANIFEST and isinstance(content, dict)):
-            content = records.dump(content) | {SHA256: integrity.UNSIGNED}
+            fields = {key: value for key, value in records.dump(content).items() if key != SHA256}
+            content = fields | {SHA256: integrity.UNSIGNED}
         text = content if isinstance(content, str) else records.encode(content, f"write {self.path / name}") + "\n"
         path = write_whole(self.path / name, integrity.signed(text.encode()) if signed else text.encode())
         if name != MANIFEST:
