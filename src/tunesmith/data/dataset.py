@@ -124,9 +124,7 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
     if key and (known := split_cache.load(key)):
         return known
     frozen = _read(data, split, seed, reader, used_later)
-    if key:
-        split_cache.store(key, frozen)
-    return frozen
+    return split_cache.store(key, frozen) if key else frozen
 
 
 def _read(data: Data, split: Split, seed: int, reader: TaskReader, used_later: Sequence[str]) -> Splits:

@@ -70,18 +70,23 @@ def load(key: str) -> Splits | None:
         warn(f"the cached splits in {entry} are damaged ({problem}); the data is read again")
         return None
     entry.touch()  # for `assets.make_room`
+    splits = _mapped(entry)
+    rows = sum(map(len, (splits.train, splits.validation, splits.test)))
+    say(f"data: {rows:,} rows from the cache, as the source and its settings are unchanged")
+    return splits
+
+
+def _mapped(entry: Path) -> Splits:
     facts = records.read(_Facts, entry / FACTS)
     train, validation, test = (ExampleTable.open(entry / f"{name}.arrow") for name in SPLITS)
     with np.load(entry / INDEX, allow_pickle=False) as index:
         numbers = TextNumbers(index["keys"], index["numbers"])
         copies = DuplicateIndex(numbers, *(index[name].tolist() for name in ("first", "second", "similarity")))
-    rows = sum(map(len, (train, validation, test)))
-    say(f"data: {rows:,} rows from the cache, as the source and its settings are unchanged")
     return Splits(train, validation, test, copies=copies, **records.fields_of(_Facts, facts))
 
 
-def store(key: str, splits: Splits) -> None:
-    """Keep splits under a key. A full disk is a warning: they are read again next time."""
+def store(key: str, splits: Splits) -> Splits:
+    """Keep splits under a key, and return them mapped. A full disk is a warning: they are read again next time."""
 
     def fill(entry: Path) -> None:
         for name in SPLITS:
@@ -100,3 +105,5 @@ def store(key: str, splits: Splits) -> None:
         assets.make_room(folder() / key)
     except (FileError, OSError) as error:
         warn(f"the splits are not kept for the next time: {error}")
+        return splits
+    return _mapped(folder() / key)
