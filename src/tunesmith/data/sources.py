@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 
 from tunesmith.data import databases, downloads, folders, formats, hub, shards
@@ -15,6 +17,7 @@ from tunesmith.data.workbooks import split_sheet
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.recipe.data_settings import DATABASES
+from tunesmith.types import DataNote
 
 ASSET = "pypi:"
 
@@ -46,6 +49,10 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
     for split_name, paths in paths_by_split.items():
         ids = [names[path] for path in paths]
         tables_by_split[split_name] = shards.table(paths, ids, data.encoding, wanted, data.delimiter)
+    if data.sql is not None and not any(map(_is_database, by_setting.values())):
+        name, table = next(iter(tables_by_split.items()))
+        unused = DataNote("data.sql is not used: no source is a database", 1)
+        tables_by_split[name] = replace(table, items=chain([unused], table.items))
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
