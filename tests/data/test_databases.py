@@ -52,9 +52,11 @@ def test_a_query_for_each_split(address: str, tmp_path: Path) -> None:
         splits = read(data, Split(validation_size=0), 0)
         assert [row.text for row in splits.train + splits.test] == [text for text, _, _ in ROWS]
         assert splits.test[0].id == "shop.db:test:row 1"
-    (tmp_path / "test.csv").write_text("text,label\nx,a\ny,b\n")
+    (tmp_path / "test.csv").write_text("text,label\nx,a\ny,b\nz,a\nw,b\n")
     mixed = read(Data(train=address, test=str(tmp_path / "test.csv"), sql=QUERY), Split(validation_size=0), 0)
     assert (len(mixed.train), mixed.test[0].id) == (40, "test.csv:2")
+    unused = read(Data(path=str(tmp_path / "test.csv"), sql=QUERY), Split(test_size=0, validation_size=0), 0)
+    assert any("data.sql is not used" in note.what for note in unused.notes)
     with pytest.raises(DataError, match=r"data\.test: no query for it in data\.sql"):
         read(Data(train=address, test=address, sql={"train": QUERY}), Split(), 0)
     recipe = recipes.load({}, [f"data.path={address}", 'data.sql={train: "SELECT 1", test: "SELECT 2"}'])

@@ -186,6 +186,7 @@ def test_the_classifier_takes_series_frames_and_a_string() -> None:
         (table["text"], table["label"]),
         (table[["text"]], table[["label"]]),
         (polars.DataFrame(ROWS)["text"], polars.DataFrame(ROWS)["label"]),
+        (pyarrow.Table.from_pylist(ROWS)["text"], pyarrow.Table.from_pylist(ROWS)["label"]),
         (Dataset.from_list(ROWS)["text"], Dataset.from_list(ROWS)["label"]),
     ):
         np.testing.assert_array_equal(classifier.fit(texts, labels).predict_proba(texts), before)

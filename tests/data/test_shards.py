@@ -125,6 +125,16 @@ def test_patterns_and_folders_without_data(tmp_path: Path) -> None:
         splits_of(path=f"{tmp_path}/*.csv", sha256="0" * 64)
 
 
+def test_a_pattern_does_not_make_test_rows_training_rows(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001.csv", "test.csv"):
+        write(tmp_path / name, ROWS)
+    with pytest.raises(
+        DataError, match=r"files of several splits as one table(.|\n)*files of train and test: test\.csv"
+    ):
+        splits_of(path=f"{tmp_path}/*.csv")
+    assert len(splits_of(CUT, path=f"{tmp_path}/train*").train) == 20
+
+
 def test_files_beside_shards_are_named(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", ROWS)
     write(tmp_path / "b.csv", ROWS[:1])
@@ -143,5 +153,8 @@ def test_a_stored_pattern_works_from_any_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     for written in ("data/*.csv", "data/a*", "d*/a.csv"):
         assert recipes.load({"data": {"path": written}}).data.path == str(tmp_path / written)
-    for other in ("s3://bucket/*.csv", "no/folder/*.csv", "owner/name"):
+    (tmp_path / "shop.db").touch()
+    for written in ("sqlite:///shop.db", f"sqlite:///{tmp_path}/shop.db"):
+        assert recipes.load({"data": {"path": written}}).data.path == f"sqlite:///{tmp_path}/shop.db"
+    for other in ("sqlite:///gone.db", "s3://bucket/*.csv", "no/folder/*.csv", "owner/name"):
         assert recipes.load({"data": {"path": other}}).data.path == other

@@ -146,8 +146,9 @@ class _Content(io.RawIOBase):
         buffer[: len(piece)] = piece
         if self.compression is not None:
             self.unpacked += len(piece)
-            for mark in self.marks:
-                self.marks[mark] += piece.count(mark)
+            if self.unpacked > PLAUSIBLE_RATIO * self.size:  # counting takes as long as unpacking
+                for mark in self.marks:
+                    self.marks[mark] += piece.count(mark)
             do = f"unpack it first ({self.compression.unpack}), if you do want to read it"
             check_expansion(self.name, self.size, self.unpacked, max(self.marks.values()), do)
         return len(piece)

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from tunesmith.data import formats, shards
-from tunesmith.data.files import File, decode, without_compression
+from tunesmith.data.files import File, decode
 from tunesmith.data.rows import Item, Row, Table, listed, note, split_names
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
@@ -42,7 +42,7 @@ def tables(
         return {split_name: sharded(paths) for split_name, paths in shards_by_split.items()}
     if _class_folders(folder):
         return {"train": _class_table(folder, folder, encodings)}
-    of_splits = [path for path in files if shards.split_of(_stem(path)) in chain(*names.values())]
+    of_splits = [path for path in files if shards.split_of(formats.stem_of(path)) in chain(*names.values())]
     if not folders and not of_splits and (paths := shards.within(folder)):
         table = sharded(paths)
         ignored = [entry.name for entry in entries if entry not in paths]
@@ -73,8 +73,10 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
     """Return the entry of each split, or its shards; nothing where train has none."""
     chosen: dict[str, list[Path]] = {}
     for split_name, accepted in names.items():
-        whole = [entry for entry in entries if _stem(entry) in accepted]
-        numbered = [entry for entry in entries if entry.is_file() and shards.split_of(_stem(entry)) in accepted]
+        whole = [entry for entry in entries if formats.stem_of(entry) in accepted]
+        numbered = [
+            entry for entry in entries if entry.is_file() and shards.split_of(formats.stem_of(entry)) in accepted
+        ]
         matches = numbered if numbered and not whole else sorted({*whole, *numbered})
         if len(matches) > 1 and whole:
             raise DataError(
@@ -86,12 +88,6 @@ def _by_split(folder: Path, entries: list[Path], names: dict[str, tuple[str, ...
         if matches:
             chosen[split_name] = matches
     return chosen if "train" in chosen else {}
-
-
-def _stem(entry: Path) -> str:
-    """Return `train` for `train.csv.gz`, and for a folder of that name."""
-    suffix = None if entry.is_dir() else formats.format_of(entry)
-    return entry.name if suffix is None else without_compression(entry.name).removesuffix(suffix)
 
 
 def _is_text(path: Path) -> bool:

@@ -17,7 +17,6 @@ from tunesmith.data.workbooks import read_xlsx, split_sheet
 from tunesmith.errors import DataError
 from tunesmith.types import DataNote
 
-DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _object(pairs))
 AS_TEXT = "write the rows again as CSV or JSON Lines, if you do want to read them"
 BATCH = 4096
 """Rows of a Parquet file that are in memory at a time, at most."""
@@ -44,6 +43,12 @@ def format_of(path: Path) -> str | None:
     """Return `.csv` for `reviews.csv.gz`; None for a format that cannot be read."""
     name = without_compression(split_sheet(path)[0].name)
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+
+
+def stem_of(path: Path) -> str:
+    """Return `train` for `train.csv.gz`, and for a folder of that name."""
+    suffix = None if path.is_dir() else format_of(path)
+    return path.name if suffix is None else without_compression(path.name).removesuffix(suffix)
 
 
 def read_json(file: File) -> Table:
@@ -128,6 +133,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} is there more than once")
     return values
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_parquet(file: File) -> Table:

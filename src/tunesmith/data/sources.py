@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 
 from tunesmith.data import databases, downloads, folders, formats, hub, shards
 from tunesmith.data.cells import Values
 from tunesmith.data.files import COMPRESSIONS
-from tunesmith.data.rows import SPLITS, Row, Table, listed
+from tunesmith.data.rows import SPLITS, Row, Table, listed, split_names
 from tunesmith.data.workbooks import split_sheet
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data, Split
 from tunesmith.recipe.data_settings import DATABASES
+from tunesmith.types import DataNote
 
 ASSET = "pypi:"
 
@@ -36,7 +39,7 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
         elif name == "path" and not _is_files(source):
             tables_by_split |= _one_source(source, data, split, wanted)
         else:
-            paths_by_split["train" if name == "path" else name] = _files(name, source, data)
+            paths_by_split["train" if name == "path" else name] = _files(name, source, data, split)
     if not by_setting:
         raise DataError(
             "no data", expected="a source of rows", found="no path", do="set data.path, or data.train and data.test"
@@ -46,6 +49,10 @@ def tables(data: Data, split: Split, wanted: Iterable[str] | None) -> dict[str, 
     for split_name, paths in paths_by_split.items():
         ids = [names[path] for path in paths]
         tables_by_split[split_name] = shards.table(paths, ids, data.encoding, wanted, data.delimiter)
+    if data.sql is not None and not any(map(_is_database, by_setting.values())):
+        name, table = next(iter(tables_by_split.items()))
+        unused = DataNote("data.sql is not used: no source is a database", 1)
+        tables_by_split[name] = replace(table, items=chain([unused], table.items))
     if split.column and len(tables_by_split) > 1:
         raise DataError(
             "split.column needs a single table",
@@ -110,7 +117,7 @@ def _is_files(source: str) -> bool:
     return downloads.protocol_of(source) is not None or path.is_file() or shards.is_pattern(source)
 
 
-def _files(name: str, source: str, data: Data) -> list[Path]:
+def _files(name: str, source: str, data: Data, split: Split) -> list[Path]:
     """Return the file of a source, or its shards."""
     setting = f"data.{name}"
     path = Path(source).expanduser()
@@ -131,6 +138,14 @@ def _files(name: str, source: str, data: Data) -> list[Path]:
             )
     else:
         paths = [path]
+    named = [split_name for split_name, names in split_names(split).items() if _some_are_of(paths, names)]
+    if name == "path" and len(paths) > 1 and len(named) > 1:
+        raise DataError(
+            f"{setting}: files of several splits as one table",
+            expected="shards of one table",
+            found=f"files of {' and '.join(named)}: {listed(path.name for path in paths)}",
+            do="give the folder, or a pattern for each split with data.train and data.test",
+        )
     if name == "path" and data.sha256:
         if len(paths) > 1:
             do = "leave out data.sha256, or give one file"
@@ -139,6 +154,11 @@ def _files(name: str, source: str, data: Data) -> list[Path]:
             )
         downloads.check(split_sheet(paths[0])[0], data.sha256)
     return paths
+
+
+def _some_are_of(paths: Iterable[Path], names: Sequence[str]) -> bool:
+    """Return whether a file's name is that of a split, or of a shard of it."""
+    return any({formats.stem_of(path), shards.split_of(formats.stem_of(path))} & {*names} for path in paths)
 
 
 def _refuse_repeated(paths_by_split: dict[str, list[Path]]) -> None:

@@ -23,6 +23,7 @@ from tunesmith.recipe.values import Tree
 SECRET = ("judge.api_key", "judge.url", "endpoint.url")
 """Settings whose values appear in no message."""
 
+SQLITE = "sqlite:///"
 MAX_DEPTH = 20
 """Levels of nesting in a recipe; no setting needs more than five."""
 MAX_BYTES = 2**20
@@ -318,8 +319,12 @@ def _resolve(recipe: Recipe) -> Recipe:
 def _existing(path: str) -> str | None:
     """Return a path as an absolute one; None where nothing is there, or cannot be.
 
-    Of a pattern such as `data/*.csv`, and of `book.xlsx#Sheet`, what stands before the sign must be there.
+    Of a pattern such as `data/*.csv`, and of `book.xlsx#Sheet`, what stands before the sign must be there. SQLite's
+    addresses hold a path.
     """
+    if path.startswith(SQLITE):
+        file = _existing(path.removeprefix(SQLITE))
+        return file and SQLITE + file
     try:
         local = Path(path).expanduser()
         before = re.split(r"[*?\[#]", str(local), maxsplit=1)[0]
