@@ -70,8 +70,10 @@ class Data(Section):
     encoding: str = "utf-8"
     """Encoding of text files. A list such as `utf-8,cp1252` is tried in order, file by file; other choices than the
     first are counted."""
-    on_bad_rows: Literal["error", "drop"] = "error"
-    """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
+    on_bad_rows: Literal["error", "drop", "keep"] = "error"
+    """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count.
+    `keep` is for `predict` and `pseudo-label`: such rows come out in their place, without a prediction and with the
+    reason in column `error`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
