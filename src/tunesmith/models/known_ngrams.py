@@ -61,7 +61,7 @@ class KnownNgrams:
         """Count the n-grams of texts that the vocabulary has."""
         if len(examples) < MANY:
             return self._count_few(examples)
-        rows, numbers = [], []
+        rows, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for mark in (SECOND, "") if any(example.text_pair is not None for example in examples) else ("",):
             texts = [(example.text_pair if mark else example.text) or "" for example in examples]
             for places_E, numbers_E in self._found(texts, mark):
@@ -92,8 +92,7 @@ class KnownNgrams:
 
     @cached_property
     def _words(self) -> dict[str, _WordNgrams]:
-        pairs = any(gram.startswith(SECOND) for gram in self.vocabulary)
-        return {mark: _WordNgrams.of(self.vocabulary, mark) for mark in ("", *([SECOND] if pairs else []))}
+        return {mark: _WordNgrams.of(self.vocabulary, mark) for mark in ("", SECOND)}
 
     def _characters(self, texts: Sequence[str], mark: str) -> tuple[Ints, Ints]:
         """Find the n-grams of characters, which are looked up once for each distinct word."""
