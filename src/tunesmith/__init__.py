@@ -28,11 +28,13 @@ _HOMES = {
     "judge_scores": "tunesmith.pipeline.external_scores",
     "merge": "tunesmith.pipeline.commands.export",
     "predict": "tunesmith.pipeline.commands.predict",
+    "predict_rows": "tunesmith.pipeline.commands.predict",
     "pseudo_label": "tunesmith.pipeline.commands.pseudo_label",
     "quickstart": "tunesmith.pipeline.commands.quickstart",
     "serve": "tunesmith.pipeline.commands.serve",
     "sweep": "tunesmith.pipeline.commands.sweep",
     "train": "tunesmith.pipeline.commands.train",
+    "write_predictions": "tunesmith.pipeline.commands.predict",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

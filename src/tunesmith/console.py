@@ -60,6 +60,16 @@ def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
     print(text, end=end, file=file, flush=not end)
 
 
+def show_bytes(content: bytes) -> None:
+    """Write the bytes of a file to stdout as they are; a terminal shows them as `printable` text."""
+    if sys.stdout.isatty():
+        show(content.decode(errors="replace").replace("\r\n", "\n"), end="")
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
 def say(text: str) -> None:
     """Log a message worth knowing (level INFO)."""
     logger.info(text, stacklevel=2)

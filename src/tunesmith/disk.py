@@ -147,6 +147,17 @@ def scratch(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def writing_whole(path: Path, size: int = 0) -> Iterator[BinaryIO]:
+    """Open a file that takes its name when it is whole. size: in bytes, where known. Raises FileError."""
+    with explained("write", path, lambda: size), scratch(path, Path.touch) as unfinished:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+
 def is_scratch(path: Path) -> bool:
     """Return whether a path is what a writer fills, or left behind when it was killed."""
     return path.name.startswith(".") and path.name.endswith(".partial")

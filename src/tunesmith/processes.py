@@ -42,13 +42,22 @@ def loading() -> Iterator[None]:
 
     In a process that runs one command, later collections leave them out, too.
     """
+    with without_collection():
+        try:
+            yield
+        finally:
+            if _runs_one_command.get():
+                gc.freeze()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Within this, Python's garbage collector is paused: for many objects that refer to each other in no circle."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if _runs_one_command.get():
-            gc.freeze()
         if enabled:
             gc.enable()
 
@@ -123,7 +132,7 @@ class ProcessIdentity:
 
 def is_main() -> bool:
     """Return whether this is the first of the processes that a launcher started; only that one writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def rank() -> int:

@@ -137,6 +137,12 @@ class Run:
             self._rehash(name)
         return path
 
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> Path:
+        """Write a file piece by piece; readers see the old file or the new one."""
+        path = write_whole(self.path / name, pieces)
+        self._rehash(name)
+        return path
+
     def save_manifest(self, manifest: Manifest) -> None:
         """Write the manifest, with hashes of the other files; decisions that were recorded in it stay."""
         content = records.dump(manifest)
@@ -193,8 +199,7 @@ class Run:
     def write_predictions(self, split: str, rows: Iterable[object]) -> None:
         """Write a record of every row of a split: what was predicted."""
         lines = (pydantic_core.to_json(records.dump(row)) + b"\n" for row in rows)  # thousands of probabilities each
-        write_whole(self.path / "predictions" / f"{split}.jsonl", lines)
-        self._rehash(f"predictions/{split}.jsonl")
+        self.write_pieces(f"predictions/{split}.jsonl", lines)
 
     def predictions(self, split: str, kind: type[Record]) -> list[Record]:
         """Return what was predicted of a split, as the records that its task writes.
@@ -325,12 +330,8 @@ def write_whole(path: Path, content: bytes | Iterable[bytes]) -> Path:
     written; what was there before is then still there.
     """
     size = len(content) if isinstance(content, bytes) else 0
-    with disk.explained("write", path, lambda: size), disk.scratch(path, Path.touch) as scratch:
-        with scratch.open("wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+    with disk.writing_whole(path, size) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
     return path
 
 

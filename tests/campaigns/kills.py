@@ -80,6 +80,9 @@ VICTIMS: dict[str, Victim] = {
     ),
     "sweep": Victim(("sweep", "classification.yaml", "method=linear", "linear.C=0.1,1", "--sweep-dir", "sweep")),
     "predict": Victim(("predict", "{linear}", "--data", "new.csv", "--output", "out.csv", "--overwrite"), before=OLD),
+    "predict a folder": Victim(
+        ("predict", "{linear}", "--data", "new.csv", "--output", "labels", "--chunk-rows", "8", "--resume")
+    ),
     "pseudo-label": Victim(
         (
             "pseudo-label",

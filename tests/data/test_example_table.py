@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from tests.conftest import write_csv
-from tunesmith.data import dataset, example_table
+from tunesmith.data import example_table, read_unlabelled
 from tunesmith.data.example_table import ExampleTable, collect, join, leave_out, save, take
 from tunesmith.errors import FileError
 from tunesmith.pipeline.task_table import read_splits
@@ -96,11 +96,11 @@ def test_splits_made_of_tables_are_those_made_of_tuples(
             patch.setattr(example_table, "MOST_BYTES", 1000)
             patch.setattr(example_table, "ROWS", 7)
             columns = read_splits(recipe)
-            unlabelled = dataset.read_unlabelled(recipe.data)
+            unlabelled = read_unlabelled(recipe.data)
         assert isinstance(columns.train, ExampleTable)
         assert columns == plain
         assert columns.copies is not None
         assert plain.copies is not None
         assert list(columns.copies.first) == list(plain.copies.first)
         assert dict(columns.copies.numbers) == dict(plain.copies.numbers)
-        assert unlabelled == dataset.read_unlabelled(recipe.data)
+        assert unlabelled == read_unlabelled(recipe.data)

@@ -18,7 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from tests import tiny
 from tunesmith.errors import RecipeError, TrainingError
 from tunesmith.models import linear, low_rank, newton
+from tunesmith.models.known_ngrams import MANY, KnownNgrams
 from tunesmith.models.newton import ColumnBlocks
+from tunesmith.models.ngrams import BagOfWords
 from tunesmith.recipe import Linear
 from tunesmith.tasks import text_targets
 from tunesmith.tasks.classification import SingleLabel, class_weights
@@ -33,9 +35,9 @@ TEXT = st.text(alphabet="ab Cé1_-.\n\tß", max_size=30)
 @settings(max_examples=200, deadline=None)
 @given(TEXT, st.sampled_from([(1, 1), (1, 2), (2, 3)]), st.sampled_from([(1, 1), (2, 4), (3, 5)]))
 def test_ngrams_are_those_of_scikit_learn(text: str, words: tuple[int, int], chars: tuple[int, int]) -> None:
-    ours = linear.BagOfWords(Linear(word_ngrams=words))(Example("x", text))
+    ours = BagOfWords(Linear(word_ngrams=words))(Example("x", text))
     assert ours == CountVectorizer(ngram_range=words).build_analyzer()(text)
-    ours = linear.BagOfWords(Linear(word_ngrams=None, char_ngrams=chars))(Example("x", text))
+    ours = BagOfWords(Linear(word_ngrams=None, char_ngrams=chars))(Example("x", text))
     theirs = CountVectorizer(analyzer="char_wb", ngram_range=chars).build_analyzer()(text)
     assert sorted(ours) == sorted(f"c|{gram}" for gram in theirs)
 
@@ -185,7 +187,9 @@ def test_ten_thousand_classes_take_little_memory() -> None:
 import json, resource
 import numpy as np, scipy.sparse as sparse
 from tunesmith.models import linear, low_rank
+from tunesmith.models.known_ngrams import MANY, KnownNgrams
 from tunesmith.models.newton import ColumnBlocks
+from tunesmith.models.ngrams import BagOfWords
 from tunesmith.recipe import Linear
 low_rank.EPOCHS = low_rank.STEPS = 1
 columns = np.random.default_rng(0).integers(20_000, size=30_000)
@@ -242,7 +246,7 @@ def test_the_number_of_texts_at_once_changes_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_a_pair_keeps_its_texts_apart() -> None:
-    grams = linear.BagOfWords(Linear(word_ngrams=(1, 1)))
+    grams = BagOfWords(Linear(word_ngrams=(1, 1)))
     assert grams(Example("x", "good film", "bad film")) == ["good", "film", "2|bad", "2|film"]
 
 
@@ -265,3 +269,47 @@ def test_class_weights() -> None:
     np.testing.assert_allclose(class_weights(rows, ("a", "b"), {"b": 3}), [1, 3])
     with pytest.raises(RecipeError, match="names c"):
         class_weights(rows, ("a", "b"), {"c": 3})
+
+
+MIXED = st.lists(
+    st.sampled_from(["ab", "cé", "Ab", "b", "1_", "ß", "Éa", ".", "\n", "ab-cd", "\xff\u0130a", "x\ud800y"]), max_size=9
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(MIXED, MIXED), min_size=3, max_size=6),
+    st.sampled_from([None, (1, 1), (1, 2), (2, 3)]),
+    st.sampled_from([None, (2, 4)]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_many_texts_are_counted_like_one(
+    words: list[tuple[list[str], list[str]]],
+    word_ngrams: tuple[int, int] | None,
+    char_ngrams: tuple[int, int] | None,
+    lowercase: bool,
+    paired: bool,
+) -> None:
+    if word_ngrams is None and char_ngrams is None:
+        return
+    options = Linear(word_ngrams=word_ngrams, char_ngrams=char_ngrams, lowercase=lowercase)
+    examples = [Example("x", " ".join(a), " ".join(b) if paired else None) for a, b in words]
+    grams = sorted({gram for example in examples[:-1] for gram in BagOfWords(options)(example)})[::2]
+    known = KnownNgrams({gram: number for number, gram in enumerate(grams)}, options)
+    many, entries = known.count((examples * MANY)[:MANY]), 0
+    for place, example in enumerate(examples * 2):
+        one = known.count([example])
+        assert many.lengths[place] == one.lengths[0]
+        chosen = slice(entries, entries + one.lengths[0])
+        assert many.numbers[chosen].tolist() == one.numbers.tolist()
+        assert many.counts[chosen].tolist() == one.counts.tolist()
+        entries += int(one.lengths[0])
+    assert len(many.lengths) == MANY
+    assert many.lengths.sum() == len(many.numbers)
+
+
+def test_predictions_of_many_texts_are_those_of_one_to_the_last_bit() -> None:
+    examples = [Example(str(i), text, label=label) for i, (text, label) in enumerate(tiny.texts(MANY + 50))]
+    predictor = linear.fit(examples[:90], SingleLabel(LABELS), Linear(char_ngrams=(2, 3)), np.ones(3)).predictor
+    assert predictor.predict(examples) == [predictor.predict([example])[0] for example in examples]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from tunesmith.cli.explanations import Explain
 from tunesmith.cli.shared import (
@@ -19,7 +18,7 @@ from tunesmith.cli.shared import (
     show_json,
     split_overrides,
 )
-from tunesmith.console import say, show
+from tunesmith.console import say, show, show_bytes
 from tunesmith.errors import RecipeError
 
 TARGETS = (
@@ -81,15 +80,25 @@ class _Predict(Command):
         parser.add_argument("run_dir", metavar="RUN", help="run directory")
         parser.add_argument("--text", action="append", default=[], help="a text; may be given several times")
         parser.add_argument("--text-pair", action="append", default=[], help="the second text, once for each --text")
-        parser.add_argument("--data", help="predict every row of a file, folder, hub data set or asset")
+        parser.add_argument("--data", help="predict every row of a file, folder, hub data set or asset; - reads stdin")
         add_columns(parser)
         parser.add_argument(
             "--top-k", type=int, default=1, metavar="K", help="show the K best labels (default: %(default)s)"
         )
         parser.add_argument(
             "--output",
-            metavar="FILE",
-            help="a .csv or .jsonl file for the rows, with all columns of --data; answers to JSON rows also in .json",
+            metavar="OUTPUT",
+            help="for the rows, with all columns of --data: a .csv, .jsonl or .parquet file; a folder of such files, "
+            "which can be resumed; or - for stdout. Answers to JSON rows also in .json",
+        )
+        parser.add_argument("--format", choices=["parquet", "csv", "jsonl"], help="of a folder or of stdout")
+        parser.add_argument("--only-predictions", action="store_true", help="of the columns of --data keep only id")
+        parser.add_argument("--resume", action="store_true", help="finish a folder that was begun")
+        parser.add_argument(
+            "--chunk-rows",
+            type=int,
+            metavar="N",
+            help="rows of a part of the folder (default: by method, 256 to 16384)",
         )
         parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
         parser.add_argument(
@@ -110,20 +119,38 @@ class _Predict(Command):
 
     def run(self, args: Args) -> None:
         from tunesmith import runs
-        from tunesmith.pipeline.commands.predict import check_output, predict, table, write
-        from tunesmith.pipeline.task_table import task_of
+        from tunesmith.pipeline import prediction_output
+        from tunesmith.pipeline.commands import predict as predicting
+        from tunesmith.pipeline.prediction_output import STDOUT, OutputSettings
+        from tunesmith.pipeline.prediction_stream import PredictionSettings
 
-        output = Path(args.output) if args.output else None
-        run = runs.find(args.run_dir)
-        check_output(output, run, args.data, overwrite=args.overwrite)
-        options = {"source": args.data, "overrides": [*column_settings(args), *args.overrides], "top_k": args.top_k}
-        rows = predict(run, args.text, text_pairs=args.text_pair, engine=args.engine, **options)
-        answers = task_of(run).has_responses
-        if not (output or (answers and args.data)):
-            show(table(rows, ".jsonl"), end="")
-            return
-        for path in write(rows, run, args.data, output, options["overrides"], keep_formulas=args.keep_formulas):
-            say(f"wrote {len(rows):,} {'answers' if answers else 'predictions'} to {path}")
+        run, output = runs.find(args.run_dir), args.output
+        overrides = [*column_settings(args), *args.overrides]
+        settings = PredictionSettings(overrides, args.top_k, args.engine, args.only_predictions, args.chunk_rows)
+        writing = OutputSettings(args.format, args.keep_formulas, args.overwrite, args.resume)
+        as_json = predicting.is_answered_json(run, args.data, output)
+        if output is not None and not as_json:
+            prediction_output.check(output, args.data, writing)
+        if args.text or args.data is None:
+            options = {"overrides": overrides, "top_k": args.top_k, "engine": args.engine}
+            rows = predicting.predict(run, args.text, text_pairs=args.text_pair, source=args.data, **options)
+            if output in (None, STDOUT):
+                show(predicting.table(rows, ".jsonl"), end="")
+            else:
+                say(f"wrote {len(rows):,} predictions to {predicting.write_texts(rows, output, writing)}")
+        elif as_json:
+            count, paths = predicting.write_responses(run, args.data, output, settings, overwrite=args.overwrite)
+            for path in paths:
+                say(f"wrote {count:,} answers to {path}")
+        elif output in (None, STDOUT):
+            for piece in predicting.prediction_bytes(run, args.data, settings, writing):
+                if args.format in (None, "jsonl"):
+                    show(piece.decode(), end="")
+                else:
+                    show_bytes(piece)
+        else:
+            written = predicting.write_predictions(run, args.data, output, settings, output_settings=writing)
+            say(written.sentence())
 
 
 class _Chat(Command):

@@ -8,8 +8,8 @@ from tunesmith.data.dataset import (
     TaskReader,
     column_values,
     read,
-    read_unlabelled,
 )
+from tunesmith.data.row_stream import read_unlabelled
 
 __all__ = [
     "CONVERSATIONS",

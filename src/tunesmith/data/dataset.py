@@ -13,7 +13,6 @@ from tunesmith.data import (
     cells,
     conversations,
     duplicates,
-    example_table,
     examples,
     near_duplicates,
     nested_subsets,
@@ -38,6 +37,8 @@ class TaskReader:
     """The columns that are read, as far as the recipe names them."""
     strata: splits.Strata
     """The stratum of each row: every split gets its share of each."""
+    row_reader: Callable[[Data, Split, bool], examples.RowReader]
+    """What reads a single row, as `parse` reads all of them. The flag is that of `parse`."""
     check_train: Callable[[Sequence[Example]], None] | None = None
     """Raises DataError where nothing could be learned from these rows."""
     names_labels: bool = False
@@ -48,24 +49,46 @@ class TaskReader:
 
 def read_labelled(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read texts with labels. required: every row must have its label."""
-    parsed = _read_texts(data, split, examples.LabelledRowReader(Columns.of(data, split), required))
+    parsed = _read_texts(data, split, label_reader(data, split, required))
     return replace(parsed, label_names=data.label_names or parsed.label_names)
 
 
 def read_label_lists(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read texts with any number of labels. required: every row must have its list, which may be empty."""
-    wanted, gold = Columns.of(data, split), partial(examples.many_labels, separator=data.label_separator)
-    reader = examples.LabelledRowReader(wanted, required, gold, empty_is_known=not wanted.indicators)
+    reader = label_list_reader(data, split, required)
     parsed = _read_texts(data, split, reader)
-    return replace(parsed, label_names=data.label_names or wanted.indicators or parsed.label_names)
+    return replace(parsed, label_names=data.label_names or reader.wanted.indicators or parsed.label_names)
 
 
 def read_numbers(data: Data, split: Split, required: bool) -> examples.ParsedRows:
     """Read texts with numbers. required: every row must have its number."""
+    return replace(_read_texts(data, split, number_reader(data, split, required)), label_names=None)
+
+
+def label_reader(data: Data, split: Split, required: bool) -> examples.LabelledRowReader:
+    """Return what reads a text with its label."""
+    return examples.LabelledRowReader(Columns.of(data, split), required)
+
+
+def label_list_reader(data: Data, split: Split, required: bool) -> examples.LabelledRowReader:
+    """Return what reads a text with any number of labels."""
+    wanted, gold = Columns.of(data, split), partial(examples.many_labels, separator=data.label_separator)
+    return examples.LabelledRowReader(wanted, required, gold, empty_is_known=not wanted.indicators)
+
+
+def number_reader(data: Data, split: Split, required: bool) -> examples.LabelledRowReader:
+    """Return what reads a text with its number."""
     if data.label_names is not None:
         raise RecipeError("data.label_names is for labels, and task regression reads numbers", do="leave it out")
-    reader = examples.LabelledRowReader(Columns.of(data, split), required, examples.one_number)
-    return replace(_read_texts(data, split, reader), label_names=None)
+    return examples.LabelledRowReader(Columns.of(data, split), required, examples.one_number)
+
+
+def conversation_reader(data: Data, split: Split, required: bool) -> examples.RowReader:
+    """Return what reads a conversation, or a raw text."""
+    wanted = Columns.of(data, split)
+    if data.format == "text":
+        return conversations.RawTextReader(wanted, required)
+    return conversations.ConversationReader(wanted, data.format, required)
 
 
 def _read_texts(data: Data, split: Split, reader: examples.LabelledRowReader) -> examples.ParsedRows:
@@ -77,10 +100,7 @@ def read_conversations(data: Data, split: Split, required: bool) -> examples.Par
     wanted = Columns.of(data, split)
     used = [*conversations.COLUMNS, wanted.text, *filter(None, (wanted.group, wanted.split))]
     tables = sources.tables(data, split, used)
-    reader: examples.RowReader = conversations.ConversationReader(wanted, data.format, required)
-    if data.format == "text":
-        reader = conversations.RawTextReader(wanted, required)
-    parsed = examples.collect(tables, split, reader)
+    parsed = examples.collect(tables, split, conversation_reader(data, split, required))
     return replace(parsed, label_names=None)
 
 
@@ -88,6 +108,7 @@ LABELLED = TaskReader(
     parse=read_labelled,
     columns=lambda data, split: tuple(Columns.of(data, split).settings().values()),
     strata=classification.strata,
+    row_reader=label_reader,
     check_train=classification.check_train,
     names_labels=True,
     orders_labels=True,
@@ -96,6 +117,7 @@ LABEL_LISTS = TaskReader(
     parse=read_label_lists,
     columns=LABELLED.columns,
     strata=multilabel.strata,
+    row_reader=label_list_reader,
     check_train=multilabel.check_train,
     names_labels=True,
 )
@@ -103,12 +125,14 @@ NUMBERS = TaskReader(
     parse=read_numbers,
     columns=LABELLED.columns,
     strata=regression.strata,
+    row_reader=number_reader,
     check_train=regression.check_train,
 )
 CONVERSATIONS = TaskReader(
     parse=read_conversations,
     columns=lambda data, split: tuple(filter(None, (split.group, split.column))),
     strata=instruction.strata,
+    row_reader=conversation_reader,
 )
 
 
@@ -129,7 +153,7 @@ def read(data: Data, split: Split, seed: int, reader: TaskReader = LABELLED, use
 
 def _read(data: Data, split: Split, seed: int, reader: TaskReader, used_later: Sequence[str]) -> Splits:
     parsed = reader.parse(data, split, True)
-    with _naming(data):
+    with naming(data):
         if not parsed.rows_by_split.get("train"):
             examples.handle_rejected(parsed.rejected, data.on_bad_rows, len(parsed.rejected))
             raise DataError(
@@ -203,32 +227,6 @@ def _sampled(
     return rows_by_split, notes
 
 
-def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[Sequence[Example], tuple[DataNote, ...]]:
-    """Read rows to predict from `data.path`. Labels and answers are kept where there are any, and not required."""
-    parsed = reader.parse(data, Split(), False)
-    with _naming(data):
-        dropped = examples.handle_rejected(parsed.rejected, data.on_bad_rows, parsed.total)
-        rows_by_split = examples.name_labels(parsed, strict=False)
-        filled = [name for name in SPLITS if rows_by_split.get(name)]
-        chosen = ["test"] if "test" in filled and len(filled) > 1 else filled
-        rows = example_table.join(rows_by_split[name] for name in chosen)
-        left_out = [
-            DataNote(f"left out: rows of {name}, as the source has a test split", len(rows_by_split[name]))
-            for name in filled
-            if name not in chosen
-        ]
-        if not rows:
-            reasons = examples.handle_rejected(parsed.rejected, "drop", 0)
-            counts = ", ".join(f"{note.what} {note.count}" for note in reasons)
-            raise DataError(
-                "no rows are left to predict",
-                expected="rows with a text",
-                found=counts or "no rows",
-                do="check the data and data.text",
-            )
-        return rows, merge([*parsed.all_notes(), *dropped, *left_out])
-
-
 def column_values(
     data: Data, split: Split, columns: Sequence[str], ids: Sequence[str], computed: Sequence[str] = ()
 ) -> dict[str, list[str]]:
@@ -269,7 +267,7 @@ def _require(table: Table, missing: Sequence[str]) -> None:
 
 
 @contextmanager
-def _naming(data: Data) -> Iterator[None]:
+def naming(data: Data) -> Iterator[None]:
     """Add the names of the source to errors of its rows as a whole."""
     try:
         yield

@@ -27,7 +27,7 @@ from tunesmith.data.rows import (
     quoted,
     split_names,
 )
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Split
 from tunesmith.tasks import classification
 from tunesmith.types import DataNote, Example
@@ -345,8 +345,15 @@ def label_order(
     return tuple(sorted(labels))
 
 
-def handle_rejected(rejected: Sequence[RejectedRow], policy: Literal["error", "drop"], total: int) -> list[DataNote]:
-    """Return notes on the rows that are dropped. Raises DataError with all of them where the policy is `error`."""
+def handle_rejected(
+    rejected: Sequence[RejectedRow], policy: Literal["error", "drop", "keep"], total: int
+) -> list[DataNote]:
+    """Return notes on the rows that are dropped. Raises DataError with all of them where the policy is `error`.
+
+    Raises RecipeError for `keep`, which is for rows to predict.
+    """
+    if policy == "keep":
+        raise RecipeError("data.on_bad_rows=keep is for rows to predict", expected="error or drop")
     reasons: dict[str, list[RejectedRow]] = {}
     for row in rejected:
         reasons.setdefault(row.reason, []).append(row)

@@ -173,7 +173,7 @@ def _refuse_repeated(paths_by_split: dict[str, list[Path]]) -> None:
         )
 
 
-def local_files(data: Data) -> list[Path]:
+def local_files(data: Data, split: Split) -> list[Path]:
     """Return all files of a source, fetched where they are elsewhere; none of a database, an asset or a hub."""
     files: set[Path] = set()
     for name, source in ((name, getattr(data, name)) for name in ("path", *SPLITS)):
@@ -185,7 +185,7 @@ def local_files(data: Data) -> list[Path]:
         if path.is_dir():
             files.update(file for file in path.rglob("*") if file.is_file())
         elif name != "path" or _is_files(source):
-            files.update(split_sheet(file)[0] for file in _files(name, source, data))
+            files.update(split_sheet(file)[0] for file in _files(name, source, data, split))
         else:
             return []
     return sorted(files)

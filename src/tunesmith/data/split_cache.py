@@ -52,7 +52,7 @@ def key(data: Data, split: Split, more: Sequence[object]) -> str | None:
 
     more: what else the rows depend on, such as the seed.
     """
-    files = sources.local_files(data) if data.cache else []
+    files = sources.local_files(data, split) if data.cache else []
     if sum(file.stat().st_size for file in files) < SMALLEST:
         return None
     content = [(str(file), integrity.digest(file)) for file in files]

@@ -8,9 +8,9 @@ predicting needs numpy only.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from tunesmith import console, records
 from tunesmith.errors import ModelError, TrainingError
 from tunesmith.manifest import TrainingNotes
-from tunesmith.models.ngrams import WORD, BagOfWords
+from tunesmith.models.known_ngrams import KnownNgrams
+from tunesmith.models.ngrams import WORD
 from tunesmith.protocols import ModelParts, TrainResult
 from tunesmith.recipe import Generate, Linear
 from tunesmith.tasks import text_targets
@@ -219,36 +220,49 @@ class LinearPredictor:
         """Return the weighted n-grams of examples as a CSR matrix, examples x n-grams."""
         from scipy import sparse
 
-        rows = [self.features(example) for example in examples]
-        ends = np.cumsum([0, *(len(indices) for indices, _ in rows)])
-        indices, values = (np.concatenate([np.zeros(0), *parts]) for parts in zip(*rows, strict=True))
-        return sparse.csr_matrix((values, indices.astype(np.int32), ends), (len(examples), len(self.vocabulary)))
+        lengths, numbers, values = self._weighted(examples)
+        ends = np.cumsum(np.concatenate([[0], lengths]))
+        return sparse.csr_matrix((values, numbers.astype(np.int32), ends), (len(examples), len(self.vocabulary)))
 
     def _logits(self, examples: Sequence[Example]) -> Floats:
         regression = self.regression
         columns = regression.weight.T if regression.projection is None else regression.projection  # one row per n-gram
         scores = np.zeros((len(examples), columns.shape[1]))
-        for row, example in enumerate(examples):
-            indices, values = self.features(example)
-            if len(indices):
-                scores[row] = values @ columns[indices]
+        lengths, numbers, values = self._weighted(examples)
+        ends = np.cumsum(lengths)
+        most = max(1, SCORES_AT_ONCE // columns.shape[1])
+        first = 0
+        while first < len(lengths):  # as many texts as have `most` n-grams
+            start = ends[first] - lengths[first]
+            last = max(first + 1, int(np.searchsorted(ends, start + most, side="right")))
+            filled = first + np.flatnonzero(lengths[first:last])
+            entries = slice(start, ends[last - 1])
+            if len(filled):
+                weighted = columns[numbers[entries]] * values[entries, None]
+                scores[filled] = np.add.reduceat(weighted, ends[filled] - lengths[filled] - start, axis=0)
+            first = last
         if regression.projection is not None:
             scores = scores @ regression.weight.T
         return regression.logits(scores, len(self.labels))
 
     def features(self, example: Example) -> tuple[NDArray[np.int64], Floats]:
         """Return the numbers of the n-grams of an example that the vocabulary has, ascending, and their values."""
-        known = (self.vocabulary.get(gram) for gram in BagOfWords(self.settings)(example))
-        counts = Counter(index for index in known if index is not None)
-        indices = np.fromiter(sorted(counts), dtype=np.int64)
-        values = np.array([counts[i] for i in indices], dtype=np.float64)
-        return indices, self._values(indices, values) if counts else values
+        _, numbers, values = self._weighted([example])
+        return numbers, values
 
-    def _values(self, indices: NDArray[np.int64], counts: Floats) -> Floats:
-        if self.idf is None:
-            return counts
-        values = (1 + np.log(counts)) * self.idf[indices]
-        return np.asarray(values / np.linalg.norm(values), dtype=np.float64)
+    @cached_property
+    def _ngrams(self) -> KnownNgrams:
+        return KnownNgrams(self.vocabulary, self.settings)
+
+    def _weighted(self, examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Return how many n-grams each example has, their numbers and their values."""
+        counted = self._ngrams.count(examples)
+        if self.idf is None or not len(counted.counts):
+            return counted.lengths, counted.numbers, counted.counts
+        values = (1 + np.log(counted.counts)) * self.idf[counted.numbers]
+        lengths = counted.lengths[counted.lengths > 0]
+        squares = np.add.reduceat(values**2, np.cumsum(lengths) - lengths)
+        return counted.lengths, counted.numbers, values / np.repeat(np.sqrt(squares), lengths)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def load(run: Run, name: str, setting: str, least_agreement: float = parity.AGRE
     RunError where there is no such export, or the run can have none; MissingExtra without the engine's package.
     """
     if name == "auto":
-        name = _fastest(run, least_agreement)
+        name = fastest(run, least_agreement)
     if name == "torch":
         return load_predictor(run)
     if name not in ENGINES:
@@ -95,7 +95,7 @@ def load_generator(run: Run, name: str = "torch", setting: str = "generate.engin
     return predictor
 
 
-def _fastest(run: Run, least_agreement: float) -> str:
+def fastest(run: Run, least_agreement: float = parity.AGREE) -> str:
     """Return what `auto` means for a run; a message has the reason where there are exports."""
     speeds, reasons = {"torch": 1.0}, []
     for name, engine in ENGINES.items():

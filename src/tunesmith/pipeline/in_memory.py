@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunesmith import recipe as recipes
-from tunesmith.data import frames
+from tunesmith import disk, recipe as recipes
+from tunesmith.data import files, frames
 from tunesmith.data.cells import Values
 from tunesmith.data.rows import SPLITS
 from tunesmith.recipe import Recipe, Source
 from tunesmith.recipe.aliases import ALIASES
 
+STDIN = "-"
+LOOKED_AT = 1 << 20
+SUFFIXES = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
+"""How files begin that are no CSV."""
 FOLDER = "data"
 """Where tables lie that runs were trained on, in `output_dir`."""
 
@@ -75,9 +82,27 @@ def kept_path(source: Any) -> Path:
     return Path(kept_source(source)).expanduser()
 
 
+def _stored_stdin(folder: Path) -> Path:
+    """Write what comes through stdin to a file, whose name says what the content begins like."""
+    path = folder / "stdin"
+    with disk.explained("store the rows of stdin in", folder), path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, LOOKED_AT)
+    with files.File(path, "stdin").open() as stream:
+        begin = stream.read(LOOKED_AT).removeprefix(codecs.BOM_UTF8).lstrip()
+    suffix = next((suffix for mark, suffix in SUFFIXES.items() if begin.startswith(mark)), ".csv")
+    return path.rename(path.with_suffix(suffix))
+
+
 @contextmanager
 def as_path(source: Any) -> Iterator[str]:
-    """Give a source as a path; a table is written to a temporary file. Raises TypeError for anything else."""
+    """Give a source as a path; a table, or what comes through stdin for `-`, is written to a temporary file.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(source, str) and source == STDIN:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(_stored_stdin(Path(folder)))
+        return
     if isinstance(source, (str, Path)):
         yield str(source)
         return

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import data, recipe as recipes
 from tunesmith.console import say
 from tunesmith.data import sources, summary
+from tunesmith.data.row_stream import RowChunk, RowStream
+from tunesmith.data.rows import merge
 from tunesmith.errors import RecipeError
 from tunesmith.pipeline.task_table import TASKS
 from tunesmith.recipe import Data, Recipe
-from tunesmith.types import Example
+from tunesmith.types import DataNote, Example
 
 SECTIONS = ("data", "generate", "seed")
 """What may be set anew when a finished run reads new data."""
@@ -30,11 +33,28 @@ def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = (), 
 
 
 def read(recipe: Recipe) -> list[Example]:
-    """Return the rows of the recipe's source; what reading changed is said."""
+    """Return the rows of the recipe's source; what reading changed is said.
+
+    Raises RecipeError where rows without a prediction are to be kept, which is for who writes rows.
+    """
+    if recipe.data.on_bad_rows == "keep":
+        do = "leave these rows out with data.on_bad_rows=drop"
+        raise RecipeError("data.on_bad_rows=keep is for predict and pseudo-label", expected="error or drop", do=do)
     examples, changes = data.read_unlabelled(recipe.data, TASKS[recipe.task].reader)
     for line in summary.lines(changes):
         say(f"data: {line}")
     return list(examples)
+
+
+def chunks(recipe: Recipe, size: int) -> Iterator[RowChunk]:
+    """Yield the rows of the recipe's source, so many at a time; what reading changed is said in the end."""
+    notes: tuple[DataNote, ...] = ()
+    stream = RowStream(recipe.data, TASKS[recipe.task].reader)
+    for chunk in stream.chunks(size):
+        yield replace(chunk, examples=stream.with_label_names(chunk.examples))
+        notes = merge([*notes, *chunk.notes])
+    for line in summary.lines(notes):
+        say(f"data: {line}")
 
 
 def check_output(output: Path, source: str | None, *, overwrite: bool) -> None:

@@ -93,8 +93,10 @@ class Data(Section):
     delimiter: Annotated[str, BeforeValidator(_tab), Field(pattern=r"^(auto|[^\r\n\"])$")] = "auto"
     """What separates the fields of CSV files: one character, or `tab`. `auto` finds out whether that is a comma, a
     semicolon, a tab or a bar, and says so where it is no comma."""
-    on_bad_rows: Literal["error", "drop"] = "error"
-    """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count."""
+    on_bad_rows: Literal["error", "drop", "keep"] = "error"
+    """Empty or null texts, missing or unseen labels, ragged or broken lines: stop and name them, or drop and count.
+    `keep` is for `predict` and `pseudo-label`: such rows come out in their place, without a prediction and with the
+    reason in column `error`."""
     streaming: bool = False
     """Read the training rows as they are learned from, for data that does not fit or has no end; task `instruction`.
     `train.max_steps` is then required. Splits that the data lacks are its first rows, `split.test_size` and
@@ -103,7 +105,6 @@ class Data(Section):
     shuffle_buffer: Count = 1000
     """With `data.streaming`: rows in memory, of which each step draws. The more, the better they are shuffled; with 1
     they keep their order."""
-
     cache: bool = True
     """Keep the splits of files of 8 MB or more in the user's cache ($TUNESMITH_CACHE), so that they are read and cut
     once; they are used again only for the same contents and settings. `false` for data that must not lie there."""

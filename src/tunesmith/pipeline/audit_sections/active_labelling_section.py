@@ -17,7 +17,7 @@ from tunesmith.console import say, silence, track
 from tunesmith.data import personal_data
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.evaluation.intervals import Floats
-from tunesmith.pipeline import new_data
+from tunesmith.pipeline import new_data, prediction_stream
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput
 from tunesmith.pipeline.commands import predict
 from tunesmith.pipeline.fitting import methods, text_features
@@ -37,7 +37,13 @@ COMMITTEE = 5
 CLEAR = 0.5
 """Of a row whose label is ahead of the next by more than this it is not said that two labels are likely."""
 REASON = "reason"
-ADDED = (predict.LABEL, predict.LABELS, predict.VALUE, predict.PROBABILITY, REASON)
+ADDED = (
+    prediction_stream.LABEL,
+    prediction_stream.LABELS,
+    prediction_stream.VALUE,
+    prediction_stream.PROBABILITY,
+    REASON,
+)
 """The columns that are added to those of the pool."""
 
 
@@ -131,7 +137,11 @@ def audit(data: AuditInput, pool: Pool) -> ActiveLabellingAudit:
     answers = [_answers(predictions[place]) for place in chosen]
     shown = [
         ChosenRow(
-            example.id, personal_data.masked(example.text), ", ".join(answer), row.get(predict.PROBABILITY), row[REASON]
+            example.id,
+            personal_data.masked(example.text),
+            ", ".join(answer),
+            row.get(prediction_stream.PROBABILITY),
+            row[REASON],
         )
         for example, answer, row in zip(examples[:SHOWN], answers, rows, strict=False)
     ]
@@ -180,17 +190,21 @@ def _answers(prediction: Any) -> tuple[str, ...]:
 def _added(target: Target, prediction: Any, error_K: Floats) -> dict[str, Any]:
     """Return the columns that are added to a row."""
     if isinstance(prediction, ValuePrediction):
-        return {predict.VALUE: prediction.value, REASON: f"models differ by {quantity(float(error_K[0]))}"}
+        return {prediction_stream.VALUE: prediction.value, REASON: f"models differ by {quantity(float(error_K[0]))}"}
     labels, probabilities = target.labels, prediction.probabilities
     if isinstance(prediction, MultilabelPrediction):
         assert isinstance(target, MultiLabel)
         unsure = int(np.abs(error_K).argmax())
         said = f"not sure of {labels[unsure]} ({probabilities[unsure]:.2f})"
         certainty = target.certainty(prediction)
-        return {predict.LABELS: list(prediction.labels), predict.PROBABILITY: certainty, REASON: said}
+        return {
+            prediction_stream.LABELS: list(prediction.labels),
+            prediction_stream.PROBABILITY: certainty,
+            REASON: said,
+        }
     best, second = sorted(range(len(labels)), key=lambda k: -probabilities[k])[:2]
     said = f"between {labels[best]} ({probabilities[best]:.2f}) and {labels[second]} ({probabilities[second]:.2f})"
     if probabilities[best] - probabilities[second] > CLEAR:
         said = f"unlike the rows chosen before; {labels[best]} ({probabilities[best]:.2f})"
     probability = classification.probability(prediction, labels)
-    return {predict.LABEL: prediction.label, predict.PROBABILITY: probability, REASON: said}
+    return {prediction_stream.LABEL: prediction.label, prediction_stream.PROBABILITY: probability, REASON: said}

@@ -18,6 +18,7 @@ from tunesmith.pipeline import (
     instruction_runs,
     leaked_rows,
     new_data,
+    prediction_stream,
     response_comparison,
     run_report,
     slice_scores,
@@ -140,7 +141,9 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str], engine: str
     name = Path(source).name.split(".")[0]
     if name in ("test", "validation"):
         name = f"new-{name}"  # the run's own splits keep their files
-    run.write_predictions(name, held_out.predict(predictor, examples))
+    size = prediction_stream.rows_at_once(predictor)
+    parts = (examples[start : start + size] for start in range(0, len(examples), size))
+    run.write_predictions(name, (row for part in parts for row in held_out.predict(predictor, part)))
     scores = task_of(run).score(run, name)
     run.write(f"scores-{name}.json", scores)
     slice_scores.write(run, slice_values, name)

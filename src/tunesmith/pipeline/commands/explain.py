@@ -11,8 +11,9 @@ from tunesmith.console import printable
 from tunesmith.data import frames
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.pipeline import in_memory, new_data
-from tunesmith.pipeline.commands.predict import check_pairs, from_texts
+from tunesmith.pipeline.commands.predict import from_texts
 from tunesmith.pipeline.fitting import methods
+from tunesmith.pipeline.prediction_stream import check_pairs
 from tunesmith.pipeline.task_table import task_of
 from tunesmith.prediction import attribution
 from tunesmith.reporting import explanation_report

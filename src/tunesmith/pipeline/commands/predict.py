@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import collections
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from tunesmith import data, records, runs
-from tunesmith.console import printable, warn
-from tunesmith.data import conversations, files, frames, spreadsheets
+from tunesmith import runs
+from tunesmith.console import printable
+from tunesmith.data import files, frames, row_encoders
+from tunesmith.data.row_encoders import FORMATS, CsvEncoder, JsonLinesEncoder
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline import engines, generated_responses, in_memory, new_data
-from tunesmith.pipeline.fitting import methods
+from tunesmith.pipeline import engines, in_memory, new_data, prediction_output
+from tunesmith.pipeline.prediction_output import OutputSettings, WrittenPredictions
+from tunesmith.pipeline.prediction_stream import (
+    LabelRows,
+    PredictionSettings,
+    PredictionStream,
+    ResponseRows,
+    Row,
+    check_pairs,
+    load,
+    tabular,
+)
 from tunesmith.pipeline.task_table import task_of
-from tunesmith.protocols import TextPredictor
-from tunesmith.reporting.format import counted
 from tunesmith.runs import Run
-from tunesmith.tasks import classification
-from tunesmith.types import Example, Message, MultilabelPrediction, ValuePrediction
+from tunesmith.types import Example, Message
 
-Row: TypeAlias = dict[str, Any]
 GENERATED = "generated_predictions.jsonl"
 FIELD = "model_response"
-COLUMNS = ("id", "prompt", "response", "tokens", "ended", "reference")
-"""What is shown of a response."""
-READ = {*COLUMNS[1:], *conversations.COLUMNS}
-"""The columns of a source that a response's own take the place of."""
-LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
-LABELS, VALUE = "predicted_labels", "predicted_value"
-ABSTAINED, LABEL_SET = "abstained", "label_set"
-"""The columns that are added to those of the data."""
 
 
 def predict(
@@ -63,137 +60,137 @@ def predict(
     was faster and gave every label of the run.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
     the source's columns that are no turns.
+
+    All rows are in memory; `predict_rows` yields those of a source one by one, and `write_predictions` writes them.
     """
     run = run if isinstance(run, Run) else runs.find(run)
     if source is None and frames.rows(texts) is not None:
         source, texts = texts, ()
     singles, seconds = frames.texts(texts), frames.texts(text_pairs)
+    settings = PredictionSettings(tuple(overrides), top_k, engine)
     if source is None:
-        return _predicted(run, None, overrides, top_k, engine, from_texts(singles, seconds))
+        return _predict_texts(run, from_texts(singles, seconds), settings)
     if singles:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
+    return list(predict_rows(run, source, settings))
+
+
+def predict_rows(
+    run: str | Path | Run, source: object, settings: PredictionSettings = PredictionSettings()
+) -> Iterator[Row]:
+    """Yield the rows that `predict` returns of a source. Memory holds `settings.chunk_rows` of them."""
+    run = run if isinstance(run, Run) else runs.find(run)
     with in_memory.as_path(source) as path:
-        return _predicted(run, path, overrides, top_k, engine)
+        written = WrittenPredictions(None)
+        for chunk in PredictionStream(run, path, settings).chunks():
+            yield from chunk.rows
+            written.add(len(chunk.rows), chunk.errors, chunk.notes)
+        written.report()
 
 
-def _predicted(
-    run: Run, source: str | None, overrides: Sequence[str], top_k: int, engine: str, given: Sequence[Example] = ()
-) -> list[Row]:
-    recipe = new_data.settings(run.recipe, source, overrides)
-    columns = new_data.columns(recipe) if source else {}
-    examples = new_data.read(recipe) if source else given
+def write_predictions(
+    run: str | Path | Run,
+    source: object,
+    output: str | Path,
+    settings: PredictionSettings = PredictionSettings(),
+    *,
+    output_settings: OutputSettings = OutputSettings(),
+) -> WrittenPredictions:
+    """Predict every row of a source and write them, in as much memory for millions of rows as for thousands.
+
+    output: a .parquet, .csv or .jsonl file, which is there whole or not at all; or a folder of such files, which
+    `output_settings.resume` goes on with after a stop, and which several processes fill together under a launcher.
+    Rows are those of `predict`, in their order; files without objects have `label_1`, `probability_1` and so on for
+    `top_k`. Raises RecipeError for an output that exists, unless it is overwritten or resumed.
+    """
+    run = run if isinstance(run, Run) else runs.find(run)
+    with in_memory.as_path(source) as path:
+        prediction_output.check(str(output), path, output_settings)
+        return prediction_output.write(PredictionStream(run, path, settings), str(output), output_settings)
+
+
+def _predict_texts(run: Run, examples: Sequence[Example], settings: PredictionSettings) -> list[Row]:
+    recipe = new_data.settings(run.recipe, None, settings.overrides)
     check_pairs(run, examples)
     if task_of(run).has_responses:
-        if not source:
-            examples = [
-                replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(given, 1)
-            ]
-        generator = engines.load_generator(run, recipe.generate.engine)
-        responses = [records.dump(row) for row in generated_responses.respond(generator, recipe, examples)]
-        answers = [{name: row.get(name) for name in COLUMNS if name in row or name == "response"} for row in responses]
-        # the turns of the source are in `prompt` and `reference`, where `evaluate` and `judge` find them
-        own = {place: {k: v for k, v in row.items() if k not in READ} for place, row in columns.items()}
-        return [own.get(row["id"], {}) | row | {"id": own.get(row["id"], row)["id"]} for row in answers]
-    added = {LABEL, LABELS, PROBABILITY, PROBABILITIES, VALUE}
-    if run.recipe.decide.is_set:
-        added |= {ABSTAINED, LABEL_SET}
-    if top_k > 1:
-        added |= {f"{kind}_{rank}" for kind in ("label", PROBABILITY) for rank in range(1, top_k + 1)}
-    if taken := added & {name for row in columns.values() for name in row}:
-        raise DataError(
-            f"{source}: columns that predictions are written to",
-            expected="other names",
-            found=", ".join(sorted(taken)),
-            do="rename them in the data",
-        )
-    if top_k > 1:
-        methods.check_probabilities(run.recipe, f"rank {top_k} labels")
-    predictor = engines.load(run, engine, "--engine", least_agreement=1)
-    assert isinstance(predictor, TextPredictor)
-    if not predictor.labels and top_k > 1:
-        raise RecipeError(f"top_k is {top_k}, but {run.path} predicts numbers", do="leave --top-k out")
-    if not 1 <= top_k <= max(1, len(predictor.labels)):
-        raise RecipeError(f"top_k is {top_k}", expected=f"1 to {len(predictor.labels)}, the number of labels")
-    rows: list[Row] = []
-    for example, prediction in zip(examples, predictor.predict(examples), strict=True):
+        prompts = [
+            replace(row, id=f"prompt:{n}", messages=(Message("user", row.text),)) for n, row in enumerate(examples, 1)
+        ]
+        answers = ResponseRows(engines.load_generator(run, recipe.generate.engine), recipe).rows(prompts)
+        return [{"id": prompt.id} | answer for prompt, answer in zip(prompts, answers, strict=True)]
+    predictor = LabelRows(load(run, settings.engine, settings.top_k), settings.top_k, of_source=False)
+    rows = []
+    for example, answer in zip(examples, predictor.rows(examples), strict=True):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
-        row: Row = columns[example.id] if source else {"id": example.id, "text": example.text, **pair}
-        rows.append(row | _added(prediction, predictor.labels, top_k, of_source=bool(source)))
+        rows.append({"id": example.id, "text": example.text, **pair} | answer)
     return rows
 
 
-def _added(prediction: Any, labels: Sequence[str], top_k: int, *, of_source: bool) -> Row:
-    """Return the columns that a prediction adds to those of a source, or to a text."""
-    label, score, scores = (LABEL, PROBABILITY, PROBABILITIES) if of_source else ("label", "score", "scores")
-    if isinstance(prediction, ValuePrediction):
-        return {VALUE if of_source else "value": prediction.value}
-    if isinstance(prediction, MultilabelPrediction):
-        ranked = _ranked(prediction, labels)
-        known = dict(ranked[:top_k] if top_k > 1 else [pair for pair in ranked if pair[0] in prediction.labels])
-        return {LABELS if of_source else "labels": list(prediction.labels), scores: known if ranked else None}
-    row: Row = {label: prediction.label, score: classification.probability(prediction, labels)}
-    if prediction.abstained is not None:
-        row[ABSTAINED] = prediction.abstained
-    if prediction.label_set is not None:
-        row[LABEL_SET] = list(prediction.label_set)
-    return row | ({scores: dict(_ranked(prediction, labels)[:top_k])} if top_k > 1 else {})
+def is_answered_json(run: Run, source: str | None, output: str | None) -> bool:
+    """Return whether an output is for the rows of a JSON file with the responses of a run in them.
 
-
-def _ranked(prediction: Any, labels: Sequence[str]) -> list[tuple[str, float]]:
-    """Return the labels with their probabilities, most probable first; none without probabilities."""
-    named = zip(labels, prediction.probabilities, strict=True) if prediction.probabilities else ()
-    return sorted(named, key=lambda pair: -pair[1])
-
-
-def check_output(output: Path | None, run: Run, source: str | None, *, overwrite: bool = False) -> None:
-    """Refuse an output file that could not or should not be written, before the work and not after it."""
-    answers = task_of(run).has_responses
-    if output is None:
-        new_data.check_output(run.path / GENERATED, source, overwrite=True)
-        return
-    if output.suffix not in (".csv", ".jsonl", *([".json"] if answers else [])):
-        more = "; for a JSON file's rows also in .json" if answers else ""
-        raise RecipeError(
-            f"cannot write {output}", expected=f"a name that ends in .csv or .jsonl{more}", do="change --output"
-        )
-    if output.suffix == ".json" and _json_rows(run, source) is None:
-        raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
-    new_data.check_output(output, source, overwrite=overwrite)
-
-
-def write(
-    rows: Sequence[Row],
-    run: Run,
-    source: str | None,
-    output: Path | None,
-    overrides: Sequence[str] = (),
-    *,
-    keep_formulas: bool = False,
-) -> list[Path]:
-    """Write rows as a file; answers to a JSON file's rows also as the same rows with `model_response` added.
-
-    Without `output` the first lies in the run as generated_predictions.jsonl, and the second beside it. overrides: as
-    given to `predict`. keep_formulas: as `table` has it.
+    Without an output these lie in the run, beside `generated_predictions.jsonl`. Raises RecipeError for a .json output
+    of anything else.
     """
-    if output is not None and output.suffix != ".json":
-        text = table(rows, output.suffix, keep_formulas=keep_formulas)
-        return [runs.write_whole(output, text.encode(errors="backslashreplace"))]
-    written = [] if output else [run.write(GENERATED, table(rows, ".jsonl"))]
-    source_rows = _json_rows(run, source)
-    if source_rows is not None and source is not None:
-        recipe = new_data.settings(run.recipe, source, overrides)
-        examples, _ = data.read_unlabelled(recipe.data, task_of(run).reader)
-        answers = {example.id: row["response"] for example, row in zip(examples, rows, strict=True)}
+    if not task_of(run).has_responses or (output is not None and not output.endswith(".json")):
+        return False
+    if output is not None and _json_rows(run, source) is None:
+        raise RecipeError(f"{output}: only rows of a JSON file can be written as one", do="write .jsonl or .csv")
+    return source is not None
+
+
+def write_responses(
+    run: Run, source: object, output: str | None, settings: PredictionSettings, *, overwrite: bool = False
+) -> tuple[int, list[Path]]:
+    """Write the responses to a JSON file's rows as the same rows with `model_response` added.
+
+    Without `output` it lies in the run beside generated_predictions.jsonl, which has the responses to the rows of any
+    source. Returns their number, and the paths.
+    """
+    with in_memory.as_path(source) as name:
+        target = Path(output) if output else run.path / GENERATED
+        new_data.check_output(target, name, overwrite=overwrite or not output)
+        stream, answers = PredictionStream(run, name, settings), dict[str, object]()
+        written = WrittenPredictions(target)
+        lines = prediction_output.pieces(stream, "jsonl", OutputSettings(), written, answers)
+        paths = [run.write_pieces(GENERATED, lines)] if output is None else []
+        collections.deque(lines, maxlen=0)  # to the end, where no file was written
+        written.report()
+        source_rows = _json_rows(run, name)
+    if source_rows is not None:
         whole = [
-            item | ({FIELD: answers[name]} if (name := f"{Path(source).name}:row {number}") in answers else {})
+            item | ({FIELD: answers[row]} if (row := f"{Path(name).name}:row {number}") in answers else {})
             if isinstance(item, dict)
             else item
             for number, item in enumerate(source_rows, 1)
         ]
-        output = output or run.path / f"{Path(source).stem}-with-responses.json"
+        path = target if output else run.path / f"{Path(name).stem}-with-responses.json"
         content = printable(json.dumps(whole, indent=4, ensure_ascii=False)) + "\n"
-        written.append(runs.write_whole(output, content.encode()))
-    return written
+        paths.append(runs.write_whole(path, content.encode()))
+    return written.rows, paths
+
+
+def prediction_bytes(
+    run: Run, source: object, settings: PredictionSettings, output_settings: OutputSettings
+) -> Iterator[bytes]:
+    """Yield the predictions of a source as the bytes of a file, to be written to stdout as they come."""
+    with in_memory.as_path(source) as path:
+        prediction_output.check(prediction_output.STDOUT, path, output_settings)
+        written = WrittenPredictions(None)
+        name = prediction_output.format_of(prediction_output.STDOUT, output_settings)
+        yield from prediction_output.pieces(PredictionStream(run, path, settings), name, output_settings, written)
+        written.report()
+
+
+def write_texts(rows: Sequence[Row], output: str, settings: OutputSettings) -> Path:
+    """Write the rows of some texts as a file."""
+    name = prediction_output.format_of(output, settings)
+    columns = list(dict.fromkeys(column for row in tabular(rows) for column in row))
+    types = row_encoders.column_types(columns, tabular(rows), {}) if name == "parquet" else {}
+    encoder = FORMATS[name](columns, types, settings.keep_formulas)
+    content = encoder.encode(rows if name == "jsonl" else tabular(rows)) + encoder.finish()
+    prediction_output.warn_of_formulas(encoder.formulas)
+    return runs.write_whole(Path(output), content)
 
 
 def table(
@@ -209,30 +206,12 @@ def table(
     says what to `do`; keep_formulas leaves them as they are. Numbers such as -1.5 are none.
     """
     if suffix == ".jsonl":
-        return "".join(printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n" for row in rows)
-    flat: list[Row] = []
-    for row in rows:
-        ranks, score = (PROBABILITIES, PROBABILITY) if LABEL in row else ("scores", "score")
-        columns = {
-            name: json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
-            for name, value in row.items()
-            if name != ranks
-        }
-        ranked = row.get(ranks)
-        for rank, (label, value) in enumerate(ranked.items() if isinstance(ranked, dict) else (), 1):
-            columns |= {f"label_{rank}": label, f"{score}_{rank}": value}
-        flat.append(columns)
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    lines: list[list[Any]] = [names, *([row.get(name) for name in names] for row in flat)]
-    if not keep_formulas and (count := sum(spreadsheets.is_formula(cell) for line in lines for cell in line)):
-        warn(
-            f"{counted(count, 'cell')} that a spreadsheet would run as a formula (=, +, -, @, tab or line end first) "
-            f"got a ' before the text; {do}"
-        )
-        lines = [[spreadsheets.escape(cell) for cell in line] for line in lines]
-    out = io.StringIO()
-    csv.writer(out).writerows(lines)
-    return out.getvalue()
+        return JsonLinesEncoder().encode(rows).decode()
+    flat = tabular(rows)
+    encoder = CsvEncoder(list(dict.fromkeys(name for row in flat for name in row)), keep_formulas)
+    text = encoder.encode(flat).decode()
+    prediction_output.warn_of_formulas(encoder.formulas, do)
+    return text
 
 
 def _json_rows(run: Run, source: str | None) -> list[object] | None:
@@ -246,18 +225,6 @@ def _json_rows(run: Run, source: str | None) -> list[object] | None:
     except ValueError:  # one object a line, under the wrong name
         return None
     return content if isinstance(content, list) else None
-
-
-def check_pairs(run: Run, examples: Sequence[Example]) -> None:
-    """Raise DataError where a run was trained on pairs of texts and these are single ones, or the reverse."""
-    paired = run.recipe.data.text_pair is not None
-    if examples and (examples[0].text_pair is not None) != paired:
-        raise DataError(
-            f"{run.path} was trained on {'two texts' if paired else 'one text'} a row",
-            expected="two texts" if paired else "one text",
-            found="one text" if paired else "two texts",
-            do="give --text-pair" if paired else "leave --text-pair out",
-        )
 
 
 def from_texts(texts: Sequence[object], pairs: Sequence[object], action: str = "predict") -> list[Example]:

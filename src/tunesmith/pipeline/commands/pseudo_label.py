@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
-from tunesmith import records, runs
+from tunesmith import disk, records, runs
 from tunesmith.console import printable, say
+from tunesmith.data.row_stream import RowChunk
 from tunesmith.errors import RecipeError, RunError
 from tunesmith.evaluation import self_consistency
 from tunesmith.evaluation.self_consistency import Vote
 from tunesmith.manifest import EndpointCosts
-from tunesmith.pipeline import engines, in_memory, new_data
+from tunesmith.pipeline import engines, in_memory, new_data, prediction_stream
 from tunesmith.pipeline.commands.train import train
 from tunesmith.pipeline.fitting.methods import METHODS, load_text_predictor
 from tunesmith.pipeline.task_table import task_of
@@ -127,72 +129,157 @@ def pseudo_label(
             if output is not None or path.exists():
                 new_data.check_output(path, name, overwrite=overwrite or output is None)
         recipe = new_data.settings(voters[0].recipe, name, overrides)
-        examples = new_data.read(recipe)
-    if task_of(voters[0]).has_responses:
-        rows = _sampled_answers(voters[0], recipe, examples, samples, answer)
-        votes = f"{samples} samples to a prompt"
-    else:
-        rows = _voted_labels(voters, examples)
-        votes = _described(voters)
-    report = replace(_report(rows, voters, threshold, votes, name), endpoint=_costs(voters[0], examples))
-    reasons = [row.reason(threshold) for row in rows]
-    kept = [row.content() for row, reason in zip(rows, reasons, strict=True) if not reason]
-    left = [row.content() | {"reason": reason} for row, reason in zip(rows, reasons, strict=True) if reason]
-    for path, contents in ((kept_path, kept), (left_path, left)):
-        text = "".join(printable(json.dumps(content, ensure_ascii=False)) + "\n" for content in contents)
-        runs.write_whole(path, text.encode())
+        tally = Tally(threshold)
+        if task_of(voters[0]).has_responses:
+            vote: Voter = _AnswerVoter(voters[0], recipe, samples, answer)
+            votes = f"{samples} samples to a prompt"
+        else:
+            vote = _LabelVoter(voters)
+            votes = _described(voters)
+        with disk.writing_whole(kept_path) as kept, disk.writing_whole(left_path) as left:
+            for chunk in new_data.chunks(recipe, vote.rows_at_once):
+                _write(chunk, vote, tally, kept, left)
+    report = replace(_report(tally, voters, votes, name), endpoint=vote.costs())
     runs.write_whole(kept_path.with_suffix(".md"), pseudo_label_report.markdown(report).encode())
     runs.write_whole(kept_path.with_suffix(".html"), pseudo_label_report.html(report).encode())
     say(pseudo_label_report.headline(report))
     return PseudoLabels(kept_path, left_path, report)
 
 
-def _sampled_answers(
-    run: Run, recipe: Recipe, examples: Sequence[Example], number: int, answer: str
-) -> list[LabelledRow]:
-    """Return the rows, in the columns that Alpaca has, with the answer on which most samples agree."""
-    update: dict[str, object] = {"do_sample": True}
-    if not recipe.generate.do_sample and recipe.generate.temperature == 1:
-        update["temperature"] = TEMPERATURE
-    settings = recipe.generate.model_copy(update=update)
-    generator, compared = engines.load_generator(run, settings.engine), self_consistency.COMPARISONS[answer]
-    origin = replace(_origin(run), samples=number, temperature=settings.temperature)
-    references = [row.messages[-1] if row.messages[-1].role == "assistant" else None for row in examples]
-    prompts = [row.messages[:-1] if last else row.messages for row, last in zip(examples, references, strict=True)]
-    sampled = generator.samples(prompts, number, settings, recipe.seed)
-    rows = []
-    for example, reference, prompt, answers in zip(examples, references, prompts, sampled, strict=True):
-        vote = self_consistency.vote([compared(sample.text) if sample.ended else None for sample in answers])
-        text = "" if vote.index is None else answers[vote.index].text
-        gold = compared(reference.content) if reference else None
-        right = None if gold is None else vote.index is not None and compared(text) == gold
-        rows.append(LabelledRow(example.id, {**instruction.columns(prompt), "output": text}, vote, right, (origin,)))
-    return rows
+@dataclass
+class Tally:
+    """What a report says of rows, counted as they come."""
+
+    threshold: float
+    rows: int = 0
+    kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    labelled: list[tuple[float, bool]] = field(default_factory=list)
+    """Of each row with a label of its own how sure the given one is, and whether it is right."""
+    histogram: list[int] = field(default_factory=lambda: [0] * BINS)
+
+    def add(self, row: LabelledRow) -> str:
+        """Count a row; return why it is not kept, empty where it is."""
+        reason = row.reason(self.threshold)
+        if row.right is not None:
+            self.labelled.append((0.0 if row.vote.tied else row.vote.agreement, row.right))
+        self.histogram[min(BINS - 1, int(row.vote.agreement * BINS))] += 1
+        self.rows += 1
+        self.kept += not reason
+        self.left_out.update([reason] if reason else [])
+        return reason
+
+    def add_error(self, error: str) -> str:
+        """Count a row that cannot be labelled; return why it is not kept."""
+        self.rows += 1
+        self.left_out[error.partition(":")[0]] += 1
+        return error
 
 
-def _voted_labels(voters: Sequence[Run], examples: Sequence[Example]) -> list[LabelledRow]:
-    predictors = [load_text_predictor(run) for run in voters]
-    if len({tuple(sorted(predictor.labels)) for predictor in predictors}) > 1:
-        raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
-    by_run = [predictor.predict(examples) for predictor in predictors]
-    certain = len(by_run) == 1 and _is_single_vote(voters[0], by_run[0])
-    if len(by_run) == 1 and not METHODS[voters[0].recipe.method].is_charged:
-        classification.check_probabilities(by_run[0], "pseudo-label with one run")
-    data, origin = voters[0].recipe.data, tuple(_origin(run) for run in voters)
-    rows = []
-    for example, *predictions in zip(examples, *by_run, strict=True):
-        if len(predictions) > 1:
-            vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
+class Voter(Protocol):
+    """Labels rows by votes."""
+
+    rows_at_once: int
+
+    def rows(self, examples: Sequence[Example]) -> list[LabelledRow]:
+        """Return the rows with the label, or the answer, that they get."""
+
+    def costs(self) -> EndpointCosts | None:
+        """Return what the labels so far took of an endpoint; None where a model in this process gave them."""
+
+
+def _write(chunk: RowChunk, voter: Voter, tally: Tally, kept: BinaryIO, left: BinaryIO) -> None:
+    """Label a chunk of rows and write them, those that are not kept and why into `left`."""
+    labelled = iter(voter.rows(chunk.examples))
+    for place, source in enumerate(chunk.rows):
+        if place in chunk.errors:
+            reason = tally.add_error(chunk.errors[place])
+            content = {**source.values, "id": source.id}
         else:
-            vote = _own_vote(predictions[0], predictors[0].target, certain)
-        answer = NO_LABEL if vote.index is None else predictions[vote.index].answer
-        labels = {answer} if isinstance(answer, str) else {*answer}
-        right = None if example.gold is None else {*example.all_labels} == labels
-        columns = new_data.as_row(example, answer, data)
-        alone = predictions[0] if len(predictions) == 1 else None
-        abstained = isinstance(alone, Prediction) and alone.abstained is True
-        rows.append(LabelledRow(example.id, columns, vote, right, origin, abstained))
-    return rows
+            row = next(labelled)
+            reason, content = tally.add(row), row.content()
+        text = json.dumps(content | ({"reason": reason} if reason else {}), ensure_ascii=False, default=str)
+        (left if reason else kept).write(f"{printable(text)}\n".encode())
+
+
+class _AnswerVoter:
+    """Gives the answer on which most samples agree, in the columns that Alpaca has."""
+
+    rows_at_once = prediction_stream.FEW
+
+    def __init__(self, run: Run, recipe: Recipe, number: int, answer: str) -> None:
+        update: dict[str, object] = {"do_sample": True}
+        if not recipe.generate.do_sample and recipe.generate.temperature == 1:
+            update["temperature"] = TEMPERATURE
+        self._settings = recipe.generate.model_copy(update=update)
+        self._generator = engines.load_generator(run, self._settings.engine)
+        self._compared, self._number, self._seed = self_consistency.COMPARISONS[answer], number, recipe.seed
+        self._origin = replace(_origin(run), samples=number, temperature=self._settings.temperature)
+
+    def rows(self, examples: Sequence[Example]) -> list[LabelledRow]:
+        compared = self._compared
+        references = [row.messages[-1] if row.messages[-1].role == "assistant" else None for row in examples]
+        prompts = [row.messages[:-1] if last else row.messages for row, last in zip(examples, references, strict=True)]
+        sampled = self._generator.samples(prompts, self._number, self._settings, self._seed)
+        rows = []
+        for example, reference, prompt, answers in zip(examples, references, prompts, sampled, strict=True):
+            vote = self_consistency.vote([compared(sample.text) if sample.ended else None for sample in answers])
+            text = "" if vote.index is None else answers[vote.index].text
+            gold = compared(reference.content) if reference else None
+            right = None if gold is None else vote.index is not None and compared(text) == gold
+            columns = {**instruction.columns(prompt), "output": text}
+            rows.append(LabelledRow(example.id, columns, vote, right, (self._origin,)))
+        return rows
+
+    def costs(self) -> None:
+        return None
+
+
+class _LabelVoter:
+    """Gives the label that one run predicts, or on which most of several runs agree."""
+
+    def __init__(self, voters: Sequence[Run]) -> None:
+        self._voters, self._predictors = voters, [load_text_predictor(run) for run in voters]
+        if len({tuple(sorted(predictor.labels)) for predictor in self._predictors}) > 1:
+            raise RunError("the runs have different labels", do="give runs that were trained on the same labels")
+        self._origin = tuple(_origin(run) for run in voters)
+        self._is_charged = len(voters) == 1 and METHODS[voters[0].recipe.method].is_charged
+        self._data = voters[0].recipe.data
+        self._bought: list[Example] = []
+        # of bought labels all decide together whether any has a probability
+        self.rows_at_once = (
+            sys.maxsize if self._is_charged else min(map(prediction_stream.rows_at_once, self._predictors))
+        )
+
+    def rows(self, examples: Sequence[Example]) -> list[LabelledRow]:
+        by_run = [predictor.predict(examples) for predictor in self._predictors]
+        certain = len(by_run) == 1 and _is_single_vote(self._voters[0], by_run[0])
+        if len(by_run) == 1 and not self._is_charged:
+            classification.check_probabilities(by_run[0], "pseudo-label with one run")
+        self._bought += examples if self._is_charged else []
+        rows = []
+        for example, *predictions in zip(examples, *by_run, strict=True):
+            if len(predictions) > 1:
+                vote = self_consistency.vote([p.label if p.label != NO_LABEL else None for p in predictions])
+            else:
+                vote = _own_vote(predictions[0], self._predictors[0].target, certain)
+            answer = NO_LABEL if vote.index is None else predictions[vote.index].answer
+            labels = {answer} if isinstance(answer, str) else {*answer}
+            right = None if example.gold is None else {*example.all_labels} == labels
+            columns = new_data.as_row(example, answer, self._data)
+            alone = predictions[0] if len(predictions) == 1 else None
+            abstained = isinstance(alone, Prediction) and alone.abstained is True
+            rows.append(LabelledRow(example.id, columns, vote, right, self._origin, abstained))
+        return rows
+
+    def costs(self) -> EndpointCosts | None:
+        if self._voters[0].finished.costs.endpoint is None:
+            return None
+        from tunesmith.prediction.endpoint_predictor import EndpointPredictor
+
+        predictor = self._predictors[0]
+        assert isinstance(predictor, EndpointPredictor)
+        return predictor.model.costs(predictor.requests(self._bought))
 
 
 def _is_single_vote(run: Run, predictions: Sequence[Any]) -> bool:
@@ -238,33 +325,25 @@ def _described(voters: Sequence[Run]) -> str:
     return "probability of the label"
 
 
-def _report(
-    rows: Sequence[LabelledRow], voters: Sequence[Run], threshold: float, votes: str, source: str
-) -> PseudoLabelReport:
-    confidence = voters[0].recipe.evaluate.confidence
-    labelled = [(0.0 if row.vote.tied else row.vote.agreement, row.right) for row in rows if row.right is not None]
+def _report(tally: Tally, voters: Sequence[Run], votes: str, source: str) -> PseudoLabelReport:
+    confidence, labelled = voters[0].recipe.evaluate.confidence, tally.labelled
     from_test = not labelled and len(voters) == 1 and not task_of(voters[0]).has_responses
     if from_test:
         labelled = _tested(voters[0])
-    histogram = [0] * BINS
-    for row in rows:
-        histogram[min(BINS - 1, int(row.vote.agreement * BINS))] += 1
-    reasons = Counter(row.reason(threshold) for row in rows)
-    kept = reasons.pop("", 0)
     return PseudoLabelReport(
         title=Path(source).name,
         runs=tuple(_origin(run) for run in voters),
         votes=votes,
-        threshold=threshold,
+        threshold=tally.threshold,
         confidence=confidence,
-        rows=len(rows),
-        kept=kept,
-        left_out=dict(reasons.most_common()),
+        rows=tally.rows,
+        kept=tally.kept,
+        left_out=dict(tally.left_out.most_common()),
         labelled=len(labelled),
         from_test=from_test or None,
-        chosen=self_consistency.at_threshold(labelled, threshold, confidence) if labelled else None,
-        curve=self_consistency.threshold_curve(labelled, threshold, confidence) if labelled else (),
-        histogram=tuple(histogram),
+        chosen=self_consistency.at_threshold(labelled, tally.threshold, confidence) if labelled else None,
+        curve=self_consistency.threshold_curve(labelled, tally.threshold, confidence) if labelled else (),
+        histogram=tuple(tally.histogram),
     )
 
 
@@ -279,17 +358,6 @@ def _tested(run: Run) -> list[tuple[float, bool]]:
     return [
         (0.0 if vote.tied else vote.agreement, row.answer == row.gold) for row, vote in zip(rows, votes, strict=True)
     ]
-
-
-def _costs(run: Run, examples: Sequence[Example]) -> EndpointCosts | None:
-    """Return what the labels took of an endpoint; None where a model in this process gave them."""
-    if run.finished.costs.endpoint is None or task_of(run).has_responses:
-        return None
-    from tunesmith.prediction.endpoint_predictor import EndpointPredictor
-
-    predictor = load_text_predictor(run)
-    assert isinstance(predictor, EndpointPredictor)
-    return predictor.model.costs(predictor.requests(examples))
 
 
 def _origin(run: Run) -> RunOrigin:
