@@ -160,6 +160,15 @@ def test_addresses_that_are_not_fetched(address: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_keys_come_from_the_environment(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Data(path=f"{address}/data/reviews.csv?sig=${{STORAGE_KEY}}")
+    with pytest.raises(DataError, match=r"data\.path: the environment has no STORAGE_KEY"):
+        read(source, Split(), 1)
+    monkeypatch.setenv("STORAGE_KEY", "a/b=")
+    read(source, Split(), 1)
+    assert Files.asked == ["/data/reviews.csv?sig=a%2Fb%3D"]
+
+
 def test_keys_in_a_query_are_in_no_message(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("reviews.csv", "reviews.csv", "none.csv"):
         with contextlib.suppress(DataError) as caught:

@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from tunesmith.data.downloads import NAMED, filled
 from tunesmith.data.rows import Item, Row, Table, refuse_repeated
 from tunesmith.errors import DataError, MissingExtra
 from tunesmith.types import DataNote
 
 BATCH = 1000
 """Rows that are fetched at once."""
-VARIABLE = re.compile(r"\$\{(\w+)\}")
 ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
 
 
@@ -60,9 +59,9 @@ def table(url: str, query: str, setting: str, part: str = "") -> Table:
     except ImportError:
         do = "pip install 'tunesmith[sql]'"
         raise MissingExtra("cannot read from a database: SQLAlchemy is not installed", do=do) from None
-    secrets = [os.environ[name] for name in VARIABLE.findall(url) if os.environ.get(name)]
+    secrets = [os.environ[name] for name in NAMED.findall(url) if os.environ.get(name)]
     try:
-        address = sqlalchemy.make_url(_filled(url, setting))
+        address = sqlalchemy.make_url(filled(url, setting))
         name = Path(address.database or address.host or "database").name + (f":{part}" if part else "")
         secrets += [address.password] if address.password else []
         if address.get_backend_name() == "sqlite":
@@ -95,19 +94,6 @@ def table(url: str, query: str, setting: str, part: str = "") -> Table:
     what = "the query has no ORDER BY: its rows may come in another order, which makes other splits (data.sql)"
     notes = [] if ORDERED.search(query) else [DataNote(what, 1, (name,))]
     return Table(name, columns, Result(name, connection, result, notes, secrets))
-
-
-def _filled(url: str, setting: str) -> str:
-    """Return an address with the values of its variables, escaped as addresses are."""
-    missing = [name for name in VARIABLE.findall(url) if name not in os.environ]
-    if missing:
-        raise DataError(
-            f"{setting}: the environment has no {missing[0]}",
-            expected=f"a value for ${{{missing[0]}}} of the address",
-            found="no such variable",
-            do=f"export {missing[0]}=...",
-        )
-    return VARIABLE.sub(lambda name: quote(os.environ[name[1]], safe=""), url)
 
 
 def _check_sqlite(database: str | None, setting: str) -> None:

@@ -7,12 +7,14 @@ the credentials that this finds in the environment.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tunesmith import assets, runs
 from tunesmith.console import say
@@ -20,6 +22,7 @@ from tunesmith.data.files import PIECE
 from tunesmith.data.shards import WILDCARD
 from tunesmith.errors import DataError, MissingExtra, TunesmithError, summary
 
+NAMED = re.compile(r"\$\{(\w+)\}")
 TIMEOUT = 60
 """Seconds without an answer."""
 WEB = ("http", "https")
@@ -27,6 +30,22 @@ LOCAL = ("file", "local", "dir", "data", "git", "generic", "jlab", "jupyter", "a
 """Protocols of fsspec for what a path says better, or for more than a file."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 """The extra that a protocol needs."""
+
+
+def filled(url: str, setting: str) -> str:
+    """Return an address with the values of the environment's variables in it, escaped as addresses are.
+
+    `${NAME}` stands for one, so that a key is written nowhere. Raises DataError for one that there is not.
+    """
+    missing = [name for name in NAMED.findall(url) if name not in os.environ]
+    if missing:
+        raise DataError(
+            f"{setting}: the environment has no {missing[0]}",
+            expected=f"a value for ${{{missing[0]}}} of the address",
+            found="no such variable",
+            do=f"export {missing[0]}=...",
+        )
+    return NAMED.sub(lambda name: quote(os.environ[name[1]], safe=""), url)
 
 
 def protocol_of(source: str) -> str | None:

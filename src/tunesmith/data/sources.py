@@ -68,22 +68,24 @@ def _check_address(setting: str, source: str, data: Data) -> None:
     protocol = downloads.protocol_of(source)
     if protocol is None:
         return
+    if _is_database(source):  # of which the recipe has no password
+        if data.sql is None:
+            raise DataError(
+                f"{setting}: a database without a query",
+                expected="data.sql",
+                found=f"{protocol}://...",
+                do='set it, for instance data.sql="SELECT text, label FROM reviews ORDER BY id"',
+            )
+        return
     user, mark, _ = source.partition("://")[2].partition("/")[0].rpartition("@")
     has_key = bool(mark) and (":" in user or protocol in downloads.WEB)
-    if has_key or (not downloads.is_fetched(source) and not _is_database(source)):
+    if has_key or not downloads.is_fetched(source):
         raise DataError(
             f"{setting}: cannot fetch this kind of address",
             expected="a path, an address such as https://, s3://, gs://, abfs:// or hf://, without user and password, "
             "or that of a database, such as postgresql://",
             found=f"{protocol}://...",
             do="download the file, and give its path; keys belong in the environment",
-        )
-    if _is_database(source) and data.sql is None:
-        raise DataError(
-            f"{setting}: a database without a query",
-            expected="data.sql",
-            found=f"{protocol}://...",
-            do='set it, for instance data.sql="SELECT text, label FROM reviews ORDER BY id"',
         )
 
 
@@ -122,7 +124,7 @@ def _files(name: str, source: str, data: Data, split: Split) -> list[Path]:
     setting = f"data.{name}"
     path = Path(source).expanduser()
     if downloads.protocol_of(source) is not None:
-        paths = downloads.fetch_all(source, data.sha256 if name == "path" else None)
+        paths = downloads.fetch_all(downloads.filled(source, setting), data.sha256 if name == "path" else None)
     elif shards.is_pattern(source):
         paths = shards.matches(source, setting)
     elif not split_sheet(path)[0].exists():

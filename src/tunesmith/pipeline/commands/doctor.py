@@ -19,6 +19,11 @@ EXTRAS = {
     "qlora": ("bitsandbytes",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
+    "excel": ("python_calamine",),
+    "sql": ("sqlalchemy",),
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
+    "azure": ("adlfs",),
 }
 """Extra -> modules it brings, as pyproject.toml has them."""
 TRACKERS = ("wandb", "mlflow")
