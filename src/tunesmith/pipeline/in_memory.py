@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import disk, recipe as recipes
-from tunesmith.data import files, frames
+from tunesmith.data import frames
 from tunesmith.data.cells import Values
 from tunesmith.data.rows import SPLITS
 from tunesmith.recipe import Recipe, Source
@@ -21,6 +21,7 @@ from tunesmith.recipe.aliases import ALIASES
 
 STDIN = "-"
 LOOKED_AT = 1 << 20
+GZIP = b"\x1f\x8b"
 SUFFIXES = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
 """How files begin that are no CSV."""
 FOLDER = "data"
@@ -88,7 +89,7 @@ def _stored_stdin(folder: Path) -> Path:
     with disk.explained("store the rows of stdin in", folder):
         stream = sys.stdin.buffer
         first = stream.read(LOOKED_AT)
-        packed = first.startswith(files.GZIP)
+        packed = first.startswith(GZIP)
         begin = _unpacked(first) if packed else first
         begin = begin.removeprefix(codecs.BOM_UTF8).lstrip()
         suffix = next((suffix for mark, suffix in SUFFIXES.items() if begin.startswith(mark)), ".csv")
