@@ -145,6 +145,7 @@ def test_evaluating_a_chunk_at_a_time_changes_nothing(run: Run, monkeypatch: pyt
     assert tunesmith.evaluate(run.path, data=rows) == whole
 
 
+@pytest.mark.timeout(400)  # starts processes, one after the other
 def test_killed_at_random_and_resumed_is_the_same_to_the_last_bit(run: Run, source: Path, tmp_path: Path) -> None:
     whole, out, draw = tmp_path / "whole", tmp_path / "out", random.Random(0)
     words = ["predict", str(run.path), "--data", str(source), *KEPT, "--chunk-rows", "2", "--resume", "--output"]
@@ -250,6 +251,7 @@ def test_a_source_that_changes_on_the_way_is_noticed(run: Run, source: Path, mon
         write_predictions(run, source, "out", settings(chunk_rows=200))
 
 
+@pytest.mark.timeout(400)  # starts processes, one after the other
 def test_two_processes_write_the_files_of_one(run: Run, source: Path, tmp_path: Path) -> None:
     words = ["predict", str(run.path), "--data", str(source), *KEPT, "--chunk-rows", "9", "--output"]
     assert cli.main([*words, str(tmp_path / "one")]) == 0
