@@ -278,9 +278,18 @@ def test_outputs_that_cannot_be(run: Run, source: Path, capsys: pytest.CaptureFi
         (["--output", "out", "--resume", "--overwrite"], "exclude each other"),
         (["--output", "nowhere/out.csv"], "no folder nowhere"),
         (["--output", str(run.path)], "it is not empty"),
+        (["--output", str(source)], "it is the input"),
+        (["--output", "out", "--chunk-rows", "-1"], "expected: at least 1"),
+        (["--output", "/proc/out"], "cannot make the folder /proc/out"),
     ):
         assert cli.main([*words, *more]) == 2
         assert problem in capsys.readouterr().err
+    assert cli.main(["predict", str(run.path), "--text", "a goal", "--output", "out"]) == 2
+    assert "folders are for --data" in capsys.readouterr().err
+    (source.parent / "data").mkdir()
+    source.rename(source.parent / "data" / "train.parquet")
+    with pytest.raises(RecipeError, match="it is in the input"):
+        write_predictions(run, "data", "data/out/", settings())
 
 
 def test_stdin_and_stdout_in_a_pipe(run: Run, tmp_path: Path) -> None:
