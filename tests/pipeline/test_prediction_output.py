@@ -145,12 +145,13 @@ def test_evaluating_a_chunk_at_a_time_changes_nothing(run: Run, monkeypatch: pyt
     assert tunesmith.evaluate(run.path, data=rows) == whole
 
 
+@pytest.mark.timeout(400)  # starts processes, one after the other
 def test_killed_at_random_and_resumed_is_the_same_to_the_last_bit(run: Run, source: Path, tmp_path: Path) -> None:
     whole, out, draw = tmp_path / "whole", tmp_path / "out", random.Random(0)
     words = ["predict", str(run.path), "--data", str(source), *KEPT, "--chunk-rows", "2", "--resume", "--output"]
     forked.run(forked.command, *words, str(whole))
     written = [0]
-    for kill in range(4):
+    for kill in range(3):
         process = forked.start(tmp_path / "log", forked.command, *words, str(out))
         wanted = written[-1] + draw.randint(0, 12)
         while process.is_alive() and len(list(out.glob("part-*"))) <= wanted:
@@ -250,6 +251,7 @@ def test_a_source_that_changes_on_the_way_is_noticed(run: Run, source: Path, mon
         write_predictions(run, source, "out", settings(chunk_rows=200))
 
 
+@pytest.mark.timeout(400)  # starts processes, one after the other
 def test_two_processes_write_the_files_of_one(run: Run, source: Path, tmp_path: Path) -> None:
     words = ["predict", str(run.path), "--data", str(source), *KEPT, "--chunk-rows", "9", "--output"]
     assert cli.main([*words, str(tmp_path / "one")]) == 0
@@ -276,9 +278,18 @@ def test_outputs_that_cannot_be(run: Run, source: Path, capsys: pytest.CaptureFi
         (["--output", "out", "--resume", "--overwrite"], "exclude each other"),
         (["--output", "nowhere/out.csv"], "no folder nowhere"),
         (["--output", str(run.path)], "it is not empty"),
+        (["--output", str(source)], "it is the input"),
+        (["--output", "out", "--chunk-rows", "-1"], "expected: at least 1"),
+        (["--output", "/proc/out"], "cannot make the folder /proc/out"),
     ):
         assert cli.main([*words, *more]) == 2
         assert problem in capsys.readouterr().err
+    assert cli.main(["predict", str(run.path), "--text", "a goal", "--output", "out"]) == 2
+    assert "folders are for --data" in capsys.readouterr().err
+    (source.parent / "data").mkdir()
+    source.rename(source.parent / "data" / "train.parquet")
+    with pytest.raises(RecipeError, match="it is in the input"):
+        write_predictions(run, "data", "data/out/", settings())
 
 
 def test_stdin_and_stdout_in_a_pipe(run: Run, tmp_path: Path) -> None:

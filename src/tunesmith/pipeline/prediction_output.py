@@ -89,7 +89,12 @@ def format_of(output: str, settings: OutputSettings) -> str:
 def check(output: str, source: str | None, settings: OutputSettings) -> None:
     """Raise RecipeError for an output that could not or should not be written, before the work and not after it."""
     format_of(output, settings)
-    if not is_folder(output):
+    if is_folder(output):
+        if source is None:
+            raise RecipeError(f"cannot write {output}", expected="a file: folders are for --data", do="add a suffix")
+        if Path(output).resolve().is_relative_to(Path(source).expanduser().resolve()):
+            raise RecipeError(f"cannot write {output}: it is in the input", do="give a folder elsewhere")
+    else:
         if processes.count() > 1:
             raise RecipeError("several processes write a folder", found=f"--output {output}", do="give a folder")
         if settings.resume:
