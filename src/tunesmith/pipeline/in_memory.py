@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import disk, recipe as recipes
-from tunesmith.data import frames
+from tunesmith.data import files, frames
 from tunesmith.data.cells import Values
 from tunesmith.data.rows import SPLITS
 from tunesmith.recipe import Recipe, Source
@@ -20,7 +20,6 @@ from tunesmith.recipe.aliases import ALIASES
 
 STDIN = "-"
 LOOKED_AT = 1 << 20
-GZIP = b"\x1f\x8b"
 SUFFIXES = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
 """How files begin that are no CSV."""
 FOLDER = "data"
