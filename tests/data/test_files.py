@@ -166,7 +166,7 @@ def test_a_disk_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = write(tmp_path / "a.csv", b"text,label\na,b\n")
 
     class Failing:
-        def read(self, size: int) -> bytes:
+        def readinto(self, buffer: object) -> int:
             raise OSError(5, "Input/output error")
 
         def close(self) -> None:

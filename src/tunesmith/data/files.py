@@ -34,9 +34,12 @@ PLAUSIBLE_RATIO = 100
 UNPACKED_BYTES = 256 * 2**20
 UNPACKED_ROWS = 2_000_000
 """Lines, objects or lists."""
+ROW_MARKS = (b"\n", b"\r", b"{", b"[")
 LINE_END = re.compile(rb"\r\n|\r|\n")
 PIECE = 2**20
 """Bytes that are read at once. A shorter file is read once, and kept."""
+BUFFER = 2**16
+"""Bytes that are taken for a file before it is known how long it is."""
 
 
 def _open_zstd(path: Path) -> BinaryIO:
@@ -95,17 +98,22 @@ class File:
 
     def open(self) -> BinaryIO:
         """Open the content, unpacked where it is compressed. Raises DataError, also from reading, where it is bad."""
-        compression = self._compression()
+        plain, compression = self._opened()
+        if compression is None:
+            return cast(BinaryIO, io.BufferedReader(_Content(self.name, 0, None, plain), BUFFER))
+        plain.close()
         try:
-            stream = self.path.open("rb", buffering=0) if compression is None else compression.open(self.path)
+            stream = compression.open(self.path)
         except BROKEN as error:
             raise _unreadable(self.name, compression, error) from error
-        return cast(BinaryIO, io.BufferedReader(_Content(self.name, self.size, compression, stream), PIECE))
+        return cast(BinaryIO, io.BufferedReader(_Content(self.name, self.size, compression, stream), BUFFER))
 
     def open_seekable(self) -> BinaryIO:
         """Open the content for formats that read here and there; compressed content goes to a temporary file first."""
-        if self._compression() is None:
-            return self.path.open("rb")
+        plain, compression = self._opened()
+        if compression is None:
+            return cast(BinaryIO, io.BufferedReader(plain))
+        plain.close()
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its reader
         with self.open() as stream:
             while piece := stream.read(PIECE):
@@ -113,19 +121,21 @@ class File:
         unpacked.seek(0)
         return cast(BinaryIO, unpacked)
 
-    def _compression(self) -> Compression | None:
+    def _opened(self) -> tuple[io.FileIO, Compression | None]:
+        """Return the file as it is stored, and its compression."""
         path = self.path
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "a pipe, a device or a socket" if path.exists() else "nothing"
             do = "give the path of a file"
             raise DataError(f"{self.name}: not a file", expected="a file with rows", found=kind, do=do)
         try:
-            with path.open("rb") as stream:
-                start = stream.read(16)
+            stream = path.open("rb", buffering=0)
+            start = stream.read(16)
+            stream.seek(0)
         except OSError as error:
             raise _unreadable(self.name, None, error) from error
         by_content = next((kind for kind in COMPRESSIONS.values() if kind.start.match(start)), None)
-        return by_content or (COMPRESSIONS.get(path.suffix.lower()) if start else None)
+        return stream, by_content or (COMPRESSIONS.get(path.suffix.lower()) if start else None)
 
 
 class _Content(io.RawIOBase):
@@ -133,24 +143,25 @@ class _Content(io.RawIOBase):
 
     def __init__(self, name: str, size: int, compression: Compression | None, stream: Any) -> None:
         self.name, self.size, self.compression, self.stream = name, size, compression, stream
-        self.unpacked, self.marks = 0, dict.fromkeys((b"\n", b"\r", b"{", b"["), 0)
+        self.unpacked, self.marks = 0, dict.fromkeys(ROW_MARKS, 0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         try:
+            if self.compression is None:
+                return int(self.stream.readinto(buffer))
             piece = self.stream.read(len(buffer))
         except BROKEN as error:
             raise _unreadable(self.name, self.compression, error) from error
         buffer[: len(piece)] = piece
-        if self.compression is not None:
-            self.unpacked += len(piece)
-            if self.unpacked > PLAUSIBLE_RATIO * self.size:  # counting takes as long as unpacking
-                for mark in self.marks:
-                    self.marks[mark] += piece.count(mark)
-            do = f"unpack it first ({self.compression.unpack}), if you do want to read it"
-            check_expansion(self.name, self.size, self.unpacked, max(self.marks.values()), do)
+        self.unpacked += len(piece)
+        if self.unpacked > PLAUSIBLE_RATIO * self.size:  # counting takes as long as unpacking
+            for mark in self.marks:
+                self.marks[mark] += piece.count(mark)
+        do = f"unpack it first ({self.compression.unpack}), if you do want to read it"
+        check_expansion(self.name, self.size, self.unpacked, max(self.marks.values()), do)
         return len(piece)
 
     def close(self) -> None:
@@ -220,7 +231,8 @@ class Text:
 def decode(file: File) -> Text:
     """Find the first of the file's encodings that fits all of it; a note says so where that is not the first."""
     with file.open() as stream:
-        start = stream.read(PIECE)
+        start = stream.read(BUFFER)
+        start += stream.read(PIECE - BUFFER) if len(start) == BUFFER else b""
     kinds = [f"{kind.name} (compressed twice)" for kind in COMPRESSIONS.values() if kind.start.match(start)]
     kinds += [kind for mark, kind in ARCHIVES.items() if start.startswith(mark)]
     if kinds:
@@ -234,8 +246,8 @@ def decode(file: File) -> Text:
         failure, has_zeros = _check(text)
         if failure is None:
             _refuse_binary(has_zeros, file.name)
-            notes = (DataNote(f"read as {name} instead of {names[0]}", 1, (file.name,)),) if failures else ()
-            return replace(text, notes=notes)
+            other = DataNote(f"read as {name} instead of {names[0]}", 1, (file.name,))
+            return replace(text, notes=(other,)) if failures else text
         failures.append(failure)
     _refuse_binary(b"\0" in start[:8192] and not start.startswith(UTF16), file.name)
     raise _undecodable(text, names, start, *failures[0])
