@@ -90,6 +90,8 @@ def _planned(options: AuditOptions) -> AuditPlan:
 
 
 def _audit(recipe: Recipe, plan: AuditPlan, folder: Run | None, output: str | Path | None = None) -> Audit:
+    if recipe.data.streaming:
+        raise RecipeError("an audit needs all rows", found="data.streaming=true", do="leave data.streaming out")
     splits = read_splits(recipes.load(recipe, ["split.leaks=report"]) if recipe.split.leaks == "error" else recipe)
     fingerprint = splits.fingerprints["data"]
     if plan.fingerprint not in ("", fingerprint):
