@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import tunesmith
 from tunesmith import recipe as recipes, records
 from tunesmith.data import shuffled_stream, sources
 from tunesmith.data.encode import EncodedText
@@ -161,6 +162,12 @@ def test_what_needs_all_rows_is_refused(tmp_path: Path) -> None:
         read_head(data, NONE_HELD_OUT.model_copy(update={"leaks": "remove"}))
     with pytest.raises(DataError, match="too few rows to set aside 31 for test"):
         read_head(data, Split(test_size=31, validation_size=0))
+    source = {"task": "instruction", "data": data, "train": {"max_steps": 3}, "split": {"test_size": 5}}
+    source = recipes.load(source, ["validation_size=2"])
+    with pytest.raises(RecipeError, match="an audit needs all rows"):
+        tunesmith.audit(source)
+    with pytest.raises(RecipeError, match="a learning curve needs all rows"):
+        tunesmith.compare([source], methods=["generator", "generator:untuned"], learning_curve=True)
     with pytest.raises(RecipeError, match=r"needs train\.max_steps"):
         recipes.load({"task": "instruction", "data": {"path": "x", "streaming": True}})
     with pytest.raises(RecipeError, match="for task instruction, not classification"):

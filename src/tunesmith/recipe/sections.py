@@ -243,7 +243,7 @@ class Recipe(Section):
             raise ValueError(f"task instruction needs method generator or endpoint, not {self.method}")
         if self.data.streaming and self.task != "instruction":
             raise ValueError(f"data.streaming is for task instruction, not {self.task}, whose labels it cannot know")
-        if self.data.streaming and self.train.max_steps is None:
+        if self.data.streaming and self.train.max_steps is None and self.train.num_train_epochs > 0:
             raise ValueError("data.streaming needs train.max_steps: a stream has no epochs")
         deciding = self.evaluate.metric_for_best_model
         if ":" in deciding and (deciding not in self.evaluate.metrics or self.task == "instruction"):

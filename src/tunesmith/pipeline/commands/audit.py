@@ -185,6 +185,8 @@ def _resumed(folder: Run) -> Audit:
 def _read(recipe: Recipe, plan: AuditPlan) -> _Inputs:
     """Read the data, and check all that is asked of it."""
     label_section.check(recipe, plan.method)
+    if recipe.data.streaming:
+        raise RecipeError("an audit needs all rows", found="data.streaming=true", do="leave data.streaming out")
     splits = read_splits(recipes.load(recipe, ["split.leaks=report"]) if recipe.split.leaks == "error" else recipe)
     inputs = _Inputs(splits)
     if plan.fingerprint not in ("", inputs.fingerprint):

@@ -123,6 +123,8 @@ def prepare(
     smallest: of a learning curve, the rows of the smallest part for each label there is.
     """
     splits = subprocess.check_data([recipe for _, recipe in planned])
+    if smallest is not None and splits.is_stream:
+        raise RecipeError("a learning curve needs all rows", found="data.streaming=true", do="leave one of them out")
     curve = None if smallest is None else curve_training.plan(dict(planned), splits, seeds, smallest)
     seeds = curve.seeds if curve else seeds
     everything = len(splits.train)
