@@ -18,6 +18,7 @@ import numpy as np
 from tunesmith.data import conversations, examples, sources, splits
 from tunesmith.data.batches import MicroBatches, Sampler
 from tunesmith.data.cells import InvalidRow
+from tunesmith.data.dataset import conversation_reader
 from tunesmith.data.encode import EncodedText
 from tunesmith.data.rows import SPLITS, Columns, Item, RejectedRow, Row, Table, merge, no_rows
 from tunesmith.errors import DataError, RecipeError
@@ -71,13 +72,6 @@ class ConversationSource:
             raise DataError("no train split", expected="rows to learn from", found=", ".join(tables), do=do)
         return tables
 
-    def reader(self) -> examples.RowReader:
-        """Return what makes an example of a row."""
-        wanted = Columns.of(self.data, self.split)
-        if self.data.format == "text":
-            return conversations.RawTextReader(wanted, True)
-        return conversations.ConversationReader(wanted, self.data.format, True)
-
     def parse(
         self, items: Iterable[tuple[int, Item]], table: Table
     ) -> Iterator[tuple[int, list[Example], list[DataNote]]]:
@@ -85,7 +79,7 @@ class ConversationSource:
 
         Raises DataError for a row that cannot be used, where that is an error.
         """
-        reader = self.reader()
+        reader = conversation_reader(self.data, self.split, True)
         columns = reader.columns(table)
         for number, item in items:
             if isinstance(item, DataNote):
