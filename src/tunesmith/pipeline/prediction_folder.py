@@ -28,6 +28,8 @@ from tunesmith.types import DataNote
 
 MANIFEST, CHUNKS = "_manifest.json", "_chunks"
 POLL_SECONDS = 0.2
+ELSEWHERE = {"path", "train", "validation", "test", "sha256", "cache", "streaming", "shuffle_buffer"}
+"""Settings of the data that do not change what is predicted, or that the fingerprint of the source stands for."""
 """Between two looks for the parts of other processes."""
 
 
@@ -92,7 +94,7 @@ def describe(stream: PredictionStream, format_name: str, keep_formulas: bool) ->
     """Return the manifest of a folder that is to be written."""
     recipe, settings = stream.recipe, stream.settings
     source = Path(stream.source).name
-    data = recipe.data.model_dump(mode="json", exclude={"path", "train", "validation", "test", "sha256"})
+    data = recipe.data.model_dump(mode="json", exclude=ELSEWHERE)
     own: dict[str, Any] = {f"data.{name}": value for name, value in data.items()}
     own |= {f"generate.{name}": value for name, value in recipe.generate.model_dump(mode="json").items()}
     own |= {"seed": recipe.seed, "source": source, "format": format_name, "keep_formulas": keep_formulas}
