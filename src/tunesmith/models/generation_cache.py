@@ -273,7 +273,7 @@ class _PlacedCache(Cache):  # type: ignore[misc]
     def fill(self, place: int, prompts: DynamicCache, positions_L: torch.Tensor) -> None:
         """Copy keys and values of a prompt from the row in which it was computed."""
         for layer, computed in zip(self.layers, prompts.layers, strict=True):
-            layer.reserve(computed.keys, len(positions_L))
+            layer.reserve(computed.keys, place + 1, len(positions_L))
             for own, row in ((layer.keys, computed.keys), (layer.values, computed.values)):
                 own[place, :, : len(positions_L)] = row[0].index_select(1, positions_L)
 
@@ -291,19 +291,23 @@ class _PlacedLayer(CacheLayerMixin):  # type: ignore[misc]
         super().__init__()
         self.cache = cache
 
-    def reserve(self, like: torch.Tensor, length: int) -> None:
-        """Make room for `length` positions. Unused ones hold zeros: masked values must be finite."""
-        if self.keys is None or self.keys.shape[2] < length:
-            size = (self.cache.places, like.shape[1], -(-length // BLOCK) * BLOCK, like.shape[3])
-            for name in ("keys", "values"):
-                before, after = getattr(self, name), like.new_zeros(size)
-                if before is not None:
-                    after[:, :, : before.shape[2]] = before
-                setattr(self, name, after)
+    def reserve(self, like: torch.Tensor, count: int, length: int) -> None:
+        """Make room for `count` places of `length` positions. Unused ones hold zeros: masked values must be finite."""
+        places, positions = (0, 0) if self.keys is None else (self.keys.shape[0], self.keys.shape[2])
+        if count <= places and length <= positions:
+            return
+        if count > places:  # twice as many, as few answers at once are common where many would be possible
+            places = min(self.cache.places, max(count, 2 * places))
+        size = (places, like.shape[1], max(positions, -(-length // BLOCK) * BLOCK), like.shape[3])
+        for name in ("keys", "values"):
+            before, after = getattr(self, name), like.new_zeros(size)
+            if before is not None:
+                after[: before.shape[0], :, : before.shape[2]] = before
+            setattr(self, name, after)
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Store the new token of every answer; return keys and values of all its tokens."""
-        self.reserve(key_states, self.cache.width)
+        self.reserve(key_states, len(key_states), self.cache.width)
         count, width, positions_B = len(key_states), self.cache.width, self.cache.positions_B
         rows_B = torch.arange(count, device=positions_B.device)
         self.keys[rows_B, :, positions_B] = key_states[:, :, 0]
