@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
@@ -257,18 +258,30 @@ class _SharedCache(GenerationCache):
         return order
 
 
+@dataclass
+class _NextTokens:
+    """Where the next tokens stand, as all layers know it. It refers to none of them: the tensors of a cache that is no
+    longer used are freed at once, which those of a circle of objects are not.
+    """
+
+    places: int
+    """How many answers there may be."""
+    positions: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """Of the tokens of places 0 to B - 1."""
+    width: int = 0
+    """To how many positions they attend, at most."""
+
+
 class _PlacedCache(Cache):  # type: ignore[misc]
     """Keys and values of each layer as one tensor, places x heads x positions x size; a place is one answer's."""
 
     def __init__(self, places: int, layers: int) -> None:
-        self.places = places
-        self.positions_B = torch.empty(0, dtype=torch.long)
-        self.width = 0
-        super().__init__(layers=[_PlacedLayer(self) for _ in range(layers)])
+        self.next_tokens = _NextTokens(places)
+        super().__init__(layers=[_PlacedLayer(self.next_tokens) for _ in range(layers)])
 
     def expect(self, positions_B: torch.Tensor, width: int) -> None:
         """The next tokens stand at these positions of places 0 to B - 1, and attend to at most `width` positions."""
-        self.positions_B, self.width = positions_B, width
+        self.next_tokens.positions, self.next_tokens.width = positions_B, width
 
     def fill(self, place: int, prompts: DynamicCache, positions_L: torch.Tensor) -> None:
         """Copy keys and values of a prompt from the row in which it was computed."""
@@ -287,9 +300,9 @@ class _PlacedCache(Cache):  # type: ignore[misc]
 class _PlacedLayer(CacheLayerMixin):  # type: ignore[misc]
     is_sliding = False
 
-    def __init__(self, cache: _PlacedCache) -> None:
+    def __init__(self, next_tokens: _NextTokens) -> None:
         super().__init__()
-        self.cache = cache
+        self.next_tokens = next_tokens
 
     def reserve(self, like: torch.Tensor, count: int, length: int) -> None:
         """Make room for `count` places of `length` positions. Unused ones hold zeros: masked values must be finite."""
@@ -297,7 +310,7 @@ class _PlacedLayer(CacheLayerMixin):  # type: ignore[misc]
         if count <= places and length <= positions:
             return
         if count > places:  # twice as many, as few answers at once are common where many would be possible
-            places = min(self.cache.places, max(count, 2 * places))
+            places = min(self.next_tokens.places, max(count, 2 * places))
         size = (places, like.shape[1], max(positions, -(-length // BLOCK) * BLOCK), like.shape[3])
         for name in ("keys", "values"):
             before, after = getattr(self, name), like.new_zeros(size)
@@ -307,18 +320,18 @@ class _PlacedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Store the new token of every answer; return keys and values of all its tokens."""
-        self.reserve(key_states, len(key_states), self.cache.width)
-        count, width, positions_B = len(key_states), self.cache.width, self.cache.positions_B
+        self.reserve(key_states, len(key_states), self.next_tokens.width)
+        count, width, positions_B = len(key_states), self.next_tokens.width, self.next_tokens.positions
         rows_B = torch.arange(count, device=positions_B.device)
         self.keys[rows_B, :, positions_B] = key_states[:, :, 0]
         self.values[rows_B, :, positions_B] = value_states[:, :, 0]
         return self.keys[:count, :, :width], self.values[:count, :, :width]
 
     def get_seq_length(self) -> int:
-        return self.cache.width - 1
+        return self.next_tokens.width - 1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cache.width, 0
+        return self.next_tokens.width, 0
 
     def get_max_length(self) -> int:
         return -1
