@@ -65,7 +65,9 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     if threshold >= 1 or len(origins) < 2:
         return DuplicateIndex(numbers)
     texts = _ShingledTexts(first.rows())
-    signatures = np.concatenate([minhash.signatures(*texts.shingled(block)) for block in texts.blocks()])
+    signatures = np.empty((len(origins), minhash.SLOTS), dtype=np.uint32)
+    for block in texts.blocks():
+        signatures[block] = minhash.signatures(*texts.shingled(block))
     pairs_P2 = minhash.candidates(signatures, threshold, np.array(origins, dtype=np.int64))
     del signatures
     similarity_P = texts.similarities(pairs_P2)
