@@ -316,7 +316,7 @@ def test_what_has_no_curve_is_refused_before_anything_is_done(
 
 def test_finished_runs_have_no_curve(texts: Path) -> None:
     run = tunesmith.train(str(texts), [*QUICK, "method=linear"], quiet=True)
-    with pytest.raises(RecipeError, match="leave --methods, --seeds and --learning-curve out"):
+    with pytest.raises(RecipeError, match="leave --methods, --seeds, --learning-curve and --parallel out"):
         tunesmith.compare(run.path, learning_curve=True)
 
 

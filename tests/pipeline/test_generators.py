@@ -18,6 +18,7 @@ from tunesmith.evaluation import responses
 from tunesmith.models import quantize
 from tunesmith.pipeline.commands import chat, predict as predictions
 from tunesmith.pipeline.commands.check import check, describe
+from tunesmith.pipeline.prediction_stream import PredictionSettings
 from tunesmith.recipe import Generate
 from tunesmith.runs import Run
 from tunesmith.types import Prediction, ResponseRow
@@ -120,7 +121,8 @@ def test_what_was_trained_answers_as_it_did(kind: str, model: Path, pairs: Path,
     (alone,) = tunesmith.predict(run, [prompt])
     assert "".join(session.ask(prompt)) == alone["response"]
     assert [turn.role for turn in session.messages] == ["user", "assistant"]
-    written = predictions.write(rows, run, str(pairs), None)
+    count, written = predictions.write_responses(run, str(pairs), None, PredictionSettings())
+    assert count == len(rows)
     assert [path.name for path in written] == ["generated_predictions.jsonl", "pairs-with-responses.json"]
     again = json.loads(written[1].read_text())
     assert [{k: v for k, v in row.items() if k != "model_response"} for row in again] == json.loads(pairs.read_text())
@@ -148,7 +150,7 @@ def test_rows_that_cannot_be_cut_to_fit_do_not_end_a_run(
     assert "too long even when cut, and not answered: test.json:row 2" in capsys.readouterr().err
     answers = tunesmith.predict(run, source=data["test"])
     assert [row["response"] is None for row in answers] == [False, True, False]
-    (path, _) = predictions.write(answers, run, data["test"], None)
+    _, (path, _) = predictions.write_responses(run, data["test"], None, PredictionSettings())
     assert [json.loads(line)["response"] for line in path.read_text().splitlines()] == [r["response"] for r in answers]
 
 
@@ -160,19 +162,21 @@ def test_answers_are_written_as_asked_for(model: Path, pairs: Path, reviews: Pat
     lines.write_text("\n".join(json.dumps(row) for row in rows))
     western.write_bytes(json.dumps(rows, ensure_ascii=False).encode("cp1252"))
     answers = tunesmith.predict(run, source=str(lines))
-    assert [path.name for path in predictions.write(answers, run, str(lines), None)] == [predictions.GENERATED]
+    output, settings = str(tmp_path / "out.json"), PredictionSettings()
+    _, paths = predictions.write_responses(run, str(lines), None, settings)
+    assert [path.name for path in paths] == [predictions.GENERATED]
     with pytest.raises(RecipeError, match="only rows of a JSON file"):
-        predictions.check_output(tmp_path / "out.json", run, str(lines))
-    predictions.check_output(tmp_path / "out.json", run, str(western))
-    (path,) = predictions.write(tunesmith.predict(run, source=str(western)), run, str(western), tmp_path / "out.json")
+        predictions.is_answered_json(run, str(lines), output)
+    assert predictions.is_answered_json(run, str(western), output)
+    _, (path,) = predictions.write_responses(run, str(western), output, settings)
     assert [row["instruction"] for row in json.loads(path.read_text("utf-8"))] == ["Où?", "Go."]
-    (path,) = predictions.write(answers, run, str(lines), tmp_path / "out.csv")
+    tunesmith.write_predictions(run, str(lines), path := tmp_path / "out.csv")
     with path.open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [(row["prompt"], row["response"]) for row in table] == [(row["prompt"], row["response"]) for row in answers]
     classifier = tunesmith.train({"method": "linear", "data": {"path": str(reviews)}}, run_dir=tmp_path / "linear")
-    with pytest.raises(RecipeError, match=r"\.csv or \.jsonl\n"):
-        predictions.check_output(tmp_path / "out.json", classifier, str(reviews))
+    with pytest.raises(RecipeError, match=r"cannot write .*out\.json"):
+        tunesmith.write_predictions(classifier, str(reviews), output)
 
 
 def test_templates_that_rewrite_are_refused_before_training(model: Path, tmp_path: Path) -> None:

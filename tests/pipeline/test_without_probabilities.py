@@ -173,7 +173,7 @@ def test_what_needs_a_probability_is_refused(written: Run, data: Path, capsys: p
         tunesmith.pseudo_label(written.path, source=data)
     with pytest.raises(RecipeError, match="cannot judge labels by predictions: generator:full gives no probabilities"):
         tunesmith.audit(written.recipe, method="generator:full")
-    with pytest.raises(RecipeError, match="cannot choose rows to label: generator:full gives no probabilities"):
+    with pytest.raises(RecipeError, match="cannot judge labels by predictions: generator:full gives no probabilities"):
         tunesmith.audit(written.recipe, method="generator:full", unlabelled=data, next_rows=3)
     overrides = ["predict.mode=free", f"model.name_or_path={written.recipe.model.name_or_path}"]
     with pytest.raises(RecipeError, match="cannot fit: generator:untuned gives no probabilities"):

@@ -181,6 +181,7 @@ def local_files(data: Data, split: Split) -> list[Path]:
     for name, source in ((name, getattr(data, name)) for name in ("path", *SPLITS)):
         if source is None:
             continue
+        _check_address(f"data.{name}", source, data)
         if _is_database(source):
             return []
         path = Path(source).expanduser()
