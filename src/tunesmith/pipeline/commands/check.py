@@ -68,9 +68,10 @@ def describe(checked: DataCheck, *, colours: bool = False) -> str:
     """Return the result of `check` as printable text. Without colours learned tokens stand in double brackets."""
     lines = summary.describe(checked)
     if (tokens := checked.tokens) is not None:
+        drawn = f" ({tokens.rows:,} of {tokens.drawn_from:,} rows, evenly spread)" if tokens.drawn_from else ""
         learned = "" if tokens.learned is None else f"; {tokens.learned:.1%} of the tokens are learned"
         lines.append(
-            f"tokens: median {tokens.median:,}, 95% {tokens.p95:,}, longest {tokens.max:,}; "
+            f"tokens{drawn}: median {tokens.median:,}, 95% {tokens.p95:,}, longest {tokens.max:,}; "
             f"{tokens.cut:,} of {tokens.rows:,} rows are over model.max_length={tokens.max_length}{learned}"
         )
     lines += [f"data: {line}" for line in summary.lines(checked.changes)]

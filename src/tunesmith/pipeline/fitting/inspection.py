@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tunesmith.data import summary
+import numpy as np
+
+from tunesmith.data import example_table, summary
 from tunesmith.data.encode import IGNORE, EncodedText, Ending
 from tunesmith.recipe import Recipe
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks.text_targets import Target
-from tunesmith.types import DataNote, Splits
+from tunesmith.types import DataNote, Example, Splits
 
 SHOWN = 3
 """Examples shown."""
+MOST_ROWS = 20_000
+"""Rows that are tokenized, evenly spread over the data: more would take minutes, and say nothing else."""
 UNCUT = 10**9
 
 
@@ -31,6 +35,8 @@ class TokenLengths:
     rows: int
     learned: float | None = omitted_if_none()
     """Share of the tokens that are learned, if only some are."""
+    drawn_from: int | None = omitted_if_none()
+    """Rows of the data, if not all of them were tokenized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,8 @@ def count_encoded(recipe: Recipe, splits: Splits) -> TokenCounts:
 
     tokenizer = pretrained.tokenizer(recipe.model)
     limit = pretrained.longest_input(recipe.model, tokenizer)
-    rows, _ = encode([*splits.train, *splits.validation, *splits.test], tokenizer, UNCUT)
-    return TokenCounts(_lengths([len(row) for row in rows], limit))
+    rows, _ = encode(_drawn(splits), tokenizer, UNCUT)
+    return TokenCounts(_lengths([len(row) for row in rows], limit, splits))
 
 
 def render(recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
@@ -77,7 +83,7 @@ def render(recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
     question, shots = generators.question_of(target, splits, recipe), generators.shots_of(splits, recipe)
     chat_encoder = generators.make_chat_encoder(recipe, question, tokenizer, shots)
     limit = pretrained.longest_input(recipe.model, tokenizer)
-    rows = [*splits.train, *splits.validation, *splits.test]
+    rows = _drawn(splits)
     whole, _ = generators.encode(rows, recipe, question, chat_encoder, UNCUT, shots)
     cut, changes = generators.encode(rows, recipe, question, chat_encoder, limit, shots)
 
@@ -94,7 +100,7 @@ def render(recipe: Recipe, splits: Splits, target: Target) -> TokenCounts:
 
     sizes = [_sizes(row) for row in cut]
     learned = sum(learned for _, learned in sizes) / max(1, sum(tokens for tokens, _ in sizes))
-    lengths = _lengths([len(row) for row in whole], limit, learned)
+    lengths = _lengths([len(row) for row in whole], limit, splits, learned)
     return TokenCounts(lengths, tuple(changes), tuple(rendered(row) for row in cut[:SHOWN]))
 
 
@@ -108,7 +114,18 @@ def _parts(row: EncodedText) -> list[EncodedText | Ending]:
     return [row, *row.endings]
 
 
-def _lengths(lengths: Sequence[int], limit: int, learned: float | None = None) -> TokenLengths:
+def _drawn(splits: Splits) -> list[Example]:
+    """Return the rows of all splits, or MOST_ROWS: the first ones, which are shown, and others evenly spread."""
+    rows = example_table.join([splits.train, splits.validation, splits.test])
+    if len(rows) > MOST_ROWS:
+        spread = np.linspace(SHOWN, len(rows) - 1, MOST_ROWS - SHOWN).astype(np.int64)
+        rows = example_table.take(rows, [*range(SHOWN), *spread.tolist()])
+    return list(rows)
+
+
+def _lengths(lengths: Sequence[int], limit: int, splits: Splits, learned: float | None = None) -> TokenLengths:
     quantiles = summary.quantiles(lengths)
     cut = sum(length > limit for length in lengths)
-    return TokenLengths(quantiles.median, quantiles.p95, quantiles.max, limit, cut, len(lengths), learned)
+    total = sum(map(len, (splits.train, splits.validation, splits.test)))
+    drawn_from = total if total > MOST_ROWS else None
+    return TokenLengths(quantiles.median, quantiles.p95, quantiles.max, limit, cut, len(lengths), learned, drawn_from)
