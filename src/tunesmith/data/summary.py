@@ -7,10 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesmith.types import DataNote, DataSummary, NumberSummary, Quantiles, Splits, SplitSummary
+from tunesmith.types import DataNote, DataSummary, Example, NumberSummary, Quantiles, Splits, SplitSummary
 
 MOST_LABELS = 12
 """Labels of a split that are shown, the most frequent ones."""
+
+
+def _characters(row: Example) -> int:
+    if row.messages:
+        return sum(len(message.content) + len(message.input) for message in row.messages)
+    return len(row.text) + len(row.text_pair or "")
 
 
 def summarize(splits: Splits, source: str, published: bool = False) -> DataSummary:
@@ -20,15 +26,13 @@ def summarize(splits: Splits, source: str, published: bool = False) -> DataSumma
     """
     summaries = {}
     for name, rows in {"train": splits.train, "validation": splits.validation, "test": splits.test}.items():
-        counts = Counter(label for row in rows for label in row.all_labels)
-        per_label = {label: counts[label] for label in splits.labels}
-        lengths = [
-            sum(len(message.content) + len(message.input) for message in row.messages)
-            if row.messages
-            else len(row.text) + len(row.text_pair or "")
-            for row in rows
-        ]
-        values = np.array([row.value for row in rows if row.value is not None])
+        counts, lengths, known = Counter[str](), list[int](), list[float]()
+        for row in rows:  # once, as rows of a table are made each time
+            counts.update(row.all_labels)
+            lengths.append(_characters(row))
+            if row.value is not None:
+                known.append(row.value)
+        per_label, values = {label: counts[label] for label in splits.labels}, np.array(known)
         numbers = (
             NumberSummary(*map(float, (values.mean(), values.std(), values.min(), values.max())))
             if len(values)

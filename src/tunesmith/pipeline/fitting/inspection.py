@@ -17,7 +17,7 @@ from tunesmith.types import DataNote, Example, Splits
 
 SHOWN = 3
 """Examples shown."""
-MOST_ROWS = 20_000
+MOST_ROWS = 5_000
 """Rows that are tokenized, evenly spread over the data: more would take minutes, and say nothing else."""
 UNCUT = 10**9
 
