@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,23 @@ def test_few_rows_are_a_tuple() -> None:
     assert collect(rows) == tuple(rows)
     assert not collect([])
     assert join([rows[:2], rows[2:]]) == tuple(rows)
+
+
+def test_no_file_is_left_behind_also_where_reading_fails(
+    many: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = odd_rows(50)
+
+    def failing() -> Iterator[Example]:
+        yield from rows
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        collect(failing())
+    gc.collect()  # the traceback holds what was collected
+    assert list(collect(rows)) == rows
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_no_table_is_an_error(tmp_path: Path) -> None:

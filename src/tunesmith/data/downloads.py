@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
-from tunesmith import assets, runs
+from tunesmith import assets, integrity, runs
 from tunesmith.console import say
 from tunesmith.data.files import PIECE
 from tunesmith.data.shards import WILDCARD
@@ -97,7 +97,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     fetched.
     """
     path = _place(url, urlsplit(url).path)
-    if path.exists() and (sha256 is None or digest(path) == sha256.lower()):
+    if path.exists() and (sha256 is None or integrity.digest(path) == sha256.lower()):
         say(f"{_public(url)} was fetched before: {path} (delete it to fetch it again)")
         return path
     say(f"fetching {_public(url)}")
@@ -144,14 +144,8 @@ def _unfetched(url: str, error: BaseException) -> DataError:
     return DataError(f"cannot fetch {_public(url)}", expected="a file", found=found, do=do)
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check(path: Path, sha256: str | None) -> None:
     """Raise DataError where a file is not the one that `data.sha256` names."""
-    if sha256 and (found := digest(path)) != sha256.lower():
+    if sha256 and (found := integrity.digest(path)) != sha256.lower():
         do = "use the file that the recipe was written for, or correct data.sha256"
         raise DataError(f"{path}: not the file that data.sha256 names", expected=sha256, found=found, do=do)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import tempfile
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -50,7 +51,7 @@ class ExampleTable(Sequence[Example]):
 
     @classmethod
     def open(cls, path: Path) -> ExampleTable:
-        """Map a file of `save`. Raises FileError where it cannot be read as one."""
+        """Map a file that `save` wrote. Raises FileError where it cannot be read as one."""
         import pyarrow
 
         try:
@@ -167,10 +168,12 @@ class Collector:
         """Add an example."""
         self.waiting.append(example)
         self.count += 1
-        self.bytes += OVERHEAD + len(example.text) + len(example.text_pair or "")
+        answer = example.messages[-1].content if example.messages else ""
+        self.bytes += OVERHEAD + len(example.text) + len(example.text_pair or "") + len(answer)
         if self.file is None and self.bytes > MOST_BYTES:
             with tempfile.NamedTemporaryFile(prefix="tunesmith-rows-", suffix=".arrow", delete=False) as file:
                 self.file = _Writer(Path(file.name))
+            weakref.finalize(self, self.file.path.unlink, missing_ok=True)  # also where reading fails
         if self.file is not None and len(self.waiting) >= ROWS:
             self._flush(self.file)
 
@@ -180,9 +183,7 @@ class Collector:
             return tuple(self.waiting)
         self._flush(self.file)
         self.file.close()
-        table = ExampleTable.open(self.file.path)
-        self.file.path.unlink()  # what is mapped stays readable
-        return table
+        return ExampleTable.open(self.file.path)  # what is mapped stays readable when the file is gone
 
     def _flush(self, file: _Writer) -> None:
         for start in range(0, len(self.waiting), ROWS):

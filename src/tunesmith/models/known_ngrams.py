@@ -29,7 +29,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 APART, SHORT = -3, -2
-"""In place of the number of a word: where a text ends, and a word of one character, which is none."""
+"""In place of the number of a word: where a text ends, and a word of one character, which does not count as a word."""
 BETWEEN = b" \xff "
 """Between two texts: a byte that UTF-8 does not have."""
 WORD_CHARACTERS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
