@@ -83,6 +83,7 @@ DOORS = {
     "PIL": {"reporting/loss_plot.py"},
     "jinja2": {"exporting/run_generator.py", "reporting/page.py", "data/template_sandbox.py"},
     "rensa": {"data/minhash.py"},
+    "joblib": {"data/worker_processes.py"},
     "rouge_score": {"evaluation/text_overlap.py"},
     "sacrebleu": {"evaluation/text_overlap.py"},
     "httpx2": {"endpoints/client.py"},

@@ -38,6 +38,12 @@ class Stopwatch:
             logger.debug("%s took %.2f s", name, seconds)
 
 
+def threads() -> int:
+    """Return how many threads the environment allows: OMP_NUM_THREADS, or the cores of this machine."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdigit() and int(allowed) > 0 else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The versions and the hardware that a run was made with, as the manifest holds them."""

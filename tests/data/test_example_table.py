@@ -14,7 +14,7 @@ import pytest
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith.data import example_table, read_unlabelled
-from tunesmith.data.example_table import ExampleTable, collect, join, leave_out, save, take
+from tunesmith.data.example_table import ExampleTable, collect, join, leave_out, save, take, targets
 from tunesmith.errors import FileError
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import load
@@ -124,3 +124,15 @@ def test_splits_made_of_tables_are_those_made_of_tuples(
         assert list(columns.copies.first) == list(plain.copies.first)
         assert dict(columns.copies.numbers) == dict(plain.copies.numbers)
         assert unlabelled == read_unlabelled(recipe.data)
+
+
+def test_targets_of_rows(many: None) -> None:
+    rows = odd_rows(50)
+    table = collect(rows)
+    backwards = take(table, range(49, -1, -1))
+    for made, wanted in ((targets(table), rows), (targets(backwards), rows[::-1])):
+        assert [(row.gold, row.group, row.weight) for row in made] == [
+            (row.gold, row.group, row.weight) for row in wanted
+        ]
+        assert len({id(row) for row in made}) == 5  # three labels, and two odd rows
+    assert targets(rows) is rows

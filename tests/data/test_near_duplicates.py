@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.random_texts import WORDS, text
-from tunesmith.data import minhash, shingles, text_folds
+from tunesmith.data import example_table, folded_texts, minhash, near_duplicates, shingles, text_folds
 from tunesmith.data.near_duplicates import find
 from tunesmith.data.text_keys import text_key
 from tunesmith.types import Example, Message
@@ -199,13 +200,43 @@ def test_every_process_computes_the_same() -> None:
     assert len(outputs.pop()) > 1000
 
 
+def shingles_of(texts: Sequence[str]) -> list[list[int]]:
+    encoded = [shingles.encode(text) for text in texts]
+    hashes, bounds = shingles.of_texts(b"".join(encoded), np.cumsum([0, *map(len, encoded)]))
+    return [hashes[start:end].tolist() for start, end in pairwise(bounds)]
+
+
+def test_worker_processes_and_texts_in_a_file_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [
+        replace(row, text_pair="pair")
+        for row in rows(*(f"{text(seed % 90)} {WORDS[seed // 90]}" for seed in range(200)))
+    ]
+    expected = find([examples[:150], examples[150:]], 0.7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(example_table, "MOST_BYTES", 1000)
+    monkeypatch.setattr(folded_texts, "MOST_BYTES", 1000)
+    monkeypatch.setattr(folded_texts, "WAITING", 7)
+    monkeypatch.setattr(near_duplicates, "AT_ONCE", 5000)
+    tables = [example_table.collect(part) for part in (examples[:150], examples[150:])]
+    assert all(isinstance(table, example_table.ExampleTable) for table in tables)
+    index = find(tables, 0.7)
+    assert len(index.first) > 50
+    assert (index.first, index.second, index.similarity) == (expected.first, expected.second, expected.similarity)
+    assert index.numbers.of_rows(examples) == expected.numbers.of_rows(examples)
+
+
 def test_different_words_have_different_hashes() -> None:
-    hashes, bounds = shingles.of_texts(WORDS)
-    assert len(np.unique(hashes)) == len(WORDS) == bounds[-1]
-    hashes, bounds = shingles.of_texts(["a b c", "", "c b a", "a"])
-    assert np.diff(bounds).tolist() == [5, 0, 5, 1]
-    assert {*hashes[:3]} == {*hashes[5:8]}
-    assert not {*hashes[3:5]} & {*hashes[8:10]}
+    long = ["x" * length for length in range(1, 300)]
+    words = [*WORDS, *long, *(word[:-1] + "y" for word in long[1:]), "z", "xz"]
+    assert len({hashed for hashes in shingles_of(words) for hashed in hashes}) == len(set(words))
+    texts = [" ".join(words[start : start + 3]) for start in range(len(words) - 3)]
+    for three, hashes in zip(texts, shingles_of(texts), strict=True):
+        assert {*hashes} > {hashed for word in shingles_of(three.split()) for hashed in word}
+    several = shingles_of(["a b c", "", "c b a", "a", "東京 é"])
+    assert [len(set(hashes)) for hashes in several] == [5, 0, 5, 1, 5]
+    assert {*several[0][::2]} == {*several[2][::2]}
+    assert {*several[0]} & {*several[2]} == {*several[0][::2]}
+    assert {*several[3]} < {*several[0]}
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.7, 0.8, 0.9, 0.95])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tunesmith.data import text_folds
@@ -62,3 +64,23 @@ def test_ascii_and_other_texts_are_folded_alike() -> None:
     assert fold(plain + " é") == fold(plain) + " é"
     assert set(FOLDS) == {"unicode", "html", "urls", "case", "digits", "punctuation", "white space"}
     assert text_folds.fold_punctuation("a_b") == "a b"
+
+
+def test_plain_texts_are_folded_as_all_others() -> None:
+    draw = random.Random(0)
+    pieces = [
+        *"aZ9 .,:/-!?\t\n\0\x1f_$",
+        "word ",
+        " 12,345.6 ",
+        "10/10",
+        "3rd",
+        "é",
+        "<b>",
+        "&amp;",
+        "www.a.example",
+        "a@b.example",
+    ]
+    for length in range(400):
+        text = "".join(draw.choices(pieces, [8] * 18 + [1] * (len(pieces) - 18), k=length % 40))
+        one_by_one = list(FOLDS)  # no such tuple is known
+        assert fold(text) == fold(text, tuple(one_by_one)), repr(text)

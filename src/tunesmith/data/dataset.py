@@ -13,6 +13,7 @@ from tunesmith.data import (
     cells,
     conversations,
     duplicates,
+    example_table,
     examples,
     near_duplicates,
     nested_subsets,
@@ -179,7 +180,7 @@ def _read(data: Data, split: Split, seed: int, reader: TaskReader, used_later: S
                 do="check the data and its labels",
             )
         if reader.check_train is not None:
-            reader.check_train(rows_by_split["train"])
+            reader.check_train(example_table.targets(rows_by_split["train"]))
         rows_by_split, short = splits.cut(rows_by_split, sizes, seed, reader.strata, index)
         new = SPLITS if split.leaks == "report" else sizes
         rows_by_split, leaked = duplicates.resolve_leaks(rows_by_split, index, split.leaks, new)
@@ -209,7 +210,7 @@ def _read(data: Data, split: Split, seed: int, reader: TaskReader, used_later: S
 
 
 def _grouped(test: Sequence[Example], split: Split) -> Iterator[DataNote]:
-    groups = len({row.group for row in test})
+    groups = len({row.group for row in example_table.targets(test)})
     if split.group is not None and groups < len(test):
         what = f"test rows lie in {groups} groups of {split.group}"
         yield DataNote(f"{what}: intervals take rows as independent and are too narrow", len(test))

@@ -29,26 +29,25 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
     for name, rows in rows_by_split.items():
         seen: set[TextKey] = set()
         repeated = []
-        for row, key in zip(rows, example_table.text_keys(rows), strict=True):
+        for place, key in enumerate(example_table.text_keys(rows)):
             if key in seen:
-                repeated.append(row.id)
+                repeated.append(place)
             seen.add(key)
         if repeated:
-            notes.append(note(f"exact duplicates within {name}", repeated))
+            notes.append(note(f"exact duplicates within {name}", (rows[place].id for place in repeated)))
     labels: dict[TextKey, object] = {}
     every_row = example_table.join(rows_by_split.values())
     keys = example_table.text_keys(every_row)
-    contradicting = {
-        key for row, key in zip(every_row, keys, strict=True) if labels.setdefault(key, row.gold) != row.gold
-    }
+    golds = (row.gold for row in example_table.targets(every_row))
+    contradicting = {key for gold, key in zip(golds, keys, strict=True) if labels.setdefault(key, gold) != gold}
     if contradicting:
-        conflicts = (row.id for row, key in zip(every_row, keys, strict=True) if key in contradicting)
+        conflicts = (every_row[place].id for place, key in enumerate(keys) if key in contradicting)
         notes.append(note("same text with contradicting labels", conflicts))
     leaked: list[DataNote] = []
     if policy != "report":
         rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
     for earlier, later in _pairs(rows_by_split):
-        groups = {row.group for row in rows_by_split[later] if row.group is not None}
+        groups = {row.group for row in example_table.targets(rows_by_split[later]) if row.group is not None}
         if groups and (shared := [row.id for row in rows_by_split[earlier] if row.group in groups]):
             leaked.append(note(f"same group in {earlier} and {later}", shared))
     return rows_by_split, [*notes, *leaked]

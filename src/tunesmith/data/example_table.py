@@ -11,7 +11,8 @@ import json
 import sys
 import tempfile
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -32,6 +33,7 @@ ROWS = 4096
 """Rows of a batch, which are made into examples together."""
 MOST_BYTES, OVERHEAD = 64 << 20, 400
 """Bytes of rows that are kept in memory as examples, those of an example besides its text; more become a table."""
+Make = Callable[["pyarrow.RecordBatch"], list[Example]]
 STRINGS = ("id", "text", "text_pair", "label", "group")
 DIGEST = "digest"
 """The column with `text_keys.text_digest`."""
@@ -96,6 +98,14 @@ class ExampleTable(Sequence[Example]):
         chosen = np.fromiter(places, dtype=np.int64)
         return ExampleTable(self.batches, chosen if self.places is None else self.places[chosen])
 
+    def targets(self) -> list[Example]:
+        """Return what `targets` says."""
+        known: dict[tuple[Any, ...], Example] = {}
+        starts = range(0, len(self), ROWS)
+        return [
+            row for start in starts for row in self._made(self._numbers(start, start + ROWS), partial(_shared, known))
+        ]
+
     def text_digests(self) -> bytes:
         """Return the hash of the text of each row, 16 bytes a row."""
         parts = []
@@ -123,17 +133,30 @@ class ExampleTable(Sequence[Example]):
         numbers = [self._numbers(0, len(self)), other._numbers(0, len(other)) + self.starts[-1]]
         return ExampleTable([*self.batches, *other.batches], np.concatenate(numbers))
 
+    def batch(self) -> pyarrow.RecordBatch:
+        """Return all columns in one piece."""
+        import pyarrow
+
+        numbers = self._numbers(0, len(self))
+        order = np.argsort(numbers, kind="stable")
+        rising = pyarrow.Table.from_batches(self._gathered(numbers[order]), _schema()).combine_chunks()
+        (batch,) = rising.to_batches() or [_batch(())]
+        return batch if (np.diff(order) == 1).all() else batch.take(pyarrow.array(np.argsort(order)))
+
     def _numbers(self, start: int, stop: int) -> Places:
         """Return the numbers, in all batches, of rows from `start` to before `stop`."""
         stop = min(stop, len(self))
         return np.arange(start, stop) if self.places is None else self.places[start:stop]
 
-    def _made(self, numbers: Places) -> list[Example]:
+    def _made(
+        self, numbers: Places, make: Callable[[pyarrow.RecordBatch], list[Example]] | None = None
+    ) -> list[Example]:
+        make = make or _examples
         if not (np.diff(numbers) < 0).any():
-            return [example for batch in self._gathered(numbers) for example in _examples(batch)]
+            return [example for batch in self._gathered(numbers) for example in make(batch)]
         order = np.argsort(numbers, kind="stable")
         made: list[Any] = [None] * len(numbers)
-        rising = (example for batch in self._gathered(numbers[order]) for example in _examples(batch))
+        rising = (example for batch in self._gathered(numbers[order]) for example in make(batch))
         for place, example in zip(order.tolist(), rising, strict=True):
             made[place] = example
         return made
@@ -226,13 +249,19 @@ def save(rows: Sequence[Example], path: Path) -> None:
     """Write rows as a file that `ExampleTable.open` maps. Raises FileError."""
     writer = _Writer(path)
     for start in range(0, len(rows), ROWS):
-        writer.write(_batch(list(rows[start : start + ROWS])))
+        part = rows[start : start + ROWS]
+        writer.write(part.batch() if isinstance(part, ExampleTable) else _batch(part))
     writer.close()
 
 
 def take(rows: Sequence[Example], places: Iterable[int]) -> Sequence[Example]:
     """Return some of these rows, in this order; of a table without making them."""
     return rows.take(places) if isinstance(rows, ExampleTable) else tuple(rows[place] for place in places)
+
+
+def targets(rows: Sequence[Example]) -> Sequence[Example]:
+    """Return rows of which only targets, groups and weights are of use: of a table, where equal ones are one object."""
+    return rows.targets() if isinstance(rows, ExampleTable) else rows
 
 
 def text_digests(rows: Sequence[Example]) -> bytes:
@@ -295,14 +324,35 @@ def _dump(messages: Sequence[Message]) -> bytes:
 
 def _examples(batch: pyarrow.RecordBatch) -> list[Example]:
     """Return the examples of a batch."""
-    of = {name: batch.column(place) for place, name in enumerate(batch.schema.names)}
-    names = [_strings(of[name]) for name in STRINGS]
-    place = STRINGS.index("label")
-    names[place] = [label and sys.intern(label) for label in names[place]]  # there are few of them
-    messages = (tuple(Message(*turn) for turn in json.loads(line)) if line else () for line in _filled(of["messages"]))
-    labels = (None if row is None else tuple(map(_text, row)) for row in _filled(of["labels"]))
-    rest = (messages, _filled(of["value"]), labels, _filled(of["weight"]))
-    return [Example(*values) for values in zip(*names, *rest, strict=False)]
+    texts = [_strings(batch.column(name)) for name in ("id", "text", "text_pair")]
+    lines = _filled(batch.column("messages"))
+    messages = (tuple(Message(*turn) for turn in json.loads(line)) if line else () for line in lines)
+    label, group, *rest = _targets(batch)
+    return [Example(*values) for values in zip(*texts, label, group, messages, *rest, strict=False)]
+
+
+def _shared(known: dict[tuple[Any, ...], Example], batch: pyarrow.RecordBatch) -> list[Example]:
+    """Return the examples of a batch without ids and texts, those that are known as they are."""
+    rows = []
+    for label, group, *rest in zip(*_targets(batch), strict=False):
+        key = (label, group, *rest)
+        if (row := known.get(key)) is None:
+            row = known[key] = Example("", "", None, label, group, (), *rest)
+        rows.append(row)
+    return rows
+
+
+def _targets(batch: pyarrow.RecordBatch) -> tuple[Iterable[Any], ...]:
+    """Return label, group, value, labels and weight of each row."""
+    label = [name and sys.intern(name) for name in _strings(batch.column("label"))]  # there are few of them
+    lists = (None if row is None else tuple(map(_text, row)) for row in _filled(batch.column("labels")))
+    return (
+        label,
+        _strings(batch.column("group")),
+        _filled(batch.column("value")),
+        lists,
+        _filled(batch.column("weight")),
+    )
 
 
 def _filled(column: Any) -> Iterable[Any]:

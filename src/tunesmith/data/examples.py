@@ -294,7 +294,8 @@ def name_labels(parsed: ParsedRows, *, strict: bool = True) -> RowsBySplit:
 
 def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySplit, list[RejectedRow], list[DataNote]]:
     """Take out rows whose label cannot be learned: unseen in train, or on a single row where splits are to be made."""
-    counts = Counter(label for row in rows_by_split["train"] for label in row.all_labels)
+    targets = {name: example_table.targets(rows) for name, rows in rows_by_split.items()}
+    counts = Counter(label for row in targets["train"] for label in row.all_labels)
     single = {label for label, count in counts.items() if count == 1}
     notes = []
     if single and not making:
@@ -306,9 +307,9 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
     for split_name, rows in rows_by_split.items():
         reason = "label with a single example" if split_name == "train" else "label unseen in train"
         out = set()
-        for place, row in enumerate(rows):
+        for place, row in enumerate(targets[split_name]):
             if unknown := [label for label in row.all_labels if label not in known]:
-                rejected.append(RejectedRow(reason, row.id, listed(map(quoted, unknown))))
+                rejected.append(RejectedRow(reason, rows[place].id, listed(map(quoted, unknown))))
                 out.add(place)
         kept[split_name] = example_table.leave_out(rows, out)
     folded: dict[str, list[str]] = {}
@@ -322,13 +323,13 @@ def check_labels(rows_by_split: RowsBySplit, *, making: bool) -> tuple[RowsBySpl
 
 
 def label_order(
-    rows: Iterable[Example], names: tuple[str, ...] | None, order: tuple[str, ...] | None = None
+    rows: Sequence[Example], names: tuple[str, ...] | None, order: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
     """Return every label once: in the order given or of `names`, else numbers by value, else alphabetically.
 
     Raises DataError where a given order lacks a label.
     """
-    labels = {label for row in rows for label in row.all_labels}
+    labels = {label for row in example_table.targets(rows) for label in row.all_labels}
     if order is not None:
         if missing := sorted(labels - {*order}):
             raise DataError(

@@ -14,13 +14,16 @@ Shapes: N texts that differ after all folds, K parts of a text, P pairs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.data import example_table, minhash, shingles, text_folds
+from tunesmith.data import example_table, minhash, shingles, text_folds, worker_processes
 from tunesmith.data.conversations import content_with_input
-from tunesmith.data.shingles import Hashes, Index, WordHashes
+from tunesmith.data.example_table import ExampleTable
+from tunesmith.data.folded_texts import FoldedTexts
+from tunesmith.data.shingles import Hashes, Index
 from tunesmith.data.text_keys import digest
 from tunesmith.types import DuplicateIndex, Example, TextKey
 
@@ -28,8 +31,8 @@ COMMON, FEWEST = 0.25, 100
 """Shingles that a larger share of the texts has do not count, where there are FEWEST texts or more."""
 SAMPLED = 2000
 """Texts, evenly spread, in which shingles are counted for that."""
-AT_ONCE = 1 << 23
-"""Characters of texts that are made into shingles at once; they take about 200 MB."""
+AT_ONCE = 1 << 19
+"""Bytes of texts that are made into shingles at once; they take about 200 MB."""
 PAIRS_AT_ONCE = 20_000
 
 
@@ -48,32 +51,48 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     rows_by_origin: rows that belong together, such as those of one split. threshold: Jaccard similarity from which
     texts are near-duplicates; at 1 none are sought. The same rows and threshold give the same result.
     """
-    exact, folded, origins = bytearray(), bytearray(), []
+    many = any(isinstance(rows, ExampleTable) for rows in rows_by_origin)
+    origins, exact, folded = [], bytearray(), bytearray()
     unique: set[bytes] = set()
-    first = example_table.Collector()
-    for origin, rows in enumerate(rows_by_origin):
-        exact += example_table.text_digests(rows)
-        for row in rows:
-            text, *pair = (text_folds.fold(part) for part in parts(row))
-            hashed = digest("\0".join((text, *pair)))
-            folded += hashed
-            if hashed not in unique:
-                unique.add(hashed)
-                first.append(Example("", text, pair[0] if pair else None))
-                origins.append(origin)
-    numbers = TextNumbers.of(exact, folded)
-    if threshold >= 1 or len(origins) < 2:
-        return DuplicateIndex(numbers)
-    texts = _ShingledTexts(first.rows())
-    signatures = np.empty((len(origins), minhash.SLOTS), dtype=np.uint32)
-    for block in texts.blocks():
-        signatures[block] = minhash.signatures(*texts.shingled(block))
-    pairs_P2 = minhash.candidates(signatures, threshold, np.array(origins, dtype=np.int64))
-    del signatures
-    similarity_P = texts.similarities(pairs_P2)
+    with closing(FoldedTexts()) as texts:
+        for origin, rows in enumerate(rows_by_origin):
+            exact += example_table.text_digests(rows)
+            for block in worker_processes.each(_folded, _blocks(rows), many=many):
+                for hashed, encoded in zip(*block, strict=True):
+                    folded += hashed
+                    if hashed not in unique:
+                        unique.add(hashed)
+                        texts.append(encoded)
+                        origins.append(origin)
+        numbers = TextNumbers.of(exact, folded)
+        del exact, folded, unique
+        if threshold >= 1 or len(texts) < 2:
+            return DuplicateIndex(numbers)
+        shingled = _ShingledTexts(texts)
+        pairs_P2 = minhash.candidates(shingled.signatures(many=many), threshold, np.array(origins, dtype=np.int64))
+        similarity_P = shingled.similarities(pairs_P2)
     kept = similarity_P >= threshold
     smaller, larger = pairs_P2[kept].T.tolist()
     return DuplicateIndex(numbers, smaller, larger, similarity_P[kept].tolist())
+
+
+def _blocks(rows: Sequence[Example]) -> Iterator[tuple[list[tuple[str, ...]]]]:
+    """Yield the parts of rows, about AT_ONCE characters at a time."""
+    block: list[tuple[str, ...]] = []
+    characters = 0
+    for row in rows:
+        block.append(parts(row))
+        characters += sum(map(len, block[-1]))
+        if characters >= AT_ONCE:
+            yield (block,)
+            block, characters = [], 0
+    yield (block,)
+
+
+def _folded(block: Sequence[tuple[str, ...]]) -> tuple[list[bytes], list[list[bytes]]]:
+    """Return the hash of each row after all folds, and its encoded parts."""
+    folded = [[text_folds.fold(part) for part in row] for row in block]
+    return [digest("\0".join(row)) for row in folded], [[shingles.encode(part) for part in row] for row in folded]
 
 
 class TextNumbers(Mapping[TextKey, int]):
@@ -145,40 +164,40 @@ def _numbered(keys_N2: Hashes) -> tuple[Index, Index]:
 class _ShingledTexts:
     """Folded texts whose shingles are computed when they are needed, as those of all would fill the memory."""
 
-    def __init__(self, rows: Sequence[Example]) -> None:
-        self.rows = rows
-        self.lengths = np.array([len(row.text) + len(row.text_pair or "") for row in rows])
-        self.parts = 1 if all(row.text_pair is None for row in rows) else 2
-        self.known = WordHashes()
+    def __init__(self, texts: FoldedTexts) -> None:
+        self.texts = texts
+        self.bounds = texts.bounds()
+        if not np.diff(self.bounds[:, 1]).any():  # no row has a second part
+            self.bounds = self.bounds[:, :1]
+        self.parts = self.bounds.shape[1]
         self.common = np.empty(0, dtype=np.uint64)
-        sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
-        if len(rows) >= FEWEST:
+        sample = np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))
+        if len(texts) >= FEWEST:
             self.common = self._common(sample)
-        columns = zip(*self._parts(sample), strict=True) if self.parts > 1 else [()]
+        columns = [[texts.read(bounds[None]) for bounds in self.bounds[sample, part]] for part in range(self.parts)]
         distinct = [len(set(column)) for column in columns]
         self.telling = distinct.index(max(distinct))
         """The part that differs most between rows, by which pairs are proposed."""
 
-    def blocks(self) -> list[Index]:
-        """Return the numbers of all texts in blocks of about AT_ONCE characters."""
-        starts = np.flatnonzero(np.diff(self.lengths.cumsum() // AT_ONCE))
-        return np.split(np.arange(len(self.rows)), starts + 1)
+    def signatures(self, *, many: bool) -> minhash.Signatures:
+        """Return the MinHash signature of the telling part of each text, N x K. many: see `worker_processes`."""
+        starts = np.flatnonzero(np.diff(self.bounds[:, -1, 1] // AT_ONCE)) + 1
+        blocks = np.split(self.bounds[:, self.telling], starts)
+        work = ((*self._encoded(bounds_N2), self.common) for bounds_N2 in blocks)
+        signatures_NK = np.empty((len(self.bounds), minhash.SLOTS), dtype=np.uint32)
+        filled = 0
+        for block in worker_processes.each(_signatures, work, many=many):
+            signatures_NK[filled : filled + len(block)] = block
+            filled += len(block)
+        return signatures_NK
 
-    def shingled(self, numbers: Index, *, every_part: bool = False) -> tuple[Hashes, Index]:
-        """Return the shingles of the telling part of these texts, or those of every part of the first, the second, ...
+    def _encoded(self, bounds_N2: Index) -> tuple[bytes, Index]:
+        """Return texts, one after the other, and where each begins and the last one ends."""
+        return self.texts.read(bounds_N2), np.concatenate([[0], np.diff(bounds_N2)[:, 0].cumsum()])
 
-        Common ones are left out.
-        """
-        texts: list[str] = []
-        for folded in self._parts(numbers):
-            texts += folded if every_part else [folded[self.telling]]
-        hashes, bounds = shingles.of_texts(texts, self.known)
-        return self._without_common(hashes, bounds)
-
-    def _parts(self, numbers: Index) -> Iterator[tuple[str, ...]]:
-        """Yield the parts of these texts; every text has as many."""
-        for row in example_table.take(self.rows, numbers):
-            yield (row.text,) if self.parts == 1 else (row.text, row.text_pair or "")
+    def _every_part(self, numbers: Index) -> tuple[Hashes, Index]:
+        """Return the shingles of every part of the first of these texts, the second, ... without common ones."""
+        return _shingles(*self._encoded(self.bounds[numbers].reshape(-1, 2)), self.common)
 
     def similarities(self, pairs_P2: Index) -> npt.NDArray[np.float64]:
         """Return the exact Jaccard similarity of each pair: of its parts the least."""
@@ -187,7 +206,7 @@ class _ShingledTexts:
 
         if not len(pairs_P2):
             return np.empty(0)
-        edges = coo_array((np.ones(len(pairs_P2), dtype=np.int8), pairs_P2.T), shape=(len(self.rows),) * 2)
+        edges = coo_array((np.ones(len(pairs_P2), dtype=np.int8), pairs_P2.T), shape=(len(self.bounds),) * 2)
         cluster_N = connected_components(edges, directed=False)[1]
         order = np.argsort(cluster_N[pairs_P2[:, 0]], kind="stable")  # so that a text is rarely made twice
         similarity_P = np.empty(len(pairs_P2))
@@ -200,7 +219,7 @@ class _ShingledTexts:
     def _similarities(self, numbers: Index, places_2P: Index) -> npt.NDArray[np.float64]:
         from scipy.sparse import csr_array
 
-        hashes, bounds = self.shingled(numbers, every_part=True)
+        hashes, bounds = self._every_part(numbers)
         columns = (hashes >> np.uint64(1)).astype(np.int64)
         sets = csr_array((np.ones(len(columns), dtype=np.int32), columns, bounds), shape=(len(bounds) - 1, 2**63 - 1))
         sets.sum_duplicates()
@@ -216,7 +235,7 @@ class _ShingledTexts:
 
     def _common(self, sample: Index) -> Hashes:
         """Return the shingles that are too common to count, sorted."""
-        hashes, bounds = self.shingled(sample, every_part=True)
+        hashes, bounds = self._every_part(sample)
         text = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
         ordered = np.lexsort((text, hashes))
         hashes, text = hashes[ordered], text[ordered]
@@ -225,13 +244,23 @@ class _ShingledTexts:
         values, counts = np.unique(hashes[is_first], return_counts=True)
         return values[counts > COMMON * len(sample)]
 
-    def _without_common(self, hashes: Hashes, bounds: Index) -> tuple[Hashes, Index]:
-        if not len(self.common):
-            return hashes, bounds
-        places = np.searchsorted(self.common, hashes).clip(max=len(self.common) - 1)
-        counted = self.common[places] != hashes
-        sizes = np.diff(bounds)
-        text = np.repeat(np.arange(len(sizes)), sizes)
-        has_others = np.bincount(text[counted], minlength=len(sizes)) > 0
-        counted |= ~has_others[text]
-        return hashes[counted], np.concatenate([[0], np.bincount(text[counted], minlength=len(sizes)).cumsum()])
+
+def _signatures(encoded: bytes, starts_N1: Index, common: Hashes) -> minhash.Signatures:
+    return minhash.signatures(*_shingles(encoded, starts_N1, common))
+
+
+def _shingles(encoded: bytes, starts_N1: Index, common: Hashes) -> tuple[Hashes, Index]:
+    """Return the shingles of encoded texts without common ones, unless a text has no others. common: sorted."""
+    hashes, bounds = shingles.of_texts(encoded, starts_N1)
+    if not len(common):
+        return hashes, bounds
+    begins_common = np.zeros(1 << 16, dtype=bool)
+    begins_common[common >> np.uint64(48)] = True
+    perhaps = np.flatnonzero(begins_common[hashes >> np.uint64(48)])
+    places = np.searchsorted(common, hashes[perhaps]).clip(max=len(common) - 1)
+    counts = np.ones(len(hashes), dtype=bool)
+    counts[perhaps] = common[places] != hashes[perhaps]
+    counted = np.concatenate([[0], counts.cumsum()])[bounds]
+    for text in np.flatnonzero(np.diff(counted) == 0).tolist():
+        counts[bounds[text] : bounds[text + 1]] = True
+    return hashes[counts], np.concatenate([[0], counts.cumsum()])[bounds]

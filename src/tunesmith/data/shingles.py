@@ -1,14 +1,12 @@
-"""Texts as sets of hashed words and word pairs, many texts at once.
+"""Folded texts as sets of hashed words and word pairs, many texts at once.
 
-Shapes: N texts, C characters, W words, S shingles of all texts together. A text of w words has w words and w - 1 pairs
-of neighbours; equal ones count once in every measure of `near_duplicates`.
+Shapes: N texts, W words, S shingles of all texts together. A text of w words has w words and w - 1 pairs of neighbours;
+equal ones count once in every measure of `near_duplicates`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +15,10 @@ Hashes = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.int64]
 ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 """The multipliers of splitmix64 (Steele et al. 2014)."""
-MOST_WORDS = 1 << 20
-"""Words whose hashes are kept in memory: about 200 MB."""
+SPACE = ord(" ")
+LONGEST = 64
+"""Bytes of a word that are hashed in bulk, eight at a time; longer ones are hashed one by one."""
+LOW_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
 UNSPACED = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai, Lao, Burmese, Khmer
     *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),  # Japanese, Chinese
@@ -27,32 +27,27 @@ UNSPACED = (
 """Ranges of characters that are words of their own, as nothing separates the words of their languages."""
 
 
-def of_texts(texts: Sequence[str], known: WordHashes | None = None) -> tuple[Hashes, Index]:
-    """Return the shingles of folded texts, S, and where those of each text begin and end, N + 1.
+def encode(text: str) -> bytes:
+    """Return a folded text as `of_texts` takes it: as UTF-8, with a space after each word."""
+    spaced = text if text.isascii() else " ".join(text.translate(_SPACED).split())
+    return f"{spaced} ".encode("utf-8", "surrogatepass") if spaced else b""
 
-    known: hashes of words, kept from call to call.
+
+def of_texts(encoded: bytes, starts_N1: Index) -> tuple[Hashes, Index]:
+    """Return the shingles of texts, S, and where those of each text begin and end, N + 1.
+
+    encoded: what `encode` made of the texts, one after the other. starts_N1: where each begins, and the last one ends.
     """
-    spaced = [text if text.isascii() else _spaced(text) for text in texts]
-    counts_N = np.array([text.count(" ") + 1 if text else 0 for text in spaced], dtype=np.int64)
-    hashes = WordHashes() if known is None else known
-    words = chain.from_iterable(text.split(" ") for text in spaced if text)
-    words_W = np.fromiter(map(hashes.__getitem__, words), dtype=np.uint64, count=int(counts_N.sum()))
-    sizes_N = np.maximum(2 * counts_N - 1, 0)
-    bounds = np.concatenate([[0], sizes_N.cumsum()])
-    shingles_S = np.empty(bounds[-1], dtype=np.uint64)
-    first_N = counts_N.cumsum() - counts_N
-    text_W = np.repeat(np.arange(len(texts)), counts_N)
-    place_W = np.arange(len(words_W)) - first_N[text_W]
-    shingles_S[bounds[text_W] + place_W] = words_W
-    has_next_W = place_W < counts_N[text_W] - 1
-    starts = np.flatnonzero(has_next_W)
-    pairs = _mixed(words_W[starts] * ODD[0] ^ _mixed(words_W[starts + 1] + ODD[2]))
-    shingles_S[bounds[text_W[starts]] + counts_N[text_W[starts]] + place_W[starts]] = pairs
-    return shingles_S, bounds
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.translate(_SPACED).split())
+    padded = np.frombuffer(encoded + bytes(8), dtype=np.uint8)
+    end_W = np.flatnonzero(padded[: len(encoded)] == SPACE)
+    words_W = _word_hashes(padded, np.concatenate([[0], end_W[:-1] + 1])[: len(end_W)], end_W)
+    shingles_S = np.empty(2 * len(words_W), dtype=np.uint64)
+    shingles_S[::2] = words_W
+    shingles_S[1:-1:2] = _mixed(words_W[:-1] * ODD[0] ^ _mixed(words_W[1:] + ODD[2]))
+    first_N1 = np.searchsorted(end_W, starts_N1)
+    last_N = first_N1[1:][np.diff(first_N1) > 0] - 1
+    shingles_S[2 * last_N + 1] = words_W[last_N]  # has no neighbour, and counts once
+    return shingles_S, 2 * first_N1
 
 
 class _Spaced(dict[int, str]):
@@ -67,15 +62,22 @@ class _Spaced(dict[int, str]):
 _SPACED = _Spaced()
 
 
-class WordHashes(dict[str, int]):
-    """The hash of each word that was met, the same in every process."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) == MOST_WORDS:
-            self.clear()
-        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        self[word] = hashed = int.from_bytes(digest, "little")
-        return hashed
+def _word_hashes(padded: npt.NDArray[np.uint8], start_W: Index, end_W: Index) -> Hashes:
+    """Return the hash of each word, the same in every process. padded: eight bytes more than there are."""
+    eight = np.ndarray(len(padded) - 7, dtype="<u8", buffer=padded, strides=(1,))
+    length_W = end_W - start_W
+    hashes_W = _mixed(length_W.astype(np.uint64))
+    longer = np.arange(len(length_W))
+    for at in range(0, LONGEST, 8):
+        longer = longer[length_W[longer] > at]
+        if not len(longer):
+            return hashes_W
+        part = eight[start_W[longer] + at] & LOW_BYTES[np.minimum(length_W[longer] - at, 8)]
+        hashes_W[longer] = _mixed(hashes_W[longer] ^ part)
+    for i in longer[length_W[longer] > LONGEST].tolist():
+        hashed = hashlib.blake2b(padded[start_W[i] : end_W[i]].tobytes(), digest_size=8).digest()
+        hashes_W[i] = int.from_bytes(hashed, "little")
+    return hashes_W
 
 
 def _mixed(values: Hashes) -> Hashes:

@@ -34,8 +34,11 @@ def fold_html(text: str) -> str:
 
 def fold_addresses(text: str) -> str:
     """Return the text with every URL and e-mail address as `url`."""
-    has_address = "@" in text or "://" in text or "www." in text or "WWW." in text
-    return ADDRESS.sub("url", text) if has_address else text
+    return ADDRESS.sub("url", text) if _has_address(text) else text
+
+
+def _has_address(text: str) -> bool:
+    return "@" in text or "://" in text or "www." in text or "WWW." in text
 
 
 def fold_case(text: str) -> str:
@@ -70,6 +73,7 @@ FOLDS: dict[str, Fold] = {
     "white space": fold_white_space,
 }
 """Every fold by its name, in the order in which they are applied."""
+ALL = tuple(FOLDS)
 
 
 class _Punctuation(dict[int, int]):
@@ -85,8 +89,10 @@ class _Punctuation(dict[int, int]):
 _PUNCTUATION = _Punctuation()
 
 
-def fold(text: str, folds: tuple[str, ...] = tuple(FOLDS)) -> str:
+def fold(text: str, folds: tuple[str, ...] = ALL) -> str:
     """Return the text after these folds. One that leaves no letter is left out: `:)` and `10/10` stay what they are."""
+    if folds is ALL and _is_plain(text):
+        return fold_white_space(fold_digits(text.lower()).translate(_PUNCTUATION))
     for name in folds:
         folded = FOLDS[name](text)
         if folded != text and (name == "white space" or any(map(str.isalpha, folded))):
@@ -94,10 +100,16 @@ def fold(text: str, folds: tuple[str, ...] = tuple(FOLDS)) -> str:
     return text
 
 
+def _is_plain(text: str) -> bool:
+    """Return whether a text has letters, and neither markup nor addresses nor anything but ASCII."""
+    has_markup = "<" in text or "&" in text or _has_address(text)
+    return text.isascii() and not has_markup and any(map(str.isalpha, text))
+
+
 def between(text: str, other: str) -> tuple[str, ...]:
     """Return the fewest folds that make two texts equal, none of which can be left out; all where they never are."""
-    needed = tuple(FOLDS)
-    for name in FOLDS:
+    needed = ALL
+    for name in ALL:
         fewer = tuple(kept for kept in needed if kept != name)
         if fold(text, fewer) == fold(other, fewer):
             needed = fewer

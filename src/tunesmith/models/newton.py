@@ -7,7 +7,6 @@ changes no bit.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tunesmith import hardware
 
 Floats = NDArray[np.floating[Any]]
 RESIDUAL = 0.4
@@ -173,7 +174,7 @@ def _minimize(
     features: ColumnBlocks, loss: _Loss | _LabelLoss, bias_K: Floats, max_iter: int, threads: int | None
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
     weight_DK = np.zeros((features.shape[1], len(bias_K)), bias_K.dtype)
-    with ThreadPoolExecutor(threads or _cores()) as pool:
+    with ThreadPoolExecutor(threads or hardware.threads()) as pool:
         products = _Products(features, pool)
         scores_NK = np.tile(bias_K, (features.shape[0], 1))
         value, converged = loss.value(scores_NK), False
@@ -251,9 +252,3 @@ def _line_search(
 def _dot(first: Floats, second: Floats) -> float:
     """Return the sum of products. Not BLAS, whose bits depend on the number of threads."""
     return float(np.sum(first * second, dtype=np.float64))
-
-
-def _cores() -> int:
-    """Return how many threads the environment allows: OMP_NUM_THREADS, or the cores of this process."""
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    return int(allowed) if allowed.isdigit() and int(allowed) > 0 else os.cpu_count() or 1
