@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from itertools import combinations
 
 from tunesmith.auditing.findings import Finding, Severity
-from tunesmith.data import duplicates, near_duplicates, personal_data, splits, text_folds
+from tunesmith.data import duplicates, example_table, near_duplicates, personal_data, splits, text_folds
 from tunesmith.data.rows import SHOWN
-from tunesmith.data.text_keys import text_key
 from tunesmith.types import DuplicateGrade, DuplicateIndex, Example, RowCopy
 
 GRADES: tuple[DuplicateGrade, ...] = ("exact", "normalised", "near")
@@ -246,25 +245,27 @@ def _finding(counted: DuplicateCount, copies: Sequence[RowCopy]) -> Finding:
 
 def _contradictions(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> Iterator[Finding]:
     """Yield a finding on rows that are equal after all folds and have different labels."""
-    rows = [row for row in chain.from_iterable(rows_by_split.values()) if row.gold is not None and row.value is None]
+    rows = example_table.join(rows_by_split.values())
+    golds = [row.gold if row.value is None else None for row in example_table.targets(rows)]
+    numbers = index.numbers.of_rows(rows)
     first: dict[int, object] = {}
-    contradicting = {
-        number for row in rows if first.setdefault(number := index.numbers[text_key(row)], row.gold) != row.gold
-    }
+    known = ((number, gold) for number, gold in zip(numbers, golds, strict=True) if gold is not None)
+    contradicting = {number for number, gold in known if first.setdefault(number, gold) != gold}
     if contradicting:
-        concerned = [row.id for row in rows if index.numbers[text_key(row)] in contradicting]
+        pairs = enumerate(zip(numbers, golds, strict=True))
+        concerned = [place for place, (number, gold) in pairs if number in contradicting and gold is not None]
         yield Finding(
             headline=f"{len(concerned):,} rows say the same as another row and have another label.",
             severity="warning",
             rows=len(concerned),
-            where=tuple(concerned[:SHOWN]),
+            where=tuple(rows[place].id for place in concerned[:SHOWN]),
             do="One of the labels is wrong, or the text does not decide it: correct the labels or drop the rows.",
         )
 
 
 def _templates(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> Iterator[Finding]:
     """Yield a finding on versions of one text that are too many for one split to keep together."""
-    rows = list(chain.from_iterable(rows_by_split.values()))
+    rows = example_table.join(rows_by_split.values())
     _, alike = splits.near_units(rows, splits.units(rows), index)
     if alike:
         yield Finding(

@@ -38,6 +38,8 @@ Floats = NDArray[np.float64]
 WEIGHTS, SETTINGS = "linear.safetensors", "linear.json"
 SCORES_AT_ONCE = 1 << 22
 """Scores (texts x classes) computed at once: 32 MB, and a few times that for their probabilities."""
+ROWS_AT_ONCE = 1 << 13
+"""Texts that are predicted at once: their n-grams take about 200 MB where they have 150 words."""
 FEW_CLASSES = 20
 """Up to here Newton's method needs no more memory than the texts do, whatever their number."""
 MANY_CLASSES = 500
@@ -186,7 +188,7 @@ class LinearPredictor:
 
     def predict(self, examples: Sequence[Example]) -> list[Any]:
         """Return one prediction per example; a text without a known n-gram gets the prior, or the mean."""
-        predictions, rows = [], max(1, SCORES_AT_ONCE // max(1, len(self.labels)))
+        predictions, rows = [], max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // max(1, len(self.labels))))
         for start in range(0, len(examples), rows):
             chunk = examples[start : start + rows]
             predictions += self.target.predictions(chunk, self._logits(chunk))
