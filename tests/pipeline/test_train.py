@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import tunesmith
 from tests import tiny
 from tunesmith import cli, data, runs as run_folders
-from tunesmith.errors import ModelError, RecipeError, RunError, TrainingError
+from tunesmith.errors import DataError, ModelError, RecipeError, RunError, TrainingError
 from tunesmith.evaluation import metrics
 from tunesmith.models import packing
 from tunesmith.pipeline.engines import load_generator
@@ -215,17 +216,21 @@ def test_what_was_cut_is_in_the_manifest(reviews: Path, tiny_models: Models) -> 
 
 
 @pytest.mark.real
-def test_minilm_on_bbc_news() -> None:
-    """The quickstart's own assets, smaller: MiniLM learns five topics from 200 articles."""
-    from tunesmith.errors import DataError
-    from tunesmith.pipeline.commands.quickstart import RECIPE
-
+def test_the_quickstart_compares_methods_on_headlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     try:
-        run = tunesmith.train(RECIPE, ["method=probe", "max_length=48", "max_samples=200"])
+        comparison = tunesmith.quickstart(["max_samples=300"], methods=["linear", "probe"])
     except DataError as error:
         pytest.skip(f"assets are out of reach: {error}")
-    scores = json.loads((run.path / "scores.json").read_text())
-    assert scores["headline"]["accuracy"]["value"] > 0.9
+    with Path("runs/data/bbc-headlines.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2225
+    assert all(set(row) == {"headline", "topic"} and 5 < len(row["headline"]) < 80 for row in rows)
+    scores = {
+        path.parent.name: json.loads(path.read_text())["headline"]["accuracy"]["value"]
+        for path in comparison.path.glob("*/scores.json")
+    }
+    assert scores["probe"] > 0.7 > scores["linear"] > 0.3
 
 
 def test_how_a_run_ended_is_recorded_and_its_folder_can_be_used_again(

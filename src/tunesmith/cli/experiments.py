@@ -27,7 +27,7 @@ from tunesmith.errors import RecipeError
 
 
 class _Quickstart(Command):
-    help = "compare three methods on BBC News: a complete run in minutes"
+    help = "compare three methods on headlines of BBC News: a complete run in minutes"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         _add_methods(parser)

@@ -34,6 +34,12 @@ def rows(value: Any) -> list[Values] | None:
     return frames.rows(value)
 
 
+def data_folder(settings: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+    """Return the folder in `output_dir` where the tables of runs with these settings lie."""
+    chosen = [override for override in overrides if override.startswith("output_dir=")]
+    return Path(recipes.load({"output_dir": settings.get("output_dir", "runs")}, chosen).output_dir) / FOLDER
+
+
 def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     """Return a recipe, with the tables in it written to `output_dir`, where they stay for as long as the run.
 
@@ -43,8 +49,7 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     if isinstance(source, (str, Path, Recipe)):
         return source
     settings = source if isinstance(source, Mapping) else {}
-    chosen = [override for override in overrides if override.startswith("output_dir=")]
-    folder = Path(recipes.load({"output_dir": settings.get("output_dir", "runs")}, chosen).output_dir) / FOLDER
+    folder = data_folder(settings, overrides)
 
     def stored(value: Any) -> Any:
         table = frames.rows(value)
