@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tunesmith.data.shingles import Hashes, Index
 
-Signatures = npt.NDArray[np.uint32]
+Signatures = npt.NDArray[np.uint16]
 SLOTS, SEED = 128, 42
 RECALL = 0.98
 """Probability that a pair whose similarity is the threshold shares a band, at least; more similar ones rarely miss."""
@@ -23,15 +23,18 @@ NEIGHBOURS = 10
 DEVIATIONS = 4
 """Pairs whose estimated similarity lies further below the threshold than this are dropped without a look."""
 AT_ONCE = 1 << 16
-"""Pairs of signatures in memory at once: 64 MB."""
+"""Pairs of signatures in memory at once: 32 MB."""
 
 
 def signatures(shingles_S: Hashes, bounds: Index) -> Signatures:
-    """Return the MinHash signature of each set of shingles, N x K; equal sets have equal ones. bounds: N + 1."""
+    """Return the MinHash signature of each set of shingles, N x K; equal sets have equal ones. bounds: N + 1.
+
+    The last 16 bits of each slot are kept, which tell as much (Li and König 2010, "b-bit minwise hashing").
+    """
     import rensa
 
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(shingles_S, bounds.astype(np.uint64), SLOTS, SEED)
-    return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(bounds) - 1, SLOTS)
+    return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16).reshape(len(bounds) - 1, SLOTS)
 
 
 def rows_per_band(threshold: float) -> int:

@@ -184,7 +184,7 @@ class _ShingledTexts:
         starts = np.flatnonzero(np.diff(self.bounds[:, -1, 1] // AT_ONCE)) + 1
         blocks = np.split(self.bounds[:, self.telling], starts)
         work = ((*self._encoded(bounds_N2), self.common) for bounds_N2 in blocks)
-        signatures_NK = np.empty((len(self.bounds), minhash.SLOTS), dtype=np.uint32)
+        signatures_NK = np.empty((len(self.bounds), minhash.SLOTS), dtype=np.uint16)
         filled = 0
         for block in worker_processes.each(_signatures, work, many=many):
             signatures_NK[filled : filled + len(block)] = block
