@@ -101,7 +101,7 @@ def _copies(
         exact.setdefault(key, place)
         by_number.setdefault(number, place)
     best = _best(by_number, index, earlier=earlier)
-    found = []
+    found: list[tuple[int, int, DuplicateGrade, float]] = []
     keyed = zip(example_table.text_keys(rows), index.numbers.of_rows(rows), strict=True)
     for place, (key, number) in enumerate(keyed):
         before = place if earlier else len(others)
@@ -112,8 +112,10 @@ def _copies(
         if other >= before and number in best:
             grade, (similarity, other) = "near", best[number]
         if other < before:
-            found.append(RowCopy(rows[place].id, place, others[other].id, other, grade, similarity))
-    return found
+            found.append((place, other, grade, similarity))
+    ids = [row.id for row in example_table.take(rows, (place for place, *_ in found))]
+    other_ids = [row.id for row in example_table.take(others, (other for _, other, *_ in found))]
+    return [RowCopy(id, copy[0], other_id, *copy[1:]) for id, other_id, copy in zip(ids, other_ids, found, strict=True)]
 
 
 def _best(places: Mapping[int, int], index: DuplicateIndex, *, earlier: bool = False) -> dict[int, tuple[float, int]]:
