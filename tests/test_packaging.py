@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,13 +9,10 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import tomllib
-import urllib.error
 import urllib.request
 import venv
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +22,7 @@ from packaging.requirements import Requirement
 
 import tunesmith
 from tests import tiny
+from tests.server_process import serving
 
 ROOT = Path(__file__).parents[1]
 NEURAL = {"accelerate", "peft", "torch", "transformers"}
@@ -151,24 +148,6 @@ class Installed:
         return done.stdout + done.stderr
 
 
-@contextlib.contextmanager
-def served(installed: Installed, run: str) -> Iterator[str]:
-    """Serve a run at a free port until the block ends; gives the address."""
-    command = installed.command("serve", run, "port=0")
-    with subprocess.Popen(command, env=installed.environment(), stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr
-        try:
-            addresses = (re.search(r"http://\S+:\d+", line) for line in server.stderr)
-            address = next(match[0] for match in addresses if match)
-            while server.poll() is None:
-                with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{address}/readyz"):
-                    break
-                time.sleep(0.05)
-            yield address
-        finally:
-            server.terminate()
-
-
 def install(dist: Path, folder: Path, *, without: set[str]) -> Installed:
     """Make an environment; packages are linked one by one, so that what is left out is not there."""
     venv.create(folder, symlinks=True)
@@ -259,7 +238,7 @@ def test_linear_works_where_torch_is_not_installed(without_torch: Installed, rev
 
 def test_linear_is_served_where_torch_is_not_installed(without_torch: Installed, reviews: Path) -> None:
     without_torch.output("train", str(reviews), "method=linear", "--run-dir", "run")
-    with served(without_torch, "run") as address:
+    with serving(without_torch.command("serve", "run", "port=0"), without_torch.environment()) as address:
         body = json.dumps({"inputs": tiny.texts(1)[0][0]}).encode()
         request = urllib.request.Request(f"{address}/predict", body, {"content-type": "application/json"})
         with urllib.request.urlopen(request) as response:
