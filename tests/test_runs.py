@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests import tiny
 from tunesmith import manifest as manifests, runs
@@ -234,3 +236,15 @@ def test_two_processes_cannot_take_the_same_folder(tmp_path: Path) -> None:
         thread.join()
     assert (len(taken), len(refused)) == (1, 7)
     assert all("is not empty" in message for message in refused)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_a_model_as_far_as_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    """A server often runs as another user; safetensors writes files that only their owner reads."""
+    before = os.umask(umask)
+    try:
+        runs.write_folder(tmp_path / "model", lambda folder: save_file({"a": np.zeros(2)}, folder / "x.safetensors"))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == {"x.safetensors": mode, "hashes.json": mode}

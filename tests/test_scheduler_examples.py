@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -18,6 +17,7 @@ from torch.distributed import run as torchrun
 
 from tests import tiny
 from tests.conftest import write_csv
+from tests.kubernetes_fields import KINDS, objects
 from tunesmith import cli
 from tunesmith.runs import Run
 
@@ -39,90 +39,6 @@ SBATCH = {
     "time": r"(\d+-)?\d\d:\d\d:\d\d",
 }
 """Options of sbatch(1), and what their values look like."""
-
-
-def exactly(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    """The schema of an object with these fields and no others."""
-    return {
-        "type": "object",
-        "properties": required | optional,
-        "required": [*required],
-        "additionalProperties": False,
-    }
-
-
-def listed(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": schema, "minItems": 1}
-
-
-TEXT, WHOLE, TRUTH = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
-NAME = {"type": "string", "pattern": r"^[a-z]([-a-z0-9]*[a-z0-9])?$"}
-AMOUNT = {"type": "string", "pattern": r"^\d+(m|Mi|Gi)?$"}
-AMOUNTS = {"type": "object", "additionalProperties": AMOUNT}
-CONTAINER = exactly(
-    {
-        "name": NAME,
-        "image": TEXT,
-        "command": listed(TEXT),
-        "args": listed(TEXT),
-        "resources": exactly({"requests": AMOUNTS, "limits": AMOUNTS}),
-        "volumeMounts": listed(exactly({"name": NAME, "mountPath": TEXT})),
-    },
-    ports=listed(exactly({"containerPort": WHOLE})),
-)
-POD = exactly(
-    {
-        "restartPolicy": {"enum": ["Never", "OnFailure"]},
-        "containers": listed(CONTAINER),
-        "volumes": listed(
-            exactly(
-                {"name": NAME},
-                persistentVolumeClaim=exactly({"claimName": NAME}),
-                emptyDir=exactly({"medium": {"const": "Memory"}, "sizeLimit": AMOUNT}),
-            )
-        ),
-    },
-    subdomain=NAME,
-    terminationGracePeriodSeconds=WHOLE,
-)
-LABELS = {"type": "object", "additionalProperties": TEXT}
-KINDS = {
-    "Job": exactly(
-        {
-            "apiVersion": {"const": "batch/v1"},
-            "kind": TEXT,
-            "metadata": exactly({"name": NAME}),
-            "spec": exactly(
-                {"backoffLimit": WHOLE, "template": exactly({"metadata": exactly({"labels": LABELS}), "spec": POD})},
-                completionMode={"enum": ["Indexed", "NonIndexed"]},
-                completions=WHOLE,
-                parallelism=WHOLE,
-            ),
-        }
-    ),
-    "Service": exactly(
-        {
-            "apiVersion": {"const": "v1"},
-            "kind": TEXT,
-            "metadata": exactly({"name": NAME}),
-            "spec": exactly(
-                {
-                    "clusterIP": {"const": "None"},
-                    "selector": LABELS,
-                    "ports": listed(exactly({"name": NAME, "port": WHOLE})),
-                },
-                publishNotReadyAddresses=TRUTH,
-            ),
-        }
-    ),
-}
-"""The fields of Kubernetes' API that the manifests use, with their types, by the kind of object."""
-
-
-def objects(path: Path) -> dict[str, Any]:
-    """The objects of a manifest by kind."""
-    parts = [*yaml.safe_load_all(path.read_text())]
-    return {part["kind"]: part for part in parts}
 
 
 def script(path: Path) -> str:

@@ -7,7 +7,7 @@ imported at first use, so importing the package is quick.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "TextClassifier": "tunesmith.estimators",

@@ -158,6 +158,15 @@ def writing_whole(path: Path, size: int = 0) -> Iterator[BinaryIO]:
         unfinished.replace(path)
 
 
+def sync(path: Path) -> None:
+    """Return when a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def is_scratch(path: Path) -> bool:
     """Return whether a path is what a writer fills, or left behind when it was killed."""
     return path.name.startswith(".") and path.name.endswith(".partial")

@@ -347,23 +347,17 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
         try:
             fill(scratch)
             (scratch / HASHES).write_text(json.dumps(integrity.hashes(scratch), indent=2), encoding="utf-8")
+            readable = (scratch / HASHES).stat().st_mode
             for path in [*scratch.rglob("*"), scratch]:
-                _sync(path)
+                path.chmod(path.stat().st_mode | readable)  # safetensors lets no other user read, whatever the umask
+                disk.sync(path)
             with disk.locked(target.parent):
                 _swap(scratch, target)
-            _sync(target.parent)
+            disk.sync(target.parent)
         except Exception:
             with contextlib.suppress(OSError):
                 written = size(scratch)
             raise
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def restored(target: Path) -> Path:

@@ -17,9 +17,11 @@ from typing import Any
 from tunesmith import __version__, console, disk, processes
 from tunesmith.cli import audits, experiments, inference, inspect
 from tunesmith.cli.shared import Command, as_settings
-from tunesmith.errors import Interrupted, TunesmithError
+from tunesmith.errors import Interrupted, MissingExtra, TunesmithError
 
 COMMANDS: dict[str, Command] = audits.COMMANDS | experiments.COMMANDS | inference.COMMANDS | inspect.COMMANDS
+NEURAL = ("accelerate", "peft", "torch", "transformers")
+"""Dependencies that method `linear` does without; small installations leave them out (deploy/linear.txt)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,11 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if args.debug or disk.code(error) is None:
+        if args.debug or (refusal := _refusal(error)) is None:
             raise
-        console.show(f"error: {disk.refusal(error, 'use')}", file=sys.stderr)
+        console.show(f"error: {refusal}", file=sys.stderr)
         return 2
     return 0
+
+
+def _refusal(error: Exception) -> TunesmithError | None:
+    """Return what another library's exception says of the machine, as an error; None where it is a bug."""
+    if isinstance(error, ModuleNotFoundError) and error.name in NEURAL:
+        return MissingExtra(
+            f"cannot go on without {error.name}: {error.name} is not installed",
+            do=f"pip install {' '.join(NEURAL)}; without them, use method linear (--methods linear, method=linear)",
+        )
+    return None if disk.code(error) is None else disk.refusal(error, "use")
 
 
 class _Parser(argparse.ArgumentParser):
