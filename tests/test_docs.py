@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 import tunesmith
+from tests.documentation import ROOT, module_of_docs
 from tunesmith import cli
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run `make docs` after changing a setting or a command."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec
-    assert spec.loader
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+    generate = module_of_docs("generate")
     monkeypatch.setenv("COLUMNS", "110")
     for name, page in generate.PAGES.items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == page(), f"docs/{name} is out of date: make docs"
+        path = generate.DOCS / name
+        assert path.read_text(encoding="utf-8") == page(), f"{path} is out of date: make docs"
 
 
 def test_the_readme_names_every_command_and_none_that_does_not_exist() -> None:

@@ -19,6 +19,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import tunesmith
 from tests import tiny
+from tests.documentation import FENCED, GENERATED, PAGES, ROOT
 from tests.endpoint_server import Request, serving
 from tunesmith import assets, cli, recipe as recipes
 from tunesmith.pipeline.commands import train as training
@@ -27,11 +28,7 @@ from tunesmith.runs import Run
 from tunesmith.serving import server
 from tunesmith.types import ResponseRow
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GENERATED = ("cli.md", "recipe.md")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
 LAUNCHED = re.compile(r"^ *(?:(?:accelerate launch|torchrun) .*-m )?tunesmith (.+)$", re.MULTILINE)
 INLINE = re.compile(r"`tunesmith ([^`]+)`")
@@ -49,7 +46,7 @@ def commands(page: Path) -> list[str]:
     """Return the commands of a page, without those in a sentence that are but a name."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     prose = FENCED.sub("", text)
-    blocks = [*FENCED.findall(text), *INDENTED.findall(prose)]
+    blocks = [*(block["code"] for block in FENCED.finditer(text)), *INDENTED.findall(prose)]
     in_sentences = [" ".join(command.split()) for command in INLINE.findall(INDENTED.sub("", prose))]
     return [
         *(command for block in blocks for command in LAUNCHED.findall(block)),
@@ -68,7 +65,7 @@ def words(command: str) -> list[str]:
     return shlex.split(command, comments=True)
 
 
-PLACES = [(command, page.name) for page in PAGES if page.name not in GENERATED for command in commands(page)]
+PLACES = [(command, page.name) for page in PAGES if page not in GENERATED for command in commands(page)]
 PLACES += [(command, path.name) for path in RECIPES for command in re.findall("tunesmith (.+)", head(path))]
 DOCUMENTED = {shlex.join(words(command.partition(" > ")[0])): page for command, page in reversed(PLACES)}
 """Every command once -> the page that has it first."""
@@ -159,7 +156,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "question.jsonl").write_text(json.dumps({"question_id": 1, "turns": ["Why?", "And then?"]}) + "\n")
     for name in ("gpt4", "llama3"):
         (place / f"{name}.json").write_text(json.dumps([10 * n + len(name) % 3 * n for n in range(8)]))
-    (code,) = re.findall(r"`my_project.py`:\n\n```python\n(.*?)```", (ROOT / "docs/engine.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"`my_project.py`:\n\n```python\n(.*?)```", (ROOT / "docs/reference/engine.md").read_text(), re.DOTALL
+    )
     (place / "my_project.py").write_text(code)
     labelling = {"data": {"path": str(place / "reviews.csv")}, "model": {"name_or_path": str(models["bert"])}}
     talking = {

@@ -1,4 +1,4 @@
-"""The recipe explained: the commented file of `init`, and docs/recipe.md. Both come from the sections themselves."""
+"""The recipe explained: the commented file of `init`, and docs/reference/recipe.md, both made from the sections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def init(task: str) -> str:
 
 
 def reference() -> str:
-    """Return docs/recipe.md: every setting with its values, default and meaning."""
+    """Return docs/reference/recipe.md: every setting with its values, default and meaning."""
     parts = [
         "# Recipe reference",
         "",
