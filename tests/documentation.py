@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -28,3 +29,22 @@ def blocks(page: Path, language: str) -> list[str]:
     """Return the fenced blocks of a page that are marked with a language."""
     found = FENCED.finditer(page.read_text(encoding="utf-8"))
     return [block["code"] for block in found if block["language"] == language]
+
+
+GAP = "…"
+"""What stands for a part of a message that changes."""
+
+
+def messages() -> list[str]:
+    """Return every text in the source, with a gap for what is filled in."""
+    paths = (ROOT / "src" / "tunesmith").rglob("*.py")
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    return [text for node in nodes if (text := _text(node))]
+
+
+def _text(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else GAP for part in node.values)
+    return ""

@@ -14,12 +14,13 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 import tunesmith
 from tests import tiny
-from tests.documentation import FENCED, GENERATED, PAGES, ROOT
+from tests.documentation import FENCED, GENERATED, PAGES, ROOT, blocks
 from tests.endpoint_server import Request, serving
 from tunesmith import assets, cli, recipe as recipes
 from tunesmith.pipeline.commands import train as training
@@ -114,6 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label": label,
             "review": text,
             "stars": label,
+            "sentiment": label,
             "Message": text,
             "price": len(text),
             "source": "web",
@@ -249,7 +251,7 @@ def given(command: str, page: str) -> list[str]:
     answers = answers or any(word.endswith(".json") for word in found)
     run = "runs/assistant" if answers else "runs/ag-news"
     found = [run if word == "RUN" and found[n - 1] != "--run-dir" else word for n, word in enumerate(found)]
-    found = ["chat.yaml" if word == "recipe.yaml" and page == "generators.md" else word for word in found]
+    found = ["chat.yaml" if word == "recipe.yaml" and page == "sweeps.md" else word for word in found]
     for option in {"--url", "--endpoint.url"} & {*found}:
         del found[found.index(option) : found.index(option) + 2]
     found += ["validation_size=12", "max_samples=12"] if "recipes/" in command else []
@@ -283,3 +285,28 @@ def test_it_runs(
             cli.main(command_words)
     else:
         assert cli.main(command_words) == 0, capsys.readouterr().err
+
+
+# --- Python
+
+
+SERVED = "serving.md"
+"""Its examples need a server: tests/serving/test_documented.py runs them."""
+PYTHON = [page for page in PAGES if page.name != SERVED and blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
+def test_python_runs(page: Path, place: Path) -> None:
+    """The blocks of a page, one after the other, where names that the text takes as known are there."""
+    labelled, answers = place / "runs/ag-news", place / "runs/assistant"
+    code = "\n".join(blocks(page, "python"))
+    for folder, run, target in (
+        ("RUN/export/onnx", labelled, "onnx"),
+        ("RUN/export/safetensors", answers, "safetensors"),
+    ):
+        if folder in code:
+            code = code.replace(folder, str(tunesmith.export(Run(run), target).folder))
+    code = code.replace("RUN/model", str(answers / "model"))
+    table = pandas.read_csv("reviews.csv")
+    known = {"tunesmith": tunesmith, "table": table, "texts": table["text"], "labels": table["label"], "run": labelled}
+    exec(compile(code, str(page), "exec"), known)
