@@ -295,6 +295,7 @@ SERVED = "serving.md"
 PYTHON = [page for page in PAGES if page.name != SERVED and blocks(page, "python")]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
 def test_python_runs(page: Path, place: Path) -> None:
     """The blocks of a page, one after the other, where names that the text takes as known are there."""
