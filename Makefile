@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs docs-site bench bench-quick campaign audit-deps clean
+.PHONY: quickstart test check lint types docs docs-site screenshot bench bench-quick campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -21,6 +21,10 @@ types: .venv/installed-check
 
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
+
+# docs/report.png, the picture in the README: the quickstart's report. Needs Chromium.
+screenshot: .venv/installed-check
+	$(BIN)/python docs/screenshot.py
 
 # The documentation as a site in site/: open site/index.html, or serve the folder. Dead links fail the build.
 docs-site: .venv/installed-docs

@@ -1,4 +1,4 @@
-"""How the reference shows docstrings: parameters as lists, records by their fields. Extensions of griffe, in mkdocs.yml."""
+"""How the reference shows docstrings: parameters as lists, records by their fields. Named in mkdocs.yml."""
 
 from __future__ import annotations
 

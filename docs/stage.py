@@ -35,6 +35,7 @@ def stage(folder: Path = STAGED) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pages = {path: page_of(path) for path in sorted(DOCS.rglob("*")) if path.suffix in (".md", ".ipynb")}
     pages[DOCS / "reference" / "python.md"] = python_reference()
+    pages[DOCS / "tutorials" / "index.md"] = tutorial_index()
     waiting = list(pages)
     while waiting:
         here = waiting.pop()
@@ -142,6 +143,20 @@ def python_reference() -> str:
 
 
 # --- notebooks
+
+
+def tutorial_index() -> str:
+    """Return the page that lists the notebooks by their first headings, each with the paragraph below it."""
+    parts = [
+        "# Tutorials",
+        "Notebooks, with the outputs that they printed. Each runs as it is, in a few minutes on two cores.",
+    ]
+    for path in sorted((DOCS / "tutorials").glob("*.ipynb")):
+        prose = FENCED.sub("", page_of(path))
+        head = re.search(r"^# (.+)\n+((?:.+\n)*)", prose, re.MULTILINE)
+        title, paragraph = head.groups() if head else (path.stem.replace("_", " ").capitalize(), "")
+        parts.append(f"## {title}\n\n{paragraph}\n[Read it]({path.name})")
+    return "\n\n".join(parts) + "\n"
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:

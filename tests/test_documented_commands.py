@@ -299,15 +299,16 @@ PYTHON = [page for page in PAGES if page.name != SERVED and blocks(page, "python
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
 def test_python_runs(page: Path, place: Path) -> None:
     """The blocks of a page, one after the other, where names that the text takes as known are there."""
-    labelled, answers = place / "runs/ag-news", place / "runs/assistant"
-    code = "\n".join(blocks(page, "python"))
-    for folder, run, target in (
-        ("RUN/export/onnx", labelled, "onnx"),
-        ("RUN/export/safetensors", answers, "safetensors"),
-    ):
-        if folder in code:
-            code = code.replace(folder, str(tunesmith.export(Run(run), target).folder))
-    code = code.replace("RUN/model", str(answers / "model"))
     table = pandas.read_csv("reviews.csv")
-    known = {"tunesmith": tunesmith, "table": table, "texts": table["text"], "labels": table["label"], "run": labelled}
-    exec(compile(code, str(page), "exec"), known)
+    known: dict[str, object] = {
+        "tunesmith": tunesmith,
+        "table": table,
+        "texts": table["text"],
+        "labels": table["label"],
+    }
+    known["run"] = place / "runs/ag-news"
+    for block in blocks(page, "python"):
+        run = place / "runs" / ("assistant" if re.search("CausalLM|chat_template", block) else "ag-news")
+        for target in re.findall(r"RUN/export/([\w-]+)", block):
+            tunesmith.export(Run(run), target)
+        exec(compile(block.replace("RUN/", f"{run}/"), str(page), "exec"), known)
