@@ -10,6 +10,7 @@ import pytest
 
 import tunesmith
 from tests.documentation import DOCS, GAP, PAGES, ROOT, blocks, messages, module_of_docs
+from tests.serving_fakes import application, classifier, generator
 from tunesmith import cli, recipe as recipes
 
 
@@ -68,3 +69,10 @@ def test_every_recipe_on_a_page_is_one(page: Path, tmp_path: Path) -> None:
 def test_the_readme_fits_on_three_screens() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
     assert (DOCS / "report.png").stat().st_size < 300_000
+
+
+def test_the_reference_has_every_route_of_the_server() -> None:
+    page = (DOCS / "reference" / "http.md").read_text(encoding="utf-8")
+    routes = application(classifier(), generator()).app.openapi()["paths"]
+    documented = set(re.findall(r"`(?:GET|POST) ([^`]+)`", page))
+    assert documented == set(routes)
