@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import typing
 from types import UnionType
@@ -77,7 +78,14 @@ def reference() -> str:
             means = ", ".join(f"`{setting}: {_yaml(meant)}`" for setting, meant in settings.items())
             parts.append(f"| `{name}: {_yaml(value)}` | {means or 'what is done anyway'} |")
     parts += ["", f"Without effect: {', '.join(f'`{name}`' for name in aliases.NO_EFFECT)}."]
-    return "\n".join(parts) + "\n"
+    return _linked("\n".join(parts)) + "\n"
+
+
+def _linked(page: str) -> str:
+    """Return a page of docs/reference with links in the place of the names of pages."""
+    return re.sub(
+        r"docs/(?:(reference)/)?(\w+)\.md", lambda name: f"[{name[2]}]({'' if name[1] else '../'}{name[2]}.md)", page
+    )
 
 
 def _chapter(section: type[BaseModel], name: str) -> list[str]:
