@@ -22,7 +22,7 @@ types: .venv/installed-check
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
 
-# docs/report.png, the picture in the README: the quickstart's report. Needs Chromium.
+# docs/report.png, the picture in the README, of the quickstart's report (docs/screenshot.py REPORT: of another). Needs Chromium.
 screenshot: .venv/installed-check
 	$(BIN)/python docs/screenshot.py
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import tunesmith
 
 PICTURE = Path(__file__).parent / "report.png"
-SIZE = {"width": 1180, "height": 880}
-COLOURS = 128
+WIDTH, MARGIN = 1180, 24
 
 
 def picture(report: Path) -> bytes:
-    """Return the top of a report as a PNG with few colours, which is a third of the size."""
+    """Return a report as a PNG, down to the end of its first table."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        page = chromium.new_page(viewport=SIZE, color_scheme="light")
+        page = chromium.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
         page.goto(report.resolve().as_uri())
-        shot = page.screenshot()
+        table = page.locator("table").first.bounding_box()
+        assert table is not None
+        area = {"x": 0.0, "y": 0.0, "width": float(WIDTH), "height": table["y"] + table["height"] + MARGIN}
+        shot = page.screenshot(full_page=True, clip=area)
         chromium.close()
-    written = io.BytesIO()
-    Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS).save(written, "PNG", optimize=True)
-    return written.getvalue()
+    return shot
 
 
 if __name__ == "__main__":
