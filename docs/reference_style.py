@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 import griffe
+
+import tunesmith
 
 RECORDS = ("tunesmith.manifest", "tunesmith.types", "tunesmith.serving.schemas", "tunesmith.serving.openai")
 """Modules of what files, requests and responses hold: of these classes, only the fields are shown."""
@@ -22,6 +25,14 @@ class ParameterLists(griffe.Extension):
         made = cls.members.get("__init__")
         if cls.docstring and isinstance(made, griffe.Function):
             cls.docstring.value = listed(cls.docstring.value, [parameter.name for parameter in made.parameters])
+
+
+class EstimatorParameters(griffe.Extension):
+    """Takes the docstrings of estimators as they are at run time, when settings of the recipe have been filled in."""
+
+    def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
+        if cls.docstring and "{settings}" in cls.docstring.value:
+            cls.docstring.value = inspect.cleandoc(getattr(tunesmith, cls.name).__doc__)
 
 
 class RecordFields(griffe.Extension):

@@ -137,7 +137,8 @@ def python_reference() -> str:
     ):
         parts.append(f"## {title}\n")
         for name in group:
-            options = f"{{heading: {name}, toc_label: {name}, heading_level: 3}}"
+            style = "numpy, inherited_members: true" if name[0].isupper() else "google"
+            options = f"{{heading: {name}, toc_label: {name}, heading_level: 3, docstring_style: {style}}}"
             parts.append(f"::: {tunesmith._HOMES[name]}.{name}\n    options: {options}\n")
     return "\n".join(parts)
 

@@ -118,6 +118,8 @@ def test_the_python_reference_has_everything_that_can_be_imported(pages: dict[Pa
     headings = set(re.findall(r'class="doc doc-heading">\s*(?:<[^>]+>\s*)*([A-Za-z_.]+)', text))
     assert set(tunesmith.__all__) - {"__version__"} <= headings
     assert "<strong><code>overrides</code></strong>" in text, "parameters are lists"
+    assert {"fit", "save"} <= headings, "inherited methods"
+    assert "{settings}" not in text, "docstrings that are completed at run time"
 
 
 def test_a_notebook_is_a_page_with_its_outputs(stage: ModuleType) -> None:
