@@ -24,6 +24,8 @@ import tunesmith
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 STAGED = ROOT / "build" / "docs"
+UNSEARCHED = "---\nsearch: {exclude: true}\n---\n\n"
+"""At the head of pages that the search leaves out: code would crowd out the answers."""
 FENCED = re.compile(r"(^(?P<fence>```+).*?^(?P=fence)$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?\[[^\]]*\]\()(?!\w+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
 PICTURES = (".png", ".svg")
@@ -60,13 +62,13 @@ def page_of(path: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if file.is_file())
-        return f"# {name}/\n\n" + "".join(f"- [{file}]({path.name}/{file})\n" for file in files)
+        return f"{UNSEARCHED}# {name}/\n\n" + "".join(f"- [{file}]({path.name}/{file})\n" for file in files)
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
     if path.suffix == ".ipynb":
         return notebook_page(json.loads(text))
-    return f"# {name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    return f"{UNSEARCHED}# {name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
 
 
 # --- links
