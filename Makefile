@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs bench bench-quick campaign audit-deps clean
+.PHONY: quickstart test check lint types docs docs-site screenshot bench bench-quick campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -21,6 +21,15 @@ types: .venv/installed-check
 
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
+
+# docs/report.png, the picture in the README, of the quickstart's report (docs/screenshot.py REPORT: of another). Needs Chromium.
+screenshot: .venv/installed-check
+	$(BIN)/python docs/screenshot.py
+
+# The documentation as a site in site/: open site/index.html, or serve the folder. Dead links fail the build.
+docs-site: .venv/installed-docs
+	$(BIN)/python docs/stage.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Tries to break everything; prints one table. Half an hour on two cores; CAMPAIGN="recipes" runs one of them.
 campaign: .venv/installed-check
@@ -62,9 +71,13 @@ bench-quick: .venv/installed-bench
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[check]'
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 .venv/installed-bench: .venv/installed benchmarks/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-audit .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit build site .mypy_cache .pytest_cache .ruff_cache

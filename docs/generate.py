@@ -1,4 +1,4 @@
-"""Write docs/recipe.md and docs/cli.md from the code. A test fails where they differ from what is committed."""
+"""Write the generated pages of docs/reference from the code. A test fails where they differ from what is committed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from tunesmith.cli import parser
 from tunesmith.recipe.document import reference
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parent / "reference"
 
 
 def commands() -> str:
-    """docs/cli.md: the help of every command."""
+    """docs/reference/cli.md: the help of every command."""
     os.environ["COLUMNS"] = "110"
     root = parser()
     parts = ["# Commands", "", "Generated from `tunesmith --help` by `make docs`.", ""]

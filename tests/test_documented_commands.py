@@ -14,11 +14,13 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 import tunesmith
 from tests import tiny
+from tests.documentation import FENCED, GENERATED, PAGES, ROOT, blocks
 from tests.endpoint_server import Request, serving
 from tunesmith import assets, cli, recipe as recipes
 from tunesmith.pipeline.commands import train as training
@@ -27,11 +29,7 @@ from tunesmith.runs import Run
 from tunesmith.serving import server
 from tunesmith.types import ResponseRow
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GENERATED = ("cli.md", "recipe.md")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
 LAUNCHED = re.compile(r"^ *(?:(?:accelerate launch|torchrun) .*-m )?tunesmith (.+)$", re.MULTILINE)
 INLINE = re.compile(r"`tunesmith ([^`]+)`")
@@ -49,7 +47,7 @@ def commands(page: Path) -> list[str]:
     """Return the commands of a page, without those in a sentence that are but a name."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     prose = FENCED.sub("", text)
-    blocks = [*FENCED.findall(text), *INDENTED.findall(prose)]
+    blocks = [*(block["code"] for block in FENCED.finditer(text)), *INDENTED.findall(prose)]
     in_sentences = [" ".join(command.split()) for command in INLINE.findall(INDENTED.sub("", prose))]
     return [
         *(command for block in blocks for command in LAUNCHED.findall(block)),
@@ -68,7 +66,7 @@ def words(command: str) -> list[str]:
     return shlex.split(command, comments=True)
 
 
-PLACES = [(command, page.name) for page in PAGES if page.name not in GENERATED for command in commands(page)]
+PLACES = [(command, page.name) for page in PAGES if page not in GENERATED for command in commands(page)]
 PLACES += [(command, path.name) for path in RECIPES for command in re.findall("tunesmith (.+)", head(path))]
 DOCUMENTED = {shlex.join(words(command.partition(" > ")[0])): page for command, page in reversed(PLACES)}
 """Every command once -> the page that has it first."""
@@ -117,6 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label": label,
             "review": text,
             "stars": label,
+            "sentiment": label,
             "Message": text,
             "price": len(text),
             "source": "web",
@@ -159,7 +158,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "question.jsonl").write_text(json.dumps({"question_id": 1, "turns": ["Why?", "And then?"]}) + "\n")
     for name in ("gpt4", "llama3"):
         (place / f"{name}.json").write_text(json.dumps([10 * n + len(name) % 3 * n for n in range(8)]))
-    (code,) = re.findall(r"`my_project.py`:\n\n```python\n(.*?)```", (ROOT / "docs/engine.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"`my_project.py`:\n\n```python\n(.*?)```", (ROOT / "docs/reference/engine.md").read_text(), re.DOTALL
+    )
     (place / "my_project.py").write_text(code)
     labelling = {"data": {"path": str(place / "reviews.csv")}, "model": {"name_or_path": str(models["bert"])}}
     talking = {
@@ -250,7 +251,7 @@ def given(command: str, page: str) -> list[str]:
     answers = answers or any(word.endswith(".json") for word in found)
     run = "runs/assistant" if answers else "runs/ag-news"
     found = [run if word == "RUN" and found[n - 1] != "--run-dir" else word for n, word in enumerate(found)]
-    found = ["chat.yaml" if word == "recipe.yaml" and page == "generators.md" else word for word in found]
+    found = ["chat.yaml" if word == "recipe.yaml" and page == "sweeps.md" else word for word in found]
     for option in {"--url", "--endpoint.url"} & {*found}:
         del found[found.index(option) : found.index(option) + 2]
     found += ["validation_size=12", "max_samples=12"] if "recipes/" in command else []
@@ -284,3 +285,30 @@ def test_it_runs(
             cli.main(command_words)
     else:
         assert cli.main(command_words) == 0, capsys.readouterr().err
+
+
+# --- Python
+
+
+SERVED = "serving.md"
+"""Its examples need a server: tests/serving/test_documented.py runs them."""
+PYTHON = [page for page in PAGES if page.name != SERVED and blocks(page, "python")]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
+def test_python_runs(page: Path, place: Path) -> None:
+    """The blocks of a page, one after the other, where names that the text takes as known are there."""
+    table = pandas.read_csv("reviews.csv")
+    known: dict[str, object] = {
+        "tunesmith": tunesmith,
+        "table": table,
+        "texts": table["text"],
+        "labels": table["label"],
+    }
+    known["run"] = place / "runs/ag-news"
+    for block in blocks(page, "python"):
+        run = place / "runs" / ("assistant" if re.search("CausalLM|chat_template", block) else "ag-news")
+        for target in re.findall(r"RUN/export/([\w-]+)", block):
+            tunesmith.export(Run(run), target)
+        exec(compile(block.replace("RUN/", f"{run}/"), str(page), "exec"), known)

@@ -43,7 +43,7 @@ NOT_APPLICABLE: dict[str, dict[str, str]] = {
     "TextRegressor": {},
 }
 """Estimator -> checks that do not apply to it, and why."""
-PAGE = Path(__file__).parents[1] / "docs" / "estimators.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "scikit-learn.md"
 
 
 class _Rendered:

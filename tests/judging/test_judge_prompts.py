@@ -136,8 +136,8 @@ EXACT_PROMPT = (
 
 
 def test_a_verbatim_rubric_is_sent_to_the_letter(tmp_path: Path) -> None:
-    """The example of docs/judging.md gives the prompt of the GPT-2 instruction example, as its Python makes it."""
-    docs = (Path(__file__).parents[2] / "docs" / "judging.md").read_text(encoding="utf-8")
+    """The example of the page on judges gives the prompt of the GPT-2 instruction example, as its Python makes it."""
+    docs = (Path(__file__).parents[2] / "docs" / "guides" / "judging.md").read_text(encoding="utf-8")
     (template,) = re.findall(r"```\n(Given the input.*?\n)```", docs, re.DOTALL)
     (tmp_path / "rubric.j2").write_text(template, encoding="utf-8")
     rubric = Rubric.load(str(tmp_path / "rubric.j2"), True, verbatim=True)

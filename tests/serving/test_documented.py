@@ -1,4 +1,4 @@
-"""Every command and every example in docs/serving.md is run."""
+"""Every command and every example in docs/guides/serving.md is run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunesmith.pipeline.commands.serve import load
 from tunesmith.recipe import Serve
 from tunesmith.serving import app, server
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
 QUICK = ["bootstrap_samples=100", "max_steps=2", "max_new_tokens=4", "num_samples=0"]
 
 

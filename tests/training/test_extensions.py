@@ -1,4 +1,4 @@
-"""Callbacks, metrics and losses of the user, by the example of docs/engine.md."""
+"""Callbacks, metrics and losses of the user, by the example of docs/reference/engine.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunesmith.runs import Run
 from tunesmith.training import causal, losses
 
 Models = Callable[[str], Path]
-DOCS = Path(__file__).parents[2] / "docs" / "engine.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "engine.md"
 
 
 @pytest.fixture

@@ -87,11 +87,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of every command; docs/cli.md is generated from it."""
+    """Return the parser of every command; docs/reference/cli.md is generated from it."""
     root = _Parser(
         prog="tunesmith",
         description="Fine-tune a text model and know whether it was worth it.",
-        epilog="Every setting of a recipe can follow as section.name=value; docs/recipe.md lists them.",
+        epilog="Every setting of a recipe can follow as section.name=value; docs/reference/recipe.md lists them.",
         allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"tunesmith {__version__}")

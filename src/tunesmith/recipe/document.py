@@ -1,7 +1,8 @@
-"""The recipe explained: the commented file of `init`, and docs/recipe.md. Both come from the sections themselves."""
+"""The recipe explained: the commented file of `init`, and docs/reference/recipe.md, both made from the sections."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 import typing
 from types import UnionType
@@ -48,7 +49,7 @@ def init(task: str) -> str:
 
 
 def reference() -> str:
-    """Return docs/recipe.md: every setting with its values, default and meaning."""
+    """Return docs/reference/recipe.md: every setting with its values, default and meaning."""
     parts = [
         "# Recipe reference",
         "",
@@ -77,7 +78,14 @@ def reference() -> str:
             means = ", ".join(f"`{setting}: {_yaml(meant)}`" for setting, meant in settings.items())
             parts.append(f"| `{name}: {_yaml(value)}` | {means or 'what is done anyway'} |")
     parts += ["", f"Without effect: {', '.join(f'`{name}`' for name in aliases.NO_EFFECT)}."]
-    return "\n".join(parts) + "\n"
+    return _linked("\n".join(parts)) + "\n"
+
+
+def _linked(page: str) -> str:
+    """Return a page of docs/reference with links in the place of the names of pages."""
+    return re.sub(
+        r"docs/(?:(reference)/)?(\w+)\.md", lambda name: f"[{name[2]}]({'' if name[1] else '../'}{name[2]}.md)", page
+    )
 
 
 def _chapter(section: type[BaseModel], name: str) -> list[str]:

@@ -136,7 +136,9 @@ class _RecipeLoader(yaml.SafeLoader):
             problem = f"a recipe has no YAML anchors and aliases, such as {mark}{shorten(event.anchor, 50)}"
             raise _Refused(problem, line, f"write the value out; a text that begins with {mark} needs quotes")
         if self.depth == MAX_DEPTH:
-            raise _Refused(f"more than {MAX_DEPTH} levels of nesting", line, "see docs/recipe.md for the settings")
+            raise _Refused(
+                f"more than {MAX_DEPTH} levels of nesting", line, "see docs/reference/recipe.md for the settings"
+            )
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1

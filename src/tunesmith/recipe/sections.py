@@ -1,4 +1,4 @@
-"""The recipe's typed, frozen sections. Defaults are set only here; help, `init` and docs/recipe.md are derived."""
+"""The recipe's typed, frozen sections. Defaults are set only here; help, `init` and the reference are derived."""
 
 from __future__ import annotations
 

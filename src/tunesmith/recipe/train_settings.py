@@ -43,9 +43,9 @@ class Train(Section):
     loss: Literal["focal", "mse", "huber", "ordinal"] | Plugin | None = None
     """Instead of cross-entropy, `focal` (Lin et al. 2017; `encoder` only), in which rows that are right already count
     less; or a loss of your own, as `module:name`: from logits (rows x classes, float32) and targets (rows) to one value
-    per row. See docs/engine.md. Of task `regression`, `mse` (the default) or `huber`, which outliers move less; both
-    see numbers with standard deviation 1. `ordinal`, of ordered labels: the questions "is it above k?", as in CORAL
-    (arXiv:1901.07884)."""
+    per row. See docs/reference/engine.md. Of task `regression`, `mse` (the default) or `huber`, which outliers move
+    less; both see numbers with standard deviation 1. `ordinal`, of ordered labels: the questions "is it above k?", as
+    in CORAL (arXiv:1901.07884)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Focusing parameter of the focal loss, the exponent of 1 - p; 0 is cross-entropy."""
     contrastive_temperature: Positive = 0.1

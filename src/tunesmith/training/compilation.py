@@ -11,7 +11,7 @@ from tunesmith.errors import TrainingError
 from tunesmith.models import architectures
 
 MIN_STEPS = {"cpu": 500}
-"""Steps from which `auto` compiles, by device; docs/engine.md has the measurements."""
+"""Steps from which `auto` compiles, by device; docs/reference/engine.md has the measurements."""
 MIN_STEPS_UNMEASURED = 2000
 """The same for devices without measurements."""
 COMPILERS = ("g++", "clang++")
