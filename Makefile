@@ -29,7 +29,7 @@ screenshot: .venv/installed-check
 # The documentation as a site in site/: open site/index.html, or serve the folder. Dead links fail the build.
 docs-site: .venv/installed-docs
 	$(BIN)/python docs/stage.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Tries to break everything; prints one table. Half an hour on two cores; CAMPAIGN="recipes" runs one of them.
 campaign: .venv/installed-check

@@ -105,7 +105,7 @@ def test_hooks_before_a_commit_are_the_programs_of_make_check() -> None:
     (local,) = (repo["hooks"] for repo in repos if repo["repo"] == "local")
     programs = [hook["entry"].split()[0] for hook in local]
     assert programs == ["ruff", "ruff", "mypy"]
-    assert all(shutil.which(program) for program in programs)
+    assert all(shutil.which(program, path=str(Path(sys.executable).parent)) for program in programs)
     assert all(re.fullmatch(r"v\d+\.\d+\.\d+", repo["rev"]) for repo in repos if repo["repo"] != "local")
 
 
