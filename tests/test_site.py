@@ -168,7 +168,8 @@ def test_the_search_works_without_a_network(addresses: dict[str, str], kind: str
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{addresses[kind]}/index.html")
-        page.locator("input.md-search__input").fill("coin tosses")
+        field = page.locator("input.md-search__input")
+        field.press_sequentially("coin tosses")  # the search listens to keys
         page.locator("a.md-search-result__link[href*='concepts/statistics']").first.wait_for(
             state="attached", timeout=60_000
         )
