@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tunesmith.pipeline.commands import serve
 from tunesmith.prediction import attribution
 from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Generate, Serve
+from tunesmith.runs import Run
 from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
@@ -134,6 +136,11 @@ def application(
     created = app.create(handlers, keys)
     created.handlers = handlers  # type: ignore[attr-defined]
     return created
+
+
+def loaded(served: Sequence[Run], settings: Serve) -> Any:
+    """The handlers of some runs."""
+    return serve.load(serve.named([run.path for run in served]), settings)
 
 
 def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedClassifier:

@@ -16,9 +16,8 @@ import yaml
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tests.serving_fakes import listening
+from tests.serving_fakes import listening, loaded
 from tunesmith import cli, runs
-from tunesmith.pipeline.commands.serve import load
 from tunesmith.recipe import Serve
 from tunesmith.serving import app, server
 
@@ -54,6 +53,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "assistant": assistant,
     }.items():
         tunesmith.train(source, QUICK, run_dir=folder / "runs" / name, quiet=True)
+    (folder / "runs" / "compare").mkdir()
+    for name in ("linear", "encoder"):
+        (folder / "runs" / "compare" / name).symlink_to(folder / "runs" / "ag-news")
     return folder
 
 
@@ -70,10 +72,10 @@ def served(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[Serve]:
 
 def test_the_commands_run(served: list[Serve]) -> None:
     lines = [line for block in blocks() for line in block.splitlines() if line.startswith("tunesmith serve")]
-    assert len(lines) == 2
+    assert len(lines) == 3
     for line in lines:
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0, line
-    assert [settings.port for settings in served] == [8000, 9000]
+    assert [settings.port for settings in served] == [8000, 9000, 8000]
     assert served[1].guard.mask == ("email", "card")
 
 
@@ -85,7 +87,7 @@ def test_the_settings_are_those_of_a_recipe(served: list[Serve], workspace: Path
 
 
 def test_the_requests_are_answered(workspace: Path) -> None:
-    handlers = load([runs.find(workspace / "runs" / name) for name in ("ag-news", "assistant")], Serve())
+    handlers = loaded([runs.find(workspace / "runs" / name) for name in ("ag-news", "assistant")], Serve())
     (curl,) = [block for block in blocks() if block.startswith("$ curl")]
     command, _, documented = curl.removeprefix("$ ").partition("\n")
     (python,) = blocks("python")

@@ -60,6 +60,10 @@ class ServedClassifier:
     """Of several labels for a text: the probability from which each is predicted."""
     gives_probabilities: bool = True
     """Whether predicted labels have probabilities."""
+    version: str = ""
+    """Of the run, as `Run.version` has it."""
+    run_name: str = ""
+    """The run's folder."""
     max_rows: int = field(default=10**9, init=False)
 
     @property
@@ -160,6 +164,8 @@ class ServedGenerator:
     max_completion_tokens: int | None = None
     """Most tokens that a request may ask for."""
     created: int = 0
+    version: str = ""
+    run_name: str = ""
     task: str = field(default="instruction", init=False)
 
     @property

@@ -129,15 +129,15 @@ class Handlers:
         """Return the deadline of a request that comes now."""
         return Deadline.after(self.settings.timeout_seconds)
 
-    def find(self, kind: type[Kind], name: str | None) -> Kind:
+    def find(self, kind: type[Kind], name: str | None, request: Request) -> Kind:
         """Return the model that a request means. Raises Refusal where there is none, or more than one."""
         candidates = [model for model in self.models.values() if isinstance(model, kind)]
-        if name is None and len(candidates) == 1:
-            return candidates[0]
-        if name is None and candidates:
+        if name is None and len(candidates) > 1:
             raise Refusal.invalid("several models are served: set the field model", "model_missing", "model")
-        model = self.models.get(name or "")
+        model = candidates[0] if name is None and candidates else self.models.get(name or "")
         if isinstance(model, kind):
+            log = _log(request)
+            log.model, log.version = model.name, model.version
             return model
         path = "/predict" if isinstance(model, ServedClassifier) else "/v1/chat/completions"
         message = f"this model is served at {path}" if model else "no such model: see /v1/models"
@@ -147,7 +147,7 @@ class Handlers:
 
     async def predict(self, body: PredictRequest, request: Request) -> PredictResponse:
         """Give one text or several their labels, or a number."""
-        model = self.find(ServedClassifier, body.model)
+        model = self.find(ServedClassifier, body.model, request)
         most = self.settings.max_inputs
         examples = body.examples(model.pairs)
         if len(examples) > most:
@@ -160,7 +160,7 @@ class Handlers:
         if body.top_k is not None and not model.gives_probabilities:
             raise Refusal.invalid(f"top_k is {body.top_k}, but this model gives no probabilities", param="top_k")
         log = _log(request)
-        log.model, log.inputs = model.name, len(examples)
+        log.inputs = len(examples)
         log.add_texts([example.text for example in examples])
         deadline = self.deadline()
 
@@ -174,18 +174,18 @@ class Handlers:
             scored(prediction, labels, body.top_k, cut)
             for prediction, cut in zip(output.predictions, output.cut, strict=True)
         ]
-        return PredictResponse(id=log.id, model=model.name, predictions=predictions)
+        return PredictResponse(id=log.id, model=model.name, version=model.version, predictions=predictions)
 
     async def explain(self, body: ExplainRequest, request: Request) -> ExplainResponse:
         """Return what each word of a text adds to the score of its predicted label, or of another label."""
-        model = self.find(ServedClassifier, body.model)
+        model = self.find(ServedClassifier, body.model, request)
         example = body.example(0, model.pairs)
         if model.explainer is None:
             raise Refusal.invalid("this model cannot be explained", "no_explanation", "model")
         if body.label is not None and body.label not in model.classifier.labels:
             raise Refusal.invalid("no such label: see /v1/models", "no_such_label", "label")
         log = _log(request)
-        log.model, log.inputs = model.name, 1
+        log.inputs = 1
         log.add_texts([example.text])
         deadline = self.deadline()
 
@@ -198,6 +198,7 @@ class Handlers:
         return ExplainResponse(
             id=log.id,
             model=model.name,
+            version=model.version,
             text=explanations[0].text,
             text_pair=explanations[0].text_pair,
             explanations=[LabelExplanation.of(explanation) for explanation in explanations],
@@ -207,7 +208,7 @@ class Handlers:
 
     async def chat(self, body: ChatRequest, request: Request) -> Any:
         """Answer a conversation, in one response or as a stream of server-sent events."""
-        model = self.find(ServedGenerator, body.model)
+        model = self.find(ServedGenerator, body.model, request)
         messages = [turn.message() for turn in body.messages]
         if messages[-1].role != "user":
             raise Refusal.invalid("the last message must have the role user", param="messages")
@@ -218,7 +219,7 @@ class Handlers:
 
     async def complete(self, body: CompletionRequest, request: Request) -> Any:
         """Continue a text, without a template, in one response or as a stream of server-sent events."""
-        model = self.find(ServedGenerator, body.model)
+        model = self.find(ServedGenerator, body.model, request)
         deadline = self.deadline()
         (masked,) = await self._while_connected(
             request, self.guard.check_inputs([body.text()], _log(request).id), deadline
@@ -239,11 +240,10 @@ class Handlers:
             raise Refusal.invalid(f"max_tokens is {max_tokens}; at most {most} are allowed", param="max_tokens")
         generation = GenerationRequest(prompt, body.generation(model.settings), body.seed_or_random(), max_tokens)
         log, queue = _log(request), self.queues[model.name]
-        log.model = model.name
         log.add_texts([prompt] if isinstance(prompt, str) else [turn.content for turn in prompt])
         queue.submit(queued := model.queued(generation, deadline))
         stream = GenerationStream(queue, queued, StopSequences(body.stop_sequences()), self.guard.output_filter(log.id))
-        builder = ResponseBuilder(isinstance(body, ChatRequest), log.id, model.name)
+        builder = ResponseBuilder(isinstance(body, ChatRequest), log.id, model.name, model.version)
         if body.stream:
             await self._while_connected(request, stream.start(), deadline)
             usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -294,18 +294,18 @@ class Handlers:
 
     # --- both
 
-    async def prompt(self, body: PromptRequest) -> PromptResponse:
+    async def prompt(self, body: PromptRequest, request: Request) -> PromptResponse:
         """Render the prompt as the model sees it."""
         if (body.messages is None) == (body.input is None):
             raise Refusal.invalid("set either messages or input")
         rendering: Awaitable[str | None]
         if body.messages is not None:
-            chat = self.find(ServedGenerator, body.model)
+            chat = self.find(ServedGenerator, body.model, request)
             turns = [Message(turn.role, turn.content) for turn in body.messages]
             name = chat.name
             rendering = asyncio.to_thread(chat.generator.rendered_prompt, turns)
         else:
-            model = self.find(ServedClassifier, body.model)
+            model = self.find(ServedClassifier, body.model, request)
             if not model.prompted or body.input is None:
                 raise Refusal.invalid("this model reads the text without a prompt", "no_prompt", "model")
             example = Example("input", body.input.text, body.input.text_pair)
@@ -320,7 +320,14 @@ class Handlers:
         """Return the served models."""
         cards = []
         for model in self.models.values():
-            card = ModelCard(id=model.name, created=model.created, task=model.task, limit=model.max_length)
+            card = ModelCard(
+                id=model.name,
+                created=model.created,
+                version=model.version,
+                run=model.run_name,
+                task=model.task,
+                limit=model.max_length,
+            )
             if isinstance(model, ServedGenerator):
                 card.prompted = True
             else:

@@ -208,10 +208,12 @@ class _Responder:
     """Time, from the request on, in which the response must be read; each part of it has at least one second."""
 
     async def send(self, event: Message) -> None:
-        """Send a part of the response, with the request's id among the headers. Raises ClientStalled."""
+        """Send a part of the response, with the id and the model's version in headers. Raises ClientStalled."""
         if event["type"] == "http.response.start":
             self.log.status = event["status"]
             more = [(b"x-request-id", self.log.id.encode()), (b"x-content-type-options", b"nosniff")]
+            if self.log.version:
+                more.append((b"x-model-version", self.log.version.encode()))
             event = {**event, "headers": [*event.get("headers", []), *more]}
         try:
             async with asyncio.timeout(max(1.0, self.log.started + self.seconds - time.monotonic())):

@@ -23,6 +23,8 @@ class RequestLog:
     route: str = ""
     status: int = 0
     model: str | None = None
+    version: str | None = None
+    """Of the model, which the response has as X-Model-Version."""
     inputs: int | None = None
     texts: str | None = None
     """The texts of the request, then those of the response: JSON lists."""
@@ -42,7 +44,9 @@ class RequestLog:
 
     def write(self, seconds: float) -> None:
         """Write the line; seconds: how long the request took."""
-        values = {name: getattr(self, name) for name in ("model", "inputs", "texts", "predictions", "tokens")}
+        values = {
+            name: getattr(self, name) for name in ("model", "version", "inputs", "texts", "predictions", "tokens")
+        }
         details = " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
         clock, milliseconds = time.strftime("%H:%M:%S"), f"{1000 * seconds:.0f}ms"
         say(f"{clock} {self.id} {self.method} {self.route} {self.status} {milliseconds} {details}".rstrip())

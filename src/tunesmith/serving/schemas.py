@@ -104,6 +104,8 @@ class PredictResponse(BaseModel):
 
     id: str
     model: str
+    version: str
+    """Of the model, as `/v1/models` has it."""
     predictions: list[LabelScores | LabelSetScores | NumberScore]
 
 
@@ -181,6 +183,7 @@ class ExplainResponse(BaseModel):
 
     id: str
     model: str
+    version: str
     text: str
     """As the model read it: the guard may have masked parts."""
     text_pair: str | None
