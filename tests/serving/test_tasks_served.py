@@ -92,7 +92,7 @@ def test_an_export_is_served_as_the_run(task: str, tmp_path: Path) -> None:
     run = learn(task, "encoder", tmp_path / "run", tiny.model("bert", tmp_path / "bert"))
     tunesmith.export(run, "onnx")
     handlers = loaded([runs.find(run.path)], Serve(engine="onnx"))
-    assert type(handlers.models["run"].classifier).__name__ == "StandaloneClassifier"
+    assert type(handlers.live["run"].served.classifier).__name__ == "StandaloneClassifier"
     expected = tunesmith.predict(run, TEXTS, engine="torch")
 
     async def main() -> None:

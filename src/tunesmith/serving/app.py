@@ -15,20 +15,24 @@ import tunesmith
 from tunesmith.serving import openapi_schema
 from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
-from tunesmith.serving.middleware import CLIENT_CLOSED_REQUEST, LOCAL_HOSTS, ClientDisconnected, Middleware
+from tunesmith.serving.middleware import ADMIN, CLIENT_CLOSED_REQUEST, LOCAL_HOSTS, ClientDisconnected, Middleware
 from tunesmith.serving.openai import ChatResponse, CompletionResponse, ModelList
 from tunesmith.serving.openapi_schema import ERRORS, STREAMED, Responses
 from tunesmith.serving.refusal import Refusal
-from tunesmith.serving.schemas import ExplainResponse, Health, PredictResponse, PromptResponse
+from tunesmith.serving.schemas import ExplainResponse, Health, PredictResponse, PromptResponse, ReloadResponse
 
 FIELD = re.compile(r"(?!str$)[a-z_]+")
 HANDLED = (Refusal, RequestValidationError, HTTPException, ClientDisconnected, Exception)
 CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
-def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
-    """Return the ASGI application. keys: any of them is accepted; without keys, only local host names are served."""
-    models, settings = handlers.models, handlers.settings
+def create(handlers: Handlers, keys: Sequence[str] = (), admin_address: tuple[str, int] | None = None) -> Middleware:
+    """Return the ASGI application.
+
+    keys: any of them is accepted; without keys, only local host names are served. admin_address: on which models can be
+    reloaded over HTTP; None for nowhere.
+    """
+    live, settings = handlers.live, handlers.settings
     app = FastAPI(
         title="tunesmith",
         version=tunesmith.__version__,
@@ -38,9 +42,9 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers=dict.fromkeys(HANDLED, _error_response),
     )
-    schema = lambda: openapi_schema.exact(FastAPI.openapi(app), models, settings.max_inputs, bool(keys))  # noqa: E731
+    schema = lambda: openapi_schema.exact(FastAPI.openapi(app), live.served, settings.max_inputs, bool(keys))  # noqa: E731
     app.openapi = schema  # type: ignore[method-assign]
-    kinds = {type(model) for model in models.values()}
+    kinds = {type(model) for model in live.served.values()}
     if ServedClassifier in kinds:
         predict = app.post(
             "/predict", response_model=PredictResponse, response_model_exclude_none=True, responses=ERRORS
@@ -51,9 +55,10 @@ def create(handlers: Handlers, keys: Sequence[str] = ()) -> Middleware:
         app.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)(handlers.chat)
         app.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)(handlers.complete)
     app.post("/prompt", response_model=PromptResponse, responses=ERRORS)(handlers.prompt)
+    app.post(f"{ADMIN}reload", response_model=ReloadResponse, include_in_schema=False)(handlers.reload)
     _add_read_only(app, handlers)
     hosts = None if keys else LOCAL_HOSTS
-    return Middleware(app, handlers.metrics, handlers.state, settings, keys, hosts, handlers.retry_after)
+    return Middleware(app, handlers.metrics, handlers.state, settings, keys, hosts, live.retry_after, admin_address)
 
 
 def _add_read_only(app: FastAPI, handlers: Handlers) -> None:

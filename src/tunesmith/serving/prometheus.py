@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,14 +32,20 @@ class ServerMetrics:
         self.refused = counter("tunesmith_refused", "Refused requests", ["code"])
         self.disconnected = counter("tunesmith_disconnected", "Clients that disconnected before their response")
         self.guard = counter("tunesmith_guard", "Actions of the guard", ["where", "action", "rule"])
+        self.reloads = counter("tunesmith_reloads", "Models loaded again", ["model", "result"])
+        self._info = gauge("tunesmith_model_info", "1 for the version that answers", ["model", "version"])
+        self._versions: dict[str, str] = {}
         self._waiting = gauge("tunesmith_waiting", "Inputs waiting", ["model"])
         self._running = gauge("tunesmith_running", "Inputs being computed", ["model"])
 
-    def watch(self, queues: Mapping[str, Queue]) -> None:
-        """Read the length of the queues at every scrape."""
-        for name, queue in queues.items():
-            self._waiting.labels(name).set_function(lambda queue=queue: queue.waiting)  # type: ignore[misc]
-            self._running.labels(name).set_function(lambda queue=queue: queue.running)  # type: ignore[misc]
+    def watch(self, name: str, queue: Queue, version: str) -> None:
+        """Read the length of a model's queue at every scrape, in place of that of the version before."""
+        if previous := self._versions.get(name):
+            self._info.remove(name, previous)
+        self._versions[name] = version
+        self._info.labels(name, version).set(1)
+        self._waiting.labels(name).set_function(lambda: queue.waiting)
+        self._running.labels(name).set_function(lambda: queue.running)
 
     def observe_batch(self, model: str, inputs: int, seconds: float) -> None:
         """Count one computed batch."""

@@ -213,6 +213,30 @@ class PromptResponse(BaseModel):
     prompt: str
 
 
+class ReloadRequest(StrictModel):
+    """Which model to load again; all without it."""
+
+    model: str | None = None
+
+
+class ReloadedModel(BaseModel):
+    """A model that was replaced by its newest version."""
+
+    model: str
+    version: str
+    previous: str
+    """The version before, which has answered its last request."""
+    seconds: float
+    """From the beginning of the loading until the new version answered."""
+
+
+class ReloadResponse(BaseModel):
+    """What was loaded."""
+
+    id: str
+    models: list[ReloadedModel]
+
+
 class Health(BaseModel):
     """Whether the server is alive, or ready for requests."""
 

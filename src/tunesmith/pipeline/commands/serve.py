@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,19 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
     first = runs.find(next(iter(sources.values())))
     settings = recipes.load(recipe or first.recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
-    # the address is bound before the models are loaded: where it is taken, that is an error at once
-    with server.listen(settings) as socket, closing(load(sources, settings)) as handlers:
-        host, port = socket.getsockname()[:2]
+    with ExitStack() as stack:
+        # the addresses are bound before the models are loaded: where one is taken, that is an error at once
+        listeners = [stack.enter_context(server.listen(settings))]
+        if (admin := server.listen_admin(settings)) is not None:
+            listeners.append(stack.enter_context(admin))
+        handlers = stack.enter_context(closing(load(sources, settings)))
+        host, port = listeners[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        say(f"serving {', '.join(handlers.models)} at {address} (open it in a browser; {address}/docs has the API)")
-        server.run(app.create(handlers, keys), settings, socket)
+        say(f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)")
+        admin_address = None if admin is None else admin.getsockname()
+        if admin_address is not None:
+            say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
+        server.run(app.create(handlers, keys, admin_address), settings, listeners, handlers.live.reload)
 
 
 def named(sources: Sequence[str | Path]) -> dict[str, Path]:
@@ -109,7 +116,7 @@ def load(sources: Mapping[str, Path], settings: Serve) -> Any:
         if unknown := sorted(set(settings.guard.thresholds) - set(guard.classifier.labels)):
             expected = ", ".join(guard.classifier.labels)
             raise RecipeError(f"serve.guard.thresholds names {', '.join(unknown)}", expected=expected)
-    handlers = Handlers(models, settings, guard)
+    handlers = Handlers(models, settings, guard, lambda name: _served(name, sources[name], settings))
     _ = handlers.guard.patterns  # an invalid pattern, or an audit log that cannot be written, is an error now
     return handlers
 
