@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from tests.serving_fakes import (
     regressor,
     run,
     tagger,
+    wait_until,
 )
 from tunesmith import runs
 from tunesmith.errors import RunError
@@ -360,6 +363,64 @@ def test_sighup_follows_a_link_and_a_folder(reviews: Path, tmp_path: Path) -> No
         assert answering() == version(runs.find(link))
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_json_logs(reviews: Path, tmp_path: Path) -> None:
+    """From the first message to the last, and without texts: start-up, requests, refusals, reloads, shutdown."""
+    one = train(reviews, tmp_path / "one")
+    command = [sys.executable, "-m", "tunesmith", "serve", f"news={one}", "port=0", "--log-format", "json"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TUNESMITH_KEYS": "hush"})
+    try:
+        assert process.stderr
+        lines = [json.loads(process.stderr.readline()) for _ in range(2)]
+        assert [line["message"].partition(" ")[0] for line in lines] == ["loading", "serving"]
+        address = lines[1]["address"]
+        wait_until(lambda: answers(address))
+        with httpx.Client(base_url=address, headers={"authorization": "Bearer hush", "x-request-id": "mine"}) as http:
+            http.post("/predict", json={"inputs": "private words"})
+            http.post("/predict", json={"inputs": ""})
+            with socket.create_connection((http.base_url.host, http.base_url.port)) as connection:
+                connection.sendall(b"nonsense\r\n\r\n")
+                connection.recv(100)
+            shutil.rmtree(one)
+            process.send_signal(signal.SIGHUP)
+            lines += [json.loads(process.stderr.readline()) for _ in range(5)]
+        process.terminate()
+        assert process.wait(10) == 0
+        rest = [json.loads(line) for line in process.stderr]
+    finally:
+        process.kill()
+        process.communicate()
+    answered, refused, *others = lines[2:]
+    assert answered | {"time": 0, "latency_ms": 0} == {
+        "time": 0,
+        "level": "info",
+        "module": "request_log",
+        "message": "POST /predict 200",
+        "request_id": "mine",
+        "method": "POST",
+        "path": "/predict",
+        "status": 200,
+        "latency_ms": 0,
+        "model": "news",
+        "version": lines[1]["models"]["news"],
+        "inputs": 1,
+    }
+    assert (refused["status"], refused["level"]) == (400, "info")
+    assert [line["message"].split(":")[0] for line in others if line["level"] == "warning"] == [
+        "Invalid HTTP request received.",
+        "cannot reload news",
+    ]
+    assert rest[-1]["message"].startswith("answered ")
+    everything = json.dumps([*lines, *rest])
+    assert "private" not in everything
+    assert "hush" not in everything
+
+
+def answers(address: str) -> bool:
+    with suppress(httpx.ConnectError):
+        return httpx.get(f"{address}/healthz").status_code == 200
+    return False
 
 
 def test_a_terminal_that_is_closed_ends_the_server(reviews: Path, tmp_path: Path) -> None:

@@ -350,6 +350,11 @@ class _Serve(Command):
         parser.add_argument(
             "--recipe", metavar="FILE", help="recipe file with a serve section (default: that of the first run)"
         )
+        parser.add_argument(
+            "--log-format",
+            choices=["text", "json"],
+            help="json logs every message as a JSON object on a line (default: TUNESMITH_LOG, or text)",
+        )
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:

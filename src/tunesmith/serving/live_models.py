@@ -139,13 +139,15 @@ class LiveModels:
             new = await asyncio.to_thread(self._newest, name, old.served)
         except Exception as error:  # whatever a new version is like, the old one goes on
             problem = str(error) if isinstance(error, TunesmithError) else summary(error)
-            warn(f"cannot reload {name}: {problem}\nversion {previous} still answers")
+            text = f"cannot reload {name}: {problem}\nversion {previous} still answers"
+            warn(text, model=name, version=previous)
             self._on_reload(failed := Reload(name, previous, previous, time.monotonic() - start, problem))
             return failed
         self._live[name] = self._opened(name, new)
         seconds = time.monotonic() - start
         self._on_reload(loaded := Reload(name, previous, new.version, seconds))
-        say(f"reloaded {name}: version {new.version} answers after {seconds:.1f} s, in place of {previous}")
+        text = f"reloaded {name}: version {new.version} answers after {seconds:.1f} s, in place of {previous}"
+        say(text, model=name, version=new.version)
         await old.retire()
         del old
         await asyncio.to_thread(_collect)

@@ -18,7 +18,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tunesmith.console import say
+from tunesmith.console import is_json, say
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Serve
 from tunesmith.serving.middleware import Middleware, ServerState
@@ -109,6 +109,7 @@ def server(app: Middleware, settings: Serve, reload: Reloading) -> uvicorn.Serve
         app,
         http=_LimitedConnection,
         log_level="warning",
+        log_config=None if is_json() else uvicorn.config.LOGGING_CONFIG,
         access_log=False,
         lifespan="off",
         server_header=False,

@@ -53,7 +53,8 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
         handlers = stack.enter_context(closing(load(sources, settings)))
         host, port = listeners[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        say(f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)")
+        text = f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)"
+        say(text, address=address, models={name: model.version for name, model in handlers.live.served.items()})
         admin_address = None if admin is None else admin.getsockname()
         if admin_address is not None:
             say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
