@@ -23,7 +23,7 @@ from tunesmith import cli, integrity, runs
 from tunesmith.errors import MissingExtra, RecipeError, RunError
 from tunesmith.pipeline.commands.serve import engine, load, named, version
 from tunesmith.recipe import Serve
-from tunesmith.serving import app, server
+from tunesmith.serving import app, model_cards, server
 from tunesmith.types import Example
 
 QUICK = ["evaluate.bootstrap_samples=100", "engine.save_strategy=no"]
@@ -253,7 +253,7 @@ def test_names_and_versions(linear: Path, reviews: Path, tmp_path: Path) -> None
     assert first == version(runs.find(tmp_path / "copy")) != other_version
     handlers = load(paths, Serve())
     made = app.create(handlers)
-    cards = {card.id: (card.version, card.run) for card in handlers.model_list().data}
+    cards = {card.id: (card.version, card.run) for card in model_cards.listing(handlers.live.served).data}
     versions = {"a": first, "b-2.0": other_version, "current": first, "linear": other_version}
     assert cards == {name: (each, "linear") for name, each in versions.items()}
     for name, each in versions.items():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import tunesmith
-from tunesmith.serving import openapi_schema
+from tunesmith.serving import model_cards, openapi_schema
 from tunesmith.serving.backends import ServedClassifier, ServedGenerator
+from tunesmith.serving.drift_monitor import HOURS
+from tunesmith.serving.drift_schemas import DriftResponse
 from tunesmith.serving.handlers import Handlers
 from tunesmith.serving.middleware import ADMIN, CLIENT_CLOSED_REQUEST, LOCAL_HOSTS, ClientDisconnected, Middleware
 from tunesmith.serving.openai import ChatResponse, CompletionResponse, ModelList
@@ -21,6 +23,8 @@ from tunesmith.serving.openapi_schema import ERRORS, STREAMED, Responses
 from tunesmith.serving.refusal import Refusal
 from tunesmith.serving.schemas import ExplainResponse, Health, PredictResponse, PromptResponse, ReloadResponse
 
+DAY = 24
+"""Hours of the drift that is shown by default, and in the metrics."""
 FIELD = re.compile(r"(?!str$)[a-z_]+")
 HANDLED = (Refusal, RequestValidationError, HTTPException, ClientDisconnected, Exception)
 CODES = {404: "no_such_path", 405: "method_not_allowed"}
@@ -81,13 +85,23 @@ def _add_read_only(app: FastAPI, handlers: Handlers) -> None:
     @app.get("/v1/models", responses=unauthorized)
     async def models() -> ModelList:
         """The served models."""
-        return handlers.model_list()
+        return model_cards.listing(handlers.live.served)
 
     @app.get("/metrics", responses=unauthorized, response_class=Response)
     async def metrics() -> Response:
         """Metrics for Prometheus."""
+        handlers.metrics.show_drift(handlers.drift(DAY))
         content, media_type = handlers.metrics.render()
         return Response(content, headers={"content-type": media_type})
+
+    @app.get("/drift", responses={status: ERRORS[status] for status in (400, 401, 403)})
+    async def drift(hours: Annotated[int, Query(ge=1, le=HOURS)] = DAY) -> DriftResponse:
+        """How the requests of the last hours differ from the data that the models were evaluated on."""
+        return handlers.drift(hours)
+
+    @app.get("/monitor", include_in_schema=False)
+    async def monitor() -> HTMLResponse:
+        return openapi_schema.page("monitor.html")
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tunesmith.errors import TunesmithError
 from tunesmith.protocols import AnswerRequest, Prompt, TextGenerator, TextPredictor
 from tunesmith.recipe import Generate
+from tunesmith.serving.drift_monitor import Quantity
 from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
 from tunesmith.types import Example, Explanation, Response
@@ -64,6 +65,8 @@ class ServedClassifier:
     """Of the run, as `Run.version` has it."""
     run_name: str = ""
     """The run's folder."""
+    quantities: tuple[Quantity, ...] = ()
+    """What drift is measured against."""
     max_rows: int = field(default=10**9, init=False)
 
     @property
@@ -166,6 +169,7 @@ class ServedGenerator:
     created: int = 0
     version: str = ""
     run_name: str = ""
+    quantities: tuple[Quantity, ...] = ()
     task: str = field(default="instruction", init=False)
 
     @property

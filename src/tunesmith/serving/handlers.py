@@ -17,6 +17,7 @@ from fastapi.responses import StreamingResponse
 from tunesmith.errors import TunesmithError
 from tunesmith.protocols import Prompt
 from tunesmith.recipe import Serve
+from tunesmith.serving import drift_monitor
 from tunesmith.serving.backends import (
     ClassifierOutput,
     ExplanationRequest,
@@ -25,11 +26,13 @@ from tunesmith.serving.backends import (
     ServedClassifier,
     ServedGenerator,
 )
+from tunesmith.serving.drift_monitor import DriftMonitor
+from tunesmith.serving.drift_schemas import DriftResponse, ModelDrift
 from tunesmith.serving.generation_stream import GenerationStream, StopSequences
 from tunesmith.serving.guard import CONTEXT, AuditLog, ContentGuard, halves
 from tunesmith.serving.live_models import Kind, LiveModel, LiveModels, Reload, no_such_model
 from tunesmith.serving.middleware import ClientDisconnected, ServerState
-from tunesmith.serving.openai import ChatRequest, CompletionRequest, ModelCard, ModelList, ResponseBuilder
+from tunesmith.serving.openai import ChatRequest, CompletionRequest, ResponseBuilder
 from tunesmith.serving.prometheus import ServerMetrics
 from tunesmith.serving.queue import Deadline, Limits, Queue
 from tunesmith.serving.refusal import Refusal
@@ -71,7 +74,9 @@ class Handlers:
     def __post_init__(self, models: Mapping[str, Served], load: Callable[[str], Served] | None) -> None:
         self.live = LiveModels(models, self._queue, load, self._count_reload)
         if self.guard_classifier is not None:
-            self.live_guard = LiveModel(self.guard_classifier, self._queue(GUARD, self.guard_classifier))
+            self.live_guard = LiveModel(
+                self.guard_classifier, self._queue(GUARD, self.guard_classifier), DriftMonitor(())
+            )
 
     def _queue(self, name: str, model: Served) -> Queue:
         settings = self.settings
@@ -163,7 +168,10 @@ class Handlers:
 
         async def check_and_predict() -> ClassifierOutput:
             masked = await self.guard.check_examples(examples, log.id)
-            return await self._predict(live, masked, deadline)
+            output = await self._predict(live, masked, deadline)
+            self._observe(live, characters=[len(row.text) + len(row.text_pair or "") for row in masked])
+            self._observe(live, **drift_monitor.counted(output.predictions))
+            return output
 
         output = await self._while_connected(request, check_and_predict(), deadline)
         log.add_predictions([prediction.answer for prediction in output.predictions])
@@ -245,7 +253,7 @@ class Handlers:
         if body.stream:
             await self._while_connected(request, stream.start(), deadline)
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            events = self._events(stream, builder, usage, log)
+            events = self._events(stream, builder, usage, live, log)
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -254,14 +262,19 @@ class Handlers:
             return "".join([piece async for piece in stream.pieces()])
 
         text = await self._while_connected(request, collect(), deadline)
-        self._record_generation(stream, model.name, log)
+        self._record_generation(stream, live, log)
         return builder.whole(text, stream.finish, stream.usage)
 
     async def _events(
-        self, stream: GenerationStream, builder: ResponseBuilder, usage: bool, log: RequestLog
+        self,
+        stream: GenerationStream,
+        builder: ResponseBuilder,
+        usage: bool,
+        live: LiveModel[ServedGenerator],
+        log: RequestLog,
     ) -> AsyncIterator[str]:
         """Yield server-sent events. Once the first is sent, an error can only be one more event."""
-        pieces, model, first, complete = stream.pieces(), str(builder.head["model"]), True, False
+        pieces, model, first, complete = stream.pieces(), live.served.name, True, False
         try:
             yield _event(builder.chunk(None, usage=usage))
             async for piece in pieces:
@@ -282,9 +295,12 @@ class Handlers:
             await pieces.aclose()
             if not complete:
                 self.metrics.disconnected.inc()
-            self._record_generation(stream, model, log)
+            self._record_generation(stream, live, log)
 
-    def _record_generation(self, stream: GenerationStream, model: str, log: RequestLog) -> None:
+    def _record_generation(self, stream: GenerationStream, live: LiveModel[ServedGenerator], log: RequestLog) -> None:
+        model, prompt = live.served.name, stream.queued.content.prompt
+        characters = len(prompt) if isinstance(prompt, str) else sum(len(turn.content) for turn in prompt)
+        self._observe(live, characters=[characters], response_tokens=[stream.tokens])
         self.metrics.tokens.labels(model, "prompt").inc(stream.prompt_tokens)
         self.metrics.tokens.labels(model, "completion").inc(stream.tokens)
         log.tokens = f"{stream.prompt_tokens}+{stream.tokens}"
@@ -314,26 +330,6 @@ class Handlers:
         except TunesmithError as error:
             raise Refusal.invalid(str(error), "prompt_refused", "messages") from None
 
-    def model_list(self) -> ModelList:
-        """Return the served models."""
-        cards = []
-        for model in self.live.served.values():
-            card = ModelCard(
-                id=model.name,
-                created=model.created,
-                version=model.version,
-                run=model.run_name,
-                task=model.task,
-                limit=model.max_length,
-            )
-            if isinstance(model, ServedGenerator):
-                card.prompted = True
-            else:
-                card.labels, card.pairs = list(model.classifier.labels), model.pairs
-                card.thresholds, card.prompted = model.thresholds, model.prompted
-            cards.append(card)
-        return ModelList(data=cards)
-
     async def reload(self, request: Request, body: ReloadRequest | None = None) -> ReloadResponse:
         """Load the newest version of every model, or of one, without refusing a request meanwhile."""
         names = [] if body is None or body.model is None else [body.model]
@@ -352,6 +348,15 @@ class Handlers:
 
     def _count_reload(self, reload: Reload) -> None:
         self.metrics.reloads.labels(reload.model, "failed" if reload.problem else "loaded").inc()
+
+    def _observe(self, live: LiveModel[Any], **values: Sequence[str | float]) -> None:
+        live.drift.observe(**values)
+        self.metrics.observe_values(live.served.name, values)
+
+    def drift(self, hours: int) -> DriftResponse:
+        """Return how the requests of the last hours differ from the data that the runs were evaluated on."""
+        models = [ModelDrift.of(name, self.live[name], hours) for name in self.live]
+        return DriftResponse(hours=hours, fewest=drift_monitor.FEWEST, models=models)
 
     async def _while_connected(self, request: Request, work: Coroutine[Any, Any, Result], deadline: Deadline) -> Result:
         """Return the result of some work, which is cancelled when the client disconnects or the deadline passes."""

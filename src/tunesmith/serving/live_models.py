@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 from tunesmith.console import say, warn
 from tunesmith.errors import RunError, TunesmithError, summary
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
+from tunesmith.serving.drift_monitor import DriftMonitor
 from tunesmith.serving.queue import Queue
 from tunesmith.serving.refusal import Refusal
 
@@ -28,6 +29,7 @@ class LiveModel(Generic[Kind]):
 
     served: Kind
     queue: Queue
+    drift: DriftMonitor
     _requests: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -130,7 +132,7 @@ class LiveModels:
             live.queue.close()
 
     def _opened(self, name: str, model: Served) -> LiveModel[Any]:
-        return LiveModel(cast(Any, model), self._open_queue(name, model))
+        return LiveModel(cast(Any, model), self._open_queue(name, model), DriftMonitor(model.quantities))
 
     async def _replace(self, name: str) -> Reload:
         start, old = time.monotonic(), self._live[name]

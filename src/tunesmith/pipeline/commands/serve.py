@@ -131,6 +131,7 @@ def engine(run: Run, settings: Serve) -> Predictor:
 
 def _served(name: str, path: Path, settings: Serve) -> Any:
     """Return a run as a served model, after a first answer, which does what is only done at first use."""
+    from tunesmith.pipeline import drift_reference
     from tunesmith.serving.backends import ServedClassifier, ServedGenerator
 
     say(f"loading {path}")
@@ -151,6 +152,7 @@ def _served(name: str, path: Path, settings: Serve) -> Any:
             created,
             version(run),
             run.path.resolve().name,
+            tuple(drift_reference.of_run(run)),
         )
     classifier = engine(run, settings)
     assert isinstance(classifier, TextPredictor)
@@ -179,6 +181,7 @@ def _served(name: str, path: Path, settings: Serve) -> Any:
         gives_probabilities,
         version(run),
         run.path.resolve().name,
+        tuple(drift_reference.of_run(run, target.labels)),
     )
 
 
