@@ -77,6 +77,8 @@ class Serve(Section):
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
     """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row. It
     waits only if its last batch had several requests, so that a client on its own need not."""
+    examples: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    """Inputs that the playground offers. None by default: texts of the data are never shown without being asked for."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""
     guard: Guard = Guard()

@@ -60,12 +60,12 @@ def create(handlers: Handlers, keys: Sequence[str] = (), admin_address: tuple[st
         app.post("/v1/completions", response_model=CompletionResponse, responses=STREAMED)(handlers.complete)
     app.post("/prompt", response_model=PromptResponse, responses=ERRORS)(handlers.prompt)
     app.post(f"{ADMIN}reload", response_model=ReloadResponse, include_in_schema=False)(handlers.reload)
-    _add_read_only(app, handlers)
+    _add_read_only(app, handlers, bool(keys))
     hosts = None if keys else LOCAL_HOSTS
     return Middleware(app, handlers.metrics, handlers.state, settings, keys, hosts, live.retry_after, admin_address)
 
 
-def _add_read_only(app: FastAPI, handlers: Handlers) -> None:
+def _add_read_only(app: FastAPI, handlers: Handlers, keyed: bool) -> None:
     """Add the routes that change nothing and use no model."""
     unauthorized: Responses = {status: ERRORS[status] for status in (401, 403)}
     draining: Responses = {503: {"model": Health, "description": "The server is shutting down"}}
@@ -85,7 +85,7 @@ def _add_read_only(app: FastAPI, handlers: Handlers) -> None:
     @app.get("/v1/models", responses=unauthorized)
     async def models() -> ModelList:
         """The served models."""
-        return model_cards.listing(handlers.live.served)
+        return model_cards.listing(handlers.live.served, handlers.settings.examples, keyed)
 
     @app.get("/metrics", responses=unauthorized, response_class=Response)
     async def metrics() -> Response:

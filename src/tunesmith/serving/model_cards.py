@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tunesmith.serving.backends import Served, ServedGenerator
 from tunesmith.serving.openai import ModelCard, ModelList
 
 
-def listing(served: Mapping[str, Served]) -> ModelList:
-    """Return the served models."""
+def listing(served: Mapping[str, Served], examples: Sequence[str] = (), keyed: bool = False) -> ModelList:
+    """Return the served models. keyed: whether requests need a key."""
     cards = []
     for model in served.values():
         card = ModelCard(
@@ -26,4 +26,4 @@ def listing(served: Mapping[str, Served]) -> ModelList:
             card.labels, card.pairs = list(model.classifier.labels), model.pairs
             card.thresholds, card.prompted = model.thresholds, model.prompted
         cards.append(card)
-    return ModelList(data=cards)
+    return ModelList(data=cards, examples=list(examples), keyed=keyed)

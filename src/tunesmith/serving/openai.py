@@ -238,6 +238,10 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    examples: list[str] = []
+    """Inputs that the playground offers (`serve.examples`)."""
+    keyed: bool = False
+    """Whether requests need a key."""
 
 
 class ResponseBuilder:
