@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,11 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tunesmith.pipeline.commands import serve
 from tunesmith.prediction import attribution
 from tunesmith.protocols import AnswerRequest, Prompt
 from tunesmith.recipe import Generate, Serve
+from tunesmith.runs import Run
 from tunesmith.serving import app, server
 from tunesmith.serving.backends import Served, ServedClassifier, ServedGenerator
 from tunesmith.serving.handlers import Handlers
@@ -136,6 +139,11 @@ def application(
     return created
 
 
+def loaded(served: Sequence[Run], settings: Serve) -> Any:
+    """The handlers of some runs."""
+    return serve.load(serve.named([run.path for run in served]), settings)
+
+
 def classifier(name: str = "labels", model: Any = None, **more: Any) -> ServedClassifier:
     """A classifier to serve."""
     fake: Any = model or FakeClassifier()
@@ -166,17 +174,22 @@ def client(made: Middleware, **more: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost", timeout=30, **more)
 
 
+async def never_reload() -> None:
+    """What SIGHUP starts in a test that sends none."""
+    raise AssertionError("no test sends SIGHUP to itself")
+
+
 def run(coroutine: Any) -> Any:
     """Run to the end."""
     return asyncio.run(coroutine)
 
 
 @contextlib.contextmanager
-def listening(made: Middleware) -> Iterator[str]:
-    """The application on a free port of this machine; gives its address."""
+def listening(made: Middleware, *more: socket.socket) -> Iterator[str]:
+    """The application on a free port of this machine, whose address it gives, and on more sockets."""
     listener = server.listen(Serve(port=0))
-    process = server.server(made, Serve())
-    thread = threading.Thread(target=process.run, kwargs={"sockets": [listener]}, daemon=True)
+    process = server.server(made, Serve(), never_reload)
+    thread = threading.Thread(target=process.run, kwargs={"sockets": [listener, *more]}, daemon=True)
     thread.start()
     while not process.started:
         time.sleep(0.01)

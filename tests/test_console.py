@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +74,31 @@ def test_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert (first["level"], first["message"]) == ("info", 'a "quoted"\ntext')
     assert (second["level"], second["message"], second["module"]) == ("warning", "é", "test_console")
     assert datetime.fromisoformat(first["time"]).tzinfo is not None
+
+
+def test_everything_that_is_logged_is_json(tmp_path: Path) -> None:
+    """Values beside the message, other libraries, Python's warnings, and the error that ends a process."""
+    code = """
+import logging, warnings
+from tunesmith import console
+console.configure()
+console.say("answered", status=200, where=__import__("pathlib").Path("x"))
+console.report("failed")
+logging.getLogger("uvicorn.error").warning("odd %s", "request")
+warnings.warn("old name")
+console.fail("cannot go on")
+raise ValueError("what\\nhappened")
+"""
+    environment = os.environ | {"TUNESMITH_LOG": "json"}
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    lines = [json.loads(line) for line in process.stderr.splitlines()]
+    expected = ["info", "error", "warning", "warning", "error", "critical"]
+    assert [line["level"] for line in lines] == expected
+    assert (lines[0]["status"], lines[0]["where"]) == (200, "x")
+    assert [line["message"] for line in lines[1:3]] == ["failed", "odd request"]
+    assert "old name" in lines[3]["message"]
+    assert (lines[4]["message"], lines[5]["message"]) == ("cannot go on", "ValueError: what\nhappened")
+    assert "raise ValueError" in lines[5]["traceback"] or "line" in lines[5]["traceback"]
 
 
 def test_an_application_routes_or_silences_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Protocol, TextIO, TypeVar
 
 from tunesmith import processes
@@ -26,6 +27,8 @@ SECONDS_BETWEEN_LINES = 10.0
 """Between two progress lines where nothing can be drawn over."""
 FORMAT_VARIABLE = "TUNESMITH_LOG"
 """Environment variable: `json` for JSON lines instead of text."""
+VALUES = "values"
+"""Attribute of a log record: what a JSON line has beside the message."""
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that terminals act on, or that cannot be printed."""
 logger = logging.getLogger("tunesmith")
@@ -70,19 +73,38 @@ def show_bytes(content: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def say(text: str) -> None:
-    """Log a message worth knowing (level INFO)."""
-    logger.info(text, stacklevel=2)
+def say(text: str, **values: object) -> None:
+    """Log a message worth knowing (level INFO). values: what JSON lines have beside the message."""
+    logger.info(text, stacklevel=2, extra={VALUES: values})
 
 
-def warn(text: str) -> None:
-    """Log a message that should not be overlooked (level WARNING)."""
-    logger.warning(text, stacklevel=2)
+def warn(text: str, **values: object) -> None:
+    """Log a message that should not be overlooked (level WARNING). values: as of `say`."""
+    logger.warning(text, stacklevel=2, extra={VALUES: values})
+
+
+def report(text: str, **values: object) -> None:
+    """Log that something failed while the process goes on (level ERROR). values: as of `say`."""
+    logger.error(text, stacklevel=2, extra={VALUES: values})
+
+
+def fail(text: str) -> None:
+    """Print why this process ends to stderr; each of several training processes may."""
+    if not is_json():
+        show(f"error: {text}", file=sys.stderr)
+        return
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, text, (), None)
+    print(_JsonLines().format(record), file=sys.stderr, flush=True)
+
+
+def is_json() -> bool:
+    """Return whether messages are JSON lines."""
+    return os.environ.get(FORMAT_VARIABLE) == "json"
 
 
 def relay(line: str, name: str) -> None:
     """Write a line that another process logged, with the name of its work: before it, or as a value of JSON."""
-    if os.environ.get(FORMAT_VARIABLE) == "json":
+    if is_json():
         with suppress(ValueError, TypeError):
             line = json.dumps(json.loads(line) | {"name": name}, ensure_ascii=False)
             print(printable(line), file=sys.stderr, flush=True)
@@ -99,19 +121,23 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = printable(record.getMessage())
-        text = message if record.levelno < logging.WARNING else f"warning: {message}"
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        text = prefix + message
         if logger.level > logging.DEBUG:
             return text
         return f"{self.formatTime(record)} {record.module}:{record.lineno} {text}"
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, module, message."""
+    """One JSON object a line: time (UTC), level, module, message; values of its own, a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         content = {"time": moment, "level": record.levelname.lower(), "module": record.module}
-        return printable(json.dumps(content | {"message": record.getMessage()}, ensure_ascii=False))
+        content |= {"message": record.getMessage(), **getattr(record, VALUES, {})}
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return printable(json.dumps(content, ensure_ascii=False, default=str))
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -125,13 +151,27 @@ class _StandardError(logging.StreamHandler[TextIO]):
 def configure(level: int = logging.INFO) -> None:
     """Print messages from `level` on to stderr: as text, or as JSON lines where TUNESMITH_LOG=json.
 
+    As JSON lines also what other libraries log and warn of, and the traceback of an error that ends the process.
+
     The command line calls it. A program that imports tunesmith may, or configures the logger `tunesmith` itself.
     """
     logger.setLevel(level)
     handler = _StandardError()
-    handler.setFormatter(_JsonLines() if os.environ.get(FORMAT_VARIABLE) == "json" else _Lines())
+    handler.setFormatter(_JsonLines() if is_json() else _Lines())
     logger.handlers[:] = [handler]
     logger.propagate = False
+    root = logging.getLogger()  # through which the messages of other libraries go
+    root.handlers[:] = [other for other in root.handlers if not isinstance(other, _StandardError)]
+    logging.captureWarnings(is_json())
+    if is_json():
+        root.handlers.append(handler)
+        sys.excepthook = _log_exception
+    elif sys.excepthook is _log_exception:
+        sys.excepthook = sys.__excepthook__
+
+
+def _log_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    logger.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, traceback))
 
 
 @contextmanager
@@ -189,4 +229,4 @@ def can_draw() -> bool:
     """Return whether progress is a bar, in a terminal or a notebook; elsewhere it is lines in a log."""
     in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
     can_show = sys.stderr.isatty() or in_notebook
-    return can_show and os.environ.get(FORMAT_VARIABLE) != "json" and processes.is_main()
+    return can_show and not is_json() and processes.is_main()

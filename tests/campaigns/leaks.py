@@ -117,13 +117,12 @@ def _requests(run: str, steps: int) -> Callable[[Path], Iterator[None]]:
 
         import httpx2 as httpx
 
-        from tunesmith import runs
-        from tunesmith.pipeline.commands.serve import load
+        from tunesmith.pipeline.commands.serve import load, named
         from tunesmith.recipe import Serve
         from tunesmith.serving import app
 
         loop = asyncio.new_event_loop()
-        with closing(load([runs.find(folder / run)], Serve())) as handlers:
+        with closing(load(named([folder / run]), Serve())) as handlers:
             transport = httpx.ASGITransport(app.create(handlers))
             client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
             for step in range(steps):

@@ -32,6 +32,7 @@ MARKS = [
     (r"#[0-9a-f]{16}\b", "#<mark>"),
     (r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", "<id>"),
     (r'(?<="created": )\d{10}', "<time>"),
+    (r'(?<="system_fingerprint": ")[0-9a-f]{12}', "<version>"),
     (r"(?<=\S) {2,}", "  "),
     (r"─+", "──"),
     (r"(?<=## Environment\n\n)(?:\|.*\n)+", "<environment>\n"),

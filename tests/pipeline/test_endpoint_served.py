@@ -9,8 +9,7 @@ from pathlib import Path
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tests.serving_fakes import listening
-from tunesmith.pipeline.commands import serve
+from tests.serving_fakes import listening, loaded
 from tunesmith.recipe import Serve
 from tunesmith.serving import app
 from tunesmith.types import PredictionRow
@@ -29,7 +28,7 @@ def test_answers_over_http_are_those_in_this_process(words: Path, tmp_path: Path
     prompts.write_text(json.dumps([{"instruction": f"Say {n}.", "output": f"{n}"} for n in range(10)]))
     answers = own | {"task": "instruction", "data": {"path": str(prompts)}}
     chat = tunesmith.train(answers, [*PLAIN, *UNTUNED, "max_new_tokens=4"], run_dir="chat")
-    with closing(serve.load([chat], Serve())) as handlers, listening(app.create(handlers, ())) as address:
+    with closing(loaded([chat], Serve())) as handlers, listening(app.create(handlers, ())) as address:
         for shots in (0, 2):
             free = [*PLAIN, *UNTUNED, "predict.mode=free", f"prompt.shots={shots}"]
             here = tunesmith.train(own, free, run_dir=f"here-{shots}")

@@ -68,7 +68,7 @@ def test_every_command_has_the_prompt_of_the_run(
     for row in rows[:4]:
         assert np.abs(np.array(alone[row.id].probabilities) - row.probabilities).max() < 1e-5
     assert tunesmith.evaluate(run.path, data=reviews)
-    served = _served("few", run, Serve())
+    served = _served("few", run.path, Serve())
     texts = {row.text: row.label for row in splits.train}
     for example in [*splits.test[:3], splits.train[0]]:
         prompt = served.classifier.rendered_prompt(example)
@@ -169,7 +169,7 @@ def test_instructions_are_answered_after_shots(trained: bool, long_model: Path, 
     session = chat.ChatSession(run, run.recipe.generate)
     (alone,) = tunesmith.predict(run, [rows[0].prompt])
     assert "".join(session.ask(rows[0].prompt)) == alone["response"]
-    served: Any = _served("few", run, Serve())
+    served: Any = _served("few", run.path, Serve())
     ids = served.generator.tokenize([Message("user", "Hello")])
     assert ids == generator.tokenize([Message("user", "Hello")])  # type: ignore[union-attr]
     assert "3 random shots" in (run.path / "report.html").read_text()

@@ -217,7 +217,7 @@ def test_a_graph_predicts_as_the_run_does_and_is_served(model: Path, tagged: Pat
         for ours, theirs in zip(torch_rows, onnx_rows, strict=True):
             assert theirs[name] == pytest.approx(ours[name], abs=1e-5)
             assert theirs.get("labels") == ours.get("labels")
-        served = _served("model", run, Serve())
+        served = _served("model", run.path, Serve())
         assert (served.task, served.prompted) == (run.recipe.task, True)
         predictions = served.classifier.predict([Example(str(n), text) for n, text in enumerate(texts)])
         known = [list(row["labels"]) if name == "scores" else row["value"] for row in onnx_rows]

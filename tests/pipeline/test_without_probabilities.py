@@ -15,7 +15,7 @@ import tunesmith
 from tests import small_runs, tiny
 from tests.conftest import write_csv
 from tests.sample_reports import Balance
-from tests.serving_fakes import application, error, post
+from tests.serving_fakes import application, error, loaded, post
 from tunesmith import cli
 from tunesmith.errors import ModelError, RecipeError, RunError
 from tunesmith.evaluation import probability_scores
@@ -190,7 +190,7 @@ def test_several_runs_vote_without_probabilities(written: Run, linear: Run, data
 
 
 def test_served_without_scores(written: Run) -> None:
-    served: Any = serve._served("written", written, Serve())
+    served: Any = serve._served("written", written.path, Serve())
     made = application(served)
     text = "the goal of the match"
     (found,) = post(made, "/predict", {"inputs": text}).json()["predictions"]
@@ -201,7 +201,7 @@ def test_served_without_scores(written: Run) -> None:
     assert error(post(made, "/explain", {"text": text}))["code"] == "no_explanation"
     guard = {"classifier": str(written.path), "thresholds": {"sport": 0.5}}
     with pytest.raises(RecipeError, match=r"guard.classifier: .* gives no probabilities"):
-        serve.load([written], Serve(guard=guard))
+        loaded([written], Serve(guard=guard))
 
 
 def test_where_some_rows_have_none_nothing_is_decided_and_scores_are_blank(

@@ -383,7 +383,7 @@ def test_when_the_queue_is_full_clients_are_told_when_to_come_back() -> None:
     async def main() -> None:
         predictor = FakeClassifier(may_run=threading.Event())
         made = application(classifier(model=predictor), queue_size=4, max_inputs=4, batch_wait_ms=0)
-        queue = made.handlers.queues["labels"]  # type: ignore[attr-defined]
+        queue = made.handlers.live["labels"].queue  # type: ignore[attr-defined]
         async with client(made) as one:
             first = asyncio.create_task(one.post("/predict", json={"inputs": "0"}))
             while not queue.running:
@@ -418,7 +418,7 @@ def test_what_takes_too_long_is_ended() -> None:
             events = [line[6:] for line in answer.text.splitlines() if line]
             assert answer.status_code == 200
             assert json.loads(events[-1])["error"]["code"] == "timeout"
-            while made.handlers.queues["talk"].running:  # type: ignore[attr-defined]
+            while made.handlers.live["talk"].queue.running:  # type: ignore[attr-defined]
                 await asyncio.sleep(0.01)
             assert all(count < 26 for _, count in fake.written), "the model stops when the time is over"
 

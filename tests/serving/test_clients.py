@@ -31,6 +31,7 @@ from tests.serving_fakes import (
     generator,
     listening,
     message,
+    never_reload,
     wait_until,
 )
 from tunesmith.recipe import Serve
@@ -140,7 +141,7 @@ def test_curl(address: str) -> None:
 
 def test_who_goes_away_frees_the_slot(made: Middleware, address: str) -> None:
     """60 clients leave in the queue, before the first token or amid tokens, streamed or not: nothing is left behind."""
-    queue = made.handlers.queues["talk"]  # type: ignore[attr-defined]
+    queue = made.handlers.live["talk"].queue  # type: ignore[attr-defined]
     words = " ".join(["word"] * 45)
 
     async def main() -> None:
@@ -203,7 +204,7 @@ def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("uvicorn.Server.run", serve)
     with server.listen(settings) as listener, pytest.raises(KeyboardInterrupt):
-        server.run(application(classifier()), settings, listener)
+        server.run(application(classifier()), settings, [listener], never_reload)
     assert while_serving[0][0] < before[0]
     assert while_serving[0][1] > 1000
     assert (sys.getswitchinterval(), gc.get_freeze_count()) == before
@@ -222,7 +223,7 @@ listener = server.listen(settings)
 print(listener.getsockname()[1], flush=True)
 slow = FakeClassifier(seconds=0.03), FakeGenerator(seconds=0.02)
 made = application(classifier(model=slow[0]), generator(model=slow[1]), queue_size=500)
-server.run(made, settings, listener)
+server.run(made, settings, [listener], made.handlers.live.reload)
 """
 
 

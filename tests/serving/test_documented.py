@@ -16,9 +16,8 @@ import yaml
 import tunesmith
 from tests import tiny
 from tests.conftest import write_csv
-from tests.serving_fakes import listening
+from tests.serving_fakes import listening, loaded
 from tunesmith import cli, runs
-from tunesmith.pipeline.commands.serve import load
 from tunesmith.recipe import Serve
 from tunesmith.serving import app, server
 
@@ -27,7 +26,8 @@ QUICK = ["bootstrap_samples=100", "max_steps=2", "max_new_tokens=4", "num_sample
 
 
 def blocks(language: str = "") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [block for marked, block in fences if marked == language]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "assistant": assistant,
     }.items():
         tunesmith.train(source, QUICK, run_dir=folder / "runs" / name, quiet=True)
+    (folder / "current").symlink_to(folder / "runs" / "ag-news")
+    (folder / "runs" / "compare").mkdir()
+    for name in ("linear", "encoder"):
+        (folder / "runs" / "compare" / name).symlink_to(folder / "runs" / "ag-news")
     return folder
 
 
@@ -64,16 +68,17 @@ def served(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[Serve]:
     listen = server.listen
     monkeypatch.chdir(workspace)
     monkeypatch.setattr(server, "listen", lambda asked: listen(asked.model_copy(update={"port": 0})))
-    monkeypatch.setattr(server, "run", lambda app, asked, socket: settings.append(asked))
+    monkeypatch.setattr(server, "listen_admin", lambda asked: listen(asked.model_copy(update={"port": 0})))
+    monkeypatch.setattr(server, "run", lambda app, asked, *_: settings.append(asked))
     return settings
 
 
 def test_the_commands_run(served: list[Serve]) -> None:
     lines = [line for block in blocks() for line in block.splitlines() if line.startswith("tunesmith serve")]
-    assert len(lines) == 2
+    assert len(lines) == 4
     for line in lines:
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0, line
-    assert [settings.port for settings in served] == [8000, 9000]
+    assert [settings.port for settings in served] == [8000, 9000, 8000, 8000]
     assert served[1].guard.mask == ("email", "card")
 
 
@@ -85,7 +90,7 @@ def test_the_settings_are_those_of_a_recipe(served: list[Serve], workspace: Path
 
 
 def test_the_requests_are_answered(workspace: Path) -> None:
-    handlers = load([runs.find(workspace / "runs" / name) for name in ("ag-news", "assistant")], Serve())
+    handlers = loaded([runs.find(workspace / "runs" / name) for name in ("ag-news", "assistant")], Serve())
     (curl,) = [block for block in blocks() if block.startswith("$ curl")]
     command, _, documented = curl.removeprefix("$ ").partition("\n")
     (python,) = blocks("python")

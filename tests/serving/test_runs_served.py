@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,12 +18,12 @@ import pytest
 
 import tunesmith
 from tests import tiny
-from tests.serving_fakes import client, message, run as wait_for
+from tests.serving_fakes import client, loaded, message, post, run as wait_for
 from tunesmith import cli, integrity, runs
 from tunesmith.errors import MissingExtra, RecipeError, RunError
-from tunesmith.pipeline.commands.serve import engine, load
+from tunesmith.pipeline.commands.serve import engine, load, named, version
 from tunesmith.recipe import Serve
-from tunesmith.serving import app, server
+from tunesmith.serving import app, model_cards, server
 from tunesmith.types import Example
 
 QUICK = ["evaluate.bootstrap_samples=100", "engine.save_strategy=no"]
@@ -83,7 +85,7 @@ def test_every_method_is_served_as_it_predicts(
         labeller(tmp_path, reviews),
     ]
     made = [*labelling, talking := assistant(tmp_path)]
-    handlers = load([runs.find(path) for path in made], Serve(max_batch_tokens=64))
+    handlers = loaded([runs.find(path) for path in made], Serve(max_batch_tokens=64))
     texts = [text for text, _ in tiny.texts(8, seed=5)] + ["goal " * 40]
 
     async def main() -> None:
@@ -126,7 +128,7 @@ def test_every_method_is_served_as_it_predicts(
 
 def test_a_run_as_guard_of_another(linear: Path) -> None:
     guard = {"classifier": str(linear), "thresholds": {"sport": 0.6}}
-    handlers = load([runs.find(linear)], Serve.model_validate({"guard": guard}))
+    handlers = loaded([runs.find(linear)], Serve.model_validate({"guard": guard}))
 
     async def main() -> None:
         async with client(app.create(handlers)) as one:
@@ -137,7 +139,7 @@ def test_a_run_as_guard_of_another(linear: Path) -> None:
     wait_for(main())
     wrong = Serve.model_validate({"guard": {"classifier": str(linear), "thresholds": {"rude": 0.6}}})
     with pytest.raises(RecipeError, match="rude"):
-        load([runs.find(linear)], wrong)
+        loaded([runs.find(linear)], wrong)
 
 
 def test_the_fastest_export_that_holds_computes(
@@ -191,13 +193,13 @@ def test_the_fastest_export_that_holds_computes(
     with pytest.raises(RunError, match="no onnx-int8 export"):
         engine(found, Serve(engine="onnx-int8"))
     guard = {"classifier": str(linear), "thresholds": {"sport": 0.6}}  # the guard takes its own engine, and any length
-    judge = load(
+    judge = loaded(
         [found], Serve.model_validate({"engine": "onnx", "max_input_tokens": 9, "guard": guard})
     ).guard_classifier
     assert (type(judge.classifier).__name__, judge.max_input_tokens) == ("LinearPredictor", None)
 
     async def main() -> None:
-        async with client(app.create(load([found], Serve()))) as one:
+        async with client(app.create(loaded([found], Serve()))) as one:
             answer = await one.post("/predict", json={"inputs": [row.text for row in rows]})
             assert [each["label"] for each in answer.json()["predictions"]] == [each.label for each in plain]
 
@@ -214,8 +216,8 @@ def test_what_cannot_be_served_is_told(
         match=r"method probe, encoder, encoder:contrastive, generator\n.*a linear run\n.*serve\.engine=auto",
     ):
         engine(found, Serve(engine="onnx-int8"))
-    with pytest.raises(RunError, match="called linear"):
-        load([found, found], Serve())
+    with pytest.raises(RunError, match="two runs are called linear"):
+        loaded([found, found], Serve())
     with pytest.raises(RecipeError, match="no key"):
         server.keys(Serve(host="0.0.0.0"))
     assert server.keys(Serve(host="localhost")) == server.keys(Serve(host="::1")) == []
@@ -223,7 +225,7 @@ def test_what_cannot_be_served_is_told(
     (tmp_path / "keys").write_text("three\n\n")
     assert server.keys(Serve(host="0.0.0.0", key_file=str(tmp_path / "keys"))) == ["one", "two", "three"]
     with pytest.raises(RecipeError, match="audit_log"):
-        load([found], Serve.model_validate({"guard": {"mask": ["email"], "audit_log": str(tmp_path)}}))
+        loaded([found], Serve.model_validate({"guard": {"mask": ["email"], "audit_log": str(tmp_path)}}))
     for words in (["serve", "port=1"], ["serve", "nowhere"], ["serve", str(linear), "serve.prt=1"]):
         assert cli.main(words) == 2
     with server.listen(Serve(port=0)) as taken:
@@ -234,6 +236,53 @@ def test_what_cannot_be_served_is_told(
     monkeypatch.setitem(sys.modules, "tunesmith.serving.app", None)
     with pytest.raises(MissingExtra, match=r"tunesmith\[serve\]"):
         tunesmith.serve([linear])
+
+
+def test_names_and_versions(linear: Path, reviews: Path, tmp_path: Path) -> None:
+    """Two runs from folders of the same name, side by side; each response tells which version it is from."""
+    other = {"method": "linear", "data": {"path": str(reviews)}, "linear": {"lowercase": False}}
+    second = Path(tunesmith.train(other, overrides=QUICK, run_dir=tmp_path / "again" / "linear").path)
+    (tmp_path / "current").symlink_to(linear)
+    sources = [f"a={linear}", f"b-2.0={second}", tmp_path / "current", second]
+    paths = named(sources)
+    assert list(paths) == ["a", "b-2.0", "current", "linear"]
+    shutil.copytree(linear, tmp_path / "copy")
+    first = version(runs.find(linear))
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    other_version = version(runs.find(second))
+    assert first == version(runs.find(tmp_path / "copy")) != other_version
+    handlers = load(paths, Serve())
+    made = app.create(handlers)
+    cards = {card.id: (card.version, card.run) for card in model_cards.listing(handlers.live.served).data}
+    versions = {"a": first, "b-2.0": other_version, "current": first, "linear": other_version}
+    assert cards == {name: (each, "linear") for name, each in versions.items()}
+    for name, each in versions.items():
+        for path, body in (("/predict", {"inputs": "goal"}), ("/explain", {"text": "goal"})):
+            answer = post(made, path, body | {"model": name})
+            assert (answer.json()["model"], answer.json()["version"]) == (name, each)
+            assert answer.headers["x-model-version"] == each
+    assert "x-model-version" not in post(made, "/predict", {"inputs": "a", "model": "c"}).headers
+    handlers.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["a={run}", "a={run}"], "two runs are called a"),
+        (["{run}", "linear={run}"], "two runs are called linear"),
+        (["a b={run}"], "a b cannot be the name of a model"),
+        (["={run}"], "nothing cannot be the name of a model"),
+        (["../a={run}"], "../a cannot be the name of a model"),
+        (["a=nowhere"], "nowhere is not a run directory, and a is no setting of serve"),
+        (["{run}", "prt=1"], "1 is not a run directory, and prt is no setting of serve"),
+        (["{run}", "serve.prt=1"], "prt"),
+        (["{run}", "guard.msk=1"], "guard.msk"),
+        (["port=0"], "nothing to serve"),
+    ],
+)
+def test_wrong_names_are_told(words: list[str], problem: str, linear: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", *(word.format(run=linear) for word in words)]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def test_what_was_served_is_let_go(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 import tunesmith
 from tests import tiny
-from tests.serving_fakes import client, error, run as wait_for
+from tests.serving_fakes import client, error, loaded, run as wait_for
 from tests.small_runs import learn
 from tunesmith import runs
 from tunesmith.errors import RecipeError
-from tunesmith.pipeline.commands.serve import load
 from tunesmith.pipeline.multilabel_runs import Thresholds
 from tunesmith.recipe import Serve
 from tunesmith.serving import app
@@ -27,7 +26,7 @@ def test_every_method_of_every_task_is_served_as_it_predicts(tmp_path: Path) -> 
     model = tiny.model("bert", tmp_path / "bert")
     tags = {method: learn("multilabel", method, tmp_path / f"tags-{method}", model) for method in METHODS}
     numbers = {method: learn("regression", method, tmp_path / f"numbers-{method}", model) for method in METHODS}
-    handlers = load([*tags.values(), *numbers.values()], Serve(max_batch_tokens=64))
+    handlers = loaded([*tags.values(), *numbers.values()], Serve(max_batch_tokens=64))
 
     async def main() -> None:
         async with client(app.create(handlers)) as http:
@@ -65,7 +64,7 @@ def test_pairs_of_texts_have_a_number(tmp_path: Path) -> None:
     data = {"path": str(tmp_path / "pairs.json"), "text": "a", "text_pair": "b"}
     source = {"task": "regression", "method": "linear", "data": data}
     run = tunesmith.train(source, ["bootstrap_samples=100"], run_dir=tmp_path / "run", quiet=True)
-    handlers = load([run], Serve.model_validate({"guard": {"mask": ["email"]}}))
+    handlers = loaded([run], Serve.model_validate({"guard": {"mask": ["email"]}}))
     (expected,) = tunesmith.predict(run, "the goal", text_pairs="the goal 3")
 
     async def main() -> None:
@@ -85,15 +84,15 @@ def test_the_guard_classifies(task: str, tmp_path: Path) -> None:
     run = learn(task, "linear", tmp_path / "run", tmp_path / "none")
     guard = {"classifier": str(run.path), "thresholds": {"sport": 0.6}}
     with pytest.raises(RecipeError, match=rf"a run of task classification\n.*found: +task {task}"):
-        load([run], Serve.model_validate({"guard": guard}))
+        loaded([run], Serve.model_validate({"guard": guard}))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_an_export_is_served_as_the_run(task: str, tmp_path: Path) -> None:
     run = learn(task, "encoder", tmp_path / "run", tiny.model("bert", tmp_path / "bert"))
     tunesmith.export(run, "onnx")
-    handlers = load([runs.find(run.path)], Serve(engine="onnx"))
-    assert type(handlers.models["run"].classifier).__name__ == "StandaloneClassifier"
+    handlers = loaded([runs.find(run.path)], Serve(engine="onnx"))
+    assert type(handlers.live["run"].served.classifier).__name__ == "StandaloneClassifier"
     expected = tunesmith.predict(run, TEXTS, engine="torch")
 
     async def main() -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data import personal_data, splits
+from tunesmith.evaluation import distribution_shift
 from tunesmith.evaluation.intervals import Estimate
 from tunesmith.models import newton, vectorizer
 from tunesmith.models.newton import ColumnBlocks
@@ -212,20 +213,16 @@ def _words(features: Any, gold_N: Ints, weight: Floats, vocabulary: Sequence[str
 
 def label_shift(first: Sequence[Example], second: Sequence[Example]) -> LabelShift | None:
     """Return how much the shares of single labels differ between two sets; None where there are none to compare."""
-    from scipy.special import chdtrc
-
     counts = [Counter(row.label for row in rows if row.label is not None) for rows in (first, second)]
     labels = sorted({*counts[0], *counts[1]})
     if len(labels) < 2 or not all(counts):
         return None
     table = np.array([[count[label] for label in labels] for count in counts], np.float64)
     shares = table / table.sum(axis=1, keepdims=True)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    statistic = float((np.square(table - expected) / expected).sum())
     widest = int(np.argmax(np.abs(shares[1] - shares[0])))
     return LabelShift(
-        float(np.abs(shares[1] - shares[0]).sum() / 2),
-        float(chdtrc(len(labels) - 1, statistic)),
+        distribution_shift.total_variation(table),
+        distribution_shift.chi_squared_p(table),
         labels[widest],
         (float(shares[0][widest]), float(shares[1][widest])),
     )

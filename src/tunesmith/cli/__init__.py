@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         root.error(f"unrecognized arguments: {' '.join(unrecognized)}{hint}")
     if words is not None:
         words += unrecognized  # settings may follow an option, where argparse does not recognize them
+    if log_format := getattr(args, "log_format", None):
+        os.environ[console.FORMAT_VARIABLE] = log_format  # as the processes see it that this one starts
     console.configure(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
     try:
         if getattr(args, "no_verify", False):
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TunesmithError as error:
         if args.debug:
             raise
-        console.show(f"error: {error}", file=sys.stderr)
+        console.fail(str(error))
         return 2
     except KeyboardInterrupt:
         if not getattr(args, "worker", False):  # else the command that started it says so
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug or (refusal := _refusal(error)) is None:
             raise
-        console.show(f"error: {refusal}", file=sys.stderr)
+        console.fail(str(refusal))
         return 2
     return 0
 

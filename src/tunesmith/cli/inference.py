@@ -344,17 +344,26 @@ class _Serve(Command):
             "sources",
             nargs="+",
             metavar="RUN",
-            help="run directories, served under their names; then serve.name=value settings such as port=8001",
+            help="run directories, each served under its folder's name, or under another one with NAME=RUN; then "
+            "serve.name=value settings such as port=8001",
         )
         parser.add_argument(
             "--recipe", metavar="FILE", help="recipe file with a serve section (default: that of the first run)"
+        )
+        parser.add_argument(
+            "--log-format",
+            choices=["text", "json"],
+            help="json logs every message as a JSON object on a line (default: TUNESMITH_LOG, or text)",
         )
         add_no_verify(parser)
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.serve import serve
+        from tunesmith.recipe import aliases
 
-        run_dirs, overrides = split_overrides(args.sources)
+        _, words = split_overrides(args.sources)
+        overrides = [word for word in words if aliases.is_setting(word.partition("=")[0].strip(), ("serve",))]
+        run_dirs = [word for word in args.sources if word not in overrides]
         if not run_dirs:
             raise RecipeError("nothing to serve", do="name a run directory")
         serve(run_dirs, overrides, recipe=args.recipe)

@@ -151,6 +151,11 @@ def settings(name: str, value: Any, sections: Collection[str], problems: list[st
     return {} if full is None else {full: value}
 
 
+def is_setting(name: str, sections: Collection[str]) -> bool:
+    """Return whether `name` begins as one of these sections' settings does, with or without the section's name."""
+    return name.partition(".")[0] in {part for full, _ in fields() if _used(full, sections) for part in full.split(".")}
+
+
 def setting(name: str, sections: Collection[str], problems: list[str]) -> str | None:
     """Return the full name of the setting that `name` means; None, and a problem, where it has none or several.
 

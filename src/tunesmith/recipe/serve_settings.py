@@ -48,6 +48,9 @@ class Serve(Section):
     """Address to listen on. Other than this machine's own needs a key."""
     port: Annotated[int, Field(ge=0, lt=65536)] = 8000
     """Port to listen on; 0 takes a free one."""
+    admin_port: Annotated[int, Field(ge=0, lt=65536)] | None = None
+    """Port on 127.0.0.1, and only there, at which `POST /admin/reload` loads the newest version of the models; 0 takes
+    a free one, null none. SIGHUP does the same without a port."""
     key_env: str = "TUNESMITH_KEYS"
     """Environment variable with the keys that clients must show as bearer tokens, separated by commas."""
     key_file: str | None = None
@@ -74,6 +77,8 @@ class Serve(Section):
     batch_wait_ms: Annotated[float, Field(ge=0)] = 3.0
     """Milliseconds that an idle model waits for another input to batch with; at most eight times in a row. It
     waits only if its last batch had several requests, so that a client on its own need not."""
+    examples: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+    """Inputs that the playground offers. None by default: texts of the data are never shown without being asked for."""
     log_texts: bool = False
     """Write inputs and answers to the log too."""
     guard: Guard = Guard()
@@ -82,4 +87,6 @@ class Serve(Section):
     def _fits(self) -> Serve:
         if self.max_inputs > self.queue_size:
             raise ValueError("serve.queue_size is smaller than max_inputs: such a request could never wait")
+        if self.admin_port and self.admin_port == self.port:
+            raise ValueError("serve.admin_port is serve.port: whoever can reach the one could reload the models")
         return self

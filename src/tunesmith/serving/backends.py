@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tunesmith.errors import TunesmithError
 from tunesmith.protocols import AnswerRequest, Prompt, TextGenerator, TextPredictor
 from tunesmith.recipe import Generate
+from tunesmith.serving.drift_monitor import Quantity
 from tunesmith.serving.queue import Deadline, Join, QueuedRequest
 from tunesmith.serving.refusal import DeadlineExceeded, Refusal
 from tunesmith.types import Example, Explanation, Response
@@ -60,6 +61,12 @@ class ServedClassifier:
     """Of several labels for a text: the probability from which each is predicted."""
     gives_probabilities: bool = True
     """Whether predicted labels have probabilities."""
+    version: str = ""
+    """Of the run, as `Run.version` has it."""
+    run_name: str = ""
+    """The run's folder."""
+    quantities: tuple[Quantity, ...] = ()
+    """What drift is measured against."""
     max_rows: int = field(default=10**9, init=False)
 
     @property
@@ -160,6 +167,9 @@ class ServedGenerator:
     max_completion_tokens: int | None = None
     """Most tokens that a request may ask for."""
     created: int = 0
+    version: str = ""
+    run_name: str = ""
+    quantities: tuple[Quantity, ...] = ()
     task: str = field(default="instruction", init=False)
 
     @property

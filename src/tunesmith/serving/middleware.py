@@ -25,6 +25,8 @@ from tunesmith.serving.request_log import RequestLog
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PUBLIC = ("/healthz", "/readyz")
 """Paths that need no key."""
+ADMIN = "/admin/"
+"""Beginning of the paths that only exist on the admin port."""
 QUEUED = ("/predict", "/v1/chat/completions", "/v1/completions")
 """Paths whose requests wait in queues."""
 CLIENT_CLOSED_REQUEST = 499
@@ -65,6 +67,8 @@ class Middleware:
     hosts: re.Pattern[str] | None = None
     retry_after: Callable[[], int | None] = lambda: None
     """Seconds to wait where no model can take more: the request is then refused before it is even parsed."""
+    admin_address: tuple[str, int] | None = None
+    """Where this machine alone can connect, to the paths under ADMIN too."""
 
     def __post_init__(self) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in self.keys]
@@ -79,12 +83,14 @@ class Middleware:
         if not REQUEST_ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"
         log = RequestLog(request_id, scope["method"], self.settings.log_texts)
-        scope["state"] = {"log": log}
         respond = _Responder(send, log, self.settings.timeout_seconds)
         self.state.active += 1
         self.metrics.active.inc()
+        held = contextlib.ExitStack()  # what the request uses until it is answered
+        scope["state"] = {"log": log, "held": held}
         try:
-            await self._check(scope, headers, receive, respond)
+            with held:
+                await self._check(scope, headers, receive, respond)
         except Refusal as refusal:
             await self._refuse(refusal, respond)
         except (ClientDisconnected, ClientStalled):
@@ -110,6 +116,7 @@ class Middleware:
         if self._digests and path not in PUBLIC and not self._is_authorized(headers.get("authorization", "")):
             message = "missing or invalid key: send the header Authorization: Bearer KEY"
             raise Refusal(401, message, "invalid_api_key", WWW_Authenticate='Basic realm="key"')
+        self._check_admin(scope, headers)
         if scope["method"] != "POST":
             await self.app(scope, receive, respond.send)
             return
@@ -125,6 +132,18 @@ class Middleware:
             return next(replayed, None) or await receive()  # after the body, the client may still disconnect
 
         await self.app(scope, receive_again, respond.send)
+
+    def _check_admin(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Raise Refusal where a request is for the admin port alone, or was sent to it by another site in a browser.
+
+        The address that a connection came in at cannot be forged. The client's address and headers are those of the
+        proxy where there is one on this machine.
+        """
+        is_admin = self.admin_address is not None and tuple(scope["server"] or ()) == self.admin_address
+        if scope["path"].startswith(ADMIN) and not is_admin:
+            raise Refusal(404, "Not Found", "no_such_path")
+        if is_admin and "origin" in headers:
+            raise Refusal(403, "pages in a browser cannot use the admin port", "forbidden_origin")
 
     def _is_authorized(self, header: str) -> bool:
         """Return whether a header has one of the keys, in constant time."""
@@ -208,10 +227,12 @@ class _Responder:
     """Time, from the request on, in which the response must be read; each part of it has at least one second."""
 
     async def send(self, event: Message) -> None:
-        """Send a part of the response, with the request's id among the headers. Raises ClientStalled."""
+        """Send a part of the response, with the id and the model's version in headers. Raises ClientStalled."""
         if event["type"] == "http.response.start":
             self.log.status = event["status"]
             more = [(b"x-request-id", self.log.id.encode()), (b"x-content-type-options", b"nosniff")]
+            if self.log.version:
+                more.append((b"x-model-version", self.log.version.encode()))
             event = {**event, "headers": [*event.get("headers", []), *more]}
         try:
             async with asyncio.timeout(max(1.0, self.log.started + self.seconds - time.monotonic())):

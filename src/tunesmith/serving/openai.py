@@ -180,6 +180,8 @@ class ChatResponse(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
+    """The model's version, as `/v1/models` has it."""
     choices: list[ChatChoice]
     usage: Usage
 
@@ -200,6 +202,8 @@ class CompletionResponse(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
+    """The model's version, as `/v1/models` has it."""
     choices: list[CompletionChoice]
     usage: Usage
 
@@ -211,6 +215,11 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["tunesmith"] = "tunesmith"
+    version: str
+    """Tells versions of a model apart: the beginning of a hash of the run's model and recipe. Every response of the
+    model has it in the header X-Model-Version."""
+    run: str
+    """Name of the folder that the model was loaded from."""
     task: str
     """`classification`, `multilabel`, `regression` (see /predict) or `instruction` (see /v1/chat/completions)."""
     labels: list[str] = []
@@ -229,17 +238,22 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    examples: list[str] = []
+    """Inputs that the playground offers (`serve.examples`)."""
+    keyed: bool = False
+    """Whether requests need a key."""
 
 
 class ResponseBuilder:
     """Builds the response to one request, in the format of /v1/chat/completions or /v1/completions."""
 
-    def __init__(self, chat: bool, request_id: str, model: str) -> None:
+    def __init__(self, chat: bool, request_id: str, model: str, version: str) -> None:
         self.chat = chat
         self.head: Chunk = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{request_id}",
             "created": int(time.time()),
             "model": model,
+            "system_fingerprint": version,
         }
 
     def whole(self, text: str, finish: Finish, usage: Usage) -> ChatResponse | CompletionResponse:

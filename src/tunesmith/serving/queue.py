@@ -202,6 +202,10 @@ class Queue:
             self._open = False
             self._changed.notify()
 
+    def join(self) -> None:
+        """Wait until the thread of a closed queue has ended."""
+        self._thread.join()
+
     def _waiting_inputs(self) -> int:
         return sum(request.inputs for request in self._waiting)
 

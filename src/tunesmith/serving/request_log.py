@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunesmith.console import say
+from tunesmith.console import is_json, report, say
 
 
 @dataclass(slots=True)
@@ -23,6 +23,8 @@ class RequestLog:
     route: str = ""
     status: int = 0
     model: str | None = None
+    version: str | None = None
+    """Of the model, which the response has as X-Model-Version."""
     inputs: int | None = None
     texts: str | None = None
     """The texts of the request, then those of the response: JSON lists."""
@@ -42,12 +44,18 @@ class RequestLog:
 
     def write(self, seconds: float) -> None:
         """Write the line; seconds: how long the request took."""
-        values = {name: getattr(self, name) for name in ("model", "inputs", "texts", "predictions", "tokens")}
-        details = " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
-        clock, milliseconds = time.strftime("%H:%M:%S"), f"{1000 * seconds:.0f}ms"
-        say(f"{clock} {self.id} {self.method} {self.route} {self.status} {milliseconds} {details}".rstrip())
+        names = ("model", "version", "inputs", "texts", "predictions", "tokens")
+        values = {name: value for name in names if (value := getattr(self, name)) is not None}
+        request = f"{self.method} {self.route} {self.status}"
+        if is_json():
+            facts = {"method": self.method, "path": self.route, "status": self.status}
+            say(request, request_id=self.id, **facts, latency_ms=round(1000 * seconds, 1), **values)
+            return
+        details = " ".join(f"{name}={value}" for name, value in values.items())
+        say(f"{time.strftime('%H:%M:%S')} {self.id} {request} {1000 * seconds:.0f}ms {details}".rstrip())
 
     def write_error(self, error: Exception) -> None:
         """Write where an error happened, without its message, which could contain a text."""
         frames = "".join(traceback.format_tb(error.__traceback__))
-        say(f"error: {self.id} {type(error).__name__}\n{frames.rstrip()}")
+        kind, facts = type(error).__name__, {"request_id": self.id, "model": self.model, "version": self.version}
+        report(f"{self.id} {kind}\n{frames.rstrip()}", **facts, error=kind)

@@ -104,6 +104,8 @@ class PredictResponse(BaseModel):
 
     id: str
     model: str
+    version: str
+    """Of the model, as `/v1/models` has it."""
     predictions: list[LabelScores | LabelSetScores | NumberScore]
 
 
@@ -181,6 +183,7 @@ class ExplainResponse(BaseModel):
 
     id: str
     model: str
+    version: str
     text: str
     """As the model read it: the guard may have masked parts."""
     text_pair: str | None
@@ -208,6 +211,30 @@ class PromptResponse(BaseModel):
 
     model: str
     prompt: str
+
+
+class ReloadRequest(StrictModel):
+    """Which model to load again; all without it."""
+
+    model: str | None = None
+
+
+class ReloadedModel(BaseModel):
+    """A model that was replaced by its newest version."""
+
+    model: str
+    version: str
+    previous: str
+    """The version before, which has answered its last request."""
+    seconds: float
+    """From the beginning of the loading until the new version answered."""
+
+
+class ReloadResponse(BaseModel):
+    """What was loaded."""
+
+    id: str
+    models: list[ReloadedModel]
 
 
 class Health(BaseModel):

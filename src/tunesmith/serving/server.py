@@ -6,17 +6,19 @@ import asyncio
 import gc
 import ipaddress
 import os
+import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tunesmith.console import say
+from tunesmith.console import is_json, say
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Serve
 from tunesmith.serving.middleware import Middleware, ServerState
@@ -33,6 +35,8 @@ STALL_TIMEOUT = 30
 SWITCH_INTERVAL = 0.0005
 """Seconds after which Python switches threads. With its default of 5 ms, connections wait that long for a model's
 thread, again and again."""
+
+Reloading = Callable[[], Awaitable[object]]
 
 
 def keys(settings: Serve) -> list[str]:
@@ -60,42 +64,52 @@ def keys(settings: Serve) -> list[str]:
 
 def listen(settings: Serve) -> socket.socket:
     """Return the socket to serve on. Raises RecipeError where the address cannot be bound."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _bound(settings.host, settings.port, "serve.port")
+
+
+def listen_admin(settings: Serve) -> socket.socket | None:
+    """Return the socket of the admin port, which only this machine can reach; None without one."""
+    return None if settings.admin_port is None else _bound("127.0.0.1", settings.admin_port, "serve.admin_port")
+
+
+def _bound(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # without its protocol, asyncio would not set TCP_NODELAY, and responses on kept connections would wait 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise RecipeError(
-            f"cannot bind the address {settings.host}:{settings.port}",
+            f"cannot bind the address {host}:{port}",
             found=str(error),
-            do="choose another serve.port",
+            do=f"choose another {setting}",
         ) from error
     return listener
 
 
-def run(app: Middleware, settings: Serve, listener: socket.socket) -> None:
-    """Serve until a signal arrives and every accepted request is answered."""
+def run(app: Middleware, settings: Serve, listeners: Sequence[socket.socket], reload: Reloading) -> None:
+    """Serve until a signal arrives and every accepted request is answered. reload: what SIGHUP starts."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.collect()
     gc.freeze()  # models and libraries stay: scanning them for garbage would stop everything, again and again
     try:
-        server(app, settings).run([listener])
+        server(app, settings, reload).run(list(listeners))
     finally:
         gc.unfreeze()
         sys.setswitchinterval(interval)
     say(f"answered {app.state.answered:,} requests")
 
 
-def server(app: Middleware, settings: Serve) -> uvicorn.Server:
-    """Return the server, not yet started."""
+def server(app: Middleware, settings: Serve, reload: Reloading) -> uvicorn.Server:
+    """Return the server, not yet started. reload: what SIGHUP starts."""
     config = uvicorn.Config(
         app,
         http=_LimitedConnection,
         log_level="warning",
+        log_config=None if is_json() else uvicorn.config.LOGGING_CONFIG,
         access_log=False,
         lifespan="off",
         server_header=False,
@@ -103,7 +117,7 @@ def server(app: Middleware, settings: Serve) -> uvicorn.Server:
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE,
     )
-    return _DrainingServer(config, app.state, settings.drain_seconds)
+    return _DrainingServer(config, app.state, settings.drain_seconds, reload)
 
 
 class _LimitedConnection(HttpToolsProtocol):
@@ -156,14 +170,36 @@ class _LimitedConnection(HttpToolsProtocol):
 
 
 class _DrainingServer(uvicorn.Server):
-    """Shuts down in two steps: it refuses new requests, then exits once the others are answered."""
+    """Shuts down in two steps: it refuses new requests, then exits once the others are answered. SIGHUP reloads."""
 
     def __init__(
-        self, config: uvicorn.Config, state: ServerState, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        seconds: float,
+        reload: Reloading,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config)
-        self.state, self.seconds, self.clock = state, seconds, clock
+        self.state, self.seconds, self.reload, self.clock = state, seconds, reload, clock
         self.exit_at = 0.0
+        self._reloads: set[asyncio.Task[object]] = set()
+        self._had_terminal = _has_terminal()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and to heed SIGHUP where there is such a signal."""
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+        await super().startup(sockets)
+
+    def _hang_up(self) -> None:
+        """Reload; where the terminal is gone that the server was started in, shut down instead."""
+        if self._had_terminal and not _has_terminal():
+            self.handle_exit(signal.SIGHUP, None)
+            return
+        task = asyncio.ensure_future(self.reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal, exit at once on the second."""
@@ -179,3 +215,8 @@ class _DrainingServer(uvicorn.Server):
         if self.state.draining and (not self.state.active or self.clock() > self.exit_at):
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _has_terminal() -> bool:
+    """Return whether this process is used in a terminal that still exists."""
+    return any(os.isatty(stream) for stream in (0, 1, 2))
