@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs bench bench-quick campaign audit-deps clean
+.PHONY: quickstart test check lint types docs tutorials bench bench-quick campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -21,6 +21,11 @@ types: .venv/installed-check
 
 docs: .venv/installed
 	$(BIN)/python docs/generate.py
+
+# Executes the notebooks of docs/tutorials on real models and stores their outputs: ten minutes on two cores. Figures in their prose have
+# to be those of the outputs, which a test compares.
+tutorials: .venv/installed-check
+	$(BIN)/python docs/execute_tutorials.py
 
 # Tries to break everything; prints one table. Half an hour on two cores; CAMPAIGN="recipes" runs one of them.
 campaign: .venv/installed-check

@@ -26,7 +26,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe, Source
-from tunesmith.reporting import judge_report
+from tunesmith.reporting import judge_report, notebook
 from tunesmith.reporting.judge_schema import (
     JudgeClient,
     JudgeCosts,
@@ -45,7 +45,7 @@ FOLDER = "judgements"
 RESULT = "judged.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JudgeResult(ReportPage):
     """The report on what judges decided, and the folder that it was written to."""
 
@@ -56,6 +56,14 @@ class JudgeResult(ReportPage):
     def page(self) -> Path:
         """The report."""
         return self.folder.path / "judge.html"
+
+    def __repr__(self) -> str:
+        return f"{judge_report.headline(self.report)}\n\nreport: {self.page}"
+
+    def _repr_html_(self) -> str:
+        judges = ", ".join(judge.name for judge in self.report.judges)
+        text = judge_report.headline(self.report)
+        return notebook.card(f"Judged by {judges}", self.report.title, ((), ()), self.page, text=text)
 
 
 @dataclass(frozen=True)
