@@ -21,7 +21,10 @@ NOISE = ("TqdmWarning", "IProgress")
 
 
 def execute(notebook: NotebookNode, folder: Path, parameters: str | None = None, timeout: int = 900) -> NotebookNode:
-    """Run all cells in `folder`. parameters: stands in the place of the cell of this tag. Raises CellExecutionError."""
+    """Run all cells in `folder`, whose path is left out of their outputs. Raises CellExecutionError.
+
+    parameters: stands in the place of the cell of this tag.
+    """
     if parameters is not None:
         (cell,) = (cell for cell in notebook.cells if PARAMETERS in cell.metadata.get("tags", ()))
         cell.source = parameters
@@ -29,6 +32,11 @@ def execute(notebook: NotebookNode, folder: Path, parameters: str | None = None,
         notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        content = output if "text" in output else output.get("data", {})
+        content.update(
+            {name: text.replace(f"{folder}/", "") for name, text in content.items() if isinstance(text, str)}
+        )
     return notebook
 
 

@@ -242,7 +242,7 @@ def with_validation(run: TrainedRun, **scores: float) -> None:
 def test_the_best_run_is_chosen_by_validation_and_not_by_test(two: Sequence[TrainedRun]) -> None:
     weak, strong = two
     assert weak.scores.headline["macro_f1"].value < strong.scores.headline["macro_f1"].value
-    comparison = tunesmith.compare([str(run.path) for run in two])
+    comparison = tunesmith.compare(two)
     assert list(comparison.runs.values()) == two
     assert comparison.best == strong
     with_validation(weak, macro_f1=0.99, accuracy=0.1)
@@ -254,7 +254,7 @@ def test_the_best_run_is_chosen_by_validation_and_not_by_test(two: Sequence[Trai
 
 
 def test_a_comparison_as_a_dataframe(two: Sequence[TrainedRun]) -> None:
-    comparison = tunesmith.compare([str(run.path) for run in two])
+    comparison = tunesmith.compare(two)
     frame = comparison.table()
     assert list(frame.index) == list(comparison.runs)
     assert frame.index.name == "method"

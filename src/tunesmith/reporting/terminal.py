@@ -98,7 +98,8 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None 
     out = io.StringIO()
     needed = sum(max(map(len, column)) + 3 for column in zip(head, *rows, strict=True))
     width = width or max(92, needed, Console().width)
-    Console(file=out, width=width, force_jupyter=False).print(drawn)  # else a notebook's cell gets it at once
+    # else a notebook's cell gets it at once, and in colour
+    Console(file=out, width=width, force_jupyter=False, force_terminal=False, color_system=None).print(drawn)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

@@ -139,8 +139,8 @@ def audit(
         if source is not None or overrides or output or options:
             raise RecipeError("a resumed audit keeps its source and settings", do="leave all but --resume out")
         return _resumed(Run(Path(resume)))
-    if isinstance(source, (str, Path)) and runs.is_run(source):
-        source = runs.find(source).recipe
+    if isinstance(source, Run) or (isinstance(source, (str, Path)) and runs.is_run(source)):
+        source = runs.find(source.path if isinstance(source, Run) else source).recipe
     overrides = [*overrides, *recipes.overrides_of(_settings(options))]
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     if "on_bad_rows" not in recipe.data.model_fields_set:  # rows that training would refuse are a finding
