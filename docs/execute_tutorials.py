@@ -16,8 +16,8 @@ from nbformat import NotebookNode
 TUTORIALS = Path(__file__).parent / "tutorials"
 PARAMETERS = "parameters"
 """Tag of the cell that names the models, the data and the sizes."""
-NOISE = ("TqdmWarning", "IProgress")
-"""What a warning says that is of the machine and not of the tutorial."""
+NOISE = ("TqdmWarning", "IProgress", "it/s]")
+"""What stderr says that is of the machine and not of the tutorial: bars of other libraries among it."""
 
 
 def execute(notebook: NotebookNode, folder: Path, parameters: str | None = None, timeout: int = 900) -> NotebookNode:
@@ -58,7 +58,8 @@ def clean(notebook: NotebookNode) -> NotebookNode:
 
 def _is_noise(output: NotebookNode) -> bool:
     if output.output_type == "stream":
-        return output.name == "stderr" and any(word in output.text for word in NOISE)
+        is_said = output.text.strip() and not any(word in output.text for word in NOISE)
+        return output.name == "stderr" and not is_said
     return output.output_type == "display_data" and not any(output.data.values())
 
 

@@ -38,8 +38,9 @@ def rows(value: Any) -> list[Values] | None:
 def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     """Return a recipe, with the tables in it written to `output_dir`, where they stay for as long as the run.
 
-    source: a recipe or a path, which are returned as they are; a run, for its path; a table; a `datasets.DatasetDict`; or settings with a
-    table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError for anything else.
+    source: a recipe or a path, which are returned as they are; a run, for its path; a table; a `datasets.DatasetDict`;
+    or settings with a table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError for
+    anything else.
     """
     if isinstance(source, Run):
         return source.path
@@ -68,7 +69,7 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
 
 
 def kept_source(source: Any) -> str:
-    """Return a path, name or address as it is, and a run's path; a table is written beside those that runs were trained on.
+    """Return a path, name or address as it is, and of a run its path; tables are written beside those of trainings.
 
     Raises TypeError for anything else.
     """
