@@ -39,8 +39,8 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     """Return a recipe, with the tables in it written to `output_dir`, where they stay for as long as the run.
 
     source: a recipe or a path, which are returned as they are; a run, for its path; a table; a `datasets.DatasetDict`;
-    or settings with a table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError for
-    anything else.
+    or settings with a table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError
+    for anything else.
     """
     if isinstance(source, Run):
         return source.path
