@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs docs-site screenshot bench bench-quick campaign audit-deps clean
+.PHONY: quickstart test check lint types docs docs-site screenshot tutorials bench bench-quick campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -30,6 +30,11 @@ screenshot: .venv/installed-check
 docs-site: .venv/installed-docs
 	$(BIN)/python docs/stage.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# Executes the notebooks of docs/tutorials on real models and stores their outputs: ten minutes on two cores. Figures in their prose have
+# to be those of the outputs, which a test compares.
+tutorials: .venv/installed-check
+	$(BIN)/python docs/execute_tutorials.py
 
 # Tries to break everything; prints one table. Half an hour on two cores; CAMPAIGN="recipes" runs one of them.
 campaign: .venv/installed-check

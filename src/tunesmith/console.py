@@ -6,31 +6,38 @@ routes or silences them as it does any library's.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from html import escape
 from types import TracebackType
-from typing import Protocol, TextIO, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from tunesmith import processes
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 """Between two progress lines where nothing can be drawn over."""
+SECONDS_UNTIL_BAR, SECONDS_BETWEEN_BARS = 0.5, 0.2
+"""In a notebook: before a bar is drawn, and between two drawings of it."""
 FORMAT_VARIABLE = "TUNESMITH_LOG"
 """Environment variable: `json` for JSON lines instead of text."""
 VALUES = "values"
 """Attribute of a log record: what a JSON line has beside the message."""
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that terminals act on, or that cannot be printed."""
+WARNING = "warning: "
+"""Before a message that should not be overlooked."""
+LINES_OF_ERROR = 20
+"""Of what a process logs before it fails."""
 logger = logging.getLogger("tunesmith")
 _silent = ContextVar("silent", default=False)
 
@@ -196,20 +203,9 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 @contextmanager
 def meter(title: str, total: int | None) -> Iterator[Meter]:
     """A progress bar in a terminal or a notebook; elsewhere a plain line every few seconds. total: None if unknown."""
-    if can_draw() and logger.level <= logging.INFO and not _silent.get():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        beside = TextColumn("{task.fields[text]}", markup=False)
-        with Progress(*columns, beside, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(printable(title), total=total, text="")
-            yield lambda done, text="", total=None: bar.update(task, total=total, completed=done, text=printable(text))
+    if can_draw():
+        with (_notebook_bar if in_notebook() else _terminal_bar)(printable(title), total) as draw:
+            yield draw
         return
     start = shown = time.monotonic()
 
@@ -218,15 +214,85 @@ def meter(title: str, total: int | None) -> Iterator[Meter]:
         now = time.monotonic()
         if now - shown >= SECONDS_BETWEEN_LINES:
             shown = now
-            left = (now - start) / done * (total - done) if done and total else 0.0
-            of, left_text = (f"/{total}", f" ({left:.0f} s left)") if total else ("", "")
-            say(f"{title}: {done}{of} {text}{left_text}".replace("  ", " "))
+            say(_line(title, done, text, total, now - start))
 
     yield show
 
 
+def _line(title: str, done: int, text: str, total: int | None, seconds: float) -> str:
+    """Return the state of work in a line, with the time that is left where it is known."""
+    left = seconds / done * (total - done) if done and total else 0.0
+    count = f"{done}/{total}" if total else f"{done or ''}"
+    return f"{title}: {count} {text}{f' ({left:.0f} s left)' if total else ''}".replace("  ", " ")
+
+
+@contextmanager
+def _terminal_bar(title: str, total: int | None) -> Iterator[Meter]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    beside = TextColumn("{task.fields[text]}", markup=False)
+    with Progress(*columns, beside, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total, text="")
+        yield lambda done, text="", total=None: bar.update(task, total=total, completed=done, text=printable(text))
+
+
+@contextmanager
+def _notebook_bar(title: str, total: int | None) -> Iterator[Meter]:
+    """Draw a bar in the output of a cell, over itself, and leave nothing behind. Work of a moment shows none."""
+    start = time.monotonic()
+    shown = start + SECONDS_UNTIL_BAR - SECONDS_BETWEEN_BARS
+    output: Any = None
+
+    def draw(done: int, text: str = "", total: int | None = total) -> None:
+        nonlocal shown, output
+        now = time.monotonic()
+        if now - shown < SECONDS_BETWEEN_BARS:
+            return
+        shown = now
+        line = printable(_line(title, done, text, total, now - start))
+        bar = f'<progress value="{done}" max="{total}"></progress> ' if total else ""
+        content = {"text/plain": line, "text/html": f"<small>{bar}{escape(line)}</small>"}
+        output = display(content) if output is None else output.update(content, raw=True) or output
+
+    try:
+        yield draw
+    finally:
+        if output is not None:
+            output.update({"text/plain": "", "text/html": ""}, raw=True)
+
+
+def follow(lines: Iterable[bytes], title: str) -> list[str]:
+    """Show in a notebook what another process logs: its last line as progress, and every warning. Returns the end."""
+    last: deque[str] = deque(maxlen=LINES_OF_ERROR)
+    with meter(title, None) as show:
+        for line in lines:
+            last.append(line.decode("utf-8", "replace").rstrip())
+            if last[-1].startswith(WARNING):
+                warn(last[-1].removeprefix(WARNING))
+            else:
+                show(0, last[-1].removeprefix(f"{title}: "))
+    return list(last)
+
+
 def can_draw() -> bool:
     """Return whether progress is a bar, in a terminal or a notebook; elsewhere it is lines in a log."""
-    in_notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
-    can_show = sys.stderr.isatty() or in_notebook
-    return can_show and not is_json() and processes.is_main()
+    wanted = logger.level <= logging.INFO and not _silent.get() and not is_json()
+    return wanted and processes.is_main() and (in_notebook() or sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Return whether a cell of a notebook runs this, whose output may be HTML."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def display(content: Mapping[str, str]) -> Any:
+    """Add to the output of the notebook's cell. content: by MIME type. Returns what `update` changes it by."""
+    return sys.modules["IPython"].display.display(dict(content), raw=True, display_id=True)

@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 
 from tunesmith.records import OMITTED, omitted_if_none
 
+COLUMNS = {"text_column": "data.text", "text_pair_column": "data.text_pair", "label_column": "data.label"}
+"""Options and keyword arguments that name a column, and the setting of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -17,7 +17,7 @@ from tunesmith import cli, disk
 from tunesmith.errors import DataError, RecipeError, RunError
 from tunesmith.pipeline.audit_sections.audit_input import CurveSettings
 from tunesmith.pipeline.commands import audit as audits
-from tunesmith.reporting.audit_schema import Audit
+from tunesmith.pipeline.commands.audit import Audit
 
 QUICK = ["linear.min_df=1", "bootstrap_samples=100"]
 PART = "learning_curve/linear/seed-1-rows-*.json"

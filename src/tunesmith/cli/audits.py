@@ -22,7 +22,7 @@ from tunesmith.console import show
 from tunesmith.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tunesmith.reporting.audit_schema import Audit
+    from tunesmith.pipeline.commands.audit import Audit
 
 
 class _Audit(Command):
@@ -47,8 +47,6 @@ class _Audit(Command):
         add_no_verify(parser)
 
     def run(self, args: Args) -> int | None:
-        from tunesmith.reporting import audit_report
-
         if args.apply:
             _apply(args)
             return None
@@ -56,9 +54,8 @@ class _Audit(Command):
         if args.json:
             show_json(result.report)
         else:
-            show("\n".join(audit_report.lines(result.report)))
-            show(f"\nreport: {result.page}")
-        severe = any(finding.severity == "severe" for finding in result.report.findings)
+            show(repr(result))
+        severe = any(finding.severity == "severe" for finding in result.findings)
         return 3 if args.strict and severe else None
 
 

@@ -16,9 +16,7 @@ from tunesmith.cli.shared import (
     column_settings,
     names_of,
     numbers_of,
-    show_comparison,
     show_json,
-    show_run,
     source_of,
     split_overrides,
 )
@@ -36,7 +34,7 @@ class _Quickstart(Command):
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.quickstart import quickstart
 
-        show_comparison(quickstart(args.overrides, methods=names_of(args.methods)))
+        show(repr(quickstart(args.overrides, methods=names_of(args.methods))))
 
 
 class _Init(Command):
@@ -125,7 +123,7 @@ class _Train(Command):
             take_over=args.take_over,
         )
         if not args.worker and processes.is_main():
-            show_run(run)
+            show(run.summary())
 
 
 class _Compare(Command):
@@ -174,7 +172,7 @@ class _Compare(Command):
             resume=args.resume,
             parallel=args.parallel,
         )
-        show_comparison(comparison)
+        show(repr(comparison))
 
 
 class _Sweep(Command):
@@ -244,7 +242,7 @@ class _Distill(Command):
         made = distill(
             source or {}, overrides, pool=args.data, methods=names_of(args.methods), threshold=args.threshold
         )
-        show_comparison(made.comparison)
+        show(repr(made.comparison))
         show(f"labels: {made.labels.kept}\nreport on the labels: {made.labels.page}")
 
 

@@ -14,7 +14,6 @@ from tunesmith.cli.shared import (
     add_json,
     add_no_verify,
     column_settings,
-    describe_scores,
     show_json,
     split_overrides,
 )
@@ -61,6 +60,7 @@ class _Evaluate(Command):
 
     def run(self, args: Args) -> None:
         from tunesmith.pipeline.commands.evaluate import evaluate
+        from tunesmith.pipeline.trained_run import describe_scores
 
         columns = {"responses": args.response, "reference": args.reference, "instruction": args.instruction}
         sources, overrides = split_overrides(args.sources)

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tunesmith import records
-from tunesmith.cli.shared import Args, Command, add_json, add_no_verify, show_run
+from tunesmith.cli.shared import Args, Command, add_json, add_no_verify
 from tunesmith.console import show
 from tunesmith.errors import RunError
 
@@ -28,7 +28,9 @@ class _Runs(Command):
         from tunesmith import runs
 
         if args.action == "show":
-            show_run(runs.find(args.path or "."))
+            from tunesmith.pipeline.trained_run import load_run
+
+            show(load_run(args.path or ".").summary())
         elif args.action == "accept":
             from tunesmith.pipeline.commands.accept import accept
 

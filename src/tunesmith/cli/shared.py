@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tunesmith import records
 from tunesmith.console import show
 from tunesmith.errors import RecipeError
+from tunesmith.types import COLUMNS
 
 Args = argparse.Namespace
 
 
 OPTION = re.compile(r"--[a-z_]+(\.\w+)+(?==|$)")
 """A setting that is written as an option."""
-COLUMNS = {"text-column": "data.text", "text-pair-column": "data.text_pair", "label-column": "data.label"}
-"""Options that name a column, and the setting of each."""
 
 
 class Command:
@@ -55,14 +53,16 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
     """Add the columns of a data source, which are settings under a shorter name."""
-    for option, setting in COLUMNS.items():
-        parser.add_argument(f"--{option}", metavar="NAME", help=f"the same as {setting}=NAME")
+    for name, setting in COLUMNS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="NAME", help=f"the same as {setting}=NAME")
 
 
 def column_settings(args: Args) -> list[str]:
     """Return the settings that the options for columns stand for."""
-    named = {setting: getattr(args, option.replace("-", "_")) for option, setting in COLUMNS.items()}
-    return [f"{setting}={json.dumps(name)}" for setting, name in named.items() if name is not None]
+    from tunesmith.recipe import overrides_of
+
+    named = {name: getattr(args, name) for name in COLUMNS}
+    return overrides_of({name: column for name, column in named.items() if column is not None})
 
 
 def as_settings(words: Sequence[str]) -> list[str]:
@@ -118,61 +118,3 @@ def add_learning_curve(parser: argparse.ArgumentParser, default: str) -> None:
 def show_json(content: object) -> None:
     """Print a record, a list or a mapping as JSON. Raises RunError where a number is not finite."""
     show(records.encode(content, "print this as JSON"))
-
-
-def show_comparison(comparison: Any) -> None:
-    """Print the table, the conclusions and the path of the report."""
-    from tunesmith.reporting import terminal
-
-    show(terminal.table(comparison.report))
-    show(f"\n{comparison.verdict}\n\nreport: {comparison.page}")
-
-
-def show_run(run: Any) -> None:
-    """Print the name, the scores and the directory of a run."""
-    from tunesmith.pipeline import leaked_rows
-    from tunesmith.pipeline.task_table import scores_of
-    from tunesmith.reporting import clean_report
-
-    manifest = run.manifest
-    show(f"{manifest.name}: {manifest.description}")
-    if (scores := scores_of(run)) is not None:
-        show(describe_scores(scores))
-        if (clean := leaked_rows.scores_of(run)) is not None:
-            show(clean_report.sentence(clean, scores.headline))
-    status, reason = manifest.state()
-    if status != "finished":
-        show(f"{status}: {reason}".removesuffix(": "))
-    if status in ("interrupted", "failed"):
-        show(f"resume: tunesmith train --resume {run.path}")
-    if (notes := getattr(manifest, "notes", None)) and notes.accepted:
-        show(f"accepted: {notes.accepted}")
-    show(f"run: {run.path}")
-
-
-def describe_scores(scores: Any) -> str:
-    """Return the result of `evaluate` as text: one model's scores, or several models' side by side and the verdict."""
-    from tunesmith.evaluation.metrics import ClassificationScores
-    from tunesmith.evaluation.multilabel_scores import MultilabelScores
-    from tunesmith.evaluation.value_scores import RegressionScores
-    from tunesmith.pipeline.commands.evaluate import ComparedScores
-    from tunesmith.pipeline.fitting.base_model import RunScores
-    from tunesmith.reporting import terminal
-
-    if isinstance(scores, ComparedScores):
-        tables = [terminal.figures(scores.models, scores.pairs), terminal.differing_settings(scores.differing or ())]
-        return "\n\n".join([*filter(None, tables), scores.verdict])
-    if isinstance(scores, RunScores) and scores.base is not None:
-        pair = scores.base.pair
-        return terminal.figures({pair.a: scores, pair.b: scores.base}, [pair])
-    if not isinstance(scores, ClassificationScores | MultilabelScores | RegressionScores):
-        return terminal.figures({"score": scores}, [])
-    none = scores.invalid if isinstance(scores, ClassificationScores) else 0
-    invalid = f", {none:,} of them given no label" if none else ""
-    without = getattr(scores, "without_probabilities", None)
-    invalid += f", {without:,} without probabilities" if without else ""
-    lines = [f"on {scores.rows:,} rows{invalid}, with {100 * scores.confidence:g}% intervals:"]
-    width = max(18, *map(len, scores.headline))
-    for name, score in scores.headline.items():
-        lines.append(f"  {name:{width}} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
-    return "\n".join(lines)

@@ -37,7 +37,7 @@ def rows(table: Any) -> list[Values] | None:
         if not columns or len(columns) < len(table) or len(set(map(len, columns.values()))) > 1:
             return None
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    libraries = {kind.__module__.partition(".")[0] for kind in type(table).__mro__}
+    libraries = _libraries(table)
     if "pandas" in libraries and hasattr(table, "iterrows"):
         refuse_repeated("the DataFrame", map(str, table.columns))
         return list(table.to_dict("records"))
@@ -73,6 +73,41 @@ def texts(values: Any) -> list[Any]:
             f"cannot read texts from {_described(values)}: expected a string, a list of strings, or {TABLES}"
         )
     return list(values.to_pylist() if hasattr(values, "to_pylist") else values)
+
+
+def columns(table: Sequence[Values]) -> dict[str, list[Any]]:
+    """Return rows as columns, with None where a row has no such cell."""
+    return {name: [row.get(name) for row in table] for name in dict.fromkeys(name for row in table for name in row)}
+
+
+def library_of(data: object) -> str:
+    """Return which library's DataFrame answers data: `polars` for polars' own, else `pandas`."""
+    return "polars" if "polars" in _libraries(data) else "pandas"
+
+
+def index_of(data: Any, places: Sequence[int]) -> Any:
+    """Return the index of these rows of a pandas DataFrame or Series; None for other data."""
+    return data.index[list(places)] if "pandas" in _libraries(data) and hasattr(data, "index") else None
+
+
+def data_frame(columns: Mapping[str, Sequence[Any]], library: str = "pandas", index: Any = None) -> Any:
+    """Return columns as a DataFrame of `pandas`, with an index if that is given, or of `polars`.
+
+    Raises DataError where the library is not installed.
+    """
+    try:
+        frame = table_of(library, columns)
+    except ModuleNotFoundError as error:
+        do = f"pip install {library}"
+        raise DataError("cannot make a DataFrame", expected=library, found="not installed", do=do) from error
+    if index is not None:
+        frame.index = index
+    return frame
+
+
+def _libraries(data: object) -> set[str]:
+    """Return the libraries that the classes of an object are from."""
+    return {kind.__module__.partition(".")[0] for kind in type(data).__mro__}
 
 
 def table_of(library: str, columns: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tunesmith import errors, extensions
 from tunesmith.errors import RecipeError
@@ -28,6 +28,16 @@ def short_name(name: str) -> str:
 def higher_is_better(metric: Metric) -> bool:
     """Return the attribute of this name of a function, or True."""
     return bool(getattr(metric, "higher_is_better", True))
+
+
+def deciding(recipe: Recipe, of_task: Mapping[str, bool]) -> tuple[str, bool]:
+    """Return the name of `evaluate.metric_for_best_model` in results, and whether higher is better.
+
+    of_task: whether higher is better, for the metrics of the task.
+    """
+    name = short_name(recipe.evaluate.metric_for_best_model)
+    custom = load(recipe)
+    return name, higher_is_better(custom[name]) if name in custom else of_task[name]
 
 
 def score(metrics: dict[str, Metric], rows: Rows) -> dict[str, float]:

@@ -17,6 +17,7 @@ from tunesmith.data.cells import Values
 from tunesmith.data.rows import SPLITS
 from tunesmith.recipe import Recipe, Source
 from tunesmith.recipe.aliases import ALIASES
+from tunesmith.runs import Run
 
 STDIN = "-"
 LOOKED_AT = 1 << 20
@@ -43,9 +44,12 @@ def data_folder(settings: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
     """Return a recipe, with the tables in it written to `output_dir`, where they stay for as long as the run.
 
-    source: a recipe or a path, which are returned as they are; a table; a `datasets.DatasetDict`; or settings with a
-    table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError for anything else.
+    source: a recipe or a path, which are returned as they are; a run, for its path; a table; a `datasets.DatasetDict`;
+    or settings with a table in `data`, `data.path`, `data.train`, `data.validation` or `data.test`. Raises TypeError
+    for anything else.
     """
+    if isinstance(source, Run):
+        return source.path
     if isinstance(source, (str, Path, Recipe)):
         return source
     settings = source if isinstance(source, Mapping) else {}
@@ -70,12 +74,12 @@ def recipe_source(source: Any, overrides: Sequence[str] = ()) -> Source:
 
 
 def kept_source(source: Any) -> str:
-    """Return a path, name or address as it is; a table is written beside those that runs were trained on.
+    """Return a path, name or address as it is, and of a run its path; tables are written beside those of trainings.
 
     Raises TypeError for anything else.
     """
-    if isinstance(source, (str, Path)):
-        return str(source)
+    if isinstance(source, (str, Path, Run)):
+        return str(source.path if isinstance(source, Run) else source)
     table = frames.rows(source)
     if table is None:
         raise frames.refuse(source)

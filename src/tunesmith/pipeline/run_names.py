@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from tunesmith import recipe as recipes
+from tunesmith import recipe as recipes, runs as run_folders
 from tunesmith.errors import shorten
 from tunesmith.pipeline.fitting.methods import METHODS
 from tunesmith.recipe import Recipe
@@ -74,3 +74,13 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def source_name(recipe: Recipe) -> str:
+    """Return what the data is called in manifests and reports."""
+    return recipe.data.path or recipe.data.train or "memory"
+
+
+def short_name(recipe: Recipe) -> str:
+    """Return what the data is called in the name of a run directory."""
+    return run_folders.data_name(source_name(recipe)).split(".")[0]

@@ -18,6 +18,8 @@ from tunesmith.reporting import conclusions
 from tunesmith.reporting.schema import ExportedModel
 from tunesmith.runs import Run
 
+FILE = "comparison.json"
+
 
 def build(runs: Sequence[Run], confidence: Confidence, rates: CostRates | None = None) -> RunReport:
     """Return the report on finished runs. Raises RunError where their tasks or splits differ.
@@ -99,8 +101,16 @@ def card(run: Run, exported: ExportedModel) -> str:
 
 def write_comparison(folder: Run, report: RunReport) -> None:
     """Write the report on several runs as comparison.json, report.html and report.md."""
-    folder.write("comparison.json", report)
+    folder.write(FILE, report)
     _write_pages(folder, report)
+
+
+def read(folder: Run) -> RunReport:
+    """Return the report on several runs that was written into a folder. Raises RunError where it is damaged."""
+    task = str(folder.read(FILE).get("task"))
+    if task not in TASKS:
+        raise RunError(f"{folder.path / FILE} is damaged", expected=f"task: {', '.join(TASKS)}", found=task)
+    return folder.load(FILE, TASKS[task].report_kind)
 
 
 def _write_pages(folder: Run, report: RunReport) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith import data, hardware
 from tunesmith.data import annotator_votes, shuffled_stream
+from tunesmith.errors import RunError
 from tunesmith.evaluation import metrics, multilabel_scores, responses, slices, value_scores
 from tunesmith.evaluation.intervals import Confidence
 from tunesmith.evaluation.metrics import ClassificationScores
@@ -75,6 +76,7 @@ class Task:
     """What is learned for each text."""
     report: Callable[[Mapping[str, Run], Confidence], RunReport]
     """The report on finished runs by name, with a paired test of every two of them."""
+    report_kind: type[RunReport]
     html: Callable[[Any], str]
     markdown: Callable[[Any], str]
     card: Callable[[Any, ExportedModel | None], str]
@@ -98,6 +100,7 @@ TASKS = {
         metrics=Metrics(metrics.HIGHER_IS_BETTER, classification_runs.headline, ("train_loss", "log_loss")),
         target=lambda splits: SingleLabel(splits.labels, values=splits.label_values),
         report=classification_runs.report,
+        report_kind=ClassificationReport,
         html=classification_report.html,
         markdown=classification_report.markdown,
         card=model_card.classification,
@@ -115,6 +118,7 @@ TASKS = {
         metrics=Metrics(multilabel_scores.HIGHER_IS_BETTER, multilabel_runs.headline, ("train_loss", "log_loss")),
         target=lambda splits: MultiLabel(splits.labels),
         report=multilabel_runs.report,
+        report_kind=MultilabelReport,
         html=multilabel_report.html,
         markdown=multilabel_report.markdown,
         card=model_card.multilabel,
@@ -132,6 +136,7 @@ TASKS = {
         metrics=Metrics(value_scores.HIGHER_IS_BETTER, regression_runs.headline, ("train_rmse", "rmse")),
         target=lambda splits: Number.of(splits.train),
         report=regression_runs.report,
+        report_kind=RegressionReport,
         html=regression_report.html,
         markdown=regression_report.markdown,
         card=model_card.regression,
@@ -148,6 +153,7 @@ TASKS = {
         metrics=Metrics(responses.HIGHER_IS_BETTER, lambda rows, target: {}, ("train_loss", "loss")),
         target=lambda splits: SingleLabel(()),
         report=instruction_runs.report,
+        report_kind=GenerationReport,
         html=generation_report.html,
         markdown=generation_report.markdown,
         card=model_card.generation,
@@ -179,3 +185,15 @@ def read_splits(recipe: Recipe) -> Splits:
         return shuffled_stream.read_head(recipe.data, recipe.split)
     used_later = [*recipe.evaluate.slices, *annotator_votes.columns(recipe.data.votes)]
     return data.read(recipe.data, recipe.split, recipe.seed, TASKS[recipe.task].reader, used_later)
+
+
+def check_data(splits: Splits, run: Run) -> None:
+    """Raise RunError unless the splits are those that a run began with."""
+    before = run.manifest.data.fingerprint
+    if before != splits.fingerprints["data"]:
+        raise RunError(
+            f"the data of {run.path} has changed since it began",
+            expected=f"fingerprint {before[:12]}",
+            found=splits.fingerprints["data"][:12],
+            do="restore the data, or start a new run",
+        )

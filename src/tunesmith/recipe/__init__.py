@@ -1,6 +1,6 @@
 """The recipe: what a run does, completely."""
 
-from tunesmith.recipe.aliases import fields
+from tunesmith.recipe.aliases import fields, overrides_of
 from tunesmith.recipe.cost_settings import CostRates
 from tunesmith.recipe.data_settings import Data, Split
 from tunesmith.recipe.decide_settings import Decide, DecisionTarget
@@ -39,4 +39,5 @@ __all__ = [
     "dump",
     "fields",
     "load",
+    "overrides_of",
 ]

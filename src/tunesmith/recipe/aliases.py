@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import BaseModel
 
-from tunesmith.console import say
+from tunesmith.console import printable, say
 from tunesmith.errors import shorten
 from tunesmith.recipe.sections import Recipe
+from tunesmith.types import COLUMNS
 
 ALIASES = {
     "base_model": "model.name_or_path",
@@ -181,6 +184,32 @@ def setting(name: str, sections: Collection[str], problems: list[str]) -> str | 
     else:
         problems.append(unknown(name))
     return None
+
+
+def overrides_of(settings: Mapping[str, object]) -> list[str]:
+    """Return settings given as keyword arguments as `name=value`.
+
+    `learning_rate=1e-4` is a setting by a name that only one section has, `linear={"C": 3}` are settings of a section,
+    and `text_column="review"` names a column. Raises TypeError for a value that no recipe can hold.
+    """
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and section(Recipe.model_fields.get(name)):
+            words += [f"{name}.{inner}={_as_yaml(inner, cell)}" for inner, cell in value.items()]
+        else:
+            words.append(f"{COLUMNS.get(name, name)}={_as_yaml(name, value)}")
+    return words
+
+
+def _as_yaml(name: str, value: object) -> str:
+    def plain(other: object) -> object:
+        if hasattr(other, "tolist"):  # of numpy
+            return other.tolist()
+        if isinstance(other, PurePath):
+            return str(other)
+        raise TypeError(f"{name}={shorten(repr(other))}: no setting takes a {type(other).__name__}")
+
+    return printable(json.dumps(value, default=plain, ensure_ascii=False))
 
 
 def is_foreign(name: str) -> bool:

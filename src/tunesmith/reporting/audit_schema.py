@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tunesmith.auditing.active_labelling import ActiveLabellingAudit
 from tunesmith.auditing.conversation_checks import ConversationAudit
@@ -49,16 +48,3 @@ class AuditReport(Header):
         )
         every = [finding for part in parts if part is not None for finding in part.findings]
         return tuple(sorted(every, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What an audit found, and where its report lies."""
-
-    path: Path
-    report: AuditReport
-
-    @property
-    def page(self) -> Path:
-        """The report."""
-        return self.path / "report.html"

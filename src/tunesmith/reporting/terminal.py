@@ -30,9 +30,7 @@ def table(
     Below are the settings in which runs of one method differ, the scores without test rows that are in train, prices,
     and the scores with fewer training rows.
     """
-    columns = COLUMNS[report.task]
-    rows = [[method.name, *(show(method) for show in columns.values())] for method in report.methods]
-    lines = drawn(["method", *columns], rows, width)
+    lines = drawn(*method_rows(report), width)
     parts = [lines, *([differing_settings(report.differing, width)] if report.differing else [])]
     if (clean := clean_report.of(report.methods)) is not None:
         parts.append(clean_report.leaks(clean) + ("" if clean.headline else f"; {clean_report.few(clean)}"))
@@ -43,6 +41,16 @@ def table(
         parts += [drawn(*curve_report.figures(curves), width), curve_report.about(curves)]
         parts += [finding.headline for finding in curves.findings]
     return "\n".join(parts)
+
+
+def method_rows(
+    report: ClassificationReport | MultilabelReport | RegressionReport | GenerationReport,
+) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of a table of methods."""
+    columns = COLUMNS[report.task]
+    return ["method", *columns], [
+        [method.name, *(show(method) for show in columns.values())] for method in report.methods
+    ]
 
 
 def figures(scores: Mapping[str, GenerationScores], pairs: Sequence[ResponsePair], width: int | None = None) -> str:
@@ -89,7 +97,9 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None 
         drawn.add_row(*map(Text, row))
     out = io.StringIO()
     needed = sum(max(map(len, column)) + 3 for column in zip(head, *rows, strict=True))
-    Console(file=out, width=width or max(92, needed, Console().width)).print(drawn)
+    width = width or max(92, needed, Console().width)
+    # else a notebook's cell gets it at once, and in colour
+    Console(file=out, width=width, force_jupyter=False, force_terminal=False, color_system=None).print(drawn)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

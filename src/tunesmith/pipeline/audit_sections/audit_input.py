@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -48,7 +49,7 @@ class AuditPlan:
 
 
 class AuditOptions(TypedDict, total=False):
-    """What may be asked of `audit` by name: the fields of a plan, some of them in other forms too."""
+    """What may be asked of `audit` by name: the fields of a plan, some of them in other forms too, and settings."""
 
     method: str
     paraphrases: bool | float
@@ -58,6 +59,11 @@ class AuditOptions(TypedDict, total=False):
     cleaning_gain: bool
     review_jsonl: bool
     loss_outliers: bool
+    task: str
+    text_column: str
+    text_pair_column: str
+    label_column: str
+    split: Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from tunesmith.data.cells import InvalidRow
 from tunesmith.data.rows import SHOWN, RejectedRow, Row, listed, quoted
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.pipeline import in_memory, new_data, review_file
-from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.review_file import Action, ReviewDecision
+from tunesmith.pipeline.run_names import source_name
 from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.recipe import Data, Recipe
 from tunesmith.records import omitted_if_none

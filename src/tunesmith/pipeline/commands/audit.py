@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from tunesmith import disk, integrity, recipe as recipes, runs
+from tunesmith.auditing.findings import Finding
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.console import say
-from tunesmith.data import summary
+from tunesmith.data import frames, summary
 from tunesmith.errors import RecipeError, RunError, TunesmithError
 from tunesmith.integrity import PLAN
 from tunesmith.pipeline import in_memory
@@ -27,14 +28,18 @@ from tunesmith.pipeline.audit_sections import (
 )
 from tunesmith.pipeline.audit_sections.active_labelling_section import Pool
 from tunesmith.pipeline.audit_sections.audit_input import AuditInput, AuditOptions, AuditPlan, CurveSettings
-from tunesmith.pipeline.commands.train import short_name, source_name
 from tunesmith.pipeline.curve_training import CurvePlan
+from tunesmith.pipeline.run_names import short_name, source_name
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import Recipe
-from tunesmith.reporting import audit_report
-from tunesmith.reporting.audit_schema import Audit, AuditReport
+from tunesmith.reporting import audit_report, notebook
+from tunesmith.reporting.audit_schema import AuditReport
+from tunesmith.reporting.notebook import ReportPage
 from tunesmith.runs import RECIPE, Run
 from tunesmith.types import Splits
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SECTIONS = {
     "duplicates": duplicate_section.audit,
@@ -44,6 +49,53 @@ SECTIONS = {
     "conversations": conversation_section.audit,
 }
 """The parts of every audit."""
+FILE = "audit.json"
+COLUMNS = ("severity", "headline", "rows", "where", "do")
+"""Of the table of findings."""
+
+
+@dataclass(frozen=True, repr=False)
+class Audit(ReportPage):
+    """What an audit found, and where its report lies."""
+
+    path: Path
+    report: AuditReport
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found, the severe first: each has a `headline`, a `severity`, `rows`, `where` and what to `do`."""
+        return self.report.findings
+
+    def table(self) -> pd.DataFrame:
+        """Return the findings as a pandas DataFrame, the severe first.
+
+        Its columns are those of a finding: `severity` (`severe`, `warning` or `note`), `headline`, `rows` (how many it
+        concerns; missing where it concerns all), `where` (ids of the first of them, a list), and `do`.
+        """
+        columns = {name: [getattr(each, name) for each in self.findings] for name in COLUMNS}
+        columns["where"] = [list(each.where) for each in self.findings]
+        return frames.data_frame(columns).astype({"rows": "Int64"})
+
+    def __repr__(self) -> str:
+        return "\n".join([*audit_report.lines(self.report), f"\nreport: {self.page}"])
+
+    def _repr_html_(self) -> str:
+        head = ("severity", "finding", "what to do")
+        rows = [(each.severity, each.headline, each.do) for each in self.findings]
+        return notebook.card(self.report.title, audit_report.headline(self.report), (head, rows), self.page)
+
+
+def load_audit(path: str | Path) -> Audit:
+    """Return the audit in a folder that `tunesmith.audit` wrote. Raises RunError where there is none."""
+    folder = Run(Path(path))
+    if not (folder.path / FILE).is_file():
+        raise RunError(f"{path} is not the folder of a finished audit", expected=f"a folder with {FILE}")
+    return Audit(folder.path, folder.load(FILE, AuditReport))
 
 
 @dataclass(frozen=True)
@@ -70,7 +122,9 @@ def audit(
 ) -> Audit:
     """Look at the data of a recipe, a source or a run, and say what is wrong with it and what more of it would bring.
 
-    source: a recipe, data (path, name, or table in memory), or a run, whose recipe is taken. output: an empty or new
+    source: a recipe, data (path, name, or table in memory), or a run, whose recipe is taken. overrides: settings of the
+    recipe as `section.name=value`; those with a name of their own among the options, as in `text_column="review"`, and
+    any other, may be given by it. output: an empty or new
     folder instead of one under `output_dir`. resume: instead of a source, the folder of an audit that was stopped; what
     was trained for its learning curve is kept.
 
@@ -85,18 +139,27 @@ def audit(
         if source is not None or overrides or output or options:
             raise RecipeError("a resumed audit keeps its source and settings", do="leave all but --resume out")
         return _resumed(Run(Path(resume)))
-    if isinstance(source, (str, Path)) and runs.is_run(source):
-        source = runs.find(source).recipe
+    if isinstance(source, Run) or (isinstance(source, (str, Path)) and runs.is_run(source)):
+        source = runs.find(source.path if isinstance(source, Run) else source).recipe
+    overrides = [*overrides, *recipes.overrides_of(_settings(options))]
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     if "on_bad_rows" not in recipe.data.model_fields_set:  # rows that training would refuse are a finding
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"on_bad_rows": "drop"})})
     return _begun(recipe, _planned(options), output)
 
 
+PLANNED = {item.name for item in fields(AuditPlan)}
+
+
+def _settings(options: AuditOptions) -> dict[str, object]:
+    """Return those of the options that are settings of a recipe."""
+    return {name: value for name, value in options.items() if name not in PLANNED}
+
+
 def _planned(options: AuditOptions) -> AuditPlan:
     curve, pool = options.get("learning_curve", False), options.get("unlabelled")
     given = {
-        **options,
+        **{name: value for name, value in options.items() if name in PLANNED},
         "paraphrases": paraphrase_section.threshold_of(options.get("paraphrases", False)),
         "learning_curve": CurveSettings() if curve is True else curve or None,
         "unlabelled": None if pool is None else in_memory.kept_source(pool),
@@ -216,7 +279,7 @@ def _audit(recipe: Recipe, plan: AuditPlan, folder: Run, inputs: _Inputs) -> Aud
         active_labelling=active_labelling_section.audit(data, inputs.pool) if inputs.pool else None,
         **parts,  # type: ignore[arg-type]
     )
-    folder.write("audit.json", report)
+    folder.write(FILE, report)
     folder.write("report.md", audit_report.markdown(report))
     folder.write("report.html", audit_report.html(report))
     say(f"audited {source_name(recipe)} in {folder.path}")

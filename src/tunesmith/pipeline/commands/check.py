@@ -9,9 +9,9 @@ from tunesmith import recipe as recipes, records
 from tunesmith.console import printable
 from tunesmith.data import summary
 from tunesmith.pipeline import in_memory
-from tunesmith.pipeline.commands.train import source_name
 from tunesmith.pipeline.fitting import inspection, methods
 from tunesmith.pipeline.fitting.inspection import RenderedRow, TokenCounts, TokenLengths
+from tunesmith.pipeline.run_names import source_name
 from tunesmith.pipeline.task_table import TASKS, read_splits
 from tunesmith.records import omitted_if_none
 from tunesmith.tasks import classification
@@ -45,8 +45,12 @@ class DataCheck(DataSummary):
     """Another task that the labels suggest."""
 
 
-def check(source: object = None, overrides: Sequence[str] = ()) -> DataCheck:
-    """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see."""
+def check(source: object = None, overrides: Sequence[str] = (), **settings: object) -> DataCheck:
+    """Read, split and (for models with a tokenizer) tokenize the data, and say what training would see.
+
+    source, overrides, settings: as in `train`.
+    """
+    overrides = [*overrides, *recipes.overrides_of(settings)]
     recipe = recipes.load(in_memory.recipe_source({} if source is None else source, overrides), overrides)
     splits = read_splits(recipe)
     data = summary.summarize(splits, source_name(recipe))

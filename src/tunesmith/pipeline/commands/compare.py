@@ -6,26 +6,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunesmith import recipe as recipes, runs
 from tunesmith.auditing.learning_curves import LearningCurveAudit
 from tunesmith.console import say
+from tunesmith.data import frames
 from tunesmith.errors import RecipeError, RunError, TunesmithError
-from tunesmith.pipeline import curve_training, in_memory, run_names, run_report, seeds as repeats
-from tunesmith.pipeline.commands.train import check_data, short_name
+from tunesmith.pipeline import curve_training, custom_metrics, in_memory, run_names, run_report, seeds as repeats
 from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model, parallel as side_by_side, subprocess
 from tunesmith.pipeline.fitting.methods import defaults_for, variants
 from tunesmith.pipeline.fitting.parallel import PlannedTraining
-from tunesmith.pipeline.task_table import TASKS, RunReport, read_splits
+from tunesmith.pipeline.run_names import short_name
+from tunesmith.pipeline.task_table import TASKS, RunReport, check_data, read_splits
+from tunesmith.pipeline.trained_run import TrainedRun
 from tunesmith.recipe import CostRates, Recipe, Source
 from tunesmith.records import omitted_if_none
-from tunesmith.reporting.format import counted
+from tunesmith.reporting import format, notebook, terminal
+from tunesmith.reporting.notebook import ReportPage
 from tunesmith.runs import Run
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
-class Comparison:
+
+@dataclass(frozen=True, repr=False)
+class Comparison(ReportPage):
     """What a comparison found, and where its report lies."""
 
     path: Path
@@ -33,11 +40,75 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
+        """The conclusion in words: which method has the best score, and which differences are significant."""
         return self.report.verdict
 
     @property
     def page(self) -> Path:
+        """The report."""
         return self.path / "report.html"
+
+    @property
+    def runs(self) -> dict[str, TrainedRun]:
+        """The runs by the names of the report, such as `linear`; of methods trained with several seeds the first."""
+        return {method.name: TrainedRun(Path(method.run)) for method in self.report.methods if not method.is_base}
+
+    @property
+    def best(self) -> TrainedRun:
+        """The run with the best score on the validation split, by `evaluate.metric_for_best_model` (unless set, macro
+        F1, of regression RMSE, of instructions the loss).
+
+        The test split has no part in the choice, so that the test scores of this run are not those of a winner by
+        luck. They may still be lower than another run's: `verdict` says which differences are more than chance, and a
+        cheaper method that is not significantly different may be the better choice. Raises RunError where a run has no
+        such score.
+        """
+        runs = self.runs
+        recipe = next(iter(runs.values())).recipe
+        metric, higher_is_better = custom_metrics.deciding(recipe, TASKS[recipe.task].metrics.higher_is_better)
+        scores = {}
+        for name, run in runs.items():
+            scores[name] = (run.finished.validation or {}).get(metric)
+            if scores[name] is None:
+                do = "choose one of comparison.runs yourself, or compare with a validation split"
+                raise RunError(f"{name} has no {metric} of a validation split, by which the best is chosen", do=do)
+        return runs[(max if higher_is_better else min)(scores, key=lambda name: scores[name] or 0.0)]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each method as a pandas DataFrame, whose index is the methods' names.
+
+        Each headline metric of the test split (`accuracy`, `macro_f1`, ...) has three columns: its value, and the ends
+        of its confidence interval (`accuracy_low`, `accuracy_high`). `train_seconds` and `seconds_per_1000` (to predict
+        1,000 rows) are in seconds, `peak_memory_mb` and `size_mb` (of the saved model) in MB; `parameters` and
+        `trainable` count weights. What is not known is missing.
+        """
+        metrics = format.columns(method.scores.headline for method in self.report.methods)
+        columns: dict[str, list[object]] = {}
+        for name in metrics:
+            estimates = [method.scores.headline.get(name) for method in self.report.methods]
+            for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+                columns[f"{name}{suffix}"] = [getattr(each, end, None) for each in estimates]
+        for name in COSTS:
+            columns[name] = [getattr(method.costs, name) for method in self.report.methods]
+        return frames.data_frame(columns, index=[method.name for method in self.report.methods]).rename_axis("method")
+
+    def __repr__(self) -> str:
+        return f"{terminal.table(self.report)}\n\n{self.verdict}\n\nreport: {self.page}"
+
+    def _repr_html_(self) -> str:
+        rows, confidence = self.report.methods[0].scores.rows, self.report.methods[0].scores.confidence
+        about = f"{format.counted(rows, 'test row')}, {format.level(confidence)} intervals"
+        return notebook.card(
+            self.report.title, about, terminal.method_rows(self.report), self.page, text=self.report.verdict
+        )
+
+
+def load_comparison(path: str | Path) -> Comparison:
+    """Return the comparison in a folder that `tunesmith.compare` wrote. Raises RunError where there is none."""
+    folder = Run(Path(path))
+    if not (folder.path / run_report.FILE).is_file():
+        raise RunError(f"{path} is not the folder of a comparison", expected=f"a folder with {run_report.FILE}")
+    return Comparison(folder.path, run_report.read(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +122,8 @@ class ComparisonPlan:
     """Of a learning curve, the rows of the smallest part for each label there is; None without a curve."""
 
 
+COSTS = ("train_seconds", "seconds_per_1000", "peak_memory_mb", "size_mb", "parameters", "trainable")
+"""What a table says of the costs of a method."""
 PLAN = "plan.json"
 SMALLEST = 8
 """Rows of the smallest part of a learning curve, for each label there is: where few-shot methods are compared."""
@@ -66,13 +139,14 @@ def compare(
     smallest: int | None = None,
     resume: str | Path | None = None,
     parallel: int = 1,
+    **settings: object,
 ) -> Comparison:
     """Compare methods on one data source, or several recipes, or finished runs.
 
-    sources: one data source (path, name, or table in memory) or one recipe, trained with each of `methods` (default:
-    the task's; `generator:lora` and its like name a way to train); or several recipes, trained as they are; or run
-    directories, compared as they are, but for `costs` in `overrides`. Every training is a process of its own: peak
-    memory is that method's alone.
+    sources: one data source (path, name, or table in memory, as in `train`) or one recipe, trained with each of
+    `methods` (default: the task's; `generator:lora` and its like name a way to train); or several recipes, trained as
+    they are; or run directories, compared as they are, but for `costs`. Every training is a process of its own: peak
+    memory is that method's alone. overrides, settings: as in `train`, for all recipes.
     seeds: train every method once with each, on one split; the report is that of the first, with the spread over all.
     learning_curve: also train the methods on nested parts of the training rows, from `smallest` rows for each label
     there is (default: 8) to all, with each seed (default: three), and report where one method overtakes another. What
@@ -81,6 +155,7 @@ def compare(
     parallel: trainings side by side, each with its share of the cores or a GPU of its own. The parts of a learning
     curve are trained one after the other all the same.
     """
+    overrides = [*overrides, *recipes.overrides_of(settings)]
     side_by_side.check(parallel)
     if resume is not None:
         if sources or overrides or methods or seeds or learning_curve:
@@ -239,5 +314,5 @@ def _rates(recipe: Recipe, overrides: Sequence[str]) -> CostRates | None:
 
 def _written(folder: Run, report: RunReport) -> Comparison:
     run_report.write_comparison(folder, report)
-    say(f"compared {counted(len(report.methods), 'run')} in {folder.path}")
+    say(f"compared {format.counted(len(report.methods), 'run')} in {folder.path}")
     return Comparison(folder.path, report)

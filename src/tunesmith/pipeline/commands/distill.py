@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tunesmith import recipe as recipes, runs
 from tunesmith.console import printable, say
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.pipeline import in_memory, new_data
+from tunesmith.pipeline import in_memory, new_data, run_names
 from tunesmith.pipeline.commands import compare as comparisons, pseudo_label as labelling, train as training
 from tunesmith.pipeline.commands.compare import Comparison
 from tunesmith.pipeline.commands.pseudo_label import PseudoLabels
@@ -56,7 +56,7 @@ def distill(
     if task.row not in (PredictionRow, MultilabelPredictionRow):
         raise RecipeError("distill buys labels", expected="task classification or multilabel", found=recipe.task)
     teacher = training.train(recipe, ["method=endpoint"])
-    folder = runs.create(recipe.output_dir, "distill", training.short_name(recipe))
+    folder = runs.create(recipe.output_dir, "distill", run_names.short_name(recipe))
     splits = read_splits(recipe)
     if not splits.test:
         raise RecipeError("distill needs a test split", do="set split.test_size above 0")

@@ -23,9 +23,8 @@ from tunesmith.pipeline import (
     run_report,
     slice_scores,
 )
-from tunesmith.pipeline.commands.train import check_data
 from tunesmith.pipeline.confidence import confidence_of
-from tunesmith.pipeline.task_table import Scores, read_splits, task_of
+from tunesmith.pipeline.task_table import Scores, check_data, read_splits, task_of
 from tunesmith.protocols import TextPredictor
 from tunesmith.recipe import Split
 from tunesmith.records import omitted_if_none
@@ -57,16 +56,16 @@ def evaluate(
     instruction: str | None = None,
     report: str | Path | None = None,
     engine: str = "torch",
+    **settings: object,
 ) -> Scores | ComparedScores:
     """Score runs, or files of answers; several models on the same prompts also by paired tests.
 
     sources: run directories, whose scores are computed again from their stored predictions; or files or tables with an
     instruction, a reference and a response a row, one model's or several (`data.response_files` finds the columns;
     responses, reference and instruction name them). No model is needed. data: labelled data for a classification run
-    to predict and be scored on; overrides: `data.*` settings, where it differs from the training data, and
+    to predict and be scored on; overrides and settings: those of `data`, where it differs from the training data, and
     `evaluate.slices`, also of a run's own test rows; engine: what computes its predictions: `torch`, or a key of
-    `engines.ENGINES`, whose export lies in the run. report: an HTML page to write about answers, with a Markdown twin
-    beside it.
+    `engines.ENGINES`, whose export lies in the run. report: an HTML page about answers, with a Markdown twin beside it.
     """
     if not sources:
         raise RecipeError("nothing to evaluate", expected="a run directory, or a file of answers")
@@ -76,8 +75,9 @@ def evaluate(
     labelled = task is not None and not task.has_responses
     if run is not None and labelled and (report is not None or columns != response_comparison.ResponseColumns()):
         raise RecipeError(f"a {run.recipe.task} run is evaluated with --data alone", do="see its report.html")
-    settings = [*overrides, *([] if engine == "torch" else [f"--engine {engine}"])]
-    if (data is not None or settings) and not labelled:
+    overrides = [*overrides, *recipes.overrides_of(settings)]
+    chosen = [*overrides, *([] if engine == "torch" else [f"--engine {engine}"])]
+    if (data is not None or chosen) and not labelled:
         raise RecipeError(
             "--data is labelled data for one run of labels or numbers",
             do="answer it first: tunesmith predict RUN --data",
@@ -85,7 +85,7 @@ def evaluate(
     if run is not None and data is not None:
         with in_memory.as_path(data) as path:
             return _score_new_data(run, path, overrides, engine)
-    if other := [word for word in settings if word.partition("=")[0] not in SLICES]:
+    if other := [word for word in chosen if word.partition("=")[0] not in SLICES]:
         raise RecipeError(f"stored predictions are scored as they are: {', '.join(other)}", do="give --data")
     if run is not None and task is not None:
         scores = task.score(run)

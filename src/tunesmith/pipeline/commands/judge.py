@@ -26,7 +26,7 @@ from tunesmith.pipeline.confidence import confidence_of
 from tunesmith.pipeline.fitting import base_model
 from tunesmith.pipeline.response_comparison import ModelResponses, ResponseColumns
 from tunesmith.recipe import Recipe, Source
-from tunesmith.reporting import judge_report
+from tunesmith.reporting import judge_report, notebook
 from tunesmith.reporting.judge_schema import (
     JudgeClient,
     JudgeCosts,
@@ -36,6 +36,7 @@ from tunesmith.reporting.judge_schema import (
     ScoredAnswer,
     ScoredPrompt,
 )
+from tunesmith.reporting.notebook import ReportPage
 from tunesmith.runs import Run
 
 SECTIONS = ("judge", "evaluate", "seed", "model.dtype", "model.revision", "model.trust_remote_code")
@@ -44,8 +45,8 @@ FOLDER = "judgements"
 RESULT = "judged.json"
 
 
-@dataclass(frozen=True)
-class JudgeResult:
+@dataclass(frozen=True, repr=False)
+class JudgeResult(ReportPage):
     """The report on what judges decided, and the folder that it was written to."""
 
     folder: Run
@@ -55,6 +56,14 @@ class JudgeResult:
     def page(self) -> Path:
         """The report."""
         return self.folder.path / "judge.html"
+
+    def __repr__(self) -> str:
+        return f"{judge_report.headline(self.report)}\n\nreport: {self.page}"
+
+    def _repr_html_(self) -> str:
+        judges = ", ".join(judge.name for judge in self.report.judges)
+        text = judge_report.headline(self.report)
+        return notebook.card(f"Judged by {judges}", self.report.title, ((), ()), self.page, text=text)
 
 
 @dataclass(frozen=True)
@@ -77,10 +86,12 @@ def judge(
     recipe: Source | None = None,
     judge_input: JudgeInput | None = None,
     output: str | Path | None = None,
+    **settings: object,
 ) -> JudgeResult:
     """Have the answers of run directories or of files judged.
 
-    overrides: settings, such as `judge.model=llama3`, on top of `recipe`, or else of the recipe of the first run.
+    settings: on top of `recipe`, or else of the recipe of the first run, as in `judge={"model": "llama3"}`; overrides:
+    the same as `judge.model=llama3`.
     Everything is written to `output`: by default to the run where there is just one, or to a new folder beside the
     first file. After an interruption, the same call continues where it stopped.
     """
@@ -90,22 +101,22 @@ def judge(
     paths = [in_memory.kept_path(source) for source in sources]
     runs = [run for path in paths if (run := response_comparison.as_run(path)) is not None]
     source = recipe or (runs[0].recipe if runs else {})
-    settings = recipes.load(source, overrides, sections=SECTIONS)
-    rubric = Rubric.load(settings.judge.rubric, settings.judge.references, settings.judge.verbatim)
+    chosen = recipes.load(source, [*overrides, *recipes.overrides_of(settings)], sections=SECTIONS)
+    rubric = Rubric.load(chosen.judge.rubric, chosen.judge.references, chosen.judge.verbatim)
     if output is None and len(paths) == 1 and runs:
         folder = runs[0]
     else:
         beside = paths[0].with_name(f"{paths[0].name.split('.')[0]}-judged")
         folder = Run(beside if output is None else Path(output).expanduser())
         folder.path.mkdir(parents=True, exist_ok=True)
-    items = _items(paths, runs, settings, judge_input, folder)
-    tests = controls(items, settings.judge.controls, settings.seed)
+    items = _items(paths, runs, chosen, judge_input, folder)
+    tests = controls(items, chosen.judge.controls, chosen.seed)
     judge_runs = []
-    for client in judge_models.clients(settings):
+    for client in judge_models.clients(chosen):
         journal = Journal(folder.path / FOLDER / file_name(client.name, client.identity), JudgeRecord)
-        judge_run = run_judge(client, [*items, *tests], rubric, settings.judge.seeds, journal, _prices(settings))
+        judge_run = run_judge(client, [*items, *tests], rubric, chosen.judge.seeds, journal, _prices(chosen))
         judge_runs.append((client, judge_run))
-    report = _report(items, judge_runs, settings, rubric, ", ".join(path.name for path in paths))
+    report = _report(items, judge_runs, chosen, rubric, ", ".join(path.name for path in paths))
     folder.write(RESULT, records.dump(report))
     folder.write("judge.md", judge_report.markdown(report))
     folder.write("judge.html", judge_report.html(report))

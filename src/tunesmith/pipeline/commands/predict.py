@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunesmith import runs
+from tunesmith import recipe as recipes, runs
 from tunesmith.console import printable
 from tunesmith.data import files, frames, row_encoders
 from tunesmith.data.row_encoders import FORMATS, CsvEncoder, JsonLinesEncoder
@@ -43,6 +43,7 @@ def predict(
     overrides: Sequence[str] = (),
     top_k: int = 1,
     engine: str = "auto",
+    **settings: object,
 ) -> list[Row]:
     """Predict some texts, or every row of a data source, with a finished run.
 
@@ -54,8 +55,8 @@ def predict(
     `predicted_value` takes the place of label and probability; of a multilabel run, `"labels"` and `"scores"`, or
     `predicted_labels` and `probabilities` (of those labels, or of the `top_k` best). Without probabilities, `score` and
     `probability`, or `scores` and `probabilities`, are None, and `top_k` has to be 1.
-    overrides:
-    `data.*` where the source differs from the training data in its columns, encoding or rows, and `generate.*`.
+    overrides and settings: `data.*` where the source differs from the training data in its columns, encoding
+    or rows, such as `text_column="review"`, and `generate.*`.
     engine: what computes labels: `torch`, `auto` or a key of `engines.ENGINES`; `auto` takes an export in the run that
     was faster and gave every label of the run.
     Of an instruction run the texts are prompts, and the rows `{"id", "prompt", "response", "tokens", "ended"}`, with
@@ -67,12 +68,12 @@ def predict(
     if source is None and frames.rows(texts) is not None:
         source, texts = texts, ()
     singles, seconds = frames.texts(texts), frames.texts(text_pairs)
-    settings = PredictionSettings(tuple(overrides), top_k, engine)
+    chosen = PredictionSettings((*overrides, *recipes.overrides_of(settings)), top_k, engine)
     if source is None:
-        return _predict_texts(run, from_texts(singles, seconds), settings)
+        return predict_texts(run, from_texts(singles, seconds), chosen)
     if singles:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
-    return list(predict_rows(run, source, settings))
+    return list(predict_rows(run, source, chosen))
 
 
 def predict_rows(
@@ -109,7 +110,10 @@ def write_predictions(
         return prediction_output.write(PredictionStream(run, path, settings), str(output), output_settings)
 
 
-def _predict_texts(run: Run, examples: Sequence[Example], settings: PredictionSettings) -> list[Row]:
+def predict_texts(
+    run: Run, examples: Sequence[Example], settings: PredictionSettings, *, of_source: bool = False
+) -> list[Row]:
+    """Predict some texts. of_source: name what is predicted as in the rows of a source."""
     recipe = new_data.settings(run.recipe, None, settings.overrides)
     check_pairs(run, examples)
     if task_of(run).has_responses:
@@ -118,7 +122,7 @@ def _predict_texts(run: Run, examples: Sequence[Example], settings: PredictionSe
         ]
         answers = ResponseRows(engines.load_generator(run, recipe.generate.engine), recipe).rows(prompts)
         return [{"id": prompt.id} | answer for prompt, answer in zip(prompts, answers, strict=True)]
-    predictor = LabelRows(load(run, settings.engine, settings.top_k), settings.top_k, of_source=False)
+    predictor = LabelRows(load(run, settings.engine, settings.top_k), settings.top_k, of_source)
     rows = []
     for example, answer in zip(examples, predictor.rows(examples), strict=True):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}

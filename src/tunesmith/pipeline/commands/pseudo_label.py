@@ -114,7 +114,7 @@ def pseudo_label(
     """
     prompted = any(word.startswith("endpoint.") for word in overrides)
     if len(sources) == 1 and not runs.is_run(sources[0]) and (prompted or Path(sources[0]).is_file()):
-        voters = [train(sources[0], ["method=endpoint", *overrides])]
+        voters: list[Run] = [train(sources[0], ["method=endpoint", *overrides])]
         overrides = ()
     else:
         voters = [runs.find(path) for path in sources]

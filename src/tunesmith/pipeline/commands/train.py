@@ -16,7 +16,9 @@ from tunesmith.pipeline import audit_summary, custom_metrics, held_out, in_memor
 from tunesmith.pipeline.fitting import methods
 from tunesmith.pipeline.fitting.job import Job, SilentRun
 from tunesmith.pipeline.fitting.method_interface import Method
-from tunesmith.pipeline.task_table import TASKS, job_of, read_splits
+from tunesmith.pipeline.run_names import short_name, source_name
+from tunesmith.pipeline.task_table import TASKS, check_data, job_of, read_splits
+from tunesmith.pipeline.trained_run import TrainedRun
 from tunesmith.processes import ProcessIdentity
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
@@ -34,29 +36,30 @@ def train(
     quiet: bool = False,
     skip_test: bool = False,
     take_over: bool = False,
-) -> Run:
+    **settings: object,
+) -> TrainedRun:
     """Train, evaluate and report as the recipe says; everything it makes lies in the run directory.
 
-    source: a recipe (YAML file, settings, or Recipe) or data (path, name, or table in memory). overrides:
-    `section.name=value`. run_dir: an empty or new folder to use instead of a time-stamped one under `output_dir`.
+    source: a recipe (YAML file, settings, or Recipe) or data: a path, a name, or a table in memory (a pandas or polars
+    DataFrame, an Arrow table, a `datasets.Dataset` or DatasetDict, a list of dicts, a dict of lists).
+    settings: those of the recipe by their last names, as in `text_column="review", label_column="stars",
+    method="linear", learning_rate=1e-4`; those of one section as a dict, as in `linear={"C": 3}`.
+    overrides: the same as `section.name=value`, as on the command line.
+    run_dir: an empty or new folder to use instead of a time-stamped one under `output_dir`.
     resume: instead of a source, a run that was cut off; it goes on from its newest good checkpoint and ends as it would
     have. continue_from: instead of a source, a finished run whose recipe and weights a new run begins with.
     quiet: hide data warnings.
     skip_test: leave the test split alone; `open_test` looks at it later, for the one run of many that is kept.
     take_over: resume a run although a process on another machine may train it, which only you can know to have ended.
+
+    Raises RecipeError for settings that do not fit, DataError for rows that cannot be learned, and RunError for runs
+    that cannot be resumed or continued.
     """
+    overrides = [*overrides, *recipes.overrides_of(settings)]
     if take_over and not resume:
         raise RecipeError("take_over is for a run that is resumed", do="give resume (--resume RUN) too")
     if resume:
-        recipe, run = _resumed(resume, source, overrides, take_over=take_over)
-        if run.manifest.status == "finished":
-            say(f"{run.path} has finished already")
-            if processes.is_main() and not run.has("README.md"):  # killed while it wrote its report
-                run_report.write_run(run)
-            return run
-        splits = read_splits(recipe)
-        check_data(splits, run)
-        return fit(recipe, splits, run, skip_test=skip_test)
+        return _go_on(*_resumed(resume, source, overrides, take_over=take_over), skip_test=skip_test)
     parent = None
     if continue_from:
         recipe, parent = _continued(continue_from, source, overrides)
@@ -78,7 +81,8 @@ def train(
         if parent:
             run.record_decision("parent", str(parent.path))
         path = str(run.path)
-    return fit(recipe, splits, Run(Path(processes.agree(path))), skip_test=skip_test)
+    run = fit(recipe, splits, Run(Path(processes.agree(path))), skip_test=skip_test)
+    return TrainedRun(run.path)
 
 
 def _announce(recipe: Recipe, splits: Splits) -> None:
@@ -227,6 +231,18 @@ def _resumed(resume: str | Path, source: object, overrides: Sequence[str], *, ta
     return recipes.load(run.recipe, overrides), run
 
 
+def _go_on(recipe: Recipe, run: Run, *, skip_test: bool) -> TrainedRun:
+    """Finish a run that was cut off."""
+    if run.manifest.status == "finished":
+        say(f"{run.path} has finished already")
+        if processes.is_main() and not run.has("README.md"):  # killed while it wrote its report
+            run_report.write_run(run)
+        return TrainedRun(run.path)
+    splits = read_splits(recipe)
+    check_data(splits, run)
+    return TrainedRun(fit(recipe, splits, run, skip_test=skip_test).path)
+
+
 def _continued(path: str | Path, source: object, overrides: Sequence[str]) -> tuple[Recipe, Run]:
     """Return the recipe of a run that begins with another one's weights, and that run. The schedule starts again."""
     if source is not None:
@@ -256,18 +272,6 @@ def _check_parent(parent: Run, splits: Splits) -> None:
         )
     if before.fingerprint != splits.fingerprints["data"]:
         warn(f"{parent.path} was trained on other rows or another split: it may have learned rows of this test split")
-
-
-def check_data(splits: Splits, run: Run) -> None:
-    """Raise RunError unless the splits are those that a run began with."""
-    before = run.manifest.data.fingerprint
-    if before != splits.fingerprints["data"]:
-        raise RunError(
-            f"the data of {run.path} has changed since it began",
-            expected=f"fingerprint {before[:12]}",
-            found=splits.fingerprints["data"][:12],
-            do="restore the data, or start a new run",
-        )
 
 
 def _finish(
@@ -320,13 +324,3 @@ def _finish(
         )
     )
     run_report.write_run(job.run)
-
-
-def source_name(recipe: Recipe) -> str:
-    """Return what the data is called in manifests and reports."""
-    return recipe.data.path or recipe.data.train or "memory"
-
-
-def short_name(recipe: Recipe) -> str:
-    """Return what the data is called in the name of a run directory."""
-    return runs.data_name(source_name(recipe)).split(".")[0]

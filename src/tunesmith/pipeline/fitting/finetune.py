@@ -229,10 +229,7 @@ def _plan(job: Job, steps_per_epoch: int, max_steps: int | None) -> loop.Trainin
     if settings.eval_strategy == "no":
         patience = " and evaluate.early_stopping_patience does nothing" if settings.early_stopping_patience else ""
         say(f"note: nothing is evaluated during training, so the last weights are kept{patience}")
-    custom, metric = custom_metrics.load(job.recipe), custom_metrics.short_name(settings.metric_for_best_model)
-    higher = (
-        custom_metrics.higher_is_better(custom[metric]) if metric in custom else job.metrics.higher_is_better[metric]
-    )
+    metric, higher = custom_metrics.deciding(job.recipe, job.metrics.higher_is_better)
     settings = settings.model_copy(update={"metric_for_best_model": metric})
     plan = loop.TrainingPlan.from_settings(steps_per_epoch, job.recipe.train, settings, higher)
     return replace(plan, num_steps=min(plan.num_steps, max_steps or plan.num_steps))

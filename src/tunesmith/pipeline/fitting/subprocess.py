@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith import recipe as recipes, runs
+from tunesmith import console, recipe as recipes, runs
 from tunesmith.console import logger, say
 from tunesmith.data import summary
 from tunesmith.errors import Interrupted, RecipeError, TunesmithError
@@ -46,18 +46,24 @@ def announce(recipe: Recipe, splits: Splits, runs: int = 1) -> None:
 
 
 def train(recipe: Recipe, folder: Path, *, skip_test: bool = False, held: int | None = None) -> Run:
-    """Train into `folder`, or go on with the run that was cut off there. Its output goes to the same screen.
+    """Train into `folder`, or go on with the run that was cut off there. Its output goes to the same screen; in a
+    notebook, to one line that is drawn over.
 
     held: a file descriptor that the process inherits, so that a lock on it lasts while it trains.
     Raises Interrupted where a signal ended it.
     """
     words = ["--skip-test"] if skip_test else []
-    with subprocess.Popen(command(recipe, folder, *words), pass_fds=() if held is None else (held,)) as child:  # noqa: S603
+    fds = () if held is None else (held,)
+    stderr = subprocess.PIPE if console.in_notebook() and console.can_draw() else None
+    with subprocess.Popen(command(recipe, folder, *words), pass_fds=fds, stderr=stderr) as child:  # noqa: S603
         try:
+            logged = console.follow(child.stderr, recipe.method) if child.stderr else []
             code = child.wait()
         except KeyboardInterrupt:
             child.wait()  # Ctrl-C reached it too: it ends its step and writes a checkpoint
             raise
+    for line in logged if code else []:
+        console.relay(line, recipe.method)
     check_end(recipe, folder, code)
     return Run(folder)
 
