@@ -69,6 +69,8 @@ class ServerMetrics:
             self._info.remove(name, previous)
         self._versions[name] = version
         self._info.labels(name, version).set(1)
+        for result in ("loaded", "failed"):
+            self.reloads.labels(name, result)  # from 0 on, so that a first reload is an increase
         self._waiting.labels(name).set_function(lambda: queue.waiting)
         self._running.labels(name).set_function(lambda: queue.running)
 
