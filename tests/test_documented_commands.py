@@ -189,6 +189,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name in ("answers", "answers-of-another-program"):
         (place / f"{name}.json").write_text(json.dumps(answers))
+    (place / "runs/compare").mkdir()
+    for name in ("current", "runs/compare/linear", "runs/compare/encoder"):
+        (place / name).symlink_to(place / "runs/ag-news")
     for name in "ab":
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
     return folder
@@ -305,6 +308,8 @@ def test_python_runs(page: Path, place: Path) -> None:
         "table": table,
         "texts": table["text"],
         "labels": table["label"],
+        "reviews": table[["review", "stars"]],
+        "new_reviews": table[["review"]],
     }
     known["run"] = place / "runs/ag-news"
     for block in blocks(page, "python"):

@@ -153,7 +153,7 @@ def _give(folder: str, words: tuple[str, ...]) -> None:
 def _answering_once() -> Any:
     """Within this, `serve` loads its models, answers one request and ends."""
 
-    def run(app: Any, settings: object, socket: object) -> None:
+    def run(app: Any, *_: object) -> None:
         from tests.serving_fakes import client
 
         async def ask() -> str:

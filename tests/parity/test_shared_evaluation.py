@@ -86,7 +86,7 @@ def test_two_processes_predict_what_one_predicts(case: str, tmp_path: Path) -> N
         np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-6, atol=1e-6)
     one, two = alone.read("scores.json"), both.read("scores.json")
     assert without_numbers(two) == without_numbers(one)
-    np.testing.assert_allclose(numbers(two), numbers(one), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-6, atol=1e-5)  # a perplexity is in the hundreds
     assert both.finished.notes.cut == alone.finished.notes.cut
     assert both.finished.notes.cut_rows == alone.finished.notes.cut_rows
     assert both.finished.data == alone.finished.data

@@ -80,7 +80,7 @@ def named(sources: Sequence[str | Path]) -> dict[str, Path]:
             raise RunError(
                 f"{source}: {path or 'nothing'} is not a run directory, and {name} is no setting of serve",
                 expected="name=RUN, or a setting such as port=8001",
-                do="see `tunesmith runs list`, and docs/recipe.md for the settings",
+                do="see `tunesmith runs list`, and docs/reference/recipe.md for the settings",
             )
         if name in paths:
             raise RunError(
