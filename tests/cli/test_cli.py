@@ -94,6 +94,11 @@ def test_options_are_written_out(option: str, hint: str, capsys: pytest.CaptureF
     assert capsys.readouterr().err.strip().endswith(expected)
 
 
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "\n    compare " in capsys.readouterr().out
+
+
 def test_settings_may_stand_before_and_behind_options(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text("method: probe\n")
     for words in (
@@ -268,6 +273,16 @@ def test_runs_list_and_show(run: Path, capsys: pytest.CaptureFixture[str]) -> No
     tunesmith("runs", "show", run)
     assert "macro_f1" in capsys.readouterr().out
     tunesmith("runs", "show", run.parent, ok=False)
+
+
+def test_runs_of_the_default_folder_are_listed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.parent / "runs").mkdir()
+    run.rename(run.parent / "runs" / "first")
+    monkeypatch.chdir(run.parent)
+    tunesmith("runs")
+    assert capsys.readouterr().out.startswith("runs/first ")
 
 
 @pytest.mark.parametrize(

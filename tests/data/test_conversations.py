@@ -154,7 +154,7 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
         {"instruction": "a", "output": "b"},
     ]
     notes = {note.what: note.count for note in load(tmp_path, rows).notes}
-    assert notes["columns that are not used: prompt, chosen, images"] == 3
+    assert notes["unused columns: prompt, chosen, images"] == 3
 
 
 def test_formats_are_told_with_their_counts(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_comma_stays_a_comma(tmp_path_factory: pytest.TempPathFactory, rows: l
     csv.writer(out).writerows([header, *rows])
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     _, cells, notes = table(path, out.getvalue())
-    assert not [note for note in notes if "separated" in note]
+    assert not [note for note in notes if "delimiter" in note]
     assert cells == rows
 
 
@@ -49,7 +49,7 @@ def test_what_excel_writes_elsewhere_is_read(
     csv.writer(out, delimiter=mark).writerows([["text", "label", "stars"], *rows])
     columns, cells, notes = table(tmp_path_factory.mktemp("csv") / "a.csv", out.getvalue())
     assert (columns, cells) == (("text", "label", "stars"), rows)
-    assert f"fields are separated by {mark!r} instead of commas" in notes
+    assert f"read with the delimiter {mark!r} instead of a comma" in notes
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_headers_of_other_delimiters(tmp_path: Path, content: str) -> None:
     columns, cells, notes = table(tmp_path / "a.csv", content)
     assert columns[1] == "label"
     assert [row[1] for row in cells] == ["a", "b"][: len(cells)]
-    assert any("separated by" in note for note in notes)
+    assert any("the delimiter" in note for note in notes)
 
 
 def test_the_line_that_names_the_separator_counts_as_a_line(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_columns_that_are_not_used_are_named_once(tmp_path: Path) -> None:
     rows = [{**row, "label2": "z", "split": "train", "date": "2026"} for row in GOOD]
     rows += [{**row, "text": row["text"] * 2, "split": "test"} for row in GOOD]
     notes = read_rows(tmp_path, rows, Split(validation_size=0, column="split")).notes
-    assert [(note.what, note.count) for note in notes] == [("columns that are not used: label2, date", 2)]
+    assert [(note.what, note.count) for note in notes] == [("unused columns: label2, date", 2)]
     assert read_unlabelled(Data(path=str(tmp_path / "a.jsonl")))[1] == ()  # rows to predict keep theirs
 
 
@@ -198,7 +198,7 @@ def test_missing_columns_of_all_files_are_told_together(tmp_path: Path) -> None:
         "train.jsonl: no column 'text' and no column 'label' and no column 'author'",
         "  expected: 'text' (data.text), 'label' (data.label), 'author' (split.group)",
         "  found: the columns review, stars",
-        "  do: set data.text; set data.label; set split.group",
+        "  do: set data.text (--text-column); set data.label (--label-column); set split.group",
         "test.jsonl: no column 'text' and no column 'author'",
         "  expected: 'text' (data.text), 'label' (data.label), 'author' (split.group)",
         "  found: the columns txt, label",

@@ -115,7 +115,7 @@ def test_a_large_field_is_read(tmp_path: Path) -> None:
 def test_fields_may_be_separated_by_semicolons(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", '\ufefftext;label\n"so; so";x\n1,5 stars;y\n')
     assert [(row.text, row.label) for row in rows_of(path)] == [("so; so", "x"), ("1,5 stars", "y")]
-    assert changes_of(path)["fields are separated by ';' instead of commas"] == (1, ("a.csv",))
+    assert changes_of(path)["read with the delimiter ';' instead of a comma"] == (1, ("a.csv",))
 
 
 def test_cells_of_columns_without_a_name_are_named(tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def test_stdin_and_stdout_in_a_pipe(run: Run, tmp_path: Path) -> None:
     table = "review;n\n" + "".join(f"{row['review']};{row['n']}\n" for row in rows[:5])
     done = subprocess.run([*command, "--output", "-", "--format", "csv"], input=table, **options)
     assert [row["n"] for row in csv.DictReader(done.stdout.splitlines())] == list("01234")
-    assert "fields are separated by ';'" in done.stderr
+    assert "read with the delimiter ';'" in done.stderr
 
 
 def test_a_frame_and_a_spreadsheets_csv_are_written(run: Run, tmp_path: Path) -> None:

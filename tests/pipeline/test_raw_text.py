@@ -48,7 +48,7 @@ def test_rows_are_texts(source: Path) -> None:
     copies = ("near-duplicate", "same text but for")  # the texts are made of few words
     assert {note.what for note in splits.notes if not note.what.startswith(copies)} == {
         "raw texts, all tokens of which are learned",
-        "columns that are not used: url",
+        "unused columns: url",
     }
     with pytest.raises(DataError, match=r"did you mean data\.text=body"):
         data.read(Data(path=str(source), text="bod", format="text"), Split(), 1, CONVERSATIONS)

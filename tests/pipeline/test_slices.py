@@ -46,7 +46,7 @@ def test_the_slices_of_a_run_are_scored_said_and_reported(
 ) -> None:
     run = train(mixed, "evaluate.slices=[source, length]", run_dir=tmp_path / "run")
     said = capsys.readouterr().err
-    assert "1 x columns that are not used: note\n" in said
+    assert "1 x unused columns: note\n" in said
     scores = run.load("slices.json", SliceScores)
     sources = {row["id"]: row["source"] or "(empty)" for row in with_ids(mixed)}
     rows = run.predictions("test", PredictionRow)

@@ -67,7 +67,7 @@ def test_all_problems_at_once_with_lines_and_suggestions(tmp_path: Path) -> None
     text = "method: encodr\ntrain:\n  learning_rte: 1\n  num_train_epochs: -3\nmodle:\n  max_length: 3\n"
     message = problems(write(tmp_path, text), ["seed=x", "max_lenth=4", "nonsense"])
     for part in (
-        "7 problem(s)",
+        "7 problems",
         "line 1: method: input should be 'linear', 'probe', 'encoder', 'encoder:contrastive', 'generator' or",
         "line 3: train.learning_rte: no such setting; did you mean train.learning_rate?",
         "line 4: train.num_train_epochs: input should be greater than or equal to 0",
@@ -200,9 +200,16 @@ def test_long_values_are_echoed_in_part(tmp_path: Path, text: str) -> None:
         assert len(problems({}, [text.replace("%s", long)])) < 1500
 
 
+def test_a_variant_as_a_method_is_refused_with_its_settings() -> None:
+    message = problems({}, ["method=generator:lora"])
+    assert "method=generator adapter.kind=lora (only compare's --methods takes variants)" in message
+    recipes.load({}, ["method=generator", "adapter.kind=lora"])
+    assert "compare" not in problems({}, ["method=generator:lore"])
+
+
 def test_many_problems_are_listed_in_part(tmp_path: Path) -> None:
     message = problems(write(tmp_path, "".join(f"unknown{number}: 1\n" for number in range(20_000))))
-    assert message.startswith(f"{tmp_path / 'recipe.yaml'}: more than 50 problem(s)")
+    assert message.startswith(f"{tmp_path / 'recipe.yaml'}: more than 50 problems")
     assert message.count("\n") == 50
 
 

@@ -100,7 +100,7 @@ def _of_test(audit: LabelAudit) -> Iterator[Finding]:
         severity = "severe" if test.share.low >= MANY else "warning" if test.share.low >= FEW else "note"
     headline = (
         f"{test.suspect:,} of {test.rows:,} test labels look wrong ({percent(test.suspect / test.rows)}): "
-        "no score can be read more exactly than that."
+        "scores are no more exact than that."
     )
     do = f"Correct the test labels first, in {audit.review}: every comparison rests on them."
     yield Finding(headline=headline, severity=severity, rows=test.suspect, where=ids, do=do)

@@ -29,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         processes.run_one_command()
     root = parser()
-    args, unrecognized = root.parse_known_args(as_settings(sys.argv[1:] if argv is None else argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments:
+        root.print_help()
+        return 0
+    args, unrecognized = root.parse_known_args(as_settings(arguments))
     words = getattr(args, "overrides", getattr(args, "sources", None))
     if unrecognized and (words is None or any(word.startswith("-") for word in unrecognized)):
         wrong = next((word.partition("=")[0] for word in unrecognized if word.startswith("-")), unrecognized[0])

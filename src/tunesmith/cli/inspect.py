@@ -19,8 +19,10 @@ class _Runs(Command):
     help = "list runs, show one, or accept what was changed in one"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        actions = "list the runs in a folder, show one, or take its files as they are after a change on purpose"
-        parser.add_argument("action", choices=["list", "show", "accept"], help=actions)
+        actions = (
+            "list the runs in a folder (the default), show one, or take its files as they are after a change on purpose"
+        )
+        parser.add_argument("action", nargs="?", choices=["list", "show", "accept"], default="list", help=actions)
         parser.add_argument("path", nargs="?", help="folder with runs (list; default: runs), or run directory")
         add_no_verify(parser)
 

@@ -53,7 +53,7 @@ def read_csv(file: File) -> Table:
     table = _table(text, Dialect(delimiter, quoted=True, begins_with_separator=separator is not None))
     if delimiter == "," or file.delimiter != "auto":
         return table
-    note = DataNote(f"fields are separated by {delimiter!r} instead of commas", 1, (file.name,))
+    note = DataNote(f"read with the delimiter {delimiter!r} instead of a comma", 1, (file.name,))
     return Table(table.name, table.columns, chain([note], table.items))
 
 

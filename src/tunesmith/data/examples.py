@@ -30,7 +30,7 @@ from tunesmith.data.rows import (
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.recipe import Split
 from tunesmith.tasks import classification
-from tunesmith.types import DataNote, Example
+from tunesmith.types import COLUMNS, DataNote, Example
 
 WHOLE = re.compile(r"(-?\d{1,18})(\.0+)?")
 TRUTH = {"False": 0, "True": 1}
@@ -54,7 +54,7 @@ class ParsedRows:
         unused = [column for column in self.unused if column not in used]
         if not unused:
             return self.notes
-        return [DataNote(f"columns that are not used: {listed(unused)}", len(unused)), *self.notes]
+        return [DataNote(f"unused columns: {listed(unused)}", len(unused)), *self.notes]
 
     @property
     def total(self) -> int:
@@ -206,9 +206,12 @@ def check_columns(table: Table, required: Mapping[str, str]) -> None:
         raise no_rows(table.name)
     advice = []
     lower = {column.lower(): column for column in table.columns}
+    options = {setting: name.replace("_", "-") for name, setting in COLUMNS.items()}
     for setting, column in missing.items():
         close = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-        advice.append(f"did you mean {shlex.quote(f'{setting}={lower[close[0]]}')}?" if close else f"set {setting}")
+        option = f" (--{options[setting]})" if setting in options else ""
+        meant = shlex.quote(f"{setting}={lower[close[0]]}") if close else ""
+        advice.append(f"did you mean {meant}?" if meant else f"set {setting}{option}")
     if "data.label" in missing and INSTRUCTIONS.intersection(table.columns):
         advice.append("if these are instructions, set task=instruction")
     raise DataError(

@@ -49,8 +49,9 @@ def load(source: Source, overrides: Sequence[str] = (), *, sections: Collection[
     if problems or recipe is None:
         name = str(source) if isinstance(source, (str, Path)) else "the recipe"
         number = f"more than {MAX_PROBLEMS}" if len(problems) > MAX_PROBLEMS else str(len(problems))
+        noun = "problem" if len(problems) == 1 else "problems"
         listed = [f"  {problem}" for problem in problems[:MAX_PROBLEMS]]
-        raise RecipeError("\n".join([f"{name}: {number} problem(s)", *listed]))
+        raise RecipeError("\n".join([f"{name}: {number} {noun}", *listed]))
     return _resolve(recipe)
 
 

@@ -13,7 +13,16 @@ from tunesmith.recipe.decide_settings import Decide
 from tunesmith.recipe.endpoint_settings import Endpoint
 from tunesmith.recipe.generation_settings import Adapter, Generate, Predict, Prompt
 from tunesmith.recipe.judge_settings import Judge
-from tunesmith.recipe.names import DECIDING, METHODS, OF_PROBABILITIES, TASKS, BestMetric, ComparedMetric, OneOf
+from tunesmith.recipe.names import (
+    DECIDING,
+    METHODS,
+    OF_PROBABILITIES,
+    TASKS,
+    BestMetric,
+    ComparedMetric,
+    MethodName,
+    OneOf,
+)
 from tunesmith.recipe.serve_settings import Serve
 from tunesmith.recipe.train_settings import Train
 from tunesmith.recipe.values import (
@@ -190,7 +199,7 @@ class Recipe(Section):
     task: Annotated[str, AfterValidator(OneOf(TASKS))] = "classification"
     """What is learned of a text: its label (classification), any number of labels (multilabel), or a number
     (regression); or answers to instructions."""
-    method: Annotated[str, AfterValidator(OneOf(METHODS))] = "encoder"
+    method: Annotated[str, AfterValidator(MethodName(METHODS))] = "encoder"
     """The kind of model: bag of words + logistic regression, frozen encoder + logistic regression, a fine-tuned
     encoder, an encoder fine-tuned on pairs of texts + logistic regression (for few labels), a causal language model
     that answers a prompt, or one behind an endpoint. Instructions need one of the last two, and by default have

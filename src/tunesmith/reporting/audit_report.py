@@ -123,10 +123,10 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     texts = [f"{finding.severity}: {finding.headline}" for finding in ranked[:SUMMARIZED]]
     if not ranked:
-        texts.append("no row is a copy of another one, in no split and across splits")
+        texts.append("no duplicates, within or across splits")
     more = len(ranked) - SUMMARIZED
     others = f"{counted(more, 'more finding')}; " if more > 0 else ""
-    return [*texts, f"{others}`tunesmith audit` shows rows and what to do, and looks at labels and texts"]
+    return [*texts, f"{others}`tunesmith audit` lists the rows and what to do, and checks labels and texts"]
 
 
 def lines(report: AuditReport) -> list[str]:

@@ -61,14 +61,14 @@ def paragraphs(audit: LabelAudit) -> list[str]:
     if train is None or train.share is None:
         return [trained]
     text = (
-        f"The {level(audit.confidence)} interval of the share of wrong labels is of chance among the rows. Two things "
-        "move the estimate itself: mistakes that follow a pattern are learned by the model and look right, and right "
-        "labels on hard texts look wrong."
+        f"The {level(audit.confidence)} interval of the share of wrong labels only covers sampling error. The estimate "
+        "itself can be too low, as the model learns mistakes that follow a pattern and takes them for right, and too "
+        "high, as right labels of hard texts look wrong."
     )
     if audit.unexplained is not None:
         text += (
-            f" At most {estimate(audit.unexplained)} are to be expected: so many would be wrong if the labels told "
-            "nothing that the texts do not tell the model."
+            f" {estimate(audit.unexplained)} is an upper bound: the share if every label that the model cannot predict "
+            "from the text were wrong."
         )
     return [trained, text]
 

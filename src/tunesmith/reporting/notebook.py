@@ -17,6 +17,8 @@ FRAME = (
     'style="width: 100%; height: {height}px; border: 1px solid rgb(128 128 128 / 40%)"></iframe></div>'
 )
 """A report in a cell. What texts of strangers in it could contain runs nothing there."""
+LONGEST_NUMBER = 30
+"""Characters of a cell of a column of numbers, which is aligned to the right."""
 
 
 class ReportPage:
@@ -50,4 +52,8 @@ def card(
     table: the head, and rows of cells.
     """
     head, rows = table
-    return pages.render("notebook.html.j2", title=title, about=about, head=head, rows=rows, text=text, page=str(page))
+    is_text = [place == 0 or any(len(row[place]) > LONGEST_NUMBER for row in rows) for place in range(len(head))]
+    sides = ["left" if left else "right" for left in is_text]
+    return pages.render(
+        "notebook.html.j2", title=title, about=about, head=head, rows=rows, sides=sides, text=text, page=str(page)
+    )

@@ -11,16 +11,9 @@ from tunesmith.pipeline.fitting.inspection import TokenCounts
 from tunesmith.pipeline.fitting.job import Job
 from tunesmith.protocols import Predictor, TrainResult
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.names import VARIANTS
 from tunesmith.tasks.text_targets import Target
 from tunesmith.types import Splits
-
-VARIANTS = {
-    "untuned": {"adapter.kind": "none", "train.num_train_epochs": "0", "train.max_steps": "null"},
-    "full": {"adapter.kind": "none"},
-    "lora": {"adapter.kind": "lora"},
-    "qlora": {"adapter.kind": "qlora"},
-}
-"""What follows a method's name behind a colon -> settings."""
 
 
 class Method:
