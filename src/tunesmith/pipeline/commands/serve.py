@@ -45,7 +45,7 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
     first = runs.find(next(iter(sources.values())))
     settings = recipes.load(recipe or first.recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
-    with ExitStack() as stack:
+    with server.holding_reloads(), ExitStack() as stack:
         # the addresses are bound before the models are loaded: where one is taken, that is an error at once
         listeners = [stack.enter_context(server.listen(settings))]
         if (admin := server.listen_admin(settings)) is not None:
@@ -53,12 +53,15 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
         handlers = stack.enter_context(closing(load(sources, settings)))
         host, port = listeners[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        text = f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)"
-        say(text, address=address, models={name: model.version for name, model in handlers.live.served.items()})
         admin_address = None if admin is None else admin.getsockname()
-        if admin_address is not None:
-            say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
-        server.run(app.create(handlers, keys, admin_address), settings, listeners, handlers.live.reload)
+
+        def announce() -> None:
+            text = f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)"
+            say(text, address=address, models={name: model.version for name, model in handlers.live.served.items()})
+            if admin_address is not None:
+                say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
+
+        server.run(app.create(handlers, keys, admin_address), settings, listeners, handlers.live.reload, announce)
 
 
 def named(sources: Sequence[str | Path]) -> dict[str, Path]:
