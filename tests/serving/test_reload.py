@@ -26,6 +26,7 @@ import tunesmith
 from tests.serving_fakes import (
     FakeClassifier,
     FakeGenerator,
+    application,
     classifier,
     client,
     error,
@@ -423,6 +424,36 @@ def test_sighup_while_models_load_waits(reviews: Path, tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(10) == 0
     assert [line.partition(" ")[0] for line in lines] == ["loading", "serving", "loading", "reloaded"]
+
+
+def test_many_signals_reload_twice() -> None:
+    """Whatever comes during a reload is loaded by the one after it."""
+    reloads: list[int] = []
+    finish = asyncio.Event()
+
+    async def reload() -> None:
+        reloads.append(len(reloads))
+        await finish.wait()
+
+    async def main() -> None:
+        process = server.server(application(classifier()), Serve(), reload)
+        listening_at = server.listen(Serve(port=0))
+        serving = asyncio.create_task(process.serve([listening_at]))
+        while not process.started:
+            await asyncio.sleep(0.01)
+        for _ in range(10):
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        assert reloads == [0, 1], "here side by side; those of models wait for each other"
+        finish.set()
+        await asyncio.sleep(0.01)
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        assert reloads == [0, 1, 2]
+        process.should_exit = True
+        await serving
+
+    run(main())
 
 
 def test_a_terminal_that_is_closed_ends_the_server(reviews: Path, tmp_path: Path) -> None:

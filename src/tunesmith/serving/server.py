@@ -228,6 +228,8 @@ class _DrainingServer(uvicorn.Server):
         if self._had_terminal and not _has_terminal():
             self.handle_exit(signal.SIGHUP, None)
             return
+        if len(self._reloads) > 1:  # the one that waits for the first will find what is new
+            return
         task = asyncio.ensure_future(self.reload())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
