@@ -191,6 +191,15 @@ def test_rows_that_cannot_be_predicted(run: TrainedRun, table: pd.DataFrame, mon
         run.predict([])
     with pytest.raises(DataError, match="nothing to predict"):
         run.predict(table[:0])
+    for texts, more in (
+        (table, {"text_pairs": ["a"]}),
+        (["a text"], {"source": "a.csv"}),
+        (Path("a.csv"), {"text_pairs": "b"}),
+    ):
+        with pytest.raises(RecipeError, match="texts and a data source exclude each other"):
+            run.predict(texts, **more)
+    with pytest.raises(RecipeError, match="a resumed comparison keeps its sources"):
+        tunesmith.compare(table, resume=run.path)
     with pytest.raises(DataError, match="found: the columns words, stars\n"):
         run.predict(table.rename(columns={"review": "words"}))
     real = builtins.__import__

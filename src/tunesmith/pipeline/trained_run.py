@@ -10,7 +10,7 @@ from tunesmith.data import frames
 from tunesmith.errors import RunError, TunesmithError
 from tunesmith.pipeline import leaked_rows, new_data
 from tunesmith.pipeline.commands.evaluate import ComparedScores, evaluate
-from tunesmith.pipeline.commands.predict import from_texts, predict_rows, predict_texts
+from tunesmith.pipeline.commands.predict import from_texts, predict, predict_texts
 from tunesmith.pipeline.fitting.base_model import RunScores
 from tunesmith.pipeline.prediction_stream import PredictionSettings
 from tunesmith.pipeline.task_table import Scores, scores_of
@@ -90,8 +90,9 @@ class TrainedRun(Run, ReportPage):
             source, texts = texts, ()
         library = frames.library_of(texts)
         chosen = PredictionSettings(tuple(recipes.overrides_of(settings)), top_k, engine)
+        options: dict[str, Any] = {"text_pairs": text_pairs, "top_k": top_k, "engine": engine, **settings}
         if source is not None:
-            return frames.data_frame(frames.columns(list(predict_rows(self, source, chosen))), library)
+            return frames.data_frame(frames.columns(predict(self, texts, source=source, **options)), library)
         if not (table := frames.rows(texts)):
             examples = from_texts(frames.texts(texts), frames.texts(text_pairs))
             rows = predict_texts(self, examples, chosen, of_source=True)
@@ -99,7 +100,7 @@ class TrainedRun(Run, ReportPage):
         else:
             drops = new_data.settings(self.recipe, None, chosen.overrides).data.on_bad_rows == "drop"
             given = [{**row, ROW: number} for number, row in enumerate(table)] if drops else table
-            rows = list(predict_rows(self, given, chosen))
+            rows = predict(self, given, **options)
             kept = [row.pop(ROW) if drops else number for number, row in enumerate(rows)]
             # dates and the like as they were given, not as files have them
             rows = [

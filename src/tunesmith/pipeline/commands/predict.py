@@ -71,7 +71,7 @@ def predict(
     chosen = PredictionSettings((*overrides, *recipes.overrides_of(settings)), top_k, engine)
     if source is None:
         return predict_texts(run, from_texts(singles, seconds), chosen)
-    if singles:
+    if singles or seconds:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     return list(predict_rows(run, source, chosen))
 

@@ -27,7 +27,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model may be called that is not called after its folder."""
 
 
-def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
+def serve(
+    run_dirs: str | Path | Run | Sequence[str | Path | Run],
+    overrides: Sequence[str] = (),
+    *,
+    recipe: str | Path | None = None,
+) -> None:
     """Serve one run or several until SIGTERM or Ctrl-C.
 
     run_dirs: folders of runs, each served under the folder's name, or under another one: `name=RUN`. The settings are
@@ -41,7 +46,8 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
             found=str(error),
             do="pip install 'tunesmith[serve]'",
         ) from None
-    sources = named(run_dirs)
+    run_dirs = [run_dirs] if isinstance(run_dirs, (str, Path, Run)) else run_dirs
+    sources = named([each.path if isinstance(each, Run) else each for each in run_dirs])
     first = runs.find(next(iter(sources.values())))
     settings = recipes.load(recipe or first.recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
