@@ -103,7 +103,7 @@ def test_settings_are_those_of_overrides(run: TrainedRun) -> None:
 def test_settings_that_cannot_be(table: pd.DataFrame) -> None:
     with pytest.raises(RecipeError, match=r"lerning_rate: no such setting; did you mean train.learning_rate"):
         tunesmith.train(table, lerning_rate=1)
-    with pytest.raises(TypeError, match=r"C=<object.*: no setting takes a object"):
+    with pytest.raises(TypeError, match=r"C=<object.*: no setting has values of type object"):
         tunesmith.compare(table, C=object())
     with pytest.raises(RecipeError, match="no such setting"):
         tunesmith.audit(table, text_colum="review")  # type: ignore[call-arg]
@@ -168,6 +168,15 @@ def test_texts_and_files_are_predicted_too(run: TrainedRun, table: pd.DataFrame,
     assert list(other["predicted_label"]) == list(predicted["predicted_label"])
 
 
+def test_cells_stay_as_they_were(run: TrainedRun, table: pd.DataFrame) -> None:
+    dated = table[:4].assign(day=pd.date_range("2026-01-01", periods=4), count=[1, 2, None, 4], price=1.0)
+    pd.testing.assert_frame_equal(run.predict(dated)[list(dated.columns)], dated)
+    dated.loc["r1", "review"] = None
+    pd.testing.assert_frame_equal(run.predict(dated, on_bad_rows="drop")[["day"]], dated.drop("r1")[["day"]])
+    polars = pl.from_pandas(dated[["review", "day"]]).drop_nulls()
+    assert run.predict(polars).select(polars.columns).equals(polars)
+
+
 def test_rows_that_cannot_be_predicted(run: TrainedRun, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     holed = table[:5].copy()
     holed.loc["r2", "review"] = None
@@ -180,6 +189,19 @@ def test_rows_that_cannot_be_predicted(run: TrainedRun, table: pd.DataFrame, mon
         run.predict(3)
     with pytest.raises(DataError, match="nothing to predict"):
         run.predict([])
+    with pytest.raises(DataError, match="nothing to predict"):
+        run.predict(table[:0])
+    for texts, more in (
+        (table, {"text_pairs": ["a"]}),
+        (["a text"], {"source": "a.csv"}),
+        (Path("a.csv"), {"text_pairs": "b"}),
+    ):
+        with pytest.raises(RecipeError, match="texts and a data source exclude each other"):
+            run.predict(texts, **more)
+    with pytest.raises(RecipeError, match="a resumed comparison keeps its sources"):
+        tunesmith.compare(table, resume=run.path)
+    with pytest.raises(DataError, match="found: the columns words, stars\n"):
+        run.predict(table.rename(columns={"review": "words"}))
     real = builtins.__import__
 
     def without_pandas(name: str, *args: Any) -> Any:

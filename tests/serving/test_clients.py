@@ -34,6 +34,7 @@ from tests.serving_fakes import (
     never_reload,
     wait_until,
 )
+from tunesmith.errors import RecipeError
 from tunesmith.recipe import Serve
 from tunesmith.serving import server
 from tunesmith.serving.middleware import Middleware
@@ -208,6 +209,16 @@ def test_serving_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     assert while_serving[0][0] < before[0]
     assert while_serving[0][1] > 1000
     assert (sys.getswitchinterval(), gc.get_freeze_count()) == before
+
+
+def test_an_address_that_two_servers_were_bound_to() -> None:
+    """As where both load their models at the same time: the second one to listen is refused, without a traceback."""
+    with server.listen(Serve(port=0)) as first:
+        settings = Serve(port=first.getsockname()[1])
+        with server.listen(settings) as second:
+            first.listen()
+            with pytest.raises(RecipeError, match="another process took the address"):
+                server.run(application(classifier()), settings, [second], never_reload)
 
 
 SERVER = """

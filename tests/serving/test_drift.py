@@ -13,14 +13,16 @@ from scipy import stats
 
 import tunesmith
 from tests import tiny
-from tests.serving_fakes import application, classifier, client, error, generator, loaded, message, post, run
+from tests.serving_fakes import LABELS, application, classifier, client, error, generator, loaded, message, post, run
 from tests.small_runs import learn
 from tunesmith import runs
 from tunesmith.evaluation import distribution_shift
 from tunesmith.pipeline import drift_reference
 from tunesmith.recipe import Serve
 from tunesmith.serving import app, drift_monitor
+from tunesmith.serving.backends import ServedClassifier
 from tunesmith.serving.drift_monitor import DriftMonitor, of_labels, of_numbers
+from tunesmith.serving.handlers import Handlers
 
 
 def test_numbers_are_those_of_the_field() -> None:
@@ -135,6 +137,39 @@ def test_responses_are_counted() -> None:
     assert [each["quantities"] for each in others] == [[], []]
     assert [[each["served"] for each in quantity["bins"]] for quantity in talk["quantities"]] == [[0, 0, 1], [0, 1]]
     assert {quantity["status"] for quantity in talk["quantities"]} == {"too_few"}
+
+
+def test_counts_go_on_where_the_version_is_the_same() -> None:
+    """A reload with nothing new loses no counts; of a new version others begin, and no metric of the old one stays."""
+    labels = of_labels("label", "test predictions", LABELS, "abc" * 200)
+    lengths = of_numbers("characters", "training texts", [3.0], [1.0, 5.0] * 100)
+    newest = iter([("v1", (labels, lengths)), ("v2", (labels,))])
+
+    def load(name: str) -> ServedClassifier:
+        version, quantities = next(newest)
+        return classifier(name, version=version, quantities=quantities)
+
+    first = classifier(version="v1", quantities=(labels, lengths))
+    handlers = Handlers({"labels": first}, Serve(), None, load)
+
+    async def main() -> None:
+        async with client(app.create(handlers)) as http:
+
+            async def counted() -> dict[str, int]:
+                await http.post("/predict", json={"inputs": ["a", "b"]})
+                (model,) = (await http.get("/drift")).json()["models"]
+                return {each["quantity"]: each["values"] for each in model["quantities"]}
+
+            assert await counted() == {"label": 2, "characters": 2}
+            assert 'quantity="characters"' in (await http.get("/metrics")).text
+            await handlers.live.reload()
+            assert await counted() == {"label": 4, "characters": 4}
+            await handlers.live.reload()
+            assert await counted() == {"label": 2}
+            assert 'quantity="characters"' not in (await http.get("/metrics")).text
+
+    run(main())
+    handlers.close()
 
 
 def test_many_labels_share_one_count() -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import tunesmith
 from tests.serving_fakes import (
     FakeClassifier,
     FakeGenerator,
+    application,
     classifier,
     client,
     error,
@@ -35,7 +36,6 @@ from tests.serving_fakes import (
     regressor,
     run,
     tagger,
-    wait_until,
 )
 from tunesmith import runs
 from tunesmith.errors import RunError
@@ -314,11 +314,7 @@ def served(*words: str, **streams: Any) -> Iterator[tuple[subprocess.Popen[str],
             lines.append(process.stderr.readline())
             assert lines[-1], lines
         address = lines[-1].split(" at ")[1].split(" ")[0]
-        for _ in range(200):
-            with suppress(httpx.ConnectError):
-                httpx.get(f"{address}/healthz")
-                break
-            time.sleep(0.1)
+        assert httpx.get(f"{address}/healthz").status_code == 200, "clients can connect as soon as it says where"
         yield process, address, lines
     finally:
         process.kill()
@@ -375,7 +371,6 @@ def test_json_logs(reviews: Path, tmp_path: Path) -> None:
         lines = [json.loads(process.stderr.readline()) for _ in range(2)]
         assert [line["message"].partition(" ")[0] for line in lines] == ["loading", "serving"]
         address = lines[1]["address"]
-        wait_until(lambda: answers(address))
         with httpx.Client(base_url=address, headers={"authorization": "Bearer hush", "x-request-id": "mine"}) as http:
             http.post("/predict", json={"inputs": "private words"})
             http.post("/predict", json={"inputs": ""})
@@ -417,10 +412,48 @@ def test_json_logs(reviews: Path, tmp_path: Path) -> None:
     assert "hush" not in everything
 
 
-def answers(address: str) -> bool:
-    with suppress(httpx.ConnectError):
-        return httpx.get(f"{address}/healthz").status_code == 200
-    return False
+def test_sighup_while_models_load_waits(reviews: Path, tmp_path: Path) -> None:
+    """The models that are loaded may be old by then, so they are loaded again."""
+    one = train(reviews, tmp_path / "one")
+    command = [sys.executable, "-m", "tunesmith", "serve", str(one), "port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        lines = [process.stderr.readline()]
+        process.send_signal(signal.SIGHUP)
+        lines += [process.stderr.readline() for _ in range(3)]
+        process.terminate()
+        assert process.wait(10) == 0
+    assert [line.partition(" ")[0] for line in lines] == ["loading", "serving", "loading", "reloaded"]
+
+
+def test_many_signals_reload_twice() -> None:
+    """Whatever comes during a reload is loaded by the one after it."""
+    reloads: list[int] = []
+    finish = asyncio.Event()
+
+    async def reload() -> None:
+        reloads.append(len(reloads))
+        await finish.wait()
+
+    async def main() -> None:
+        process = server.server(application(classifier()), Serve(), reload)
+        listening_at = server.listen(Serve(port=0))
+        serving = asyncio.create_task(process.serve([listening_at]))
+        while not process.started:
+            await asyncio.sleep(0.01)
+        for _ in range(10):
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        assert reloads == [0, 1], "here side by side; those of models wait for each other"
+        finish.set()
+        await asyncio.sleep(0.01)
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        assert reloads == [0, 1, 2]
+        process.should_exit = True
+        await serving
+
+    run(main())
 
 
 def test_a_terminal_that_is_closed_ends_the_server(reviews: Path, tmp_path: Path) -> None:

@@ -285,6 +285,19 @@ def test_wrong_names_are_told(words: list[str], problem: str, linear: Path, caps
     assert problem in capsys.readouterr().err
 
 
+def test_runs_are_served_as_python_has_them(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path or a run stands for a list of one, and a run for its path."""
+    served: list[list[str]] = []
+    monkeypatch.setattr(server, "run", lambda made, *_: served.append([*made.app.openapi()["paths"]]))
+    run = tunesmith.load_run(linear)
+    for given in (str(linear), linear, run, [run]):
+        tunesmith.serve(given, ["port=0"])
+    assert len(served) == 4
+    assert all("/predict" in paths for paths in served)
+    with pytest.raises(RunError, match="nowhere is not a run directory"):
+        tunesmith.serve("nowhere")
+
+
 def test_what_was_served_is_let_go(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, models = set(threading.enumerate()), set()
     monkeypatch.setattr(server, "run", lambda *_: models.update(set(threading.enumerate()) - before))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 from tunesmith import recipe as recipes, runs
 from tunesmith.data import frames
 from tunesmith.errors import RunError, TunesmithError
-from tunesmith.pipeline import leaked_rows
+from tunesmith.pipeline import leaked_rows, new_data
 from tunesmith.pipeline.commands.evaluate import ComparedScores, evaluate
-from tunesmith.pipeline.commands.predict import from_texts, predict_rows, predict_texts
+from tunesmith.pipeline.commands.predict import from_texts, predict, predict_texts
 from tunesmith.pipeline.fitting.base_model import RunScores
 from tunesmith.pipeline.prediction_stream import PredictionSettings
 from tunesmith.pipeline.task_table import Scores, scores_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROW = "tunesmith: row"
-"""The column that says, while they are predicted, which row of a table each row was."""
+"""The column that says which row of a table each row was, where some may be left out."""
 
 
 class TrainedRun(Run, ReportPage):
@@ -90,17 +90,23 @@ class TrainedRun(Run, ReportPage):
             source, texts = texts, ()
         library = frames.library_of(texts)
         chosen = PredictionSettings(tuple(recipes.overrides_of(settings)), top_k, engine)
+        options: dict[str, Any] = {"text_pairs": text_pairs, "top_k": top_k, "engine": engine, **settings}
         if source is not None:
-            return frames.data_frame(frames.columns(list(predict_rows(self, source, chosen))), library)
-        if (table := frames.rows(texts)) is None:
+            return frames.data_frame(frames.columns(predict(self, texts, source=source, **options)), library)
+        if not (table := frames.rows(texts)):
             examples = from_texts(frames.texts(texts), frames.texts(text_pairs))
             rows = predict_texts(self, examples, chosen, of_source=True)
             kept = list(range(len(rows)))
         else:
-            numbered = [{**row, ROW: number} for number, row in enumerate(table)]
-            rows = list(predict_rows(self, numbered, chosen))
-            kept = [row.pop(ROW) for row in rows]
-        if table is None or not any("id" in row for row in table):
+            drops = new_data.settings(self.recipe, None, chosen.overrides).data.on_bad_rows == "drop"
+            given = [{**row, ROW: number} for number, row in enumerate(table)] if drops else table
+            rows = predict(self, given, **options)
+            kept = [row.pop(ROW) if drops else number for number, row in enumerate(rows)]
+            # dates and the like as they were given, not as files have them
+            rows = [
+                row | {str(name): cell for name, cell in table[n].items()} for n, row in zip(kept, rows, strict=True)
+            ]
+        if not table or not any("id" in row for row in table):
             rows = [{name: cell for name, cell in row.items() if name != "id"} for row in rows]
         return frames.data_frame(frames.columns(rows), library, frames.index_of(texts, kept))
 

@@ -207,7 +207,7 @@ def _as_yaml(name: str, value: object) -> str:
             return other.tolist()
         if isinstance(other, PurePath):
             return str(other)
-        raise TypeError(f"{name}={shorten(repr(other))}: no setting takes a {type(other).__name__}")
+        raise TypeError(f"{name}={shorten(repr(other))}: no setting has values of type {type(other).__name__}")
 
     return printable(json.dumps(value, default=plain, ensure_ascii=False))
 

@@ -53,8 +53,8 @@ from tunesmith.serving.schemas import (
 from tunesmith.types import Example, Explanation, Message
 
 Result = TypeVar("Result")
-GUARD = ":guard"
-"""The queue of the guard's classifier; no run can have this name."""
+GUARD = "/guard"
+"""The queue of the guard's classifier; no folder, and so no run, can have this name."""
 GUARD_BATCH = 16
 """Texts of one request that the guard's classifier gets at once: those of other requests come in between."""
 

@@ -145,13 +145,15 @@ class LiveModels:
             warn(text, model=name, version=previous)
             self._on_reload(failed := Reload(name, previous, previous, time.monotonic() - start, problem))
             return failed
-        self._live[name] = self._opened(name, new)
+        self._live[name] = live = self._opened(name, new)
+        if (new.version, new.quantities) == (previous, old.drift.quantities):
+            live.drift = old.drift  # of the same version, counting goes on
         seconds = time.monotonic() - start
         self._on_reload(loaded := Reload(name, previous, new.version, seconds))
         text = f"reloaded {name}: version {new.version} answers after {seconds:.1f} s, in place of {previous}"
         say(text, model=name, version=new.version)
         await old.retire()
-        del old
+        del old, live
         await asyncio.to_thread(_collect)
         return loaded
 

@@ -86,7 +86,9 @@ class ServerMetrics:
                 metric.labels(model).observe(value)
 
     def show_drift(self, drift: DriftResponse) -> None:
-        """Show the drift of a window; NaN where there are too few values."""
+        """Show the drift of a window, and no other; NaN where there are too few values."""
+        for gauge in (self._psi, self._distance, self._drift):
+            gauge.clear()
         for each in drift.models:
             for result in each.quantities:
                 names = each.model, result.quantity

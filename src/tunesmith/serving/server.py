@@ -11,7 +11,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -89,22 +90,46 @@ def _bound(host: str, port: int, setting: str) -> socket.socket:
     return listener
 
 
-def run(app: Middleware, settings: Serve, listeners: Sequence[socket.socket], reload: Reloading) -> None:
-    """Serve until a signal arrives and every accepted request is answered. reload: what SIGHUP starts."""
+@contextmanager
+def holding_reloads() -> Iterator[None]:
+    """Within this, SIGHUP, which would end the process, waits until a server listens that can reload its models."""
+    if not hasattr(signal, "pthread_sigmask"):  # there is no such signal
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run(
+    app: Middleware,
+    settings: Serve,
+    listeners: Sequence[socket.socket],
+    reload: Reloading,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal arrives and every accepted request is answered.
+
+    reload: what SIGHUP starts. on_ready: called once clients can connect.
+    """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.collect()
     gc.freeze()  # models and libraries stay: scanning them for garbage would stop everything, again and again
     try:
-        server(app, settings, reload).run(list(listeners))
+        server(app, settings, reload, on_ready).run(list(listeners))
     finally:
         gc.unfreeze()
         sys.setswitchinterval(interval)
     say(f"answered {app.state.answered:,} requests")
 
 
-def server(app: Middleware, settings: Serve, reload: Reloading) -> uvicorn.Server:
-    """Return the server, not yet started. reload: what SIGHUP starts."""
+def server(
+    app: Middleware, settings: Serve, reload: Reloading, on_ready: Callable[[], None] = lambda: None
+) -> uvicorn.Server:
+    """Return the server, not yet started; parameters as of `run`."""
     config = uvicorn.Config(
         app,
         http=_LimitedConnection,
@@ -117,7 +142,7 @@ def server(app: Middleware, settings: Serve, reload: Reloading) -> uvicorn.Serve
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE,
     )
-    return _DrainingServer(config, app.state, settings.drain_seconds, reload)
+    return _DrainingServer(config, app.state, settings.drain_seconds, reload, on_ready)
 
 
 class _LimitedConnection(HttpToolsProtocol):
@@ -178,24 +203,32 @@ class _DrainingServer(uvicorn.Server):
         state: ServerState,
         seconds: float,
         reload: Reloading,
-        clock: Callable[[], float] = time.monotonic,
+        on_ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self.state, self.seconds, self.reload, self.clock = state, seconds, reload, clock
+        self.state, self.seconds, self.reload, self.on_ready = state, seconds, reload, on_ready
         self.exit_at = 0.0
         self._reloads: set[asyncio.Task[object]] = set()
         self._had_terminal = _has_terminal()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and to heed SIGHUP where there is such a signal."""
+        """Begin to listen, and to heed SIGHUP where there is such a signal. Raises RecipeError."""
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # of two servers that were bound at the same time, one can listen
+            do = "choose another serve.port, and another serve.admin_port where there is one"
+            raise RecipeError("another process took the address meanwhile", found=str(error), do=do) from error
+        self.on_ready()
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
-        await super().startup(sockets)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that was held comes now
 
     def _hang_up(self) -> None:
         """Reload; where the terminal is gone that the server was started in, shut down instead."""
         if self._had_terminal and not _has_terminal():
             self.handle_exit(signal.SIGHUP, None)
+            return
+        if len(self._reloads) > 1:  # the one that waits for the first will find what is new
             return
         task = asyncio.ensure_future(self.reload())
         self._reloads.add(task)
@@ -207,12 +240,12 @@ class _DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self.state.draining = True
-        self.exit_at = self.clock() + self.seconds
+        self.exit_at = time.monotonic() + self.seconds
         say(f"shutting down: finishing {self.state.active} requests; press Ctrl-C again to quit now")
 
     async def on_tick(self, counter: int) -> bool:
         """Exit once everything is answered or the time is over; called ten times a second."""
-        if self.state.draining and (not self.state.active or self.clock() > self.exit_at):
+        if self.state.draining and (not self.state.active or time.monotonic() > self.exit_at):
             self.should_exit = True
         return await super().on_tick(counter)
 

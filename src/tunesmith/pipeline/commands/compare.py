@@ -157,6 +157,8 @@ def compare(
     """
     overrides = [*overrides, *recipes.overrides_of(settings)]
     side_by_side.check(parallel)
+    if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
+        sources = [sources]
     if resume is not None:
         if sources or overrides or methods or seeds or learning_curve:
             raise RecipeError("a resumed comparison keeps its sources and settings", do="leave all but --resume out")
@@ -167,8 +169,6 @@ def compare(
     if smallest is not None and not learning_curve:
         do = "give learning_curve (--learning-curve) too"
         raise RecipeError("smallest is the smallest part of a learning curve", do=do)
-    if in_memory.rows(sources) is not None or not isinstance(sources, Sequence) or isinstance(sources, str):
-        sources = [sources]
     if not sources and not overrides:
         raise RecipeError("nothing to compare", expected="a data source, recipes, or run directories")
     sources = [in_memory.recipe_source(source, overrides) for source in sources or [{}]]

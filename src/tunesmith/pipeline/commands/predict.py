@@ -13,7 +13,7 @@ from tunesmith import recipe as recipes, runs
 from tunesmith.console import printable
 from tunesmith.data import files, frames, row_encoders
 from tunesmith.data.row_encoders import FORMATS, CsvEncoder, JsonLinesEncoder
-from tunesmith.errors import DataError, RecipeError
+from tunesmith.errors import DataError, RecipeError, shorten
 from tunesmith.pipeline import engines, in_memory, new_data, prediction_output
 from tunesmith.pipeline.prediction_output import OutputSettings, WrittenPredictions
 from tunesmith.pipeline.prediction_stream import (
@@ -71,7 +71,7 @@ def predict(
     chosen = PredictionSettings((*overrides, *recipes.overrides_of(settings)), top_k, engine)
     if source is None:
         return predict_texts(run, from_texts(singles, seconds), chosen)
-    if singles:
+    if singles or seconds:
         raise RecipeError("texts and a data source exclude each other", do="give one of them")
     return list(predict_rows(run, source, chosen))
 
@@ -241,7 +241,7 @@ def from_texts(texts: Sequence[object], pairs: Sequence[object], action: str = "
         raise DataError("texts without their second text", expected="pairs of texts", found=found, do=do)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise TypeError(f"text {number} is a {type(text).__name__}: expected a string")
+            raise TypeError(f"text {number} is {shorten(repr(text), 50)}: expected a string")
         if not text.strip():
             found, do = "nothing, or white space alone", "leave it out, or give a text"
             raise DataError(f"text {number} is empty", expected="at least one character", found=found, do=do)

@@ -27,7 +27,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model may be called that is not called after its folder."""
 
 
-def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, recipe: str | Path | None = None) -> None:
+def serve(
+    run_dirs: str | Path | Run | Sequence[str | Path | Run],
+    overrides: Sequence[str] = (),
+    *,
+    recipe: str | Path | None = None,
+) -> None:
     """Serve one run or several until SIGTERM or Ctrl-C.
 
     run_dirs: folders of runs, each served under the folder's name, or under another one: `name=RUN`. The settings are
@@ -41,11 +46,12 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
             found=str(error),
             do="pip install 'tunesmith[serve]'",
         ) from None
-    sources = named(run_dirs)
+    run_dirs = [run_dirs] if isinstance(run_dirs, (str, Path, Run)) else run_dirs
+    sources = named([each.path if isinstance(each, Run) else each for each in run_dirs])
     first = runs.find(next(iter(sources.values())))
     settings = recipes.load(recipe or first.recipe, overrides, sections=("serve",)).serve
     keys = server.keys(settings)
-    with ExitStack() as stack:
+    with server.holding_reloads(), ExitStack() as stack:
         # the addresses are bound before the models are loaded: where one is taken, that is an error at once
         listeners = [stack.enter_context(server.listen(settings))]
         if (admin := server.listen_admin(settings)) is not None:
@@ -53,12 +59,15 @@ def serve(run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), *, reci
         handlers = stack.enter_context(closing(load(sources, settings)))
         host, port = listeners[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        text = f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)"
-        say(text, address=address, models={name: model.version for name, model in handlers.live.served.items()})
         admin_address = None if admin is None else admin.getsockname()
-        if admin_address is not None:
-            say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
-        server.run(app.create(handlers, keys, admin_address), settings, listeners, handlers.live.reload)
+
+        def announce() -> None:
+            text = f"serving {', '.join(handlers.live)} at {address} (open it in a browser; {address}/docs has the API)"
+            say(text, address=address, models={name: model.version for name, model in handlers.live.served.items()})
+            if admin_address is not None:
+                say(f"reload the models: POST http://127.0.0.1:{admin_address[1]}/admin/reload")
+
+        server.run(app.create(handlers, keys, admin_address), settings, listeners, handlers.live.reload, announce)
 
 
 def named(sources: Sequence[str | Path]) -> dict[str, Path]:
