@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ import tunesmith
 from tests.documentation import module_of_docs
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BUILD = """
 import logging, sys
 logging.basicConfig(level=logging.WARNING)
@@ -158,21 +156,17 @@ class SilentHandler(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 @pytest.mark.parametrize("kind", ["http", "file"])
-def test_the_search_works_without_a_network(addresses: dict[str, str], kind: str) -> None:
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        requests: list[str] = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(f"{addresses[kind]}/index.html")
-        field = page.locator("input.md-search__input")
-        field.press_sequentially("coin tosses")  # the search listens to keys
-        page.locator("a.md-search-result__link[href*='concepts/statistics']").first.wait_for(
-            state="attached", timeout=60_000
-        )
-        browser.close()
+def test_the_search_works_without_a_network(addresses: dict[str, str], kind: str, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(f"{addresses[kind]}/index.html")
+    field = page.locator("input.md-search__input")
+    field.press_sequentially("coin tosses")  # the search listens to keys
+    page.locator("a.md-search-result__link[href*='concepts/statistics']").first.wait_for(
+        state="attached", timeout=60_000
+    )
+    page.close()
     foreign = [url for url in requests if not url.startswith((addresses[kind], "data:", "blob:"))]
     assert foreign == []

@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse
 from tunesmith.serving.backends import Served, ServedClassifier
 from tunesmith.serving.schemas import ErrorResponse
 
-NONCE = "{{nonce}}"
+NONCE, STYLE = "{{nonce}}", "{{page.css}}"
+"""What pages have in the places of a random number, and of the style of those that are read rather than used."""
 Schema = dict[str, Any]
 Responses = dict[int | str, Schema]
 ERRORS: Responses = {
@@ -71,10 +72,11 @@ def exact(schema: Schema, models: Mapping[str, Served], max_inputs: int, keyed: 
 def page(name: str) -> HTMLResponse:
     """Return a page that loads nothing else and runs no script but its own."""
     nonce = secrets.token_urlsafe(16)
-    text = resources.files("tunesmith.serving").joinpath("playground", name).read_text(encoding="utf-8")
+    folder = resources.files("tunesmith.serving").joinpath("playground")
+    text, style = (folder.joinpath(file).read_text(encoding="utf-8") for file in (name, "page.css"))
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {"content-security-policy": policy, "referrer-policy": "no-referrer", "cache-control": "no-store"}
-    return HTMLResponse(text.replace(NONCE, nonce), headers=headers)
+    return HTMLResponse(text.replace(STYLE, style.rstrip()).replace(NONCE, nonce), headers=headers)
