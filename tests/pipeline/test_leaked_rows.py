@@ -97,7 +97,7 @@ def test_without_leaks_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert not run.has("leaks.json")
     assert not run.has("clean.json")
     assert "The test split leaks" not in run.read_text("report.html")
-    assert "audit: no row is a copy of another one" in capsys.readouterr().err
+    assert "audit: no duplicates, within or across splits" in capsys.readouterr().err
 
 
 def test_too_few_clean_rows_are_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
