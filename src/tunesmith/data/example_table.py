@@ -113,8 +113,8 @@ class ExampleTable(Sequence[Example]):
             numbers = self._numbers(start, start + ROWS)
             order = np.argsort(numbers, kind="stable")
             hashes = np.empty((len(numbers), 16), dtype=np.uint8)
-            rising = [batch.column(DIGEST).to_pylist() for batch in self._gathered(numbers[order])]
-            hashes[order] = np.frombuffer(b"".join(chain.from_iterable(rising)), dtype=np.uint8).reshape(-1, 16)
+            rising = [_digests(batch.column(DIGEST)) for batch in self._gathered(numbers[order])]
+            hashes[order] = np.concatenate(rising)
             parts.append(hashes.tobytes())
         return b"".join(parts)
 
@@ -353,6 +353,12 @@ def _targets(batch: pyarrow.RecordBatch) -> tuple[Iterable[Any], ...]:
         lists,
         _filled(batch.column("weight")),
     )
+
+
+def _digests(column: pyarrow.FixedSizeBinaryArray) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a column of hashes, N x 16."""
+    content = column.buffers()[1]
+    return np.frombuffer(content, dtype=np.uint8, count=16 * len(column), offset=16 * column.offset).reshape(-1, 16)
 
 
 def _filled(column: Any) -> Iterable[Any]:
