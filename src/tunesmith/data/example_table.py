@@ -100,11 +100,9 @@ class ExampleTable(Sequence[Example]):
 
     def targets(self) -> list[Example]:
         """Return what `targets` says."""
-        known: dict[tuple[Any, ...], Example] = {}
-        starts = range(0, len(self), ROWS)
-        return [
-            row for start in starts for row in self._made(self._numbers(start, start + ROWS), partial(_shared, known))
-        ]
+        make = partial(_shared, {})
+        numbers = (self._numbers(start, start + ROWS) for start in range(0, len(self), ROWS))
+        return [row for part in numbers for row in self._made(part, make)]
 
     def text_digests(self) -> bytes:
         """Return the hash of the text of each row, 16 bytes a row."""
@@ -148,9 +146,7 @@ class ExampleTable(Sequence[Example]):
         stop = min(stop, len(self))
         return np.arange(start, stop) if self.places is None else self.places[start:stop]
 
-    def _made(
-        self, numbers: Places, make: Callable[[pyarrow.RecordBatch], list[Example]] | None = None
-    ) -> list[Example]:
+    def _made(self, numbers: Places, make: Make | None = None) -> list[Example]:
         make = make or _examples
         if not (np.diff(numbers) < 0).any():
             return [example for batch in self._gathered(numbers) for example in make(batch)]
