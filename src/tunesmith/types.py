@@ -5,9 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tunesmith.records import OMITTED, omitted_if_none
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 COLUMNS = {"text_column": "data.text", "text_pair_column": "data.text_pair", "label_column": "data.label"}
 """Options and keyword arguments that name a column, and the setting of each."""
@@ -78,7 +82,7 @@ class TextNumbering(Protocol):
         """Return how many texts there are."""
         ...
 
-    def of_rows(self, rows: Sequence[Example]) -> list[int]:
+    def of_rows(self, rows: Sequence[Example]) -> NDArray[np.int64]:
         """Return the number of each row's text, which is faster than one by one. Raises KeyError."""
         ...
 

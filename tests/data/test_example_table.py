@@ -14,7 +14,19 @@ import pytest
 from tests import tiny
 from tests.conftest import write_csv
 from tunesmith.data import example_table, read_unlabelled
-from tunesmith.data.example_table import ExampleTable, collect, join, leave_out, save, take, targets
+from tunesmith.data.example_table import (
+    ExampleTable,
+    characters,
+    collect,
+    fields,
+    join,
+    leave_out,
+    save,
+    take,
+    targets,
+    text_hashes,
+)
+from tunesmith.data.text_keys import text_key
 from tunesmith.errors import FileError
 from tunesmith.pipeline.task_table import read_splits
 from tunesmith.recipe import load
@@ -136,3 +148,16 @@ def test_targets_of_rows(many: None) -> None:
         ]
         assert len({id(row) for row in made}) == 5  # three labels, and two odd rows
     assert targets(rows) is rows
+
+
+def test_columns_are_those_of_the_rows(many: None) -> None:
+    rows = odd_rows(50)
+    order = [*range(49, -1, -1), 3, 3]
+    table, wanted = take(collect(rows), order), [rows[place] for place in order]
+    assert isinstance(table, ExampleTable)
+    assert [*fields(table, "text", "labels", "messages")] == [(row.text, row.labels, row.messages) for row in wanted]
+    assert characters(table).tolist() == characters(wanted).tolist()
+    assert len({*characters(table).tolist()}) > 3
+    assert text_hashes(table).tolist() == [[*divmod(text_key(row), 2**64)] for row in wanted]
+    assert not len(text_hashes(table[:0]))
+    assert not len(text_hashes(()))

@@ -222,7 +222,7 @@ def test_worker_processes_and_texts_in_a_file_change_nothing(monkeypatch: pytest
     index = find(tables, 0.7)
     assert len(index.first) > 50
     assert (index.first, index.second, index.similarity) == (expected.first, expected.second, expected.similarity)
-    assert index.numbers.of_rows(examples) == expected.numbers.of_rows(examples)
+    assert index.numbers.of_rows(examples).tolist() == expected.numbers.of_rows(examples).tolist()
 
 
 def test_different_words_have_different_hashes() -> None:

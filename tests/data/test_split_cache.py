@@ -52,7 +52,7 @@ def test_the_second_time_nothing_is_read_and_all_is_the_same(source: Path, reads
     assert first.copies is not None
     assert second.copies is not None
     for rows in (first.train, first.validation, first.test):
-        assert second.copies.numbers.of_rows(rows) == first.copies.numbers.of_rows(rows)
+        assert second.copies.numbers.of_rows(rows).tolist() == first.copies.numbers.of_rows(rows).tolist()
     for name in ("first", "second", "similarity"):
         assert list(getattr(second.copies, name)) == list(getattr(first.copies, name))
 

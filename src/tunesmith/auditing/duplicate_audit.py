@@ -246,14 +246,9 @@ def _finding(counted: DuplicateCount, copies: Sequence[RowCopy]) -> Finding:
 def _contradictions(rows_by_split: Mapping[str, Sequence[Example]], index: DuplicateIndex) -> Iterator[Finding]:
     """Yield a finding on rows that are equal after all folds and have different labels."""
     rows = example_table.join(rows_by_split.values())
-    golds = [row.gold if row.value is None else None for row in example_table.targets(rows)]
-    numbers = index.numbers.of_rows(rows)
-    first: dict[int, object] = {}
-    known = ((number, gold) for number, gold in zip(numbers, golds, strict=True) if gold is not None)
-    contradicting = {number for number, gold in known if first.setdefault(number, gold) != gold}
-    if contradicting:
-        pairs = enumerate(zip(numbers, golds, strict=True))
-        concerned = [place for place, (number, gold) in pairs if number in contradicting and gold is not None]
+    has_numbers = bool(rows) and rows[0].value is not None  # which may well differ a little
+    concerned = [] if has_numbers else duplicates.contradicting(rows, index.numbers.of_rows(rows))
+    if concerned:
         yield Finding(
             headline=f"{len(concerned):,} rows say the same as another row and have another label.",
             severity="warning",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from tunesmith.data import example_table
 from tunesmith.data.rows import SHOWN, SPLITS, RowsBySplit, note
+from tunesmith.data.text_keys import Index, numbered
 from tunesmith.errors import DataError
-from tunesmith.types import DataNote, DuplicateGrade, DuplicateIndex, Example, RowCopy, TextKey
+from tunesmith.types import DataNote, DuplicateGrade, DuplicateIndex, Example, RowCopy
 
 Policy = Literal["report", "remove", "error"]
 IN_TWO: dict[DuplicateGrade, str] = {
@@ -27,22 +31,14 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
     """
     notes = []
     for name, rows in rows_by_split.items():
-        seen: set[TextKey] = set()
-        repeated = []
-        for place, key in enumerate(example_table.text_keys(rows)):
-            if key in seen:
-                repeated.append(place)
-            seen.add(key)
+        first_U, number_N = numbered(example_table.text_hashes(rows))
+        repeated = np.flatnonzero(first_U[number_N] != np.arange(len(rows))).tolist()
         if repeated:
             notes.append(note(f"exact duplicates within {name}", (rows[place].id for place in repeated)))
-    labels: dict[TextKey, object] = {}
     every_row = example_table.join(rows_by_split.values())
-    keys = example_table.text_keys(every_row)
-    golds = (row.gold for row in example_table.targets(every_row))
-    contradicting = {key for gold, key in zip(golds, keys, strict=True) if labels.setdefault(key, gold) != gold}
-    if contradicting:
-        conflicts = (every_row[place].id for place, key in enumerate(keys) if key in contradicting)
-        notes.append(note("same text with contradicting labels", conflicts))
+    _, number_N = numbered(example_table.text_hashes(every_row))
+    if conflicts := contradicting(every_row, number_N):
+        notes.append(note("same text with contradicting labels", (every_row[place].id for place in conflicts)))
     leaked: list[DataNote] = []
     if policy != "report":
         rows_by_split, leaked = resolve_leaks(rows_by_split, index, policy)
@@ -51,6 +47,16 @@ def resolve(rows_by_split: RowsBySplit, index: DuplicateIndex, policy: Policy) -
         if groups and (shared := [row.id for row in rows_by_split[earlier] if row.group in groups]):
             leaked.append(note(f"same group in {earlier} and {later}", shared))
     return rows_by_split, [*notes, *leaked]
+
+
+def contradicting(rows: Sequence[Example], number_N: Index) -> list[int]:
+    """Return the places of labelled rows whose text has another label elsewhere. number_N: of each row's text."""
+    places = np.flatnonzero(np.bincount(number_N)[number_N] > 1)
+    targets = example_table.targets(example_table.take(rows, places))
+    gold_of = [*zip(places.tolist(), number_N[places].tolist(), (row.gold for row in targets), strict=True)]
+    first = {number: gold for _, number, gold in reversed(gold_of) if gold is not None}
+    differing = {number for _, number, gold in gold_of if gold is not None and gold != first[number]}
+    return [place for place, number, gold in gold_of if gold is not None and number in differing]
 
 
 def resolve_leaks(
@@ -94,21 +100,20 @@ def _copies(
     rows: Sequence[Example], others: Sequence[Example], index: DuplicateIndex, *, earlier: bool
 ) -> list[RowCopy]:
     """Return the rows with a copy among the others. earlier: these are the rows themselves, of which those before."""
-    exact: dict[TextKey, int] = {}
-    by_number: dict[int, int] = {}
-    keyed = zip(example_table.text_keys(others), index.numbers.of_rows(others), strict=True)
-    for place, (key, number) in enumerate(keyed):
-        exact.setdefault(key, place)
-        by_number.setdefault(number, place)
-    best = _best(by_number, index, earlier=earlier)
+    number_N, other_number_M = index.numbers.of_rows(rows), index.numbers.of_rows(others)
+    place_U = np.full(len(index.numbers), len(others))
+    np.minimum.at(place_U, other_number_M, np.arange(len(others)))
+    best = _best(place_U, index, len(others), earlier=earlier)
+    before_N = np.arange(len(rows)) if earlier else np.full(len(rows), len(others))
+    place_C = np.flatnonzero((place_U[number_N] < before_N) | _among(best, len(place_U))[number_N])
+    exact = _first_places(others, np.flatnonzero(_among(number_N[place_C], len(place_U))[other_number_M]))
     found: list[tuple[int, int, DuplicateGrade, float]] = []
-    keyed = zip(example_table.text_keys(rows), index.numbers.of_rows(rows), strict=True)
-    for place, (key, number) in enumerate(keyed):
+    for place, number, key in zip(place_C.tolist(), number_N[place_C].tolist(), _keys(rows, place_C), strict=True):
         before = place if earlier else len(others)
         similarity, other = 1.0, exact.get(key, before)
         grade: DuplicateGrade = "exact"
         if other >= before:
-            grade, other = "normalised", by_number.get(number, before)
+            grade, other = "normalised", int(place_U[number])
         if other >= before and number in best:
             grade, (similarity, other) = "near", best[number]
         if other < before:
@@ -118,19 +123,36 @@ def _copies(
     return [RowCopy(id, copy[0], other_id, *copy[1:]) for id, other_id, copy in zip(ids, other_ids, found, strict=True)]
 
 
-def _best(places: Mapping[int, int], index: DuplicateIndex, *, earlier: bool = False) -> dict[int, tuple[float, int]]:
-    """Return for each number that is near one of `places` the largest similarity, and the first place that has it.
+def _keys(rows: Sequence[Example], places: Index) -> list[tuple[int, int]]:
+    """Return the hashes of the texts of some rows."""
+    return [(high, low) for high, low in example_table.text_hashes(example_table.take(rows, places)).tolist()]
 
-    earlier: only places before the number's own count.
+
+def _first_places(rows: Sequence[Example], places: Index) -> dict[tuple[int, int], int]:
+    """Return the hash of each text of some rows, and the place of the first row that has it."""
+    return dict(reversed([*zip(_keys(rows, places), places.tolist(), strict=True)]))
+
+
+def _best(place_U: Index, index: DuplicateIndex, missing: int, *, earlier: bool) -> dict[int, tuple[float, int]]:
+    """Return for each number that is near one with a place the largest similarity, and the first place that has it.
+
+    place_U: of the first row of each number; `missing` where there is none. earlier: only places before the number's
+    own count.
     """
-    best: dict[int, tuple[float, int]] = {}
-    for first, second, similarity in zip(index.first, index.second, index.similarity, strict=True):
-        for number, other in ((first, second), (second, first)):
-            if other in places and not (earlier and places.get(number, -1) <= places[other]):
-                known = best.get(number, (0.0, 0))
-                if (similarity, -places[other]) > (known[0], -known[1]):
-                    best[number] = similarity, places[other]
-    return best
+    first_P, second_P = (np.array(of, dtype=np.int64) for of in (index.first, index.second))
+    number_P, other_P = np.concatenate([first_P, second_P]), np.concatenate([second_P, first_P])
+    similarity_P, place_P = np.tile(index.similarity, 2), place_U[other_P]
+    worst_first = np.lexsort((place_P, -similarity_P))[::-1]
+    chosen = worst_first[(place_P < (place_U[number_P] if earlier else missing))[worst_first]]
+    best = zip(similarity_P[chosen].tolist(), place_P[chosen].tolist(), strict=True)
+    return dict(zip(number_P[chosen].tolist(), best, strict=True))
+
+
+def _among(numbers: Iterable[int] | Index, size: int) -> npt.NDArray[np.bool_]:
+    """Return of each number below `size` whether it is among these."""
+    is_among = np.zeros(size, dtype=bool)
+    is_among[np.fromiter(numbers, dtype=np.int64)] = True
+    return is_among
 
 
 def _pairs(rows_by_split: RowsBySplit) -> list[tuple[str, str]]:

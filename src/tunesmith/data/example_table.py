@@ -12,18 +12,19 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain, pairwise, repeat
+from functools import cache, partial
+from itertools import chain, pairwise, repeat, starmap
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith import disk
-from tunesmith.data.text_keys import text_digest
+from tunesmith.data.text_keys import Hashes, hashes, text_digest
 from tunesmith.errors import FileError
-from tunesmith.types import Example, Message, TextKey
+from tunesmith.types import Example, Message
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,10 +34,12 @@ ROWS = 4096
 """Rows of a batch, which are made into examples together."""
 MOST_BYTES, OVERHEAD = 64 << 20, 400
 """Bytes of rows that are kept in memory as examples, those of an example besides its text; more become a table."""
-Make = Callable[["pyarrow.RecordBatch"], list[Example]]
+Make = Callable[["pyarrow.RecordBatch"], Iterable[Any]]
 STRINGS = ("id", "text", "text_pair", "label", "group")
-DIGEST = "digest"
-"""The column with `text_keys.text_digest`."""
+FIELDS = (*STRINGS, "messages", "value", "labels", "weight")
+"""Columns with what an Example has, in its order."""
+DIGEST, CHARACTERS = "digest", "characters"
+"""Columns with `text_keys.text_digest`, and with the characters of a row."""
 
 
 class ExampleTable(Sequence[Example]):
@@ -77,7 +80,8 @@ class ExampleTable(Sequence[Example]):
         if isinstance(place, slice):
             return self.take(range(*place.indices(len(self))))
         number = range(len(self))[place]
-        return self._made(self._numbers(number, number + 1))[0]
+        (example,) = self._made(self._numbers(number, number + 1))
+        return cast(Example, example)
 
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), ROWS):
@@ -98,23 +102,25 @@ class ExampleTable(Sequence[Example]):
         chosen = np.fromiter(places, dtype=np.int64)
         return ExampleTable(self.batches, chosen if self.places is None else self.places[chosen])
 
-    def targets(self) -> list[Example]:
-        """Return what `targets` says."""
-        make = partial(_shared, {})
-        numbers = (self._numbers(start, start + ROWS) for start in range(0, len(self), ROWS))
-        return [row for part in numbers for row in self._made(part, make)]
-
-    def text_digests(self) -> bytes:
-        """Return the hash of the text of each row, 16 bytes a row."""
-        parts = []
+    def fields(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what `fields` yields."""
+        make = partial(_fields, names)
         for start in range(0, len(self), ROWS):
-            numbers = self._numbers(start, start + ROWS)
-            order = np.argsort(numbers, kind="stable")
-            hashes = np.empty((len(numbers), 16), dtype=np.uint8)
-            rising = [_digests(batch.column(DIGEST)) for batch in self._gathered(numbers[order])]
-            hashes[order] = np.concatenate(rising)
-            parts.append(hashes.tobytes())
-        return b"".join(parts)
+            yield from self._made(self._numbers(start, start + ROWS), make)
+
+    def characters(self) -> Places:
+        """Return what `characters` says."""
+        return self._fixed(lambda batch: np.asarray(batch.column(CHARACTERS)))
+
+    def text_hashes(self) -> Hashes:
+        """Return what `text_hashes` says."""
+        return hashes(self._fixed(lambda batch: _digests(batch.column(DIGEST))).tobytes())
+
+    def _fixed(self, values: Callable[[pyarrow.RecordBatch], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Return a column whose values have one size. values: of a batch."""
+        every_batch = [values(batch) for batch in self.batches if batch.num_rows]
+        column = np.concatenate(every_batch) if every_batch else values(_batch(()))
+        return column if self.places is None else column[self.places]
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and their order; equal rows in other batches may have another."""
@@ -146,7 +152,7 @@ class ExampleTable(Sequence[Example]):
         stop = min(stop, len(self))
         return np.arange(start, stop) if self.places is None else self.places[start:stop]
 
-    def _made(self, numbers: Places, make: Make | None = None) -> list[Example]:
+    def _made(self, numbers: Places, make: Make | None = None) -> list[Any]:
         make = make or _examples
         if not (np.diff(numbers) < 0).any():
             return [example for batch in self._gathered(numbers) for example in make(batch)]
@@ -255,22 +261,31 @@ def take(rows: Sequence[Example], places: Iterable[int]) -> Sequence[Example]:
     return rows.take(places) if isinstance(rows, ExampleTable) else tuple(rows[place] for place in places)
 
 
+def fields(rows: Sequence[Example], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Yield these fields, two or more, of each row; of a table without making the rows."""
+    return rows.fields(*names) if isinstance(rows, ExampleTable) else map(attrgetter(*names), rows)
+
+
 def targets(rows: Sequence[Example]) -> Sequence[Example]:
     """Return rows of which only targets, groups and weights are of use: of a table, where equal ones are one object."""
-    return rows.targets() if isinstance(rows, ExampleTable) else rows
+    if not isinstance(rows, ExampleTable):
+        return rows
+    make = cache(lambda label, group, *rest: Example("", "", None, label, group, (), *rest))
+    return [make(*values) for values in rows.fields("label", "group", "value", "labels", "weight")]
 
 
-def text_digests(rows: Sequence[Example]) -> bytes:
-    """Return the hash of the text of each row, 16 bytes a row; of a table without making the rows."""
+def characters(rows: Sequence[Example]) -> Places:
+    """Return the characters of each row."""
     if isinstance(rows, ExampleTable):
-        return rows.text_digests()
-    return b"".join(text_digest(row.text, row.text_pair) for row in rows)
+        return rows.characters()
+    return np.fromiter(map(_characters, rows), dtype=np.int64, count=len(rows))
 
 
-def text_keys(rows: Sequence[Example]) -> list[TextKey]:
-    """Return the `text_keys.text_key` of each row."""
-    digests = text_digests(rows)
-    return [int.from_bytes(digests[start : start + 16], "big") for start in range(0, len(digests), 16)]
+def text_hashes(rows: Sequence[Example]) -> Hashes:
+    """Return the hash of the text of each row, N x 2; of a table without making the rows."""
+    if isinstance(rows, ExampleTable):
+        return rows.text_hashes()
+    return hashes(b"".join(text_digest(row.text, row.text_pair) for row in rows))
 
 
 def leave_out(rows: Sequence[Example], places: Collection[int]) -> Sequence[Example]:
@@ -294,8 +309,8 @@ def _schema() -> pyarrow.Schema:
 
     binary = pyarrow.large_binary()
     types = dict.fromkeys(STRINGS, binary) | {"messages": binary, "value": pyarrow.float64()}
-    types |= {"labels": pyarrow.large_list(binary), "weight": pyarrow.float64(), DIGEST: pyarrow.binary(16)}
-    return pyarrow.schema(types)
+    types |= {"labels": pyarrow.large_list(binary), "weight": pyarrow.float64()}
+    return pyarrow.schema(types | {DIGEST: pyarrow.binary(16), CHARACTERS: pyarrow.int64()})
 
 
 def _batch(rows: Sequence[Example]) -> pyarrow.RecordBatch:
@@ -307,6 +322,7 @@ def _batch(rows: Sequence[Example]) -> pyarrow.RecordBatch:
     columns["labels"] = [None if row.labels is None else [_bytes(label) for label in row.labels] for row in rows]
     columns["weight"] = [row.weight for row in rows]
     columns[DIGEST] = [text_digest(row.text, row.text_pair) for row in rows]
+    columns[CHARACTERS] = [_characters(row) for row in rows]
     return pyarrow.RecordBatch.from_pydict(columns, schema=_schema())
 
 
@@ -318,37 +334,34 @@ def _dump(messages: Sequence[Message]) -> bytes:
     return json.dumps([(m.role, m.content, m.input, m.learned) for m in messages]).encode()
 
 
-def _examples(batch: pyarrow.RecordBatch) -> list[Example]:
-    """Return the examples of a batch."""
-    texts = [_strings(batch.column(name)) for name in ("id", "text", "text_pair")]
-    lines = _filled(batch.column("messages"))
-    messages = (tuple(Message(*turn) for turn in json.loads(line)) if line else () for line in lines)
-    label, group, *rest = _targets(batch)
-    return [Example(*values) for values in zip(*texts, label, group, messages, *rest, strict=False)]
+def _characters(row: Example) -> int:
+    if row.messages:
+        return sum(len(message.content) + len(message.input) for message in row.messages)
+    return len(row.text) + len(row.text_pair or "")
 
 
-def _shared(known: dict[tuple[Any, ...], Example], batch: pyarrow.RecordBatch) -> list[Example]:
-    """Return the examples of a batch without ids and texts, those that are known as they are."""
-    rows = []
-    for label, group, *rest in zip(*_targets(batch), strict=False):
-        key = (label, group, *rest)
-        if (row := known.get(key)) is None:
-            row = known[key] = Example("", "", None, label, group, (), *rest)
-        rows.append(row)
-    return rows
+def _examples(batch: pyarrow.RecordBatch) -> Iterable[Example]:
+    return starmap(Example, _fields(FIELDS, batch))
 
 
-def _targets(batch: pyarrow.RecordBatch) -> tuple[Iterable[Any], ...]:
-    """Return label, group, value, labels and weight of each row."""
-    label = [name and sys.intern(name) for name in _strings(batch.column("label"))]  # there are few of them
-    lists = (None if row is None else tuple(map(_text, row)) for row in _filled(batch.column("labels")))
-    return (
-        label,
-        _strings(batch.column("group")),
-        _filled(batch.column("value")),
-        lists,
-        _filled(batch.column("weight")),
-    )
+def _fields(names: Sequence[str], batch: pyarrow.RecordBatch) -> Iterable[tuple[Any, ...]]:
+    return zip(*(_values(name, batch.column(name)) for name in names), strict=True)
+
+
+def _values(name: str, column: Any) -> Iterable[Any]:
+    """Return the values of a column as an Example has them."""
+    if column.null_count == len(column) and name != "messages":
+        return repeat(None, len(column))
+    if name == "label":
+        return [label and sys.intern(label) for label in _strings(column)]  # there are few of them
+    if name in STRINGS:
+        return _strings(column)
+    values = column.to_pylist()
+    if name == "messages":
+        return (tuple(Message(*turn) for turn in json.loads(line)) if line else () for line in values)
+    if name == "labels":
+        return (None if row is None else tuple(map(_text, row)) for row in values)
+    return list(values)
 
 
 def _digests(column: pyarrow.FixedSizeBinaryArray) -> npt.NDArray[np.uint8]:
@@ -357,19 +370,12 @@ def _digests(column: pyarrow.FixedSizeBinaryArray) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, count=16 * len(column), offset=16 * column.offset).reshape(-1, 16)
 
 
-def _filled(column: Any) -> Iterable[Any]:
-    """Return the values of a column, without a look where there is none."""
-    return repeat(None, len(column)) if column.null_count == len(column) else column.to_pylist()
-
-
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogatepass")
 
 
-def _strings(column: pyarrow.LargeBinaryArray) -> Iterable[str | None]:
+def _strings(column: pyarrow.LargeBinaryArray) -> Sequence[str | None]:
     """Return the strings of a column, read from its buffers, which is several times faster than value by value."""
-    if column.null_count == len(column):
-        return repeat(None, len(column))
     _, offsets, content = column.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1].tolist()
     view = memoryview(content) if content is not None else memoryview(b"")

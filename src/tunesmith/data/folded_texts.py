@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith import disk
-from tunesmith.data.shingles import Index
+from tunesmith.data.text_keys import Index
 
 MOST_BYTES = 64 << 20
 """Bytes that are kept in memory."""

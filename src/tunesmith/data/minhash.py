@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.data.shingles import Hashes, Index
+from tunesmith.data.text_keys import Hashes, Index
 
 Signatures = npt.NDArray[np.uint16]
 SLOTS, SEED = 128, 42

@@ -23,9 +23,8 @@ from tunesmith.data import example_table, minhash, shingles, text_folds, worker_
 from tunesmith.data.conversations import content_with_input
 from tunesmith.data.example_table import ExampleTable
 from tunesmith.data.folded_texts import FoldedTexts
-from tunesmith.data.shingles import Hashes, Index
-from tunesmith.data.text_keys import digest
-from tunesmith.types import DuplicateIndex, Example, TextKey
+from tunesmith.data.text_keys import Hashes, Index, digest, hashes, numbered
+from tunesmith.types import DuplicateIndex, Example, Message, TextKey
 
 COMMON, FEWEST = 0.25, 100
 """Shingles that a larger share of the texts has do not count, where there are FEWEST texts or more."""
@@ -38,11 +37,15 @@ PAIRS_AT_ONCE = 20_000
 
 def parts(row: Example) -> tuple[str, ...]:
     """Return the texts of a row that must all be similar: the two of a pair; of a conversation system and prompt."""
-    if row.messages:
-        asked = row.messages[:-1] if len(row.messages) > 1 and row.messages[-1].role == "assistant" else row.messages
+    return _parts(row.text, row.text_pair, row.messages)
+
+
+def _parts(text: str, text_pair: str | None, messages: Sequence[Message]) -> tuple[str, ...]:
+    if messages:
+        asked = messages[:-1] if len(messages) > 1 and messages[-1].role == "assistant" else messages
         system = "\n\n".join(message.content for message in asked if message.role == "system")
         return system, "\n\n".join(content_with_input(message) for message in asked if message.role != "system")
-    return (row.text,) if row.text_pair is None else (row.text, row.text_pair)
+    return (text,) if text_pair is None else (text, text_pair)
 
 
 def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> DuplicateIndex:
@@ -52,11 +55,10 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
     texts are near-duplicates; at 1 none are sought. The same rows and threshold give the same result.
     """
     many = any(isinstance(rows, ExampleTable) for rows in rows_by_origin)
-    origins, exact, folded = [], bytearray(), bytearray()
+    origins, folded = [], bytearray()
     unique: set[bytes] = set()
     with closing(FoldedTexts()) as texts:
         for origin, rows in enumerate(rows_by_origin):
-            exact += example_table.text_digests(rows)
             for block in worker_processes.each(_folded, _blocks(rows), many=many):
                 for hashed, encoded in zip(*block, strict=True):
                     folded += hashed
@@ -64,8 +66,9 @@ def find(rows_by_origin: Sequence[Sequence[Example]], threshold: float) -> Dupli
                         unique.add(hashed)
                         texts.append(encoded)
                         origins.append(origin)
-        numbers = TextNumbers.of(exact, folded)
-        del exact, folded, unique
+        exact_N2 = np.concatenate([example_table.text_hashes(rows) for rows in rows_by_origin])
+        numbers = TextNumbers.of(exact_N2, hashes(folded))
+        del exact_N2, folded, unique
         if threshold >= 1 or len(texts) < 2:
             return DuplicateIndex(numbers)
         shingled = _ShingledTexts(texts)
@@ -80,8 +83,8 @@ def _blocks(rows: Sequence[Example]) -> Iterator[tuple[list[tuple[str, ...]]]]:
     """Yield the parts of rows, about AT_ONCE characters at a time."""
     block: list[tuple[str, ...]] = []
     characters = 0
-    for row in rows:
-        block.append(parts(row))
+    for content in example_table.fields(rows, "text", "text_pair", "messages"):
+        block.append(_parts(*content))
         characters += sum(map(len, block[-1]))
         if characters >= AT_ONCE:
             yield (block,)
@@ -106,31 +109,29 @@ class TextNumbers(Mapping[TextKey, int]):
         self.numbers_K = numbers_K
 
     @classmethod
-    def of(cls, exact: bytes | bytearray, folded: bytes | bytearray) -> TextNumbers:
-        """Return the numbers of texts by the hashes of all texts and of all folded texts, 16 bytes each."""
-        _, number_N = _numbered(_halves(folded))
-        exact_N2 = _halves(exact)
-        first_K, _ = _numbered(exact_N2)
+    def of(cls, exact_N2: Hashes, folded_N2: Hashes) -> TextNumbers:
+        """Return the numbers of texts by the hashes of all texts and of all folded texts."""
+        _, number_N = numbered(folded_N2)
+        first_K, _ = numbered(exact_N2)
         keys_K2, numbers_K = exact_N2[first_K], number_N[first_K]
         rising = np.lexsort(keys_K2.T[::-1])
         return cls(keys_K2[rising], numbers_K[rising])
 
     def __getitem__(self, key: TextKey) -> int:
-        return self.of_digests(key.to_bytes(16, "big"))[0]
+        return int(self.of_hashes(hashes(key.to_bytes(16, "big")))[0])
 
-    def of_rows(self, rows: Sequence[Example]) -> list[int]:
+    def of_rows(self, rows: Sequence[Example]) -> Index:
         """Return the number of each row's text. Raises KeyError for a text that has none."""
-        return self.of_digests(example_table.text_digests(rows))
+        return self.of_hashes(example_table.text_hashes(rows))
 
-    def of_digests(self, digests: bytes) -> list[int]:
-        """Return the numbers of texts by their hashes, 16 bytes each. Raises KeyError for one that is not known."""
-        wanted_N2 = _halves(digests)
+    def of_hashes(self, wanted_N2: Hashes) -> Index:
+        """Return the numbers of texts by their hashes. Raises KeyError for one that is not known."""
         place_N = np.searchsorted(self.keys_K2[:, 0], wanted_N2[:, 0])
         while True:  # past keys that share the first half alone, which hardly ever happens
             place_N = place_N.clip(max=len(self) - 1)
             is_other_N = (self.keys_K2[place_N] != wanted_N2).any(axis=1)
             if not is_other_N.any():
-                return list(self.numbers_K[place_N].tolist())
+                return self.numbers_K[place_N]
             if (self.keys_K2[place_N[is_other_N], 0] != wanted_N2[is_other_N, 0]).any():
                 raise KeyError("a text that is not among the numbered ones")
             place_N = place_N + is_other_N
@@ -140,25 +141,6 @@ class TextNumbers(Mapping[TextKey, int]):
 
     def __iter__(self) -> Iterator[TextKey]:
         return (high << 64 | low for high, low in self.keys_K2.tolist())
-
-
-def _halves(digests: bytes | bytearray) -> Hashes:
-    """Return hashes of 16 bytes as two numbers each, N x 2."""
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-
-
-def _numbered(keys_N2: Hashes) -> tuple[Index, Index]:
-    """Return where each different key is first, U, and the place of each key in that list, N."""
-    order = np.lexsort(keys_N2.T[::-1])  # stable: of equal keys the first stays in front
-    is_new = np.ones(len(order), dtype=bool)
-    is_new[1:] = (keys_N2[order[1:]] != keys_N2[order[:-1]]).any(axis=1)
-    first_U = order[is_new]
-    by_appearance = np.argsort(first_U)
-    rank_U = np.empty_like(by_appearance)
-    rank_U[by_appearance] = np.arange(len(first_U))
-    number_N = np.empty(len(order), dtype=np.int64)
-    number_N[order] = rank_U[is_new.cumsum() - 1]
-    return first_U[by_appearance], number_N
 
 
 class _ShingledTexts:

@@ -11,8 +11,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-Hashes = npt.NDArray[np.uint64]
-Index = npt.NDArray[np.int64]
+from tunesmith.data.text_keys import Hashes, Index
+
 ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 """The multipliers of splitmix64 (Steele et al. 2014)."""
 SPACE = ord(" ")

@@ -25,7 +25,7 @@ from tunesmith.errors import FileError
 from tunesmith.recipe import Data, Split
 from tunesmith.types import DataNote, DuplicateIndex, Splits
 
-FORMAT = 1
+FORMAT = 2
 SMALLEST = 8 << 20
 """Bytes of a source from which its splits are kept; smaller ones are read in no time."""
 INDEX, FACTS = "duplicates.npz", "splits.json"

@@ -13,9 +13,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import chain, pairwise
+
+import numpy as np
 
 from tunesmith.data import example_table, iterative_stratification
 from tunesmith.data.rows import SPLITS, RowsBySplit, note
+from tunesmith.data.text_keys import numbered
 from tunesmith.errors import DataError
 from tunesmith.recipe import Split
 from tunesmith.tasks import classification
@@ -176,11 +180,13 @@ class _Partition:
 
 def units(rows: Sequence[Example]) -> list[list[int]]:
     """Return row numbers that stay together: one group or one text, chained where they overlap; by their first row."""
-    first: dict[object, int] = {}
-    links = []
-    for i, (row, key) in enumerate(zip(example_table.targets(rows), example_table.text_keys(rows), strict=True)):
-        keys = (key,) if row.group is None else (key, row.group)
-        links += [(i, earlier) for key in keys if (earlier := first.setdefault(key, i)) != i]
+    first_U, number_N = numbered(example_table.text_hashes(rows))
+    earlier_N = first_U[number_N]
+    links = [(i, int(earlier_N[i])) for i in np.flatnonzero(earlier_N != np.arange(len(rows))).tolist()]
+    first: dict[str, int] = {}
+    for i, (group, _) in enumerate(example_table.fields(rows, "group", "weight")):
+        if group is not None and (earlier := first.setdefault(group, i)) != i:
+            links.append((i, earlier))
     return _linked(len(rows), links)
 
 
@@ -191,20 +197,19 @@ def near_units(
 
     equal: the units without near-duplicates, which are never divided.
     """
-    unit_of = {i: number for number, unit in enumerate(equal) for i in unit}
-    first: dict[int, int] = {}
-    links = []
-    for i, number in enumerate(index.numbers.of_rows(rows)):
-        earlier = first.setdefault(number, i)
-        if unit_of[earlier] != unit_of[i]:
-            links.append((unit_of[i], unit_of[earlier]))
-    pairs = zip(index.first, index.second, strict=True)
-    links += [(unit_of[first[a]], unit_of[first[b]]) for a, b in pairs if a in first and b in first]
+    unit_N = np.empty(len(rows), dtype=np.int64)
+    unit_N[[*chain.from_iterable(equal)]] = np.repeat(np.arange(len(equal)), [*map(len, equal)])
+    number_N = index.numbers.of_rows(rows)
+    unit_U = np.full(len(index.numbers), len(equal))
+    np.minimum.at(unit_U, number_N, unit_N)
+    pairs_P2 = np.array([index.first, index.second], dtype=np.int64).T
+    links_L2 = np.concatenate([np.stack([unit_N, unit_U[number_N]], axis=1), unit_U[pairs_P2]])
+    is_link = (links_L2 < len(equal)).all(axis=1) & (links_L2[:, 0] != links_L2[:, 1])
     largest = max(LARGEST_UNIT, int(LARGEST_SHARE * len(rows)))
     near: list[list[int]] = []
     too_large: list[int] = []
-    for linked in _linked(len(equal), links):
-        together = sorted(i for number in linked for i in equal[number])
+    for linked in _linked(len(equal), links_L2[is_link].tolist()):
+        together = equal[linked[0]] if len(linked) == 1 else sorted(i for number in linked for i in equal[number])
         if len(linked) > 1 and len(together) > largest:
             near += (equal[number] for number in linked)
             too_large += together
@@ -213,22 +218,23 @@ def near_units(
     return sorted(near), sorted(too_large)
 
 
-def _linked(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
+def _linked(count: int, links: Iterable[Sequence[int]]) -> list[list[int]]:
     """Return numbers below `count` that are linked, over others too; by their first number."""
-    parents = list(range(count))
+    parents: dict[int, int] = {}
 
     def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
+        while (parent := parents.setdefault(i, i)) != i:
+            parents[i] = i = parents[parent]
         return i
 
     for i, other in links:
         a, b = root(i), root(other)
         parents[max(a, b)] = min(a, b)
-    together: dict[int, list[int]] = {}
-    for i in range(count):
-        together.setdefault(root(i), []).append(i)
-    return list(together.values())
+    root_N = np.arange(count)
+    root_N[[*parents]] = [root(i) for i in parents]
+    numbers = np.argsort(root_N, kind="stable").tolist()
+    bounds = [0, *np.bincount(root_N, minlength=count).cumsum().tolist()]
+    return [numbers[start:stop] for start, stop in pairwise(bounds) if start < stop]
 
 
 def allocate(rows: int, quotas: Sequence[int], unit: int, most: Sequence[int], generator: random.Random) -> list[int]:
@@ -327,15 +333,16 @@ def fingerprints(rows_by_split: Mapping[str, Sequence[Example]]) -> dict[str, st
     return {**hashes, "data": hashlib.sha256("\n".join(hashes.values()).encode()).hexdigest()}
 
 
-def fingerprint(rows: Iterable[Example]) -> str:
+def fingerprint(rows: Sequence[Example]) -> str:
     """Return the hash of one split; ids and groups do not enter it."""
     digest = hashlib.sha256()
     quoted = json.encoder.encode_basestring_ascii
-    for row in rows:
-        if row.messages:
-            content = json.dumps([[message.role, message.content, message.input] for message in row.messages])
+    contents = example_table.fields(rows, "text", "text_pair", "messages")
+    for (text, text_pair, messages), target in zip(contents, example_table.targets(rows), strict=True):
+        if messages:
+            content = json.dumps([[message.role, message.content, message.input] for message in messages])
         else:  # as `json.dumps` writes it, in a third of the time
-            pair, gold = (quoted(of) if isinstance(of, str) else json.dumps(of) for of in (row.text_pair, row.gold))
-            content = f"[{quoted(row.text)}, {pair}, {gold}]"
+            pair, gold = (quoted(of) if isinstance(of, str) else json.dumps(of) for of in (text_pair, target.gold))
+            content = f"[{quoted(text)}, {pair}, {gold}]"
         digest.update(f"{content}\n".encode("ascii"))
     return digest.hexdigest()

@@ -6,17 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from tunesmith.types import DataNote, DataSummary, Example, NumberSummary, Quantiles, Splits, SplitSummary
+from tunesmith.data import example_table
+from tunesmith.types import DataNote, DataSummary, NumberSummary, Quantiles, Splits, SplitSummary
 
 MOST_LABELS = 12
 """Labels of a split that are shown, the most frequent ones."""
-
-
-def _characters(row: Example) -> int:
-    if row.messages:
-        return sum(len(message.content) + len(message.input) for message in row.messages)
-    return len(row.text) + len(row.text_pair or "")
 
 
 def summarize(splits: Splits, source: str, published: bool = False) -> DataSummary:
@@ -26,13 +22,10 @@ def summarize(splits: Splits, source: str, published: bool = False) -> DataSumma
     """
     summaries = {}
     for name, rows in {"train": splits.train, "validation": splits.validation, "test": splits.test}.items():
-        counts, lengths, known = Counter[str](), list[int](), list[float]()
-        for row in rows:  # once, as rows of a table are made each time
-            counts.update(row.all_labels)
-            lengths.append(_characters(row))
-            if row.value is not None:
-                known.append(row.value)
-        per_label, values = {label: counts[label] for label in splits.labels}, np.array(known)
+        targets = example_table.targets(rows)
+        counts = Counter(label for row in targets for label in row.all_labels)
+        per_label = {label: counts[label] for label in splits.labels}
+        values = np.array([row.value for row in targets if row.value is not None])
         numbers = (
             NumberSummary(*map(float, (values.mean(), values.std(), values.min(), values.max())))
             if len(values)
@@ -40,7 +33,12 @@ def summarize(splits: Splits, source: str, published: bool = False) -> DataSumma
         )
         is_stream = (splits.is_stream and name == "train") or None
         summaries[name] = SplitSummary(
-            len(rows), splits.fingerprints[name], per_label, quantiles(lengths), numbers, is_stream
+            len(rows),
+            splits.fingerprints[name],
+            per_label,
+            quantiles(example_table.characters(rows)),
+            numbers,
+            is_stream,
         )
     return DataSummary(
         source=source,
@@ -77,12 +75,12 @@ def describe(data: DataSummary, columns: Sequence[str] = ()) -> list[str]:
     return lines
 
 
-def quantiles(lengths: Sequence[int]) -> Quantiles:
+def quantiles(lengths: Sequence[int] | npt.NDArray[np.int64]) -> Quantiles:
     """Return the median, the 95% quantile and the maximum; zeros for no lengths."""
-    if not lengths:
+    if not len(lengths):
         return Quantiles(0, 0, 0)
     median, p95 = np.quantile(lengths, [0.5, 0.95])
-    return Quantiles(round(median), round(p95), max(lengths))
+    return Quantiles(round(median), round(p95), int(max(lengths)))
 
 
 def lines(notes: Sequence[DataNote]) -> list[str]:
