@@ -135,6 +135,7 @@ def test_splits_made_of_tables_are_those_made_of_tuples(
         assert plain.copies is not None
         assert list(columns.copies.first) == list(plain.copies.first)
         assert dict(columns.copies.numbers) == dict(plain.copies.numbers)
+        assert isinstance(unlabelled[0], ExampleTable)
         assert unlabelled == read_unlabelled(recipe.data)
 
 

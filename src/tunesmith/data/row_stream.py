@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tunesmith.data import conversations, examples, sources
+from tunesmith.data import conversations, example_table, examples, sources
 from tunesmith.data.cells import InvalidRow
 from tunesmith.data.dataset import LABELLED, TaskReader, naming
 from tunesmith.data.rows import SPLITS, Columns, Item, RejectedRow, Row, Table, merge, no_rows
@@ -17,6 +16,8 @@ from tunesmith.types import DataNote, Example
 
 LocatedItem = tuple[Item, Columns]
 """What a table holds, and the columns of that table."""
+AT_ONCE = 1 << 16
+"""Rows of a chunk where a source is read as a whole; an error names all bad rows of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,10 @@ class RowStream:
             with naming(self._data):
                 raise DataError("no rows are left to predict", expected="rows with a text", found=found, do=do)
 
-    def with_label_names(self, read: Sequence[Example]) -> list[Example]:
+    def with_label_names(self, read: Sequence[Example]) -> Sequence[Example]:
         """Return examples of the source with names instead of integer labels where names are known."""
-        parsed = examples.ParsedRows({"test": tuple(read)}, [], [], self._label_names)
-        return list(examples.name_labels(parsed, strict=False)["test"])
+        parsed = examples.ParsedRows({"test": read}, [], [], self._label_names)
+        return examples.name_labels(parsed, strict=False)["test"]
 
     def _cut(self, size: int, wanted: Callable[[int], bool]) -> Iterator[tuple[int, list[LocatedItem]]]:
         """Yield number and items of each wanted chunk."""
@@ -138,12 +139,15 @@ class RowStream:
         return RowChunk(number, rows, read, errors, merge(notes)), rejected
 
 
-def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[tuple[Example, ...], tuple[DataNote, ...]]:
-    """Read all rows to predict from `data.path` at once. Labels and answers are kept where there are any."""
+def read_unlabelled(data: Data, reader: TaskReader = LABELLED) -> tuple[Sequence[Example], tuple[DataNote, ...]]:
+    """Read all rows to predict from `data.path`. Labels and answers are kept where there are any."""
     stream = RowStream(data, reader, [*reader.columns(data, Split()), data.text, *conversations.COLUMNS])
-    chunks = list(stream.chunks(sys.maxsize))
-    rows = stream.with_label_names([example for chunk in chunks for example in chunk.examples])
-    return tuple(rows), chunks[0].notes
+    read, notes = example_table.Collector(), tuple[DataNote, ...]()
+    for chunk in stream.chunks(AT_ONCE):
+        for example in chunk.examples:
+            read.append(example)
+        notes = merge([*notes, *chunk.notes])
+    return stream.with_label_names(read.rows()), notes
 
 
 def _left_out(name: str, table: Table) -> DataNote:

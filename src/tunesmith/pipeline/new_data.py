@@ -32,7 +32,7 @@ def settings(recipe: Recipe, source: str | None, overrides: Sequence[str] = (), 
     return recipes.load(recipe, overrides, sections=[*SECTIONS, *more])
 
 
-def read(recipe: Recipe) -> list[Example]:
+def read(recipe: Recipe) -> Sequence[Example]:
     """Return the rows of the recipe's source; what reading changed is said.
 
     Raises RecipeError where rows without a prediction are to be kept, which is for who writes rows.
@@ -43,7 +43,7 @@ def read(recipe: Recipe) -> list[Example]:
     examples, changes = data.read_unlabelled(recipe.data, TASKS[recipe.task].reader)
     for line in summary.lines(changes):
         say(f"data: {line}")
-    return list(examples)
+    return examples
 
 
 def chunks(recipe: Recipe, size: int) -> Iterator[RowChunk]:
@@ -51,7 +51,7 @@ def chunks(recipe: Recipe, size: int) -> Iterator[RowChunk]:
     notes: tuple[DataNote, ...] = ()
     stream = RowStream(recipe.data, TASKS[recipe.task].reader)
     for chunk in stream.chunks(size):
-        yield replace(chunk, examples=stream.with_label_names(chunk.examples))
+        yield replace(chunk, examples=[*stream.with_label_names(chunk.examples)])
         notes = merge([*notes, *chunk.notes])
     for line in summary.lines(notes):
         say(f"data: {line}")

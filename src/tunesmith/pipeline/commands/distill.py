@@ -81,7 +81,7 @@ def distill(
     return Distillation(teacher, labels, comparison)
 
 
-def _read(pool: object, teacher: Run) -> list[Example]:
+def _read(pool: object, teacher: Run) -> Sequence[Example]:
     """Return the rows of a pool, read as the teacher's data was."""
     with in_memory.as_path(pool) as name:
         return new_data.read(new_data.settings(teacher.recipe, name))

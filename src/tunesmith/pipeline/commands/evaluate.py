@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tunesmith import recipe as recipes
 from tunesmith.console import warn
+from tunesmith.data import example_table
 from tunesmith.errors import DataError, FileError, RecipeError, RunError
 from tunesmith.evaluation.response_pairs import ResponseComparison, ResponsePair
 from tunesmith.evaluation.responses import GenerationScores
@@ -126,15 +127,16 @@ def _score_new_data(run: Run, source: str, overrides: Sequence[str], engine: str
     predictor = engines.load(run, engine, "--engine")
     assert isinstance(predictor, TextPredictor)
     noun = "label" if predictor.labels else "number"
-    if missing := [example.id for example in examples if example.gold is None]:
+    targets = example_table.targets(examples)
+    if missing := [place for place, row in enumerate(targets) if row.gold is None]:
         raise DataError(
             f"{source}: {len(missing)} rows have no {noun}",
             expected=f"a {noun} in every row",
-            found=", ".join(missing[:5]),
+            found=", ".join(examples[place].id for place in missing[:5]),
             do=f"use `tunesmith predict`, or add the {noun}s",
         )
     if predictor.labels and (
-        unknown := sorted({label for row in examples for label in row.all_labels} - {*predictor.labels})
+        unknown := sorted({label for row in targets for label in row.all_labels} - {*predictor.labels})
     ):
         raise RunError(f"labels that the run does not know: {', '.join(unknown)}", expected=", ".join(predictor.labels))
     slice_values = slice_scores.read(recipe, examples, Split())

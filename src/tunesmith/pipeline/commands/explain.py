@@ -60,7 +60,7 @@ def explain(
         examples = from_texts(singles, seconds, "explain")
     else:
         with in_memory.as_path(source) as path:
-            examples = new_data.read(new_data.settings(run.recipe, path, overrides))
+            examples = [*new_data.read(new_data.settings(run.recipe, path, overrides))]
     check_pairs(run, examples)
     return attribution.explain(methods.load_text_predictor(run), examples, label, method)
 
