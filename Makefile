@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lint types docs docs-site screenshot tutorials bench bench-quick campaign audit-deps clean
+.PHONY: quickstart test check lint types docs reference screenshot docs-site tutorials bench bench-quick campaign audit-deps clean
 
 quickstart: .venv/installed
 	$(BIN)/tunesmith quickstart
@@ -19,7 +19,10 @@ lint: .venv/installed-check
 types: .venv/installed-check
 	$(BIN)/mypy
 
-docs: .venv/installed
+docs: reference screenshot
+
+# The pages of docs/reference that are made from settings, commands and routes.
+reference: .venv/installed
 	$(BIN)/python docs/generate.py
 
 # docs/report.png, the picture in the README, of the quickstart's report (docs/screenshot.py REPORT: of another). Needs Chromium.

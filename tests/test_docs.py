@@ -15,12 +15,12 @@ from tunesmith import cli, recipe as recipes
 
 
 def test_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run `make docs` after changing a setting or a command."""
+    """Run `make reference` after changing a setting or a command."""
     generate = module_of_docs("generate")
     monkeypatch.setenv("COLUMNS", "110")
     for name, page in generate.PAGES.items():
         path = generate.DOCS / name
-        assert path.read_text(encoding="utf-8") == page(), f"{path} is out of date: make docs"
+        assert path.read_text(encoding="utf-8") == page(), f"{path} is out of date: make reference"
 
 
 def test_the_readme_names_every_command_and_none_that_does_not_exist() -> None:
